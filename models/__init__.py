@@ -1,0 +1,1 @@
+"""Cloud removal by diffusion enhancement: networks, schedule, sampling, weights. Tensors only."""

@@ -1,0 +1,1 @@
+"""Training of the reference, the noise network and the weight network."""
