@@ -1,0 +1,186 @@
+"""Our model file: one safetensors file with the weights and everything that is needed to use them.
+
+It holds tensors under ``network.`` and ``reference.`` (and ``detector.``, if it has one), and in its
+metadata, under the key ``decr_scene``, all that is needed to build and to use the model.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from decr_scene.models.denoiser import WEIGHT_FLOOR
+from decr_scene.models.errors import CheckpointError
+from decr_scene.models.keymap import check_shapes, shapes
+from decr_scene.models.reference import ReferenceConfig, build_reference
+from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
+
+FORMAT = 1
+METADATA_KEY = "decr_scene"
+
+State = Mapping[str, Tensor]
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled unless told otherwise; the defaults are the published setting.
+
+    Args:
+        steps: Calls of the network.
+        start: Step at which the run begins, from the noised reference; ``None``: from noise alone.
+        weight_floor: Least weight of the reference, the paper's eta.
+    """
+
+    steps: int = 50
+    start: int | None = None
+    weight_floor: float = WEIGHT_FLOOR
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All about a model but its weights.
+
+    Args:
+        name: What it is called.
+        bands: The bands it takes, in order.
+        network: Its noise network.
+        reference: Its reference network.
+        scaling: How digital numbers become [-1, 1] and back, as the pipeline understands it.
+        sampling: How it is sampled unless told otherwise.
+        detector: Configuration of its cloud detector, if it has one.
+        info: Training data, licence, metrics: for the reader.
+
+    Raises:
+        CheckpointError: Network, reference and band names are not of the same number of bands.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    network: NetworkConfig
+    reference: ReferenceConfig
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    detector: Mapping[str, Any] | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = (len(self.bands), self.network.bands, self.reference.bands)
+        if len(set(counts)) > 1:
+            told = "{} band names, a network of {} bands, a reference of {}".format(*counts)
+            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the network and the reference of a model."""
+    with torch.device("meta"):
+        modules = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+    return shapes(nn.ModuleDict(modules).state_dict())
+
+
+def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
+    """Write a model file, whole or not at all; floating-point types are kept.
+
+    Raises:
+        CheckpointError: The tensors are not those of the configuration.
+    """
+    path = Path(path)
+    _check(config, shapes(tensors), str(path))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
+    os.replace(partial, path)
+
+
+def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read a model file.
+
+    Returns:
+        The configuration, and the tensors as they were saved, on the CPU.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
+            those of its configuration.
+    """
+    config = read_model_config(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    _check(config, shapes(tensors), str(path))
+    return config, tensors
+
+
+def read_model_config(path: str | Path) -> ModelConfig:
+    """Read the configuration of a model file alone.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged or of another kind.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not a model of this program: import it first"
+        )
+    try:
+        return _from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} has an unreadable configuration: {error}") from error
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no model file, or a damaged one ({error}): copy it again"
+        ) from error
+
+
+def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Refuse tensors that are not those of the configuration; a detector's are its own affair."""
+    detector = [name for name in found if name.startswith("detector.")]
+    if bool(detector) != (config.detector is not None):
+        told = "without a configuration of it" if detector else "is configured, its tensors are missing"
+        raise CheckpointError(f"{what}: a detector {told}")
+    rest = {name: shape for name, shape in found.items() if name not in detector}
+    check_shapes(rest, expected_shapes(config), what)
+
+
+def _to_json(config: ModelConfig) -> str:
+    return json.dumps({"format": FORMAT, **asdict(config)})
+
+
+def _from_json(text: str) -> ModelConfig:
+    values = json.loads(text)
+    found = values.pop("format", None)
+    if not isinstance(found, int) or found > FORMAT:
+        raise ValueError(f"format {found}, this program reads up to {FORMAT}: update it")
+    network = values["network"] | {
+        key: _build(UNetConfig, values["network"][key]) for key in ("noise", "weight")
+    }
+    return _build(
+        ModelConfig,
+        values
+        | {
+            "network": _build(NetworkConfig, network),
+            "reference": _build(ReferenceConfig, values["reference"]),
+            "sampling": _build(SamplingConfig, values["sampling"]),
+        },
+    )
+
+
+def _build(kind: type[C], values: dict[str, Any]) -> C:
+    """A dataclass of its JSON form, in which tuples have become lists."""
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

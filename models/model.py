@@ -1,0 +1,234 @@
+"""A model ready to use: networks on their device, in their precision, behind three calls."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from decr_scene.models.checkpoint import ModelConfig, read_model_file
+from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.errors import UnknownModelError
+from decr_scene.models.published import Source, published_states, read_published
+from decr_scene.models.reference import build_reference
+from decr_scene.models.sampling import DESampler, OnStep
+from decr_scene.models.schedule import Schedule
+from decr_scene.models.unet import NoiseNetwork
+
+WEIGHTS = Path(__file__).parent / "weights"
+ALWAYS_FP32 = (
+    "mn",
+    "mdsa",
+)  # instance norms and steep sigmoids do not survive bf16, and cost next to nothing
+
+
+class Model:
+    """A noise network and its reference network, for inference.
+
+    All images are ``(B, C, H, W)`` in [-1, 1] with the bands of ``config.bands``; they are brought to the
+    model's device, and results stay there.
+
+    Args:
+        config: What to build.
+        tensors: Weights by the names of a model file; they are copied.
+        device: ``auto``, ``cpu``, ``cuda``, or any name torch knows.
+        precision: ``auto``, ``fp32`` or ``bf16``, for the noise network and for our own reference.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.config = config
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.schedule = Schedule()
+        with torch.device("meta"):
+            parts = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+        self.modules = nn.ModuleDict(parts)
+        own = {n: t.to(self.device, torch.float32, copy=True) for n, t in tensors.items()}
+        self.modules.load_state_dict(
+            {n: t for n, t in own.items() if not n.startswith("detector.")}, assign=True
+        )
+        self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules.eval().requires_grad_(False)
+        self.detector = {n.removeprefix("detector."): t for n, t in own.items() if n.startswith("detector.")}
+
+    @torch.inference_mode()
+    def network(
+        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image at step ``t`` (0..999)."""
+        x_t, cloudy, reference = self._here(x_t), self._here(cloudy), self._here(reference)
+        with self._computing(self.precision):
+            eps, raw = self.modules["network"](x_t, t, cloudy, reference)
+        return eps, raw
+
+    @torch.inference_mode()
+    def reference(self, cloudy: Tensor) -> Tensor:
+        """First guess of the clear image, float32 ``(B, C, H, W)``."""
+        kept = self.config.reference.kind in ALWAYS_FP32
+        with self._computing("fp32" if kept else self.precision):
+            guess: Tensor = self.modules["reference"](self._here(cloudy))
+        return guess.float()
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        cloudy: Tensor,
+        steps: int | None = None,
+        noise: Tensor | None = None,
+        weight_floor: float | None = None,
+        on_step: OnStep | None = None,
+        reference: Tensor | None = None,
+        start: int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Remove the clouds; what is not given is as in ``config.sampling``.
+
+        Args:
+            cloudy: Cloudy images.
+            steps: Calls of the network.
+            noise: Standard normal of the shape of ``cloudy``; by default drawn from ``seed``.
+            weight_floor: Least weight of the reference; at 1 the result is the reference.
+            on_step: Is called after every step with ``t=``, ``x0=`` (fused) and ``weight=``.
+            reference: First guess; by default that of the reference network.
+            start: Step at which the run begins, from the noised reference; 1000: from noise alone.
+            seed: Of the noise; image ``i`` of the batch has its own, ``seed + i``.
+
+        Returns:
+            float32 ``(B, C, H, W)`` in [-1, 1].
+
+        Raises:
+            ValueError: The shapes do not fit the model, or the schedule has no such steps.
+        """
+        defaults = self.config.sampling
+        floor = defaults.weight_floor if weight_floor is None else weight_floor
+        sampler = DESampler(
+            DEDenoiser(self.network, self.schedule),
+            defaults.steps if steps is None else steps,
+            self._start(defaults.start if start is None else start),
+        )
+        cloudy = self._here(cloudy)
+        first_guess = self.reference(cloudy) if reference is None else self._here(reference)
+        noise = _noise(cloudy, seed) if noise is None else noise
+        return sampler(self._here(noise), cloudy, first_guess, floor, on_step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights by the names of a model file."""
+        detector = {f"detector.{name}": tensor for name, tensor in self.detector.items()}
+        return {**self.modules.state_dict(), **detector}
+
+    def _start(self, start: int | None) -> int | None:
+        return None if start == self.schedule.timesteps else start
+
+    def _here(self, image: Tensor) -> Tensor:
+        return image.to(self.device, torch.float32, memory_format=torch.channels_last)
+
+    @contextmanager
+    def _computing(self, precision: str) -> Iterator[None]:
+        """Autocast for bf16; for fp32 no TF32 either, which torch takes for convolutions unless told."""
+        cudnn = torch.backends.cudnn
+        allowed = cudnn.allow_tf32
+        cudnn.allow_tf32 = allowed and precision != "fp32"
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                yield
+        finally:
+            cudnn.allow_tf32 = allowed
+
+
+def load_model(name_or_file: str | Path, device: str = "auto", precision: str = "auto") -> Model:
+    """Load a bundled model by its name, or a model file.
+
+    Raises:
+        UnknownModelError: There is neither.
+        CheckpointError: The file is damaged, or is no model.
+    """
+    config, tensors = read_model_file(find_model(name_or_file))
+    return Model(config, tensors, device, precision)
+
+
+def load_published(
+    de_state: Source, reference_state: Source, device: str = "auto", precision: str = "auto"
+) -> Model:
+    """Load a model from the two published checkpoints, files or mappings of published names to tensors.
+
+    Raises:
+        CheckpointError: One of the two is something else, incomplete, or they do not belong together.
+    """
+    config, tensors = read_published(de_state, reference_state)
+    return Model(config, tensors, device, precision)
+
+
+def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The two state dicts of a model as the published code reads them, of DE and of its reference.
+
+    Raises:
+        CheckpointError: The published code has no such network.
+    """
+    return published_states(model.config, model.tensors())
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))
+
+
+def find_model(name_or_file: str | Path) -> Path:
+    """The file of a bundled model or of a path.
+
+    Raises:
+        UnknownModelError: There is neither.
+    """
+    bundled = bundled_models()
+    if str(name_or_file) in bundled:
+        return WEIGHTS / f"{name_or_file}.safetensors"
+    if Path(name_or_file).is_file():
+        return Path(name_or_file)
+    known = ", ".join(bundled) or "none"
+    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: bundled models are {known}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the GPU if there is one.
+
+    Raises:
+        ValueError: torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is unknown: take auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda asked for, no GPU found: take auto or cpu")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, as most CPUs only pretend to.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    if name in ("fp32", "bf16"):
+        return name
+    if name != "auto":
+        raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
+    return "bf16" if is_fast else "fp32"
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    """Standard normal ``(B, C, H, W)``; what an image gets does not depend on its batch."""
+    generators = (torch.Generator().manual_seed(seed + i) for i in range(len(like)))
+    return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators])

@@ -1,0 +1,171 @@
+"""First-guess cloud-removal networks behind one door: anything that gives a clear image for a cloudy one.
+
+All of them take and give ``(B, C, H, W)`` in [-1, 1]. The published networks work in [0, 1];
+`PublishedReference` stands between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decr_scene.models.mdsa import MDSA
+from decr_scene.models.mprnet import MPRNet
+
+
+class Reference(Protocol):
+    """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
+
+    def __call__(self, cloudy: Tensor) -> Tensor:
+        """Return the first guess."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """Which reference network, and how large.
+
+    Args:
+        kind: ``"unet"`` (ours), ``"mn"`` or ``"mdsa"`` (published).
+        bands: Bands in and out.
+        width: Channels of the first level (published: 40 for mn, 16 for mdsa).
+        multipliers: Channels of each level over ``width``; ours only.
+        blocks: Residual blocks a level; ours only.
+        middle_blocks: Residual blocks at the coarsest level; ours only.
+        patch: Pixel-unshuffle factor at the door; ours only.
+    """
+
+    kind: str = "unet"
+    bands: int = 4
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 2
+    middle_blocks: int = 4
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        if self.kind not in _BUILDERS:
+            raise ValueError(f"reference kind {self.kind!r} is unknown, expected one of {sorted(_BUILDERS)}")
+        if self.bands < 1 or self.width < 1 or self.patch < 1 or not self.multipliers:
+            raise ValueError(f"a reference needs bands, width, patch and a level at least, got {self}")
+
+
+class PixelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel, ``(B, C, H, W)``.
+
+    Nothing is averaged over the tile: statistics over a tile would make the tone of a pixel depend on which
+    tile it was cut with, and that is a seam.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(silu(norm(conv(silu(norm(x))))))``, the last convolution zero at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first_norm = PixelNorm(channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second_norm = PixelNorm(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        _zero(self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        h = self.first(F.silu(self.first_norm(x)))
+        return x + self.second(F.silu(self.second_norm(h)))
+
+
+class PlainUNet(nn.Module):
+    """A residual UNet that works on pixel-unshuffled images and adds its answer to the cloudy input.
+
+    It is a local function of the image (no normalisation and no pooling over the tile),
+    so overlapping tiles agree wherever both see enough of the surroundings. Any size is taken: the image is
+    mirrored up to the next multiple of `multiple` and cut again.
+    """
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__()
+        channels = [config.width * m for m in config.multipliers]
+        self.patch = config.patch
+        self.multiple = config.patch * 2 ** (len(channels) - 1)
+        self.enter = nn.Conv2d(config.bands * config.patch**2, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.middle = _stack(channels[-1], config.middle_blocks)
+        self.up = nn.ModuleList(nn.Conv2d(b, a * 4, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.decoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
+        self.leave = nn.Conv2d(channels[0], config.bands * config.patch**2, 3, padding=1)
+        _zero(self.leave)
+
+    def forward(self, cloudy: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the first guess, not clipped while training."""
+        height, width = cloudy.shape[-2:]
+        padded = _mirror(cloudy, self.multiple)
+        result = cloudy + self._change(padded)[..., :height, :width]
+        return result if self.training else result.clamp(-1, 1)
+
+    def _change(self, image: Tensor) -> Tensor:
+        h = self.enter(F.pixel_unshuffle(image, self.patch))
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            h = blocks(h)
+            skips.append(h)
+            h = down(h)
+        h = self.middle(h)
+        for level in reversed(range(len(skips))):
+            h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
+        return F.pixel_shuffle(self.leave(h), self.patch)
+
+
+class PublishedReference(nn.Module):
+    """A published network, which lives in [0, 1], seen from [-1, 1]: ``2 E((y + 1) / 2) - 1``."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, cloudy: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the same."""
+        first_guess: Tensor = self.net((cloudy + 1) / 2)
+        return 2 * first_guess - 1
+
+
+def build_reference(config: ReferenceConfig) -> nn.Module:
+    """Build the network that ``config`` describes, with fresh weights."""
+    return _BUILDERS[config.kind](config)
+
+
+def _stack(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _mirror(image: Tensor, multiple: int) -> Tensor:
+    """Extend bottom and right to a multiple; mirrored where the image is large enough, else repeated."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return image
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(image, (0, right, 0, bottom), mode=mode)
+
+
+_BUILDERS: dict[str, Callable[[ReferenceConfig], nn.Module]] = {
+    "unet": PlainUNet,
+    "mn": lambda config: PublishedReference(MPRNet(config.bands, config.width)),
+    "mdsa": lambda config: PublishedReference(MDSA(config.bands, config.width)),
+}

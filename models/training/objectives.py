@@ -1,0 +1,123 @@
+"""What each stage learns: its modules, its loss, its answer on a validation image.
+
+The losses follow the published code (which is the paper's equations with their misprints mended): the noise
+network learns from the error of its noise, the weight network from the L1 error of the fused image, and
+neither gradient reaches the other.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.reference import build_reference
+from decr_scene.models.sampling import DESampler
+from decr_scene.models.schedule import Schedule
+from decr_scene.models.training.config import RunConfig
+from decr_scene.models.unet import NoiseNetwork
+
+
+class Objective(Protocol):
+    """One stage of training."""
+
+    modules: nn.ModuleDict
+    """Everything that belongs into the checkpoint, by the names of a model file."""
+
+    def trained(self) -> list[nn.Parameter]:
+        """Parameters that this stage changes."""
+        ...
+
+    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses by name; their sum is what is minimised."""
+        ...
+
+    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """The stage's clear image for a cloudy one, ``(B, C, H, W)``, for validation."""
+        ...
+
+
+class ReferenceObjective:
+    """Charbonnier distance (eps 1e-3) between the first guess and the clear image."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
+
+    def trained(self) -> list[nn.Parameter]:
+        """The reference's."""
+        return list(self.modules.parameters())
+
+    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """``mean sqrt((E(y) - x0)^2 + eps^2)``."""
+        error = self.modules["reference"](cloudy).float() - clear
+        return {"charbonnier": torch.sqrt(error.square() + 1e-6).mean()}
+
+    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """The first guess."""
+        guess: Tensor = self.modules["reference"](cloudy)
+        return guess.float().clamp(-1, 1)
+
+
+class EnhancementObjective:
+    """Stages 1 to 3 of DE: the noise network (eq. 7), the weight network (eq. 16), or both (eq. 17)."""
+
+    def __init__(self, config: RunConfig, validation_steps: int = 5) -> None:
+        assert config.network is not None, "RunConfig has checked this"
+        self.stage = config.stage
+        self.prediction = config.network.prediction
+        network = NoiseNetwork(config.network)
+        reference = build_reference(config.reference).requires_grad_(False)
+        self.modules = nn.ModuleDict({"network": network, "reference": reference})
+        self.schedule = Schedule()
+        self.denoiser = DEDenoiser(network, self.schedule)
+        self.validation_steps = validation_steps
+
+    def trained(self) -> list[nn.Parameter]:
+        """The noise network's, the weight network's, or both."""
+        network = self.modules["network"]
+        parts = {"diffusion": ["noise"], "weight": ["weight"], "joint": ["noise", "weight"]}[self.stage]
+        return [p for part in parts for p in network.get_submodule(f"{part}_net").parameters()]
+
+    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Noise loss and fusion loss, whichever the stage has."""
+        network, schedule = self.modules["network"], self.schedule
+        t = torch.randint(0, schedule.timesteps, (len(clear),), generator=generator)
+        noise = torch.randn(clear.shape, generator=generator)
+        x_t = schedule.add_noise(clear, noise, t)
+        losses = {}
+        with torch.set_grad_enabled(self.stage != "weight"):
+            predicted = network.predict(x_t, t, cloudy)
+        is_v = self.prediction == "v"
+        if self.stage != "weight":
+            target = schedule.v_from(clear, noise, t) if is_v else noise
+            losses["noise"] = F.mse_loss(predicted, target)
+        if self.stage != "diffusion":
+            predicted = predicted.detach()
+            x0 = schedule.add_noise(x_t, -predicted, t) if is_v else schedule.x0_from_eps(x_t, predicted, t)
+            losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear)
+        return losses
+
+    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """A short sampling run; stage 1, which has no weight network yet, is shown without a reference."""
+        noise = torch.randn(cloudy.shape, generator=generator)
+        floor = 0.0 if self.stage == "diffusion" else 0.3
+        guess = self.modules["reference"](cloudy).float()
+        result: Tensor = DESampler(self.denoiser, steps=self.validation_steps)(
+            noise, cloudy, guess, weight_floor=floor
+        )
+        return result
+
+    def _fusion_loss(self, x_t: Tensor, t: Tensor, x0_eps: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
+        """``mean |x0 - (1 - W) x0_eps - W x0_E|`` with x0_eps clipped and W free (ARCHITECTURE of DE)."""
+        with torch.no_grad():
+            guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
+        weight = self.modules["network"].weight(x_t, t, cloudy, guess).float()
+        return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """Build the objective of a run's stage, with fresh weights."""
+    return ReferenceObjective(config) if config.stage == "reference" else EnhancementObjective(config)

@@ -1,0 +1,252 @@
+"""The command line: click, and nothing else. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.errors import OptionError
+
+if TYPE_CHECKING:
+    from decr_scene.pipeline.run import Report
+
+FILE = click.Path(path_type=Path)
+
+
+class ScaleType(click.ParamType[tuple[float, float]]):
+    """``low,high`` in digital numbers."""
+
+    name = "LOW,HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Parse two numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, expected such as 0,10000", param, ctx)
+        return low, high
+
+
+def example(text: str) -> str:
+    """An epilog that shows one call."""
+    return f"Example: {text}"
+
+
+def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a user can cause into one line: exit code 2 for a wrong call, 1 for a failed job."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        context = click.get_current_context()
+        try:
+            return command(*args, **kwargs)
+        except DecrSceneError as error:
+            if context.find_root().params.get("debug"):
+                raise
+            click.echo(f"decr-scene: {' '.join(str(error).split())}", err=True)
+            context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
+        except KeyboardInterrupt:
+            click.echo("decr-scene: interrupted; nothing was written", err=True)
+            context.exit(130)
+
+    return wrapped
+
+
+def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what is done to the pixels; shared by every command that restores or plans to."""
+    options = [
+        click.option("--model", default="default", show_default=True, help="Bundled name, file or identity."),
+        click.option("--steps", type=int, help="Diffusion steps; the model's own default otherwise."),
+        click.option("--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone."),
+        click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
+        click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
+        click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+        ),
+        click.option("--bands", help="What the bands are, such as blue,green,red,nir."),
+        click.option("--scale", type=ScaleType(), help="DN that become -1 and 1, instead of fitted limits."),
+        click.option(
+            "--mask",
+            default="auto",
+            show_default=True,
+            help="none: everything is processed; auto: what the model's cloud detector finds, if it has one.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="decr-scene")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Remove clouds from whole georeferenced satellite scenes."""
+
+
+@main.command(epilog=example("decr-scene process scene.tif --out clean.tif"))
+@click.argument("scene", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The output, a cloud-optimised GeoTIFF.")
+@restoring_options
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here.")
+@click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786.")
+@click.option("--compress", default="auto", show_default=True, help="auto, deflate, zstd, lzw or none.")
+@click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--quiet", is_flag=True, help="No progress bar and no summary.")
+@one_line_errors
+def process(scene: Path, out: Path, quiet: bool, **options: Any) -> None:
+    """Remove the clouds of SCENE and write OUT, with a report beside it."""
+    from decr_scene.pipeline.progress import tile_progress
+    from decr_scene.pipeline.run import process_scene
+
+    with tile_progress(scene.name, quiet) as progress:
+        report = process_scene(scene, out, progress=progress, **options)
+    if not quiet:
+        _summarise(report)
+
+
+@main.command(epilog=example("decr-scene inspect scene.tif --model default"))
+@click.argument("scene", type=FILE)
+@restoring_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_line_errors
+def inspect(scene: Path, as_json: bool, **options: Any) -> None:
+    """Say what would be done to SCENE, without doing it."""
+    import json
+
+    from decr_scene.pipeline.inspection import inspect_scene
+
+    found = inspect_scene(scene, **options)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        click.echo(f"{name:>12}  {_text(value)}")
+
+
+@main.group()
+def models() -> None:
+    """Bundled and local models."""
+
+
+@models.command("list", epilog=example("decr-scene models list"))
+@one_line_errors
+def models_list() -> None:
+    """List the bundled models."""
+    from decr_scene.models.checkpoint import read_model_config
+    from decr_scene.models.model import bundled_models, find_model
+
+    click.echo(f"{'identity':<12} any bands; returns its input")
+    for name in bundled_models():
+        path = find_model(name)
+        config = read_model_config(path)
+        megabytes = path.stat().st_size / 1e6
+        click.echo(f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}")
+
+
+@models.command("show", epilog=example("decr-scene models show default"))
+@click.argument("name")
+@one_line_errors
+def models_show(name: str) -> None:
+    """Show what a model file says of itself."""
+    import json
+    from dataclasses import asdict
+
+    from decr_scene.models.checkpoint import read_model_config
+    from decr_scene.models.model import find_model
+
+    click.echo(json.dumps(asdict(read_model_config(find_model(name))), indent=2))
+
+
+@models.command("import", epilog=example("decr-scene models import de.pt --reference mn.pth --out mine.safetensors"))
+@click.argument("checkpoint", type=FILE)
+@click.option("--reference", type=FILE, required=True, help="Published weights of mn or mdsa.")
+@click.option("--out", type=FILE, required=True, help="The model file to write.")
+@click.option("--bands", help="Names of the bands, in the weights' order; red,green,blue[,nir] otherwise.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@one_line_errors
+def models_import(
+    checkpoint: Path, reference: Path, out: Path, bands: str | None, overwrite: bool
+) -> None:
+    """Turn the published DE CHECKPOINT and its reference into one model file."""
+    from decr_scene.models.checkpoint import save_model_file
+    from decr_scene.models.published import read_published
+    from decr_scene.pipeline.writer import check_target
+
+    check_target(checkpoint, out, overwrite)
+    config, tensors = read_published(checkpoint, reference)
+    if bands:
+        config = replace(config, bands=tuple(bands.split(",")))
+    save_model_file(out, config, tensors)
+    click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
+
+
+@main.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
+@click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint"]))
+@click.option("--config", type=FILE, required=True, help="TOML of the run.")
+@click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")
+@click.option("--out", type=FILE, required=True, help="Run folder; a run that is there is continued.")
+@click.option("--init", type=FILE, multiple=True, help="Run folder of an earlier stage; may be given twice.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@one_line_errors
+def train(stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...], quiet: bool) -> None:
+    """Train one STAGE of a model, or go on with it."""
+    from decr_scene.models.training.config import read_config
+    from decr_scene.pipeline.training import train as train_stage
+
+    run = read_config(config)
+    if run.stage != stage:
+        raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
+    figures = train_stage(run, data, out, init, quiet)
+    click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
+@main.command(epilog=example("decr-scene evaluate --model rice2 --data pairs/rice2/test"))
+@click.option("--model", default="rice2", show_default=True, help="Bundled name or file.")
+@click.option("--data", type=FILE, required=True, help="Folder with cloudy/ and clear/.")
+@click.option("--reduce", type=click.IntRange(1), default=1, show_default=True, help="Average n x n pixels.")
+@click.option("--steps", type=int, help="Diffusion steps; the model's own default otherwise.")
+@click.option("--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone.")
+@click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta).")
+@click.option("--csv", "table", type=FILE, help="Write one row per image.")
+@one_line_errors
+def evaluate(**options: Any) -> None:
+    """Measure input, reference alone and DE on held-out pairs."""
+    from decr_scene.pipeline.evaluation import evaluate_pairs
+
+    click.echo(evaluate_pairs(**options).to_text())
+
+
+
+
+def _summarise(report: Report) -> None:
+    tiles, seconds = report.tiles, report.seconds
+    click.echo(
+        f"{report.output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
+        f"{report.model['name']} in {seconds['processing']:.1f} s, {report.output['bytes'] / 1e6:.1f} MB"
+    )
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    failed = [name for name, good in report.checks.items() if not good]
+    if failed:
+        click.echo(f"check failed: {', '.join(failed)}", err=True)
+        sys.exit(1)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,91 @@
+"""Blending of overlapping tiles with raised-cosine weights that sum to 1 over every pixel: pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.grid import Span, Tile, TileGrid
+
+Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+
+
+def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) -> tuple[Double, ...]:
+    """Weights of the tiles along one axis; at every pixel those of all tiles sum to 1.
+
+    A tile rises over ``overlap`` px where it has a neighbour and does not taper at the scene's own border, so
+    there is no dark frame. Where a moved-in tile overlaps further, the weights are shared out.
+
+    Args:
+        starts: First pixel of each tile.
+        size: Side of a tile, px.
+        extent: Length of the axis, px.
+        overlap: Width of the taper, px.
+
+    Returns:
+        One array of the tile's length (``min(size, extent)``) each.
+    """
+    length = min(size, extent)
+    raw = [_window(length, overlap, start > 0, start + length < extent) for start in starts]
+    total = np.zeros(extent)
+    for start, weights in zip(starts, raw, strict=True):
+        total[start : start + length] += weights
+    return tuple(
+        weights / total[start : start + length] for start, weights in zip(starts, raw, strict=True)
+    )
+
+
+def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
+    """Weights of a tile's rows and of its columns; the weight of a pixel is their product."""
+    rows, cols = _grid_weights(grid)
+    return rows[tile.grid_row], cols[tile.grid_col]
+
+
+def blend(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands: int) -> Float:
+    """Blend the tiles that touch ``span``.
+
+    The sum is taken in float64 and in the order of the tiles, so tiles that agree give back their value to
+    the last bit of float32, whatever the weights.
+
+    Args:
+        grid: The grid.
+        span: Pixels wanted.
+        tiles: Every tile that touches ``span``, each with its ``(bands, h, w)`` values.
+        bands: Bands of the result.
+
+    Returns:
+        ``(bands, span.height, span.width)`` float32.
+    """
+    total = np.zeros((bands, span.height, span.width))
+    for tile, values in sorted(tiles, key=lambda pair: pair[0].index):
+        own = grid.span(tile)
+        common = own & span
+        rows, cols = common.inside(own)
+        by_row, by_col = tile_weights(grid, tile)
+        weights = by_row[rows, None] * by_col[None, cols]
+        total[(slice(None), *common.inside(span))] += values[:, rows, cols] * weights
+    return total.astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _grid_weights(grid: TileGrid) -> tuple[tuple[Double, ...], tuple[Double, ...]]:
+    height, width = grid.shape
+    return (
+        axis_weights(grid.rows, grid.size, height, grid.overlap),
+        axis_weights(grid.cols, grid.size, width, grid.overlap),
+    )
+
+
+def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
+    """``sin^2`` rise over ``overlap`` px where there is a neighbour; symmetric, never zero."""
+    weights = np.ones(length)
+    ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
+    if before and overlap:
+        weights[:overlap] *= ramp
+    if after and overlap:
+        weights[length - overlap :] *= ramp[::-1]
+    return weights

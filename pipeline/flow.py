@@ -1,0 +1,140 @@
+"""The stream of a scene through Dask: a window of rows that moves down, never the whole scene.
+
+A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
+tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
+when the last of them is done. At most `ROWS_UNDER_WAY` rows of blocks are under way: that keeps the model
+busy while a row is blended and written, and keeps reading from running away from a slow model.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from distributed import Client, Future
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.cluster import MODEL
+from decr_scene.pipeline.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.tiles import Plan, Source, blend_tiles, guess_tiles, restore_tiles
+
+ROWS_UNDER_WAY = 2
+CHUNK_COLS = 2048
+"""Greatest width of one blending task, px."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The tiles of a grid in runs of ``size``, in reading order; runs do not stop at the end of a row."""
+
+    grid: TileGrid
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.grid) // self.size)
+
+    def __getitem__(self, number: int) -> list[Tile]:
+        first = number * self.size
+        return [self.grid[index] for index in range(first, min(first + self.size, len(self.grid)))]
+
+    def touching(self, span: Span) -> set[int]:
+        """Batches with a tile that shares a pixel with ``span``."""
+        return {tile.index // self.size for tile in self.grid.touching(span)}
+
+    def around(self, number: int) -> set[int]:
+        """Batches with a tile that overlaps one of this batch."""
+        return set().union(*(self.touching(self.grid.span(tile)) for tile in self[number]))
+
+
+def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
+    """Output windows, aligned to blocks of ``block`` px, row by row; none wider than `CHUNK_COLS`."""
+    height, width = shape
+    step = max(block, CHUNK_COLS // block * block)
+    for row in range(0, height, block):
+        yield [
+            Span(row, col, min(block, height - row), min(step, width - col)) for col in range(0, width, step)
+        ]
+
+
+@dataclass
+class Flow:
+    """One scene's tasks on a cluster.
+
+    Args:
+        client: The cluster.
+        plan: What is done.
+        source: The scene, as workers open it.
+        batches: The tiles in batches.
+        needs_field: Whether the restorer wants the field of first guesses.
+        on_batch: Told the number of tiles of every batch that is done.
+    """
+
+    client: Client
+    plan: Plan
+    source: Source
+    batches: Batches
+    needs_field: bool
+    on_batch: Callable[[int], None]
+    _guesses: dict[int, Future] = field(default_factory=dict)
+    _changes: dict[int, Future] = field(default_factory=dict)
+
+    def blocks(self, block: int) -> Iterator[tuple[Span, NDArray[np.generic]]]:
+        """Yield the finished windows from top to bottom, left to right, each once."""
+        rows = list(block_rows(self.plan.grid.shape, block))
+        waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
+        for number, row in enumerate(rows):
+            for span, future in zip(row, waiting.pop(0), strict=True):
+                yield span, future.result()
+            self._forget_above(row[0].bottom)
+            if number + ROWS_UNDER_WAY < len(rows):
+                waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _submit_row(self, row: list[Span]) -> list[Future]:
+        return [self._blend(span) for span in row]
+
+    def _blend(self, span: Span) -> Future:
+        parts = [self._change(number) for number in sorted(self.batches.touching(span))]
+        return self.client.submit(
+            blend_tiles, self.plan, self.source, span, *parts, key=_key("blend", span.row, span.col), pure=False
+        )
+
+    def _change(self, number: int) -> Future:
+        if number not in self._changes:
+            around = sorted(self.batches.around(number)) if self.needs_field else []
+            guesses = [self._guess(other) for other in around]
+            future = self._model_task(restore_tiles, "restore", number, guesses)
+            count = len(self.batches[number])
+            future.add_done_callback(lambda _: self.on_batch(count))
+            self._changes[number] = future
+        return self._changes[number]
+
+    def _guess(self, number: int) -> Future:
+        if number not in self._guesses:
+            self._guesses[number] = self._model_task(guess_tiles, "guess", number, [])
+        return self._guesses[number]
+
+    def _model_task(
+        self, task: Callable[..., object], name: str, number: int, inputs: list[Future]
+    ) -> Future:
+        tiles = self.batches[number]
+        return self.client.submit(
+            task, self.plan, self.source, tiles, *inputs, key=_key(name, number), resources=MODEL, pure=False
+        )
+
+    def _forget_above(self, row: int) -> None:
+        """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
+        grid = self.plan.grid
+        for number in [n for n in self._changes if self._bottom(n) <= row]:
+            del self._changes[number]
+        first_alive = min(self._changes, default=0)
+        for number in [n for n in self._guesses if self._bottom(n) <= grid[first_alive * self.batches.size].row]:
+            del self._guesses[number]
+
+    def _bottom(self, number: int) -> int:
+        return max(self.plan.grid.span(tile).bottom for tile in self.batches[number])
+
+
+def _key(name: str, *numbers: int) -> str:
+    return "-".join([name, *(str(n) for n in numbers), uuid.uuid4().hex[:8]])

@@ -1,0 +1,125 @@
+"""Where the tiles lie: pure arithmetic on rows and columns, immutable values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from rasterio.windows import Window
+
+
+class Tile(NamedTuple):
+    """One tile: its place in the grid and its first pixel in the scene."""
+
+    index: int
+    grid_row: int
+    grid_col: int
+    row: int
+    col: int
+
+
+class Span(NamedTuple):
+    """Rows ``[row, row + height)`` and columns ``[col, col + width)`` of the scene, px."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def window(self) -> Window:
+        """The same for rasterio."""
+        return Window(col_off=self.col, row_off=self.row, width=self.width, height=self.height)
+
+    @property
+    def bottom(self) -> int:
+        """First row below."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> int:
+        """First column to the right."""
+        return self.col + self.width
+
+    def __and__(self, other: Span) -> Span:
+        """What both have; height or width 0 where they do not meet."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Span(row, col, max(0, bottom - row), max(0, right - col))
+
+    def inside(self, outer: Span) -> tuple[slice, slice]:
+        """Rows and columns of this span as slices of an array that holds ``outer``."""
+        row, col = self.row - outer.row, self.col - outer.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Cover a scene with overlapping square tiles, anchored at its origin.
+
+    The last tile of a row or column moves inwards, so no tile sticks out, unless the scene itself is smaller
+    than a tile: then there is one, cut to the scene.
+
+    Args:
+        shape: ``(height, width)`` of the scene, px.
+        size: Side of a tile, px.
+        overlap: Least overlap of neighbours, px, in ``[0, size / 2]``.
+
+    Raises:
+        ValueError: The scene is empty or ``overlap`` is out of range.
+    """
+
+    shape: tuple[int, int]
+    size: int = 256
+    overlap: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise ValueError(f"a scene has at least 1 x 1 px, got {self.shape}")
+        if not 0 <= self.overlap <= self.size // 2:
+            raise ValueError(f"overlap must be in [0, {self.size // 2}] px, got {self.overlap}")
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """First pixel row of each row of tiles."""
+        return _starts(self.shape[0], self.size, self.overlap)
+
+    @cached_property
+    def cols(self) -> tuple[int, ...]:
+        """First pixel column of each column of tiles."""
+        return _starts(self.shape[1], self.size, self.overlap)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    def __getitem__(self, index: int) -> Tile:
+        if not 0 <= index < len(self):
+            raise IndexError(f"tile {index} of a grid of {len(self)}")
+        grid_row, grid_col = divmod(index, len(self.cols))
+        return Tile(index, grid_row, grid_col, self.rows[grid_row], self.cols[grid_col])
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (self[index] for index in range(len(self)))
+
+    def span(self, tile: Tile) -> Span:
+        """Pixels of the scene that a tile covers."""
+        height, width = (min(self.size, extent) for extent in self.shape)
+        return Span(tile.row, tile.col, height, width)
+
+    def touching(self, span: Span) -> list[Tile]:
+        """Tiles that share a pixel with ``span``, row by row."""
+        rows = _touching(self.rows, self.size, span.row, span.bottom)
+        cols = _touching(self.cols, self.size, span.col, span.right)
+        return [self[row * len(self.cols) + col] for row in rows for col in cols]
+
+
+def _starts(extent: int, size: int, overlap: int) -> tuple[int, ...]:
+    if extent <= size:
+        return (0,)
+    return (*range(0, extent - size, size - overlap), extent - size)
+
+
+def _touching(starts: tuple[int, ...], size: int, first: int, end: int) -> list[int]:
+    return [i for i, start in enumerate(starts) if start < end and start + size > first]

@@ -1,0 +1,296 @@
+"""Everything of a raster but its pixels, taken from one file to another: through a VRT, GDAL's own notation.
+
+GDAL describes the source as a VRT; what that rounds or leaves out (GCPs, tags of other domains, tags of
+bands) is put in from the source, what would be stale (statistics, structure) is taken out, and the pixels are
+pointed to our scratch file. The COG driver then copies this VRT, and nothing has to be set on the finished
+file, whose layout would break. Masks stay where they are, in the source, until then.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
+
+from decr_scene.pipeline.errors import OutputError, SceneError
+
+Tags = dict[str, str]
+
+_STRUCTURE = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT"}
+"""Domains that tell how the old file was stored."""
+
+_RESAMPLING = {"OVR_RESAMPLING_ALG", "OVERVIEW_RESAMPLING"}
+_ROOT_PARTS = {"SRS", "GeoTransform", "GCPList", "VRTRasterBand"}
+_BAND_PARTS = {
+    *("Description", "UnitType", "Offset", "Scale", "NoDataValue", "ColorInterp", "ColorTable"),
+    *("CategoryNames", "GDALRasterAttributeTable"),
+}
+_MARK = "decr-scene:default"
+_STRIP = 1024
+
+
+def output_vrt(
+    dataset: Any, pixels: str, blocksize: int, statistics: Sequence[Mapping[str, str]], resampling: str
+) -> tuple[str, int]:
+    """Describe a raster whose pixels are in one file and everything else in another.
+
+    Args:
+        dataset: Open dataset that has everything else.
+        pixels: Path of the file that has the pixels, of the same shape and bands.
+        blocksize: Side of its blocks, px.
+        statistics: ``STATISTICS_…`` tags of each band.
+        resampling: How the overviews will be made, for tags that tell.
+
+    Returns:
+        The text of a VRT, and the number of marked tags for `release_band_tags`.
+    """
+    root = _gdal_vrt(dataset)
+    root.attrib.pop("subClass", None)
+    _keep(root, _ROOT_PARTS)
+    _set_gcps(root, dataset)
+    tags = scene_tags(dataset, resampling)
+    documents = {name: tags.pop(name)[name] for name in list(tags) if _is_document(tags[name], name)}
+    _add_tags(root, tags)
+    for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
+        _keep(band, _BAND_PARTS)
+        band.attrib = {"dataType": band.attrib["dataType"], "band": str(number)}
+        band.attrib |= {"blockXSize": str(blocksize), "blockYSize": str(blocksize)}
+        _add_tags(band, _under_marker(band_tags(dataset, number), statistics[number - 1]))
+        _add_source(band, pixels, str(number))
+    if has_mask(dataset):
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        _add_source(mask, dataset.name, "mask,1")
+    text = ET.tostring(root, encoding="unicode")
+    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{_MARK}']/MDI")
+    return text.replace("</VRTDataset>", _xml_domains(documents) + "</VRTDataset>"), len(marked)
+
+
+def release_band_tags(path: str, count: int) -> None:
+    """Move the tags of bands from the marked domain into the default one, in place, byte for byte.
+
+    Asked to copy all domains, GDAL 3.10 forgets the default domain of the bands, where statistics belong; not
+    asked to, it forgets all others. So they travel in a domain of their own, whose name is blanked out in the
+    finished file: XML does not mind the spaces, and nothing moves.
+
+    Args:
+        path: File written from `output_vrt`.
+        count: Tags that were marked.
+
+    Raises:
+        OutputError: They are not there; GDAL must have changed its notation.
+    """
+    mark = f' domain="{_MARK}"'.encode()
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as bytes_of_file:
+        place = 0
+        for _ in range(count):
+            place = bytes_of_file.find(mark, place)
+            if place < 0:
+                raise OutputError(f"{path}: GDAL {rasterio.__gdal_version__} has lost the tags of the bands")
+            bytes_of_file[place : place + len(mark)] = b" " * len(mark)
+
+
+def check_representable(dataset: Any) -> None:
+    """Refuse what a GeoTIFF cannot say.
+
+    Raises:
+        SceneError: The bands have different nodata values, or masks of their own.
+    """
+    if len({repr(value) for value in dataset.nodatavals}) > 1:
+        raise SceneError(
+            f"{dataset.name}: the bands have different nodata values {dataset.nodatavals}, a GeoTIFF holds one: "
+            "set one with gdal_translate -a_nodata"
+        )
+    if any(not flags for flags in dataset.mask_flag_enums):
+        raise SceneError(
+            f"{dataset.name}: each band has a mask of its own, a GeoTIFF holds one for all: "
+            "make one with gdal_translate -mask"
+        )
+
+
+def has_mask(dataset: Any) -> bool:
+    """Whether there is a mask beside the values: internal, or in a ``.msk`` file; alpha is none."""
+    flags = set(dataset.mask_flag_enums[0])
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
+    """Tags of a dataset by domain (the default one is ``''``), without those that describe the old file.
+
+    Args:
+        dataset: Open dataset.
+        resampling: What tags about overviews are set to; they are left out if not given.
+    """
+    tags = {ns: dataset.tags(ns=ns or None) for ns in ["", *_domains(dataset.tag_namespaces())]}
+    for key in _RESAMPLING & set(tags[""]):
+        if resampling is None:
+            del tags[""][key]
+        else:
+            tags[""][key] = resampling
+    return {ns: found for ns, found in tags.items() if found}
+
+
+def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
+    """Tags of a band (1-based) by domain, without statistics and those that describe the old file."""
+    domains = ["", *_domains(dataset.tag_namespaces(number))]
+    tags = {ns: dataset.tags(number, ns=ns or None) for ns in domains}
+    tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
+    return {ns: found for ns, found in tags.items() if found}
+
+
+def cog_options(asked: str, dataset: Any) -> dict[str, str]:
+    """Lossless compression for the COG driver.
+
+    Args:
+        asked: One of `COMPRESSIONS`; ``auto``: as the dataset's, if that is lossless, else deflate.
+        dataset: Open dataset.
+    """
+    stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+    compress = asked.upper() if asked != "auto" else stored
+    if compress not in _PREDICTED and compress not in ("LZMA", "NONE"):
+        compress = "DEFLATE"
+    indexed = "palette" in [colour.name for colour in dataset.colorinterp]
+    predictor = "YES" if compress in _PREDICTED and not indexed else "NO"
+    return {"COMPRESS": compress, "PREDICTOR": predictor}
+
+
+COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
+"""What an output may be asked to be compressed with."""
+
+_PREDICTED = ("DEFLATE", "ZSTD", "LZW")
+
+
+def verify_roundtrip(source: str, output: str) -> dict[str, bool]:
+    """Compare everything but the pixels of two rasters.
+
+    Left out: statistics, and tags that describe how a file is stored.
+
+    Returns:
+        Whether they are equal, by property: shape, count, dtype, crs, transform, gcps, gcp_crs, rpcs, nodata,
+        mask, color_interpretation, color_table, descriptions, units, scales, offsets, tags, band_tags.
+    """
+    with rasterio.open(source) as one, rasterio.open(output) as other:
+        first, second = _properties(one), _properties(other)
+        return {name: first[name] == second[name] for name in first} | {"mask": _same_masks(one, other)}
+
+
+def _properties(dataset: Any) -> dict[str, Any]:
+    gcps, gcp_crs = dataset.gcps
+    tags = scene_tags(dataset)
+    tags.pop("RPC", None)  # compared as numbers
+    for domain in [domain for domain in tags if _is_document(tags[domain], domain)]:
+        tags[domain] = {domain: ET.canonicalize(tags[domain][domain], strip_text=True)}
+    return {
+        "shape": dataset.shape,
+        "count": dataset.count,
+        "dtype": dataset.dtypes,
+        "crs": dataset.crs,
+        "transform": tuple(dataset.transform),
+        "gcps": [(gcp.row, gcp.col, gcp.x, gcp.y, gcp.z or 0.0) for gcp in gcps],
+        "gcp_crs": gcp_crs,
+        "rpcs": dataset.rpcs and dataset.rpcs.to_dict(),
+        "nodata": repr(dataset.nodatavals),
+        "color_interpretation": dataset.colorinterp,
+        "color_table": _color_table(dataset),
+        "descriptions": dataset.descriptions,
+        "units": [unit or "" for unit in dataset.units],
+        "scales": dataset.scales,
+        "offsets": dataset.offsets,
+        "tags": tags,
+        "band_tags": [band_tags(dataset, number) for number in dataset.indexes],
+    }
+
+
+def _color_table(dataset: Any) -> dict[int, tuple[int, ...]] | None:
+    try:
+        table: dict[int, tuple[int, ...]] = dataset.colormap(1)
+    except ValueError:
+        return None
+    return table
+
+
+def _same_masks(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or has_mask(one) != has_mask(other):
+        return False
+    if not has_mask(one):
+        return True
+    return all(np.array_equal(a, b) for a, b in zip(_mask_strips(one), _mask_strips(other), strict=True))
+
+
+def _mask_strips(dataset: Any) -> Iterator[NDArray[np.bool_]]:
+    for row in range(0, dataset.height, _STRIP):
+        height = min(_STRIP, dataset.height - row)
+        yield dataset.read_masks(1, window=Window(0, row, dataset.width, height)) != 0
+
+
+def _gdal_vrt(dataset: Any) -> ET.Element:
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        return ET.fromstring(memory.read())
+
+
+def _keep(element: ET.Element, names: set[str]) -> None:
+    for child in [child for child in element if child.tag not in names]:
+        element.remove(child)
+
+
+def _set_gcps(root: ET.Element, dataset: Any) -> None:
+    """Write the points in full; GDAL writes pixels with 4 and coordinates with 13 digits."""
+    points = root.find("GCPList")
+    if points is None:
+        return
+    _keep(points, set())
+    for gcp in dataset.gcps[0]:
+        place = {"Pixel": gcp.col, "Line": gcp.row, "X": gcp.x, "Y": gcp.y, "Z": gcp.z or 0.0}
+        numbers = {name: repr(float(value)) for name, value in place.items()}
+        ET.SubElement(points, "GCP", Id=gcp.id or "", Info=gcp.info or "", **numbers)
+
+
+def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
+    for domain, items in tags.items():
+        where = ET.SubElement(element, "Metadata", {"domain": domain} if domain else {})
+        for key, value in items.items():
+            ET.SubElement(where, "MDI", key=key).text = value
+
+
+def _under_marker(tags: Mapping[str, Tags], statistics: Mapping[str, str]) -> dict[str, Tags]:
+    default = tags.get("", {}) | dict(statistics)
+    return {domain: items for domain, items in tags.items() if domain} | {_MARK: default}
+
+
+def _is_document(items: Tags, domain: str) -> bool:
+    """Whether a domain holds one well-formed XML text, as ``xml:XMP`` does."""
+    if not domain.startswith("xml:") or domain not in items:
+        return False
+    try:
+        ET.fromstring(items[domain])
+    except ET.ParseError:
+        return False
+    return True
+
+
+def _xml_domains(documents: Mapping[str, str]) -> str:
+    """As text, because ElementTree would give their namespaces other prefixes."""
+    return "".join(
+        f'<Metadata domain={quoteattr(domain)} format="xml">{text}</Metadata>'
+        for domain, text in documents.items()
+    )
+
+
+def _add_source(band: ET.Element, path: str, number: str) -> None:
+    source = ET.SubElement(band, "SimpleSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = path
+    ET.SubElement(source, "SourceBand").text = number
+
+
+def _domains(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in _STRUCTURE]

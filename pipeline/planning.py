@@ -1,0 +1,183 @@
+"""From a scene and the options to a plan: bands, scaling, tiles, restorer. Reads a sample, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.grid import Span, TileGrid
+from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
+from decr_scene.pipeline.restorers import Restorer, RestorerSpec
+from decr_scene.pipeline.scene import RasterioScene, resolve_bands, select_bands
+from decr_scene.pipeline.source import FileSource
+from decr_scene.pipeline.tiles import Plan, Source
+
+SAMPLE_WINDOWS = 8
+"""Windows a side of the lattice that the scaling is fitted to."""
+
+SAMPLE_SIDE = 128
+"""Side of such a window, px."""
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; the names are those of the command line.
+
+    Args:
+        model: Bundled name, model file, or ``identity``.
+        restorer: A callable in the place of a model.
+        steps: Diffusion steps; ``None``: the model's own default.
+        start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
+        weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
+        seed: Of the noise.
+        overlap: Least overlap of tiles, px.
+        batch_size: Tiles in a batch.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
+        scale: ``(low, high)`` DN for all bands instead of the fitted limits.
+        mask: ``auto`` or ``none``.
+    """
+
+    model: str = "default"
+    restorer: Restorer | None = None
+    steps: int | None = None
+    start: int | None = None
+    weight_floor: float | None = None
+    seed: int = 0
+    overlap: int = 64
+    batch_size: int = BATCH_SIZE
+    device: str = "auto"
+    precision: str = "auto"
+    bands: str | None = None
+    scale: tuple[float, float] | None = None
+    mask: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 1000)
+        _check_range("weight_floor", self.weight_floor, 0, 1)
+        _check_range("overlap", self.overlap, 0, 128)
+        _check_range("batch_size", self.batch_size, 1, 4096)
+        if self.mask not in ("auto", "none"):
+            raise OptionError(f"mask must be auto or none, got {self.mask!r}")
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """A plan and what a user should know of it."""
+
+    plan: Plan
+    bands: tuple[str, ...]
+    model_sha256: str | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
+    """Choose bands and scaling, and lay the tiles.
+
+    Raises:
+        BandError: The scene lacks a band of the model, or does not say which band is which.
+        UnknownModelError: There is no such model.
+    """
+    spec, digest = spec_of(options)
+    bands, indexes, warnings = _bands(scene, spec, options)
+    source, spans = FileSource(str(scene.path)), sample_spans(scene.shape)
+    if spec.name == "identity" and options.restorer is None:
+        radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
+    else:
+        radiometry = known_radiometry(scene.dtype, len(indexes), options.scale) or fit_samples(
+            scene.dtype, indexes, [source] * len(spans), spans
+        )
+    grid = TileGrid(scene.shape, overlap=options.overlap)
+    return ScenePlan(Plan(grid, indexes, radiometry, spec, options.seed), bands, digest, warnings)
+
+
+def known_radiometry(
+    dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
+) -> Radiometry | None:
+    """The scaling where no pixel needs to be seen for it: given by option, or uint8; else ``None``."""
+    if scale is not None:
+        return Radiometry((scale[0],) * bands, (scale[1],) * bands)
+    return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None
+
+
+def sample_spans(shape: tuple[int, int]) -> list[Span]:
+    """A lattice of small windows over a scene, for the fit of its scaling."""
+    height, width = (min(SAMPLE_SIDE, side) for side in shape)
+    return [Span(row, col, height, width) for row in _lattice(shape[0]) for col in _lattice(shape[1])]
+
+
+def fit_samples(
+    dtype: np.dtype[Any], indexes: tuple[int, ...], sources: Sequence[Source], spans: Sequence[Span]
+) -> Radiometry:
+    """Fit the scaling of some bands to windows, each from its own source."""
+    bands = list(indexes)
+    pixels, valid = [], []
+    for source, span in zip(sources, spans, strict=True):
+        window = source.read(span)
+        pixels.append(window[bands].reshape(len(bands), -1))
+        valid.append(source.valid(span, window)[bands].reshape(len(bands), -1))
+    return fit_radiometry(dtype, len(bands), np.concatenate(pixels, axis=1), np.concatenate(valid, axis=1))
+
+
+def _spec(options: Options) -> tuple[RestorerSpec, str | None]:
+    if options.restorer is not None:
+        name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
+        return RestorerSpec(name, device=options.device, precision=options.precision), None
+    if options.model == "identity":
+        return RestorerSpec("identity"), None
+    from decr_scene.models.checkpoint import read_model_config
+    from decr_scene.models.model import find_model
+    from decr_scene.pipeline.restorers import file_sha256
+
+    path = find_model(options.model)
+    config = read_model_config(path)
+    sampling = config.sampling
+    steps = sampling.steps if options.steps is None else options.steps
+    start = sampling.start if options.start is None else options.start
+    floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
+    spec = RestorerSpec(
+        str(path), tuple(config.bands), steps, start, floor, options.device, options.precision
+    )
+    return spec, file_sha256(Path(path))
+
+
+def _bands(
+    scene: RasterioScene, spec: RestorerSpec, options: Options
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Names of the scene's bands, 0-based positions of those the restorer takes, and warnings."""
+    if spec.bands is None:
+        try:
+            names = resolve_bands(scene, options.bands)
+        except BandError:
+            if options.bands is not None:
+                raise
+            names = ("",) * scene.count
+        used = tuple(i for i in range(scene.count) if names[i] != "alpha")
+        return names, used or tuple(range(scene.count)), ()
+    names = resolve_bands(scene, options.bands)
+    indexes = select_bands(names, spec.bands)
+    rest = [names[i] or f"band {i + 1}" for i in range(scene.count) if i not in indexes]
+    rest = [name for name in rest if name != "alpha"]
+    warnings = (f"the model has no use for {', '.join(rest)}: passed through unchanged",) if rest else ()
+    return names, indexes, warnings
+
+
+def _lattice(extent: int) -> list[int]:
+    last = max(0, extent - SAMPLE_SIDE)
+    return sorted({int(v) for v in np.linspace(0, last, SAMPLE_WINDOWS)})
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise OptionError(f"{name} must be in {low} to {high}, got {value}")
+

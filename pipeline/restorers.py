@@ -1,0 +1,197 @@
+"""What is done to a batch of tiles: diffusion, nothing at all (`identity`), or a callable of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Restorer = Callable[[Float, Float], Float]
+"""``(tiles (N, C, 256, 256) in [-1, 1], noise of that shape) -> restored tiles of that shape``."""
+
+
+class TileModel(Protocol):
+    """A restorer, ready to run in this process."""
+
+    needs_noise: bool
+    needs_field: bool
+
+    def guess(self, tiles: Float) -> Float:
+        """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``."""
+        ...
+
+    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+        """Restored tiles, ``(N, C, H, W)`` in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class RestorerSpec:
+    """Everything a worker needs to build the restorer; small, picklable, and the key of its cache.
+
+    Args:
+        name: ``identity``, a bundled model or a model file; for a callable, what it is called in the report.
+        bands: Bands that the restorer takes, by name; ``None``: all that the scene has.
+        steps: Diffusion steps.
+        start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
+        weight_floor: Least weight of the first guess, the paper's eta.
+        device: ``auto``, ``cpu``, ``cuda``.
+        precision: ``auto``, ``fp32``, ``bf16``.
+        plugin: A callable; sent to the workers with the plan.
+        plugin_key: Key under which this process holds a callable that must not be copied.
+    """
+
+    name: str
+    bands: tuple[str, ...] | None = None
+    steps: int | None = None
+    start: int | None = None
+    weight_floor: float | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    plugin: Restorer | None = None
+    plugin_key: str | None = None
+
+
+class Identity:
+    """Gives its input back: for checking a scene's road through the program, and its cost."""
+
+    needs_noise = False
+    needs_field = False
+
+    def guess(self, tiles: Float) -> Float:
+        """The input."""
+        return tiles
+
+    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+        """The input."""
+        return tiles
+
+
+class Plugin:
+    """A callable of the user's, with its answer checked."""
+
+    needs_noise = True
+    needs_field = False
+
+    def __init__(self, restorer: Restorer) -> None:
+        self.restorer = restorer
+
+    def guess(self, tiles: Float) -> Float:
+        """The input: a plug-in has no first guess."""
+        return tiles
+
+    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+        """Call it."""
+        return np.asarray(self.restorer(tiles, noise if noise is not None else np.zeros_like(tiles)))
+
+
+class Diffusion:
+    """DE: the first guess, then sampling from noise of the place, steered by the field of first guesses."""
+
+    needs_noise = True
+    needs_field = True
+
+    def __init__(self, spec: RestorerSpec) -> None:
+        from decr_scene.models.model import load_model
+
+        self.spec = spec
+        self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
+
+    def guess(self, tiles: Float) -> Float:
+        """First guess of the reference network."""
+        import torch
+
+        guess = self.model.reference(torch.from_numpy(tiles))
+        return guess.float().cpu().numpy()
+
+    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+        """Sample."""
+        import torch
+
+        assert noise is not None, "needs_noise"
+        assert field is not None, "needs_field"
+        restored = self.model.sample(
+            torch.from_numpy(tiles),
+            steps=self.spec.steps,
+            start=self.spec.start,
+            weight_floor=self.spec.weight_floor,
+            noise=torch.from_numpy(noise),
+            reference=torch.from_numpy(field),
+        )
+        return restored.float().cpu().numpy()
+
+
+_PLUGINS: dict[str, Restorer] = {}
+
+
+def register_plugin(key: str, restorer: Restorer) -> None:
+    """Hold a callable for this process's own workers, so that it is called itself and not a copy."""
+    _PLUGINS[key] = restorer
+
+
+def forget_plugin(key: str) -> None:
+    """Let go of it."""
+    _PLUGINS.pop(key, None)
+
+
+def open_restorer(spec: RestorerSpec) -> TileModel:
+    """Build the restorer of a spec, once a process."""
+    if spec.plugin_key is not None:
+        return Plugin(_PLUGINS[spec.plugin_key])
+    if spec.plugin is not None:
+        return Plugin(spec.plugin)
+    return _open_model(spec)
+
+
+@lru_cache(maxsize=2)
+def _open_model(spec: RestorerSpec) -> TileModel:
+    return Identity() if spec.name == "identity" else Diffusion(spec)
+
+
+def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
+    """Call with the whole batch; where memory does not suffice, with its halves, and so on down to one.
+
+    Raises:
+        Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.
+    """
+    count = next(len(batch) for batch in batches if batch is not None)
+    try:
+        return call(*batches)
+    except (MemoryError, RuntimeError) as error:
+        if count == 1 or not _is_out_of_memory(error):
+            raise
+    half = count // 2
+    parts = [
+        run_in_halves(call, *(None if batch is None else batch[part] for batch in batches))
+        for part in (slice(half), slice(half, None))
+    ]
+    return np.concatenate(parts)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def describe(spec: RestorerSpec) -> dict[str, Any]:
+    """The spec as the report shows it."""
+    return {
+        "name": spec.name,
+        "steps": spec.steps,
+        "start": spec.start,
+        "weight_floor": spec.weight_floor,
+        "device": spec.device,
+        "precision": spec.precision,
+    }

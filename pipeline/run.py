@@ -1,0 +1,177 @@
+"""`process_scene`: the recipe of a whole scene, top to bottom.
+
+open -> bands, scaling, tiles -> Dask: first guess, sampling, blending -> blocks in order -> COG -> report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from decr_scene.pipeline.cluster import connect
+from decr_scene.pipeline.flow import Batches, Flow
+from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
+from decr_scene.pipeline.restorers import Restorer, RestorerSpec, describe, forget_plugin, register_plugin
+from decr_scene.pipeline.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.source import FileSource
+from decr_scene.pipeline.writer import SceneWriter, check_target, verify_roundtrip
+
+Progress = Callable[[int, int], None]
+"""Told after every batch: tiles done, tiles in all."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done, as it stands in the JSON file beside the output."""
+
+    program: dict[str, str]
+    input: dict[str, Any]
+    output: dict[str, Any]
+    model: dict[str, Any]
+    parameters: dict[str, Any]
+    scaling: dict[str, list[float]]
+    tiles: dict[str, int]
+    seconds: dict[str, float]
+    checks: dict[str, bool]
+    warnings: list[str]
+
+    def to_json(self) -> str:
+        """The report as text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def process_scene(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    compress: str = "auto",
+    blocksize: int = 512,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Remove the clouds of a scene and write it as a cloud-optimised GeoTIFF, with a report beside it.
+
+    Args:
+        src: Any raster that GDAL reads.
+        dst: The output, ``.tif``; its report is the same name with ``.json``.
+        workers: Model workers on this machine; more than one run as processes of their own.
+        scheduler: Address of a running Dask cluster to use instead.
+        overwrite: Replace an output that exists.
+        compress: Compression of the output; ``auto``: the input's, where it is lossless.
+        blocksize: Side of the output's blocks, px.
+        progress: Told how many tiles are done.
+        **options: Fields of `Options`: model, restorer, steps, seed, ...
+
+    Returns:
+        The report.
+
+    Raises:
+        DecrSceneError: Whatever is wrong with input, options or output; nothing is left behind.
+    """
+    src, dst = Path(src), Path(dst)
+    began = time.perf_counter()
+    chosen = Options(**options)
+    report_path = dst.with_suffix(".json")
+    with RasterioScene.open(src) as scene:
+        check_target(src, dst, overwrite)
+        check_target(src, report_path, overwrite)
+        planned = plan_scene(scene, chosen)
+        planning = time.perf_counter() - began
+        with SceneWriter(scene, dst, compress=compress, blocksize=blocksize, overwrite=overwrite) as writer:
+            done = _stream(planned, chosen, src, writer, blocksize, workers, scheduler, progress)
+        streaming = time.perf_counter() - began - planning
+        report = Report(
+            program={"name": "decr-scene", "version": version("decr-scene")},
+            input=fingerprint(src),
+            output={"path": str(dst), "bytes": dst.stat().st_size},
+            model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
+            parameters=_parameters(chosen),
+            scaling=_scaling(planned, scene.count),
+            tiles={"total": len(planned.plan.grid), "restored": done},
+            seconds={"planning": round(planning, 3), "processing": round(streaming, 3)},
+            checks=verify_roundtrip(src, dst),
+            warnings=list(planned.warnings),
+        )
+    _write_whole(report_path, report.to_json())
+    return report
+
+
+def _stream(
+    planned: ScenePlan,
+    options: Options,
+    src: Path,
+    writer: SceneWriter,
+    blocksize: int,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress | None,
+) -> int:
+    """Run the tasks and write their blocks; return the number of tiles done."""
+    done = 0
+
+    def count(tiles: int) -> None:
+        nonlocal done
+        done += tiles
+        if progress is not None:
+            progress(done, len(planned.plan.grid))
+
+    local = scheduler is None and workers == 1
+    with _with_plugin(planned.plan.spec, options.restorer, local) as spec, connect(scheduler, workers) as client:
+        plan = replace(planned.plan, spec=spec)
+        flow = Flow(
+            client,
+            plan,
+            FileSource(str(src.resolve())),
+            Batches(plan.grid, options.batch_size),
+            needs_field=spec.bands is not None,
+            on_batch=count,
+        )
+        for span, pixels in flow.blocks(blocksize):
+            writer.write(span.window, pixels)
+    return done
+
+
+@contextmanager
+def _with_plugin(spec: RestorerSpec, restorer: Restorer | None, local: bool) -> Iterator[RestorerSpec]:
+    """Send a callable along with the plan; in this very process hold it instead, so it is no copy."""
+    if restorer is None:
+        yield spec
+    elif not local:
+        yield replace(spec, plugin=restorer)
+    else:
+        key = uuid.uuid4().hex
+        register_plugin(key, restorer)
+        try:
+            yield replace(spec, plugin_key=key)
+        finally:
+            forget_plugin(key)
+
+
+def _parameters(options: Options) -> dict[str, Any]:
+    chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
+    if options.restorer is not None:
+        chosen["restorer"] = repr(options.restorer)
+    return chosen
+
+
+def _scaling(planned: ScenePlan, count: int) -> dict[str, list[float]]:
+    radiometry = planned.plan.radiometry
+    names = [planned.bands[i] or f"band {i + 1}" for i in planned.plan.indexes]
+    return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,65 @@
+"""Where tasks get their pixels: a file that every worker opens for itself, or an array that Dask hands in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.scene import RasterioScene
+
+Bool = NDArray[np.bool_]
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A raster by its path; the open file is kept by the scene's own cache, one a thread."""
+
+    path: str
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that no valid pixel may take."""
+        return self._scene.nodata
+
+    def read(self, span: Span) -> Pixels:
+        """``(bands, height, width)`` digital numbers."""
+        return self._scene.read(span.window)
+
+    def valid(self, span: Span, pixels: Pixels) -> Bool:
+        """Which of the pixels just read are valid, same shape."""
+        return self._scene.valid(span.window, pixels)
+
+    @property
+    def _scene(self) -> RasterioScene:
+        return RasterioScene.open(self.path)
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """A part of a scene in memory.
+
+    Args:
+        span: Which part.
+        pixels: ``(bands, height, width)`` digital numbers of it.
+        nodata: The nodata value, if there is one.
+    """
+
+    span: Span
+    pixels: Pixels
+    nodata: float | None = None
+
+    def read(self, span: Span) -> Pixels:
+        """``(bands, height, width)`` digital numbers."""
+        return self.pixels[(slice(None), *span.inside(self.span))]
+
+    def valid(self, span: Span, pixels: Pixels) -> Bool:
+        """Everything but nodata, NaN and infinities, same shape."""
+        valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            valid &= pixels != self.nodata
+        return valid

@@ -1,0 +1,192 @@
+"""From the pixels of a window to those of its result: the tasks that Dask runs, each a pure function.
+
+first guess of tiles -> one feathered field -> sampling of tiles -> feathered change -> digital numbers. The
+same functions serve files (a worker reads its own windows) and arrays (`restore` hands the pixels in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.errors import RestorerError
+from decr_scene.pipeline.feather import blend
+from decr_scene.pipeline.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.noise import place_noise
+from decr_scene.pipeline.radiometry import Radiometry
+from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_halves
+
+Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+Pixels = NDArray[Any]
+Results = Mapping[int, Float]
+"""Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
+
+
+class Source(Protocol):
+    """Where pixels come from."""
+
+    nodata: float | None
+
+    def read(self, span: Span) -> Pixels:
+        """``(bands, height, width)`` digital numbers."""
+        ...
+
+    def valid(self, span: Span, pixels: Pixels) -> Bool:
+        """Which of the pixels just read are neither nodata nor masked, same shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to a scene; the same for every worker.
+
+    Args:
+        grid: The tiles.
+        indexes: Bands of the scene that the restorer sees, 0-based, in its order.
+        radiometry: The scaling of those bands.
+        spec: The restorer.
+        seed: Of the noise.
+    """
+
+    grid: TileGrid
+    indexes: tuple[int, ...]
+    radiometry: Radiometry
+    spec: RestorerSpec
+    seed: int = 0
+
+
+class Prepared(NamedTuple):
+    """A tile on the [-1, 1] scale, ``(C, size, size)``, and how much of it is scene."""
+
+    tile: Tile
+    span: Span
+    image: Float
+
+
+def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
+    """First guess of every tile that has a valid pixel."""
+    prepared = list(_prepare(plan, source, tiles))
+    if not prepared:
+        return {}
+    model = open_restorer(plan.spec)
+    guesses = run_in_halves(model.guess, np.stack([p.image for p in prepared]))
+    return {p.tile.index: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
+
+
+def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
+    """What restoring changes in every tile that has a valid pixel.
+
+    Args:
+        plan: The plan.
+        source: The scene.
+        tiles: The tiles.
+        guesses: First guesses of these tiles and of all their neighbours, for a restorer that takes them.
+
+    Returns:
+        Restored minus input, on the [-1, 1] scale.
+
+    Raises:
+        RestorerError: The restorer gave another shape, or values that are not finite.
+    """
+    prepared = list(_prepare(plan, source, tiles))
+    if not prepared:
+        return {}
+    model = open_restorer(plan.spec)
+    images = np.stack([p.image for p in prepared])
+    noise = np.stack([_noise(plan, p.tile) for p in prepared]) if model.needs_noise else None
+    field = np.stack([_field(plan, p, guesses) for p in prepared]) if model.needs_field else None
+    restored = run_in_halves(model.restore, images, noise, field)
+    _check(restored, images, plan.spec.name, prepared[0].span)
+    changes = restored - images
+    return {p.tile.index: _cut(change, p.span) for p, change in zip(prepared, changes, strict=True)}
+
+
+def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pixels:
+    """Digital numbers of a window: the input plus the feathered change of the tiles that touch it."""
+    pixels = source.read(span)
+    change = blend(plan.grid, span, _found(plan, span, changes), len(plan.indexes))
+    if not change.any():
+        return pixels
+    bands = list(plan.indexes)
+    valid = source.valid(span, pixels)[bands]
+    changed = plan.radiometry.apply(pixels[bands], change, valid, source.nodata)
+    if len(bands) == len(pixels) and bands == sorted(bands):
+        return changed
+    result = pixels.copy()
+    result[bands] = changed
+    return result
+
+
+def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
+    """Split a run of tiles into those of each row of the grid."""
+    for _, row in groupby(tiles, key=lambda tile: tile.grid_row):
+        yield list(row)
+
+
+def union(grid: TileGrid, tiles: Sequence[Tile]) -> Span:
+    """Smallest window that holds all the tiles."""
+    spans = [grid.span(tile) for tile in tiles]
+    row, col = min(s.row for s in spans), min(s.col for s in spans)
+    return Span(row, col, max(s.bottom for s in spans) - row, max(s.right for s in spans) - col)
+
+
+def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Iterator[Prepared]:
+    """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
+    bands = list(plan.indexes)
+    for row in rows_of(tiles):
+        whole = union(plan.grid, row)
+        pixels = source.read(whole)
+        valid = source.valid(whole, pixels)[bands]
+        pixels = pixels[bands]
+        for tile in row:
+            span = plan.grid.span(tile)
+            part = (slice(None), *span.inside(whole))
+            if valid[part].any():
+                image = plan.radiometry.to_model(pixels[part], valid[part])
+                yield Prepared(tile, span, _pad(image, plan.grid.size))
+
+
+def _field(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
+    """Window of the one feathered field of first guesses, padded as the tile is."""
+    found = _found(plan, prepared.span, guesses)
+    return _pad(blend(plan.grid, prepared.span, found, len(plan.indexes)), plan.grid.size)
+
+
+def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:
+    by_index: dict[int, Float] = {}
+    for part in results:
+        by_index.update(part)
+    return [(tile, by_index[tile.index]) for tile in plan.grid.touching(span) if tile.index in by_index]
+
+
+def _noise(plan: Plan, tile: Tile) -> Float:
+    square = Span(tile.row, tile.col, plan.grid.size, plan.grid.size)
+    return place_noise(plan.seed, 0, len(plan.indexes), square)
+
+
+def _pad(image: Float, size: int) -> Float:
+    """Mirror the right and bottom edge up to ``size``: only in scenes smaller than a tile."""
+    missing = [(0, 0), *((0, size - side) for side in image.shape[1:])]
+    return image if not any(after for _, after in missing) else np.pad(image, missing, mode="symmetric")
+
+
+def _cut(values: Float, span: Span) -> Float:
+    return values[:, : span.height, : span.width]
+
+
+def _check(restored: Float, images: Float, name: str, span: Span) -> None:
+    if restored.shape != images.shape:
+        raise RestorerError(
+            f"restorer {name} returned {restored.shape} for tiles of {images.shape}: it must keep the shape"
+        )
+    if not np.isfinite(restored).all():
+        raise RestorerError(
+            f"restorer {name} returned values that are not finite in the batch of tile row {span.row}, "
+            f"col {span.col}: the raster would be wrong, nothing is written"
+        )

@@ -1,0 +1,90 @@
+"""Make the sample scenes out of the data sets that the README beside this file names.
+
+    python sample_scenes/make_scenes.py DATA
+
+``DATA`` holds ``scenes/landsat_green_A_{cloudy,clear}.tif`` and ``clear4/rotterdam1_wv2_0p5m_bgrn.tif``. The
+results are in the repository already; this shows what was done to make them.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from decr_scene.models.training.clouds import CloudRecipe, simulate
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+from rasterio.windows import transform as window_transform
+
+HERE = Path(__file__).parent
+LANDSAT_WINDOW = Window(col_off=1560, row_off=440, width=640, height=640)
+GROUND_TOP = 0.45
+"""Where the ground's brightest 0.1 % lies on the [0, 1] scale that clouds are drawn on."""
+
+
+def cut_landsat(data: Path) -> None:
+    """Cut the real cloudy scene and its clear twin of another date."""
+    for kind in ("cloudy", "clear"):
+        with rasterio.open(data / f"scenes/landsat_green_A_{kind}.tif") as source:
+            profile = {
+                "driver": "GTiff",
+                "dtype": source.dtypes[0],
+                "count": 3,
+                "width": int(LANDSAT_WINDOW.width),
+                "height": int(LANDSAT_WINDOW.height),
+                "crs": source.crs,
+                "transform": window_transform(LANDSAT_WINDOW, source.transform),
+                "photometric": "RGB",
+            }
+            tags = {
+                "NOTE": "Landsat 8 in false colour (SWIR, NIR, visible); CRS and place are assigned, not true",
+                "SOURCE": "USGS/NASA Landsat, public domain; RICE2 source scenes",
+            }
+            write(HERE / f"landsat_{kind}.tif", source.read(window=LANDSAT_WINDOW), profile, tags)
+
+
+def cloud_rotterdam(data: Path) -> None:
+    """Draw clouds over the real half-metre image; keep it as the truth."""
+    with rasterio.open(data / "clear4/rotterdam1_wv2_0p5m_bgrn.tif") as source:
+        profile = {
+            "driver": "GTiff",
+            "dtype": "uint16",
+            "count": 4,
+            "width": source.width,
+            "height": source.height,
+            "crs": source.crs,
+            "transform": source.transform,
+            "nodata": source.nodata,
+        }
+        clear, names = source.read(), source.descriptions
+    top = np.percentile(clear, 99.9, axis=(1, 2))[:, None, None] / GROUND_TOP
+    scaled = np.clip(clear / top * 2 - 1, -1, 1).astype(np.float32)
+    recipe = CloudRecipe(
+        coverage=(0.55, 0.6), thickness=(0.9, 1.2), scale=(250.0, 350.0), softness=(0.9, 1.1), clear=0, aside=0,
+        second=0, types={"stratus": 1.0},
+    )  # fmt: skip
+    drawn = simulate(scaled, names, np.random.default_rng(7), recipe)
+    touched = (drawn.opacity > 0) | (drawn.shadow > 0)
+    cloudy = np.where(touched, np.clip(np.rint((drawn.cloudy + 1) / 2 * top), 1, 65535), clear)
+    note = {
+        "SOURCE": "SpaceNet 6 (WorldView-2, Rotterdam), CC BY-SA 4.0, pan-sharpened to 0.5 m",
+    }
+    write(HERE / "rotterdam_clear.tif", clear, profile, note, names)
+    note["NOTE"] = "clouds and shadows are simulated"
+    write(HERE / "rotterdam_cloudy.tif", cloudy.astype(np.uint16), profile, note, names)
+
+
+def write(path: Path, pixels: np.ndarray, profile: dict, tags: dict, names: tuple = ()) -> None:
+    """Write a tiled, deflated GeoTIFF."""
+    with rasterio.open(path, "w", **profile, tiled=True, compress="deflate", predictor=2, zlevel=9) as target:
+        target.write(pixels)
+        target.update_tags(**tags)
+        for band, name in enumerate(names, start=1):
+            target.set_band_description(band, name)
+        if names:
+            target.colorinterp = [ColorInterp[name] if name != "nir" else ColorInterp.undefined for name in names]
+
+
+if __name__ == "__main__":
+    cut_landsat(Path(sys.argv[1]))
+    cloud_rotterdam(Path(sys.argv[1]))
