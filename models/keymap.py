@@ -153,10 +153,8 @@ def _residual_paths(ours: str, theirs: str) -> Paths:
 def _mn_keys(net: MPRNet) -> KeyMap:
     keys = _keys(net, {"slope": "slope", **dict(_mn_paths())})
     slope = keys.pop("slope")
-    blocks = [name.removesuffix("body.0.weight") for name in keys if name.endswith(".body.0.weight")]
-    # The first block of a refine block is its own body.0; every channel attention block has a CA.
-    blocks = [block for block in blocks if f"{block}CA.conv_du.0.weight" in keys]
-    return keys | {f"{block}body.1.weight": slope for block in blocks}
+    squeezes = [name for name in keys if name.endswith("CA.conv_du.0.weight")]  # one in every block
+    return keys | {name.replace("CA.conv_du.0", "body.1"): slope for name in squeezes}
 
 
 def _mn_paths() -> Paths:

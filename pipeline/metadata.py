@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
@@ -20,6 +21,7 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
+from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import OutputError, SceneError
@@ -30,17 +32,35 @@ _STRUCTURE = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "
 """Domains that tell how the old file was stored."""
 
 _RESAMPLING = {"OVR_RESAMPLING_ALG", "OVERVIEW_RESAMPLING"}
-_ROOT_PARTS = {"SRS", "GeoTransform", "GCPList", "VRTRasterBand"}
 _BAND_PARTS = {
     *("Description", "UnitType", "Offset", "Scale", "NoDataValue", "ColorInterp", "ColorTable"),
     *("CategoryNames", "GDALRasterAttributeTable"),
+}
+_GDAL_NAMES = {
+    **{"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"},
+    **{"float32": "Float32", "float64": "Float64"},
 }
 _MARK = "decr-scene:default"
 _STRIP = 1024
 
 
-def output_vrt(
-    dataset: Any, pixels: str, blocksize: int, statistics: Sequence[Mapping[str, str]], resampling: str
+@dataclass(frozen=True)
+class NewBands:
+    """Bands that the source does not have.
+
+    Args:
+        descriptions: One a band; ``''`` for none.
+        dtype: Of all, as numpy calls it.
+        nodata: Of all.
+    """
+
+    descriptions: tuple[str, ...]
+    dtype: str
+    nodata: float | None = None
+
+
+def copy_vrt(
+    dataset: Any, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str
 ) -> tuple[str, int]:
     """Describe a raster whose pixels are in one file and everything else in another.
 
@@ -52,27 +72,52 @@ def output_vrt(
         resampling: How the overviews will be made, for tags that tell.
 
     Returns:
-        The text of a VRT, and the number of marked tags for `release_band_tags`.
+        The text of a VRT, and the number of tags that are marked for `release_band_tags`.
     """
-    root = _gdal_vrt(dataset)
-    root.attrib.pop("subClass", None)
-    _keep(root, _ROOT_PARTS)
-    _set_gcps(root, dataset)
+    root = _located_vrt(dataset, {"VRTRasterBand"})
     tags = scene_tags(dataset, resampling)
     documents = {name: tags.pop(name)[name] for name in list(tags) if _is_document(tags[name], name)}
     _add_tags(root, tags)
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
         _keep(band, _BAND_PARTS)
-        band.attrib = {"dataType": band.attrib["dataType"], "band": str(number)}
-        band.attrib |= {"blockXSize": str(blocksize), "blockYSize": str(blocksize)}
-        _add_tags(band, _under_marker(band_tags(dataset, number), statistics[number - 1]))
-        _add_source(band, pixels, str(number))
+        band.attrib = {"dataType": band.attrib["dataType"]}
+        default = {"": band_tags(dataset, number).get("", {}) | statistics[number - 1]}
+        _fill_band(band, number, pixels, blocksize, band_tags(dataset, number) | default)
     if has_mask(dataset):
         mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         _add_source(mask, dataset.name, "mask,1")
-    text = ET.tostring(root, encoding="unicode")
-    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{_MARK}']/MDI")
-    return text.replace("</VRTDataset>", _xml_domains(documents) + "</VRTDataset>"), len(marked)
+    return _text(root, documents)
+
+
+def new_vrt(
+    dataset: Any, bands: NewBands, tags: Tags, pixels: str, blocksize: int, statistics: Sequence[Tags]
+) -> tuple[str, int]:
+    """Describe other bands in the same place.
+
+    Args:
+        dataset: Open dataset that has the place: size, CRS, transform, GCPs, RPCs.
+        bands: The bands.
+        tags: For the default domain.
+        pixels: As `copy_vrt`.
+        blocksize: As `copy_vrt`.
+        statistics: As `copy_vrt`.
+
+    Returns:
+        As `copy_vrt`.
+    """
+    root = _located_vrt(dataset, set())
+    place = scene_tags(dataset)
+    point = {key: value for key, value in place.get("", {}).items() if key == "AREA_OR_POINT"}
+    _add_tags(root, {"": point | tags, "RPC": place.get("RPC", {})})
+    for number, description in enumerate(bands.descriptions, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType=_GDAL_NAMES[bands.dtype])
+        if description:
+            ET.SubElement(band, "Description").text = description
+        if bands.nodata is not None:
+            ET.SubElement(band, "NoDataValue").text = repr(float(bands.nodata))
+        ET.SubElement(band, "ColorInterp").text = "Gray" if number == 1 else "Undefined"
+        _fill_band(band, number, pixels, blocksize, {"": statistics[number - 1]})
+    return _text(root, {})
 
 
 def release_band_tags(path: str, count: int) -> None:
@@ -83,7 +128,7 @@ def release_band_tags(path: str, count: int) -> None:
     finished file: XML does not mind the spaces, and nothing moves.
 
     Args:
-        path: File written from `output_vrt`.
+        path: File written from `copy_vrt` or `new_vrt`.
         count: Tags that were marked.
 
     Raises:
@@ -147,20 +192,18 @@ def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     return {ns: found for ns, found in tags.items() if found}
 
 
-def cog_options(asked: str, dataset: Any) -> dict[str, str]:
+def cog_options(asked: str, stored: str, indexed: bool) -> Tags:
     """Lossless compression for the COG driver.
 
     Args:
-        asked: One of `COMPRESSIONS`; ``auto``: as the dataset's, if that is lossless, else deflate.
-        dataset: Open dataset.
+        asked: One of `COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
+        stored: What GDAL says of the input.
+        indexed: Whether pixels are indexes of a colour table.
     """
-    stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
     compress = asked.upper() if asked != "auto" else stored
-    if compress not in _PREDICTED and compress not in ("LZMA", "NONE"):
+    if compress not in (*_PREDICTED, "LZMA", "NONE"):
         compress = "DEFLATE"
-    indexed = "palette" in [colour.name for colour in dataset.colorinterp]
-    predictor = "YES" if compress in _PREDICTED and not indexed else "NO"
-    return {"COMPRESS": compress, "PREDICTOR": predictor}
+    return {"COMPRESS": compress, "PREDICTOR": "YES" if compress in _PREDICTED and not indexed else "NO"}
 
 
 COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
@@ -197,7 +240,7 @@ def _properties(dataset: Any) -> dict[str, Any]:
         "transform": tuple(dataset.transform),
         "gcps": [(gcp.row, gcp.col, gcp.x, gcp.y, gcp.z or 0.0) for gcp in gcps],
         "gcp_crs": gcp_crs,
-        "rpcs": dataset.rpcs and dataset.rpcs.to_dict(),
+        "rpcs": _rounded(dataset.rpcs),
         "nodata": repr(dataset.nodatavals),
         "color_interpretation": dataset.colorinterp,
         "color_table": _color_table(dataset),
@@ -208,6 +251,15 @@ def _properties(dataset: Any) -> dict[str, Any]:
         "tags": tags,
         "band_tags": [band_tags(dataset, number) for number in dataset.indexes],
     }
+
+
+def _rounded(rpcs: RPC | None) -> dict[str, list[str]] | None:
+    """Coefficients to 13 digits; GDAL reads 15 from a tag, and a text beside a raster may have any number."""
+    if rpcs is None:
+        return None
+    unknown = {"err_bias": -1.0, "err_rand": -1.0}  # so GDAL writes them
+    values = unknown | {name: value for name, value in rpcs.to_dict().items() if value is not None}
+    return {name: [f"{v:.12e}" for v in np.atleast_1d(value)] for name, value in values.items()}
 
 
 def _color_table(dataset: Any) -> dict[int, tuple[int, ...]] | None:
@@ -232,10 +284,28 @@ def _mask_strips(dataset: Any) -> Iterator[NDArray[np.bool_]]:
         yield dataset.read_masks(1, window=Window(0, row, dataset.width, height)) != 0
 
 
-def _gdal_vrt(dataset: Any) -> ET.Element:
+def _located_vrt(dataset: Any, also: set[str]) -> ET.Element:
+    """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        return ET.fromstring(memory.read())
+        root = ET.fromstring(memory.read())
+    root.attrib.pop("subClass", None)
+    _keep(root, {"SRS", "GeoTransform", "GCPList"} | also)
+    _set_gcps(root, dataset)
+    return root
+
+
+def _text(root: ET.Element, documents: Mapping[str, str]) -> tuple[str, int]:
+    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{_MARK}']/MDI")
+    end = "</VRTDataset>"
+    return ET.tostring(root, encoding="unicode").replace(end, _xml_domains(documents) + end), len(marked)
+
+
+def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
+    """Number, blocks, tags (those of the default domain marked) and source."""
+    band.attrib |= {"band": str(number), "blockXSize": str(blocksize), "blockYSize": str(blocksize)}
+    _add_tags(band, {domain or _MARK: items for domain, items in tags.items()})
+    _add_source(band, pixels, str(number))
 
 
 def _keep(element: ET.Element, names: set[str]) -> None:
@@ -257,14 +327,11 @@ def _set_gcps(root: ET.Element, dataset: Any) -> None:
 
 def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
     for domain, items in tags.items():
+        if not items:
+            continue
         where = ET.SubElement(element, "Metadata", {"domain": domain} if domain else {})
         for key, value in items.items():
             ET.SubElement(where, "MDI", key=key).text = value
-
-
-def _under_marker(tags: Mapping[str, Tags], statistics: Mapping[str, str]) -> dict[str, Tags]:
-    default = tags.get("", {}) | dict(statistics)
-    return {domain: items for domain, items in tags.items() if domain} | {_MARK: default}
 
 
 def _is_document(items: Tags, domain: str) -> bool:

@@ -129,7 +129,8 @@ def fit_samples(
     return fit_radiometry(dtype, len(bands), np.concatenate(pixels, axis=1), np.concatenate(valid, axis=1))
 
 
-def _spec(options: Options) -> tuple[RestorerSpec, str | None]:
+def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
+    """The restorer that the options ask for, and the digest of its model file."""
     if options.restorer is not None:
         name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
         return RestorerSpec(name, device=options.device, precision=options.precision), None

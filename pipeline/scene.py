@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +23,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
+from rasterio.env import getenv, hasenv
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.bands import name_bands, resolve_names, select_bands
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
 
@@ -36,8 +38,8 @@ Bool = NDArray[np.bool_]
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """What a scene may be stored as."""
 
-GDAL_CACHE = 96 << 20
-"""GDAL's block cache, bytes; its own default is 5 % of the machine's memory."""
+GDAL_CACHE = 32 << 20
+"""Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
 
 _HANDLES_PER_THREAD = 8
 _EDGE = 1 << 20
@@ -161,7 +163,7 @@ class RasterioScene:
             ValueError: The window reaches beyond the scene.
         """
         self._check_inside(window)
-        with self._reading(window) as dataset:
+        with self.dataset(window) as dataset:
             pixels: Pixels = dataset.read(None if indexes is None else list(indexes), window=window)
         return pixels
 
@@ -194,6 +196,24 @@ class RasterioScene:
             valid[alpha] = True
         return valid
 
+    @contextmanager
+    def dataset(self, window: Window | None = None) -> Iterator[Any]:
+        """The open rasterio dataset of this thread, inside a ``with``; do not close it.
+
+        Raises:
+            SceneReadError: What GDAL has to say while it is used, told with the window, if given.
+        """
+        try:
+            yield _handles.get(self._key)
+        except (RasterioError, OSError) as error:
+            if isinstance(error, DecrSceneError):
+                raise
+            what = _place(window) if window is not None else "its description"
+            raise SceneReadError(
+                f"{self.path}: cannot read {what} ({_one_line(error)}): "
+                "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
+            ) from error
+
     @property
     def always_valid(self) -> bool:
         """Whether every pixel is valid, whatever its value: no nodata, mask, alpha or floating point."""
@@ -219,20 +239,9 @@ class RasterioScene:
         if min(window.row_off, window.col_off) < 0 or bottom > self.shape[0] or right > self.shape[1]:
             raise ValueError(f"window of {_place(window)} reaches beyond a scene of {self.shape}")
 
-    @contextmanager
-    def _reading(self, window: Window) -> Iterator[Any]:
-        """The open dataset; what goes wrong with it is told as our own error."""
-        try:
-            yield _handles.get(self._key)
-        except (RasterioError, OSError) as error:
-            raise SceneReadError(
-                f"{self.path}: cannot read {_place(window)} ({_one_line(error)}); "
-                "the file is damaged or incomplete: get it again, or check it with gdalinfo -checksum"
-            ) from error
-
     def _apply_masks(self, valid: Bool, window: Window) -> None:
         for number in {number for number in self.masks if number}:
-            with self._reading(window) as dataset:
+            with self.dataset(window) as dataset:
                 mask = dataset.read_masks(number, window=window) != 0
             valid[np.equal(self.masks, number)] &= mask
 
@@ -301,14 +310,21 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def gdal_env(cache: int = GDAL_CACHE) -> rasterio.Env:
-    """GDAL with a bounded block cache, for a ``with`` around a whole run; the cache is the process's.
+def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
+    """Bound GDAL's block cache, for a ``with`` around a whole run.
+
+    GDAL's own default is 5 % of the machine. The cache belongs to the process, whatever thread reads, so a
+    bound that is set already, by an outer `rasterio.Env` or in the environment, stays.
 
     Args:
-        cache: Bytes. (`rasterio.Env` takes ``GDAL_CACHEMAX`` as bytes, unlike the environment variable, where
-            small numbers are megabytes.)
+        scene: Make room for two rows of its blocks: tiles that cut blocks then decode each one once.
     """
-    return rasterio.Env(GDAL_CACHEMAX=cache)
+    if "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv()):
+        return nullcontext()
+    rows = 0
+    if scene is not None:
+        rows = 2 * scene.block_shape[0] * scene.shape[1] * scene.count * scene.dtype.itemsize
+    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + rows)  # bytes here, unlike in the environment
 
 
 class _Handles:

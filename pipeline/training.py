@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.data import load_source
-from decr_scene.models.training.loop import Trainer, validation_pairs
+from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.pipeline.radiometry import fit_radiometry
 
 
@@ -36,7 +36,7 @@ def train(
         config: The run.
         data: Root that the run's folders are relative to.
         out: Run folder: checkpoint and metrics.
-        initial: Checkpoints of earlier stages.
+        initial: Run folders of earlier stages.
         quiet: No progress bar.
 
     Returns:
@@ -50,7 +50,7 @@ def train(
         for part in config.data
     ]
     held = load_source(config.validation, data, read_image) if config.validation else None
-    trainer = Trainer.start(config, out, initial)
+    trainer = Trainer.start(config, out, [folder / CHECKPOINT for folder in initial])
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=quiet
     ) as bar:

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import DiskSpaceError, OutputError, OutputExistsError
 from decr_scene.pipeline.metadata import (
     COMPRESSIONS,
@@ -47,6 +48,7 @@ Pixels = NDArray[Any]
 Bool = NDArray[np.bool_]
 
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
+_COG_CONFIG = {"GDAL_CACHEMAX": 32 << 20, "COG_TMP_COMPRESSION": "NONE"}
 _LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
 
 __all__ = ["Companion", "Layout", "SceneWriter", "Scratch", "check_target", "verify_roundtrip"]
@@ -231,8 +233,8 @@ class SceneWriter:
 
     def __enter__(self) -> SceneWriter:
         self._env = contextlib.ExitStack()
-        self._env.enter_context(gdal_env())
         origin = self.scene.scene if isinstance(self.scene, Companion) else self.scene
+        self._env.enter_context(gdal_env(origin if isinstance(origin, RasterioScene) else None))
         self._token = uuid.uuid4().hex[:8]
         try:
             self._scratch = Scratch.create(self._hidden("scratch"), self.layout, origin.crs, origin.transform)
@@ -309,7 +311,7 @@ class SceneWriter:
         whole = self._hidden("cog")
         with _telling(f"cannot write {self.path}"):
             text, marked = self._describe()
-            with rasterio.Env(COG_TMP_COMPRESSION="NONE"), rasterio.open(text) as vrt:
+            with rasterio.Env(**_COG_CONFIG), rasterio.open(text) as vrt:
                 rasterio.shutil.copy(vrt, whole, driver="COG", **self._options(vrt))
             release_band_tags(str(whole), marked)
             _sync(whole)
@@ -427,7 +429,7 @@ def _telling(what: str) -> Iterator[None]:
     """Tell what the system or GDAL has to say as our own error; our own errors pass."""
     try:
         yield
-    except OutputError:
+    except DecrSceneError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.denoiser import WEIGHT_FLOOR, DEDenoiser
 from decr_scene.models.reference import build_reference
 from decr_scene.models.sampling import DESampler
 from decr_scene.models.schedule import Schedule
@@ -69,8 +69,9 @@ class EnhancementObjective:
         self.stage = config.stage
         self.prediction = config.network.prediction
         network = NoiseNetwork(config.network)
-        reference = build_reference(config.reference).requires_grad_(False)
-        self.modules = nn.ModuleDict({"network": network, "reference": reference})
+        self.modules = nn.ModuleDict({"network": network})
+        if self.stage != "diffusion":
+            self.modules["reference"] = build_reference(config.reference).requires_grad_(False)
         self.schedule = Schedule()
         self.denoiser = DEDenoiser(network, self.schedule)
         self.validation_steps = validation_steps
@@ -103,8 +104,8 @@ class EnhancementObjective:
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """A short sampling run; stage 1, which has no weight network yet, is shown without a reference."""
         noise = torch.randn(cloudy.shape, generator=generator)
-        floor = 0.0 if self.stage == "diffusion" else 0.3
-        guess = self.modules["reference"](cloudy).float()
+        alone = self.stage == "diffusion"
+        floor, guess = (0.0, cloudy) if alone else (WEIGHT_FLOOR, self.modules["reference"](cloudy).float())
         result: Tensor = DESampler(self.denoiser, steps=self.validation_steps)(
             noise, cloudy, guess, weight_floor=floor
         )

@@ -1,0 +1,190 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.config import DataConfig, config_from_table, read_config
+from decr_scene.models.training.data import area_reduced, batches, load_source
+from decr_scene.models.training.loop import CHECKPOINT, Trainer, averaged_weights, validation_pairs
+from decr_scene.models.training.tone import fit_tone, regions
+from PIL import Image
+
+UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
+
+
+def read(path):
+    return np.moveaxis(np.asarray(Image.open(path), np.float32), 2, 0) / 127.5 - 1
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Six pairs of 64 px: noise smoothed by hand, with a white square for a cloud and another tone."""
+    rng = np.random.default_rng(0)
+    for kind in ("cloudy", "clear"):
+        (tmp_path / kind).mkdir()
+    for number in range(6):
+        small = rng.integers(40, 160, (8, 8, 3)).astype(np.uint8)
+        ground = np.asarray(Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC))
+        cloudy = (ground * 0.8 + 20).astype(np.uint8)
+        cloudy[10:30, 20:40] = 250
+        Image.fromarray(ground).save(tmp_path / "clear" / f"{number}.png")
+        Image.fromarray(cloudy).save(tmp_path / "cloudy" / f"{number}.png")
+    return tmp_path
+
+
+def run_of(stage, **changes):
+    table = {
+        "stage": stage,
+        "bands": ["red", "green", "blue"],
+        "steps": 6,
+        "batch": 2,
+        "crop": 32,
+        "warmup": 2,
+        "checkpoint_every": 3,
+        "validate_every": 6,
+        "reference": {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1},
+        "data": [{"cloudy": "cloudy", "clear": "clear", "simulate": 0.3}],
+        **changes,
+    }
+    if stage != "reference":
+        table["network"] = {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}}
+    return config_from_table(table)
+
+
+def train(config, root, folder, initial=(), steps=None):
+    trainer = Trainer.start(config, folder, initial)
+    sources = [load_source(part, root, read) for part in config.data]
+    if steps is None:
+        trainer.run(sources, [], lambda step, figures: None)
+        return trainer
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(sources, [], lambda step, figures: stop_after(step, steps))
+    return trainer
+
+
+def stop_after(step, last):
+    if step == last:
+        raise KeyboardInterrupt
+
+
+def test_tone_is_found_under_a_cloud():
+    rng = np.random.default_rng(0)
+    clear = rng.uniform(-0.8, 0.2, (3, 64, 64)).astype(np.float32)
+    gain, offset = np.array([0.7, 1.2, 1.0]), np.array([0.1, -0.2, 0.0])
+    cloudy = (gain[:, None, None] * clear + offset[:, None, None]).astype(np.float32)
+    cloudy[:, :30, :40] = 0.9
+    tone = fit_tone(cloudy, clear)
+    np.testing.assert_allclose(tone.gain.ravel(), gain, atol=0.02)
+    np.testing.assert_allclose(tone.offset.ravel(), offset, atol=0.02)
+    area = regions(cloudy, tone.apply(clear), cloud_share=0.25)
+    assert area.cloud[:30, :40].mean() > 0.8
+    assert not area.clear[:30, :40].any()
+
+
+def test_area_reduction_is_the_mean_of_blocks():
+    image = np.arange(24, dtype=np.float32).reshape(1, 4, 6)
+    np.testing.assert_allclose(area_reduced(image, 2)[0], [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]])
+
+
+def test_batches_are_a_function_of_seed_and_step(root):
+    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read)
+    spectrum = ("red", "green", "blue")
+    first = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum), range(4), strict=False)]
+    later = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum, start=2), range(2), strict=False)]
+    for one, other in zip(first[2:], later, strict=True):
+        np.testing.assert_array_equal(one.cloudy, other.cloudy)
+        np.testing.assert_array_equal(one.clear, other.clear)
+    assert not np.array_equal(first[0].cloudy, first[1].cloudy)
+
+
+def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
+    config = DataConfig("clear", "cloudy", holdout=(("1", "2"), ("5", "5")))
+    kept = load_source(config, root, read, held_out=False).pairs[0]
+    judged = load_source(config, root, read, held_out_only=True).pairs[0]
+    assert [p.name for p in kept] == ["0", "3", "4"]
+    assert [p.name for p in judged] == ["1", "2", "5"]
+
+
+def test_bad_images_are_named_all_at_once(root):
+    Image.new("RGB", (32, 64)).save(root / "clear" / "1.png")
+    (root / "cloudy" / "4.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=re.compile(r"2 of 6 .*1\.png.*4\.png")):
+        load_source(DataConfig("clear", "cloudy"), root, read)
+
+
+def test_images_without_a_twin_are_named(root):
+    (root / "clear" / "3.png").unlink()
+    with pytest.raises(TrainingError, match=r"no twin: \['3'\]"):
+        load_source(DataConfig("clear", "cloudy"), root, read)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stage": "dance"}, {"data": []}, {"stage": "joint"}, {"colour": 3}, {"reference": {"bands": 4}}],
+)
+def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):
+    table = {
+        "stage": "reference",
+        "bands": ["r", "g", "b"],
+        "steps": 1,
+        "data": [{"clear": "x", "cloudy": "y"}],
+    }
+    with pytest.raises(ValueError, match=r"."):
+        config_from_table({**table, **change})
+    (tmp_path / "run.toml").write_text("stage = 'dance'\nbands = ['r']\nsteps = 1\ndata = []\n")
+    with pytest.raises(TrainingError, match=r"run\.toml: "):
+        read_config(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("stage", ["reference", "diffusion", "weight", "joint"])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(stage, root, tmp_path):
+    config = run_of(stage)
+    train(config, root, tmp_path / "whole")
+    train(config, root, tmp_path / "parts", steps=5)
+    assert torch.load(tmp_path / "parts" / CHECKPOINT)["step"] == 3
+    train(config, root, tmp_path / "parts")
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("stage", "moves"),
+    [("diffusion", "network.noise_net."), ("weight", "network.weight_net."), ("reference", "reference.")],
+)
+def test_a_stage_moves_only_its_own_weights(stage, moves, root, tmp_path):
+    config = run_of(stage)
+    before = {
+        n: t.clone() for n, t in Trainer.start(config, tmp_path / "a").objective.modules.state_dict().items()
+    }
+    after = train(config, root, tmp_path / "b").objective.modules.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(moves) for name in changed)
+
+
+def test_a_stage_starts_from_the_ones_before(root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "reference")
+    train(run_of("diffusion"), root, tmp_path / "diffusion")
+    before = [tmp_path / name / CHECKPOINT for name in ("reference", "diffusion")]
+    joint = Trainer.start(run_of("joint"), tmp_path / "joint", before).objective.modules.state_dict()
+    reference, diffusion = (averaged_weights(path) for path in before)
+    assert all(torch.equal(joint[n], reference[n]) for n in joint if n.startswith("reference."))
+    assert all(torch.equal(joint[n], diffusion[n]) for n in joint if n.startswith("network.noise_net."))
+
+
+def test_a_folder_with_another_run_is_refused(root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "run")
+    with pytest.raises(TrainingError, match="another configuration"):
+        Trainer.start(run_of("reference", seed=1), tmp_path / "run")
+
+
+def test_training_the_reference_beats_its_input(root, tmp_path):
+    config = run_of(
+        "reference", steps=150, batch=8, learning_rate=3e-3, data=[{"cloudy": "cloudy", "clear": "clear"}]
+    )
+    source = load_source(config.data[0], root, read)
+    trainer = Trainer.start(config, tmp_path / "run")
+    figures = trainer.run([source], validation_pairs(source), lambda step, figures: None)
+    assert figures["answer_db"] > figures["input_db"] + 3

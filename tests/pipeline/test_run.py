@@ -1,0 +1,226 @@
+"""The road of a scene, end to end: real rasters, real GDAL, a real Dask cluster."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from decr_scene.pipeline import open_scene, process_scene, restore
+from decr_scene.pipeline.errors import OptionError, OutputExistsError, RestorerError
+from distributed import LocalCluster
+from raster_cases import draw, plain, write
+from rio_cogeo.cogeo import cog_validate
+from scipy.ndimage import uniform_filter
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+DTYPES = ["uint8", "uint16", "int16", "float32"]
+SIZES = [(1, 1), (200, 150), (256, 256), (257, 511), (777, 1000)]
+
+
+def smooth(tiles, noise):
+    """A restorer that looks at its surroundings and at the noise, as a network does."""
+    return np.clip(0.7 * uniform_filter(tiles, (0, 0, 9, 9)) + 0.05 * noise, -1, 1)
+
+
+def to_zero(tiles, noise):
+    return np.zeros_like(tiles)
+
+
+def pixels_of(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def assert_same_pixels(one, other):
+    np.testing.assert_array_equal(pixels_of(one), pixels_of(other))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SIZES)
+def test_identity_gives_every_pixel_back(shape, dtype, tmp_path):
+    scene = plain(tmp_path / "scene.tif", shape, 4, dtype)
+    report = process_scene(scene, tmp_path / "clean.tif", model="identity")
+    assert_same_pixels(scene, tmp_path / "clean.tif")
+    assert all(report.checks.values())
+    assert cog_validate(tmp_path / "clean.tif", quiet=True)[0]
+
+
+@pytest.mark.slow
+def test_identity_gives_a_large_scene_back(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (3000, 2000), 4, "uint16", nodata=0)
+    process_scene(scene, tmp_path / "clean.tif", model="identity")
+    assert_same_pixels(scene, tmp_path / "clean.tif")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="NO REAL SCENES HERE: ../shared/data/scenes is not there")
+@pytest.mark.parametrize("scene", sorted((SHARED / "scenes").glob("*.tif")), ids=lambda path: path.stem)
+def test_identity_gives_a_real_scene_back(scene, tmp_path):
+    report = process_scene(scene, tmp_path / "clean.tif", model="identity")
+    assert_same_pixels(scene, tmp_path / "clean.tif")
+    assert all(report.checks.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("restorer", [to_zero, smooth])
+def test_a_flat_scene_comes_back_flat(restorer, dtype, tmp_path):
+    flat = np.full((2, 300, 470), 77, dtype)
+    scene = write(tmp_path / "scene.tif", flat)
+    calm = (lambda tiles, noise: smooth(tiles, 0 * noise)) if restorer is smooth else to_zero
+    process_scene(scene, tmp_path / "clean.tif", restorer=calm, scale=(0, 200))
+    for band in pixels_of(tmp_path / "clean.tif"):
+        assert np.ptp(band) == 0
+        assert band[0, 0] != 77
+
+
+def test_batch_size_does_not_change_the_result(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (777, 1000), 3)
+    for size in (1, 5, 8):
+        process_scene(scene, tmp_path / f"{size}.tif", restorer=smooth, batch_size=size)
+    assert_same_pixels(tmp_path / "1.tif", tmp_path / "8.tif")
+    assert_same_pixels(tmp_path / "1.tif", tmp_path / "5.tif")
+    assert not np.array_equal(pixels_of(scene), pixels_of(tmp_path / "1.tif"))
+
+
+def test_a_seed_is_a_result(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 300), 1)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        process_scene(scene, tmp_path / f"{name}.tif", restorer=smooth, seed=seed)
+    assert_same_pixels(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert not np.array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "c.tif"))
+
+
+def test_every_tile_is_restored_once(tmp_path):
+    scene, seen = plain(tmp_path / "scene.tif", (777, 1000), 1), []
+
+    def counting(tiles, noise):
+        assert tiles.shape[1:] == (1, 256, 256) == noise.shape[1:]
+        assert tiles.dtype == noise.dtype == np.float32
+        seen.append(len(tiles))
+        return tiles
+
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=counting, batch_size=6)
+    assert sum(seen) == report.tiles["total"] == 20
+    assert sorted(seen) == [2, 6, 6, 6]
+
+
+def test_nothing_invalid_is_seen_or_changed(tmp_path):
+    image = draw((300, 400), 2, "float32")
+    image[:, 40:90, 100:300] = np.nan
+    image[0, 200, 200] = np.inf
+    image[1, :30, :30] = -9999
+    scene = write(tmp_path / "scene.tif", image, nodata=-9999)
+
+    def checking(tiles, noise):
+        assert np.isfinite(tiles).all()
+        assert np.abs(tiles).max() <= 1
+        return np.full_like(tiles, -1)
+
+    process_scene(scene, tmp_path / "clean.tif", restorer=checking)
+    clean = pixels_of(tmp_path / "clean.tif")
+    invalid = ~np.isfinite(image) | (image == -9999)
+    np.testing.assert_array_equal(clean[invalid], image[invalid])
+    assert np.isfinite(clean[~invalid]).all()
+    assert not (clean[~invalid] == -9999).any()
+    assert (clean[~invalid] < image[~invalid]).mean() > 0.99
+
+
+def test_a_scene_without_a_valid_pixel_never_meets_the_restorer(tmp_path):
+    scene = write(tmp_path / "scene.tif", np.zeros((1, 300, 300), np.uint16), nodata=0)
+    process_scene(scene, tmp_path / "clean.tif", restorer=lambda tiles, noise: 1 / 0)
+    assert not pixels_of(tmp_path / "clean.tif").any()
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (500, 700), 1)
+
+    def small(tiles, noise):
+        if len(tiles) > 3:
+            raise MemoryError
+        return smooth(tiles, noise)
+
+    process_scene(scene, tmp_path / "small.tif", restorer=small, batch_size=8)
+    process_scene(scene, tmp_path / "large.tif", restorer=smooth, batch_size=8)
+    assert_same_pixels(tmp_path / "small.tif", tmp_path / "large.tif")
+
+
+@pytest.mark.parametrize(
+    ("restorer", "message"),
+    [
+        (lambda tiles, noise: tiles[:, :, 1:], "must keep the shape"),
+        (lambda tiles, noise: tiles * np.nan, "not finite"),
+    ],
+)
+def test_a_wrong_answer_is_refused_and_leaves_nothing(restorer, message, tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 300), 1)
+    with pytest.raises(RestorerError, match=message):
+        process_scene(scene, tmp_path / "clean.tif", restorer=restorer)
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_an_error_of_the_restorer_reaches_the_caller_and_leaves_nothing(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 300), 1)
+    with pytest.raises(ZeroDivisionError):
+        process_scene(scene, tmp_path / "clean.tif", restorer=lambda tiles, noise: 1 / 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_an_output_is_replaced_only_when_told(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (30, 30), 1)
+    out = tmp_path / "clean.tif"
+    process_scene(scene, out, model="identity")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        process_scene(scene, out, model="identity")
+    process_scene(scene, out, restorer=to_zero, scale=(0, 10), overwrite=True)
+    assert not np.array_equal(pixels_of(scene), pixels_of(out))
+
+
+def test_the_report_tells_what_was_done(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 300), 1)
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth, scale=(0, 500), seed=9)
+    report = json.loads((tmp_path / "clean.json").read_text())
+    assert report["input"]["bytes"] == scene.stat().st_size
+    assert report["output"]["bytes"] == (tmp_path / "clean.tif").stat().st_size
+    assert report["parameters"]["seed"] == 9
+    assert report["scaling"] == {"band 1": [0, 500]}
+    assert report["tiles"] == {"total": 4, "restored": 4}
+    assert report["model"]["name"] == "smooth"
+
+
+@pytest.mark.parametrize("option", [{"steps": 0}, {"overlap": 200}, {"scale": (5, 5)}, {"mask": "maybe"}])
+def test_an_option_out_of_range_is_refused(option, tmp_path):
+    scene = plain(tmp_path / "scene.tif", (30, 30), 1)
+    with pytest.raises(OptionError, match="got"):
+        process_scene(scene, tmp_path / "clean.tif", model="identity", **option)
+
+
+@pytest.mark.slow
+def test_worker_processes_and_a_running_cluster_give_the_same_file(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (777, 1000), 2)
+    process_scene(scene, tmp_path / "here.tif", restorer=smooth)
+    process_scene(scene, tmp_path / "two.tif", restorer=smooth, workers=2)
+    with LocalCluster(n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None) as cluster:
+        process_scene(scene, tmp_path / "cluster.tif", restorer=smooth, scheduler=cluster.scheduler_address)
+    assert_same_pixels(tmp_path / "here.tif", tmp_path / "two.tif")
+    assert_same_pixels(tmp_path / "here.tif", tmp_path / "cluster.tif")
+
+
+def test_restore_is_lazy_and_does_what_process_does(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (600, 700), 2)
+    seen = []
+
+    def counting(tiles, noise):
+        seen.append(len(tiles))
+        return smooth(tiles, noise)
+
+    array = open_scene(scene)
+    clean = restore(array, restorer=counting)
+    assert not seen
+    assert clean.chunks is not None
+    assert clean.rio.crs == array.rio.crs
+    assert clean.rio.transform() == array.rio.transform()
+    computed = clean.compute(scheduler="threads")
+    assert sum(seen) == 12
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    np.testing.assert_array_equal(computed.values, pixels_of(tmp_path / "clean.tif"))
