@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.run import Report
 
 FILE = click.Path(path_type=Path)
+COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
 
 
 class ScaleType(click.ParamType[tuple[float, float]]):
@@ -56,6 +57,12 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             click.echo(f"decr-scene: {' '.join(str(error).split())}", err=True)
             context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
+        except Exception as error:
+            if context.find_root().params.get("debug"):
+                raise
+            told = f"{type(error).__name__}: {error}"
+            click.echo(f"decr-scene: unexpected {' '.join(told.split())}; --debug shows where", err=True)
+            context.exit(1)
         except KeyboardInterrupt:
             click.echo("decr-scene: interrupted; nothing was written", err=True)
             context.exit(130)
@@ -104,8 +111,9 @@ def main(debug: bool) -> None:
 @restoring_options
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here.")
 @click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786.")
-@click.option("--compress", default="auto", show_default=True, help="auto, deflate, zstd, lzw or none.")
+@click.option("--compress", type=click.Choice(COMPRESSIONS), default="auto", show_default=True, help="auto: as the scene.")
 @click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px.")
+@click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--quiet", is_flag=True, help="No progress bar and no summary.")
 @one_line_errors

@@ -12,7 +12,7 @@ import numpy as np
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
-from decr_scene.pipeline.restorers import Restorer, RestorerSpec
+from decr_scene.pipeline.restorers import Restorer, RestorerSpec, file_sha256
 from decr_scene.pipeline.scene import RasterioScene, resolve_bands, select_bands
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.tiles import Plan, Source
@@ -137,8 +137,8 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     if options.model == "identity":
         return RestorerSpec("identity"), None
     from decr_scene.models.checkpoint import read_model_config
-    from decr_scene.models.model import find_model
-    from decr_scene.pipeline.restorers import file_sha256
+    from decr_scene.models.model import find_model, pick_device
+    from decr_scene.models.schedule import Schedule
 
     path = find_model(options.model)
     config = read_model_config(path)
@@ -146,6 +146,11 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     steps = sampling.steps if options.steps is None else options.steps
     start = sampling.start if options.start is None else options.start
     floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
+    try:
+        pick_device(options.device)
+        Schedule().pairs(steps, None if start == 1000 else start)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     spec = RestorerSpec(
         str(path), tuple(config.bands), steps, start, floor, options.device, options.precision
     )

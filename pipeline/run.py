@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.cluster import connect
+from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.flow import Batches, Flow
 from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
+from decr_scene.pipeline.quicklook import write_quicklook
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, describe, forget_plugin, register_plugin
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.source import FileSource
@@ -57,6 +59,7 @@ def process_scene(
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = 512,
+    quicklook: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
@@ -70,6 +73,7 @@ def process_scene(
         overwrite: Replace an output that exists.
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
+        quicklook: Write a picture before/after beside the output, ``.png``.
         progress: Told how many tiles are done.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
 
@@ -82,6 +86,8 @@ def process_scene(
     src, dst = Path(src), Path(dst)
     began = time.perf_counter()
     chosen = Options(**options)
+    if blocksize < 16 or blocksize % 16:
+        raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
     report_path = dst.with_suffix(".json")
     with RasterioScene.open(src) as scene:
         check_target(src, dst, overwrite)
@@ -104,6 +110,8 @@ def process_scene(
             warnings=list(planned.warnings),
         )
     _write_whole(report_path, report.to_json())
+    if quicklook:
+        write_quicklook(src, dst, dst.with_suffix(".png"))
     return report
 
 

@@ -323,7 +323,7 @@ def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
         return nullcontext()
     rows = 0
     if scene is not None:
-        rows = 2 * scene.block_shape[0] * scene.shape[1] * scene.count * scene.dtype.itemsize
+        rows = 2 * min(1024, scene.block_shape[0]) * scene.shape[1] * scene.count * scene.dtype.itemsize
     return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + rows)  # bytes here, unlike in the environment
 
 

@@ -168,7 +168,7 @@ class Scratch:
             **{"dtype": layout.dtype.name, "tiled": True, "interleave": "band", "bigtiff": "IF_SAFER"},
             **{"blockxsize": layout.blocksize, "blockysize": layout.blocksize},
         }
-        with _telling(f"cannot write to {path.parent}"):
+        with _telling(f"cannot write {path}", path.absolute().parent):
             rasterio.open(path, "w", **profile, crs=crs, transform=transform).close()
             return cls(path, layout)
 
@@ -269,7 +269,7 @@ class SceneWriter:
             found = f"{pixels.shape} of {pixels.dtype}"
             raise ValueError(f"pixels must be {expected} of {self.layout.dtype}, got {found}")
         statistics = self._measure(window, pixels)
-        with self._lock, _telling(f"cannot write to {self.path.parent}"):
+        with self._lock, _telling(f"cannot write {self.path}", self.path.absolute().parent):
             blocks = list(self.layout.blocks(window))
             if twice := self.finished.intersection(blocks):
                 raise ValueError(f"block {min(twice)} is written already")
@@ -309,7 +309,7 @@ class SceneWriter:
         if missing := rows * cols - len(self.finished):
             raise OutputError(f"{self.path}: {missing} of {rows * cols} blocks were never written")
         whole = self._hidden("cog")
-        with _telling(f"cannot write {self.path}"):
+        with _telling(f"cannot write {self.path}", self.path.absolute().parent):
             text, marked = self._describe()
             with rasterio.Env(**_COG_CONFIG), rasterio.open(text) as vrt:
                 rasterio.shutil.copy(vrt, whole, driver="COG", **self._options(vrt))
@@ -425,7 +425,7 @@ def _part(pixels: Pixels, window: Window, row: int, col: int, size: int) -> Pixe
 
 
 @contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
+def _telling(what: str, folder: Path) -> Iterator[None]:
     """Tell what the system or GDAL has to say as our own error; our own errors pass."""
     try:
         yield
@@ -433,7 +433,8 @@ def _telling(what: str) -> Iterator[None]:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise OutputError(f"{what} ({reason}): check the disk, then run again") from error
+        free = _giga(shutil.disk_usage(folder).free)
+        raise OutputError(f"{what} ({reason}; {free} free): check the disk, then run again") from error
 
 
 def _sync(path: Path) -> None:

@@ -255,7 +255,7 @@ def test_timestep_embedding() -> None:
     # float32 angles reach 999: their last bit, and so the limit, is 6e-5, and it depends on the CPU's exp.
     g = golden("timestep_embedding")
     for dim in (32, 64, 96):
-        assert_near(timestep_embedding(torch.from_numpy(g["t"]), dim), g[f"dim{dim}"], 1e-4)
+        assert_near(timestep_embedding(torch.from_numpy(g["t"]), dim), g[f"dim{dim}"], 5e-5)
 
 
 @pytest.mark.parametrize("prefix", ["sjlnet.", "wc."])

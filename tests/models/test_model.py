@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -138,6 +139,18 @@ def test_network_is_that_of_the_sampler() -> None:
     _, expected = own.network(noised, 500, images(), own.reference(images()))
     assert torch.equal(seen[0], expected.clamp(0.25, 1))
     assert eps.shape == raw.shape == x_t.shape
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_network_of_a_model_is_the_network_itself(prediction: Literal["eps", "v"]) -> None:
+    config = replace(CONFIG, network=replace(CONFIG.network, prediction=prediction))
+    plain = NoiseNetwork(config.network).eval()
+    names = {n.removeprefix("network."): t for n, t in weights(config).items() if n.startswith("network.")}
+    plain.load_state_dict(names)
+    x_t, cloudy, reference = (images(seed=seed) for seed in (1, 2, 3))
+    found = tiny(config).network(x_t, 900, cloudy, reference)
+    for a, b in zip(found, plain(x_t, 900, cloudy, reference), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_bf16_stays_close_and_gives_float32() -> None:

@@ -1,0 +1,68 @@
+"""A picture of a scene before and after, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+
+from decr_scene.pipeline.scene import RasterioScene, gdal_env
+
+SIDE = 640
+"""Greatest side of each half, px."""
+
+GAP = 6
+STRETCH = (1.0, 99.0)
+"""Percentiles of the input that become black and white, if it is not uint8 already."""
+
+
+def write_quicklook(before: str | Path, after: str | Path, path: str | Path) -> None:
+    """Write before and after side by side as a PNG, both with the stretch of the input.
+
+    Args:
+        before: The input scene.
+        after: The output scene, of the same size and bands.
+        path: The picture.
+    """
+    with RasterioScene.open(before) as scene, gdal_env():
+        bands = _display_bands(scene.bands)
+        left, right = _decimated(scene.path, bands), _decimated(str(after), bands)
+    low, high = _stretch(left, scene.dtype)
+    gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
+    picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
+    profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(
+        path, "w", **profile, height=picture.shape[1], width=picture.shape[2]
+    ) as target:
+        target.write(picture)
+
+
+def _display_bands(names: tuple[str, ...]) -> list[int]:
+    """1-based bands for red, green and blue; the first three, or the first thrice, where names do not help."""
+    if {"red", "green", "blue"} <= set(names):
+        return [names.index(name) + 1 for name in ("red", "green", "blue")]
+    return [1, 2, 3] if len(names) >= 3 else [1, 1, 1]
+
+
+def _decimated(path: str, bands: list[int]) -> NDArray[np.float32]:
+    with rasterio.open(path) as source:
+        factor = max(1, -(-max(source.shape) // SIDE))
+        shape = tuple(-(-side // factor) for side in source.shape)
+        return source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average).astype(np.float32)
+
+
+def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, STRETCH) if finite.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _to_uint8(image: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = np.nan_to_num((image - low) / (high - low))
+    return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
