@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from decr_scene.models.mdsa import MDSA
 from decr_scene.models.mprnet import MPRNet
+import itertools
 
 
 class Reference(Protocol):
@@ -98,11 +99,9 @@ class PlainUNet(nn.Module):
         self.multiple = config.patch * 2 ** (len(channels) - 1)
         self.enter = nn.Conv2d(config.bands * config.patch**2, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(channels))
         self.middle = _stack(channels[-1], config.middle_blocks)
-        self.up = nn.ModuleList(nn.Conv2d(b, a * 4, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(b, a * 4, 1) for a, b in itertools.pairwise(channels))
         self.decoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
         self.leave = nn.Conv2d(channels[0], config.bands * config.patch**2, 3, padding=1)
         _zero(self.leave)

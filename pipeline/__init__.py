@@ -1,8 +1,8 @@
 """Whole scenes in, whole scenes out: rasters, tiles, blending, and the command line."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
+from decr_scene.models.lazily import exporter
 
 if TYPE_CHECKING:
     from decr_scene.pipeline.lazy import restore
@@ -11,13 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["open_scene", "process_scene", "restore"]
 
-_HOMES = {"process_scene": "run", "restore": "lazy", "open_scene": "scene"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that ``decr-scene --help`` does not wait for GDAL, Dask and torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = exporter(__name__, {"process_scene": "run", "restore": "lazy", "open_scene": "scene"})

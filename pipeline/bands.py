@@ -99,7 +99,9 @@ def _from_option(option: str, count: int) -> tuple[str, ...]:
     texts = [text.strip() for text in option.split(",")]
     names = tuple(_EXACT.get(_words(text), text) for text in texts)
     if len(names) != count:
-        raise BandError(f"--bands names {len(names)} bands ({option}), the scene has {count}: name each of them")
+        raise BandError(
+            f"--bands names {len(names)} bands ({option}), the scene has {count}: name each of them"
+        )
     twice = [role for role in ROLES if names.count(role) > 1]
     if twice:
         raise BandError(f"--bands has {twice[0]} twice ({option}): give each band its own name")
@@ -132,7 +134,10 @@ def _by_number(texts: Sequence[str]) -> dict[int, str]:
 
 
 def _by_words(texts: Sequence[str]) -> dict[int, str]:
-    return {i: _role_of_words(_words(text).replace("near infrared", "nir").split()) for i, text in enumerate(texts)}
+    return {
+        i: _role_of_words(_words(text).replace("near infrared", "nir").split())
+        for i, text in enumerate(texts)
+    }
 
 
 def _role_of_words(words: list[str]) -> str:

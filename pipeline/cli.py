@@ -75,12 +75,16 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--model", default="default", show_default=True, help="Bundled name, file or identity."),
         click.option("--steps", type=int, help="Diffusion steps; the model's own default otherwise."),
-        click.option("--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone."),
+        click.option(
+            "--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone."
+        ),
         click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
         click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
         click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
         click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+        ),
         click.option(
             "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
         ),
@@ -111,7 +115,13 @@ def main(debug: bool) -> None:
 @restoring_options
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here.")
 @click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786.")
-@click.option("--compress", type=click.Choice(COMPRESSIONS), default="auto", show_default=True, help="auto: as the scene.")
+@click.option(
+    "--compress",
+    type=click.Choice(COMPRESSIONS),
+    default="auto",
+    show_default=True,
+    help="auto: as the scene.",
+)
 @click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px.")
 @click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
@@ -164,7 +174,9 @@ def models_list() -> None:
         path = find_model(name)
         config = read_model_config(path)
         megabytes = path.stat().st_size / 1e6
-        click.echo(f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}")
+        click.echo(
+            f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}"
+        )
 
 
 @models.command("show", epilog=example("decr-scene models show default"))
@@ -181,16 +193,16 @@ def models_show(name: str) -> None:
     click.echo(json.dumps(asdict(read_model_config(find_model(name))), indent=2))
 
 
-@models.command("import", epilog=example("decr-scene models import de.pt --reference mn.pth --out mine.safetensors"))
+@models.command(
+    "import", epilog=example("decr-scene models import de.pt --reference mn.pth --out mine.safetensors")
+)
 @click.argument("checkpoint", type=FILE)
 @click.option("--reference", type=FILE, required=True, help="Published weights of mn or mdsa.")
 @click.option("--out", type=FILE, required=True, help="The model file to write.")
 @click.option("--bands", help="Names of the bands, in the weights' order; red,green,blue[,nir] otherwise.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @one_line_errors
-def models_import(
-    checkpoint: Path, reference: Path, out: Path, bands: str | None, overwrite: bool
-) -> None:
+def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | None, overwrite: bool) -> None:
     """Turn the published DE CHECKPOINT and its reference into one model file."""
     from decr_scene.models.checkpoint import save_model_file
     from decr_scene.models.published import read_published
@@ -238,8 +250,6 @@ def evaluate(**options: Any) -> None:
     from decr_scene.pipeline.evaluation import evaluate_pairs
 
     click.echo(evaluate_pairs(**options).to_text())
-
-
 
 
 def _summarise(report: Report) -> None:

@@ -64,7 +64,9 @@ def _remote(address: str) -> Iterator[Client]:
     try:
         client = Client(address, timeout="15s")
     except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"no Dask scheduler at {address}: {error}; start one or drop --scheduler") from error
+        raise ClusterError(
+            f"no Dask scheduler at {address}: {error}; start one or drop --scheduler"
+        ) from error
     with client:
         _require_model_workers(client, address)
         yield client

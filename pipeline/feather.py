@@ -34,9 +34,7 @@ def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) 
     total = np.zeros(extent)
     for start, weights in zip(starts, raw, strict=True):
         total[start : start + length] += weights
-    return tuple(
-        weights / total[start : start + length] for start, weights in zip(starts, raw, strict=True)
-    )
+    return tuple(weights / total[start : start + length] for start, weights in zip(starts, raw, strict=True))
 
 
 def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
@@ -61,7 +59,7 @@ def blend(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands
         ``(bands, span.height, span.width)`` float32.
     """
     total = np.zeros((bands, span.height, span.width))
-    for tile, values in sorted(tiles, key=lambda pair: pair[0].index):
+    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
         own = grid.span(tile)
         common = own & span
         rows, cols = common.inside(own)

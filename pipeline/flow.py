@@ -41,7 +41,7 @@ class Batches:
 
     def touching(self, span: Span) -> set[int]:
         """Batches with a tile that shares a pixel with ``span``."""
-        return {tile.index // self.size for tile in self.grid.touching(span)}
+        return {tile.number // self.size for tile in self.grid.touching(span)}
 
     def around(self, number: int) -> set[int]:
         """Batches with a tile that overlaps one of this batch."""
@@ -97,7 +97,13 @@ class Flow:
     def _blend(self, span: Span) -> Future:
         parts = [self._change(number) for number in sorted(self.batches.touching(span))]
         return self.client.submit(
-            blend_tiles, self.plan, self.source, span, *parts, key=_key("blend", span.row, span.col), pure=False
+            blend_tiles,
+            self.plan,
+            self.source,
+            span,
+            *parts,
+            key=_key("blend", span.row, span.col),
+            pure=False,
         )
 
     def _change(self, number: int) -> Future:
@@ -129,7 +135,9 @@ class Flow:
         for number in [n for n in self._changes if self._bottom(n) <= row]:
             del self._changes[number]
         first_alive = min(self._changes, default=0)
-        for number in [n for n in self._guesses if self._bottom(n) <= grid[first_alive * self.batches.size].row]:
+        for number in [
+            n for n in self._guesses if self._bottom(n) <= grid[first_alive * self.batches.size].row
+        ]:
             del self._guesses[number]
 
     def _bottom(self, number: int) -> int:

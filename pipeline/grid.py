@@ -13,7 +13,7 @@ from rasterio.windows import Window
 class Tile(NamedTuple):
     """One tile: its place in the grid and its first pixel in the scene."""
 
-    index: int
+    number: int
     grid_row: int
     grid_col: int
     row: int

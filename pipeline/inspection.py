@@ -39,9 +39,7 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
             "model bands": [planned.bands[i] or f"band {i + 1}" for i in plan.indexes],
             "scaling": {
                 planned.bands[i] or f"band {i + 1}": [low, high]
-                for i, low, high in zip(
-                    plan.indexes, plan.radiometry.low, plan.radiometry.high, strict=True
-                )
+                for i, low, high in zip(plan.indexes, plan.radiometry.low, plan.radiometry.high, strict=True)
             },
             "tiles": len(plan.grid),
             "scratch": f"at most {raw / 1e6:.1f} MB",

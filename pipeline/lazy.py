@@ -7,16 +7,15 @@ from typing import Any
 
 import dask
 import dask.array as da
-import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
+from decr_scene.pipeline.bands import resolve_names, select_bands
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.flow import Batches, block_rows
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.planning import Options, fit_samples, known_radiometry, sample_spans, spec_of
 from decr_scene.pipeline.restorers import RestorerSpec
-from decr_scene.pipeline.bands import resolve_names, select_bands
 from decr_scene.pipeline.source import ArraySource
 from decr_scene.pipeline.tiles import Plan, blend_tiles, guess_tiles, restore_tiles, union
 
@@ -63,7 +62,9 @@ class _Graph:
             names = resolve_names(_names(scene), options.bands)
             self.indexes = select_bands(names, spec.bands)
         self.needs_field = spec.bands is not None
-        self.batches = Batches(TileGrid(scene.shape[1:], overlap=options.overlap), options.batch_size)
+        self.batches = Batches(
+            TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap), options.batch_size
+        )
         self.plan = dask.delayed(Plan)(
             self.batches.grid, self.indexes, self._radiometry(options), _local(spec, options), options.seed
         )

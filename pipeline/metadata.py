@@ -8,23 +8,18 @@ file, whose layout would break. Masks stay where they are, in the source, until 
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
-import numpy as np
 import rasterio
 import rasterio.shutil
-from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
-from rasterio.rpc import RPC
-from rasterio.windows import Window
 
-from decr_scene.pipeline.errors import OutputError, SceneError
+from decr_scene.pipeline.errors import SceneError
 
 Tags = dict[str, str]
 
@@ -40,7 +35,9 @@ _GDAL_NAMES = {
     **{"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"},
     **{"float32": "Float32", "float64": "Float64"},
 }
-_MARK = "decr-scene:default"
+MARK = "decr-scene:default"
+"""Domain under which tags of bands travel that belong to the default one; see `decr_scene.pipeline.cog`."""
+
 _STRIP = 1024
 
 
@@ -72,11 +69,11 @@ def copy_vrt(
         resampling: How the overviews will be made, for tags that tell.
 
     Returns:
-        The text of a VRT, and the number of tags that are marked for `release_band_tags`.
+        The text of a VRT, and the number of tags under `MARK`.
     """
     root = _located_vrt(dataset, {"VRTRasterBand"})
     tags = scene_tags(dataset, resampling)
-    documents = {name: tags.pop(name)[name] for name in list(tags) if _is_document(tags[name], name)}
+    documents = {name: tags.pop(name)[name] for name in list(tags) if is_document(tags[name], name)}
     _add_tags(root, tags)
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
         _keep(band, _BAND_PARTS)
@@ -118,30 +115,6 @@ def new_vrt(
         ET.SubElement(band, "ColorInterp").text = "Gray" if number == 1 else "Undefined"
         _fill_band(band, number, pixels, blocksize, {"": statistics[number - 1]})
     return _text(root, {})
-
-
-def release_band_tags(path: str, count: int) -> None:
-    """Move the tags of bands from the marked domain into the default one, in place, byte for byte.
-
-    Asked to copy all domains, GDAL 3.10 forgets the default domain of the bands, where statistics belong; not
-    asked to, it forgets all others. So they travel in a domain of their own, whose name is blanked out in the
-    finished file: XML does not mind the spaces, and nothing moves.
-
-    Args:
-        path: File written from `copy_vrt` or `new_vrt`.
-        count: Tags that were marked.
-
-    Raises:
-        OutputError: They are not there; GDAL must have changed its notation.
-    """
-    mark = f' domain="{_MARK}"'.encode()
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as bytes_of_file:
-        place = 0
-        for _ in range(count):
-            place = bytes_of_file.find(mark, place)
-            if place < 0:
-                raise OutputError(f"{path}: GDAL {rasterio.__gdal_version__} has lost the tags of the bands")
-            bytes_of_file[place : place + len(mark)] = b" " * len(mark)
 
 
 def check_representable(dataset: Any) -> None:
@@ -192,98 +165,6 @@ def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     return {ns: found for ns, found in tags.items() if found}
 
 
-def cog_options(asked: str, stored: str, indexed: bool) -> Tags:
-    """Lossless compression for the COG driver.
-
-    Args:
-        asked: One of `COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
-        stored: What GDAL says of the input.
-        indexed: Whether pixels are indexes of a colour table.
-    """
-    compress = asked.upper() if asked != "auto" else stored
-    if compress not in (*_PREDICTED, "LZMA", "NONE"):
-        compress = "DEFLATE"
-    return {"COMPRESS": compress, "PREDICTOR": "YES" if compress in _PREDICTED and not indexed else "NO"}
-
-
-COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
-"""What an output may be asked to be compressed with."""
-
-_PREDICTED = ("DEFLATE", "ZSTD", "LZW")
-
-
-def verify_roundtrip(source: str, output: str) -> dict[str, bool]:
-    """Compare everything but the pixels of two rasters.
-
-    Left out: statistics, and tags that describe how a file is stored.
-
-    Returns:
-        Whether they are equal, by property: shape, count, dtype, crs, transform, gcps, gcp_crs, rpcs, nodata,
-        mask, color_interpretation, color_table, descriptions, units, scales, offsets, tags, band_tags.
-    """
-    with rasterio.open(source) as one, rasterio.open(output) as other:
-        first, second = _properties(one), _properties(other)
-        return {name: first[name] == second[name] for name in first} | {"mask": _same_masks(one, other)}
-
-
-def _properties(dataset: Any) -> dict[str, Any]:
-    gcps, gcp_crs = dataset.gcps
-    tags = scene_tags(dataset)
-    tags.pop("RPC", None)  # compared as numbers
-    for domain in [domain for domain in tags if _is_document(tags[domain], domain)]:
-        tags[domain] = {domain: ET.canonicalize(tags[domain][domain], strip_text=True)}
-    return {
-        "shape": dataset.shape,
-        "count": dataset.count,
-        "dtype": dataset.dtypes,
-        "crs": dataset.crs,
-        "transform": tuple(dataset.transform),
-        "gcps": [(gcp.row, gcp.col, gcp.x, gcp.y, gcp.z or 0.0) for gcp in gcps],
-        "gcp_crs": gcp_crs,
-        "rpcs": _rounded(dataset.rpcs),
-        "nodata": repr(dataset.nodatavals),
-        "color_interpretation": dataset.colorinterp,
-        "color_table": _color_table(dataset),
-        "descriptions": dataset.descriptions,
-        "units": [unit or "" for unit in dataset.units],
-        "scales": dataset.scales,
-        "offsets": dataset.offsets,
-        "tags": tags,
-        "band_tags": [band_tags(dataset, number) for number in dataset.indexes],
-    }
-
-
-def _rounded(rpcs: RPC | None) -> dict[str, list[str]] | None:
-    """Coefficients to 13 digits; GDAL reads 15 from a tag, and a text beside a raster may have any number."""
-    if rpcs is None:
-        return None
-    unknown = {"err_bias": -1.0, "err_rand": -1.0}  # so GDAL writes them
-    values = unknown | {name: value for name, value in rpcs.to_dict().items() if value is not None}
-    return {name: [f"{v:.12e}" for v in np.atleast_1d(value)] for name, value in values.items()}
-
-
-def _color_table(dataset: Any) -> dict[int, tuple[int, ...]] | None:
-    try:
-        table: dict[int, tuple[int, ...]] = dataset.colormap(1)
-    except ValueError:
-        return None
-    return table
-
-
-def _same_masks(one: Any, other: Any) -> bool:
-    if one.shape != other.shape or has_mask(one) != has_mask(other):
-        return False
-    if not has_mask(one):
-        return True
-    return all(np.array_equal(a, b) for a, b in zip(_mask_strips(one), _mask_strips(other), strict=True))
-
-
-def _mask_strips(dataset: Any) -> Iterator[NDArray[np.bool_]]:
-    for row in range(0, dataset.height, _STRIP):
-        height = min(_STRIP, dataset.height - row)
-        yield dataset.read_masks(1, window=Window(0, row, dataset.width, height)) != 0
-
-
 def _located_vrt(dataset: Any, also: set[str]) -> ET.Element:
     """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
     with MemoryFile(ext=".vrt") as memory:
@@ -296,7 +177,7 @@ def _located_vrt(dataset: Any, also: set[str]) -> ET.Element:
 
 
 def _text(root: ET.Element, documents: Mapping[str, str]) -> tuple[str, int]:
-    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{_MARK}']/MDI")
+    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{MARK}']/MDI")
     end = "</VRTDataset>"
     return ET.tostring(root, encoding="unicode").replace(end, _xml_domains(documents) + end), len(marked)
 
@@ -304,7 +185,7 @@ def _text(root: ET.Element, documents: Mapping[str, str]) -> tuple[str, int]:
 def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
     """Number, blocks, tags (those of the default domain marked) and source."""
     band.attrib |= {"band": str(number), "blockXSize": str(blocksize), "blockYSize": str(blocksize)}
-    _add_tags(band, {domain or _MARK: items for domain, items in tags.items()})
+    _add_tags(band, {domain or MARK: items for domain, items in tags.items()})
     _add_source(band, pixels, str(number))
 
 
@@ -334,7 +215,7 @@ def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
             ET.SubElement(where, "MDI", key=key).text = value
 
 
-def _is_document(items: Tags, domain: str) -> bool:
+def is_document(items: Tags, domain: str) -> bool:
     """Whether a domain holds one well-formed XML text, as ``xml:XMP`` does."""
     if not domain.startswith("xml:") or domain not in items:
         return False

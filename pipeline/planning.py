@@ -186,4 +186,3 @@ def _lattice(extent: int) -> list[int]:
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
         raise OptionError(f"{name} must be in {low} to {high}, got {value}")
-

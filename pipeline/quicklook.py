@@ -35,14 +35,15 @@ def write_quicklook(before: str | Path, after: str | Path, path: str | Path) -> 
     gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
     picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
     profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
-    with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(
-        path, "w", **profile, height=picture.shape[1], width=picture.shape[2]
-    ) as target:
+    with (
+        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        rasterio.open(path, "w", **profile, height=picture.shape[1], width=picture.shape[2]) as target,
+    ):
         target.write(picture)
 
 
 def _display_bands(names: tuple[str, ...]) -> list[int]:
-    """1-based bands for red, green and blue; the first three, or the first thrice, where names do not help."""
+    """1-based bands for red, green and blue; the first three, or the first thrice, without names."""
     if {"red", "green", "blue"} <= set(names):
         return [names.index(name) + 1 for name in ("red", "green", "blue")]
     return [1, 2, 3] if len(names) >= 3 else [1, 1, 1]
@@ -52,7 +53,9 @@ def _decimated(path: str, bands: list[int]) -> NDArray[np.float32]:
     with rasterio.open(path) as source:
         factor = max(1, -(-max(source.shape) // SIDE))
         shape = tuple(-(-side // factor) for side in source.shape)
-        return source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average).astype(np.float32)
+        return source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average).astype(
+            np.float32
+        )
 
 
 def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:

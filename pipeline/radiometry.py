@@ -43,9 +43,9 @@ class Radiometry:
             raise ValueError(f"a scaling needs finite low < high in every band, got {self.low}, {self.high}")
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
-        """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones of the tile."""
+        """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
         with np.errstate(invalid="ignore", over="ignore"):
-            x = (dn.astype(np.float32) - self._low) * (2 / self._span) - 1
+            x: Float = (dn.astype(np.float32) - self._low) * (2 / self._span) - 1
         if valid is not None and not valid.all():
             x = fill_invalid(x, valid)
         return np.clip(x, -1, 1)

@@ -106,7 +106,7 @@ def process_scene(
             scaling=_scaling(planned, scene.count),
             tiles={"total": len(planned.plan.grid), "restored": done},
             seconds={"planning": round(planning, 3), "processing": round(streaming, 3)},
-            checks=verify_roundtrip(src, dst),
+            checks=verify_roundtrip(str(src), str(dst)),
             warnings=list(planned.warnings),
         )
     _write_whole(report_path, report.to_json())
@@ -135,7 +135,10 @@ def _stream(
             progress(done, len(planned.plan.grid))
 
     local = scheduler is None and workers == 1
-    with _with_plugin(planned.plan.spec, options.restorer, local) as spec, connect(scheduler, workers) as client:
+    with (
+        _with_plugin(planned.plan.spec, options.restorer, local) as spec,
+        connect(scheduler, workers) as client,
+    ):
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
             client,

@@ -361,7 +361,9 @@ _handles = _Handles()
 
 
 @lru_cache(maxsize=64)
-def _describe(cls: type[RasterioScene], path: str, state: tuple[int, ...], bands: str | None) -> RasterioScene:
+def _describe(
+    cls: type[RasterioScene], path: str, state: tuple[int, ...], bands: str | None
+) -> RasterioScene:
     try:
         dataset = _handles.get((path, *state))
     except (RasterioError, OSError) as error:
@@ -405,7 +407,9 @@ def _mask_of(band: int, flags: list[MaskFlags]) -> int:
 def _check_supported(path: str, dataset: Any) -> None:
     if not dataset.count:
         inside = ", ".join(dataset.subdatasets[:4])
-        raise SceneError(f"{path}: no bands{f', but the rasters {inside}: name one of them' if inside else ''}")
+        raise SceneError(
+            f"{path}: no bands{f', but the rasters {inside}: name one of them' if inside else ''}"
+        )
     found = sorted(set(dataset.dtypes))
     if len(found) > 1 or found[0] not in DTYPES:
         raise SceneError(
@@ -419,7 +423,9 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
         return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
     if not os.path.exists(path) and "/vsi" not in path and ":" not in path and "<" not in path:
         return SceneNotFoundError(_no_file(path))
-    return SceneReadError(f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo")
+    return SceneReadError(
+        f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo"
+    )
 
 
 def _no_file(path: str) -> str:

@@ -31,7 +31,10 @@ Results = Mapping[int, Float]
 class Source(Protocol):
     """Where pixels come from."""
 
-    nodata: float | None
+    @property
+    def nodata(self) -> float | None:
+        """The value that no valid pixel may take."""
+        ...
 
     def read(self, span: Span) -> Pixels:
         """``(bands, height, width)`` digital numbers."""
@@ -76,7 +79,7 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
         return {}
     model = open_restorer(plan.spec)
     guesses = run_in_halves(model.guess, np.stack([p.image for p in prepared]))
-    return {p.tile.index: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
+    return {p.tile.number: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
 
 
 def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
@@ -104,7 +107,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     restored = run_in_halves(model.restore, images, noise, field)
     _check(restored, images, plan.spec.name, prepared[0].span)
     changes = restored - images
-    return {p.tile.index: _cut(change, p.span) for p, change in zip(prepared, changes, strict=True)}
+    return {p.tile.number: _cut(change, p.span) for p, change in zip(prepared, changes, strict=True)}
 
 
 def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pixels:
@@ -162,7 +165,7 @@ def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Til
     by_index: dict[int, Float] = {}
     for part in results:
         by_index.update(part)
-    return [(tile, by_index[tile.index]) for tile in plan.grid.touching(span) if tile.index in by_index]
+    return [(tile, by_index[tile.number]) for tile in plan.grid.touching(span) if tile.number in by_index]
 
 
 def _noise(plan: Plan, tile: Tile) -> Float:

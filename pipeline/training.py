@@ -52,7 +52,11 @@ def train(
     held = load_source(config.validation, data, read_image) if config.validation else None
     trainer = Trainer.start(config, out, [folder / CHECKPOINT for folder in initial])
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=quiet
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        disable=quiet,
     ) as bar:
         task = bar.add_task(config.stage, total=config.steps, completed=trainer.step)
         smooth: dict[str, float] = {}

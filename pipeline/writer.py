@@ -13,42 +13,29 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises, under no public name
-from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.errors import DiskSpaceError, OutputError, OutputExistsError
-from decr_scene.pipeline.metadata import (
-    COMPRESSIONS,
-    NewBands,
-    check_representable,
-    cog_options,
-    copy_vrt,
-    new_vrt,
-    release_band_tags,
-    verify_roundtrip,
-)
+from decr_scene.pipeline.cog import COMPRESSIONS, has_palette, lossless, write_cog
+from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError, OutputExistsError
+from decr_scene.pipeline.metadata import NewBands, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.scene import RasterioScene, Scene, gdal_env
+from decr_scene.pipeline.scratch import Layout, Scratch, giga, telling
 from decr_scene.pipeline.stats import BandStatistics
+from decr_scene.pipeline.verify import verify_roundtrip
 
 Pixels = NDArray[Any]
 Bool = NDArray[np.bool_]
 
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
-_COG_CONFIG = {"GDAL_CACHEMAX": 32 << 20, "COG_TMP_COMPRESSION": "NONE"}
 _LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
 
 __all__ = ["Companion", "Layout", "SceneWriter", "Scratch", "check_target", "verify_roundtrip"]
@@ -83,113 +70,6 @@ class Companion:
         return len(self.bands)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Square blocks over a raster, the last ones cut by its edges.
-
-    Args:
-        shape: ``(height, width)``, px.
-        count: Bands.
-        dtype: Of all bands.
-        blocksize: Side of a block, px, a multiple of 16.
-    """
-
-    shape: tuple[int, int]
-    count: int
-    dtype: np.dtype[Any]
-    blocksize: int
-
-    def __post_init__(self) -> None:
-        if self.blocksize < 16 or self.blocksize % 16:
-            raise ValueError(f"blocksize must be a positive multiple of 16, got {self.blocksize}")
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
-        return -(-self.shape[0] // self.blocksize), -(-self.shape[1] // self.blocksize)
-
-    @property
-    def block_bytes(self) -> int:
-        """Of a whole block of one band."""
-        return self.blocksize**2 * self.dtype.itemsize
-
-    @property
-    def raw_bytes(self) -> int:
-        """Of all pixels."""
-        return self.shape[0] * self.shape[1] * self.count * self.dtype.itemsize
-
-    def blocks(self, window: Window) -> Iterator[tuple[int, int]]:
-        """(row, column) of the blocks that a window covers.
-
-        Raises:
-            ValueError: It does not cover them whole, or reaches beyond the raster.
-        """
-        rows = self._covered(window.row_off, window.height, self.shape[0])
-        cols = self._covered(window.col_off, window.width, self.shape[1])
-        for row in rows:
-            yield from ((row, col) for col in cols)
-
-    def _covered(self, start: int, extent: int, end: int) -> range:
-        stop = start + extent
-        if start % self.blocksize or (stop % self.blocksize and stop != end) or not 0 <= start < stop <= end:
-            raise ValueError(f"{start} to {stop} of {end} px does not consist of whole blocks of {self.blocksize}")
-        return range(start // self.blocksize, -(-stop // self.blocksize))
-
-
-class Scratch:
-    """Uncompressed blocks in a file that GDAL reads as a GeoTIFF and we write ourselves.
-
-    GDAL lays the file out, band after band, all blocks in their places; a block is then written to its place.
-    A scratch file that survived can be opened again and filled up.
-
-    Args:
-        path: An existing scratch file.
-        layout: What it was created with.
-
-    Raises:
-        OutputError: It is not the scratch file of this layout.
-    """
-
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.path = path
-        self.layout = layout
-        self._first = _first_block(path, layout)
-        self._file: BinaryIO = path.open("r+b")
-
-    @classmethod
-    def create(cls, path: Path, layout: Layout, crs: CRS | None, transform: Affine) -> Scratch:
-        """Make the file, full of zeros (a sparse one, where the file system has such).
-
-        Raises:
-            OutputError: It cannot be written there.
-        """
-        profile = {
-            **{"driver": "GTiff", "height": layout.shape[0], "width": layout.shape[1], "count": layout.count},
-            **{"dtype": layout.dtype.name, "tiled": True, "interleave": "band", "bigtiff": "IF_SAFER"},
-            **{"blockxsize": layout.blocksize, "blockysize": layout.blocksize},
-        }
-        with _telling(f"cannot write {path}", path.absolute().parent):
-            rasterio.open(path, "w", **profile, crs=crs, transform=transform).close()
-            return cls(path, layout)
-
-    def write(self, block: tuple[int, int], pixels: Pixels) -> None:
-        """Put ``(C, h, w)`` pixels of one block in place."""
-        height, width = pixels.shape[1:]
-        size = self.layout.blocksize
-        rows, cols = self.layout.grid
-        tile = np.zeros((size, size), self.layout.dtype)
-        for band, values in enumerate(pixels):
-            tile[:height, :width] = values
-            number = (band * rows + block[0]) * cols + block[1]
-            self._file.seek(self._first + number * self.layout.block_bytes)
-            self._file.write(tile)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file; it stays."""
-        self._file.close()
-
-
 class SceneWriter:
     """Write a scene's pixels, changed or not, with everything else that the scene has.
 
@@ -221,7 +101,7 @@ class SceneWriter:
         resampling: str = "average",
     ) -> None:
         if compress not in COMPRESSIONS:
-            raise ValueError(f"compress must be one of {', '.join(COMPRESSIONS)}, got {compress!r}")
+            raise OptionError(f"compress must be one of {', '.join(COMPRESSIONS)}, got {compress!r}")
         self.scene = scene
         self.path = Path(path)
         self.layout = Layout(scene.shape, scene.count, np.dtype(scene.dtype), blocksize)
@@ -269,7 +149,7 @@ class SceneWriter:
             found = f"{pixels.shape} of {pixels.dtype}"
             raise ValueError(f"pixels must be {expected} of {self.layout.dtype}, got {found}")
         statistics = self._measure(window, pixels)
-        with self._lock, _telling(f"cannot write {self.path}", self.path.absolute().parent):
+        with self._lock, telling(f"cannot write {self.path}", self.path.absolute().parent):
             blocks = list(self.layout.blocks(window))
             if twice := self.finished.intersection(blocks):
                 raise ValueError(f"block {min(twice)} is written already")
@@ -301,7 +181,9 @@ class SceneWriter:
             with self.scene.dataset() as dataset:
                 check_representable(dataset)
                 if any(_same_file(name, self.path) for name in dataset.files):
-                    raise OutputError(f"{self.path} is a file of the input: choose another name for the output")
+                    raise OutputError(
+                        f"{self.path} is a file of the input: choose another name for the output"
+                    )
         _check_disk(self.path.absolute().parent, self.layout.raw_bytes)
 
     def _finish(self) -> None:
@@ -309,12 +191,10 @@ class SceneWriter:
         if missing := rows * cols - len(self.finished):
             raise OutputError(f"{self.path}: {missing} of {rows * cols} blocks were never written")
         whole = self._hidden("cog")
-        with _telling(f"cannot write {self.path}", self.path.absolute().parent):
-            text, marked = self._describe()
-            with rasterio.Env(**_COG_CONFIG), rasterio.open(text) as vrt:
-                rasterio.shutil.copy(vrt, whole, driver="COG", **self._options(vrt))
-            release_band_tags(str(whole), marked)
-            _sync(whole)
+        with telling(f"cannot write {self.path}", self.path.absolute().parent):
+            write_cog(
+                *self._describe(), whole, self._compression(), self.layout.blocksize, self._resampling.upper()
+            )
             self._publish(whole)
 
     def _describe(self) -> tuple[str, int]:
@@ -331,22 +211,12 @@ class SceneWriter:
         with rasterio.open(pixels) as dataset:
             return new_vrt(dataset, bands, {}, pixels, size, statistics)
 
-    def _options(self, vrt: Any) -> dict[str, str]:
-        indexed = any(colour.name == "palette" for colour in vrt.colorinterp)
-        return {
-            **cog_options(self._compress, self._stored_compression(), indexed),
-            "BLOCKSIZE": str(self.layout.blocksize),
-            "OVERVIEW_RESAMPLING": "NEAREST" if indexed else self._resampling.upper(),
-            "BIGTIFF": "IF_SAFER",
-            "NUM_THREADS": "ALL_CPUS",
-            "COPY_SRC_MDD": "YES",
-        }
-
-    def _stored_compression(self) -> str:
+    def _compression(self) -> dict[str, str]:
         if not isinstance(self.scene, RasterioScene):
-            return "DEFLATE"
+            return lossless(self._compress, "DEFLATE", indexed=False)
         with self.scene.dataset() as dataset:
-            return str(dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", ""))
+            stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+            return lossless(self._compress, stored, has_palette(dataset))
 
     def _publish(self, whole: Path) -> None:
         """Give the finished file its name; what GDAL had to put beside it (attribute tables) goes along."""
@@ -368,7 +238,9 @@ class SceneWriter:
         self._env.close()
 
 
-def check_target(source: str | os.PathLike[str] | None, path: str | os.PathLike[str], overwrite: bool) -> None:
+def check_target(
+    source: str | os.PathLike[str] | None, path: str | os.PathLike[str], overwrite: bool
+) -> None:
     """Refuse an output before any work is done.
 
     Args:
@@ -400,41 +272,14 @@ def _check_disk(folder: Path, raw: int) -> None:
     needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(
-            f"{folder} has {_giga(free)} free, expected {_giga(needed)} (scratch {_giga(raw)}, overviews "
-            f"{_giga(raw // 3)}, output up to {_giga(raw)}): free some, or write to another disk"
+            f"{folder} has {giga(free)} free, expected {giga(needed)} (scratch {giga(raw)}, overviews "
+            f"{giga(raw // 3)}, output up to {giga(raw)}): free some, or write to another disk"
         )
-
-
-def _first_block(path: Path, layout: Layout) -> int:
-    """Byte offset of the first block, once it is sure that the others follow in order."""
-    rows, cols = layout.grid
-    with rasterio.open(path) as dataset:
-        places = [
-            dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-            for row, col, band in ((0, 0, 1), (rows - 1, cols - 1, layout.count))
-        ]
-    distance = (layout.count * rows * cols - 1) * layout.block_bytes
-    if None in places or int(places[1]) - int(places[0]) != distance:
-        raise OutputError(f"{path} is not a scratch file of {layout}: remove it")
-    return int(places[0])
 
 
 def _part(pixels: Pixels, window: Window, row: int, col: int, size: int) -> Pixels:
     top, left = row * size - window.row_off, col * size - window.col_off
     return pixels[:, top : top + size, left : left + size]
-
-
-@contextlib.contextmanager
-def _telling(what: str, folder: Path) -> Iterator[None]:
-    """Tell what the system or GDAL has to say as our own error; our own errors pass."""
-    try:
-        yield
-    except DecrSceneError:
-        raise
-    except (OSError, RasterioError, CPLE_BaseError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        free = _giga(shutil.disk_usage(folder).free)
-        raise OutputError(f"{what} ({reason}; {free} free): check the disk, then run again") from error
 
 
 def _sync(path: Path) -> None:
@@ -451,7 +296,3 @@ def _same_file(one: str | os.PathLike[str], other: Path) -> bool:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _giga(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from decr_scene.models.training.clouds import CloudRecipe, simulate
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
+
+from decr_scene.models.training.clouds import CloudRecipe, simulate
 
 HERE = Path(__file__).parent
 LANDSAT_WINDOW = Window(col_off=1560, row_off=440, width=640, height=640)
@@ -37,7 +38,7 @@ def cut_landsat(data: Path) -> None:
                 "photometric": "RGB",
             }
             tags = {
-                "NOTE": "Landsat 8 in false colour (SWIR, NIR, visible); CRS and place are assigned, not true",
+                "NOTE": "Landsat 8 in false colour (SWIR, NIR, visible); CRS and place are assigned",
                 "SOURCE": "USGS/NASA Landsat, public domain; RICE2 source scenes",
             }
             write(HERE / f"landsat_{kind}.tif", source.read(window=LANDSAT_WINDOW), profile, tags)
@@ -60,9 +61,15 @@ def cloud_rotterdam(data: Path) -> None:
     top = np.percentile(clear, 99.9, axis=(1, 2))[:, None, None] / GROUND_TOP
     scaled = np.clip(clear / top * 2 - 1, -1, 1).astype(np.float32)
     recipe = CloudRecipe(
-        coverage=(0.55, 0.6), thickness=(0.9, 1.2), scale=(250.0, 350.0), softness=(0.9, 1.1), clear=0, aside=0,
-        second=0, types={"stratus": 1.0},
-    )  # fmt: skip
+        coverage=(0.55, 0.6),
+        thickness=(0.9, 1.2),
+        scale=(250.0, 350.0),
+        softness=(0.9, 1.1),
+        clear=0,
+        aside=0,
+        second=0,
+        types={"stratus": 1.0},
+    )
     drawn = simulate(scaled, names, np.random.default_rng(7), recipe)
     touched = (drawn.opacity > 0) | (drawn.shadow > 0)
     cloudy = np.where(touched, np.clip(np.rint((drawn.cloudy + 1) / 2 * top), 1, 65535), clear)
@@ -82,7 +89,9 @@ def write(path: Path, pixels: np.ndarray, profile: dict, tags: dict, names: tupl
         for band, name in enumerate(names, start=1):
             target.set_band_description(band, name)
         if names:
-            target.colorinterp = [ColorInterp[name] if name != "nir" else ColorInterp.undefined for name in names]
+            target.colorinterp = [
+                ColorInterp[name] if name != "nir" else ColorInterp.undefined for name in names
+            ]
 
 
 if __name__ == "__main__":

@@ -97,8 +97,9 @@ class RunConfig:
             raise ValueError("a run needs at least one [[data]] table")
         if self.network is None and self.stage != "reference":
             raise ValueError(f"stage {self.stage} needs a [network] table")
-        for part in filter(None, (self.reference, self.network)):
-            if part.bands != len(self.bands):
+        parts: list[ReferenceConfig | NetworkConfig] = [self.reference]
+        for part in [*parts, self.network]:
+            if part is not None and part.bands != len(self.bands):
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )

@@ -204,7 +204,9 @@ def _adopt(modules: nn.ModuleDict, path: Path) -> None:
     own = modules.state_dict()
     fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
     if not fitting:
-        raise TrainingError(f"{path} holds no weights that fit this run's networks: check both configurations")
+        raise TrainingError(
+            f"{path} holds no weights that fit this run's networks: check both configurations"
+        )
     modules.load_state_dict({**own, **fitting})
 
 

@@ -84,7 +84,7 @@ class EnhancementObjective:
 
     def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Noise loss and fusion loss, whichever the stage has."""
-        network, schedule = self.modules["network"], self.schedule
+        network, schedule = self.network, self.schedule
         t = torch.randint(0, schedule.timesteps, (len(clear),), generator=generator)
         noise = torch.randn(clear.shape, generator=generator)
         x_t = schedule.add_noise(clear, noise, t)
@@ -111,11 +111,18 @@ class EnhancementObjective:
         )
         return result
 
+    @property
+    def network(self) -> NoiseNetwork:
+        """Noise and weight network."""
+        network = self.modules["network"]
+        assert isinstance(network, NoiseNetwork)
+        return network
+
     def _fusion_loss(self, x_t: Tensor, t: Tensor, x0_eps: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
         """``mean |x0 - (1 - W) x0_eps - W x0_E|`` with x0_eps clipped and W free (ARCHITECTURE of DE)."""
         with torch.no_grad():
             guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
-        weight = self.modules["network"].weight(x_t, t, cloudy, guess).float()
+        weight = self.network.weight(x_t, t, cloudy, guess).float()
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
 
 

@@ -3,12 +3,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.config import DataConfig, config_from_table, read_config
 from decr_scene.models.training.data import area_reduced, batches, load_source
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, averaged_weights, validation_pairs
 from decr_scene.models.training.tone import fit_tone, regions
-from PIL import Image
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 

@@ -111,7 +111,13 @@ def rational() -> RPC:
     coefficients["line_num_coeff"][2] = -1.1
     coefficients["samp_num_coeff"][1] = 1.2
     offsets = {"height_off": 430.5, "lat_off": 43.8125, "line_off": 60.5, "long_off": 125.3, "samp_off": 45.5}
-    scales = {"height_scale": 500.0, "lat_scale": 0.1, "line_scale": 60.0, "long_scale": 0.15, "samp_scale": 45.0}
+    scales = {
+        "height_scale": 500.0,
+        "lat_scale": 0.1,
+        "line_scale": 60.0,
+        "long_scale": 0.15,
+        "samp_scale": 45.0,
+    }
     return RPC(**offsets, **scales, **coefficients, err_bias=1.5, err_rand=0.25)
 
 
@@ -258,7 +264,13 @@ def band_interleaved_strips(folder: Path) -> Path:
 
 
 def lossy(folder: Path) -> Path:
-    profile = {"compress": "jpeg", "photometric": "ycbcr", "tiled": True, "blockxsize": 256, "blockysize": 256}
+    profile = {
+        "compress": "jpeg",
+        "photometric": "ycbcr",
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+    }
     return plain(folder / "lossy.tif", (600, 700), 3, "uint8", **profile)
 
 

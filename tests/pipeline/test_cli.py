@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from raster_cases import described, plain
+
 from decr_scene.models.model import bundled_models
 from decr_scene.pipeline.cli import main
-from raster_cases import described, plain
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -106,10 +107,13 @@ def test_the_scene_itself_as_output(scene):
 
 
 @pytest.mark.parametrize(
-    "options", [["--overlap", "999"], ["--scale", "9,1"], ["--steps", "0"], ["--blocksize", "100"], ["--mask", "x"]]
+    "options",
+    [["--overlap", "999"], ["--scale", "9,1"], ["--steps", "0"], ["--blocksize", "100"], ["--mask", "x"]],
 )
 def test_an_option_out_of_range(options, scene, tmp_path):
-    result = call("process", scene, "--out", tmp_path / "clean.tif", "--model", "identity", "--quiet", *options)
+    result = call(
+        "process", scene, "--out", tmp_path / "clean.tif", "--model", "identity", "--quiet", *options
+    )
     assert_one_line(result, 2, "got")
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
@@ -118,7 +122,9 @@ def test_an_option_out_of_range(options, scene, tmp_path):
 def test_steps_that_the_schedule_does_not_have(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 3, "uint8", photometric="RGB")
     out = tmp_path / "clean.tif"
-    result = call("process", scene, "--out", out, "--model", "rice2", "--steps", 7, "--start", 1000, "--quiet")
+    result = call(
+        "process", scene, "--out", out, "--model", "rice2", "--steps", 7, "--start", 1000, "--quiet"
+    )
     assert_one_line(result, 2, "7 steps")
 
 
@@ -127,7 +133,9 @@ def test_a_scene_that_breaks_half_way(tmp_path):
     data = whole.read_bytes()
     whole.unlink()
     (tmp_path / "scene.tif").write_bytes(data[: len(data) // 2])
-    result = call("process", tmp_path / "scene.tif", "--out", tmp_path / "clean.tif", "--model", "identity", "--quiet")
+    result = call(
+        "process", tmp_path / "scene.tif", "--out", tmp_path / "clean.tif", "--model", "identity", "--quiet"
+    )
     assert_one_line(result, 1, "scene.tif", "row")
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
@@ -204,7 +212,9 @@ def test_bundled_models_are_listed_and_shown(name):
 @pytest.mark.skipif("rice2" not in bundled_models(), reason="there is no bundled model yet")
 def test_a_scene_goes_through_a_bundled_model_and_only_pixels_change(tmp_path):
     scene = plain(tmp_path / "scene.tif", (260, 300), 3, "uint8", photometric="RGB")
-    result = call("process", scene, "--out", tmp_path / "clean.tif", "--model", "rice2", "--steps", 1, "--quiet")
+    result = call(
+        "process", scene, "--out", tmp_path / "clean.tif", "--model", "rice2", "--steps", 1, "--quiet"
+    )
     assert result.exit_code == 0, result.output
     with rasterio.open(scene) as before, rasterio.open(tmp_path / "clean.tif") as after:
         assert before.transform == after.transform

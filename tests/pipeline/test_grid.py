@@ -1,10 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from decr_scene.pipeline.feather import axis_weights, blend
 from decr_scene.pipeline.flow import Batches, block_rows
 from decr_scene.pipeline.grid import Span, TileGrid
-from hypothesis import given
-from hypothesis import strategies as st
 
 shapes = st.tuples(st.integers(1, 900), st.integers(1, 900))
 overlaps = st.integers(0, 128)
@@ -26,7 +29,7 @@ def test_every_pixel_is_covered_and_no_tile_sticks_out(shape, overlap):
 def test_neighbours_overlap_at_least_as_much_as_asked(shape, overlap):
     grid = TileGrid(shape, overlap=overlap)
     for starts in (grid.rows, grid.cols):
-        assert all(b - a <= grid.size - overlap for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= grid.size - overlap for a, b in itertools.pairwise(starts))
 
 
 def test_the_grid_is_anchored_at_the_origin_and_its_last_tile_moves_inwards():
@@ -76,8 +79,8 @@ def test_feathering_windows_gives_the_same_as_feathering_the_whole():
     tiles = [(tile, rng.normal(size=(2, 256, 256)).astype(np.float32)) for tile in grid]
     whole = blend(grid, Span(0, 0, 500, 700), tiles, 2)
     part = Span(130, 201, 77, 300)
-    touching = {tile.index for tile in grid.touching(part)}
-    there = blend(grid, part, [pair for pair in tiles if pair[0].index in touching], 2)
+    touching = {tile.number for tile in grid.touching(part)}
+    there = blend(grid, part, [pair for pair in tiles if pair[0].number in touching], 2)
     np.testing.assert_array_equal(there, whole[(slice(None), *part.inside(Span(0, 0, 500, 700)))])
 
 

@@ -1,8 +1,9 @@
 import numpy as np
-from decr_scene.pipeline.grid import Span
-from decr_scene.pipeline.noise import place_noise
 from hypothesis import given
 from hypothesis import strategies as st
+
+from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.noise import place_noise
 
 places = st.tuples(st.integers(0, 40000), st.integers(0, 40000))
 

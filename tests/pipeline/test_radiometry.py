@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from decr_scene.pipeline.radiometry import Radiometry, fill_invalid, fit_radiometry
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from decr_scene.pipeline.radiometry import Radiometry, fill_invalid, fit_radiometry
 
 DTYPES = ["uint8", "uint16", "int16", "float32"]
 scalings = st.builds(
@@ -84,7 +85,9 @@ def test_a_band_without_a_valid_pixel_is_filled_with_the_middle():
     np.testing.assert_array_equal(filled, 0)
 
 
-@pytest.mark.parametrize(("low", "high"), [((1,), (1,)), ((2,), (1,)), ((np.nan,), (1,)), ((0,), (1, 2)), ((), ())])
+@pytest.mark.parametrize(
+    ("low", "high"), [((1,), (1,)), ((2,), (1,)), ((np.nan,), (1,)), ((0,), (1, 2)), ((), ())]
+)
 def test_a_scaling_that_cannot_be_is_refused(low, high):
     with pytest.raises(ValueError, match="scaling needs"):
         Radiometry(low, high)

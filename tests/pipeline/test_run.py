@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from decr_scene.pipeline import open_scene, process_scene, restore
-from decr_scene.pipeline.errors import OptionError, OutputExistsError, RestorerError
 from distributed import LocalCluster
 from raster_cases import draw, plain, write
 from rio_cogeo.cogeo import cog_validate
 from scipy.ndimage import uniform_filter
+
+from decr_scene.pipeline import open_scene, process_scene, restore
+from decr_scene.pipeline.errors import OptionError, OutputExistsError, RestorerError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = ["uint8", "uint16", "int16", "float32"]
@@ -200,7 +201,9 @@ def test_worker_processes_and_a_running_cluster_give_the_same_file(tmp_path):
     scene = plain(tmp_path / "scene.tif", (777, 1000), 2)
     process_scene(scene, tmp_path / "here.tif", restorer=smooth)
     process_scene(scene, tmp_path / "two.tif", restorer=smooth, workers=2)
-    with LocalCluster(n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None
+    ) as cluster:
         process_scene(scene, tmp_path / "cluster.tif", restorer=smooth, scheduler=cluster.scheduler_address)
     assert_same_pixels(tmp_path / "here.tif", tmp_path / "two.tif")
     assert_same_pixels(tmp_path / "here.tif", tmp_path / "cluster.tif")

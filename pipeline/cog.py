@@ -1,0 +1,126 @@
+"""From a VRT to a cloud-optimised GeoTIFF that is sure to be whole."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import rasterio.shutil
+
+from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.metadata import MARK
+
+COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
+"""What an output may be asked to be compressed with."""
+
+_PREDICTED = ("DEFLATE", "ZSTD", "LZW")
+_CONFIG = {"GDAL_CACHEMAX": 32 << 20, "COG_TMP_COMPRESSION": "NONE"}
+
+
+def write_cog(
+    text: str, marked: int, path: Path, compression: dict[str, str], blocksize: int, resampling: str
+) -> None:
+    """Copy a VRT into a COG with overviews, and put it on the disk.
+
+    Args:
+        text: The VRT.
+        marked: Tags of bands that it has under the mark.
+        path: The COG.
+        compression: From `lossless`.
+        blocksize: Side of its blocks, px.
+        resampling: Of the overviews; bands with a colour table get ``NEAREST``.
+
+    Raises:
+        OutputError: Something is missing in it, as when the disk was full: GDAL does not always say.
+    """
+    with rasterio.Env(**_CONFIG), rasterio.open(text) as vrt:
+        indexed = has_palette(vrt)
+        rasterio.shutil.copy(
+            vrt,
+            path,
+            driver="COG",
+            **compression,
+            BLOCKSIZE=str(blocksize),
+            OVERVIEW_RESAMPLING="NEAREST" if indexed else resampling,
+            BIGTIFF="IF_SAFER",
+            NUM_THREADS="ALL_CPUS",
+            COPY_SRC_MDD="YES",
+        )
+    with path.open("r+b", buffering=0) as file:
+        head = _check_blocks(path, file)
+        _release_band_tags(file, head, marked)
+        os.fsync(file.fileno())
+
+
+def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
+    """Lossless compression for the COG driver.
+
+    Args:
+        asked: One of `COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
+        stored: What GDAL says of the input.
+        indexed: Whether pixels are indexes of a colour table.
+    """
+    compress = asked.upper() if asked != "auto" else stored
+    if compress not in (*_PREDICTED, "LZMA", "NONE"):
+        compress = "DEFLATE"
+    return {"COMPRESS": compress, "PREDICTOR": "YES" if compress in _PREDICTED and not indexed else "NO"}
+
+
+def has_palette(dataset: Any) -> bool:
+    """Whether pixels are indexes of a colour table."""
+    return any(colour.name == "palette" for colour in dataset.colorinterp)
+
+
+def _check_blocks(path: Path, file: Any) -> int:
+    """Find every block of image and overviews in place; return where the first begins.
+
+    The COG driver writes a block's size before it and its last four bytes again behind it.
+    """
+    first = os.fstat(file.fileno()).st_size
+    with rasterio.open(path) as dataset:
+        for where, size in _blocks(dataset):
+            file.seek(where - 4)
+            block = file.read(size + 8)
+            if len(block) != size + 8 or block[:4] != struct.pack("<I", size) or block[-4:] != block[-8:-4]:
+                raise OutputError(
+                    f"{path}: the block at byte {where} is not whole: check the disk, run again"
+                )
+            first = min(first, where)
+    return first
+
+
+def _blocks(dataset: Any) -> Iterator[tuple[int, int]]:
+    """Offset and size in bytes of all blocks, of the image and then of its overviews."""
+    size = dataset.block_shapes[0][0]
+    for level, factor in enumerate([1, *dataset.overviews(1)]):
+        height, width = (-(-side // factor) for side in dataset.shape)
+        overview = {"ovr": level - 1} if level else {}
+        for row in range(-(-height // size)):
+            for col in range(-(-width // size)):
+                place = [
+                    dataset.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1, **overview)
+                    for what in ("OFFSET", "SIZE")
+                ]
+                yield int(place[0] or 0), int(place[1] or 0)
+
+
+def _release_band_tags(file: Any, head: int, marked: int) -> None:
+    """Move the tags of bands from the marked domain into the default one, in place, byte for byte.
+
+    Asked to copy all domains, GDAL 3.10 forgets the default domain of the bands, where statistics belong; not
+    asked to, it forgets all others. So they travel in a domain of their own, whose name is blanked out in the
+    finished file: XML does not mind the spaces, and nothing moves.
+    """
+    mark = f' domain="{MARK}"'.encode()
+    file.seek(0)
+    text = file.read(head)
+    if text.count(mark) != marked:
+        raise OutputError(
+            f"GDAL {rasterio.__gdal_version__} has not kept the tags of the bands: please report"
+        )
+    file.seek(0)
+    file.write(text.replace(mark, b" " * len(mark)))
