@@ -126,7 +126,7 @@ def _by_number(texts: Sequence[str]) -> dict[int, str]:
 
     Where there is a B1 too it may be an older Landsat, whose B1 is blue, unless B8A or B9 gives it away.
     """
-    names = [re.sub(r"^(sr_|toa_|band|b)[ _]*0*(?=\d)", "b", text.lower()) for text in texts]
+    names = [re.sub(r"^((sr|toa)[ _])?b(and)?[ _]*0*(?=\d)", "b", text.lower()) for text in texts]
     if not {"b2", "b3", "b4"} <= set(names) or ("b1" in names and not {"b8a", "b9"} & set(names)):
         return {}
     nir = "b8" if "b8a" in names or "b5" not in names else "b5"

@@ -216,6 +216,24 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
 
 
+@models.command("export", epilog=example("decr-scene models export runs/weight --config run.toml --card card.toml --out mine.safetensors"))
+@click.argument("run", type=FILE)
+@click.option("--config", type=FILE, required=True, help="TOML of the run.")
+@click.option("--card", type=FILE, required=True, help="TOML with name, [sampling] and [info] of the model.")
+@click.option("--out", type=FILE, required=True, help="The model file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@one_line_errors
+def models_export(run: Path, config: Path, card: Path, out: Path, overwrite: bool) -> None:
+    """Make one model file of a finished training RUN."""
+    from decr_scene.models.training.config import read_config
+    from decr_scene.models.training.export import export_model
+    from decr_scene.pipeline.writer import check_target
+
+    check_target(None, out, overwrite)
+    model = export_model(read_config(config), run, card, out)
+    click.echo(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+
+
 @main.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
 @click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint"]))
 @click.option("--config", type=FILE, required=True, help="TOML of the run.")

@@ -10,9 +10,10 @@ from typing import Any
 
 import rasterio
 import rasterio.shutil
+from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import OutputError
-from decr_scene.pipeline.metadata import MARK
+from decr_scene.pipeline.metadata import MARK, has_mask
 
 COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
 """What an output may be asked to be compressed with."""
@@ -50,9 +51,10 @@ def write_cog(
             NUM_THREADS="ALL_CPUS",
             COPY_SRC_MDD="YES",
         )
-    with path.open("r+b", buffering=0) as file:
+    with path.open("r+b") as file:
         head = _check_blocks(path, file)
         _release_band_tags(file, head, marked)
+        file.flush()
         os.fsync(file.fileno())
 
 
@@ -90,6 +92,10 @@ def _check_blocks(path: Path, file: Any) -> int:
                     f"{path}: the block at byte {where} is not whole: check the disk, run again"
                 )
             first = min(first, where)
+        if has_mask(dataset):
+            dataset.read_masks(
+                1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1)
+            )  # its last block
     return first
 
 

@@ -125,8 +125,8 @@ def check_representable(dataset: Any) -> None:
     """
     if len({repr(value) for value in dataset.nodatavals}) > 1:
         raise SceneError(
-            f"{dataset.name}: the bands have different nodata values {dataset.nodatavals}, a GeoTIFF holds one: "
-            "set one with gdal_translate -a_nodata"
+            f"{dataset.name}: the bands have different nodata values {dataset.nodatavals}, "
+            "a GeoTIFF holds one: set one with gdal_translate -a_nodata"
         )
     if any(not flags for flags in dataset.mask_flag_enums):
         raise SceneError(
@@ -203,7 +203,7 @@ def _set_gcps(root: ET.Element, dataset: Any) -> None:
     for gcp in dataset.gcps[0]:
         place = {"Pixel": gcp.col, "Line": gcp.row, "X": gcp.x, "Y": gcp.y, "Z": gcp.z or 0.0}
         numbers = {name: repr(float(value)) for name, value in place.items()}
-        ET.SubElement(points, "GCP", Id=gcp.id or "", Info=gcp.info or "", **numbers)
+        ET.SubElement(points, "GCP", {"Id": gcp.id or "", "Info": gcp.info or ""} | numbers)
 
 
 def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:

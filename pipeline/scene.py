@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from rasterio.windows import Window
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.bands import name_bands, resolve_names, select_bands
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.handles import Handles, file_state
 
 Pixels = NDArray[Any]
 Bool = NDArray[np.bool_]
@@ -41,7 +41,6 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 GDAL_CACHE = 32 << 20
 """Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
 
-_HANDLES_PER_THREAD = 8
 _EDGE = 1 << 20
 
 __all__ = [
@@ -130,13 +129,13 @@ class RasterioScene:
     masks: tuple[int, ...]
     state: tuple[int, ...] = ()
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], bands: str | None = None) -> RasterioScene:
+    @staticmethod
+    def open(path: str | os.PathLike[str], bands: str | None = None) -> RasterioScene:
         """Open a raster; reads its description, no pixels. Opening the same file again costs next to nothing.
 
         Args:
             path: A file, or anything else that GDAL opens, such as ``/vsizip/…`` or a VRT's text.
-            bands: What its bands are, such as ``blue,green,red,nir``, where the file does not say or is wrong.
+            bands: What its bands are, such as ``blue,green,red,nir``, where the file is silent or wrong.
 
         Raises:
             SceneNotFoundError: There is no such file.
@@ -146,7 +145,7 @@ class RasterioScene:
         """
         name = os.fspath(path)
         local = os.path.exists(name)
-        return _describe(cls, os.path.abspath(name) if local else name, _state(name) if local else (), bands)
+        return _describe(os.path.abspath(name) if local else name, file_state(name) if local else (), bands)
 
     def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
         """Read digital numbers.
@@ -204,7 +203,7 @@ class RasterioScene:
             SceneReadError: What GDAL has to say while it is used, told with the window, if given.
         """
         try:
-            yield _handles.get(self._key)
+            yield _handles.get(self.path, self.state)
         except (RasterioError, OSError) as error:
             if isinstance(error, DecrSceneError):
                 raise
@@ -222,17 +221,13 @@ class RasterioScene:
 
     def close(self) -> None:
         """Close the file in all threads of this process; reading opens it again."""
-        _handles.close(self._key)
+        _handles.close(self.path, self.state)
 
     def __enter__(self) -> RasterioScene:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def _key(self) -> tuple[Any, ...]:
-        return (self.path, *self.state)
 
     def _check_inside(self, window: Window) -> None:
         bottom, right = window.row_off + window.height, window.col_off + window.width
@@ -327,54 +322,22 @@ def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
     return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + rows)  # bytes here, unlike in the environment
 
 
-class _Handles:
-    """Open datasets by process, thread and file, the latest few a thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[tuple[Any, ...], Any] = {}
-
-    def get(self, key: tuple[Any, ...]) -> Any:
-        mine = (os.getpid(), threading.get_ident())
-        with self._lock:
-            dataset = self._open.pop((*mine, key), None)
-        if dataset is None or dataset.closed:
-            dataset = _open_checked(key)
-        with self._lock:
-            self._open[*mine, key] = dataset
-            oldest = [k for k in self._open if k[:2] == mine][:-_HANDLES_PER_THREAD]
-            stale = [self._open.pop(k) for k in oldest]
-        for other in stale:
-            other.close()
-        return dataset
-
-    def close(self, key: tuple[Any, ...]) -> None:
-        with self._lock:
-            names = [k for k in self._open if k[0] == os.getpid() and k[2] == key]
-            datasets = [self._open.pop(k) for k in names]
-        for dataset in datasets:
-            with suppress(RasterioError):
-                dataset.close()
-
-
-_handles = _Handles()
+_handles = Handles()
 
 
 @lru_cache(maxsize=64)
-def _describe(
-    cls: type[RasterioScene], path: str, state: tuple[int, ...], bands: str | None
-) -> RasterioScene:
+def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioScene:
     try:
-        dataset = _handles.get((path, *state))
+        dataset = _handles.get(path, state)
     except (RasterioError, OSError) as error:
         raise _cannot_open(path, error) from error
     try:
         _check_supported(path, dataset)
     except SceneError:
-        _handles.close((path, *state))
+        _handles.close(path, state)
         raise
     names = name_bands(dataset.descriptions, [colour.name for colour in dataset.colorinterp])
-    return cls(
+    return RasterioScene(
         path=path,
         shape=(dataset.height, dataset.width),
         count=dataset.count,
@@ -390,15 +353,8 @@ def _describe(
     )
 
 
-def _open_checked(key: tuple[Any, ...]) -> Any:
-    path, state = key[0], key[1:]
-    if state and _state(path) != state:
-        raise OSError("it has changed since it was opened")
-    return rasterio.open(path)
-
-
 def _mask_of(band: int, flags: list[MaskFlags]) -> int:
-    """The band (1-based) under whose number the mask of a band is read; 0: values, nodata or alpha say it all."""
+    """The band (1-based) under whose number a band's mask is read; 0: values, nodata or alpha say it all."""
     if {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha} & set(flags):
         return 0
     return 1 if MaskFlags.per_dataset in flags else band
@@ -430,20 +386,6 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
 
 def _no_file(path: str) -> str:
     return f"{path}: no such file, expected a raster: check the path"
-
-
-def _state(path: str) -> tuple[int, ...]:
-    """What changes when a file, or what GDAL keeps beside it, is replaced."""
-    stat = os.stat(path)
-    beside = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *beside)
-
-
-def _modified(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _as_dtype(value: float, dtype: np.dtype[Any]) -> Any:

@@ -125,7 +125,7 @@ class Scratch:
             tile[:height, :width] = values
             number = (band * rows + block[0]) * cols + block[1]
             self._file.seek(self._first + number * self.layout.block_bytes)
-            self._file.write(tile)
+            self._file.write(tile.data)
         self._file.flush()
 
     def close(self) -> None:

@@ -268,7 +268,7 @@ def check_target(
 
 
 def _check_disk(folder: Path, raw: int) -> None:
-    """Scratch file, overviews on their way, and an output that compresses to no less than its overviews add."""
+    """Room for the scratch file, overviews on their way, and an output that compresses by a quarter."""
     needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def with_all_tags(folder: Path) -> Path:
 
 
 def with_xmp(folder: Path) -> Path:
-    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><cloud:cover xmlns:cloud="urn:x">35 &amp; more</cloud:cover></x:xmpmeta>'
+    cover = '<cloud:cover xmlns:cloud="urn:x">35 &amp; more</cloud:cover>'
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{cover}</x:xmpmeta>'
     text = f"""<VRTDataset rasterXSize="40" rasterYSize="30">
       <Metadata domain="xml:XMP" format="xml">{xmp}</Metadata>
       <VRTRasterBand dataType="Byte" band="1"/></VRTDataset>"""
@@ -181,10 +183,13 @@ def lowest_float_nodata(folder: Path) -> Path:
 
 
 def nodata_out_of_range(folder: Path) -> Path:
-    """Common in the wild; rasterio writes none, so through a VRT."""
-    base = plain(folder / "base.tif", (60, 50), 1, "uint8")
-    text = vrt_of(base).replace("<ColorInterp>", "<NoDataValue>-9999</NoDataValue><ColorInterp>")
-    return translate(text, folder / "out_of_range.tif")
+    """999 in bytes: common in the wild, but rasterio writes none, so the tag is changed by hand."""
+    path = plain(folder / "out_of_range.tif", (60, 50), 1, "uint8", nodata=255)
+    tag = struct.pack("<HHI", 42113, 2, 4)
+    content = path.read_bytes()
+    assert content.count(tag + b"255\0") == 1
+    path.write_bytes(content.replace(tag + b"255\0", tag + b"999\0"))
+    return path
 
 
 def internal_mask(folder: Path) -> Path:

@@ -1,0 +1,76 @@
+"""Open datasets: one a thread, because GDAL's serve one thread at a time, and none across a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+import rasterio
+from rasterio.errors import RasterioError
+
+PER_THREAD = 8
+"""Files that a thread keeps open."""
+
+
+class Handles:
+    """Open datasets by process, thread and file, the latest few a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[tuple[Any, ...], Any] = {}
+
+    def get(self, path: str, state: tuple[int, ...]) -> Any:
+        """The dataset of this thread, opened if it is not.
+
+        Args:
+            path: Of the file.
+            state: As `file_state` gave it; empty: not a file of this machine.
+
+        Raises:
+            OSError: It cannot be opened, or is not in that state any more.
+        """
+        key = (path, *state)
+        mine = (os.getpid(), threading.get_ident())
+        with self._lock:
+            dataset = self._open.pop((*mine, key), None)
+        if dataset is None or dataset.closed:
+            dataset = _open(path, state)
+        with self._lock:
+            self._open[*mine, key] = dataset
+            oldest = [k for k in self._open if k[:2] == mine][:-PER_THREAD]
+            stale = [self._open.pop(k) for k in oldest]
+        for other in stale:
+            other.close()
+        return dataset
+
+    def close(self, path: str, state: tuple[int, ...]) -> None:
+        """Close what all threads of this process have open of a file; none of them may be reading."""
+        key = (path, *state)
+        with self._lock:
+            names = [k for k in self._open if k[0] == os.getpid() and k[2] == key]
+            datasets = [self._open.pop(k) for k in names]
+        for dataset in datasets:
+            with suppress(RasterioError):
+                dataset.close()
+
+
+def file_state(path: str) -> tuple[int, ...]:
+    """What changes when a file, or what GDAL keeps beside it, is replaced."""
+    stat = os.stat(path)
+    beside = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *beside)
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _open(path: str, state: tuple[int, ...]) -> Any:
+    if state and file_state(path) != state:
+        raise OSError("it has changed since it was opened")
+    return rasterio.open(path)
