@@ -97,6 +97,7 @@ def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> No
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     partial = path.with_name(path.name + ".partial")
     save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
+    partial.chmod(0o644)  # safetensors makes files that only their owner may read
     os.replace(partial, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -107,6 +108,7 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Remove clouds from whole georeferenced satellite scenes."""
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # legitimate here
 
 
 @main.command(epilog=example("decr-scene process scene.tif --out clean.tif"))
@@ -216,7 +218,12 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
 
 
-@models.command("export", epilog=example("decr-scene models export runs/weight --config run.toml --card card.toml --out mine.safetensors"))
+@models.command(
+    "export",
+    epilog=example(
+        "decr-scene models export runs/weight --config run.toml --card card.toml --out mine.safetensors"
+    ),
+)
 @click.argument("run", type=FILE)
 @click.option("--config", type=FILE, required=True, help="TOML of the run.")
 @click.option("--card", type=FILE, required=True, help="TOML with name, [sampling] and [info] of the model.")

@@ -83,35 +83,33 @@ def _check_blocks(path: Path, file: Any) -> int:
     The COG driver writes a block's size before it and its last four bytes again behind it.
     """
     first = os.fstat(file.fileno()).st_size
+    for where, size in _blocks(path):
+        file.seek(max(0, where - 4))
+        block = file.read(size + 8)
+        if len(block) != size + 8 or block[:4] != struct.pack("<I", size) or block[-4:] != block[-8:-4]:
+            raise OutputError(f"{path}: the block at byte {where} is not whole: check the disk, run again")
+        first = min(first, where)
+    return first
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, int]]:
+    """Offset and size in bytes of all blocks, of the image and then of its overviews; 0 for none."""
     with rasterio.open(path) as dataset:
-        for where, size in _blocks(dataset):
-            file.seek(where - 4)
-            block = file.read(size + 8)
-            if len(block) != size + 8 or block[:4] != struct.pack("<I", size) or block[-4:] != block[-8:-4]:
-                raise OutputError(
-                    f"{path}: the block at byte {where} is not whole: check the disk, run again"
-                )
-            first = min(first, where)
+        levels = len(dataset.overviews(1))
         if has_mask(dataset):
             dataset.read_masks(
                 1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1)
             )  # its last block
-    return first
-
-
-def _blocks(dataset: Any) -> Iterator[tuple[int, int]]:
-    """Offset and size in bytes of all blocks, of the image and then of its overviews."""
-    size = dataset.block_shapes[0][0]
-    for level, factor in enumerate([1, *dataset.overviews(1)]):
-        height, width = (-(-side // factor) for side in dataset.shape)
-        overview = {"ovr": level - 1} if level else {}
-        for row in range(-(-height // size)):
-            for col in range(-(-width // size)):
-                place = [
-                    dataset.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1, **overview)
-                    for what in ("OFFSET", "SIZE")
-                ]
-                yield int(place[0] or 0), int(place[1] or 0)
+    for level in (None, *range(levels)):
+        with rasterio.open(path, **({} if level is None else {"overview_level": level})) as dataset:
+            height, width = dataset.block_shapes[0]
+            for row in range(-(-dataset.height // height)):
+                for col in range(-(-dataset.width // width)):
+                    place = [
+                        dataset.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1)
+                        for what in ("OFFSET", "SIZE")
+                    ]
+                    yield int(place[0] or 0), int(place[1] or 0)
 
 
 def _release_band_tags(file: Any, head: int, marked: int) -> None:

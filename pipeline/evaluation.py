@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.training.config import DataConfig
 from decr_scene.models.training.data import Pair, load_source
 from decr_scene.models.training.tone import fit_tone, regions
 from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.metrics import psnr, shift, ssim, texture
 from decr_scene.pipeline.noise import place_noise
 from decr_scene.pipeline.training import read_image
 
@@ -112,41 +112,15 @@ def _judge(pair: Pair, answers: dict[str, Float]) -> Row:
     area = regions(pair.cloudy, matched)
     row = {}
     for who, image in answers.items():
-        row[f"{who}/psnr"] = _psnr(image, pair.clear)
-        row[f"{who}/ssim"] = _ssim(image, pair.clear)
-        row[f"{who}/psnr_tone"] = _psnr(image, matched)
-        row[f"{who}/ssim_tone"] = _ssim(image, matched)
-        row[f"{who}/psnr_under_cloud"] = _psnr(image[:, area.cloud], matched[:, area.cloud])
-        row[f"{who}/psnr_clear_ground"] = _psnr(image[:, area.clear], pair.cloudy[:, area.clear])
-        row[f"{who}/clear_shift_dn"] = _shift(image, pair.cloudy, area.clear)
-        row[f"{who}/texture"] = _texture(image) / _texture(matched)
+        row[f"{who}/psnr"] = psnr(image, pair.clear)
+        row[f"{who}/ssim"] = ssim(image, pair.clear)
+        row[f"{who}/psnr_tone"] = psnr(image, matched)
+        row[f"{who}/ssim_tone"] = ssim(image, matched)
+        row[f"{who}/psnr_under_cloud"] = psnr(image[:, area.cloud], matched[:, area.cloud])
+        row[f"{who}/psnr_clear_ground"] = psnr(image[:, area.clear], pair.cloudy[:, area.clear])
+        row[f"{who}/clear_shift_dn"] = shift(image, pair.cloudy, area.clear)
+        row[f"{who}/texture"] = texture(image) / texture(matched)
     return row
-
-
-def _shift(image: Float, cloudy: Float, where: NDArray[np.bool_]) -> float:
-    """Largest move of a band's mean, in DN of 255."""
-    return float(np.abs((image - cloudy)[:, where].mean(axis=1)).max() * 127.5)
-
-
-def _texture(image: Float) -> float:
-    """Standard deviation of the difference to the mean of the four neighbours."""
-    inner = image[:, 1:-1, 1:-1]
-    around = image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:]
-    return float((inner - around / 4).std())
-
-
-def _psnr(image: Float, truth: Float) -> float:
-    """On 0 to 255, rounded; images without any error count as 100 dB."""
-    a, b = _to_uint8(truth), _to_uint8(image)
-    return 100.0 if np.array_equal(a, b) else float(peak_signal_noise_ratio(a, b, data_range=255))
-
-
-def _ssim(image: Float, truth: Float) -> float:
-    return float(structural_similarity(_to_uint8(truth), _to_uint8(image), data_range=255, channel_axis=0))
-
-
-def _to_uint8(image: Float) -> NDArray[np.uint8]:
-    return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def _even(pair: Pair) -> Pair:

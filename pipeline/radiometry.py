@@ -45,7 +45,7 @@ class Radiometry:
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
         with np.errstate(invalid="ignore", over="ignore"):
-            x: Float = (dn.astype(np.float32) - self._low) * (2 / self._span) - 1
+            x = (dn.astype(np.float32) - self._low) * np.float32(2) / self._span - np.float32(1)
         if valid is not None and not valid.all():
             x = fill_invalid(x, valid)
         return np.clip(x, -1, 1)

@@ -158,12 +158,14 @@ def _first_block(path: Path, layout: Layout) -> int:
     """Byte offset of the first block, once it is sure that the others follow in order."""
     rows, cols = layout.grid
     with rasterio.open(path) as dataset:
+        fits = (dataset.shape, dataset.count) == (layout.shape, layout.count)
         places = [
             dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
             for row, col, band in ((0, 0, 1), (rows - 1, cols - 1, layout.count))
+            if fits
         ]
     distance = (layout.count * rows * cols - 1) * layout.block_bytes
-    if None in places or int(places[1]) - int(places[0]) != distance:
+    if not fits or None in places or int(places[1]) - int(places[0]) != distance:
         raise OutputError(f"{path} is not a scratch file of {layout}: remove it")
     return int(places[0])
 

@@ -168,14 +168,18 @@ def test_bands_of_several_dtypes_are_refused():
 def test_a_container_of_rasters_is_refused_with_what_is_in_it(tmp_path):
     two = {"red": ("y", "x"), "nir": ("v", "u")}
     path = tmp_path / "a.nc"
-    xr.Dataset({name: (dims, np.ones((5, 6), "i2")) for name, dims in two.items()}).to_netcdf(path, engine="scipy")
+    xr.Dataset({name: (dims, np.ones((5, 6), "i2")) for name, dims in two.items()}).to_netcdf(
+        path, engine="scipy"
+    )
     with pytest.raises(SceneError, match=r"no bands, but the rasters netcdf:.*a\.nc:red, netcdf:"):
         RasterioScene.open(path)
 
 
 def test_an_unreadable_window_is_named():
     scene = RasterioScene.open(shared("odd/truncated_corrupt.tif"))
-    with pytest.raises(SceneReadError, match=r"truncated_corrupt\.tif: cannot read rows 512 to 600, cols 512"):
+    with pytest.raises(
+        SceneReadError, match=r"truncated_corrupt\.tif: cannot read rows 512 to 600, cols 512"
+    ):
         scene.read(window(512, 512, 88, 512))
     assert scene.read(window(0, 0, 100, 100)).shape == (3, 100, 100)
 

@@ -1,0 +1,105 @@
+"""Figures of merit for images in [-1, 1]: the usual ones, and those of the paper, to compare with its tables.
+
+Images are ``(C, H, W)``; PSNR and SSIM are taken on their 8-bit versions, 0 to 255, by scikit-image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+Float = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+BEST_PSNR = 100.0
+"""Images without any error count as this many dB, so that a mean over images stays finite."""
+
+GREY = (0.298912, 0.586611, 0.114478)
+"""The paper's weights of red, green and blue. They sum to 1.000001, which is kept for its numbers' sake."""
+
+
+def psnr(image: Float, truth: Float) -> float:
+    """Peak signal to noise ratio, dB, all bands together: ``10 log10(255^2 / mean((a - b)^2))``.
+
+    Args:
+        image: ``(C, H, W)`` or ``(C, N)`` in [-1, 1], rounded to 8 bits.
+        truth: The same.
+
+    Returns:
+        At most `BEST_PSNR`, which is also what equal images get.
+    """
+    return _psnr(to_uint8(image), to_uint8(truth))
+
+
+def ssim(image: Float, truth: Float) -> float:
+    """Structural similarity with scikit-image's defaults (7 px uniform window), mean of the bands.
+
+    Args:
+        image: ``(C, H, W)`` in [-1, 1], rounded to 8 bits, at least 7 px a side.
+        truth: The same.
+
+    Returns:
+        1 for equal images.
+    """
+    return float(structural_similarity(to_uint8(truth), to_uint8(image), data_range=255, channel_axis=0))
+
+
+def paper_psnr(image: Float, truth: Float) -> float:
+    """`psnr` as in the published code: values are truncated to 8 bits, not rounded."""
+    return _psnr(truncate_to_uint8(image), truncate_to_uint8(truth))
+
+
+def paper_ssim(image: Float, truth: Float) -> float:
+    """SSIM as in the published code: truncated to 8 bits; of one grey image, ``0.298912 R + ...``, for RGB.
+
+    Args:
+        image: ``(C, H, W)`` in [-1, 1]. Three bands must be in the order red, green, blue.
+        truth: The same.
+
+    Returns:
+        The figure of the grey image for three bands, else the mean of each band's.
+    """
+    pairs = zip(_greys(truncate_to_uint8(truth)), _greys(truncate_to_uint8(image)), strict=True)
+    return float(np.mean([structural_similarity(a, b, data_range=255) for a, b in pairs]))
+
+
+def texture(image: Float) -> float:
+    """Standard deviation of the difference to the mean of the four neighbours; what blur takes away first."""
+    inner = image[:, 1:-1, 1:-1]
+    around = image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:]
+    return float((inner - around / 4).std())
+
+
+def shift(image: Float, other: Float, where: NDArray[np.bool_]) -> float:
+    """Largest move of a band's mean between two images, in DN of 255.
+
+    Args:
+        image: ``(C, H, W)`` in [-1, 1].
+        other: The same.
+        where: ``(H, W)``, the pixels to look at.
+    """
+    return float(np.abs((image - other)[:, where].mean(axis=1)).max() * 127.5)
+
+
+def to_uint8(image: Float) -> UInt8:
+    """Round [-1, 1] to 0 to 255."""
+    return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def truncate_to_uint8(image: Float) -> UInt8:
+    """Cut [-1, 1] off to 0 to 255, in float32 like the published code: the precision decides some pixels."""
+    return np.clip((image.astype(np.float32) + 1) * 127.5, 0, 255).astype(np.uint8)
+
+
+def _psnr(image: UInt8, truth: UInt8) -> float:
+    if np.array_equal(image, truth):
+        return BEST_PSNR
+    return min(BEST_PSNR, float(peak_signal_noise_ratio(truth, image, data_range=255)))
+
+
+def _greys(image: UInt8) -> list[NDArray[np.float64]]:
+    """One grey ``(H, W)`` for three bands; else one for each band, as if that were all of RGB."""
+    if len(image) == len(GREY):
+        return [np.tensordot(GREY, image, axes=1)]
+    return [sum(GREY) * band for band in image]
