@@ -95,7 +95,8 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--mask",
             default="auto",
             show_default=True,
-            help="none: everything is processed; auto: what the model's cloud detector finds, if it has one.",
+            help="A raster whose non-zero pixels are cloud; none: everything is processed; auto: what the "
+            "model's cloud detector finds, everything if it has none.",
         ),
     ]
     for option in reversed(options):

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import rasterio
 import rasterio.shutil
@@ -18,6 +19,7 @@ from decr_scene.pipeline.metadata import MARK, has_mask
 COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
 """What an output may be asked to be compressed with."""
 
+_MARKED = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
 _CONFIG = {"GDAL_CACHEMAX": 32 << 20, "COG_TMP_COMPRESSION": "NONE"}
 
@@ -53,9 +55,14 @@ def write_cog(
         )
     with path.open("r+b") as file:
         head = _check_blocks(path, file)
-        _release_band_tags(file, head, marked)
+        inside = _release_band_tags(file, head)
         file.flush()
         os.fsync(file.fileno())
+    beside = _release_in_sidecar(path.with_name(path.name + ".aux.xml"))
+    if marked not in (inside, beside):
+        raise OutputError(
+            f"GDAL {rasterio.__gdal_version__} has not kept the tags of the bands: please report"
+        )
 
 
 def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
@@ -112,19 +119,27 @@ def _blocks(path: Path) -> Iterator[tuple[int, int]]:
                     yield int(place[0] or 0), int(place[1] or 0)
 
 
-def _release_band_tags(file: Any, head: int, marked: int) -> None:
-    """Move the tags of bands from the marked domain into the default one, in place, byte for byte.
+def _release_band_tags(file: Any, head: int) -> int:
+    """Move the tags of bands from the marked domain into the default one, in place; return how many.
 
     Asked to copy all domains, GDAL 3.10 forgets the default domain of the bands, where statistics belong; not
     asked to, it forgets all others. So they travel in a domain of their own, whose name is blanked out in the
-    finished file: XML does not mind the spaces, and nothing moves.
+    finished file, byte for byte: XML does not mind the spaces, and nothing moves.
     """
-    mark = f' domain="{MARK}"'.encode()
     file.seek(0)
     text = file.read(head)
-    if text.count(mark) != marked:
-        raise OutputError(
-            f"GDAL {rasterio.__gdal_version__} has not kept the tags of the bands: please report"
-        )
     file.seek(0)
-    file.write(text.replace(mark, b" " * len(mark)))
+    file.write(text.replace(_MARKED, b" " * len(_MARKED)))
+    return int(text.count(_MARKED))
+
+
+def _release_in_sidecar(path: Path) -> int:
+    """The same where GDAL puts tags beside the file too, as it does when one of them is a JSON document."""
+    if not path.exists():
+        return 0
+    tree = ET.parse(path)
+    places = tree.findall(f".//PAMRasterBand/Metadata[@domain='{MARK}']")
+    for place in places:
+        del place.attrib["domain"]
+    tree.write(path, encoding="utf-8")
+    return sum(len(place) for place in places)

@@ -43,7 +43,9 @@ def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
     return rows[tile.grid_row], cols[tile.grid_col]
 
 
-def blend(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands: int) -> Float:
+def blend(
+    grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands: int, share_out: bool = False
+) -> Float:
     """Blend the tiles that touch ``span``.
 
     The sum is taken in float64 and in the order of the tiles, so tiles that agree give back their value to
@@ -52,13 +54,15 @@ def blend(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands
     Args:
         grid: The grid.
         span: Pixels wanted.
-        tiles: Every tile that touches ``span``, each with its ``(bands, h, w)`` values.
+        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values; one that is not there
+            counts as 0.
         bands: Bands of the result.
+        share_out: Share the weight of tiles that are not there out among those that are.
 
     Returns:
         ``(bands, span.height, span.width)`` float32.
     """
-    total = np.zeros((bands, span.height, span.width))
+    total, present = np.zeros((bands, span.height, span.width)), np.zeros((span.height, span.width))
     for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
         own = grid.span(tile)
         common = own & span
@@ -66,6 +70,10 @@ def blend(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands
         by_row, by_col = tile_weights(grid, tile)
         weights = by_row[rows, None] * by_col[None, cols]
         total[(slice(None), *common.inside(span))] += values[:, rows, cols] * weights
+        if share_out:
+            present[common.inside(span)] += weights
+    if share_out and present.min() < 1 - 1e-9:
+        total /= np.where(present > 0, present, 1)
     return total.astype(np.float32)
 
 

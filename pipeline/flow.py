@@ -9,8 +9,9 @@ busy while a row is blended and written, and keeps reading from running away fro
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from distributed import Client, Future
@@ -27,21 +28,40 @@ CHUNK_COLS = 2048
 
 @dataclass(frozen=True)
 class Batches:
-    """The tiles of a grid in runs of ``size``, in reading order; runs do not stop at the end of a row."""
+    """The tiles to restore in runs of ``size``, in reading order; runs do not stop at the end of a row.
+
+    Args:
+        grid: The grid.
+        size: Tiles in a batch.
+        chosen: Numbers of the tiles to restore, in order; ``None``: all.
+    """
 
     grid: TileGrid
     size: int
+    chosen: tuple[int, ...] | None = None
+
+    @cached_property
+    def tiles(self) -> int:
+        """Tiles in all batches."""
+        return len(self.grid) if self.chosen is None else len(self.chosen)
 
     def __len__(self) -> int:
-        return -(-len(self.grid) // self.size)
+        return -(-self.tiles // self.size)
 
     def __getitem__(self, number: int) -> list[Tile]:
-        first = number * self.size
-        return [self.grid[index] for index in range(first, min(first + self.size, len(self.grid)))]
+        places = range(number * self.size, min((number + 1) * self.size, self.tiles))
+        return [self.grid[place if self.chosen is None else self.chosen[place]] for place in places]
 
     def touching(self, span: Span) -> set[int]:
         """Batches with a tile that shares a pixel with ``span``."""
-        return {tile.number // self.size for tile in self.grid.touching(span)}
+        places = (self._places.get(tile.number) for tile in self.grid.touching(span))
+        return {place // self.size for place in places if place is not None}
+
+    @cached_property
+    def _places(self) -> Mapping[int, int]:
+        """Number of a tile to its place among the tiles to restore."""
+        numbers = range(len(self.grid)) if self.chosen is None else self.chosen
+        return {number: place for place, number in enumerate(numbers)}
 
     def around(self, number: int) -> set[int]:
         """Batches with a tile that overlaps one of this batch."""
@@ -131,14 +151,14 @@ class Flow:
 
     def _forget_above(self, row: int) -> None:
         """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
-        grid = self.plan.grid
         for number in [n for n in self._changes if self._bottom(n) <= row]:
             del self._changes[number]
         first_alive = min(self._changes, default=0)
-        for number in [
-            n for n in self._guesses if self._bottom(n) <= grid[first_alive * self.batches.size].row
-        ]:
+        for number in [n for n in self._guesses if self._bottom(n) <= self._top(first_alive)]:
             del self._guesses[number]
+
+    def _top(self, number: int) -> int:
+        return self.batches[number][0].row
 
     def _bottom(self, number: int) -> int:
         return max(self.plan.grid.span(tile).bottom for tile in self.batches[number])

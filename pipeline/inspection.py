@@ -42,6 +42,7 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
                 for i, low, high in zip(plan.indexes, plan.radiometry.low, plan.radiometry.high, strict=True)
             },
             "tiles": len(plan.grid),
+            "tiles to restore": planned.tiles_to_restore,
             "scratch": f"at most {raw / 1e6:.1f} MB",
             "warnings": list(planned.warnings),
         }

@@ -8,11 +8,12 @@ file, whose layout would break. Masks stay where they are, in the source, until 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import rasterio
 import rasterio.shutil
@@ -35,10 +36,9 @@ _GDAL_NAMES = {
     **{"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"},
     **{"float32": "Float32", "float64": "Float64"},
 }
+_DOCUMENTS = ("xml:", "json:")
 MARK = "decr-scene:default"
 """Domain under which tags of bands travel that belong to the default one; see `decr_scene.pipeline.cog`."""
-
-_STRIP = 1024
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def copy_vrt(
     """
     root = _located_vrt(dataset, {"VRTRasterBand"})
     tags = scene_tags(dataset, resampling)
-    documents = {name: tags.pop(name)[name] for name in list(tags) if is_document(tags[name], name)}
-    _add_tags(root, tags)
+    _add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
         _keep(band, _BAND_PARTS)
         band.attrib = {"dataType": band.attrib["dataType"]}
@@ -83,7 +82,7 @@ def copy_vrt(
     if has_mask(dataset):
         mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         _add_source(mask, dataset.name, "mask,1")
-    return _text(root, documents)
+    return _text(root, tags)
 
 
 def new_vrt(
@@ -176,10 +175,17 @@ def _located_vrt(dataset: Any, also: set[str]) -> ET.Element:
     return root
 
 
-def _text(root: ET.Element, documents: Mapping[str, str]) -> tuple[str, int]:
+def _text(root: ET.Element, tags: Mapping[str, Tags]) -> tuple[str, int]:
+    """The VRT, with documents put in as text: ElementTree would give their namespaces other prefixes."""
     marked = root.findall(f"VRTRasterBand/Metadata[@domain='{MARK}']/MDI")
+    documents = {domain: document(domain, items) for domain, items in tags.items()}
+    added = "".join(
+        f"<Metadata domain={quoteattr(domain)} format={quoteattr(domain.split(':')[0])}>{text}</Metadata>"
+        for domain, text in documents.items()
+        if text is not None
+    )
     end = "</VRTDataset>"
-    return ET.tostring(root, encoding="unicode").replace(end, _xml_domains(documents) + end), len(marked)
+    return ET.tostring(root, encoding="unicode").replace(end, added + end), len(marked)
 
 
 def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
@@ -215,23 +221,22 @@ def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
             ET.SubElement(where, "MDI", key=key).text = value
 
 
-def is_document(items: Tags, domain: str) -> bool:
-    """Whether a domain holds one well-formed XML text, as ``xml:XMP`` does."""
-    if not domain.startswith("xml:") or domain not in items:
-        return False
+def document(domain: str, items: Tags) -> str | None:
+    """The text of a domain that holds one XML or JSON document, such as ``xml:XMP``; ``None``: it does not.
+
+    rasterio takes documents for tags: XML as the domain's name and the text, JSON cut at its first colon.
+    """
     try:
-        ET.fromstring(items[domain])
-    except ET.ParseError:
-        return False
-    return True
-
-
-def _xml_domains(documents: Mapping[str, str]) -> str:
-    """As text, because ElementTree would give their namespaces other prefixes."""
-    return "".join(
-        f'<Metadata domain={quoteattr(domain)} format="xml">{text}</Metadata>'
-        for domain, text in documents.items()
-    )
+        if domain.startswith("xml:"):
+            ET.fromstring(items[domain])
+            return items[domain]
+        if domain.startswith("json:"):
+            text = ":".join(*items.items())
+            json.loads(text)
+            return escape(text)
+    except (KeyError, TypeError, ValueError, ET.ParseError):
+        return None
+    return None
 
 
 def _add_source(band: ET.Element, path: str, number: str) -> None:

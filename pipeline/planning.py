@@ -11,6 +11,7 @@ import numpy as np
 
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.grid import Span, TileGrid
+from decr_scene.pipeline.masks import MaskFile
 from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, file_sha256
 from decr_scene.pipeline.scene import RasterioScene, resolve_bands, select_bands
@@ -43,7 +44,8 @@ class Options:
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
         scale: ``(low, high)`` DN for all bands instead of the fitted limits.
-        mask: ``auto`` or ``none``.
+        mask: A raster whose non-zero pixels are cloud; ``none``: everything is processed; ``auto``: what the
+            model's cloud detector finds, everything if it has none.
     """
 
     model: str = "default"
@@ -65,20 +67,24 @@ class Options:
         _check_range("weight_floor", self.weight_floor, 0, 1)
         _check_range("overlap", self.overlap, 0, 128)
         _check_range("batch_size", self.batch_size, 1, 4096)
-        if self.mask not in ("auto", "none"):
-            raise OptionError(f"mask must be auto or none, got {self.mask!r}")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """A plan and what a user should know of it."""
+    """A plan and what a user should know of it; ``chosen`` are the tiles to restore, ``None``: all."""
 
     plan: Plan
     bands: tuple[str, ...]
     model_sha256: str | None = None
+    chosen: tuple[int, ...] | None = None
     warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def tiles_to_restore(self) -> int:
+        """How many tiles will be restored."""
+        return len(self.plan.grid) if self.chosen is None else len(self.chosen)
 
 
 def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
@@ -98,7 +104,9 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
             scene.dtype, indexes, [source] * len(spans), spans
         )
     grid = TileGrid(scene.shape, overlap=options.overlap)
-    return ScenePlan(Plan(grid, indexes, radiometry, spec, options.seed), bands, digest, warnings)
+    mask = None if options.mask in ("auto", "none") else MaskFile(options.mask, scene)
+    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask)
+    return ScenePlan(plan, bands, digest, None if mask is None else tuple(mask.cloudy_tiles(grid)), warnings)
 
 
 def known_radiometry(

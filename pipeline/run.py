@@ -132,7 +132,7 @@ def _stream(
         nonlocal done
         done += tiles
         if progress is not None:
-            progress(done, len(planned.plan.grid))
+            progress(done, planned.tiles_to_restore)
 
     local = scheduler is None and workers == 1
     with (
@@ -144,7 +144,7 @@ def _stream(
             client,
             plan,
             FileSource(str(src.resolve())),
-            Batches(plan.grid, options.batch_size),
+            Batches(plan.grid, options.batch_size, planned.chosen),
             needs_field=spec.bands is not None,
             on_batch=count,
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.feather import blend
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.masks import MaskFile
 from decr_scene.pipeline.noise import place_noise
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_halves
@@ -55,6 +56,7 @@ class Plan:
         radiometry: The scaling of those bands.
         spec: The restorer.
         seed: Of the noise.
+        mask: Where anything may change; ``None``: everywhere.
     """
 
     grid: TileGrid
@@ -62,6 +64,7 @@ class Plan:
     radiometry: Radiometry
     spec: RestorerSpec
     seed: int = 0
+    mask: MaskFile | None = None
 
 
 class Prepared(NamedTuple):
@@ -114,6 +117,8 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pi
     """Digital numbers of a window: the input plus the feathered change of the tiles that touch it."""
     pixels = source.read(span)
     change = blend(plan.grid, span, _found(plan, span, changes), len(plan.indexes))
+    if plan.mask is not None and change.any():
+        change *= plan.mask.soft(span)
     if not change.any():
         return pixels
     bands = list(plan.indexes)
@@ -158,7 +163,7 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Iterator[Prep
 def _field(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
     """Window of the one feathered field of first guesses, padded as the tile is."""
     found = _found(plan, prepared.span, guesses)
-    return _pad(blend(plan.grid, prepared.span, found, len(plan.indexes)), plan.grid.size)
+    return _pad(blend(plan.grid, prepared.span, found, len(plan.indexes), share_out=True), plan.grid.size)
 
 
 def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:

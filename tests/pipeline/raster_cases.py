@@ -313,6 +313,26 @@ ODD: dict[str, Callable[[Path], Path]] = {
 """Rasters that must come through with everything they have."""
 
 
+def with_attribute_table(folder: Path) -> Path:
+    """Categories, an attribute table and stale statistics, which GDAL keeps in a sidecar."""
+    path = plain(folder / "classes.tif", (60, 50), 1, "uint8")
+    path.with_name("classes.tif.aux.xml").write_text(
+        """<PAMDataset><PAMRasterBand band="1">
+        <CategoryNames><Category>none</Category><Category>water</Category></CategoryNames>
+        <GDALRasterAttributeTable><FieldDefn index="0"><Name>Value</Name><Type>0</Type><Usage>0</Usage></FieldDefn>
+        <Row index="0"><F>7</F></Row></GDALRasterAttributeTable>
+        <Metadata><MDI key="STATISTICS_MAXIMUM">99999</MDI></Metadata></PAMRasterBand></PAMDataset>"""
+    )
+    return path
+
+
+def with_json(folder: Path) -> Path:
+    text = """<VRTDataset rasterXSize="40" rasterYSize="30">
+      <Metadata domain="json:ISIS3" format="json">{"a": {"b": [1, 2]}, "c=d": "x:y &lt;"}</Metadata>
+      <VRTRasterBand dataType="Byte" band="1"/></VRTDataset>"""
+    return translate(text, folder / "json.tif", copy_src_mdd="YES")
+
+
 def vrt_of(path: Path) -> str:
     with rasterio.io.MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(path, memory.name, driver="VRT")

@@ -108,7 +108,7 @@ def test_the_scene_itself_as_output(scene):
 
 @pytest.mark.parametrize(
     "options",
-    [["--overlap", "999"], ["--scale", "9,1"], ["--steps", "0"], ["--blocksize", "100"], ["--mask", "x"]],
+    [["--overlap", "999"], ["--scale", "9,1"], ["--steps", "0"], ["--blocksize", "100"]],
 )
 def test_an_option_out_of_range(options, scene, tmp_path):
     result = call(

@@ -12,7 +12,7 @@ from rio_cogeo.cogeo import cog_validate
 from scipy.ndimage import uniform_filter
 
 from decr_scene.pipeline import open_scene, process_scene, restore
-from decr_scene.pipeline.errors import OptionError, OutputExistsError, RestorerError
+from decr_scene.pipeline.errors import MaskError, OptionError, OutputExistsError, RestorerError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = ["uint8", "uint16", "int16", "float32"]
@@ -189,7 +189,7 @@ def test_the_report_tells_what_was_done(tmp_path):
     assert report["model"]["name"] == "smooth"
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"overlap": 200}, {"scale": (5, 5)}, {"mask": "maybe"}])
+@pytest.mark.parametrize("option", [{"steps": 0}, {"overlap": 200}, {"scale": (5, 5)}])
 def test_an_option_out_of_range_is_refused(option, tmp_path):
     scene = plain(tmp_path / "scene.tif", (30, 30), 1)
     with pytest.raises(OptionError, match="got"):
@@ -227,3 +227,49 @@ def test_restore_is_lazy_and_does_what_process_does(tmp_path):
     assert sum(seen) == 12
     process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
     np.testing.assert_array_equal(computed.values, pixels_of(tmp_path / "clean.tif"))
+
+
+def test_outside_the_mask_every_bit_is_the_inputs_and_clear_tiles_are_not_sampled(tmp_path):
+    image = draw((777, 1000), 2, "uint16")
+    scene = write(tmp_path / "scene.tif", image)
+    cloud = np.zeros((1, 777, 1000), np.uint8)
+    cloud[:, 300:360, 500:560] = 1
+    mask = write(tmp_path / "mask.tif", cloud)
+    seen = []
+
+    def counting(tiles, noise):
+        seen.append(len(tiles))
+        return to_zero(tiles, noise)
+
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=counting, mask=str(mask), scale=(0, 6000))
+    clean = pixels_of(tmp_path / "clean.tif")
+    far = np.ones((777, 1000), bool)
+    far[260:400, 460:600] = False
+    np.testing.assert_array_equal(clean[:, far], image[:, far])
+    np.testing.assert_array_equal(clean[:, 300:360, 500:560], 3000)
+    assert sum(seen) == report.tiles["restored"] < report.tiles["total"]
+
+
+def test_a_mask_of_another_grid_is_laid_over_the_scene(tmp_path):
+    scene = write(tmp_path / "scene.tif", draw((400, 400), 1, "uint16"))
+    with rasterio.open(scene) as source:
+        coarse = source.transform @ source.transform.scale(10) @ source.transform.translation(-5, -5)
+        crs = source.crs
+    cloud = np.zeros((1, 60, 60), np.float32)
+    cloud[:, 15:20, 25:30] = 0.9  # pixels 100 to 150 down, 200 to 250 across
+    mask = write(tmp_path / "mask.tif", cloud, transform=coarse, crs=crs)
+    process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, mask=str(mask), scale=(0, 8000))
+    changed = (pixels_of(tmp_path / "clean.tif") != pixels_of(scene))[0]
+    assert changed[100:150, 200:250].mean() > 0.99
+    assert not changed[:60].any()
+    assert not changed[:, :160].any()
+
+
+def test_a_mask_that_cannot_be_laid_over_the_scene_is_refused(tmp_path):
+    scene = write(tmp_path / "scene.tif", draw((400, 400), 1, "uint16"), crs=None, transform=None)
+    mask = write(tmp_path / "mask.tif", np.ones((1, 40, 40), np.uint8))
+    with pytest.raises(MaskError, match="georeference"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, mask=str(mask))
+    with pytest.raises(MaskError, match="cannot be read"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, mask=str(tmp_path / "no.tif"))
+    assert not (tmp_path / "clean.tif").exists()

@@ -293,7 +293,7 @@ def test_colours_of_near_infrared_are_understood(tmp_path):
 def test_four_bands_without_a_name_are_refused_with_a_proposal(tmp_path):
     scene = RasterioScene.open(cases.plain(tmp_path / "a.tif", (9, 9), photometric="MINISBLACK"))
     assert scene.bands == ("", "", "", "")
-    with pytest.raises(BandError, match="band 1 unnamed.*--bands blue,green,red,nir"):
+    with pytest.raises(BandError, match=r"band 1 unnamed.*--bands blue,green,red,nir"):
         resolve_bands(scene)
     assert resolve_bands(scene, "b,g,r,n") == BGRN
     assert resolve_bands(scene, "Red, Green, Blue, near infrared") == ("red", "green", "blue", "nir")

@@ -1,0 +1,70 @@
+"""The bundled models on the sample scenes: nearer to the truth, no worse than the first guess, tone kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from decr_scene.models.model import bundled_models
+from decr_scene.models.training.tone import fit_tone, regions
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.metrics import psnr
+
+SAMPLES = Path(__file__).parents[2] / "sample_scenes"
+SCENES = {"landsat": "rice2", "rotterdam": "default"}
+
+pytestmark = [pytest.mark.slow]
+
+
+def read(path, top):
+    with rasterio.open(path) as dataset:
+        return dataset.read().astype(np.float32) / top * 2 - 1
+
+
+@pytest.fixture(scope="module", params=SCENES)
+def results(request, tmp_path_factory):
+    """Input, reference alone, DE and truth of a sample scene, on [-1, 1]."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    cloudy = SAMPLES / f"{name}_cloudy.tif"
+    process_scene(cloudy, folder / "de.tif", model=SCENES[name])
+    process_scene(cloudy, folder / "guess.tif", model=SCENES[name], weight_floor=1, steps=1)
+    with rasterio.open(cloudy) as dataset:
+        top = 255 if dataset.dtypes[0] == "uint8" else float(np.percentile(dataset.read(), 99.9))
+    paths = [cloudy, folder / "guess.tif", folder / "de.tif", SAMPLES / f"{name}_clear.tif"]
+    return name, *(read(path, top) for path in paths)
+
+
+def test_both_models_are_bundled_and_small():
+    assert {"default", "rice2"} <= set(bundled_models())
+    weights = Path(__file__).parents[2] / "models" / "weights"
+    assert sum(path.stat().st_size for path in weights.iterdir()) <= 25e6
+
+
+def test_the_result_is_nearer_to_the_truth_than_the_input(results):
+    name, cloudy, _, restored, clear = results
+    truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
+    area = regions(cloudy, truth)
+    gain = psnr(restored, truth) - psnr(cloudy, truth)
+    under_cloud = psnr(restored[:, area.cloud], truth[:, area.cloud]) - psnr(
+        cloudy[:, area.cloud], truth[:, area.cloud]
+    )
+    print(f"{name}: {gain:+.2f} dB, under cloud {under_cloud:+.2f} dB")
+    assert gain > 0
+    assert under_cloud > 1
+
+
+def test_diffusion_is_not_worse_than_its_first_guess(results):
+    name, cloudy, guess, restored, clear = results
+    truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
+    print(f"{name}: first guess {psnr(guess, truth):.2f} dB, DE {psnr(restored, truth):.2f} dB")
+    assert psnr(restored, truth) >= psnr(guess, truth) - 0.02
+
+
+def test_clear_ground_keeps_its_tone(results):
+    name, cloudy, _, restored, clear = results
+    truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
+    where = regions(cloudy, truth).clear
+    shift = np.abs((restored - cloudy)[:, where].mean(axis=1)) * 127.5
+    print(f"{name}: clear ground moves by {shift.round(2)} of 255")
+    assert shift.max() <= 2
