@@ -56,7 +56,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except DecrSceneError as error:
             if context.find_root().params.get("debug"):
                 raise
-            click.echo(f"decr-scene: {' '.join(str(error).split())}", err=True)
+            click.echo(f"decr-scene: {' '.join(str(error).split())}{_what_is_kept(context)}", err=True)
             context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
         except Exception as error:
             if context.find_root().params.get("debug"):
@@ -65,10 +65,21 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             click.echo(f"decr-scene: unexpected {' '.join(told.split())}; --debug shows where", err=True)
             context.exit(1)
         except KeyboardInterrupt:
-            click.echo("decr-scene: interrupted; nothing was written", err=True)
+            kept = _what_is_kept(context) or "; nothing was written"
+            click.echo(f"decr-scene: interrupted{kept}", err=True)
             context.exit(130)
 
     return wrapped
+
+
+def _what_is_kept(context: click.Context) -> str:
+    """A word on what a failed run has left to go on from, if it has."""
+    out = context.params.get("out")
+    if not isinstance(out, Path):
+        return ""
+    from decr_scene.pipeline.writer import journal_path
+
+    return "; finished blocks are kept, the same command goes on" if journal_path(out).exists() else ""
 
 
 def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,6 +138,9 @@ def main(debug: bool) -> None:
 )
 @click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px.")
 @click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output.")
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on where an interrupted run stopped."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--quiet", is_flag=True, help="No progress bar and no summary.")
 @one_line_errors

@@ -38,15 +38,24 @@ class Evaluation:
         """Mean of every figure over the images."""
         return {key: float(np.mean([row[key] for row in self.rows])) for key in self.rows[0]}
 
+    def gain(self, figure: str, draws: int = 2000) -> tuple[float, float, float]:
+        """DE minus reference: the mean over images and its 95 % interval by a paired bootstrap."""
+        gains = np.array([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows])
+        chosen = np.random.default_rng(0).integers(len(gains), size=(draws, len(gains)))
+        low, high = np.percentile(gains[chosen].mean(axis=1), [2.5, 97.5])
+        return float(gains.mean()), float(low), float(high)
+
     def to_text(self) -> str:
-        """A table: figures down, cloudy / reference / DE across."""
+        """A table: figures down, cloudy / reference / DE across; last what DE adds to its reference."""
         mean = self.mean()
         figures = dict.fromkeys(key.split("/")[1] for key in mean)
         who = list(dict.fromkeys(key.split("/")[0] for key in mean))
-        lines = [f"{len(self.rows)} pairs".ljust(24) + "".join(f"{name:>12}" for name in who)]
+        head = [*who, "DE gains", "95 % interval"]
+        lines = [f"{len(self.rows)} pairs".ljust(20) + "".join(f"{name:>12}" for name in head)]
         for figure in figures:
-            values = (mean.get(f"{name}/{figure}", float("nan")) for name in who)
-            lines.append(figure.ljust(24) + "".join(f"{value:12.4f}" for value in values))
+            values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
+            gain, low, high = self.gain(figure)
+            lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]")
         return "\n".join(lines)
 
     def to_csv(self, path: Path) -> None:
@@ -88,7 +97,7 @@ def evaluate_pairs(
     for pair in pairs:
         even = _even(pair)
         answers = {"cloudy": even.cloudy, **_answers(loaded, even.cloudy, steps, start, weight_floor)}
-        rows.append(_judge(even, answers))
+        rows.append(judge(even, answers))
     result = Evaluation(tuple(pair.name for pair in pairs), tuple(rows))
     if table is not None:
         result.to_csv(table)
@@ -107,7 +116,8 @@ def _answers(
     return {"reference": guess[0].float().numpy(), "DE": restored[0].float().numpy()}
 
 
-def _judge(pair: Pair, answers: dict[str, Float]) -> Row:
+def judge(pair: Pair, answers: dict[str, Float]) -> Row:
+    """Figures of every answer to one pair, ``who/figure``."""
     matched = np.clip(fit_tone(pair.cloudy, pair.clear).apply(pair.clear), -1, 1)
     area = regions(pair.cloudy, matched)
     row = {}

@@ -9,7 +9,7 @@ busy while a row is blended and written, and keeps reading from running away fro
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -100,9 +100,10 @@ class Flow:
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
 
-    def blocks(self, block: int) -> Iterator[tuple[Span, NDArray[np.generic]]]:
-        """Yield the finished windows from top to bottom, left to right, each once."""
-        rows = list(block_rows(self.plan.grid.shape, block))
+    def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, NDArray[np.generic]]]:
+        """Yield the windows from top to bottom, left to right, each once, but for those that are done."""
+        rows = [[span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block)]
+        rows = [row for row in rows if row]
         waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
         for number, row in enumerate(rows):
             for span, future in zip(row, waiting.pop(0), strict=True):
@@ -144,9 +145,17 @@ class Flow:
     def _model_task(
         self, task: Callable[..., object], name: str, number: int, inputs: list[Future]
     ) -> Future:
-        tiles = self.batches[number]
+        """Submit a batch; earlier ones first, so that rows of blocks are finished one after the other."""
         return self.client.submit(
-            task, self.plan, self.source, tiles, *inputs, key=_key(name, number), resources=MODEL, pure=False
+            task,
+            self.plan,
+            self.source,
+            self.batches[number],
+            *inputs,
+            key=_key(name, number),
+            resources=MODEL,
+            priority=-number - 1,
+            pure=False,
         )
 
     def _forget_above(self, row: int) -> None:

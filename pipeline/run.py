@@ -60,6 +60,7 @@ def process_scene(
     compress: str = "auto",
     blocksize: int = 512,
     quicklook: bool = False,
+    resume: bool = True,
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
@@ -74,6 +75,7 @@ def process_scene(
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
         quicklook: Write a picture before/after beside the output, ``.png``.
+        resume: Go on where an interrupted run of the same call stopped; else begin anew.
         progress: Told how many tiles are done.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
 
@@ -94,7 +96,9 @@ def process_scene(
         check_target(src, report_path, overwrite)
         planned = plan_scene(scene, chosen)
         planning = time.perf_counter() - began
-        with SceneWriter(scene, dst, compress=compress, blocksize=blocksize, overwrite=overwrite) as writer:
+        guard = run_guard(src, planned, compress, blocksize)
+        with SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume) as writer:
+            kept = len(writer.finished)
             done = _stream(planned, chosen, src, writer, blocksize, workers, scheduler, progress)
         streaming = time.perf_counter() - began - planning
         report = Report(
@@ -104,7 +108,7 @@ def process_scene(
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
             parameters=_parameters(chosen),
             scaling=_scaling(planned, scene.count),
-            tiles={"total": len(planned.plan.grid), "restored": done},
+            tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
             seconds={"planning": round(planning, 3), "processing": round(streaming, 3)},
             checks=verify_roundtrip(str(src), str(dst)),
             warnings=list(planned.warnings),
@@ -148,9 +152,34 @@ def _stream(
             needs_field=spec.bands is not None,
             on_batch=count,
         )
-        for span, pixels in flow.blocks(blocksize):
+        for span, pixels in flow.blocks(blocksize, frozenset(writer.finished)):
             writer.write(span.window, pixels)
     return done
+
+
+def run_guard(src: Path, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
+    """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
+    plan = planned.plan
+    mask = None if plan.mask is None else fingerprint(plan.mask.path)
+    return {
+        "program": version("decr-scene"),
+        "input": fingerprint(src),
+        "model": [
+            plan.spec.name,
+            planned.model_sha256,
+            plan.spec.steps,
+            plan.spec.start,
+            plan.spec.weight_floor,
+        ],
+        "precision": plan.spec.precision,
+        "seed": plan.seed,
+        "tiles": [plan.grid.size, plan.grid.overlap],
+        "bands": list(plan.indexes),
+        "scaling": [plan.radiometry.low, plan.radiometry.high],
+        "mask": mask,
+        "compress": compress,
+        "blocksize": blocksize,
+    }
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 Blocks go to a scratch file beside the target: a plain uncompressed GeoTIFF whose tiles have their places from
 the start, so a block is a few plain writes, and what is written survives the process, in whatever order it
 came. When the last block is in, the COG driver copies it once, with overviews, under a hidden name, and only
-the finished file takes the target's name. Whatever goes wrong, nothing is left.
+the finished file takes the target's name. Whatever goes wrong, nothing is left, unless the run has said what it
+is: then what is finished is kept, out of sight, for the same run to go on.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from decr_scene.pipeline.cog import COMPRESSIONS, has_palette, lossless, write_cog
 from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError, OutputExistsError
+from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.journal import Entry, Guard, Journal, checksum
 from decr_scene.pipeline.metadata import NewBands, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.scene import RasterioScene, Scene, gdal_env
 from decr_scene.pipeline.scratch import Layout, Scratch, giga, telling
@@ -83,9 +88,13 @@ class SceneWriter:
         blocksize: Side of the output's blocks and of the windows written, px; a multiple of 16.
         overwrite: Replace an output that exists.
         resampling: Of the overviews; bands with a colour table get ``nearest``.
+        guard: What the run is: with it, what is finished survives a failure or a kill, and a writer with the
+            same guard goes on from there (`finished`).
+        resume: Whether to go on, or to begin anew.
 
     Raises:
         OutputExistsError: There is an output already.
+        ResumeError: An unfinished output of another run is there, or another run is at it.
         DiskSpaceError: Too little free disk.
         OutputError: The folder is missing or not writable, or the output is a file of the input.
         SceneError: The scene has something that a GeoTIFF cannot say.
@@ -99,15 +108,18 @@ class SceneWriter:
         blocksize: int = 512,
         overwrite: bool = False,
         resampling: str = "average",
+        guard: Guard | None = None,
+        resume: bool = True,
     ) -> None:
         if compress not in COMPRESSIONS:
             raise OptionError(f"compress must be one of {', '.join(COMPRESSIONS)}, got {compress!r}")
         self.scene = scene
         self.path = Path(path)
         self.layout = Layout(scene.shape, scene.count, np.dtype(scene.dtype), blocksize)
-        self.finished: set[tuple[int, int]] = set()
+        self.finished: dict[Span, Entry] = {}
+        self._guard, self._resume = guard, resume
+        self._blocks: set[tuple[int, int]] = set()
         self._compress, self._overwrite, self._resampling = compress, overwrite, resampling
-        self._statistics = (BandStatistics(),) * scene.count
         self._lock = threading.Lock()
         self._check()
 
@@ -116,22 +128,29 @@ class SceneWriter:
         origin = self.scene.scene if isinstance(self.scene, Companion) else self.scene
         self._env.enter_context(gdal_env(origin if isinstance(origin, RasterioScene) else None))
         self._token = uuid.uuid4().hex[:8]
+        self._journal: Journal | None = None
         try:
-            self._scratch = Scratch.create(self._hidden("scratch"), self.layout, origin.crs, origin.transform)
+            if self._guard is not None:
+                fresh = not self._resume or not self._hidden("scratch").exists()
+                self._journal = Journal(journal_path(self.path), self._guard, fresh)
+                self.finished = self._journal.finished
+            self._open_scratch(origin.crs, origin.transform)
         except BaseException:
-            self._clean_up()
+            self._clean_up(keep=self._journal is None)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        done = False
         try:
             self._scratch.close()
             if kind is None:
                 self._finish()
+                done = True
         finally:
-            self._clean_up()
+            self._clean_up(keep=not done and self._journal is not None and bool(self.finished))
 
     def write(self, window: Window, pixels: Pixels) -> None:
         """Write one or more whole blocks.
@@ -151,12 +170,16 @@ class SceneWriter:
         statistics = self._measure(window, pixels)
         with self._lock, telling(f"cannot write {self.path}", self.path.absolute().parent):
             blocks = list(self.layout.blocks(window))
-            if twice := self.finished.intersection(blocks):
+            if twice := self._blocks.intersection(blocks):
                 raise ValueError(f"block {min(twice)} is written already")
             for row, col in blocks:
                 self._scratch.write((row, col), _part(pixels, window, row, col, self.layout.blocksize))
-            self.finished.update(blocks)
-            self._statistics = tuple(a + b for a, b in zip(self._statistics, statistics, strict=True))
+            self._blocks.update(blocks)
+            span = Span(window.row_off, window.col_off, window.height, window.width)
+            entry = Entry.of(pixels, tuple(statistics))
+            self.finished[span] = entry
+            if self._journal is not None:
+                self._journal.add(span, entry)
 
     def _measure(self, window: Window, pixels: Pixels) -> list[BandStatistics]:
         valid = self._valid(window, pixels)
@@ -184,11 +207,13 @@ class SceneWriter:
                     raise OutputError(
                         f"{self.path} is a file of the input: choose another name for the output"
                     )
-        _check_disk(self.path.absolute().parent, self.layout.raw_bytes)
+        there = self._hidden("scratch") if self._guard is not None else None
+        written = there.stat().st_blocks * 512 if there is not None and there.exists() else 0
+        _check_disk(self.path.absolute().parent, self.layout.raw_bytes - written)
 
     def _finish(self) -> None:
         rows, cols = self.layout.grid
-        if missing := rows * cols - len(self.finished):
+        if missing := rows * cols - len(self._blocks):
             raise OutputError(f"{self.path}: {missing} of {rows * cols} blocks were never written")
         whole = self._hidden("cog")
         with telling(f"cannot write {self.path}", self.path.absolute().parent):
@@ -200,7 +225,7 @@ class SceneWriter:
     def _describe(self) -> tuple[str, int]:
         """The output as a VRT over the scratch file."""
         pixels, size = str(self._scratch.path), self.layout.blocksize
-        statistics = [band.tags() for band in self._statistics]
+        statistics = [band.tags() for band in self._statistics()]
         if isinstance(self.scene, RasterioScene):
             with self.scene.dataset() as dataset:
                 return copy_vrt(dataset, pixels, size, statistics, self._resampling.upper())
@@ -210,6 +235,25 @@ class SceneWriter:
                 return new_vrt(dataset, bands, dict(self.scene.tags), pixels, size, statistics)
         with rasterio.open(pixels) as dataset:
             return new_vrt(dataset, bands, {}, pixels, size, statistics)
+
+    def _statistics(self) -> tuple[BandStatistics, ...]:
+        """Of all windows, added up in the order of their places: resumed or not, the sums are the same."""
+        total = (BandStatistics(),) * self.layout.count
+        for _, entry in sorted(self.finished.items()):
+            total = tuple(a + b for a, b in zip(total, entry.statistics, strict=True))
+        return total
+
+    def _open_scratch(self, crs: CRS | None, transform: Affine) -> None:
+        """Make the scratch file, or open the one that is there and look which windows of it are whole."""
+        path = self._hidden("scratch")
+        if self._journal is None or not self.finished:
+            self._scratch = Scratch.create(path, self.layout, crs, transform)
+            return
+        self._scratch = Scratch(path, self.layout)
+        with rasterio.open(path) as written:
+            self._journal.keep(lambda span, entry: checksum(written.read(window=span.window)) == entry.crc)
+        self.finished = self._journal.finished
+        self._blocks = {block for span in self.finished for block in self.layout.blocks(span.window)}
 
     def _compression(self) -> dict[str, str]:
         if not isinstance(self.scene, RasterioScene):
@@ -229,13 +273,23 @@ class SceneWriter:
         _sync(self.path.absolute().parent)
 
     def _hidden(self, role: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{self._token}.{role}.partial.tif")
+        token = self._token if self._guard is None else "unfinished"
+        return self.path.with_name(f".{self.path.name}.{token}.{role}.partial.tif")
 
-    def _clean_up(self) -> None:
-        for role in ("scratch", "cog"):
+    def _clean_up(self, keep: bool = False) -> None:
+        for role in ("cog",) if keep else ("cog", "scratch"):
             for suffix in _LEFTOVERS:
                 _beside(self._hidden(role), suffix).unlink(missing_ok=True)
+        if self._journal is not None:
+            if not keep:
+                self._journal.path.unlink(missing_ok=True)
+            self._journal.close()
         self._env.close()
+
+
+def journal_path(output: Path) -> Path:
+    """Where the journal of an unfinished output lies."""
+    return output.with_name(f".{output.name}.unfinished.jsonl")
 
 
 def check_target(

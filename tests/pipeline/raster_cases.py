@@ -319,7 +319,8 @@ def with_attribute_table(folder: Path) -> Path:
     path.with_name("classes.tif.aux.xml").write_text(
         """<PAMDataset><PAMRasterBand band="1">
         <CategoryNames><Category>none</Category><Category>water</Category></CategoryNames>
-        <GDALRasterAttributeTable><FieldDefn index="0"><Name>Value</Name><Type>0</Type><Usage>0</Usage></FieldDefn>
+        <GDALRasterAttributeTable>
+        <FieldDefn index="0"><Name>Value</Name><Type>0</Type><Usage>0</Usage></FieldDefn>
         <Row index="0"><F>7</F></Row></GDALRasterAttributeTable>
         <Metadata><MDI key="STATISTICS_MAXIMUM">99999</MDI></Metadata></PAMRasterBand></PAMDataset>"""
     )

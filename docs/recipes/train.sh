@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All stages of a bundled model, one after the other; run it again after a stop and it goes on.
+#   docs/recipes/train.sh rice2 DATA RUNS
+set -euo pipefail
+model=$1 data=$2 runs=$3
+here=$(dirname "${BASH_SOURCE[0]}")
+stage() {
+    decr-scene train "$1" --config "$here/$model-$1.toml" --data "$data" --out "$runs/$model-$1" "${@:2}"
+}
+stage reference
+stage diffusion
+stage joint --init "$runs/$model-reference" --init "$runs/$model-diffusion"
+stage weight --init "$runs/$model-joint"
+decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
+    --card "$here/$model-model.toml" --out "$runs/$model.safetensors" --overwrite

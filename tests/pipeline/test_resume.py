@@ -1,0 +1,161 @@
+"""What is finished survives a kill, a fault and Ctrl-C, and only the same run goes on from it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from raster_cases import plain
+from test_run import assert_same_pixels, pixels_of, smooth
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import ResumeError
+from decr_scene.pipeline.writer import journal_path
+
+SLOW = """
+import sys, time
+from decr_scene.pipeline import process_scene
+sys.path[:0] = {path!r}
+from test_run import smooth
+
+def slow_smooth(tiles, noise):
+    time.sleep(0.15)
+    return smooth(tiles, noise)
+
+slow_smooth.__name__ = "smooth"
+process_scene({scene!r}, {out!r}, restorer=slow_smooth, batch_size=2, blocksize=128)
+"""
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return plain(tmp_path / "scene.tif", (1500, 700), 1)
+
+
+def failing_after(count):
+    """A restorer that fails once ``count`` tiles are done, and the number of tiles it has seen."""
+    seen = []
+
+    def smooth_for_a_while(tiles, noise):
+        if sum(seen) >= count:
+            raise OSError("the machine is on fire")
+        seen.append(len(tiles))
+        return smooth(tiles, noise)
+
+    smooth_for_a_while.__name__ = "smooth"
+    return smooth_for_a_while, seen
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_a_run_goes_on_where_it_failed(scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
+    failing, first = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    assert not (tmp_path / "clean.tif").exists()
+    assert hidden(tmp_path)
+    going_on, second = failing_after(1000)
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=going_on, batch_size=2)
+    assert report.tiles["windows_resumed"] >= 1
+    assert sum(second) < report.tiles["total"]
+    assert not hidden(tmp_path)
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+
+
+def test_without_resume_everything_is_done_again(scene, tmp_path):
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    again, seen = failing_after(1000)
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=again, batch_size=2, resume=False)
+    assert sum(seen) == report.tiles["total"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"overlap": 32}, {"scale": (0, 9)}, {"blocksize": 256}])
+def test_another_run_does_not_go_on(change, scene, tmp_path):
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    with pytest.raises(ResumeError, match="--no-resume"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=smooth, **change)
+    assert journal_path(tmp_path / "clean.tif").exists()
+
+
+def test_another_input_does_not_go_on(scene, tmp_path):
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.write(np.full((1, 5, 5), 9, np.uint16), window=((0, 5), (0, 5)))
+    with pytest.raises(ResumeError, match="input"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+
+
+def test_pixels_that_did_not_reach_the_disk_are_made_again(scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    (scratch,) = tmp_path.glob(".*.scratch.partial.tif")
+    with rasterio.open(scratch, "r+") as dataset:
+        dataset.write(np.zeros((1, 100, 100), np.uint16), window=((0, 100), (0, 100)))
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+
+
+def test_a_journal_line_that_was_cut_short_does_not_count(scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    journal = journal_path(tmp_path / "clean.tif")
+    journal.write_text(journal.read_text()[:-7])
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, tmp_path):
+    out = tmp_path / "clean.tif"
+    here = [os.path.dirname(__file__)]
+    code = SLOW.format(path=here, scene=str(scene), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (journal_path(out).exists() and journal_path(out).read_text().count("\n") >= 4):
+        assert process.poll() is None, "it finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    assert not out.exists()
+    report = process_scene(scene, out, restorer=smooth, batch_size=2, blocksize=128)
+    assert report.tiles["windows_resumed"] >= 3
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, blocksize=128)
+    np.testing.assert_array_equal(pixels_of(out), pixels_of(tmp_path / "whole.tif"))
+    assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert not hidden(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_runs_at_one_output_do_not_meet(scene, tmp_path):
+    out = tmp_path / "clean.tif"
+    code = SLOW.format(path=[os.path.dirname(__file__)], scene=str(scene), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        while not (journal_path(out).exists() and journal_path(out).read_text().count("\n") >= 2):
+            assert process.poll() is None
+            time.sleep(0.02)
+        with pytest.raises(ResumeError, match="in use"):
+            process_scene(scene, out, restorer=smooth, batch_size=2, blocksize=128)
+        assert process.wait(120) == 0
+        assert out.exists()
+    finally:
+        process.kill()
