@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError
 
 if TYPE_CHECKING:
+    from decr_scene.pipeline.batch import BatchReport
     from decr_scene.pipeline.run import Report
 
 FILE = click.Path(path_type=Path)
 COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
+SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
 
 
 class ScaleType(click.ParamType[tuple[float, float]]):
@@ -115,6 +118,38 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where it is done and how it is written; shared by the commands that write scenes."""
+    options = [
+        click.option(
+            "--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here."
+        ),
+        click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786."),
+        click.option(
+            "--compress",
+            type=click.Choice(COMPRESSIONS),
+            default="auto",
+            show_default=True,
+            help="auto: as the scene.",
+        ),
+        click.option(
+            "--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px."
+        ),
+        click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output."),
+        click.option(
+            "--resume/--no-resume",
+            default=True,
+            show_default=True,
+            help="Go on where an interrupted run stopped.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+        click.option("--quiet", is_flag=True, help="No progress bar and no summary."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="decr-scene")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -127,22 +162,7 @@ def main(debug: bool) -> None:
 @click.argument("scene", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The output, a cloud-optimised GeoTIFF.")
 @restoring_options
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here.")
-@click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786.")
-@click.option(
-    "--compress",
-    type=click.Choice(COMPRESSIONS),
-    default="auto",
-    show_default=True,
-    help="auto: as the scene.",
-)
-@click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px.")
-@click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output.")
-@click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on where an interrupted run stopped."
-)
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--quiet", is_flag=True, help="No progress bar and no summary.")
+@writing_options
 @one_line_errors
 def process(scene: Path, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of SCENE and write OUT, with a report beside it."""
@@ -153,6 +173,39 @@ def process(scene: Path, out: Path, quiet: bool, **options: Any) -> None:
         report = process_scene(scene, out, progress=progress, **options)
     if not quiet:
         _summarise(report)
+
+
+@main.command(epilog=example("decr-scene batch incoming/ --out clean/"))
+@click.argument("folder", type=FILE, metavar="DIR")
+@click.option("--out", type=FILE, required=True, metavar="DIR", help="Where the outputs go; made if need be.")
+@click.option("--pattern", default=SCENES, show_default=True, help="Names of the scenes, comma-separated.")
+@click.option("--recursive", is_flag=True, help="Enter the folders in DIR; --out gets the same tree.")
+@restoring_options
+@writing_options
+@one_line_errors
+def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
+    """Remove the clouds of all scenes in DIR, with a ledger, batch.json, beside the outputs.
+
+    The same call again does what is missing, failed or out of date and leaves the rest alone. An output that
+    is not of this program, or of another input, is only replaced with --overwrite.
+    """
+    from decr_scene.pipeline.batch import process_directory
+    from decr_scene.pipeline.progress import batch_progress
+
+    if click.get_current_context().find_root().params.get("debug"):
+        _show_debug_log()
+    try:
+        with batch_progress(folder.name, quiet) as (progress, scene_progress):
+            report = process_directory(
+                folder, out, progress=progress, scene_progress=scene_progress, **options
+            )
+    except KeyboardInterrupt:
+        click.echo(
+            f"decr-scene: interrupted; {out / 'batch.json'} says what is done, the same command goes on",
+            err=True,
+        )
+        sys.exit(130)
+    _summarise_batch(report, folder, out, quiet)
 
 
 @main.command(epilog=example("decr-scene inspect scene.tif --model default"))
@@ -304,6 +357,33 @@ def _summarise(report: Report) -> None:
     if failed:
         click.echo(f"check failed: {', '.join(failed)}", err=True)
         sys.exit(1)
+
+
+def _summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -> None:
+    failed = report.having("failed")
+    if not quiet:
+        counts = f"{len(report.having('done'))} done, {len(report.having('skipped'))} skipped"
+        click.echo(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more")
+        for entry in report.having("skipped"):
+            if entry.error:
+                click.echo(f"skipped {_under(entry.input, folder)}: {entry.error}", err=True)
+    for entry in failed:
+        click.echo(f"decr-scene: failed {_under(entry.input, folder)}: {entry.error}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _under(path: str, folder: Path) -> Path:
+    return folder / os.path.relpath(path, os.path.abspath(folder))
+
+
+def _show_debug_log() -> None:
+    """Tracebacks of what fails without stopping the rest."""
+    import logging
+
+    log = logging.getLogger("decr_scene")
+    log.setLevel(logging.DEBUG)
+    log.addHandler(logging.StreamHandler())
 
 
 def _text(value: Any) -> str:

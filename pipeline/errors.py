@@ -52,3 +52,7 @@ class ResumeError(DecrSceneError, RuntimeError):
 
 class ClusterError(DecrSceneError, ConnectionError):
     """No Dask cluster at the address, or none of its workers may hold a model."""
+
+
+class LockedError(OutputError, BlockingIOError):
+    """Another batch writes to the same folder."""

@@ -113,6 +113,6 @@ def _check_same(old: Guard, new: Guard, path: Path) -> None:
     differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if differing:
         raise ResumeError(
-            f"{path} is what an interrupted run left, and it was another run ({', '.join(differing)} differ): "
+            f"{path} was left by an interrupted run, and it was another one ({', '.join(differing)} differ): "
             "repeat that call to finish it, or start anew with --no-resume"
         )

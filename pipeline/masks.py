@@ -1,6 +1,6 @@
 """Where the scene is cloudy: a mask of the user's, warped onto the scene, softened and buffered.
 
-Outside the soft mask every pixel is the input's, bit for bit, and tiles that it does not touch are not sampled.
+Outside the soft mask every pixel is the input's, bit for bit; tiles that it does not touch are not sampled.
 """
 
 from __future__ import annotations
@@ -86,10 +86,7 @@ class MaskFile:
 
     def _cloud(self, span: Span) -> NDArray[np.bool_]:
         with self._open() as (source, placed):
-            if not placed:
-                values = source.read(1, window=span.window)
-            else:
-                values = self._warped(source, span)
+            values = self._warped(source, span) if placed else source.read(1, window=span.window)
         return values >= 0.5
 
     def _warped(self, source: Any, span: Span) -> Float:

@@ -159,19 +159,13 @@ def _stream(
 
 def run_guard(src: Path, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
     """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
-    plan = planned.plan
+    plan, spec = planned.plan, planned.plan.spec
     mask = None if plan.mask is None else fingerprint(plan.mask.path)
     return {
         "program": version("decr-scene"),
         "input": fingerprint(src),
-        "model": [
-            plan.spec.name,
-            planned.model_sha256,
-            plan.spec.steps,
-            plan.spec.start,
-            plan.spec.weight_floor,
-        ],
-        "precision": plan.spec.precision,
+        "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor],
+        "precision": spec.precision,
         "seed": plan.seed,
         "tiles": [plan.grid.size, plan.grid.overlap],
         "bands": list(plan.indexes),

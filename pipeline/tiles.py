@@ -95,7 +95,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         guesses: First guesses of these tiles and of all their neighbours, for a restorer that takes them.
 
     Returns:
-        Restored minus input, on the [-1, 1] scale.
+        Restored minus input, on the [-1, 1] scale; a tile that nothing changed is left out.
 
     Raises:
         RestorerError: The restorer gave another shape, or values that are not finite.
@@ -110,17 +110,22 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     restored = run_in_halves(model.restore, images, noise, field)
     _check(restored, images, plan.spec.name, prepared[0].span)
     changes = restored - images
-    return {p.tile.number: _cut(change, p.span) for p, change in zip(prepared, changes, strict=True)}
+    return {
+        p.tile.number: _cut(change, p.span)
+        for p, change in zip(prepared, changes, strict=True)
+        if change.any()
+    }
 
 
 def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pixels:
     """Digital numbers of a window: the input plus the feathered change of the tiles that touch it."""
     pixels = source.read(span)
-    change = blend(plan.grid, span, _found(plan, span, changes), len(plan.indexes))
-    if plan.mask is not None and change.any():
-        change *= plan.mask.soft(span)
-    if not change.any():
+    found = _found(plan, span, changes)
+    if not found:
         return pixels
+    change = blend(plan.grid, span, found, len(plan.indexes))
+    if plan.mask is not None:
+        change *= plan.mask.soft(span)
     bands = list(plan.indexes)
     valid = source.valid(span, pixels)[bands]
     changed = plan.radiometry.apply(pixels[bands], change, valid, source.nodata)

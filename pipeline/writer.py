@@ -3,8 +3,8 @@
 Blocks go to a scratch file beside the target: a plain uncompressed GeoTIFF whose tiles have their places from
 the start, so a block is a few plain writes, and what is written survives the process, in whatever order it
 came. When the last block is in, the COG driver copies it once, with overviews, under a hidden name, and only
-the finished file takes the target's name. Whatever goes wrong, nothing is left, unless the run has said what it
-is: then what is finished is kept, out of sight, for the same run to go on.
+the finished file takes the target's name. Whatever goes wrong, nothing is left, unless the run has said what
+it is: then what is finished is kept, out of sight, for the same run to go on.
 """
 
 from __future__ import annotations

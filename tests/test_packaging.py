@@ -27,7 +27,10 @@ def test_every_package_folder_is_declared():
 
 
 def test_the_generic_names_are_not_imported():
-    code = "import sys, decr_scene.pipeline.run, decr_scene.models.model; print({'models', 'pipeline'} & set(sys.modules))"
+    code = (
+        "import sys, decr_scene.pipeline.run, decr_scene.models.model; "
+        "print({'models', 'pipeline'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

@@ -19,7 +19,7 @@ from decr_scene.pipeline.cli import main
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A model of the published classes at reduced width, and its two checkpoints as the published code saves."""
+    """A model of the published classes at reduced width, and its two checkpoints as published."""
     torch.manual_seed(0)
     network = NetworkConfig(3, UNetConfig(channels=32), PUBLISHED_WEIGHT)
     config = ModelConfig("small", ("red", "green", "blue"), network, ReferenceConfig("mdsa", 3, 16))

@@ -56,7 +56,7 @@ def hidden(folder):
 
 def test_a_run_goes_on_where_it_failed(scene, tmp_path):
     process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
-    failing, first = failing_after(22)
+    failing, _ = failing_after(22)
     with pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
     assert not (tmp_path / "clean.tif").exists()
