@@ -51,6 +51,8 @@ _PROGRAM = "decr-scene"
 _COMPANIONS = ("", "_provenance", "_uncertainty")
 _INDIFFERENT = ("batch_size", "device")
 """Parameters that leave the pixels as they are: another one is no reason to begin anew."""
+_HOW = frozenset(signature(process_scene).parameters)
+"""Options that are none of `Options`: where it is done and how it is written."""
 
 _log = logging.getLogger(__name__)
 
@@ -306,8 +308,7 @@ def _recipe(options: dict[str, Any]) -> _Recipe | None:
     Raises:
         OptionError: A wrong option; so no scene needs to be begun to find out.
     """
-    how = signature(process_scene).parameters
-    chosen = Options(**{name: value for name, value in options.items() if name not in how})
+    chosen = Options(**{name: value for name, value in options.items() if name not in _HOW})
     Layout((1, 1), 1, np.dtype(np.uint8), options.get("blocksize", 512))
     spec, digest = spec_of(chosen)
     if re.search(r"\bat 0x", repr(chosen.restorer)):

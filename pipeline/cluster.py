@@ -18,7 +18,12 @@ from decr_scene.pipeline.errors import ClusterError
 MODEL = {"GPU": 1}
 """What a task that runs the model asks of its worker."""
 
+_NO_PORT = "127.0.0.1:0"
+"""Dask always serves HTTP: on a free port of this machine only, so that two runs do not meet."""
+
 _SETTINGS = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -52,7 +57,8 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
                 threads_per_worker=3,
                 resources=MODEL,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address=_NO_PORT,
+                worker_dashboard_address=_NO_PORT,
             ) as cluster,
             Client(cluster) as client,
         ):

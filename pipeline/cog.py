@@ -21,7 +21,7 @@ COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
 
 _MARKED = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
-_CONFIG = {"GDAL_CACHEMAX": 24 << 20, "COG_TMP_COMPRESSION": "NONE"}
+_CONFIG = {"GDAL_CACHEMAX": 16 << 20, "COG_TMP_COMPRESSION": "NONE"}
 
 
 def write_cog(

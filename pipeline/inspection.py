@@ -23,8 +23,9 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
     Raises:
         DecrSceneError: As `process_scene`.
     """
-    with RasterioScene.open(src) as scene:
-        planned = plan_scene(scene, Options(**options))
+    chosen = Options(**options)
+    with RasterioScene.open(src, chosen.bands) as scene:
+        planned = plan_scene(scene, chosen)
         plan = planned.plan
         height, width = scene.shape
         raw = height * width * scene.count * scene.dtype.itemsize

@@ -96,7 +96,7 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
     """
     spec, digest = spec_of(options)
     bands, indexes, warnings = _bands(scene, spec, options)
-    source, spans = FileSource(str(scene.path)), sample_spans(scene.shape)
+    source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity" and options.restorer is None:
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:

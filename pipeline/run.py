@@ -91,7 +91,7 @@ def process_scene(
     if blocksize < 16 or blocksize % 16:
         raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
     report_path = dst.with_suffix(".json")
-    with RasterioScene.open(src) as scene:
+    with RasterioScene.open(src, chosen.bands) as scene:
         check_target(src, dst, overwrite)
         check_target(src, report_path, overwrite)
         planned = plan_scene(scene, chosen)
@@ -147,7 +147,7 @@ def _stream(
         flow = Flow(
             client,
             plan,
-            FileSource(str(src.resolve())),
+            FileSource(str(src.resolve()), options.bands),
             Batches(plan.grid, options.batch_size, planned.chosen),
             needs_field=spec.bands is not None,
             on_batch=count,

@@ -17,9 +17,15 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class FileSource:
-    """A raster by its path; the open file is kept by the scene's own cache, one a thread."""
+    """A raster by its path; the open file is kept by the scene's own cache, one a thread.
+
+    Args:
+        path: The file.
+        bands: What its bands are, where the file does not say or is wrong.
+    """
 
     path: str
+    bands: str | None = None
 
     @property
     def nodata(self) -> float | None:
@@ -36,7 +42,7 @@ class FileSource:
 
     @property
     def _scene(self) -> RasterioScene:
-        return RasterioScene.open(self.path)
+        return RasterioScene.open(self.path, self.bands)
 
 
 @dataclass(frozen=True)

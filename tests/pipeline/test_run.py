@@ -202,7 +202,7 @@ def test_worker_processes_and_a_running_cluster_give_the_same_file(tmp_path):
     process_scene(scene, tmp_path / "here.tif", restorer=smooth)
     process_scene(scene, tmp_path / "two.tif", restorer=smooth, workers=2)
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None
+        n_workers=2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=":0"
     ) as cluster:
         process_scene(scene, tmp_path / "cluster.tif", restorer=smooth, scheduler=cluster.scheduler_address)
     assert_same_pixels(tmp_path / "here.tif", tmp_path / "two.tif")
@@ -273,3 +273,12 @@ def test_a_mask_that_cannot_be_laid_over_the_scene_is_refused(tmp_path):
     with pytest.raises(MaskError, match="cannot be read"):
         process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, mask=str(tmp_path / "no.tif"))
     assert not (tmp_path / "clean.tif").exists()
+
+
+def test_near_infrared_that_the_file_calls_alpha_is_no_mask(tmp_path):
+    image = draw((60, 70), 4, "uint8")
+    image[3, :30] = 0
+    scene = write(tmp_path / "scene.tif", image)  # rasterio calls the fourth band of uint8 alpha
+    process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, bands="r,g,b,n")
+    clean = pixels_of(tmp_path / "clean.tif")
+    assert (np.abs(clean[:, :30] - 127.5) <= 0.5).all()
