@@ -61,10 +61,22 @@ def test_diffusion_is_not_worse_than_its_first_guess(results):
     assert psnr(restored, truth) >= psnr(guess, truth) - 0.02
 
 
+@pytest.mark.parametrize(("model", "bands"), [("rice2", 3), ("default", 4)])
+def test_batch_size_changes_nothing_that_a_user_could_see(model, bands, tmp_path):
+    scene = SAMPLES / ("landsat_cloudy.tif" if bands == 3 else "rotterdam_cloudy.tif")
+    for size in (1, 8):
+        process_scene(scene, tmp_path / f"{size}.tif", model=model, batch_size=size, steps=2)
+    with rasterio.open(tmp_path / "1.tif") as one, rasterio.open(tmp_path / "8.tif") as eight:
+        difference = np.abs(one.read().astype(int) - eight.read())
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-4
+
+
 def test_clear_ground_keeps_its_tone(results):
     name, cloudy, _, restored, clear = results
-    truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
-    where = regions(cloudy, truth).clear
+    where = regions(cloudy, fit_tone(cloudy, clear).apply(clear)).clear
+    if name == "rotterdam":
+        where = (cloudy == clear).all(axis=0)
     shift = np.abs((restored - cloudy)[:, where].mean(axis=1)) * 127.5
     print(f"{name}: clear ground moves by {shift.round(2)} of 255")
     assert shift.max() <= 2

@@ -129,10 +129,10 @@ def test_steps_that_the_schedule_does_not_have(tmp_path):
 
 
 def test_a_scene_that_breaks_half_way(tmp_path):
-    whole = plain(tmp_path / "whole.tif", (900, 900), 3, compress=None)
+    whole = plain(tmp_path / "whole.tif", (2500, 300), 3, compress=None)
     data = whole.read_bytes()
     whole.unlink()
-    (tmp_path / "scene.tif").write_bytes(data[: len(data) // 2])
+    (tmp_path / "scene.tif").write_bytes(data[: len(data) * 3 // 4])
     result = call(
         "process", tmp_path / "scene.tif", "--out", tmp_path / "clean.tif", "--model", "identity", "--quiet"
     )
