@@ -6,6 +6,7 @@ a model ask for one unit of the resource ``GPU``: a worker runs one of them at a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,6 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.admin.large-graph-warning-threshold": "1GB",
-    "distributed.logging.distributed": "error",
 }
 
 
@@ -45,7 +45,7 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
     Raises:
         ClusterError: The cluster cannot be reached or none of its workers has the resource.
     """
-    with dask.config.set(_SETTINGS):
+    with dask.config.set(_SETTINGS), _quiet():
         if scheduler is not None:
             with _remote(scheduler) as client:
                 yield client
@@ -63,6 +63,18 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask from telling on standard error what we tell in one line."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

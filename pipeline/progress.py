@@ -23,8 +23,8 @@ Told = Callable[[int, int], None]
 def tile_progress(name: str, quiet: bool) -> Iterator[Told]:
     """Give a callback ``(tiles done, tiles in all)`` that moves a bar on standard error."""
     with _bars(quiet) as bars:
-        task = bars.add_task(name, total=None, unit="tiles")
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        task = bars.add_task(name, total=None, unit="tiles", visible=False)  # a wrong call shows no bar
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
 
 
 @contextmanager

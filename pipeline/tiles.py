@@ -6,14 +6,16 @@ same functions serve files (a worker reads its own windows) and arrays (`restore
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.feather import blend
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
@@ -25,6 +27,8 @@ from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_ha
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Pixels = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 Results = Mapping[int, Float]
 """Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
 
@@ -75,6 +79,21 @@ class Prepared(NamedTuple):
     image: Float
 
 
+def as_told(task: Callable[P, R]) -> Callable[P, R]:
+    """Let an error of ours travel alone: those of GDAL in its wake cannot be pickled, and would bury it."""
+
+    @wraps(task)
+    def telling(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except DecrSceneError as error:
+            told = type(error)(str(error))
+        raise told
+
+    return telling
+
+
+@as_told
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     """First guess of every tile that has a valid pixel."""
     prepared = list(_prepare(plan, source, tiles))
@@ -85,6 +104,7 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     return {p.tile.number: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
 
 
+@as_told
 def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
     """What restoring changes in every tile that has a valid pixel.
 
@@ -117,6 +137,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     }
 
 
+@as_told
 def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pixels:
     """Digital numbers of a window: the input plus the feathered change of the tiles that touch it."""
     pixels = source.read(span)
