@@ -37,7 +37,7 @@ from decr_scene.pipeline.errors import (
     ResumeError,
 )
 from decr_scene.pipeline.planning import Options, spec_of
-from decr_scene.pipeline.run import Progress, Report, _parameters, process_scene
+from decr_scene.pipeline.run import Progress, Report, parameters_of, process_scene
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.scratch import Layout, telling
 
@@ -313,7 +313,7 @@ def _recipe(options: dict[str, Any]) -> _Recipe | None:
     spec, digest = spec_of(chosen)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None
-    return _as_recipe(json.loads(json.dumps(_parameters(chosen))), {"name": spec.name, "sha256": digest})
+    return _as_recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
 
 
 def _is_finished(src: Path, dst: Path, recipe: _Recipe) -> bool:

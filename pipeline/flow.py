@@ -133,7 +133,7 @@ class Flow:
             guesses = [self._guess(other) for other in around]
             future = self._model_task(restore_tiles, "restore", number, guesses)
             count = len(self.batches[number])
-            future.add_done_callback(lambda _: self.on_batch(count))
+            future.add_done_callback(lambda done: self.on_batch(count if done.status == "finished" else 0))
             self._changes[number] = future
         return self._changes[number]
 

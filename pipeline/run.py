@@ -106,7 +106,7 @@ def process_scene(
             input=fingerprint(src),
             output={"path": str(dst), "bytes": dst.stat().st_size},
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
-            parameters=_parameters(chosen),
+            parameters=parameters_of(chosen),
             scaling=_scaling(planned, scene.count),
             tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
             seconds={"planning": round(planning, 3), "processing": round(streaming, 3)},
@@ -192,7 +192,8 @@ def _with_plugin(spec: RestorerSpec, restorer: Restorer | None, local: bool) -> 
             forget_plugin(key)
 
 
-def _parameters(options: Options) -> dict[str, Any]:
+def parameters_of(options: Options) -> dict[str, Any]:
+    """What the report says was chosen: plain values, but for the model, which has a place of its own."""
     chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
     if options.restorer is not None:
         chosen["restorer"] = repr(options.restorer)
