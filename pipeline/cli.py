@@ -25,8 +25,8 @@ COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
 SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
 
 
-class ScaleType(click.ParamType[tuple[float, float]]):
-    """``low,high`` in digital numbers."""
+class RangeType(click.ParamType[tuple[float, float]]):
+    """``low,high``."""
 
     name = "LOW,HIGH"
 
@@ -104,7 +104,7 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
         ),
         click.option("--bands", help="What the bands are, such as blue,green,red,nir."),
-        click.option("--scale", type=ScaleType(), help="DN that become -1 and 1, instead of fitted limits."),
+        click.option("--scale", type=RangeType(), help="DN that become -1 and 1, instead of fitted limits."),
         click.option(
             "--mask",
             default="auto",
@@ -327,6 +327,24 @@ def train(stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     figures = train_stage(run, data, out, init, quiet)
     click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
+@main.command(epilog=example("decr-scene simulate clear.tif --out pairs/ --coverage 0.3,0.6"))
+@click.argument("scenes", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Folder that gets cloudy/, clear/ and mask/.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the clouds.")
+@click.option("--coverage", type=RangeType(), help="Range of the share of cloud.")
+@click.option("--thickness", type=RangeType(), help="Range of the greatest optical thickness.")
+@click.option("--bands", help="What the bands are, such as red,green,blue,nir.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@one_line_errors
+def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Draw clouds over clear SCENES: pairs with a mask, for training and measuring."""
+    from decr_scene.pipeline.simulation import simulate_scene
+
+    for scene in scenes:
+        drawn = simulate_scene(scene, out, **options)
+        click.echo(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")
 
 
 @main.command(epilog=example("decr-scene evaluate --model rice2 --data pairs/rice2/test"))

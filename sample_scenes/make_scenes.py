@@ -15,12 +15,11 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from decr_scene.models.training.clouds import CloudRecipe, simulate
+from decr_scene.models.training.clouds import CloudRecipe
+from decr_scene.pipeline.simulation import draw_clouds
 
 HERE = Path(__file__).parent
 LANDSAT_WINDOW = Window(col_off=1560, row_off=440, width=640, height=640)
-GROUND_TOP = 0.45
-"""Where the ground's brightest 0.1 % lies on the [0, 1] scale that clouds are drawn on."""
 
 
 def cut_landsat(data: Path) -> None:
@@ -58,8 +57,6 @@ def cloud_rotterdam(data: Path) -> None:
             "nodata": source.nodata,
         }
         clear, names = source.read(), source.descriptions
-    top = np.percentile(clear, 99.9, axis=(1, 2))[:, None, None] / GROUND_TOP
-    scaled = np.clip(clear / top * 2 - 1, -1, 1).astype(np.float32)
     recipe = CloudRecipe(
         coverage=(0.55, 0.6),
         thickness=(0.9, 1.2),
@@ -70,15 +67,14 @@ def cloud_rotterdam(data: Path) -> None:
         second=0,
         types={"stratus": 1.0},
     )
-    drawn = simulate(scaled, names, np.random.default_rng(7), recipe)
-    touched = (drawn.opacity > 0) | (drawn.shadow > 0)
-    cloudy = np.where(touched, np.clip(np.rint((drawn.cloudy + 1) / 2 * top), 1, 65535), clear)
+    everywhere = np.ones(clear.shape, bool)
+    cloudy, _ = draw_clouds(clear, everywhere, names, np.random.default_rng(7), recipe, profile["nodata"])
     note = {
         "SOURCE": "SpaceNet 6 (WorldView-2, Rotterdam), CC BY-SA 4.0, pan-sharpened to 0.5 m",
     }
     write(HERE / "rotterdam_clear.tif", clear, profile, note, names)
     note["NOTE"] = "clouds and shadows are simulated"
-    write(HERE / "rotterdam_cloudy.tif", cloudy.astype(np.uint16), profile, note, names)
+    write(HERE / "rotterdam_cloudy.tif", cloudy, profile, note, names)
 
 
 def write(path: Path, pixels: np.ndarray, profile: dict, tags: dict, names: tuple = ()) -> None:

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import rasterio
+from raster_cases import described, draw, write
+
+from decr_scene.models.training.clouds import CloudRecipe
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.simulation import simulate_scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return described(tmp_path / "scene.tif", ("blue", "green", "red", "nir"), nodata=0)
+
+
+def pixels(path):
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+def test_ground_away_from_cloud_keeps_its_bits_and_the_truth_is_the_scene(scene, tmp_path):
+    drawn = simulate_scene(scene, tmp_path / "pairs", coverage=(0.3, 0.4), seed=1)
+    clear, cloudy, classes = pixels(drawn.clear), pixels(drawn.cloudy), pixels(drawn.mask)[0]
+    np.testing.assert_array_equal(clear, pixels(scene))
+    changed = (clear != cloudy).any(axis=0)
+    assert 0.05 < drawn.cover < 0.8
+    assert changed[classes == 1].all()
+    assert not changed.all()
+    assert (cloudy != 0).all()
+    with rasterio.open(scene) as before, rasterio.open(drawn.cloudy) as after:
+        assert (before.crs, before.transform, before.descriptions) == (
+            after.crs,
+            after.transform,
+            after.descriptions,
+        )
+
+
+def test_a_seed_is_a_cloud(scene, tmp_path):
+    a, b, c = (simulate_scene(scene, tmp_path / str(n), seed=seed) for n, seed in enumerate((5, 5, 6)))
+    np.testing.assert_array_equal(pixels(a.cloudy), pixels(b.cloudy))
+    assert not np.array_equal(pixels(a.cloudy), pixels(c.cloudy))
+
+
+def test_nodata_stays_nodata(tmp_path):
+    image = draw((200, 200), 3, "uint16")
+    image[:, :50] = 0
+    scene = write(tmp_path / "scene.tif", image, nodata=0, photometric="RGB")
+    cloudy = pixels(simulate_scene(scene, tmp_path / "pairs", recipe=CloudRecipe(clear=0, aside=0)).cloudy)
+    assert not cloudy[:, :50].any()
+    assert cloudy[:, 50:].all()
+
+
+def test_a_range_out_of_bounds_is_refused(scene, tmp_path):
+    with pytest.raises(OptionError, match="coverage"):
+        simulate_scene(scene, tmp_path / "pairs", coverage=(0.9, 0.1))
