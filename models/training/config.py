@@ -65,6 +65,8 @@ class RunConfig:
         crop: Side of a crop, px.
         learning_rate: Of AdamW, with a warm-up and a cosine to a hundredth of it.
         ema: Rate of the moving average of the weights, which is what is kept.
+        on_path: Train the weight network on the noisy images of a sampling run, which begins at the noised
+            first guess, instead of the noised truth that no sampling ever sees (weight stage only).
         held_out_only: Draw only images that the reference has never seen (weight and joint stages).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.
@@ -84,6 +86,7 @@ class RunConfig:
     ema: float = 0.999
     seed: int = 0
     precision: str = "auto"
+    on_path: bool = False
     held_out_only: bool = False
     checkpoint_every: int = 200
     validate_every: int = 500

@@ -20,6 +20,9 @@ from decr_scene.models.schedule import Schedule
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.unet import NoiseNetwork
 
+LATEST_START = 700
+"""Sampling runs that the weight network is trained on begin at most here."""
+
 
 class Objective(Protocol):
     """One stage of training."""
@@ -68,6 +71,7 @@ class EnhancementObjective:
         assert config.network is not None, "RunConfig has checked this"
         self.stage = config.stage
         self.prediction = config.network.prediction
+        self.on_path = config.on_path
         network = NoiseNetwork(config.network)
         self.modules = nn.ModuleDict({"network": network})
         if self.stage != "diffusion":
@@ -84,6 +88,8 @@ class EnhancementObjective:
 
     def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Noise loss and fusion loss, whichever the stage has."""
+        if self.on_path:
+            return self._losses_on_path(cloudy, clear, generator)
         network, schedule = self.network, self.schedule
         t = torch.randint(0, schedule.timesteps, (len(clear),), generator=generator)
         noise = torch.randn(clear.shape, generator=generator)
@@ -117,6 +123,35 @@ class EnhancementObjective:
         network = self.modules["network"]
         assert isinstance(network, NoiseNetwork)
         return network
+
+    def _losses_on_path(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fusion losses (eq. 16) at two steps of one sampling run, from the noised first guess on.
+
+        The published stage noises the truth. At late steps such an image shows the truth itself, so the
+        weight network learns to trust the diffusion there, and in sampling, where the image shows no more
+        than the first guess, it trusts its leftover noise.
+        """
+        with torch.no_grad():
+            guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
+        noise = torch.randn(clear.shape, generator=generator)
+        first = int(torch.randint(2, LATEST_START, (), generator=generator))
+        second = int(torch.randint(0, first, (), generator=generator))
+        x_t = self.schedule.add_noise(guess, noise, first)
+        losses, x0 = {}, guess
+        for name, t in (("fusion", first), ("fusion_later", second)):
+            if name == "fusion_later":
+                x_t = self.schedule.add_noise(
+                    x0.detach(), self.schedule.eps_from_x0(x_t, x0.detach(), first), t
+                )
+            with torch.no_grad():
+                eps = self.network.noise(x_t, t, cloudy)
+                x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
+            weight = self.network.weight(x_t, t, cloudy, guess)
+            fused = weight * guess + (1 - weight) * x0_eps
+            losses[name] = F.l1_loss(fused, clear)
+            floored = weight.detach().clamp(WEIGHT_FLOOR, 1)
+            x0 = floored * guess + (1 - floored) * x0_eps
+        return losses
 
     def _fusion_loss(self, x_t: Tensor, t: Tensor, x0_eps: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
         """``mean |x0 - (1 - W) x0_eps - W x0_E|`` with x0_eps clipped and W free (ARCHITECTURE of DE)."""
