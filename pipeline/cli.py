@@ -367,7 +367,7 @@ def _summarise(report: Report) -> None:
     tiles, seconds = report.tiles, report.seconds
     click.echo(
         f"{report.output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
-        f"{report.model['name']} in {seconds['processing']:.1f} s, {report.output['bytes'] / 1e6:.1f} MB"
+        f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {report.output['bytes'] / 1e6:.1f} MB"
     )
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
