@@ -109,8 +109,8 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--mask",
             default="auto",
             show_default=True,
-            help="A raster whose non-zero pixels are cloud; none: everything is processed; auto: what the "
-            "model's cloud detector finds, everything if it has none.",
+            help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: what the "
+            "model hardly changes, which is clear ground, keeps its bits.",
         ),
     ]
     for option in reversed(options):
@@ -365,9 +365,10 @@ def evaluate(**options: Any) -> None:
 
 def _summarise(report: Report) -> None:
     tiles, seconds = report.tiles, report.seconds
+    megabytes = report.output["bytes"] / 1e6
     click.echo(
         f"{report.output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
-        f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {report.output['bytes'] / 1e6:.1f} MB"
+        f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {megabytes:.1f} MB"
     )
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)

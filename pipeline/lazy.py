@@ -62,11 +62,18 @@ class _Graph:
             names = resolve_names(_names(scene), options.bands)
             self.indexes = select_bands(names, spec.bands)
         self.needs_field = spec.bands is not None
+        quiet = options.mask == "auto" and self.needs_field
         self.batches = Batches(
             TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap), options.batch_size
         )
         self.plan = dask.delayed(Plan)(
-            self.batches.grid, self.indexes, self._radiometry(options), _local(spec, options), options.seed
+            self.batches.grid,
+            self.indexes,
+            self._radiometry(options),
+            _local(spec, options),
+            options.seed,
+            None,
+            quiet,
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}

@@ -30,8 +30,11 @@ BUFFER = 12
 FALLOFF = 20
 """Pixels over which the restoration then fades out."""
 
-STRIP = 1024
-"""Rows of the mask read at once when tiles are chosen."""
+CLEAR_CHANGE = 2 * 5 / 255
+"""A change of 5 of 255 DN is the model's own unsteadiness on clear ground, not cloud."""
+
+CLOUDY_CHANGE = 2 * 15 / 255
+"""A change of 15 of 255 DN is cloud or shadow."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,21 @@ class MaskFile:
                 yield source, source.crs is not None and self.scene.crs is not None
         except RasterioError as error:
             raise MaskError(f"mask {self.path} cannot be read: {error}") from error
+
+
+def keep_clear_ground(change: Float) -> Float:
+    """Leave alone what the model hardly changes: its own change says where it sees cloud or shadow.
+
+    Args:
+        change: ``(C, H, W)`` on the [-1, 1] scale.
+
+    Returns:
+        The change, faded out smoothly where its largest band is below `CLOUDY_CHANGE`, and nothing at all
+        below `CLEAR_CHANGE`: there every pixel keeps its bits.
+    """
+    size = np.abs(change).max(axis=0)
+    rise = np.clip((size - CLEAR_CHANGE) / (CLOUDY_CHANGE - CLEAR_CHANGE), 0, 1)
+    return change * (rise * rise * (3 - 2 * rise))
 
 
 def _soften(cloud: NDArray[np.bool_]) -> Float:

@@ -44,8 +44,8 @@ class Options:
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
         scale: ``(low, high)`` DN for all bands instead of the fitted limits.
-        mask: A raster whose non-zero pixels are cloud; ``none``: everything is processed; ``auto``: what the
-            model's cloud detector finds, everything if it has none.
+        mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: all
+            is processed, and what the model hardly changes, which is clear ground, keeps its bits.
     """
 
     model: str = "default"
@@ -105,7 +105,8 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
         )
     grid = TileGrid(scene.shape, overlap=options.overlap)
     mask = None if options.mask in ("auto", "none") else MaskFile(options.mask, scene)
-    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask)
+    quiet = options.mask == "auto" and spec.bands is not None
+    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, keeps_clear_ground=quiet)
     return ScenePlan(plan, bands, digest, None if mask is None else tuple(mask.cloudy_tiles(grid)), warnings)
 
 

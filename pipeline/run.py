@@ -170,7 +170,7 @@ def run_guard(src: Path, planned: ScenePlan, compress: str, blocksize: int) -> d
         "tiles": [plan.grid.size, plan.grid.overlap],
         "bands": list(plan.indexes),
         "scaling": [plan.radiometry.low, plan.radiometry.high],
-        "mask": mask,
+        "mask": [mask, plan.keeps_clear_ground],
         "compress": compress,
         "blocksize": blocksize,
     }

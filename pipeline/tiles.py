@@ -19,7 +19,7 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.feather import blend
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
-from decr_scene.pipeline.masks import MaskFile
+from decr_scene.pipeline.masks import MaskFile, keep_clear_ground
 from decr_scene.pipeline.noise import place_noise
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_halves
@@ -61,6 +61,7 @@ class Plan:
         spec: The restorer.
         seed: Of the noise.
         mask: Where anything may change; ``None``: everywhere.
+        keeps_clear_ground: Leave alone what the restorer hardly changes.
     """
 
     grid: TileGrid
@@ -69,6 +70,7 @@ class Plan:
     spec: RestorerSpec
     seed: int = 0
     mask: MaskFile | None = None
+    keeps_clear_ground: bool = False
 
 
 class Prepared(NamedTuple):
@@ -145,6 +147,8 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pi
     if not found:
         return pixels
     change = blend(plan.grid, span, found, len(plan.indexes))
+    if plan.keeps_clear_ground:
+        change = keep_clear_ground(change)
     if plan.mask is not None:
         change *= plan.mask.soft(span)
     bands = list(plan.indexes)

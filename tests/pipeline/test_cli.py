@@ -123,9 +123,9 @@ def test_steps_that_the_schedule_does_not_have(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 3, "uint8", photometric="RGB")
     out = tmp_path / "clean.tif"
     result = call(
-        "process", scene, "--out", out, "--model", "rice2", "--steps", 7, "--start", 1000, "--quiet"
+        "process", scene, "--out", out, "--model", "rice2", "--steps", 60, "--start", 1000, "--quiet"
     )
-    assert_one_line(result, 2, "7 steps")
+    assert_one_line(result, 2, "60 steps")
 
 
 def test_a_scene_that_breaks_half_way(tmp_path):

@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter
 
 from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, OutputExistsError, RestorerError
+from decr_scene.pipeline.masks import keep_clear_ground
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = ["uint8", "uint16", "int16", "float32"]
@@ -185,7 +186,7 @@ def test_the_report_tells_what_was_done(tmp_path):
     assert report["output"]["bytes"] == (tmp_path / "clean.tif").stat().st_size
     assert report["parameters"]["seed"] == 9
     assert report["scaling"] == {"band 1": [0, 500]}
-    assert report["tiles"] == {"total": 4, "restored": 4}
+    assert report["tiles"] == {"total": 4, "restored": 4, "windows_resumed": 0}
     assert report["model"]["name"] == "smooth"
 
 
@@ -282,3 +283,12 @@ def test_near_infrared_that_the_file_calls_alpha_is_no_mask(tmp_path):
     process_scene(scene, tmp_path / "clean.tif", restorer=to_zero, bands="r,g,b,n")
     clean = pixels_of(tmp_path / "clean.tif")
     assert (np.abs(clean[:, :30] - 127.5) <= 0.5).all()
+
+
+def test_what_a_model_hardly_changes_keeps_its_bits():
+    change = np.full((2, 1, 4), 0.001, np.float32)
+    change[0, 0] = [0.01, 0.039, 0.08, 0.5]
+    kept = keep_clear_ground(change)
+    assert not kept[:, 0, :2].any()
+    assert 0 < kept[0, 0, 2] < 0.08
+    np.testing.assert_array_equal(kept[:, 0, 3], change[:, 0, 3])
