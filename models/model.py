@@ -54,7 +54,7 @@ class Model:
         self.modules.load_state_dict(
             {n: t for n, t in own.items() if not n.startswith("detector.")}, assign=True
         )
-        self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
         self.modules.eval().requires_grad_(False)
         self.detector = {n.removeprefix("detector."): t for n, t in own.items() if n.startswith("detector.")}
 

@@ -40,6 +40,7 @@ from decr_scene.pipeline.planning import Options, spec_of
 from decr_scene.pipeline.run import Progress, Report, parameters_of, process_scene
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.scratch import Layout, telling
+from decr_scene.pipeline.writer import sync_to_disk
 
 PATTERN = "*.tif,*.tiff,*.jp2,*.vrt"
 LEDGER = "batch.json"
@@ -417,7 +418,7 @@ def _marked(output: Path) -> Iterator[None]:
             mark.unlink(missing_ok=True)
         raise
     for path in (report, report.parent):
-        _sync(path)
+        sync_to_disk(path)
     mark.unlink(missing_ok=True)
 
 
@@ -480,7 +481,7 @@ class _Ledger:
         partial = self.path.with_name(f".{self.path.name}.partial")
         with telling(f"cannot write {self.path}", self.path.parent):
             partial.write_text(self.report().to_json())
-            _sync(partial)
+            sync_to_disk(partial)
             os.replace(partial, self.path)
 
 
@@ -521,14 +522,6 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(
             f"folder {folder} cannot be made ({error.strerror}): choose another --out folder"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _now() -> str:

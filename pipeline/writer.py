@@ -270,7 +270,7 @@ class SceneWriter:
         os.replace(whole, self.path)
         if _beside(whole, ".aux.xml").exists():
             os.replace(_beside(whole, ".aux.xml"), _beside(self.path, ".aux.xml"))
-        _sync(self.path.absolute().parent)
+        sync_to_disk(self.path.absolute().parent)
 
     def _hidden(self, role: str) -> Path:
         token = self._token if self._guard is None else "unfinished"
@@ -336,7 +336,8 @@ def _part(pixels: Pixels, window: Window, row: int, col: int, size: int) -> Pixe
     return pixels[:, top : top + size, left : left + size]
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

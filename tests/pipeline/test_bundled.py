@@ -13,8 +13,7 @@ from decr_scene.pipeline.metrics import psnr
 
 SAMPLES = Path(__file__).parents[2] / "sample_scenes"
 SCENES = {"landsat": "rice2", "rotterdam": "default"}
-MOST_SHIFT = {"landsat": 2, "rotterdam": 3}
-"""DN of 255. The aim is 2 for both; `default` does not reach it yet (docs/model-cards/default.md)."""
+TOO_MUCH = "`default` moves untouched ground by 2.3 of 255 in the near infrared (docs/model-cards/default.md)"
 
 pytestmark = [pytest.mark.slow]
 
@@ -74,6 +73,11 @@ def test_batch_size_changes_nothing_that_a_user_could_see(model, bands, tmp_path
     assert (difference > 0).mean() <= 1e-4
 
 
+@pytest.mark.parametrize(
+    "results",
+    ["landsat", pytest.param("rotterdam", marks=pytest.mark.xfail(reason=TOO_MUCH, raises=AssertionError))],
+    indirect=True,
+)
 def test_clear_ground_keeps_its_tone(results):
     name, cloudy, _, restored, clear = results
     where = regions(cloudy, fit_tone(cloudy, clear).apply(clear)).clear
@@ -81,4 +85,4 @@ def test_clear_ground_keeps_its_tone(results):
         where = (cloudy == clear).all(axis=0)
     shift = np.abs((restored - cloudy)[:, where].mean(axis=1)) * 127.5
     print(f"{name}: clear ground moves by {shift.round(2)} of 255")
-    assert shift.max() <= MOST_SHIFT[name]
+    assert shift.max() <= 2
