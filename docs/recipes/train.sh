@@ -5,11 +5,12 @@ set -euo pipefail
 model=$1 data=$2 runs=$3
 here=$(dirname "${BASH_SOURCE[0]}")
 stage() {
-    decr-scene train "$1" --config "$here/$model-$1.toml" --data "$data" --out "$runs/$model-$1" "${@:2}"
+    decr-scene train "$1" --config "$here/$model-$2.toml" --data "$data" --out "$runs/$model-$2" "${@:3}"
 }
-stage reference
-stage diffusion
-stage joint --init "$runs/$model-reference" --init "$runs/$model-diffusion"
-stage weight --init "$runs/$model-joint"
+stage reference reference
+stage reference fine --init "$runs/$model-reference"
+stage diffusion diffusion
+stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
+stage weight weight --init "$runs/$model-joint"
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
     --card "$here/$model-model.toml" --out "$runs/$model.safetensors" --overwrite

@@ -28,6 +28,9 @@ class DataConfig:
         scales: Scales at which crops are drawn, each 1 / whole number (area-averaged).
         bands: Bands to take, by position in the file, 0-based; ``None`` = all as they are.
         brightness: Range of the gain that images of this source are multiplied with (on [0, 1]).
+        tint: Greatest gain, as a power of e, that each band is multiplied with on its own: another sensor's.
+        keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
+            first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference.
     """
 
@@ -39,6 +42,8 @@ class DataConfig:
     scales: tuple[float, ...] = (1.0,)
     bands: tuple[int, ...] | None = None
     brightness: tuple[float, float] = (0.9, 1.1)
+    tint: float = 0.0
+    keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,6 +51,8 @@ class DataConfig:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
+        if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
+            raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 
     def held_out(self, name: str) -> bool:
         """Whether the image of this name is kept from training the reference."""
@@ -65,8 +72,8 @@ class RunConfig:
         crop: Side of a crop, px.
         learning_rate: Of AdamW, with a warm-up and a cosine to a hundredth of it.
         ema: Rate of the moving average of the weights, which is what is kept.
-        on_path: Train the weight network on the noisy images of a sampling run, which begins at the noised
-            first guess, instead of the noised truth that no sampling ever sees (weight stage only).
+        on_path: Train on the noisy images of a sampling run, which begins at the noised first guess, instead
+            of the noised truth that no sampling ever sees (weight and joint stages).
         held_out_only: Draw only images that the reference has never seen (weight and joint stages).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.

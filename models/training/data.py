@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.clouds import CloudRecipe, simulate
@@ -23,6 +24,9 @@ from decr_scene.models.training.tone import Tone, fit_tone
 Float = NDArray[np.float32]
 Reader = Callable[[Path], Float]
 """Path of an image to ``(C, H, W)`` float32 in [-1, 1]."""
+
+CLEAR_SMOOTHING = 3.0
+"""Standard deviation, px, that differences of a pair are smoothed with before clear ground is told."""
 
 IMAGE_ENDINGS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 
@@ -55,14 +59,41 @@ class Source:
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
         cloudy, clear = _window(rng, (pair.cloudy, pair.clear), size)
-        gain = np.float32(rng.uniform(*self.config.brightness))
+        gain = self._gain(rng, len(cloudy))
         if rng.random() < self.config.simulate:
             clear = _brighten(clear, gain)
             cloudy = simulate(clear, spectrum, rng, CloudRecipe()).cloudy
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
+            if self.config.keep_clear is not None:
+                clear = keep_clear(cloudy, clear, self.config.keep_clear)
             cloudy, clear = _brighten(cloudy, gain), _brighten(clear, gain)
         return _turn(rng, cloudy, clear)
+
+    def _gain(self, rng: np.random.Generator, bands: int) -> Float:
+        """Gain of each band, ``(C, 1, 1)``."""
+        gain = np.full((bands, 1, 1), rng.uniform(*self.config.brightness), np.float32)
+        if self.config.tint:
+            gain *= np.exp(rng.uniform(-self.config.tint, self.config.tint, (bands, 1, 1)), dtype=np.float32)
+        return gain
+
+
+def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:
+    """The truth of a real pair: the cloudy image itself where both dates show the same ground.
+
+    What still differs there, after the tone, is another season or sun angle, which nobody can tell from the
+    cloudy image; learning it would only teach a network to repaint clear ground.
+
+    Args:
+        cloudy: ``(C, H, W)`` in [-1, 1].
+        matched: The clear image in the tone of the cloudy one, same shape.
+        limits: Smoothed differences, DN of 255, up to which it is ``cloudy`` and from which on ``matched``.
+    """
+    difference = ndimage.gaussian_filter(cloudy - matched, (0, CLEAR_SMOOTHING, CLEAR_SMOOTHING))
+    low, high = (limit / 127.5 for limit in limits)
+    changed = np.clip((np.abs(difference).max(axis=0) - low) / (high - low), 0, 1)
+    truth: Float = cloudy + (matched - cloudy) * changed
+    return truth
 
 
 def load_source(
@@ -194,7 +225,7 @@ def _window(rng: np.random.Generator, images: Sequence[Float], size: int) -> lis
     return [image[:, row : row + size, col : col + size] for image in images]
 
 
-def _brighten(image: Float, gain: np.float32) -> Float:
+def _brighten(image: Float, gain: Float) -> Float:
     """Multiply on the [0, 1] scale and clip, as a sensor of that range would."""
     return np.clip((image + 1) * gain - 1, -1, 1)
 

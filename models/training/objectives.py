@@ -20,7 +20,7 @@ from decr_scene.models.schedule import Schedule
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.unet import NoiseNetwork
 
-LATEST_START = 700
+LATEST_START = 400
 """Sampling runs that the weight network is trained on begin at most here."""
 
 
@@ -125,7 +125,10 @@ class EnhancementObjective:
         return network
 
     def _losses_on_path(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fusion losses (eq. 16) at two steps of one sampling run, from the noised first guess on.
+        """Losses at two steps of one sampling run, from the noised first guess on.
+
+        The weight network's is eq. 16. The noise network's, in the joint stage, is the L1 error of the x0
+        that its noise implies: such an image has no noise of its own to compare with.
 
         The published stage noises the truth. At late steps such an image shows the truth itself, so the
         weight network learns to trust the diffusion there, and in sampling, where the image shows no more
@@ -138,17 +141,18 @@ class EnhancementObjective:
         second = int(torch.randint(0, first, (), generator=generator))
         x_t = self.schedule.add_noise(guess, noise, first)
         losses, x0 = {}, guess
-        for name, t in (("fusion", first), ("fusion_later", second)):
-            if name == "fusion_later":
-                x_t = self.schedule.add_noise(
-                    x0.detach(), self.schedule.eps_from_x0(x_t, x0.detach(), first), t
-                )
-            with torch.no_grad():
+        for suffix, t in (("", first), ("_later", second)):
+            if suffix:
+                x_t = self.schedule.add_noise(x0, self.schedule.eps_from_x0(x_t, x0, first), t)
+            with torch.set_grad_enabled(self.stage != "weight"):
                 eps = self.network.noise(x_t, t, cloudy)
-                x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
+                x0_eps = self.schedule.x0_from_eps(x_t, eps, t)
+            if self.stage != "weight":
+                losses["noise" + suffix] = F.l1_loss(x0_eps, clear)
+            x0_eps = x0_eps.detach().clamp(-1, 1)
             weight = self.network.weight(x_t, t, cloudy, guess)
             fused = weight * guess + (1 - weight) * x0_eps
-            losses[name] = F.l1_loss(fused, clear)
+            losses["fusion" + suffix] = F.l1_loss(fused, clear)
             floored = weight.detach().clamp(WEIGHT_FLOOR, 1)
             x0 = floored * guess + (1 - floored) * x0_eps
         return losses

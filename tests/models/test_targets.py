@@ -1,0 +1,87 @@
+"""What the networks are asked to learn from a pair: its truth, its tint, and the images of a sampling run."""
+
+import numpy as np
+import pytest
+import torch
+
+from decr_scene.models.training.config import DataConfig, config_from_table
+from decr_scene.models.training.data import Pair, Source, keep_clear
+from decr_scene.models.training.objectives import build_objective
+
+UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
+
+
+@pytest.fixture
+def pair():
+    """Ground of two dates a few DN apart, and a cloud over a corner of one of them."""
+    rng = np.random.default_rng(0)
+    clear = rng.uniform(-0.5, 0.3, (3, 64, 64)).astype(np.float32)
+    cloudy = clear + np.float32(2 / 127.5)
+    cloudy[:, :20, :20] = 0.95
+    return Pair("a", cloudy, clear, None)
+
+
+def test_clear_ground_of_a_pair_is_its_own_truth_and_cloud_is_not(pair):
+    truth = keep_clear(pair.cloudy, pair.clear, (4, 10))
+    np.testing.assert_array_equal(truth[:, 40:, 40:], pair.cloudy[:, 40:, 40:])
+    np.testing.assert_allclose(truth[:, :15, :15], pair.clear[:, :15, :15], atol=1e-6)
+
+
+def test_the_truth_changes_over_without_a_step():
+    cloudy = np.zeros((1, 64, 256), np.float32)
+    veil = np.broadcast_to(np.linspace(0, 20 / 127.5, 256, dtype=np.float32), cloudy.shape)
+    kept = (keep_clear(cloudy + veil, cloudy, (4, 10))[0, 32] * 127.5).round(3)
+    assert kept[:40] == pytest.approx(veil[0, 32, :40] * 127.5, abs=1e-2)
+    assert kept[160:] == pytest.approx(0, abs=1e-2)
+    assert np.abs(np.diff(kept)).max() < 0.2
+
+
+def test_limits_that_do_not_rise_are_refused():
+    with pytest.raises(ValueError, match="rising"):
+        DataConfig(clear="clear", cloudy="cloudy", keep_clear=(9, 3))
+
+
+def test_a_tint_moves_the_bands_apart_and_both_images_together(pair):
+    config = DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), tint=0.2)
+    flat = pair._replace(clear=np.zeros_like(pair.clear), cloudy=np.zeros_like(pair.clear))
+    cloudy, clear = Source(config, ((flat,),)).crop(np.random.default_rng(1), 32, ("red", "green", "blue"))
+    np.testing.assert_array_equal(cloudy, clear)
+    gains = clear[:, 0, 0] + 1
+    assert len(set(gains.tolist())) == 3
+    assert np.all(np.abs(np.log(gains)) <= 0.2 + 1e-6)
+
+
+@pytest.mark.parametrize("stage", ["joint", "weight"])
+def test_on_the_path_neither_loss_reaches_the_network_of_the_other(stage):
+    objective = build_objective(
+        config_from_table(
+            {
+                "stage": stage,
+                "bands": ["red", "green", "blue"],
+                "steps": 1,
+                "on_path": True,
+                "reference": {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1},
+                "network": {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}},
+                "data": [{"cloudy": "cloudy", "clear": "clear"}],
+            }
+        )
+    )
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # output layers begin at zero, which would stop any gradient
+        for parameter in objective.modules["network"].parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+    cloudy, clear = torch.rand((2, 2, 3, 32, 32), generator=rng) - 0.5
+    losses = objective.losses(cloudy, clear, torch.Generator().manual_seed(1))
+    reached = {name: _reached(objective, loss) for name, loss in losses.items()}
+    expected = {"fusion": {"weight_net"}, "fusion_later": {"weight_net"}}
+    if stage == "joint":
+        expected |= {"noise": {"noise_net"}, "noise_later": {"noise_net"}}
+    assert reached == expected
+
+
+def _reached(objective, loss):
+    """Which of the two networks a loss gives gradients to."""
+    objective.modules.zero_grad(set_to_none=True)
+    loss.backward(retain_graph=True)
+    names = objective.modules["network"].named_parameters()
+    return {name.split(".")[0] for name, p in names if p.grad is not None and p.grad.abs().max() > 0}
