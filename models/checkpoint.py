@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decr_scene.models.denoiser import WEIGHT_FLOOR
+from decr_scene.models.detector import DetectorConfig, build_detector
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.keymap import check_shapes, shapes
 from decr_scene.models.reference import ReferenceConfig, build_reference
@@ -56,11 +57,11 @@ class ModelConfig:
         reference: Its reference network.
         scaling: How digital numbers become [-1, 1] and back, as the pipeline understands it.
         sampling: How it is sampled unless told otherwise.
-        detector: Configuration of its cloud detector, if it has one.
+        detector: Its cloud detector, if it has one.
         info: Training data, licence, metrics: for the reader.
 
     Raises:
-        CheckpointError: Network, reference and band names are not of the same number of bands.
+        CheckpointError: Network, reference, detector and band names are not of the same number of bands.
     """
 
     name: str
@@ -69,7 +70,7 @@ class ModelConfig:
     reference: ReferenceConfig
     scaling: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    detector: Mapping[str, Any] | None = None
+    detector: DetectorConfig | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,13 +78,23 @@ class ModelConfig:
         if len(set(counts)) > 1:
             told = "{} band names, a network of {} bands, a reference of {}".format(*counts)
             raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+        if self.detector is not None and self.detector.bands != len(self.bands):
+            told = f"{len(self.bands)} band names and a detector of {self.detector.bands} bands"
+            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the network and the reference of a model."""
+    """Name and shape of every tensor of a model: its network, its reference and, if any, its detector."""
     with torch.device("meta"):
-        modules = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
-    return shapes(nn.ModuleDict(modules).state_dict())
+        return shapes(build_modules(config).state_dict())
+
+
+def build_modules(config: ModelConfig) -> nn.ModuleDict:
+    """All networks of a model by their names in its file, with fresh weights."""
+    modules = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+    if config.detector is not None:
+        modules["detector"] = build_detector(config.detector)
+    return nn.ModuleDict(modules)
 
 
 def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
@@ -150,13 +161,12 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Refuse tensors that are not those of the configuration; a detector's are its own affair."""
-    detector = [name for name in found if name.startswith("detector.")]
-    if bool(detector) != (config.detector is not None):
+    """Refuse tensors that are not those of the configuration."""
+    detector = any(name.startswith("detector.") for name in found)
+    if detector != (config.detector is not None):
         told = "without a configuration of it" if detector else "is configured, its tensors are missing"
         raise CheckpointError(f"{what}: a detector {told}")
-    rest = {name: shape for name, shape in found.items() if name not in detector}
-    check_shapes(rest, expected_shapes(config), what)
+    check_shapes(found, expected_shapes(config), what)
 
 
 def _to_json(config: ModelConfig) -> str:
@@ -178,6 +188,7 @@ def _from_json(text: str) -> ModelConfig:
             "network": _build(NetworkConfig, network),
             "reference": _build(ReferenceConfig, values["reference"]),
             "sampling": _build(SamplingConfig, values["sampling"]),
+            "detector": _build(DetectorConfig, values["detector"]) if values.get("detector") else None,
         },
     )
 

@@ -1,20 +1,19 @@
-"""A model ready to use: networks on their device, in their precision, behind three calls."""
+"""A model ready to use: networks on their device, in their precision, behind four calls."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from decr_scene.models.checkpoint import ModelConfig, read_model_file
+from decr_scene.models.checkpoint import ModelConfig, build_modules, read_model_file
 from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.detector import CloudDetector, build_detector, reduced_image
 from decr_scene.models.errors import UnknownModelError
 from decr_scene.models.published import Source, published_states, read_published
-from decr_scene.models.reference import build_reference
 from decr_scene.models.sampling import DESampler, OnStep
 from decr_scene.models.schedule import Schedule
-from decr_scene.models.unet import NoiseNetwork
 
 WEIGHTS = Path(__file__).parent / "weights"
 ALWAYS_FP32 = (
@@ -24,7 +23,7 @@ ALWAYS_FP32 = (
 
 
 class Model:
-    """A noise network and its reference network, for inference.
+    """A noise network, its reference network and, if it has one, its cloud detector, for inference.
 
     All images are ``(B, C, H, W)`` in [-1, 1] with the bands of ``config.bands``; they are brought to the
     model's device, and results stay there.
@@ -48,15 +47,11 @@ class Model:
         self.precision = pick_precision(precision, self.device)
         self.schedule = Schedule()
         with torch.device("meta"):
-            parts = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
-        self.modules = nn.ModuleDict(parts)
+            self.modules = build_modules(config)
         own = {n: t.to(self.device, torch.float32, copy=True) for n, t in tensors.items()}
-        self.modules.load_state_dict(
-            {n: t for n, t in own.items() if not n.startswith("detector.")}, assign=True
-        )
+        self.modules.load_state_dict(own, assign=True)
         self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
         self.modules.eval().requires_grad_(False)
-        self.detector = {n.removeprefix("detector."): t for n, t in own.items() if n.startswith("detector.")}
 
     @torch.inference_mode()
     def network(
@@ -75,6 +70,33 @@ class Model:
         with self._computing("fp32" if kept else self.precision):
             guess: Tensor = self.modules["reference"](self._here(cloudy))
         return guess.float()
+
+    @property
+    def detector(self) -> CloudDetector | None:
+        """The cloud detector; ``None``: the model has none."""
+        if "detector" not in self.modules:
+            return None
+        detector = self.modules["detector"]
+        assert isinstance(detector, CloudDetector)
+        return detector
+
+    @torch.inference_mode()
+    def detect(self, cloudy: Tensor) -> Tensor:
+        """Where cloud is, on pixels as large as ``config.detector.factor`` of the image's.
+
+        Returns:
+            float32 ``(B, 2, ceil(H / factor), ceil(W / factor))``: the probability that a pixel needs
+            restoring, for cloud, thin cloud or cloud shadow, and that of cloud or thin cloud alone.
+
+        Raises:
+            ValueError: The model has no detector.
+        """
+        detector = self.detector
+        if detector is None:
+            raise ValueError(f"model {self.config.name} has no cloud detector")
+        reduced = reduced_image(self._here(cloudy), detector.config.factor)
+        with self._computing("fp32"):
+            return detector.probability(reduced)
 
     @torch.inference_mode()
     def sample(
@@ -120,8 +142,7 @@ class Model:
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by the names of a model file."""
-        detector = {f"detector.{name}": tensor for name, tensor in self.detector.items()}
-        return {**self.modules.state_dict(), **detector}
+        return dict(self.modules.state_dict())
 
     def _start(self, start: int | None) -> int | None:
         return None if start == self.schedule.timesteps else start
@@ -151,6 +172,23 @@ def load_model(name_or_file: str | Path, device: str = "auto", precision: str = 
     """
     config, tensors = read_model_file(find_model(name_or_file))
     return Model(config, tensors, device, precision)
+
+
+def load_detector(name_or_file: str | Path, device: str = "auto") -> CloudDetector | None:
+    """Load the cloud detector of a model alone, for inference; ``None``: it has none.
+
+    Raises:
+        UnknownModelError: There is no such model.
+        CheckpointError: The file is damaged, or is no model.
+    """
+    config, tensors = read_model_file(find_model(name_or_file))
+    if config.detector is None:
+        return None
+    with torch.device("meta"):
+        detector = build_detector(config.detector)
+    own = {name.removeprefix("detector."): t for name, t in tensors.items() if name.startswith("detector.")}
+    detector.load_state_dict({name: tensor.float() for name, tensor in own.items()}, assign=True)
+    return detector.to(pick_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]  # not in the stub
 
 
 def load_published(

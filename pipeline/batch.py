@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.beside import Beside
 from decr_scene.pipeline.errors import (
     ClusterError,
     LockedError,
@@ -111,8 +112,8 @@ def process_directory(
 
     A scene that fails stops no other. A scene that is finished is left alone: its output is whole, and the
     report beside it tells of the same input, model and parameters. An output that is out of date is made
-    anew; another ``compress``, ``blocksize``, ``quicklook``, ``batch_size`` or ``device`` does not make it
-    so.
+    anew, and so is one beside which a file is missing that the report tells of; another ``compress``,
+    ``blocksize``, ``quicklook``, ``stac``, ``batch_size`` or ``device`` does not make it so.
 
     Args:
         src_dir: The folder; links that leave it are not followed, hidden files are not seen.
@@ -129,7 +130,8 @@ def process_directory(
         What is in the ledger.
 
     Raises:
-        OptionError: A wrong option; two scenes of one output; outputs among the inputs; nothing to do.
+        OptionError: A wrong option; ``polygons``, which names one file; two scenes of one output; outputs
+            among the inputs; nothing to do.
         LockedError: Another batch writes to the same folder.
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
@@ -240,6 +242,12 @@ def _check_outputs(src: Path, dst: Path, outputs: Path | None, entries: list[Sce
                 f"{other} and {entry.input} would both become {entry.output}: rename one, or leave one out "
                 "with --pattern"
             )
+        for path in Beside.all_of(Path(entry.output)).paths.values():
+            if (other := makers.setdefault(str(path), entry.input)) != entry.input:
+                raise OptionError(
+                    f"{path} would lie beside the output of one of {other} and {entry.input}, and be that of "
+                    "the other: rename one, or leave one out with --pattern"
+                )
         if Path(entry.output).with_suffix(".json") == dst / LEDGER:
             raise OptionError(
                 f"the report of {entry.input} would be {dst / LEDGER}, the ledger: rename the scene"
@@ -278,6 +286,7 @@ class _Made:
     content: dict[str, Any]
     recipe: _Recipe
     good: bool
+    beside: tuple[str, ...]
 
     @staticmethod
     def read(path: Path) -> _Made | None:
@@ -293,6 +302,9 @@ class _Made:
                 content=_content(report["input"]),
                 recipe=_as_recipe(report["parameters"], report["model"]),
                 good=all(report["checks"].values()),
+                beside=tuple(
+                    Path(name).name for role, name in report["beside"].items() if role != "polygons"
+                ),
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
@@ -309,6 +321,10 @@ def _recipe(options: dict[str, Any]) -> _Recipe | None:
     Raises:
         OptionError: A wrong option; so no scene needs to be begun to find out.
     """
+    if options.get("polygons") is not None:
+        raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
+    if options.get("pan") not in (None, "none"):
+        raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
     chosen = Options(**{name: value for name, value in options.items() if name not in _HOW})
     Layout((1, 1), 1, np.dtype(np.uint8), options.get("blocksize", 512))
     spec, digest = spec_of(chosen)
@@ -321,6 +337,8 @@ def _is_finished(src: Path, dst: Path, recipe: _Recipe) -> bool:
     report = dst.with_suffix(".json")
     made = _Made.read(report)
     if made is None or not made.good or made.recipe != recipe or _was_cut_short(dst):
+        return False
+    if not all(dst.with_name(name).exists() for name in made.beside):
         return False
     try:
         if made.size != dst.stat().st_size or made.content != _content(fingerprint(src)):
@@ -349,7 +367,7 @@ def _may_replace(src: Path, dst: Path) -> bool:
     """Whether what lies at the output is ours, of this very input.
 
     Raises:
-        OutputExistsError: It is ours, but of another input.
+        OutputExistsError: It is ours, but of another input; or something beside it is not ours.
     """
     if _was_cut_short(dst):
         return True
@@ -360,6 +378,11 @@ def _may_replace(src: Path, dst: Path) -> bool:
         raise OutputExistsError(
             f"{dst} was made of {made.source}: choose another --out folder, or replace it with --overwrite"
         )
+    for path in Beside.all_of(dst).paths.values():
+        if path.exists() and path.name not in made.beside:
+            raise OutputExistsError(
+                f"{path} exists and is not ours: choose another --out folder, or replace it with --overwrite"
+            )
     return True
 
 

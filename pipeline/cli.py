@@ -25,6 +25,24 @@ COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
 SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
 
 
+class SweepType(click.ParamType[tuple[str, tuple[float, ...]]]):
+    """``name=v1,v2,...``."""
+
+    name = "NAME=V,V,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[float, ...]]:
+        """Parse a name and numbers."""
+        if isinstance(value, tuple):
+            return value
+        name, _, numbers = value.partition("=")
+        try:
+            return name, tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no sweep, expected such as steps=5,10,20", param, ctx)
+
+
 class RangeType(click.ParamType[tuple[float, float]]):
     """``low,high``."""
 
@@ -95,6 +113,13 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
         click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
+        click.option(
+            "--samples",
+            type=int,
+            default=1,
+            show_default=True,
+            help="Results of each tile: from 2 on, how far they differ is written beside the output.",
+        ),
         click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
         click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
         click.option(
@@ -109,8 +134,16 @@ def restoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--mask",
             default="auto",
             show_default=True,
-            help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: what the "
-            "model hardly changes, which is clear ground, keeps its bits.",
+            help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: where "
+            "the model's cloud detector, if any, sees cloud or shadow, and clear ground keeps its bits.",
+        ),
+        click.option(
+            "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
+        ),
+        click.option(
+            "--pan",
+            metavar="FILE",
+            help="The panchromatic raster to sharpen the scene with; none: not even that of its folder.",
         ),
     ]
     for option in reversed(options):
@@ -136,6 +169,7 @@ def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px."
         ),
         click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output."),
+        click.option("--stac", is_flag=True, help="Write a STAC Item beside the output."),
         click.option(
             "--resume/--no-resume",
             default=True,
@@ -161,6 +195,7 @@ def main(debug: bool) -> None:
 @main.command(epilog=example("decr-scene process scene.tif --out clean.tif"))
 @click.argument("scene", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The output, a cloud-optimised GeoTIFF.")
+@click.option("--polygons", type=FILE, help="Write footprint and restored areas to this .gpkg or .geojson.")
 @restoring_options
 @writing_options
 @one_line_errors
@@ -212,13 +247,22 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
 @click.argument("scene", type=FILE)
 @restoring_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--ccp", is_flag=True, help="Cloud coverage probability alone, of a scene or of a folder of images."
+)
+@click.option("--out", type=FILE, help="With --ccp: write a row per image (.csv) or the histogram (.png).")
 @one_line_errors
-def inspect(scene: Path, as_json: bool, **options: Any) -> None:
-    """Say what would be done to SCENE, without doing it."""
+def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: Any) -> None:
+    """Say what would be done to SCENE, without doing it; or with --ccp how cloudy it is."""
     import json
 
     from decr_scene.pipeline.inspection import inspect_scene
 
+    if ccp:
+        _show_coverage(scene, as_json, out, options)
+        return
+    if out is not None:
+        raise OptionError("--out goes with --ccp: inspect alone writes nothing")
     found = inspect_scene(scene, **options)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -295,38 +339,48 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
 @click.argument("run", type=FILE)
 @click.option("--config", type=FILE, required=True, help="TOML of the run.")
 @click.option("--card", type=FILE, required=True, help="TOML with name, [sampling] and [info] of the model.")
+@click.option("--detector", type=FILE, help="Folder of a finished detector run, to become part of it.")
 @click.option("--out", type=FILE, required=True, help="The model file to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @one_line_errors
-def models_export(run: Path, config: Path, card: Path, out: Path, overwrite: bool) -> None:
+def models_export(
+    run: Path, config: Path, card: Path, detector: Path | None, out: Path, overwrite: bool
+) -> None:
     """Make one model file of a finished training RUN."""
     from decr_scene.models.training.config import read_config
     from decr_scene.models.training.export import export_model
     from decr_scene.pipeline.writer import check_target
 
     check_target(None, out, overwrite)
-    model = export_model(read_config(config), run, card, out)
+    model = export_model(read_config(config), run, card, out, detector)
     click.echo(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 @main.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
-@click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint"]))
+@click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint", "detector"]))
 @click.option("--config", type=FILE, required=True, help="TOML of the run.")
 @click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")
 @click.option("--out", type=FILE, required=True, help="Run folder; a run that is there is continued.")
 @click.option("--init", type=FILE, multiple=True, help="Run folder of an earlier stage; may be given twice.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @one_line_errors
-def train(stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...], quiet: bool) -> None:
-    """Train one STAGE of a model, or go on with it."""
+def train(
+    stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...], device: str, quiet: bool
+) -> None:
+    """Train one STAGE of a model, or go on with it.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m decr_scene.pipeline train ...
+    """
     from decr_scene.models.training.config import read_config
     from decr_scene.pipeline.training import train as train_stage
 
     run = read_config(config)
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
-    figures = train_stage(run, data, out, init, quiet)
-    click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    figures = train_stage(run, data, out, init, quiet, device, config.read_text())
+    if figures:
+        click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
 @main.command(epilog=example("decr-scene simulate clear.tif --out pairs/ --coverage 0.3,0.6"))
@@ -348,19 +402,91 @@ def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
 
 
 @main.command(epilog=example("decr-scene evaluate --model rice2 --data pairs/rice2/test"))
-@click.option("--model", default="rice2", show_default=True, help="Bundled name or file.")
-@click.option("--data", type=FILE, required=True, help="Folder with cloudy/ and clear/.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("rice2",),
+    show_default=True,
+    help="Bundled name or file; several, given one by one, are compared.",
+)
+@click.option("--data", type=FILE, required=True, help="Folder with cloudy/ (cloud/) and clear/ (label/).")
 @click.option("--reduce", type=click.IntRange(1), default=1, show_default=True, help="Average n x n pixels.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["plain", "paper"]),
+    default="plain",
+    show_default=True,
+    help="paper: resized to 256 px, PSNR and SSIM with its truncation.",
+)
+@click.option("--bands", help="What the bands are, where they are not in the model's order.")
 @click.option("--steps", type=int, help="Diffusion steps; the model's own default otherwise.")
 @click.option("--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone.")
 @click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta).")
-@click.option("--csv", "table", type=FILE, help="Write one row per image.")
+@click.option(
+    "--mask",
+    type=click.Choice(["none", "auto"]),
+    default="none",
+    show_default=True,
+    help="auto: what the model hardly changes keeps its values.",
+)
+@click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
+@click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
+@click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
+@click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
+@click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")
+@click.option("--trace", type=FILE, help="Write the mean weight of the first guess at every step as CSV.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @one_line_errors
-def evaluate(**options: Any) -> None:
-    """Measure input, reference alone and DE on held-out pairs."""
-    from decr_scene.pipeline.evaluation import evaluate_pairs
+def evaluate(
+    models: tuple[str, ...],
+    ablation: bool,
+    sweep: tuple[str, tuple[float, ...]] | None,
+    sheet: Path | None,
+    trace: Path | None,
+    steps: int | None,
+    start: int | None,
+    weight_floor: float | None,
+    **options: Any,
+) -> None:
+    """Measure input, reference alone and DE on held-out pairs.
 
-    click.echo(evaluate_pairs(**options).to_text())
+    With several models, --ablation or --sweep: one row for each system instead.
+    """
+    from decr_scene.pipeline import comparison
+    from decr_scene.pipeline.evaluation import Settings, evaluate_pairs
+
+    if (len(models) > 1) + ablation + (sweep is not None) > 1:
+        raise OptionError("several models, --ablation and --sweep are three comparisons: take one")
+    settings = Settings(steps, start, weight_floor)
+    if len(models) > 1:
+        systems = comparison.compare_models(models, settings)
+    elif ablation:
+        systems = comparison.ablation(models[0], settings)
+    elif sweep is not None:
+        systems = comparison.sweep(models[0], settings, *sweep)
+    else:
+        options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
+        found = evaluate_pairs(models[0], **options)
+        click.echo(found.to_text())
+        return
+    if sheet is not None or trace is not None:
+        raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
+    click.echo(comparison.compare(systems, **options).to_text())
+
+
+def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[str, Any]) -> None:
+    import json
+
+    from decr_scene.pipeline.coverage import measure_coverage
+
+    if out is not None and out.suffix.lower() not in (".csv", ".png"):
+        raise OptionError(f"{out} must end in .csv or .png")
+    found = measure_coverage(place, **options)
+    if out is not None:
+        found.write(out)
+    told = {"images": len(found.names), "mean": found.mean, "shares": found.shares()}
+    click.echo(json.dumps(told, indent=2) if as_json else found.to_text())
 
 
 def _summarise(report: Report) -> None:

@@ -1,23 +1,44 @@
 """Where the tasks run: one process by default, several local ones, or a Dask cluster that is there already.
 
-All three are `dask.distributed` clients, so there is one road, and only the address differs. Tasks that hold
-a model ask for one unit of the resource ``GPU``: a worker runs one of them at a time.
+All three are `dask.distributed` clients, so there is one road, and only the address differs. Workers that may
+hold a model have one unit of the resource ``GPU``. A task that runs the model asks for half of it: while one
+has the model (`models_turn`), the next one reads and scales its tiles, so the model waits for no pixels.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, get_worker, wait
+from distributed.comm import CommClosedError
 
 from decr_scene.pipeline.errors import ClusterError
+from decr_scene.pipeline.restorers import Restorer, forget_plugin, register_plugin
 
-MODEL = {"GPU": 1}
+HOLDS_MODEL = {"GPU": 1}
+"""What a worker that may hold a model has."""
+
+TASKS_A_MODEL = 2
+"""Of which one has the model and the others get ready."""
+
+MODEL = {"GPU": 1 / TASKS_A_MODEL}
 """What a task that runs the model asks of its worker."""
+
+PATIENCE = 60.0
+"""Seconds without a single worker before a run gives up; a worker that died here is back sooner."""
+
+_LOOK = 5.0
+"""Seconds between two looks at the workers, while waiting."""
 
 _NO_PORT = "127.0.0.1:0"
 """Dask always serves HTTP: on a free port of this machine only, so that two runs do not meet."""
@@ -50,12 +71,14 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
             with _remote(scheduler) as client:
                 yield client
             return
+        if workers > 1:
+            _calm_tracker()
         with (
             LocalCluster(
                 n_workers=workers,
                 processes=workers > 1,
                 threads_per_worker=3,
-                resources=MODEL,
+                resources=HOLDS_MODEL,
                 memory_limit=0,
                 dashboard_address=_NO_PORT,
                 worker_dashboard_address=_NO_PORT,
@@ -91,9 +114,126 @@ def _remote(address: str) -> Iterator[Client]:
 
 
 def _require_model_workers(client: Client, address: str) -> None:
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    if not any(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in workers.values()):
+    if not count_models(client):
         raise ClusterError(
-            f"none of the {len(workers)} workers at {address} has the resource GPU: "
+            f"none of the {len(_workers(client))} workers at {address} has the resource GPU: "
             'start them with --resources "GPU=1"'
         )
+
+
+def count_models(client: Client) -> int:
+    """Workers that may hold a model, now."""
+    return sum(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in _workers(client).values())
+
+
+def result_of(client: Client, future: Future) -> Any:
+    """Wait for a task, but not for a cluster that is gone.
+
+    Raises:
+        ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.
+        Exception: What the task raised.
+    """
+    alive = time.monotonic()
+    while not _is_done(future):
+        if count_models(client):
+            alive = time.monotonic()
+        elif time.monotonic() - alive > PATIENCE:
+            raise ClusterError(
+                f"no worker with the resource GPU for {PATIENCE:.0f} s: start some, then repeat the call"
+            )
+    return future.result()
+
+
+class Holding(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
+    """A callable of the user's at every worker, those that come later included: one copy a process."""
+
+    def __init__(self, key: str, restorer: Restorer) -> None:
+        self.name = key
+        self.restorer = restorer
+
+    def setup(self, worker: Any) -> None:
+        """Hold it."""
+        register_plugin(self.name, self.restorer)
+
+    def teardown(self, worker: Any) -> None:
+        """Let go of it."""
+        forget_plugin(self.name)
+
+
+@contextmanager
+def at_every_worker(client: Client, holding: Holding) -> Iterator[None]:
+    """Have workers hold a callable, for a ``with``."""
+    client.register_plugin(holding)
+    try:
+        yield
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(holding.name)
+
+
+@contextmanager
+def cluster_faults(client: Client) -> Iterator[None]:
+    """Tell what becomes of a cluster in our own words.
+
+    Raises:
+        ClusterError: The scheduler is gone, or several workers died of the same task.
+    """
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"{error.allowed_failures + 1} workers died of the task {error.task}: is their memory too small? "
+            "Try a smaller --batch-size or fewer workers"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        address = client.scheduler.address if client.scheduler is not None else "its address"
+        raise ClusterError(
+            f"the Dask scheduler at {address} is gone: start it and its workers again, then repeat the call"
+        ) from error
+
+
+@contextmanager
+def models_turn() -> Iterator[None]:
+    """Have the model of this worker to oneself; outside a worker, nobody else wants it."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        yield
+        return
+    with _turns_lock:
+        turn = _turns.setdefault(worker, threading.Lock())
+    with turn:
+        yield
+
+
+_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_turns_lock = threading.Lock()
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    known = client.scheduler_info(n_workers=-1)
+    if "workers" not in known:
+        raise CommClosedError("the scheduler does not answer")
+    return dict(known["workers"])
+
+
+def _is_done(future: Future) -> bool:
+    """Wait a little while for a task."""
+    try:
+        wait(future, timeout=_LOOK)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _calm_tracker() -> None:
+    """Start Python's tracker of semaphores such that it is silent when it cleans up after a killed run."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before

@@ -21,7 +21,8 @@ COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
 
 _MARKED = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
-_CONFIG = {"GDAL_CACHEMAX": 16 << 20, "COG_TMP_COMPRESSION": "NONE"}
+_CONFIG = {"GDAL_CACHEMAX": 16 << 20, "COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": "1"}
+"""The overviews lie on the disk twice, for a while: first in a file beside the COG, lightly compressed."""
 
 
 def write_cog(

@@ -77,6 +77,32 @@ def blend(
     return total.astype(np.float32)
 
 
+def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blended: Float) -> Float:
+    """How far the tiles that were blended are from one another: the weighted variance around their blend.
+
+    Args:
+        grid: As `blend`.
+        span: As `blend`.
+        tiles: As `blend`; one that is not there counts as 0.
+        blended: What `blend` made of them.
+
+    Returns:
+        ``(bands, span.height, span.width)``; 0 where one tile has all the weight.
+    """
+    total = np.zeros(blended.shape)
+    missing = np.ones(blended.shape[1:])
+    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
+        own = grid.span(tile)
+        common = own & span
+        rows, cols = common.inside(own)
+        by_row, by_col = tile_weights(grid, tile)
+        weights = by_row[rows, None] * by_col[None, cols]
+        here = common.inside(span)
+        total[(slice(None), *here)] += (values[:, rows, cols] - blended[(slice(None), *here)]) ** 2 * weights
+        missing[here] -= weights
+    return (total + np.square(blended) * missing.clip(0)).astype(np.float32)
+
+
 @lru_cache(maxsize=8)
 def _grid_weights(grid: TileGrid) -> tuple[tuple[Double, ...], tuple[Double, ...]]:
     height, width = grid.shape

@@ -2,8 +2,9 @@
 
 A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
-when the last of them is done. At most `ROWS_UNDER_WAY` rows of blocks are under way: that keeps the model
-busy while a row is blended and written, and keeps reading from running away from a slow model.
+when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way, and ahead of them so many
+batches that no model waits: for blocks to be written, nor while cloud is far between. Neither number grows
+with the scene: a slow disk holds up the models, and a slow model the reading.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 from distributed import Client, Future
-from numpy.typing import NDArray
 
-from decr_scene.pipeline.cluster import MODEL
+from decr_scene.pipeline.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
-from decr_scene.pipeline.tiles import Plan, Source, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.tiles import Blended, Plan, Source, blend_tiles, guess_tiles, restore_tiles
 
 ROWS_UNDER_WAY = 2
+BATCHES_AHEAD = TASKS_A_MODEL + 1
+"""Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
 
@@ -99,24 +100,58 @@ class Flow:
     on_batch: Callable[[int], None]
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
+    _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
+    _last_needed: int = -1
+    _models: int = 1
 
-    def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, NDArray[np.generic]]]:
-        """Yield the windows from top to bottom, left to right, each once, but for those that are done."""
+    def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
+        """Yield the windows from top to bottom, left to right, each once, but for those that are done.
+
+        Raises:
+            ClusterError: The scheduler is gone, or there are no workers any more.
+        """
         rows = [[span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block)]
-        rows = [row for row in rows if row]
+        with cluster_faults(self.client):
+            yield from self._stream([row for row in rows if row])
+
+    def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
+        self._ahead = self._in_order(rows)
         waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
         for number, row in enumerate(rows):
+            self._models = count_models(self.client)
             for span, future in zip(row, waiting.pop(0), strict=True):
-                yield span, future.result()
+                self._run_ahead()
+                yield span, result_of(self.client, future)
             self._forget_above(row[0].bottom)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
+        """The batches that some windows need, each when the first of them does."""
+        seen = -1
+        for row in rows:
+            found = set().union(*(self.batches.touching(span) for span in row))
+            yield from sorted(number for number in found if number > seen)
+            seen = max([seen, *found])
+
+    def _run_ahead(self) -> None:
+        """Submit batches beyond the rows under way while models are about to run out of them."""
+        enough = BATCHES_AHEAD * self._models
+        while sum(not future.done() for future in self._changes.values()) < enough:
+            beyond = sum(number > self._last_needed for number in self._changes)
+            new = (number for number in self._ahead if number > self._last_needed)
+            number = next(new, None) if beyond < 2 * enough else None
+            if number is None:
+                return
+            self._change(number)
 
     def _submit_row(self, row: list[Span]) -> list[Future]:
         return [self._blend(span) for span in row]
 
     def _blend(self, span: Span) -> Future:
-        parts = [self._change(number) for number in sorted(self.batches.touching(span))]
+        needed = sorted(self.batches.touching(span))
+        self._last_needed = max([self._last_needed, *needed])
+        parts = [self._change(number) for number in needed]
         return self.client.submit(
             blend_tiles,
             self.plan,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.detection import detect_clouds
+from decr_scene.pipeline.estimate import Estimate, estimate
+from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
+from decr_scene.pipeline.product import delivered
 from decr_scene.pipeline.restorers import describe
 from decr_scene.pipeline.scene import RasterioScene
 
 
 def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
-    """Plan a scene and describe the plan; nothing is written.
+    """Plan a scene, with a look for cloud if its model has a detector; nothing is left on disk.
 
     Args:
-        src: Any raster that GDAL reads.
+        src: Any raster that GDAL reads, or the folder of a product.
         **options: Fields of `Options`.
 
     Returns:
@@ -24,11 +30,17 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
         DecrSceneError: As `process_scene`.
     """
     chosen = Options(**options)
-    with RasterioScene.open(src, chosen.bands) as scene:
-        planned = plan_scene(scene, chosen)
+    with (
+        TemporaryDirectory() as folder,
+        delivered(src, Path(folder) / "out.tif", chosen.pan, chosen.bands) as given,
+        RasterioScene.open(given.path, given.bands) as scene,
+    ):
+        chosen = replace(chosen, bands=given.bands)
+        began = time.perf_counter()
+        planned = detect_clouds(plan_scene(scene, chosen), scene, chosen, Path(folder) / "cloud.tif")
+        needed = estimate(scene, planned, chosen, time.perf_counter() - began)
         plan = planned.plan
         height, width = scene.shape
-        raw = height * width * scene.count * scene.dtype.itemsize
         return {
             "scene": str(src),
             "size": {"height": height, "width": width},
@@ -44,6 +56,25 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
             },
             "tiles": len(plan.grid),
             "tiles to restore": planned.tiles_to_restore,
-            "scratch": f"at most {raw / 1e6:.1f} MB",
+            "cloudy tiles": None if planned.plan.mask is None else planned.tiles_to_restore,
+            "clouds": _coverage(planned),
+            "estimate": _told(needed),
             "warnings": list(planned.warnings),
         }
+
+
+def _told(needed: Estimate) -> dict[str, float]:
+    """What a run with one worker on this machine will take."""
+    megabytes = {"memory": needed.memory, "scratch": needed.scratch, "output": needed.output}
+    return {
+        "seconds": round(needed.seconds, 1),
+        **{f"{name}_mb": round(size / 1e6, 1) for name, size in megabytes.items()},
+    }
+
+
+def _coverage(planned: ScenePlan) -> dict[str, float] | None:
+    """Shares of the valid pixels; ``None``: nobody has looked."""
+    found = planned.coverage
+    if found is None:
+        return None
+    return {"coverage probability": round(found.cloud, 4), "cloud or shadow": round(found.restore, 4)}

@@ -11,7 +11,7 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from decr_scene.pipeline.bands import resolve_names, select_bands
-from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.flow import Batches, block_rows
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.planning import Options, fit_samples, known_radiometry, sample_spans, spec_of
@@ -43,7 +43,12 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     """
     if scene.ndim != 3 or scene.dims[0] != "band":
         raise SceneError(f"the array has dimensions {scene.dims}, expected ('band', 'y', 'x'): transpose it")
-    graph = _Graph(scene, Options(**options))
+    chosen = Options(**options)
+    if chosen.aoi is not None or chosen.pan is not None:
+        raise OptionError("restore takes no aoi and no pan, which are files: use process_scene")
+    if chosen.samples > 1:
+        raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
+    graph = _Graph(scene, chosen)
     rows = [
         [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCK)
     ]
@@ -82,7 +87,7 @@ class _Graph:
         """One chunk of the result."""
         parts = [self._change(number) for number in sorted(self.batches.touching(span))]
         shape = (len(self.pixels), span.height, span.width)
-        task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts)
+        task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts).pixels
         return da.from_delayed(task, shape, self.pixels.dtype)
 
     def _change(self, number: int) -> Delayed:

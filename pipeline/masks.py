@@ -1,10 +1,11 @@
-"""Where the scene is cloudy: a mask of the user's, warped onto the scene, softened and buffered.
+"""Where the scene is cloudy: a mask of the user's or of a detector, softened and buffered.
 
 Outside the soft mask every pixel is the input's, bit for bit; tiles that it does not touch are not sampled.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
@@ -38,29 +40,16 @@ CLOUDY_CHANGE = 2 * 15 / 255
 
 
 @dataclass(frozen=True)
-class MaskFile:
-    """A raster whose non-zero pixels are cloud, on the grid of a scene.
+class Mask(ABC):
+    """A raster that says where cloud is, on the grid of a scene.
 
     Args:
-        path: The mask: any raster that GDAL reads; integers are classes, 0 clear; floats are probabilities,
-            cloud from 0.5.
+        path: The raster; every worker opens it for itself.
         scene: The scene.
-
-    Raises:
-        MaskError: It cannot be read, or there is no way to lay it over the scene.
     """
 
     path: str
     scene: RasterioScene
-
-    def __post_init__(self) -> None:
-        with self._open() as (source, placed):
-            georeferenced = placed or source.shape == self.scene.shape
-        if not georeferenced:
-            raise MaskError(
-                f"mask {self.path} is {source.shape} px, scene {self.scene.shape}, and not both are "
-                "georeferenced: make the mask of the scene's size, or georeference it"
-            )
 
     def soft(self, span: Span) -> Float:
         """Weight of the restoration: 1 in and around cloud, 0 away from it, ``(height, width)``."""
@@ -87,6 +76,30 @@ class MaskFile:
         soft = self.soft(whole)
         return [tile.number for tile in row if soft[grid.span(tile).inside(whole)].any()]
 
+    @abstractmethod
+    def _cloud(self, span: Span) -> NDArray[np.bool_]:
+        """Where cloud is in a window of the scene."""
+
+
+@dataclass(frozen=True)
+class MaskFile(Mask):
+    """A raster of the user's whose non-zero pixels are cloud.
+
+    Integers are classes, 0 clear; floats are probabilities, cloud from 0.5. Any raster that GDAL reads.
+
+    Raises:
+        MaskError: It cannot be read, or there is no way to lay it over the scene.
+    """
+
+    def __post_init__(self) -> None:
+        with self._open() as (source, placed):
+            georeferenced = placed or source.shape == self.scene.shape
+        if not georeferenced:
+            raise MaskError(
+                f"mask {self.path} is {source.shape} px, scene {self.scene.shape}, and not both are "
+                "georeferenced: make the mask of the scene's size, or georeference it"
+            )
+
     def _cloud(self, span: Span) -> NDArray[np.bool_]:
         with self._open() as (source, placed):
             values = self._warped(source, span) if placed else source.read(1, window=span.window)
@@ -110,6 +123,56 @@ class MaskFile:
             raise MaskError(f"mask {self.path} cannot be read: {error}") from error
 
 
+@dataclass(frozen=True)
+class DetectedMask(Mask):
+    """What a detector wrote: probabilities of 0 to 255 on pixels that are whole blocks of the scene's.
+
+    It is laid over the scene by counting pixels, so it needs no georeferencing.
+
+    Args:
+        factor: Side of a block, px of the scene.
+        least: Value from which on a block is cloud.
+
+    Raises:
+        MaskError: It cannot be read.
+    """
+
+    factor: int
+    least: int
+
+    def _cloud(self, span: Span) -> NDArray[np.bool_]:
+        rows = slice(span.row // self.factor, -(-span.bottom // self.factor))
+        cols = slice(span.col // self.factor, -(-span.right // self.factor))
+        blocks = self._blocks(rows, cols)
+        wide = blocks.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
+        row, col = span.row - rows.start * self.factor, span.col - cols.start * self.factor
+        return wide[row : row + span.height, col : col + span.width]
+
+    def _cloudy_in_row(self, grid: TileGrid, row: list[Tile]) -> list[int]:
+        """Tiles with a cloudy block in reach, so perhaps one more at a corner than the soft mask touches."""
+        reach, factor, width = BUFFER + FALLOFF, self.factor, -(-grid.shape[1] // self.factor)
+        bottom = min(grid.shape[0], row[0].row + grid.size + reach)
+        rows = slice(max(0, row[0].row - reach) // factor, -(-bottom // factor))
+        cloudy = np.asarray(self._blocks(rows, slice(0, width)).any(axis=0))
+        starts = [max(0, tile.col - reach) // factor for tile in row]
+        ends = [-(-(tile.col + grid.size + reach) // factor) for tile in row]
+        return [t.number for t, start, end in zip(row, starts, ends, strict=True) if cloudy[start:end].any()]
+
+    def _blocks(self, rows: slice, cols: slice) -> NDArray[np.bool_]:
+        window = Window(
+            col_off=cols.start,
+            row_off=rows.start,
+            width=cols.stop - cols.start,
+            height=rows.stop - rows.start,
+        )
+        try:
+            with rasterio.open(self.path) as source:
+                values = source.read(1, window=window)
+        except RasterioError as error:
+            raise MaskError(f"the detected cloud in {self.path} cannot be read: {error}") from error
+        return np.asarray(values >= self.least)
+
+
 def keep_clear_ground(change: Float) -> Float:
     """Leave alone what the model hardly changes: its own change says where it sees cloud or shadow.
 
@@ -120,9 +183,15 @@ def keep_clear_ground(change: Float) -> Float:
         The change, faded out smoothly where its largest band is below `CLOUDY_CHANGE`, and nothing at all
         below `CLEAR_CHANGE`: there every pixel keeps its bits.
     """
+    return change * cloudy_share(change)
+
+
+def cloudy_share(change: Float) -> Float:
+    """What `keep_clear_ground` leaves of a change: 0 on clear ground, 1 in cloud, ``(H, W)``."""
     size = np.abs(change).max(axis=0)
     rise = np.clip((size - CLEAR_CHANGE) / (CLOUDY_CHANGE - CLEAR_CHANGE), 0, 1)
-    return change * (rise * rise * (3 - 2 * rise))
+    share: Float = rise * rise * (3 - 2 * rise)
+    return share
 
 
 def _soften(cloud: NDArray[np.bool_]) -> Float:

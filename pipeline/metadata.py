@@ -28,7 +28,7 @@ _STRUCTURE = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "
 """Domains that tell how the old file was stored."""
 
 _RESAMPLING = {"OVR_RESAMPLING_ALG", "OVERVIEW_RESAMPLING"}
-_BAND_PARTS = {
+BAND_PARTS = {
     *("Description", "UnitType", "Offset", "Scale", "NoDataValue", "ColorInterp", "ColorTable"),
     *("CategoryNames", "GDALRasterAttributeTable"),
 }
@@ -49,11 +49,13 @@ class NewBands:
         descriptions: One a band; ``''`` for none.
         dtype: Of all, as numpy calls it.
         nodata: Of all.
+        colors: Colour table of all, ``(red, green, blue, alpha)`` of 0, 1, ...; empty for none.
     """
 
     descriptions: tuple[str, ...]
     dtype: str
     nodata: float | None = None
+    colors: tuple[tuple[int, int, int, int], ...] = ()
 
 
 def copy_vrt(
@@ -71,11 +73,11 @@ def copy_vrt(
     Returns:
         The text of a VRT, and the number of tags under `MARK`.
     """
-    root = _located_vrt(dataset, {"VRTRasterBand"})
+    root = located_vrt(dataset, {"VRTRasterBand"})
     tags = scene_tags(dataset, resampling)
-    _add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
+    add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
-        _keep(band, _BAND_PARTS)
+        keep_only(band, BAND_PARTS)
         band.attrib = {"dataType": band.attrib["dataType"]}
         default = {"": band_tags(dataset, number).get("", {}) | statistics[number - 1]}
         _fill_band(band, number, pixels, blocksize, band_tags(dataset, number) | default)
@@ -101,17 +103,23 @@ def new_vrt(
     Returns:
         As `copy_vrt`.
     """
-    root = _located_vrt(dataset, set())
+    root = located_vrt(dataset, set())
     place = scene_tags(dataset)
     point = {key: value for key, value in place.get("", {}).items() if key == "AREA_OR_POINT"}
-    _add_tags(root, {"": point | tags, "RPC": place.get("RPC", {})})
+    add_tags(root, {"": point | tags, "RPC": place.get("RPC", {})})
     for number, description in enumerate(bands.descriptions, start=1):
         band = ET.SubElement(root, "VRTRasterBand", dataType=_GDAL_NAMES[bands.dtype])
         if description:
             ET.SubElement(band, "Description").text = description
         if bands.nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(float(bands.nodata))
-        ET.SubElement(band, "ColorInterp").text = "Gray" if number == 1 else "Undefined"
+        plain = "Gray" if number == 1 else "Undefined"
+        ET.SubElement(band, "ColorInterp").text = "Palette" if bands.colors else plain
+        if bands.colors:
+            table = ET.SubElement(band, "ColorTable")
+            for color in bands.colors:
+                values = zip(("c1", "c2", "c3", "c4"), map(str, color), strict=True)
+                ET.SubElement(table, "Entry", dict(values))
         _fill_band(band, number, pixels, blocksize, {"": statistics[number - 1]})
     return _text(root, {})
 
@@ -164,13 +172,13 @@ def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     return {ns: found for ns, found in tags.items() if found}
 
 
-def _located_vrt(dataset: Any, also: set[str]) -> ET.Element:
+def located_vrt(dataset: Any, also: set[str]) -> ET.Element:
     """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         root = ET.fromstring(memory.read())
     root.attrib.pop("subClass", None)
-    _keep(root, {"SRS", "GeoTransform", "GCPList"} | also)
+    keep_only(root, {"SRS", "GeoTransform", "GCPList"} | also)
     _set_gcps(root, dataset)
     return root
 
@@ -191,11 +199,12 @@ def _text(root: ET.Element, tags: Mapping[str, Tags]) -> tuple[str, int]:
 def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
     """Number, blocks, tags (those of the default domain marked) and source."""
     band.attrib |= {"band": str(number), "blockXSize": str(blocksize), "blockYSize": str(blocksize)}
-    _add_tags(band, {domain or MARK: items for domain, items in tags.items()})
+    add_tags(band, {domain or MARK: items for domain, items in tags.items()})
     _add_source(band, pixels, str(number))
 
 
-def _keep(element: ET.Element, names: set[str]) -> None:
+def keep_only(element: ET.Element, names: set[str]) -> None:
+    """Remove the children of other names."""
     for child in [child for child in element if child.tag not in names]:
         element.remove(child)
 
@@ -205,14 +214,15 @@ def _set_gcps(root: ET.Element, dataset: Any) -> None:
     points = root.find("GCPList")
     if points is None:
         return
-    _keep(points, set())
+    keep_only(points, set())
     for gcp in dataset.gcps[0]:
         place = {"Pixel": gcp.col, "Line": gcp.row, "X": gcp.x, "Y": gcp.y, "Z": gcp.z or 0.0}
         numbers = {name: repr(float(value)) for name, value in place.items()}
         ET.SubElement(points, "GCP", {"Id": gcp.id or "", "Info": gcp.info or ""} | numbers)
 
 
-def _add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
+def add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
+    """Add tags by domain, as a VRT holds them."""
     for domain, items in tags.items():
         if not items:
             continue

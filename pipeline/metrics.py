@@ -5,9 +5,14 @@ Images are ``(C, H, W)``; PSNR and SSIM are taken on their 8-bit versions, 0 to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from decr_scene.pipeline.errors import OptionError
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -62,6 +67,58 @@ def paper_ssim(image: Float, truth: Float) -> float:
     """
     pairs = zip(_greys(truncate_to_uint8(truth)), _greys(truncate_to_uint8(image)), strict=True)
     return float(np.mean([structural_similarity(a, b, data_range=255) for a, b in pairs]))
+
+
+Figure = Callable[[Float, Float], float]
+"""A figure of an image ``(C, H, W)`` in [-1, 1] and its truth."""
+
+
+def open_lpips(paper: bool = False) -> Figure:
+    """LPIPS (AlexNet, v0.1) by torchmetrics; bands other than three are taken one by one, and averaged.
+
+    Args:
+        paper: Give the network values of 0 to 255, as the published code does, instead of -1 to 1.
+
+    Raises:
+        OptionError: torchmetrics, torchvision or AlexNet's weights are not there.
+    """
+    network = _lpips_network()
+
+    def distance(image: Float, truth: Float) -> float:
+        return float(
+            np.mean([network(*pair) for pair in zip(_in_threes(image), _in_threes(truth), strict=True)])
+        )
+
+    def _in_threes(image: Float) -> Float:
+        whole = truncate_to_uint8(image) if paper else to_uint8(image)
+        values = whole.astype(np.float32) if paper else whole.astype(np.float32) / np.float32(127.5) - 1
+        return values[None] if len(values) == 3 else np.repeat(values[:, None], 3, axis=1)
+
+    return distance
+
+
+def _lpips_network() -> Callable[[Float, Float], float]:
+    """Distance of two images ``(3, H, W)``."""
+    import torch
+
+    install = "pip install 'decr-scene[lpips]'"
+    try:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        network: Any = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
+    except ModuleNotFoundError as error:
+        raise OptionError(f"LPIPS needs torchmetrics and torchvision: {install} ({error})") from error
+    except OSError as error:
+        raise OptionError(
+            f"LPIPS needs AlexNet's weights, which torchvision could not fetch ({error}): "
+            f"put them into {torch.hub.get_dir()}/checkpoints"
+        ) from error
+
+    def distance(image: Float, truth: Float) -> float:
+        with torch.inference_mode():
+            return float(network(torch.from_numpy(image[None]), torch.from_numpy(truth[None])))
+
+    return distance
 
 
 def texture(image: Float) -> float:

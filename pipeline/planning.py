@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decr_scene.pipeline.aoi import Aoi
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.grid import Span, TileGrid
-from decr_scene.pipeline.masks import MaskFile
+from decr_scene.pipeline.masks import Mask, MaskFile
 from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, file_sha256
 from decr_scene.pipeline.scene import RasterioScene, resolve_bands, select_bands
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.tiles import Plan, Source
+
+if TYPE_CHECKING:
+    from decr_scene.models.detector import DetectorConfig
 
 SAMPLE_WINDOWS = 8
 """Windows a side of the lattice that the scaling is fitted to."""
@@ -44,8 +48,14 @@ class Options:
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
         scale: ``(low, high)`` DN for all bands instead of the fitted limits.
-        mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: all
-            is processed, and what the model hardly changes, which is clear ground, keeps its bits.
+        mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: where
+            the model's cloud detector sees cloud or shadow, or everywhere if it has none, and what the model
+            hardly changes there, which is clear ground, keeps its bits.
+        samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
+            number; how far they differ is written beside it.
+        aoi: A vector file with polygons: only inside does anything change, whatever the mask.
+        pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
+            ``none``: not even the one in the scene's folder.
     """
 
     model: str = "default"
@@ -61,25 +71,56 @@ class Options:
     bands: str | None = None
     scale: tuple[float, float] | None = None
     mask: str = "auto"
+    samples: int = 1
+    aoi: str | None = None
+    pan: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
         _check_range("overlap", self.overlap, 0, 128)
         _check_range("batch_size", self.batch_size, 1, 4096)
+        _check_range("samples", self.samples, 1, 1000)
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How cloudy a scene is, over its valid pixels.
+
+    Args:
+        cloud: Mean probability of cloud or thin cloud: the paper's cloud coverage probability.
+        restore: Share that is taken to need restoring, for cloud or shadow.
+        valid: Share of the scene that is valid.
+    """
+
+    cloud: float
+    restore: float
+    valid: float
+
+
+@dataclass(frozen=True)
 class ScenePlan:
-    """A plan and what a user should know of it; ``chosen`` are the tiles to restore, ``None``: all."""
+    """A plan and what a user should know of it.
+
+    Args:
+        plan: The plan.
+        bands: Names of the scene's bands.
+        model_sha256: Of the model file.
+        chosen: The tiles to restore; ``None``: all.
+        warnings: What a user should know.
+        detector: What is to look for cloud before anything is restored; ``None``: nothing.
+        coverage: What it found; ``None``: it has not looked.
+    """
 
     plan: Plan
     bands: tuple[str, ...]
     model_sha256: str | None = None
     chosen: tuple[int, ...] | None = None
     warnings: tuple[str, ...] = field(default=())
+    detector: DetectorConfig | None = None
+    coverage: Coverage | None = None
 
     @property
     def tiles_to_restore(self) -> int:
@@ -104,10 +145,39 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
             scene.dtype, indexes, [source] * len(spans), spans
         )
     grid = TileGrid(scene.shape, overlap=options.overlap)
-    mask = None if options.mask in ("auto", "none") else MaskFile(options.mask, scene)
+    mask = None if options.mask in ("auto", "none") else MaskFile(_absolute(options.mask), scene)
+    aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
     quiet = options.mask == "auto" and spec.bands is not None
-    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, keeps_clear_ground=quiet)
-    return ScenePlan(plan, bands, digest, None if mask is None else tuple(mask.cloudy_tiles(grid)), warnings)
+    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi)
+    chosen = _tiles_to_restore(plan)
+    if aoi is not None and not chosen:
+        warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
+    return ScenePlan(plan, bands, digest, chosen, warnings, _detector_of(spec, options))
+
+
+def gated(planned: ScenePlan, mask: Mask) -> ScenePlan:
+    """The same plan, restoring only where a mask says."""
+    plan = replace(planned.plan, mask=mask)
+    return replace(planned, plan=plan, chosen=_tiles_to_restore(plan))
+
+
+def _detector_of(spec: RestorerSpec, options: Options) -> DetectorConfig | None:
+    """The detector that ``--mask auto`` asks for: that of the model, if it has one."""
+    if options.mask != "auto" or spec.bands is None:
+        return None
+    from decr_scene.models.checkpoint import read_model_config
+
+    return read_model_config(spec.name).detector
+
+
+def _tiles_to_restore(plan: Plan) -> tuple[int, ...] | None:
+    """Tiles in which mask and area of interest both let anything change; ``None``: all."""
+    chosen = []
+    if plan.mask is not None:
+        chosen.append(plan.mask.cloudy_tiles(plan.grid))
+    if plan.aoi is not None:
+        chosen.append(plan.aoi.touched_tiles(plan.grid))
+    return tuple(sorted(set(chosen[0]).intersection(*chosen[1:]))) if chosen else None
 
 
 def known_radiometry(
@@ -190,6 +260,11 @@ def _bands(
 def _lattice(extent: int) -> list[int]:
     last = max(0, extent - SAMPLE_SIDE)
     return sorted({int(v) for v in np.linspace(0, last, SAMPLE_WINDOWS)})
+
+
+def _absolute(path: str) -> str:
+    """Workers may run elsewhere; what is no file here, GDAL may know."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

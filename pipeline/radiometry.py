@@ -75,6 +75,18 @@ class Radiometry:
             value -= self._excess(dn) * np.clip(np.abs(change) / 0.1, 0, 1)
         return np.where(changed, _off_nodata(_cast(value, dn.dtype), nodata), dn)
 
+    def deviation(self, variance: Float) -> Float:
+        """Standard deviation in DN, root mean square of the bands.
+
+        Args:
+            variance: ``(C, H, W)`` on the [-1, 1] scale.
+
+        Returns:
+            ``(1, H, W)``.
+        """
+        squares: Float = np.mean(variance * np.square(self._span / 2), axis=0, keepdims=True)
+        return np.sqrt(squares)
+
     def select(self, indexes: tuple[int, ...]) -> Radiometry:
         """The map of some of the bands, by 0-based position."""
         return Radiometry(tuple(self.low[i] for i in indexes), tuple(self.high[i] for i in indexes))

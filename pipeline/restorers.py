@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,7 +148,11 @@ def open_restorer(spec: RestorerSpec) -> TileModel:
         return Plugin(_PLUGINS[spec.plugin_key])
     if spec.plugin is not None:
         return Plugin(spec.plugin)
-    return _open_model(spec)
+    with _opening:  # or two tasks that come at the same time load it twice
+        return _open_model(spec)
+
+
+_opening = threading.Lock()
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """`process_scene`: the recipe of a whole scene, top to bottom.
 
-open -> bands, scaling, tiles -> Dask: first guess, sampling, blending -> blocks in order -> COG -> report.
+open -> bands, scaling, tiles -> cloud detector -> Dask: first guess, sampling, blending -> blocks in order ->
+COGs -> checks -> what else lies beside the output -> report.
 """
 
 from __future__ import annotations
@@ -16,15 +17,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from decr_scene.pipeline.cluster import connect
+import numpy as np
+from distributed import Client
+
+from decr_scene.pipeline import provenance
+from decr_scene.pipeline.beside import Beside
+from decr_scene.pipeline.checks import verify_pixels
+from decr_scene.pipeline.cluster import Holding, at_every_worker, connect
+from decr_scene.pipeline.detection import detect_clouds, detection_kept, detection_path
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.flow import Batches, Flow
 from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
+from decr_scene.pipeline.product import Delivery, delivered
 from decr_scene.pipeline.quicklook import write_quicklook
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, describe, forget_plugin, register_plugin
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.source import FileSource
-from decr_scene.pipeline.writer import SceneWriter, check_target, verify_roundtrip
+from decr_scene.pipeline.style import write_styles
+from decr_scene.pipeline.writer import (
+    Companion,
+    SceneWriter,
+    WritersTogether,
+    check_target,
+    journal_path,
+    verify_roundtrip,
+)
 
 Progress = Callable[[int, int], None]
 """Told after every batch: tiles done, tiles in all."""
@@ -36,14 +53,18 @@ class Report:
 
     program: dict[str, str]
     input: dict[str, Any]
+    product: dict[str, Any]
     output: dict[str, Any]
+    beside: dict[str, str]
     model: dict[str, Any]
     parameters: dict[str, Any]
     scaling: dict[str, list[float]]
     tiles: dict[str, int]
     seconds: dict[str, float]
     checks: dict[str, bool]
+    verification: dict[str, Any]
     warnings: list[str]
+    clouds: dict[str, float] | None = None
 
     def to_json(self) -> str:
         """The report as text."""
@@ -60,6 +81,8 @@ def process_scene(
     compress: str = "auto",
     blocksize: int = 512,
     quicklook: bool = False,
+    stac: bool = False,
+    polygons: str | Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -67,14 +90,17 @@ def process_scene(
     """Remove the clouds of a scene and write it as a cloud-optimised GeoTIFF, with a report beside it.
 
     Args:
-        src: Any raster that GDAL reads.
-        dst: The output, ``.tif``; its report is the same name with ``.json``.
+        src: Any raster that GDAL reads, or the folder of a product as its vendor delivers it.
+        dst: The output, ``.tif``; its report is the same name with ``.json``, and its provenance, styles and
+            whatever else is asked for lie beside it.
         workers: Model workers on this machine; more than one run as processes of their own.
         scheduler: Address of a running Dask cluster to use instead.
         overwrite: Replace an output that exists.
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
         quicklook: Write a picture before/after beside the output, ``.png``.
+        stac: Write a STAC Item beside the output, ``.stac.json``.
+        polygons: Write the footprint and the restored areas to this file, ``.gpkg`` or ``.geojson``.
         resume: Go on where an interrupted run of the same call stopped; else begin anew.
         progress: Told how many tiles are done.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
@@ -90,40 +116,110 @@ def process_scene(
     chosen = Options(**options)
     if blocksize < 16 or blocksize % 16:
         raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
-    report_path = dst.with_suffix(".json")
-    with RasterioScene.open(src, chosen.bands) as scene:
+    wanted = None if polygons is None else Path(polygons)
+    beside = Beside(dst, chosen.samples > 1, stac, quicklook, wanted)
+    clouds = detection_path(dst)
+    with (
+        delivered(src, dst, chosen.pan, chosen.bands) as given,
+        RasterioScene.open(given.path, given.bands) as scene,
+        detection_kept(clouds, journal_path(dst)),
+    ):
+        src, used = given.path, replace(chosen, bands=given.bands)
         check_target(src, dst, overwrite)
-        check_target(src, report_path, overwrite)
-        planned = plan_scene(scene, chosen)
+        going_on = resume and journal_path(dst).exists()
+        beside.check(src, overwrite, going_on)
+        _check_wishes(scene, stac, wanted)
+        planned = plan_scene(scene, used)
         planning = time.perf_counter() - began
         guard = run_guard(src, planned, compress, blocksize)
-        with SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume) as writer:
-            kept = len(writer.finished)
-            done = _stream(planned, chosen, src, writer, blocksize, workers, scheduler, progress)
-        streaming = time.perf_counter() - began - planning
+        main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)
+        options_beside = (blocksize, overwrite or going_on, guard, resume)
+        with WritersTogether([main, *_companions(scene, beside, *options_beside)]) as writers:
+            kept = len(writers.finished)
+            planned = detect_clouds(planned, scene, used, clouds, again=kept > 0)
+            detecting = time.perf_counter() - began - planning
+            done = _stream(planned, used, src, writers, blocksize, workers, scheduler, progress)
+        streaming = time.perf_counter() - began - planning - detecting
+        checks, verification = verify_pixels(scene, dst, beside.paths["provenance"], planned.plan)
+        _write_beside(scene, planned, beside, given)
+        checking = time.perf_counter() - began - planning - detecting - streaming
         report = Report(
             program={"name": "decr-scene", "version": version("decr-scene")},
-            input=fingerprint(src),
+            input=fingerprint(given.origin),
+            product=given.facts,
             output={"path": str(dst), "bytes": dst.stat().st_size},
+            beside={role: str(path) for role, path in beside.paths.items()},
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
             parameters=parameters_of(chosen),
             scaling=_scaling(planned, scene.count),
             tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
-            seconds={"planning": round(planning, 3), "processing": round(streaming, 3)},
-            checks=verify_roundtrip(str(src), str(dst)),
+            seconds={
+                "planning": round(planning, 3),
+                "detecting": round(detecting, 3),
+                "processing": round(streaming, 3),
+                "checking": round(checking, 3),
+            },
+            checks=verify_roundtrip(str(src), str(dst)) | checks,
+            verification=verification,
             warnings=list(planned.warnings),
+            clouds=None if planned.coverage is None else vars(planned.coverage),
         )
-    _write_whole(report_path, report.to_json())
-    if quicklook:
-        write_quicklook(src, dst, dst.with_suffix(".png"))
+    _write_whole(beside.paths["report"], report.to_json())
     return report
+
+
+def _check_wishes(scene: RasterioScene, stac: bool, polygons: Path | None) -> None:
+    """Refuse what cannot be written beside the output, before any work is done."""
+    if stac:
+        from decr_scene.pipeline.stac import check_stac
+
+        check_stac()
+    if polygons is not None:
+        from decr_scene.pipeline.polygons import check_polygons
+
+        check_polygons(scene, polygons)
+
+
+def _companions(
+    scene: RasterioScene, beside: Beside, blocksize: int, overwrite: bool, guard: dict[str, Any], resume: bool
+) -> list[SceneWriter]:
+    """Writers of the rasters beside the output, in the order of `Blended`."""
+    classes = Companion(
+        scene, ("provenance",), np.dtype(np.uint8), provenance.NODATA, provenance.TAGS, provenance.COLORS
+    )
+    deviation = Companion(
+        scene, ("standard deviation",), np.dtype(np.float32), np.nan, (("UNITS", "DN of the scene"),)
+    )
+    rasters = {"provenance": classes, "uncertainty": deviation}
+    return [
+        SceneWriter(companion, beside.paths[role], "deflate", blocksize, overwrite, "average", guard, resume)
+        for role, companion in rasters.items()
+        if role in beside.paths
+    ]
+
+
+def _write_beside(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: Delivery) -> None:
+    """Everything beside the output but its rasters, which are there, and the report, which comes last."""
+    paths = beside.paths
+    write_styles(scene, planned.bands, paths["style"], paths["provenance_style"])
+    if "stac" in paths:
+        from decr_scene.pipeline.stac import write_item
+
+        when = given.facts.get("acquired")
+        write_item(scene, planned.bands, planned.plan.spec.name, beside, Path(given.origin), when)
+    if "polygons" in paths:
+        from decr_scene.pipeline.polygons import write_polygons
+
+        write_polygons(paths["provenance"], paths["polygons"])
+    if "quicklook" in paths:
+        write_quicklook(scene.path, beside.output, paths["quicklook"])
 
 
 def _stream(
     planned: ScenePlan,
     options: Options,
     src: Path,
-    writer: SceneWriter,
+    writers: WritersTogether,
     blocksize: int,
     workers: int,
     scheduler: str | None,
@@ -140,8 +236,8 @@ def _stream(
 
     local = scheduler is None and workers == 1
     with (
-        _with_plugin(planned.plan.spec, options.restorer, local) as spec,
         connect(scheduler, workers) as client,
+        _with_plugin(client, planned.plan.spec, options.restorer, local) as spec,
     ):
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
@@ -152,8 +248,8 @@ def _stream(
             needs_field=spec.bands is not None,
             on_batch=count,
         )
-        for span, pixels in flow.blocks(blocksize, frozenset(writer.finished)):
-            writer.write(span.window, pixels)
+        for span, blended in flow.blocks(blocksize, writers.finished):
+            writers.write(span, *(part for part in blended if part is not None))
     return done
 
 
@@ -167,29 +263,35 @@ def run_guard(src: Path, planned: ScenePlan, compress: str, blocksize: int) -> d
         "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor],
         "precision": spec.precision,
         "seed": plan.seed,
+        "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap],
         "bands": list(plan.indexes),
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
+        "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,
         "blocksize": blocksize,
     }
 
 
 @contextmanager
-def _with_plugin(spec: RestorerSpec, restorer: Restorer | None, local: bool) -> Iterator[RestorerSpec]:
-    """Send a callable along with the plan; in this very process hold it instead, so it is no copy."""
+def _with_plugin(
+    client: Client, spec: RestorerSpec, restorer: Restorer | None, local: bool
+) -> Iterator[RestorerSpec]:
+    """Give every worker the callable, once; in this very process it is called itself, and no copy."""
     if restorer is None:
         yield spec
-    elif not local:
-        yield replace(spec, plugin=restorer)
-    else:
-        key = uuid.uuid4().hex
+        return
+    key = uuid.uuid4().hex
+    if local:
         register_plugin(key, restorer)
         try:
             yield replace(spec, plugin_key=key)
         finally:
             forget_plugin(key)
+    else:
+        with at_every_worker(client, Holding(key, restorer)):
+            yield replace(spec, plugin_key=key)
 
 
 def parameters_of(options: Options) -> dict[str, Any]:

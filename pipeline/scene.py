@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import rasterio
-import xarray as xr
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.env import getenv, hasenv
@@ -32,6 +32,9 @@ from decr_scene.pipeline.bands import name_bands, resolve_names, select_bands
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
 from decr_scene.pipeline.handles import Handles, file_state
 
+if TYPE_CHECKING:
+    import xarray as xr  # takes a second to import, and most runs have no use for it
+
 Pixels = NDArray[Any]
 Bool = NDArray[np.bool_]
 
@@ -42,6 +45,9 @@ GDAL_CACHE = 32 << 20
 """Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
 
 _EDGE = 1 << 20
+
+_FAULTS = (RasterioError, CPLE_BaseError, OSError)
+"""The second is GDAL's own, under no public name, of damaged headers that rasterio lets through."""
 
 __all__ = [
     "RasterioScene",
@@ -204,7 +210,7 @@ class RasterioScene:
         """
         try:
             yield _handles.get(self.path, self.state)
-        except (RasterioError, OSError) as error:
+        except _FAULTS as error:
             if isinstance(error, DecrSceneError):
                 raise
             what = _place(window) if window is not None else "its description"
@@ -329,14 +335,17 @@ _handles = Handles()
 def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioScene:
     try:
         dataset = _handles.get(path, state)
-    except (RasterioError, OSError) as error:
+    except _FAULTS as error:
         raise _cannot_open(path, error) from error
     try:
         _check_supported(path, dataset)
+        names = name_bands(dataset.descriptions, [colour.name for colour in dataset.colorinterp])
     except SceneError:
         _handles.close(path, state)
         raise
-    names = name_bands(dataset.descriptions, [colour.name for colour in dataset.colorinterp])
+    except CPLE_BaseError as error:
+        _handles.close(path, state)
+        raise _cannot_open(path, error) from error
     return RasterioScene(
         path=path,
         shape=(dataset.height, dataset.width),

@@ -1,9 +1,12 @@
-"""Blocks on their way: an uncompressed file that GDAL reads as a GeoTIFF and that we fill in any order."""
+"""Blocks on their way: a file that GDAL reads as a GeoTIFF and that we fill in any order."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import struct
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises, under no public name
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -22,6 +26,12 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError, OutputError
 
 Pixels = NDArray[Any]
+
+_OFFSETS, _SIZES = 324, 325  # tags of a TIFF: TileOffsets, TileByteCounts
+_LONG8 = 16  # a type of its numbers
+_WORD, _ENTRY, _VALUE = struct.Struct("<Q"), struct.Struct("<HHQQ"), 12
+_HEAD = 1 << 20
+"""Bytes at the beginning of a scratch file that hold its directory, and more."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,6 @@ class Layout:
         return -(-self.shape[0] // self.blocksize), -(-self.shape[1] // self.blocksize)
 
     @property
-    def block_bytes(self) -> int:
-        """Of a whole block of one band."""
-        return self.blocksize**2 * self.dtype.itemsize
-
-    @property
     def raw_bytes(self) -> int:
         """Of all pixels."""
         return self.shape[0] * self.shape[1] * self.count * self.dtype.itemsize
@@ -80,10 +85,11 @@ class Layout:
 
 
 class Scratch:
-    """Uncompressed blocks in a file that GDAL reads as a GeoTIFF and we write ourselves.
+    """Blocks, lightly compressed, in a file that GDAL reads as a GeoTIFF and we write ourselves.
 
-    GDAL lays the file out, band after band, all blocks in their places; a block is then written to its place.
-    A scratch file that survived can be opened again and filled up.
+    GDAL lays the file out and encodes the blocks; one is then added at the end, and its place entered in the
+    file's index, last of all: whenever the process is killed, the file is whole but for blocks that are not
+    in it. A scratch file that survived can be opened again and filled up.
 
     Args:
         path: An existing scratch file.
@@ -96,41 +102,43 @@ class Scratch:
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path = path
         self.layout = layout
-        self._first = _first_block(path, layout)
+        self._offsets, self._sizes = _index(path, layout)
         self._file: BinaryIO = path.open("r+b")
+        self._end = self._file.seek(0, os.SEEK_END)
 
     @classmethod
     def create(cls, path: Path, layout: Layout, crs: CRS | None, transform: Affine) -> Scratch:
-        """Make the file, full of zeros (a sparse one, where the file system has such).
+        """Make the file, without blocks, which read as zeros.
 
         Raises:
             OutputError: It cannot be written there.
         """
-        profile = {
-            **{"driver": "GTiff", "height": layout.shape[0], "width": layout.shape[1], "count": layout.count},
-            **{"dtype": layout.dtype.name, "tiled": True, "interleave": "band", "bigtiff": "IF_SAFER"},
-            **{"blockxsize": layout.blocksize, "blockysize": layout.blocksize},
-        }
+        shape = {"height": layout.shape[0], "width": layout.shape[1]}
+        place = {"crs": crs, "transform": transform}
         with telling(f"cannot write {path}", path.absolute().parent):
-            rasterio.open(path, "w", **profile, crs=crs, transform=transform).close()
+            rasterio.open(path, "w", **_profile(layout), **shape, **place, sparse_ok=True).close()
+            _add_index(path, layout)
             return cls(path, layout)
 
     def write(self, block: tuple[int, int], pixels: Pixels) -> None:
         """Put ``(C, h, w)`` pixels of one block in place."""
-        height, width = pixels.shape[1:]
-        size = self.layout.blocksize
         rows, cols = self.layout.grid
-        tile = np.zeros((size, size), self.layout.dtype)
-        for band, values in enumerate(pixels):
-            tile[:height, :width] = values
+        encoded = _encode(pixels, self.layout)
+        self._put(self._end, b"".join(encoded))
+        for band, content in enumerate(encoded):
             number = (band * rows + block[0]) * cols + block[1]
-            self._file.seek(self._first + number * self.layout.block_bytes)
-            self._file.write(tile.data)
+            self._put(self._offsets + _WORD.size * number, _WORD.pack(self._end))
+            self._put(self._sizes + _WORD.size * number, _WORD.pack(len(content)))
+            self._end += len(content)
         self._file.flush()
 
     def close(self) -> None:
         """Close the file; it stays."""
         self._file.close()
+
+    def _put(self, where: int, content: bytes) -> None:
+        self._file.seek(where)
+        self._file.write(content)
 
 
 @contextlib.contextmanager
@@ -154,20 +162,94 @@ def telling(what: str, folder: Path) -> Iterator[None]:
         raise OutputError(f"{what} ({reason}; {free} free): check the disk, then run again") from error
 
 
-def _first_block(path: Path, layout: Layout) -> int:
-    """Byte offset of the first block, once it is sure that the others follow in order."""
-    rows, cols = layout.grid
+def _profile(layout: Layout) -> dict[str, Any]:
+    """How blocks are stored: a BigTIFF, band after band, with the quickest compression that is worth it."""
+    return {
+        **{"driver": "GTiff", "count": layout.count, "dtype": layout.dtype.name, "interleave": "band"},
+        **{"tiled": True, "blockxsize": layout.blocksize, "blockysize": layout.blocksize},
+        **{"compress": "zstd", "zstd_level": 1, "predictor": 3 if layout.dtype.kind == "f" else 2},
+        **{"bigtiff": "yes", "endianness": "little"},
+    }
+
+
+def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
+    """What GDAL would write for the bands of one block; edges of the scene are filled up with zeros."""
+    size, (height, width) = layout.blocksize, pixels.shape[1:]
+    if (height, width) != (size, size):
+        pixels = np.pad(pixels, ((0, 0), (0, size - height), (0, size - width)))
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(**_profile(layout), height=size, width=size) as dataset:
+            dataset.write(pixels)
+        content = bytes(memory.getbuffer())
+    offsets, sizes = (_numbers(content, tag) for tag in (_OFFSETS, _SIZES))
+    return [content[first : first + extent] for first, extent in zip(offsets, sizes, strict=True)]
+
+
+def _add_index(path: Path, layout: Layout) -> None:
+    """Add an index with room for 64-bit places of all blocks; GDAL's own has just room for what is in it."""
+    blocks = _blocks_of(layout)
+    with path.open("r+b") as file:
+        head = file.read()
+        for tag in (_OFFSETS, _SIZES):
+            entry = _entry(head, tag)
+            where = entry + _VALUE if blocks == 1 else file.seek(0, os.SEEK_END)
+            file.seek(where)
+            file.write(bytes(_WORD.size * blocks))
+            file.seek(entry)
+            file.write(_ENTRY.pack(tag, _LONG8, blocks, 0 if blocks == 1 else where))
+
+
+def _index(path: Path, layout: Layout) -> tuple[int, int]:
+    """Where the index has the places of blocks and where their sizes, in bytes from the file's beginning."""
+    wrong = OutputError(f"{path} is not a scratch file of {layout}: remove it")
+    profile = _profile(layout)
     with rasterio.open(path) as dataset:
-        fits = (dataset.shape, dataset.count) == (layout.shape, layout.count)
-        places = [
-            dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-            for row, col, band in ((0, 0, 1), (rows - 1, cols - 1, layout.count))
-            if fits
-        ]
-    distance = (layout.count * rows * cols - 1) * layout.block_bytes
-    if not fits or None in places or int(places[1]) - int(places[0]) != distance:
-        raise OutputError(f"{path} is not a scratch file of {layout}: remove it")
-    return int(places[0])
+        found = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
+    if found != (layout.shape, layout.count, profile["dtype"], layout.blocksize, layout.blocksize):
+        raise wrong
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    places = []
+    for tag in (_OFFSETS, _SIZES):
+        try:
+            entry = _entry(head, tag)
+        except ValueError:
+            raise wrong from None
+        _, kind, count, where = _ENTRY.unpack_from(head, entry)
+        if (kind, count) != (_LONG8, _blocks_of(layout)):
+            raise wrong
+        places.append(entry + _VALUE if count == 1 else where)
+    return places[0], places[1]
+
+
+def _entry(content: bytes, tag: int) -> int:
+    """Where a little-endian BigTIFF has the entry of a tag.
+
+    Raises:
+        ValueError: It has none, or is no such file.
+    """
+    if content[:4] == b"II+\0":
+        (directory,) = _WORD.unpack_from(content, 8)
+        (count,) = _WORD.unpack_from(content, directory)
+        for entry in range(directory + 8, directory + 8 + _ENTRY.size * count, _ENTRY.size):
+            if _ENTRY.unpack_from(content, entry)[0] == tag:
+                return entry
+    raise ValueError(f"no tag {tag}")
+
+
+def _numbers(content: bytes, tag: int) -> list[int]:
+    """The values of a tag that has whole numbers."""
+    entry = _entry(content, tag)
+    _, kind, count, where = _ENTRY.unpack_from(content, entry)
+    dtype = np.dtype({3: "<u2", 4: "<u4", _LONG8: "<u8"}[kind])
+    first = entry + _VALUE if count * dtype.itemsize <= _WORD.size else where
+    return [int(value) for value in np.frombuffer(content, dtype, count, first)]
+
+
+def _blocks_of(layout: Layout) -> int:
+    rows, cols = layout.grid
+    return rows * cols * layout.count
 
 
 def giga(size: int) -> str:

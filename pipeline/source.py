@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,15 +37,21 @@ class FileSource:
 
     def read(self, span: Span) -> Pixels:
         """``(bands, height, width)`` digital numbers."""
-        return self._scene.read(span.window)
+        return _reader(os.getpid()).submit(self._scene.read, span.window).result()
 
     def valid(self, span: Span, pixels: Pixels) -> Bool:
         """Which of the pixels just read are valid, same shape."""
-        return self._scene.valid(span.window, pixels)
+        return _reader(os.getpid()).submit(self._scene.valid, span.window, pixels).result()
 
     @property
     def _scene(self) -> RasterioScene:
         return RasterioScene.open(self.path, self.bands)
+
+
+@lru_cache(maxsize=1)
+def _reader(process: int) -> ThreadPoolExecutor:
+    """The one thread of a process that reads: GDAL decodes a block once for each thread that asks for it."""
+    return ThreadPoolExecutor(1, thread_name_prefix="decr-scene-reader")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class BandStatistics:
         if not values.size:
             return cls(pixels)
         low, high = float(values.min()), float(values.max())
+        if low == high:
+            return cls(pixels, values.size, low, high, low, 0.0)
         middle = (low + high) / 2  # deviations from it are small: no digits are lost in their squares
         total, squares = _sums(values, middle)
         mean = total / values.size

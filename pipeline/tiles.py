@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import reduce, wraps
 from itertools import groupby
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.aoi import Aoi
+from decr_scene.pipeline.cluster import models_turn
 from decr_scene.pipeline.errors import RestorerError
-from decr_scene.pipeline.feather import blend
+from decr_scene.pipeline.feather import blend, spread
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
-from decr_scene.pipeline.masks import MaskFile, keep_clear_ground
+from decr_scene.pipeline.masks import Mask, cloudy_share
 from decr_scene.pipeline.noise import place_noise
+from decr_scene.pipeline.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_halves
 
@@ -31,6 +34,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Results = Mapping[int, Float]
 """Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
+
+
+SAMPLE_SEED = 0x9E3779B9
+"""From the seed of a sample to that of the next, mod 2^32: far from any that a user would choose."""
 
 
 class Source(Protocol):
@@ -62,6 +69,8 @@ class Plan:
         seed: Of the noise.
         mask: Where anything may change; ``None``: everywhere.
         keeps_clear_ground: Leave alone what the restorer hardly changes.
+        samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
+        aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
     """
 
     grid: TileGrid
@@ -69,8 +78,18 @@ class Plan:
     radiometry: Radiometry
     spec: RestorerSpec
     seed: int = 0
-    mask: MaskFile | None = None
+    mask: Mask | None = None
     keeps_clear_ground: bool = False
+    samples: int = 1
+    aoi: Aoi | None = None
+
+
+class Blended(NamedTuple):
+    """A finished window: ``(bands, h, w)`` digital numbers, ``(1, h, w)`` classes and standard deviations."""
+
+    pixels: Pixels
+    provenance: Classes
+    uncertainty: Float | None
 
 
 class Prepared(NamedTuple):
@@ -101,8 +120,10 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     prepared = list(_prepare(plan, source, tiles))
     if not prepared:
         return {}
+    images = np.stack([p.image for p in prepared])
     model = open_restorer(plan.spec)
-    guesses = run_in_halves(model.guess, np.stack([p.image for p in prepared]))
+    with models_turn():
+        guesses = run_in_halves(model.guess, images)
     return {p.tile.number: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
 
 
@@ -117,7 +138,8 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         guesses: First guesses of these tiles and of all their neighbours, for a restorer that takes them.
 
     Returns:
-        Restored minus input, on the [-1, 1] scale; a tile that nothing changed is left out.
+        Restored minus input, on the [-1, 1] scale; a tile that nothing changed is left out. With several
+        samples, the change of the first, and then as many bands with the variance of all.
 
     Raises:
         RestorerError: The restorer gave another shape, or values that are not finite.
@@ -127,11 +149,17 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         return {}
     model = open_restorer(plan.spec)
     images = np.stack([p.image for p in prepared])
-    noise = np.stack([_noise(plan, p.tile) for p in prepared]) if model.needs_noise else None
     field = np.stack([_field(plan, p, guesses) for p in prepared]) if model.needs_field else None
-    restored = run_in_halves(model.restore, images, noise, field)
-    _check(restored, images, plan.spec.name, prepared[0].span)
-    changes = restored - images
+    samples = []
+    for sample in range(plan.samples):
+        noise = np.stack([_noise(plan, p.tile, sample) for p in prepared]) if model.needs_noise else None
+        with models_turn():
+            restored = run_in_halves(model.restore, images, noise, field)
+        _check(restored, images, plan.spec.name, prepared[0].span)
+        samples.append(restored - images)
+    changes = samples[0]
+    if plan.samples > 1:
+        changes = np.concatenate([changes, np.var(samples, axis=0, ddof=1, dtype=np.float32)], axis=1)
     return {
         p.tile.number: _cut(change, p.span)
         for p, change in zip(prepared, changes, strict=True)
@@ -140,25 +168,29 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
 
 
 @as_told
-def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Pixels:
-    """Digital numbers of a window: the input plus the feathered change of the tiles that touch it."""
-    pixels = source.read(span)
+def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
+    """A window of the result: the input plus the feathered change of the tiles that touch it."""
+    pixels, bands = source.read(span), list(plan.indexes)
+    valid = source.valid(span, pixels)[bands]
     found = _found(plan, span, changes)
     if not found:
-        return pixels
-    change = blend(plan.grid, span, found, len(plan.indexes))
-    if plan.keeps_clear_ground:
-        change = keep_clear_ground(change)
-    if plan.mask is not None:
-        change *= plan.mask.soft(span)
-    bands = list(plan.indexes)
-    valid = source.valid(span, pixels)[bands]
-    changed = plan.radiometry.apply(pixels[bands], change, valid, source.nodata)
+        classes = untouched(valid)
+        return Blended(pixels, classes, _no_uncertainty(classes) if plan.samples > 1 else None)
+    change = blend(plan.grid, span, _part(found, slice(len(bands))), len(bands))
+    share = _share(plan, span, change)
+    taken = change if share is None else change * share
+    restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
+    classes = classify(pixels[bands], restored, valid, share)
+    uncertainty = None
+    if plan.samples > 1:
+        uncertainty = _no_uncertainty(classes)
+        deviation = _deviation(plan, span, found, change) * (1 if share is None else share)
+        np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
     if len(bands) == len(pixels) and bands == sorted(bands):
-        return changed
+        return Blended(restored, classes, uncertainty)
     result = pixels.copy()
-    result[bands] = changed
-    return result
+    result[bands] = restored
+    return Blended(result, classes, uncertainty)
 
 
 def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
@@ -203,9 +235,37 @@ def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Til
     return [(tile, by_index[tile.number]) for tile in plan.grid.touching(span) if tile.number in by_index]
 
 
-def _noise(plan: Plan, tile: Tile) -> Float:
+def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Tile, Float]]:
+    return [(tile, values[bands]) for tile, values in results]
+
+
+def _share(plan: Plan, span: Span, change: Float) -> Float | None:
+    """How much of the change is taken, ``(h, w)``; ``None``: all of it."""
+    shares = []
+    if plan.keeps_clear_ground:
+        shares.append(cloudy_share(change))
+    if plan.mask is not None:
+        shares.append(plan.mask.soft(span))
+    if plan.aoi is not None:
+        shares.append(plan.aoi.soft(span))
+    return reduce(np.multiply, shares) if shares else None
+
+
+def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
+    """Standard deviation, DN: of the samples of each tile, and of the tiles around their blend."""
+    bands = len(plan.indexes)
+    of_samples = blend(plan.grid, span, _part(found, slice(bands, None)), bands)
+    of_tiles = spread(plan.grid, span, _part(found, slice(bands)), change)
+    return plan.radiometry.deviation(of_samples + of_tiles)
+
+
+def _no_uncertainty(classes: Classes) -> Float:
+    return np.where(classes == NODATA, np.float32(np.nan), np.float32(0))
+
+
+def _noise(plan: Plan, tile: Tile, sample: int = 0) -> Float:
     square = Span(tile.row, tile.col, plan.grid.size, plan.grid.size)
-    return place_noise(plan.seed, 0, len(plan.indexes), square)
+    return place_noise(plan.seed + sample * SAMPLE_SEED, 0, len(plan.indexes), square)
 
 
 def _pad(image: Float, size: int) -> Float:

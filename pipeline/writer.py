@@ -1,10 +1,10 @@
 """A scene out: blocks as they come, in any order, then a cloud-optimised GeoTIFF, whole or not at all.
 
-Blocks go to a scratch file beside the target: a plain uncompressed GeoTIFF whose tiles have their places from
-the start, so a block is a few plain writes, and what is written survives the process, in whatever order it
-came. When the last block is in, the COG driver copies it once, with overviews, under a hidden name, and only
-the finished file takes the target's name. Whatever goes wrong, nothing is left, unless the run has said what
-it is: then what is finished is kept, out of sight, for the same run to go on.
+Blocks go to a scratch file beside the target: a lightly compressed GeoTIFF to which a block is added with a
+few plain writes, so what is written survives the process, in whatever order it came. When the last block is
+in, the COG driver copies it once, with overviews, under a hidden name, and only the finished file takes the
+target's name. Whatever goes wrong, nothing is left, unless the run has said what it is: then what is finished
+is kept, out of sight, for the same run to go on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,15 @@ Bool = NDArray[np.bool_]
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 _LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
 
-__all__ = ["Companion", "Layout", "SceneWriter", "Scratch", "check_target", "verify_roundtrip"]
+__all__ = [
+    "Companion",
+    "Layout",
+    "SceneWriter",
+    "Scratch",
+    "WritersTogether",
+    "check_target",
+    "verify_roundtrip",
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Companion:
         dtype: Of all of them.
         nodata: Of all of them.
         tags: For the default domain.
+        colors: Colour table of a single band of classes: ``(red, green, blue, alpha)`` of 0, 1, ...
     """
 
     scene: Scene
@@ -63,6 +73,7 @@ class Companion:
     dtype: np.dtype[Any]
     nodata: float | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    colors: tuple[tuple[int, int, int, int], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,14 +154,7 @@ class SceneWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = False
-        try:
-            self._scratch.close()
-            if kind is None:
-                self._finish()
-                done = True
-        finally:
-            self._clean_up(keep=not done and self._journal is not None and bool(self.finished))
+        _close([self], finish=kind is None)
 
     def write(self, window: Window, pixels: Pixels) -> None:
         """Write one or more whole blocks.
@@ -211,16 +215,19 @@ class SceneWriter:
         written = there.stat().st_blocks * 512 if there is not None and there.exists() else 0
         _check_disk(self.path.absolute().parent, self.layout.raw_bytes - written)
 
-    def _finish(self) -> None:
+    def _make(self) -> None:
+        """Make the finished file under its hidden name."""
         rows, cols = self.layout.grid
         if missing := rows * cols - len(self._blocks):
             raise OutputError(f"{self.path}: {missing} of {rows * cols} blocks were never written")
-        whole = self._hidden("cog")
         with telling(f"cannot write {self.path}", self.path.absolute().parent):
             write_cog(
-                *self._describe(), whole, self._compression(), self.layout.blocksize, self._resampling.upper()
+                *self._describe(),
+                self._hidden("cog"),
+                self._compression(),
+                self.layout.blocksize,
+                self._resampling.upper(),
             )
-            self._publish(whole)
 
     def _describe(self) -> tuple[str, int]:
         """The output as a VRT over the scratch file."""
@@ -229,7 +236,8 @@ class SceneWriter:
         if isinstance(self.scene, RasterioScene):
             with self.scene.dataset() as dataset:
                 return copy_vrt(dataset, pixels, size, statistics, self._resampling.upper())
-        bands = NewBands(self.scene.bands, self.layout.dtype.name, self.scene.nodata)
+        colors = self.scene.colors if isinstance(self.scene, Companion) else ()
+        bands = NewBands(self.scene.bands, self.layout.dtype.name, self.scene.nodata, colors)
         if isinstance(self.scene, Companion) and isinstance(self.scene.scene, RasterioScene):
             with self.scene.scene.dataset() as dataset:
                 return new_vrt(dataset, bands, dict(self.scene.tags), pixels, size, statistics)
@@ -257,20 +265,23 @@ class SceneWriter:
 
     def _compression(self) -> dict[str, str]:
         if not isinstance(self.scene, RasterioScene):
-            return lossless(self._compress, "DEFLATE", indexed=False)
+            indexed = isinstance(self.scene, Companion) and bool(self.scene.colors)
+            return lossless(self._compress, "DEFLATE", indexed)
         with self.scene.dataset() as dataset:
             stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
             return lossless(self._compress, stored, has_palette(dataset))
 
-    def _publish(self, whole: Path) -> None:
+    def _publish(self) -> None:
         """Give the finished file its name; what GDAL had to put beside it (attribute tables) goes along."""
-        check_target(None, self.path, self._overwrite)
-        for suffix in _SIDECARS:
-            _beside(self.path, suffix).unlink(missing_ok=True)
-        os.replace(whole, self.path)
-        if _beside(whole, ".aux.xml").exists():
-            os.replace(_beside(whole, ".aux.xml"), _beside(self.path, ".aux.xml"))
-        sync_to_disk(self.path.absolute().parent)
+        whole = self._hidden("cog")
+        with telling(f"cannot write {self.path}", self.path.absolute().parent):
+            check_target(None, self.path, self._overwrite)
+            for suffix in _SIDECARS:
+                _beside(self.path, suffix).unlink(missing_ok=True)
+            os.replace(whole, self.path)
+            if _beside(whole, ".aux.xml").exists():
+                os.replace(_beside(whole, ".aux.xml"), _beside(self.path, ".aux.xml"))
+            sync_to_disk(self.path.absolute().parent)
 
     def _hidden(self, role: str) -> Path:
         token = self._token if self._guard is None else "unfinished"
@@ -285,6 +296,68 @@ class SceneWriter:
                 self._journal.path.unlink(missing_ok=True)
             self._journal.close()
         self._env.close()
+
+
+class WritersTogether:
+    """The writers of one run: an output and its companions, of the same windows.
+
+    A context manager. A window is finished where all have it. All files are made before any gets its name,
+    and the first one gets its name last: where it is, the others are.
+
+    Args:
+        writers: The output's, then those of its companions; not entered yet.
+    """
+
+    def __init__(self, writers: Sequence[SceneWriter]) -> None:
+        self.writers = tuple(writers)
+
+    def __enter__(self) -> WritersTogether:
+        entered: list[SceneWriter] = []
+        try:
+            for writer in self.writers:
+                writer.__enter__()
+                entered.append(writer)
+        except BaseException:
+            _close(entered, finish=False)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _close(self.writers, finish=kind is None)
+
+    @property
+    def finished(self) -> frozenset[Span]:
+        """Windows that all have."""
+        return frozenset.intersection(*(frozenset(writer.finished) for writer in self.writers))
+
+    def write(self, span: Span, *pixels: Pixels) -> None:
+        """Write a window, each writer its own ``(C, h, w)`` pixels; one that has it keeps what it has.
+
+        Raises:
+            OutputError: As `SceneWriter.write`.
+        """
+        for writer, own in zip(self.writers, pixels, strict=True):
+            if span not in writer.finished:
+                writer.write(span.window, own)
+
+
+def _close(writers: Sequence[SceneWriter], finish: bool) -> None:
+    """Make all files and name them, the first one last; or keep what there is to go on from."""
+    done = False
+    try:
+        for writer in writers:
+            writer._scratch.close()
+        if finish:
+            for writer in writers:
+                writer._make()
+            for writer in reversed(writers):
+                writer._publish()
+            done = True
+    finally:
+        for writer in reversed(writers):
+            writer._clean_up(keep=not done and writer._journal is not None and bool(writer.finished))
 
 
 def journal_path(output: Path) -> Path:
@@ -322,7 +395,7 @@ def check_target(
 
 
 def _check_disk(folder: Path, raw: int) -> None:
-    """Room for the scratch file, overviews on their way, and an output that compresses by a quarter."""
+    """Room for scratch and output of noise, which nothing compresses; those of images take less."""
     needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(

@@ -12,5 +12,6 @@ stage reference fine --init "$runs/$model-reference"
 stage diffusion diffusion
 stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
 stage weight weight --init "$runs/$model-joint"
+stage detector detector
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
-    --card "$here/$model-model.toml" --out "$runs/$model.safetensors" --overwrite
+    --card "$here/$model-model.toml" --detector "$runs/$model-detector" --out "$runs/$model.safetensors" --overwrite

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decr_scene.models.detector import DetectorConfig
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.reference import ReferenceConfig
 from decr_scene.models.unet import NetworkConfig, UNetConfig
 
-STAGES = ("reference", "diffusion", "weight", "joint")
+STAGES = ("reference", "diffusion", "weight", "joint", "detector")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,14 @@ class DataConfig:
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference.
+        folder: In the place of ``cloudy`` and ``clear``: a folder laid out as data sets are published, with
+            ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it.
+        resize: Resize whole images to this width first, bicubically as the paper did.
+        windowed: Read crops from the files as they are drawn, instead of holding the images in memory;
+            ``None``: where an image is large.
     """
 
-    clear: str
+    clear: str | None = None
     cloudy: str | None = None
     share: float = 1.0
     simulate: float = 0.0
@@ -45,9 +52,16 @@ class DataConfig:
     tint: float = 0.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
+    folder: str | None = None
+    resize: int | None = None
+    windowed: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.cloudy is None and self.simulate != 1.0:
+        if (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
+            raise ValueError("images come from either folder, or clear and, for real pairs, cloudy: give one")
+        if self.resize is not None and (self.resize < 1 or self.windowed):
+            raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")
+        if self.folder is None and self.cloudy is None and self.simulate != 1.0:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
@@ -64,11 +78,13 @@ class RunConfig:
     """A training run of one stage.
 
     Args:
-        stage: ``reference``, ``diffusion`` (CNP alone), ``weight`` (CNP locked) or ``joint``.
+        stage: ``reference``, ``diffusion`` (CNP alone), ``weight`` (CNP locked), ``joint`` or ``detector``.
         bands: Names of the bands, in the order the networks see them.
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
-        batch: Crops a step.
+        batch: Crops that a process takes at once.
+        accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
+            does; a step sees ``processes x accumulate x batch`` crops, as if they were one batch.
         crop: Side of a crop, px.
         learning_rate: Of AdamW, with a warm-up and a cosine to a hundredth of it.
         ema: Rate of the moving average of the weights, which is what is kept.
@@ -99,13 +115,19 @@ class RunConfig:
     validate_every: int = 500
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     network: NetworkConfig | None = None
+    detector: DetectorConfig | None = None
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage {self.stage!r} is unknown, expected one of {STAGES}")
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")
-        if self.network is None and self.stage != "reference":
+        if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
+            raise ValueError("batch, accumulate, steps and crop must be 1 at least")
+        if self.stage == "detector":
+            self._check_detector()
+        elif self.network is None and self.stage != "reference":
             raise ValueError(f"stage {self.stage} needs a [network] table")
         parts: list[ReferenceConfig | NetworkConfig] = [self.reference]
         for part in [*parts, self.network]:
@@ -113,6 +135,12 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+
+    def _check_detector(self) -> None:
+        if self.detector is None or self.detector.bands != len(self.bands):
+            raise ValueError(f"stage detector needs a [detector] table for {len(self.bands)} bands")
+        if self.validation is not None:
+            raise ValueError("a detector is judged on the held-out images of [[data]]: drop [validation]")
 
 
 def read_config(path: Path) -> RunConfig:
@@ -128,6 +156,35 @@ def read_config(path: Path) -> RunConfig:
         raise TrainingError(f"{path}: {error}") from error
 
 
+def describe(config: RunConfig) -> str:
+    """All of a configuration in one line, to tell runs apart by."""
+    return _told(config, None)
+
+
+def is_same_run(config: RunConfig, description: str) -> bool:
+    """Whether a description, by this or an earlier version, is of the same run.
+
+    A key that the description does not know is no difference as long as it has its default.
+    """
+    return _told(config, description) == description
+
+
+def _told(value: Any, known: str | None) -> str:
+    if isinstance(value, tuple):
+        parts = [_told(part, known) for part in value]
+        return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    fields = [f for f in dataclasses.fields(value) if not _is_news(f, getattr(value, f.name), known)]
+    inside = ", ".join(f"{f.name}={_told(getattr(value, f.name), known)}" for f in fields)
+    return f"{type(value).__name__}({inside})"
+
+
+def _is_news(field: dataclasses.Field[Any], value: Any, known: str | None) -> bool:
+    """Whether a key is at its default and newer than a description."""
+    return known is not None and value == field.default and not re.search(rf"\b{field.name}=", known)
+
+
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a run from a parsed table; ``bands`` of the networks follow the run's."""
     table = dict(table)
@@ -136,6 +193,8 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     if "validation" in table:
         table["validation"] = _build(DataConfig, table["validation"])
     table["reference"] = _build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
+    if "detector" in table:
+        table["detector"] = _build(DetectorConfig, {"bands": bands, **table["detector"]})
     if "network" in table:
         network = {"bands": bands, **table["network"]}
         for part in ("noise", "weight"):

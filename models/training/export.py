@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
+from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, read_model_file, save_model_file
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT, averaged_weights
 
 
-def export_model(config: RunConfig, run: Path, card: Path, out: Path) -> ModelConfig:
+def export_model(
+    config: RunConfig, run: Path, card: Path, out: Path, detector: Path | None = None
+) -> ModelConfig:
     """Write the averaged weights of a run, in half precision, with everything needed to use them.
 
     Args:
@@ -22,6 +27,7 @@ def export_model(config: RunConfig, run: Path, card: Path, out: Path) -> ModelCo
         run: Its folder.
         card: TOML with ``name``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
+        detector: Folder of a finished detector run whose weights become part of the model.
 
     Returns:
         What was written, but for the weights.
@@ -42,8 +48,40 @@ def export_model(config: RunConfig, run: Path, card: Path, out: Path) -> ModelCo
         info=told["info"],
     )
     weights = averaged_weights(run / CHECKPOINT)
-    save_model_file(out, model, {name: tensor.to(torch.float16) for name, tensor in weights.items()})
+    tensors = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    if detector is not None:
+        model, tensors = with_detector(model, tensors, detector)
+    save_model_file(out, model, tensors)
     return model
+
+
+def attach_detector(file: Path, run: Path, out: Path) -> ModelConfig:
+    """Write a model file again, with the detector of a finished run in it or in the place of its own.
+
+    Raises:
+        TrainingError: The folder holds no finished detector run.
+        CheckpointError: The model is of other bands than the detector.
+    """
+    config, tensors = with_detector(*read_model_file(file), run)
+    save_model_file(out, config, tensors)
+    return config
+
+
+def with_detector(
+    model: ModelConfig, tensors: dict[str, Tensor], run: Path
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """A model with the detector of a finished run; kernels in half precision, norms as they are.
+
+    Raises:
+        TrainingError: The folder holds no finished detector run.
+        CheckpointError: The model is of other bands than the detector.
+    """
+    config, figures = read_calibration(run)
+    found = averaged_weights(run / CHECKPOINT)
+    own = {name: t.half() if t.ndim == 4 else t for name, t in found.items() if name.startswith("detector.")}
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith("detector.")}
+    told = {name: round(value, 4) for name, value in figures.items()}
+    return replace(model, detector=config, info={**model.info, "detector": told}), rest | own
 
 
 def _read_card(card: Path) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""The training loop: one for every stage, resumable at any checkpoint with the very same continuation."""
+"""The training loop: one for every stage, resumable at any checkpoint with the very same continuation.
+
+Under ``torchrun`` every process takes its own share of each batch, gradients are averaged, and the first
+process alone validates and writes. A batch is the same crops and the same noise however it is shared out.
+"""
 
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 import time
@@ -15,17 +18,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import pick_precision
-from decr_scene.models.training.config import RunConfig
-from decr_scene.models.training.data import Pair, Source, area_reduced, batches
-from decr_scene.models.training.objectives import Objective, build_objective
+from decr_scene.models.training.config import RunConfig, describe, is_same_run
+from decr_scene.models.training.data import Pair, Source, area_reduced, batches, held_in_memory
+from decr_scene.models.training.logs import METRICS, RunLog, Sample
+from decr_scene.models.training.objectives import Draws, Objective, build_objective
 from decr_scene.models.training.tone import regions
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.csv"
+CPU = torch.device("cpu")
+
+SHOWN = 4
+"""Images in a picture of samples."""
+
 Report = Callable[[int, dict[str, float]], None]
 """Told after every step: the step and its figures."""
 
@@ -40,53 +49,78 @@ class Trainer:
     optimiser: torch.optim.Optimizer
     ema: nn.ModuleDict
     step: int = 0
+    device: torch.device = CPU
 
     @classmethod
-    def start(cls, config: RunConfig, folder: Path, initial: Iterable[Path] = ()) -> Trainer:
+    def start(
+        cls,
+        config: RunConfig,
+        folder: Path,
+        initial: Iterable[Path] = (),
+        device: torch.device = CPU,
+    ) -> Trainer:
         """Begin a run, or go on with the one in ``folder``.
 
         Args:
             config: The run.
             folder: Run folder; made if it does not exist.
             initial: Checkpoints of earlier stages whose weights this one starts from.
+            device: Where to compute.
 
         Raises:
-            TrainingError: The folder holds a run of another configuration, or an initial checkpoint holds
-                nothing that fits.
+            TrainingError: The folder holds a run of another configuration or number of processes, or an
+                initial checkpoint holds nothing that fits.
         """
         torch.manual_seed(config.seed)
         objective = build_objective(config)
         for path in initial:
             _adopt(objective.modules, path)
-        objective.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        objective.modules.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         optimiser = torch.optim.AdamW(
             objective.trained(), config.learning_rate, weight_decay=config.weight_decay
         )
-        trainer = cls(
-            config, folder, objective, optimiser, copy.deepcopy(objective.modules).requires_grad_(False)
-        )
+        average = copy.deepcopy(objective.modules).requires_grad_(False)
+        trainer = cls(config, folder, objective, optimiser, average, device=device)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             trainer._resume()
         return trainer
 
-    def run(self, sources: list[Source], validation: list[Pair], report: Report) -> dict[str, float]:
-        """Train to the end; return the figures of the last validation."""
+    def run(
+        self, sources: list[Source], validation: list[Pair], report: Report, log: RunLog | None = None
+    ) -> dict[str, float]:
+        """Train to the end; return the figures of the last validation.
+
+        Args:
+            sources: Where crops are drawn from.
+            validation: Pairs to validate on; without any, the table holds losses alone.
+            report: Is told of every step.
+            log: Writes what people look at; by default the table alone.
+        """
         config = self.config
         spectrum = config.spectrum or config.bands
-        crops = batches(sources, config.seed, config.crop, config.batch, spectrum, self.step)
+        share = config.accumulate * config.batch
+        crops = batches(sources, config.seed, config.crop, share, spectrum, self.step, _rank() * share)
+        log = log or RunLog(self.folder, self.step)
         figures: dict[str, float] = {}
         while self.step < config.steps:
             began = time.perf_counter()
             batch = next(crops)
-            losses = self._update(_tensor(batch.cloudy), _tensor(batch.clear))
+            losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear))
             self.step += 1
-            report(self.step, {**losses, "seconds": time.perf_counter() - began})
+            losses_and_time = {**losses, "seconds": time.perf_counter() - began}
+            report(self.step, losses_and_time)
+            if _rank():
+                continue
+            log.curve(self.step, {**losses_and_time, "learning_rate": self.optimiser.param_groups[0]["lr"]})
             last = self.step == config.steps
-            if validation and (last or self.step % config.validate_every == 0):
-                figures = self.validate(validation)
-                report(self.step, figures)
-                self._log({**losses, **figures})
+            if last or self.step % config.validate_every == 0:
+                if validation:
+                    figures = self.validate(validation)
+                    report(self.step, figures)
+                log.row(self.step, {**losses, **figures})
+                if log.wants_pictures:
+                    log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
             if last or self.step % config.checkpoint_every == 0:
                 self.save()
         return figures
@@ -99,21 +133,31 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint whole or not at all."""
         state = {
-            "config": repr(self.config),
+            "config": describe(self.config),
+            "processes": _processes(),
             "step": self.step,
             "modules": self.objective.modules.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
         partial = self.folder / (CHECKPOINT + ".partial")
-        torch.save(state, partial)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self.folder / CHECKPOINT)
 
     def _resume(self) -> None:
         state = _load(self.folder / CHECKPOINT)
-        if state["config"] != repr(self.config):
+        if not is_same_run(self.config, state["config"]):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"
+            )
+        processes = state.get("processes", 1)
+        if processes != _processes():
+            raise TrainingError(
+                f"{self.folder} holds a run of {processes} processes, these are {_processes()}: "
+                f"go on with torchrun --nproc-per-node {processes}, or take another folder"
             )
         self.objective.modules.load_state_dict(state["modules"])
         self.ema.load_state_dict(state["ema"])
@@ -121,20 +165,30 @@ class Trainer:
         self.step = state["step"]
 
     def _update(self, cloudy: Tensor, clear: Tensor) -> dict[str, float]:
+        """One step on this process's share of the batch, ``accumulate`` parts of it one after the other."""
+        config, parts = self.config, self.config.accumulate
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * _rate(self.step, self.config)
+            group["lr"] = config.learning_rate * _rate(self.step, config)
         self.objective.modules.train()
-        with _precision(self.config.precision):
-            losses = self.objective.losses(cloudy, clear, self._generator())
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise TrainingError(f"the loss is {total.item()} at step {self.step}: lower learning_rate")
-        total.backward()  # type: ignore[no-untyped-call]  # torch has no types there
+        sums: dict[str, Tensor] = {}
+        for part in range(parts):
+            images = slice(part * config.batch, (part + 1) * config.batch)
+            first = (_rank() * parts + part) * config.batch
+            draws = Draws(self._generator(), first, _processes() * parts * config.batch)
+            with _precision(config.precision, self.device):
+                losses = self.objective.losses(cloudy[images], clear[images], draws)
+            total = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(total):
+                raise TrainingError(f"the loss is {total.item()} at step {self.step}: lower learning_rate")
+            (total / parts).backward()  # type: ignore[no-untyped-call]  # torch has no types there
+            sums = {n: sums.get(n, torch.zeros_like(loss)) + loss.detach() for n, loss in losses.items()}
+        means = torch.stack([loss.float() for loss in sums.values()]) / parts
+        _average_over_processes([*(p.grad for p in self.objective.trained() if p.grad is not None), means])
         torch.nn.utils.clip_grad_norm_(self.objective.trained(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._average()
-        return {name: loss.item() for name, loss in losses.items()}
+        return dict(zip(sums, means.tolist(), strict=True))
 
     def _average(self) -> None:
         """Move the average towards the weights; faster in the beginning, when they move faster."""
@@ -150,45 +204,58 @@ class Trainer:
         mixed = np.random.SeedSequence([self.config.seed, self.step, 1]).generate_state(1)[0]
         return torch.Generator().manual_seed(int(mixed))
 
-    @torch.no_grad()
     def _judge(self, pair: Pair) -> dict[str, float]:
+        cloudy, answer, truth = self._sample(pair)
+        area = regions(cloudy, truth)
+        return {
+            "input_db": _psnr(cloudy - truth),
+            "answer_db": _psnr(answer - truth),
+            "input_cloud_db": _psnr((cloudy - truth)[:, area.cloud]),
+            "answer_cloud_db": _psnr((answer - truth)[:, area.cloud]),
+            "clear_shift_dn": float(np.abs((answer - cloudy)[:, area.clear].mean(axis=1)).max() * 127.5),
+        }
+
+    @torch.no_grad()
+    def _sample(self, pair: Pair) -> Sample:
+        """The averaged weights' answer to a pair."""
         truth = pair.tone.apply(pair.clear) if pair.tone is not None else pair.clear
         live, self.objective.modules = self.objective.modules, self.ema
         self._share_modules()
         self.ema.eval()
         try:
-            with _precision(self.config.precision):
-                answer = self.objective.answer(_tensor(pair.cloudy[None]), self._generator())[0].numpy()
+            with _precision(self.config.precision, self.device):
+                answer = self.objective.answer(self._tensor(pair.cloudy[None]), self._generator())[0]
         finally:
             self.objective.modules = live
             self._share_modules()
-        area = regions(pair.cloudy, truth)
-        return {
-            "input_db": _psnr(pair.cloudy - truth),
-            "answer_db": _psnr(answer - truth),
-            "input_cloud_db": _psnr((pair.cloudy - truth)[:, area.cloud]),
-            "answer_cloud_db": _psnr((answer - truth)[:, area.cloud]),
-            "clear_shift_dn": float(np.abs((answer - pair.cloudy)[:, area.clear].mean(axis=1)).max() * 127.5),
-        }
+        return Sample(pair.cloudy, answer.float().cpu().numpy(), truth)
+
+    def _samples(self, pairs: list[Pair]) -> list[Sample]:
+        """A few of them, spread evenly."""
+        count = min(SHOWN, len(pairs))
+        return [self._sample(pairs[i * len(pairs) // count]) for i in range(count)]
+
+    def _fixed_crops(self, sources: list[Source]) -> list[Pair]:
+        """The same few crops every time, for runs without validation; no step draws them."""
+        config, number = self.config, np.iinfo(np.int64).max
+        spectrum = config.spectrum or config.bands
+        batch = next(batches(sources, config.seed, config.crop, SHOWN, spectrum, number))
+        crops = zip(batch.cloudy, batch.clear, strict=True)
+        return [Pair(f"crop {i}", cloudy, clear, None) for i, (cloudy, clear) in enumerate(crops)]
 
     def _share_modules(self) -> None:
         denoiser = getattr(self.objective, "denoiser", None)
         if denoiser is not None:
             denoiser.network = self.objective.modules["network"]
 
-    def _log(self, figures: dict[str, float]) -> None:
-        path = self.folder / METRICS
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", *figures])
-            writer.writerow([self.step, *(f"{value:.5f}" for value in figures.values())])
+    def _tensor(self, images: np.ndarray[Any, Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(images))
+        return tensor.to(self.device, memory_format=torch.channels_last)
 
 
 def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
     """Take the pairs of a source at its first scale, cut to a multiple of 32 px."""
-    pairs = source.pairs[0][:limit]
+    pairs = [held_in_memory(pair) for pair in source.pairs[0][:limit]]
     return [pair._replace(cloudy=_even(pair.cloudy), clear=_even(pair.clear)) for pair in pairs]
 
 
@@ -226,14 +293,35 @@ def _rate(step: int, config: RunConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _precision(name: str) -> Any:
-    if pick_precision(name, torch.device("cpu")) == "bf16":
-        return torch.autocast("cpu", torch.bfloat16)
+def _precision(name: str, device: torch.device) -> Any:
+    if pick_precision(name, device) == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 
 
-def _tensor(images: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).to(memory_format=torch.channels_last)
+def _is_shared() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _rank() -> int:
+    """Number of this process; the first one writes."""
+    return dist.get_rank() if _is_shared() else 0
+
+
+def _processes() -> int:
+    return dist.get_world_size() if _is_shared() else 1
+
+
+def _average_over_processes(tensors: list[Tensor]) -> None:
+    """Replace each by its mean over all processes, in one exchange."""
+    if _processes() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= _processes()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, mean in zip(tensors, parts, strict=True):
+        tensor.copy_(mean.view(tensor.shape))
 
 
 def _even(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -245,4 +333,4 @@ def _psnr(error: np.ndarray[Any, Any]) -> float:
     return float(10 * np.log10(4 / max(float(np.square(error, dtype=np.float64).mean()), 1e-12)))
 
 
-__all__ = ["CHECKPOINT", "Trainer", "area_reduced", "averaged_weights", "validation_pairs"]
+__all__ = ["CHECKPOINT", "METRICS", "Trainer", "area_reduced", "averaged_weights", "validation_pairs"]

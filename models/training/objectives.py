@@ -7,6 +7,7 @@ neither gradient reaches the other.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,10 +19,43 @@ from decr_scene.models.reference import build_reference
 from decr_scene.models.sampling import DESampler
 from decr_scene.models.schedule import Schedule
 from decr_scene.models.training.config import RunConfig
+from decr_scene.models.training.detecting import DetectorObjective
 from decr_scene.models.unet import NoiseNetwork
 
 LATEST_START = 400
 """Sampling runs that the weight network is trained on begin at most here."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of one share of a batch: the very ones that its images get in the whole batch.
+
+    Args:
+        generator: In the same state for every share.
+        first: Place of the share's first image in the batch.
+        batch: Images of the whole batch; ``None``: the share is all of it.
+    """
+
+    generator: torch.Generator
+    first: int = 0
+    batch: int | None = None
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal, of the shape of ``(B, C, H, W)`` and on its device."""
+        whole = torch.randn((self.batch or len(like), *like.shape[1:]), generator=self.generator)
+        return self._share(whole, like)
+
+    def steps(self, limit: int, like: Tensor) -> Tensor:
+        """A step from 0 to ``limit - 1`` for every image, ``(B,)``."""
+        whole = torch.randint(0, limit, (self.batch or len(like),), generator=self.generator)
+        return self._share(whole, like)
+
+    def step(self, low: int, high: int) -> int:
+        """One step for the whole batch, ``low`` to ``high - 1``."""
+        return int(torch.randint(low, high, (), generator=self.generator))
+
+    def _share(self, whole: Tensor, like: Tensor) -> Tensor:
+        return whole[self.first : self.first + len(like)].to(like.device)
 
 
 class Objective(Protocol):
@@ -34,7 +68,7 @@ class Objective(Protocol):
         """Parameters that this stage changes."""
         ...
 
-    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Losses by name; their sum is what is minimised."""
         ...
 
@@ -53,7 +87,7 @@ class ReferenceObjective:
         """The reference's."""
         return list(self.modules.parameters())
 
-    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
         """``mean sqrt((E(y) - x0)^2 + eps^2)``."""
         error = self.modules["reference"](cloudy).float() - clear
         return {"charbonnier": torch.sqrt(error.square() + 1e-6).mean()}
@@ -86,13 +120,13 @@ class EnhancementObjective:
         parts = {"diffusion": ["noise"], "weight": ["weight"], "joint": ["noise", "weight"]}[self.stage]
         return [p for part in parts for p in network.get_submodule(f"{part}_net").parameters()]
 
-    def losses(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Noise loss and fusion loss, whichever the stage has."""
         if self.on_path:
-            return self._losses_on_path(cloudy, clear, generator)
+            return self._losses_on_path(cloudy, clear, draws)
         network, schedule = self.network, self.schedule
-        t = torch.randint(0, schedule.timesteps, (len(clear),), generator=generator)
-        noise = torch.randn(clear.shape, generator=generator)
+        t = draws.steps(schedule.timesteps, clear)
+        noise = draws.normal(clear)
         x_t = schedule.add_noise(clear, noise, t)
         losses = {}
         with torch.set_grad_enabled(self.stage != "weight"):
@@ -109,7 +143,7 @@ class EnhancementObjective:
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """A short sampling run; stage 1, which has no weight network yet, is shown without a reference."""
-        noise = torch.randn(cloudy.shape, generator=generator)
+        noise = torch.randn(cloudy.shape, generator=generator).to(cloudy.device)
         alone = self.stage == "diffusion"
         floor, guess = (0.0, cloudy) if alone else (WEIGHT_FLOOR, self.modules["reference"](cloudy).float())
         result: Tensor = DESampler(self.denoiser, steps=self.validation_steps)(
@@ -124,7 +158,7 @@ class EnhancementObjective:
         assert isinstance(network, NoiseNetwork)
         return network
 
-    def _losses_on_path(self, cloudy: Tensor, clear: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _losses_on_path(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Losses at two steps of one sampling run, from the noised first guess on.
 
         The weight network's is eq. 16. The noise network's, in the joint stage, is the L1 error of the x0
@@ -136,9 +170,9 @@ class EnhancementObjective:
         """
         with torch.no_grad():
             guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
-        noise = torch.randn(clear.shape, generator=generator)
-        first = int(torch.randint(2, LATEST_START, (), generator=generator))
-        second = int(torch.randint(0, first, (), generator=generator))
+        noise = draws.normal(clear)
+        first = draws.step(2, LATEST_START)
+        second = draws.step(0, first)
         x_t = self.schedule.add_noise(guess, noise, first)
         losses, x0 = {}, guess
         for suffix, t in (("", first), ("_later", second)):
@@ -167,4 +201,6 @@ class EnhancementObjective:
 
 def build_objective(config: RunConfig) -> Objective:
     """Build the objective of a run's stage, with fresh weights."""
+    if config.detector is not None and config.stage == "detector":
+        return DetectorObjective(config.detector)
     return ReferenceObjective(config) if config.stage == "reference" else EnhancementObjective(config)

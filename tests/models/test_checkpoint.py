@@ -6,20 +6,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from decr_scene.models.checkpoint import (
     METADATA_KEY,
     ModelConfig,
     SamplingConfig,
+    build_modules,
     expected_shapes,
     read_model_config,
     read_model_file,
     save_model_file,
 )
+from decr_scene.models.detector import DetectorConfig
 from decr_scene.models.errors import CheckpointError
-from decr_scene.models.reference import ReferenceConfig, build_reference
-from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.reference import ReferenceConfig
+from decr_scene.models.unet import NetworkConfig, UNetConfig
 
 NETWORK = NetworkConfig(
     bands=3,
@@ -39,8 +41,7 @@ CONFIG = ModelConfig(
 
 
 def tensors(config: ModelConfig = CONFIG) -> dict[str, Tensor]:
-    parts = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
-    return nn.ModuleDict(parts).state_dict()
+    return build_modules(config).state_dict()
 
 
 def raw_file(path: Path, change: dict[str, Any] | None = None, **metadata: str) -> Path:
@@ -77,15 +78,21 @@ def test_expected_shapes_are_those_of_the_networks() -> None:
 
 
 def test_a_detector_comes_with_its_configuration_or_not_at_all(tmp_path: Path) -> None:
-    both = tensors() | {"detector.stem.weight": torch.zeros(2)}
-    save_model_file(tmp_path / "m", replace(CONFIG, detector={"width": 2}), both)
+    detector = DetectorConfig(bands=3, widths=(2, 3), factor=2, threshold=0.25)
+    with_one = replace(CONFIG, detector=detector)
+    both = tensors(with_one)
+    save_model_file(tmp_path / "m", with_one, both)
     config, found = read_model_file(tmp_path / "m")
-    assert config.detector == {"width": 2}
-    assert "detector.stem.weight" in found
+    assert config == with_one
+    assert found.keys() == both.keys() > tensors().keys()
     with pytest.raises(CheckpointError, match="a detector without a configuration"):
         save_model_file(tmp_path / "m", CONFIG, both)
     with pytest.raises(CheckpointError, match="its tensors are missing"):
-        save_model_file(tmp_path / "m", replace(CONFIG, detector={"width": 2}), tensors())
+        save_model_file(tmp_path / "m", with_one, tensors())
+    with pytest.raises(CheckpointError, match=r"of another shape: .*detector\.enter"):
+        save_model_file(tmp_path / "m", replace(CONFIG, detector=replace(detector, widths=(4, 3))), both)
+    with pytest.raises(CheckpointError, match="a detector of 4 bands"):
+        replace(CONFIG, detector=DetectorConfig(bands=4))
 
 
 def test_what_does_not_fit_is_named_before_anything_is_written(tmp_path: Path) -> None:

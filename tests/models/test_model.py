@@ -4,13 +4,14 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decr_scene.models import model as module
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
+from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, build_modules, save_model_file
+from decr_scene.models.detector import DetectorConfig
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.models.model import Model, load_model, pick_device, pick_precision, to_published
-from decr_scene.models.reference import ReferenceConfig, build_reference
+from decr_scene.models.reference import ReferenceConfig
 from decr_scene.models.schedule import Schedule
 from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
 
@@ -29,9 +30,8 @@ CONFIG = ModelConfig(
 
 def weights(config: ModelConfig = CONFIG) -> dict[str, Tensor]:
     """All parameters drawn, so that no branch is silent."""
-    parts = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
     generator = torch.Generator().manual_seed(0)
-    tensors: dict[str, Tensor] = nn.ModuleDict(parts).state_dict()
+    tensors: dict[str, Tensor] = build_modules(config).state_dict()
     for tensor in tensors.values():
         scale = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.2
         tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
@@ -54,11 +54,11 @@ def test_a_model_file_samples_as_what_was_saved(tmp_path: Path) -> None:
 
 
 def test_tensors_of_a_model_make_the_same_model() -> None:
-    config = replace(CONFIG, detector={"width": 1})
-    first = Model(config, weights() | {"detector.weight": torch.ones(1)}, device="cpu")
+    config = replace(CONFIG, detector=DetectorConfig(bands=3, widths=(2,)))
+    first = Model(config, weights(config), device="cpu")
     second = Model(config, first.tensors(), device="cpu")
     assert all(torch.equal(second.tensors()[name], tensor) for name, tensor in first.tensors().items())
-    assert "detector.weight" in second.tensors()
+    assert "detector.leave.weight" in second.tensors()
 
 
 def test_a_model_keeps_its_own_copy_of_the_weights() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from decr_scene.models.training.config import DataConfig, config_from_table
 from decr_scene.models.training.data import Pair, Source, keep_clear
-from decr_scene.models.training.objectives import build_objective
+from decr_scene.models.training.objectives import Draws, build_objective
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
@@ -71,7 +71,7 @@ def test_on_the_path_neither_loss_reaches_the_network_of_the_other(stage):
         for parameter in objective.modules["network"].parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
     cloudy, clear = torch.rand((2, 2, 3, 32, 32), generator=rng) - 0.5
-    losses = objective.losses(cloudy, clear, torch.Generator().manual_seed(1))
+    losses = objective.losses(cloudy, clear, Draws(torch.Generator().manual_seed(1)))
     reached = {name: _reached(objective, loss) for name, loss in losses.items()}
     expected = {"fusion": {"weight_net"}, "fusion_later": {"weight_net"}}
     if stage == "joint":

@@ -103,7 +103,7 @@ def test_pixels_that_did_not_reach_the_disk_are_made_again(scene, tmp_path):
     failing, _ = failing_after(22)
     with pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
-    (scratch,) = tmp_path.glob(".*.scratch.partial.tif")
+    (scratch,) = tmp_path.glob(".clean.tif.*.scratch.partial.tif")
     with rasterio.open(scratch, "r+") as dataset:
         dataset.write(np.zeros((1, 100, 100), np.uint16), window=((0, 100), (0, 100)))
     process_scene(scene, tmp_path / "clean.tif", restorer=smooth)

@@ -1,0 +1,123 @@
+"""Where a scene needs restoring: a small network that tells cloud and cloud shadow from clear ground.
+
+It looks at images that are several times coarser than those of the restoration, so it costs next to nothing.
+Its norms use the statistics of the training: an answer depends on its surroundings, within `REACH` of its own
+pixels, and not on the window that it was computed in. Windows that overlap by so much join without a seam.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+REACH = 56
+"""No answer depends on reduced pixels farther away than this, with the depth that `DetectorConfig` allows."""
+
+RESTORE, CLOUD = 0, 1
+"""The two answers: cloud, thin cloud or shadow; cloud or thin cloud alone."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector, but for its weights.
+
+    Args:
+        bands: Bands of the image.
+        widths: Channels of each level; each level sees half the resolution of the one before.
+        factor: The image is averaged over ``factor`` x ``factor`` pixels first.
+        threshold: From this probability on, a pixel is taken to need restoring.
+
+    Raises:
+        ValueError: No such network.
+    """
+
+    bands: int = 4
+    widths: tuple[int, ...] = (16, 32, 48, 64)
+    factor: int = 4
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.bands < 1 or not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
+            raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
+        if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1:
+            raise ValueError(
+                f"a detector needs a factor in 1 to 16 and a threshold between 0 and 1, got {self}"
+            )
+
+
+class Detector(Protocol):
+    """Anything that says where cloud and shadow are."""
+
+    config: DetectorConfig
+
+    def probability(self, reduced: Tensor) -> Tensor:
+        """``(B, bands, h, w)`` averaged images in [-1, 1] to ``(B, 2, h, w)``: `RESTORE` and `CLOUD`."""
+        ...
+
+
+class CloudDetector(nn.Module):
+    """A plain UNet with batch normalisation."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.enter = _step(config.bands, widths[0])
+        self.encoder = nn.ModuleList(_step(width, width) for width in widths)
+        self.down = nn.ModuleList(_step(a, b, stride=2) for a, b in itertools.pairwise(widths))
+        self.middle = nn.Sequential(*(_step(widths[-1], widths[-1]) for _ in range(2)))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.decoder = nn.ModuleList(_step(width, width) for width in widths[:-1])
+        self.leave = nn.Conv2d(widths[0], 2, 1)
+        self.multiple = 2 ** (len(widths) - 1)
+
+    def forward(self, reduced: Tensor) -> Tensor:
+        """Logits ``(B, 2, h, w)`` of averaged images ``(B, bands, h, w)`` in [-1, 1], any size."""
+        height, width = reduced.shape[-2:]
+        h = self.enter(_extended(reduced, self.multiple))
+        skips = []
+        for level, encoder in enumerate(self.encoder):
+            h = encoder(h)
+            if level < len(self.down):
+                skips.append(h)
+                h = self.down[level](h)
+        h = h + self.middle(h)
+        for level in reversed(range(len(skips))):
+            wide = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest")
+            h = self.decoder[level](wide + skips[level])
+        logits: Tensor = self.leave(h)
+        return logits[..., :height, :width]
+
+    @torch.inference_mode()
+    def probability(self, reduced: Tensor) -> Tensor:
+        """Probabilities ``(B, 2, h, w)``, in float32, of needing restoration and of cloud."""
+        return self(reduced).float().sigmoid()
+
+
+def build_detector(config: DetectorConfig) -> CloudDetector:
+    """Build the network with fresh weights."""
+    return CloudDetector(config)
+
+
+def reduced_image(image: Tensor, factor: int) -> Tensor:
+    """Average ``factor`` x ``factor`` pixels of ``(B, C, H, W)``; the last ones of a side may be fewer."""
+    return F.avg_pool2d(image, factor, ceil_mode=True) if factor > 1 else image
+
+
+def _step(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(out, momentum=0.05),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _extended(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the bottom and right edges up to a multiple."""
+    bottom, right = (-side % multiple for side in image.shape[-2:])
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

@@ -1,0 +1,139 @@
+"""What a detector learns from: simulated cloud, whose place is known, and pairs of two dates, which show it.
+
+Labels are ``(3, H, W)``: needs restoring (cloud, thin cloud or shadow), cloud or thin cloud, and how much the
+pixel counts. What lies between clear and cloudy counts for nothing: nobody could say what it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from decr_scene.models.training.clouds import (
+    CLEAR,
+    SHADOW,
+    SHADOW_DEPTH,
+    THIN_OPACITY,
+    CloudRecipe,
+    SimulatedCloud,
+    simulate,
+)
+from decr_scene.models.training.data import Source, _brighten, _turn, _window
+
+Float = NDArray[np.float32]
+
+CLEAR_DIFFERENCE, CLOUD_DIFFERENCE = 5 / 127.5, 10 / 127.5
+"""Smoothed differences of a pair in one tone, in its most different band: up to 5 of 255 DN the ground is
+clear, from 10 on it is cloud or shadow."""
+
+PAIR_SMOOTHING = 3.0
+"""Standard deviation, px, that the differences of a pair are smoothed with at full resolution."""
+
+INVISIBLE = 2 / 127.5
+"""Cloud or shadow that changes no band by 2 of 255 DN, such as shadow on black water, counts for nothing."""
+
+STRETCHED = 0.35
+"""Share of the crops that are stretched to their own limits, as scenes of 16 bits are."""
+
+LIFTED = 0.15
+"""Share of the simulated crops whose ground is made as pale as sand, snow or concrete."""
+
+CLOUDLESS = 0.2
+"""Share of the simulated crops that no cloud touches."""
+
+
+def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:
+    """Labels of a simulated cloud over a clear image ``(C, H, W)``."""
+    restore = drawn.mask != CLEAR
+    faint = ~restore & ((drawn.opacity > THIN_OPACITY / 2) | (drawn.shadow > SHADOW_DEPTH / 2))
+    unseen = restore & (np.abs(drawn.cloudy - clear).max(axis=0) < INVISIBLE)
+    return np.stack([restore, restore & (drawn.mask != SHADOW), ~(faint | unseen)]).astype(np.float32)
+
+
+def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING) -> Float:
+    """Labels of a real pair, which show where the two dates differ.
+
+    Args:
+        cloudy: ``(C, H, W)`` in [-1, 1].
+        matched: The clear image in the tone of the cloudy one, same shape.
+        smoothing: Standard deviation, px, that the difference is smoothed with.
+    """
+    difference = ndimage.gaussian_filter(cloudy - matched, (0, smoothing, smoothing))
+    size = np.abs(difference).max(axis=0)
+    restore = size >= CLOUD_DIFFERENCE
+    brighter = difference.mean(axis=0) > 0
+    return np.stack([restore, restore & brighter, restore | (size < CLEAR_DIFFERENCE)]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LabelledSource(Source):
+    """A source whose crops come with labels in the place of the clear image.
+
+    Args:
+        plain: For judging: draw no other brightness, pale ground or limits than the images have. Of real
+            pairs, half the crops are the clear date and all clear; of the others only what is cloudy counts,
+            because an even haze is a difference of tone, and what is left of it looks clear.
+    """
+
+    plain: bool = False
+
+    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> tuple[Float, Float]:
+        """Draw one crop, ``(C, size, size)``, and its labels ``(3, size, size)``."""
+        number = int(rng.integers(len(self.pairs)))
+        pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
+        cloudy, clear = _window(rng, (pair.cloudy, pair.clear), size)
+        gain = self._gain(rng, len(cloudy))
+        if self.plain:
+            gain = np.ones_like(gain)
+        if rng.random() < self.config.simulate:
+            clear = _brighten(clear, gain)
+            if rng.random() < LIFTED and not self.plain:
+                clear = clear + (1 - clear) * np.float32(rng.uniform(0.2, 0.7))
+            drawn = simulate(clear, spectrum, rng, _finer(CloudRecipe(clear=CLOUDLESS), rng))
+            cloudy, labels = drawn.cloudy, simulated_labels(drawn, clear)
+        elif self.plain and rng.random() < 0.5:
+            cloudy = clear
+            labels = np.broadcast_to(np.array([[[0]], [[0]], [[1]]], np.float32), (3, size, size))
+        else:
+            matched = pair.tone.apply(clear) if pair.tone is not None else clear
+            labels = pair_labels(cloudy, matched, PAIR_SMOOTHING * self.config.scales[number])
+            if self.plain:
+                labels[2] = labels[0]
+            cloudy, clear = _brighten(cloudy, gain), _brighten(matched, gain)
+        if rng.random() < STRETCHED and not self.plain:
+            cloudy = _stretched(cloudy, clear, rng)
+        return _turn(rng, cloudy, labels)
+
+
+def labelled(source: Source, simulated: float | None = None, plain: bool = False) -> LabelledSource:
+    """The same images with labels; with another share of simulated cloud, if given, or plain."""
+    config = source.config if simulated is None else replace(source.config, simulate=simulated)
+    return LabelledSource(config, source.pairs, plain)
+
+
+def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
+    """The same clouds on a coarser image: lengths are fewer pixels."""
+    factor = 2.0 ** rng.uniform(0, 2.5)
+
+    def less(lengths: tuple[float, float], least: float) -> tuple[float, float]:
+        return max(lengths[0] / factor, least), max(lengths[1] / factor, least)
+
+    return replace(
+        recipe,
+        scale=less(recipe.scale, 1.0),
+        finest=less(recipe.finest, 0.2),
+        shadow_offset=less(recipe.shadow_offset, 1.0),
+    )
+
+
+def _stretched(image: Float, clear: Float, rng: np.random.Generator) -> Float:
+    """Between limits such as a whole scene would give: of ground and cloud together, and some more."""
+    both = np.concatenate([image, clear], axis=1).reshape(len(image), -1)
+    low, high = np.percentile(both, [0.1, 99.9], axis=1).astype(np.float32)
+    low = -1 + (low + 1) * np.float32(rng.uniform(0, 1))
+    high = np.maximum(high + (1 - high) * np.float32(rng.uniform(0, 0.5)), low + np.float32(0.1))
+    stretched = (image - low[:, None, None]) * 2 / (high - low)[:, None, None] - 1
+    return np.clip(stretched, -1, 1).astype(np.float32)

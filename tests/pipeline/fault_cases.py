@@ -1,0 +1,95 @@
+"""What tests of faults run in processes of their own: restorers that leave traces, runs to be killed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.grid import TileGrid
+from decr_scene.pipeline.noise import place_noise
+
+OPTIONS = {"batch_size": 2, "blocksize": 128}
+
+
+class Smooth:
+    """Looks at its surroundings and at the noise, as a network does, and notes which tiles it has seen.
+
+    Args:
+        log: Folder for one file a process: the first noise of each tile, which tells its place.
+        pause: Seconds a batch.
+    """
+
+    def __init__(self, log: Path, pause: float = 0.0) -> None:
+        self.log, self.pause = log, pause
+
+    def __repr__(self) -> str:
+        return "Smooth()"
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        with open(self.log / f"{os.getpid()}.copies", "a") as file:
+            file.write("copy\n")
+
+    def __call__(self, tiles, noise):
+        time.sleep(self.pause)
+        with open(self.log / f"{os.getpid()}.tiles", "a") as file:
+            file.writelines(f"{float(own[0, 0, 0]).hex()}\n" for own in noise)
+        return np.clip(0.7 * uniform_filter(tiles, (0, 0, 9, 9)) + 0.05 * noise, -1, 1)
+
+
+class Deadly(Smooth):
+    """Kills whatever process runs it."""
+
+    def __call__(self, tiles, noise):
+        os._exit(1)
+
+
+class Filling(Smooth):
+    """Calls something before a certain batch."""
+
+    def __init__(self, log: Path, batch: int, told) -> None:
+        super().__init__(log)
+        self.batch, self.told = batch, told
+
+    def __call__(self, tiles, noise):
+        if self.batch == 0:
+            self.told()
+        self.batch -= 1
+        return super().__call__(tiles, noise)
+
+
+Filling.__name__ = "Smooth"  # the same restorer, as far as a run can tell
+Deadly.__name__ = "Smooth"
+
+
+def seen(log: Path) -> list[str]:
+    """Every tile that was restored, as often as it was."""
+    return [line for file in sorted(log.glob("*.tiles")) for line in file.read_text().split()]
+
+
+def places(shape: tuple[int, int], bands: int) -> dict[str, int]:
+    """Number of a tile by what `seen` calls it."""
+    grid = TileGrid(shape)
+    first = (place_noise(0, 0, bands, grid.span(tile))[0, 0, 0] for tile in grid)
+    return {float(value).hex(): number for number, value in enumerate(first)}
+
+
+def run(scene: Path, out: Path, log: Path, pause: float = 0.0) -> None:
+    """Process a scene; for a process that is killed."""
+    process_scene(scene, out, restorer=Smooth(log, pause), **OPTIONS)
+
+
+def run_with_small_files(scene: Path, out: Path, log: Path, limit: int) -> None:
+    """Process a scene where no file may be larger than ``limit`` bytes; note what is said about it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        run(scene, out, log)
+    except DecrSceneError as error:
+        (log / "error").write_text(str(error))
