@@ -41,7 +41,7 @@ def write_cog(
     Raises:
         OutputError: Something is missing in it, as when the disk was full: GDAL does not always say.
     """
-    with rasterio.Env(**_CONFIG), rasterio.open(text) as vrt:
+    with rasterio.Env(**_CONFIG), rasterio.open(text) as vrt, rasterio.Env(**_predictor(vrt)):
         indexed = has_palette(vrt)
         rasterio.shutil.copy(
             vrt,
@@ -83,6 +83,11 @@ def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
 def has_palette(dataset: Any) -> bool:
     """Whether pixels are indexes of a colour table."""
     return any(colour.name == "palette" for colour in dataset.colorinterp)
+
+
+def _predictor(vrt: Any) -> dict[str, str]:
+    """For overviews on their way, a fifth less to store; a mask's may have single bits, which have none."""
+    return {} if has_mask(vrt) else {"PREDICTOR_OVERVIEW": "3" if "float" in vrt.dtypes[0] else "2"}
 
 
 def _check_blocks(path: Path, file: Any) -> int:

@@ -243,7 +243,8 @@ def _coarse_rows(
         )
     counts = _block_sums(valid.astype(np.float32), factor)
     sums = _block_sums(np.where(valid, image, np.float32(0)), factor)
-    return sums / np.maximum(counts, np.float32(1)), counts > 0
+    sums /= np.maximum(counts, 1)
+    return sums, counts > 0
 
 
 def _block_sums(image: Float, factor: int) -> Float:

@@ -29,13 +29,19 @@ PICTURES = frozenset({"PNG", "WEBP", "JPEG"})
 """Formats whose alpha channel is never a band."""
 
 
-def read_image(path: Path) -> Float:
-    """Read any raster GDAL knows as ``(C, H, W)`` in [-1, 1], with the scaling that a scene would get."""
-    with _opened(path) as source:
-        bands = _bands(source)
-        pixels, valid = source.read(bands), source.read_masks(bands) > 0
-    radiometry = fit_radiometry(pixels.dtype, len(pixels), pixels, valid)
-    return radiometry.to_model(pixels, valid)
+def read_image(path: Path, like: Path | None = None) -> Float:
+    """Read any raster GDAL knows as ``(C, H, W)`` in [-1, 1], with the scaling that a scene would get.
+
+    Args:
+        path: The image.
+        like: The scene whose scaling it takes, as the clear image of a pair takes the cloudy one's; ``None``,
+            or one of other bands or another dtype: its own.
+    """
+    pixels, valid = _pixels(path)
+    scene = (pixels, valid) if like in (None, path) else _pixels(like)
+    if scene[0].dtype != pixels.dtype or len(scene[0]) != len(pixels):
+        scene = pixels, valid
+    return fit_radiometry(pixels.dtype, len(pixels), *scene).to_model(pixels, valid)
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,23 @@ class RasterImage:
     Args:
         path: The file.
         shape: Bands, height and width.
+        like: The file whose scaling it takes; ``None``: its own.
     """
 
     path: Path
     shape: tuple[int, int, int]
+    like: Path | None = None
 
     @classmethod
-    def open(cls, path: Path) -> RasterImage:
-        """Look at the file; no pixels are read."""
+    def open(cls, path: Path, like: Path | None = None) -> RasterImage:
+        """Look at the file, and at the one whose scaling it takes as in `read_image`; no pixels are read."""
         with _opened(path) as source:
-            return cls(path, (len(_bands(source)), source.height, source.width))
+            shape, dtypes = (len(_bands(source)), source.height, source.width), set(source.dtypes)
+        if like in (None, path):
+            return cls(path, shape)
+        with _opened(like) as scene:
+            alike = len(_bands(scene)) == shape[0] and set(scene.dtypes) == dtypes
+        return cls(path, shape, like if alike else None)
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
         """A window, ``(C, height, width)`` in [-1, 1].
@@ -72,6 +85,8 @@ class RasterImage:
     @cached_property
     def radiometry(self) -> Radiometry:
         """Of the whole file, from a decimated read."""
+        if self.like is not None:
+            return RasterImage.open(self.like).radiometry
         factor = max(1, -(-max(self.shape[1:]) // SAMPLE_SIDE))
         pixels, valid = self._read(out_shape=tuple(-(-side // factor) for side in self.shape[1:]))
         return fit_radiometry(pixels.dtype, len(pixels), pixels, valid)
@@ -92,6 +107,12 @@ class RasterImage:
                 return source.read(bands, **how), source.read_masks(bands, **plain) > 0
         except RasterioError as error:
             raise TrainingError(f"{self.path}: {how} cannot be read: {error}") from error
+
+
+def _pixels(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    with _opened(path) as source:
+        bands = _bands(source)
+        return source.read(bands), source.read_masks(bands) > 0
 
 
 @contextmanager

@@ -24,8 +24,11 @@ from decr_scene.models.training.resize import resize
 from decr_scene.models.training.tone import Tone, fit_tone
 
 Float = NDArray[np.float32]
-Reader = Callable[[Path], Float]
-"""Path of an image to ``(C, H, W)`` float32 in [-1, 1]."""
+Reader = Callable[[Path, Path], Float]
+"""Path of an image, and of the one whose scaling it takes, to ``(C, H, W)`` float32 in [-1, 1].
+
+Both images of a pair take the cloudy one's, which is all that there is when a scene is restored.
+"""
 
 
 class Raster(Protocol):
@@ -45,8 +48,8 @@ class Raster(Protocol):
         ...
 
 
-Opener = Callable[[Path], Raster]
-"""Path of an image to what reads its windows."""
+Opener = Callable[[Path, Path], Raster]
+"""As `Reader`, but to what reads its windows."""
 
 HELD_VALUES = 2**25
 """Images of more values than this (128 MiB) are read by window, unless the source says otherwise."""
@@ -315,6 +318,13 @@ class PairPaths(NamedTuple):
         return [path for path in self[1:] if isinstance(path, Path)]
 
 
+class Scaling(NamedTuple):
+    """The files whose scaling both images of a pair take."""
+
+    image: Path
+    nir: Path | None
+
+
 def _pair_paths(config: DataConfig, root: Path, bands: int | None) -> tuple[list[PairPaths], list[str]]:
     """The pairs of a source, and what lacks a twin."""
     clear_place, cloudy_place = _layout(config, root)
@@ -387,10 +397,11 @@ def _read_pair(
 ) -> Pair | str:
     """Return the pair, or what is wrong with it."""
     try:
-        clear = _read(config, paths.clear, paths.clear_nir, read, opener)
-        cloudy = (
-            clear if paths.cloudy is None else _read(config, paths.cloudy, paths.cloudy_nir, read, opener)
-        )
+        scaling = Scaling(paths.cloudy or paths.clear, paths.cloudy_nir)
+        clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
+        cloudy = clear
+        if paths.cloudy is not None:
+            cloudy = _read(config, paths.cloudy, paths.cloudy_nir, scaling, read, opener)
     except Exception as error:  # whatever a decoder may raise: it is collected, and named with its file
         return f"{paths.clear.name}: {error}"
     if cloudy.shape != clear.shape:
@@ -406,16 +417,25 @@ def _read_pair(
     return Pair(paths.name, cloudy, clear, tone)
 
 
-def _read(config: DataConfig, path: Path, nir: Path | None, read: Reader, opener: Opener | None) -> Float:
+def _read(
+    config: DataConfig,
+    path: Path,
+    nir: Path | None,
+    like: Scaling,
+    read: Reader,
+    opener: Opener | None,
+) -> Float:
     """One image as an array, or as something that slices like one."""
     if opener is not None and config.resize is None and nir is None and config.windowed is not False:
-        raster = opener(path) if config.windowed or path.suffix.lower() in RASTER_ENDINGS else None
+        raster = (
+            opener(path, like.image) if config.windowed or path.suffix.lower() in RASTER_ENDINGS else None
+        )
         if raster is not None and (config.windowed or np.prod(raster.shape) > HELD_VALUES):
             _check_bands(config, raster.shape[0])
             return cast(Float, WindowedImage(raster, config.bands))
-    image = read(path)
+    image = read(path, like.image)
     if nir is not None:
-        image = np.concatenate([image, read(nir)[:1]])
+        image = np.concatenate([image, read(nir, like.nir or nir)[:1]])
     _check_bands(config, len(image))
     if config.bands is not None:
         image = np.ascontiguousarray(image[list(config.bands)])

@@ -65,7 +65,7 @@ def simulated(folder: Path, pattern: str, bands: list[int], spectrum: tuple[str,
 def real(folder: Path, mean: bool, clear_date: bool = False) -> Iterator[Case]:
     """Real pairs, judged by what differs; what is clear may be told by the clear date instead."""
     for path in sorted((folder / "cloudy").iterdir()):
-        cloudy, clear = read_image(path), read_image(folder / "clear" / path.name)
+        cloudy, clear = read_image(path), read_image(folder / "clear" / path.name, path)
         reduced = (slice(None), slice(None, None, 2), slice(None, None, 2))
         matched = fit_tone(cloudy[reduced], clear[reduced]).apply(clear)
         difference = np.abs(ndimage.gaussian_filter(cloudy - matched, (0, PAIR_SMOOTHING, PAIR_SMOOTHING)))

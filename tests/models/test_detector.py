@@ -58,7 +58,7 @@ def drawn(config: DetectorConfig, seed: int = 0) -> CloudDetector:
     return detector.eval()
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, like: Path | None = None) -> np.ndarray:
     return np.moveaxis(np.asarray(Image.open(path), np.float32), 2, 0) / 127.5 - 1
 
 

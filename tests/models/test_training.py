@@ -14,7 +14,7 @@ from decr_scene.models.training.tone import fit_tone, regions
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
 
-def read(path):
+def read(path, like=None):
     return np.moveaxis(np.asarray(Image.open(path), np.float32), 2, 0) / 127.5 - 1
 
 

@@ -286,7 +286,8 @@ def test_coverage_of_a_folder_is_a_histogram_over_its_images(model, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["name", "a.png", "b.png", "c.png", "d.png"]
     drawn = CliRunner().invoke(main, [*call, "--out", str(tmp_path / "ccp.png")])
     assert "50.0 %" in drawn.output
-    assert Image.open(tmp_path / "ccp.png").size[0] > 300
+    with Image.open(tmp_path / "ccp.png") as picture:
+        assert picture.size[0] > 300
     wrong = CliRunner().invoke(main, [*call, "--out", str(tmp_path / "ccp.pdf")])
     assert wrong.exit_code == 2
 

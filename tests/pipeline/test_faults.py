@@ -86,10 +86,13 @@ def wait_until(condition, seconds=120):
 
 
 def unfinished_tiles(out):
-    """Numbers of the tiles that some unfinished window needs."""
-    journal = journal_path(out)
-    lines = journal.read_text().split("\n")[1:-1] if journal.exists() else []
-    done = {Span(*json.loads(line)["window"]) for line in lines}
+    """Numbers of the tiles that some window needs which is not finished in output and provenance."""
+    done = None
+    for path in (out, out.with_name(f"{out.stem}_provenance.tif")):
+        journal = journal_path(path)
+        lines = journal.read_text().split("\n")[1:-1] if journal.exists() else []
+        spans = {Span(*json.loads(line)["window"]) for line in lines}
+        done = spans if done is None else done & spans
     grid, size = TileGrid(SHAPE), OPTIONS["blocksize"]
     rows = (Span(row, 0, min(size, SHAPE[0] - row), SHAPE[1]) for row in range(0, SHAPE[0], size))
     return {tile.number for span in rows if span not in done for tile in grid.touching(span)}
