@@ -26,8 +26,9 @@ BLOCK = 512
 def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     """Remove the clouds of a DataArray, lazily.
 
-    Nothing is read and nothing is sampled before the result is computed; each tile is sampled once, however
-    many chunks it touches, if the result is computed at once.
+    No cloud detector is run: every tile is sampled, even where the model has one. Nothing is read and nothing
+    is sampled before the result is computed; each tile is sampled once, however many chunks it touches, if
+    the result is computed at once.
 
     Args:
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from

@@ -10,12 +10,15 @@ import importlib.util
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import shapes
@@ -25,7 +28,7 @@ from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from decr_scene.pipeline.errors import OptionError, SceneError
+from decr_scene.pipeline.errors import OptionError, OutputError, SceneError
 from decr_scene.pipeline.provenance import BLENDED, GENERATED, NODATA
 from decr_scene.pipeline.scene import RasterioScene
 
@@ -42,6 +45,21 @@ SEGMENTS = 16
 
 STRAIGHT = 1e-6
 """Degrees, 0.1 m, that an edge may be off after that, so that straight ones stay single."""
+
+_WRITER = """
+import json, sys
+import numpy as np, pyogrio.raw
+content = json.load(sys.stdin)
+for number, (layer, wkb, rows) in enumerate(content["layers"]):
+    fields = {"class": np.array([row["class"] for row in rows], object)}
+    for name in ("area_m2", "share", "generated"):
+        fields[name] = np.array([row[name] for row in rows], float)
+    pyogrio.raw.write(
+        content["path"], np.array([bytes.fromhex(text) for text in wkb], object), list(fields.values()),
+        list(fields), layer=layer, crs=content["crs"], geometry_type="MultiPolygon", driver="GPKG",
+        append=number > 0,
+    )
+"""
 
 
 @dataclass(frozen=True)
@@ -102,13 +120,13 @@ def write_polygons(provenance: Path, path: Path) -> None:
         path: ``.gpkg`` or ``.geojson``; replaced if it exists.
     """
     valid, restored, crs = trace(provenance)
+    layers = [("footprint", valid), ("restored", restored)]
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     partial.unlink(missing_ok=True)
     if path.suffix.lower() == ".gpkg":
-        _write_layer(partial, "footprint", valid, crs)
-        _write_layer(partial, "restored", restored, crs)
+        _write_geopackage(partial, layers, crs)
     else:
-        partial.write_text(_geojson([("footprint", valid), ("restored", restored)], crs))
+        partial.write_text(_geojson(layers, crs))
     os.replace(partial, path)
 
 
@@ -202,30 +220,25 @@ def _square_metres(crs: CRS | None) -> float | None:
     return float(crs.linear_units_factor[1]) ** 2
 
 
-def _write_layer(path: Path, layer: str, areas: list[Area], crs: CRS) -> None:
-    import pyogrio.raw
-    import shapely
-
-    rows = [area.attributes for area in areas]
-    fields = {
-        "class": np.array([row["class"] for row in rows], object),
-        **{
-            name: np.array([np.nan if row[name] is None else row[name] for row in rows], float)
-            for name in ("area_m2", "share", "generated")
-        },
+def _write_geopackage(path: Path, layers: list[tuple[str, list[Area]]], crs: CRS) -> None:
+    """By pyogrio, in a process of its own: it brings a GDAL of its own, and two in one break each other."""
+    content = {
+        "path": str(path.absolute()),
+        "crs": crs.to_wkt(),
+        "layers": [
+            [
+                layer,
+                [shapely.to_wkb(_multi(a.geometry), hex=True) for a in areas],
+                [a.attributes for a in areas],
+            ]
+            for layer, areas in layers
+        ],
     }
-    shapes_ = [area.geometry for area in areas]
-    pyogrio.raw.write(
-        path,
-        geometry=np.array([shapely.to_wkb(_multi(geometry)) for geometry in shapes_], object),
-        field_data=list(fields.values()),
-        fields=list(fields),
-        layer=layer,
-        crs=crs.to_wkt(),
-        geometry_type="MultiPolygon",
-        driver="GPKG",
-        append=path.exists(),
-    )
+    command = [sys.executable, "-c", _WRITER]
+    done = subprocess.run(command, input=json.dumps(content), capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or ["pyogrio crashed"])[-1]
+        raise OutputError(f"polygons cannot be written to {path.parent} ({told}): write a .geojson instead")
 
 
 def _multi(geometry: BaseGeometry) -> MultiPolygon:
