@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All stages of a bundled model, one after the other; run it again after a stop and it goes on.
 #   docs/recipes/train.sh rice2 DATA RUNS
+# With a fourth word, detector, the model gets a cloud detector as well; the bundled ones have none.
 set -euo pipefail
 model=$1 data=$2 runs=$3
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -8,10 +9,18 @@ stage() {
     decr-scene train "$1" --config "$here/$model-$2.toml" --data "$data" --out "$runs/$model-$2" "${@:3}"
 }
 stage reference reference
-stage reference fine --init "$runs/$model-reference"
+reference=$runs/$model-reference
+if [ -e "$here/$model-fine.toml" ]; then
+    stage reference fine --init "$reference"
+    reference=$runs/$model-fine
+fi
 stage diffusion diffusion
-stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
+stage joint joint --init "$reference" --init "$runs/$model-diffusion"
 stage weight weight --init "$runs/$model-joint"
-stage detector detector
+detector=()
+if [ "${4:-}" = detector ]; then
+    stage detector detector
+    detector=(--detector "$runs/$model-detector")
+fi
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
-    --card "$here/$model-model.toml" --detector "$runs/$model-detector" --out "$runs/$model.safetensors" --overwrite
+    --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite

@@ -31,6 +31,8 @@ from decr_scene.pipeline.writer import journal_path
 HERE = Path(__file__).parent
 SHAPE = (1500, 1100)
 KILLS = 20
+PAUSE = 0.1
+"""Seconds a batch, so that most of a run is restoring and kills fall into it."""
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def unfinished_tiles(out):
 def test_a_process_may_be_killed_at_any_moment(scene, whole, log, tmp_path, processes):
     out, numbers, rng = tmp_path / "clean.tif", places(SHAPE, 1), random.Random(1)
     began = time.monotonic()
-    process = processes.Process(target=run, args=(scene, tmp_path / "timed.tif", log, 0.02))
+    process = processes.Process(target=run, args=(scene, tmp_path / "timed.tif", log, PAUSE))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -112,7 +114,7 @@ def test_a_process_may_be_killed_at_any_moment(scene, whole, log, tmp_path, proc
     while kills < KILLS:
         forget(log)
         needed = unfinished_tiles(out)
-        process = processes.Process(target=run, args=(scene, out, log, 0.02))
+        process = processes.Process(target=run, args=(scene, out, log, PAUSE))
         process.start()
         process.join(rng.uniform(0, 1.1 * lasts))
         killed = process.is_alive()
