@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -103,7 +103,7 @@ class Scratch:
         self.path = path
         self.layout = layout
         self._offsets, self._sizes = _index(path, layout)
-        self._file: BinaryIO = path.open("r+b")
+        self._file = path.open("r+b", buffering=0)  # nothing is left to be written when it is closed
         self._end = self._file.seek(0, os.SEEK_END)
 
     @classmethod
@@ -130,7 +130,6 @@ class Scratch:
             self._put(self._offsets + _WORD.size * number, _WORD.pack(self._end))
             self._put(self._sizes + _WORD.size * number, _WORD.pack(len(content)))
             self._end += len(content)
-        self._file.flush()
 
     def close(self) -> None:
         """Close the file; it stays."""
@@ -138,7 +137,9 @@ class Scratch:
 
     def _put(self, where: int, content: bytes) -> None:
         self._file.seek(where)
-        self._file.write(content)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
 
 @contextlib.contextmanager

@@ -102,6 +102,13 @@ def start(*args, program=("-m", "decr_scene.pipeline")):
     )
 
 
+def finish(*args):
+    """Run it to its end, on as many threads as `start`: sums in another order are others in the last bit."""
+    process = start(*args)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
 def same_weights(one, other):
     first, second = (averaged_weights(folder / CHECKPOINT) for folder in (one, other))
     assert first.keys() == second.keys()
@@ -111,7 +118,7 @@ def same_weights(one, other):
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights_and_table(data, tmp_path):
     config = toml(tmp_path, steps=150, every=1)
-    train(read_config(config), data, tmp_path / "whole", quiet=True)
+    finish(*command(config, data, tmp_path / "whole"))
     killed, rng = tmp_path / "killed", random.Random(time.time_ns())
     kills = 0
     for _ in range(4):
@@ -128,7 +135,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights_and_tab
         process.communicate()
         kills += 1
     assert kills >= 2
-    train(read_config(config), data, killed, quiet=True)
+    finish(*command(config, data, killed))
     assert same_weights(tmp_path / "whole", killed)
     assert (killed / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
 
