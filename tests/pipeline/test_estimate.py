@@ -1,6 +1,7 @@
 """What `inspect` foretells is what a run then takes."""
 
 import time
+from statistics import median
 
 import pytest
 import rasterio
@@ -21,11 +22,13 @@ def sleepy(tiles, noise):
 )
 def test_the_time_is_right_within_a_factor_of_one_and_a_half(shape, options, tmp_path):
     scene = plain(tmp_path / "scene.tif", shape, 4)
-    foretold = inspect_scene(scene, **options)["estimate"]
-    began = time.monotonic()
-    report = process_scene(scene, tmp_path / "clean.tif", **options)
-    took = time.monotonic() - began
-    assert 1 / 1.5 < foretold["seconds"] / took < 1.5
+    ratios = []
+    for _ in range(5):  # each a moment of a machine that may be busy with something else
+        foretold = inspect_scene(scene, **options)["estimate"]
+        began = time.monotonic()
+        report = process_scene(scene, tmp_path / "clean.tif", overwrite=True, **options)
+        ratios.append(foretold["seconds"] / (time.monotonic() - began))
+    assert 1 / 1.5 < median(ratios) < 1.5, ratios
     assert 1 / 1.5 < foretold["output_mb"] * 1e6 / report.output["bytes"] < 1.5
 
 
