@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -63,15 +63,10 @@ def blend(
         ``(bands, span.height, span.width)`` float32.
     """
     total, present = np.zeros((bands, span.height, span.width)), np.zeros((span.height, span.width))
-    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
-        own = grid.span(tile)
-        common = own & span
-        rows, cols = common.inside(own)
-        by_row, by_col = tile_weights(grid, tile)
-        weights = by_row[rows, None] * by_col[None, cols]
-        total[(slice(None), *common.inside(span))] += values[:, rows, cols] * weights
+    for here, values, weights in _weighted(grid, span, tiles):
+        total[(slice(None), *here)] += values * weights
         if share_out:
-            present[common.inside(span)] += weights
+            present[here] += weights
     if share_out and present.min() < 1 - 1e-9:
         total /= np.where(present > 0, present, 1)
     return total.astype(np.float32)
@@ -91,14 +86,8 @@ def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blen
     """
     total = np.zeros(blended.shape)
     missing = np.ones(blended.shape[1:])
-    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
-        own = grid.span(tile)
-        common = own & span
-        rows, cols = common.inside(own)
-        by_row, by_col = tile_weights(grid, tile)
-        weights = by_row[rows, None] * by_col[None, cols]
-        here = common.inside(span)
-        total[(slice(None), *here)] += (values[:, rows, cols] - blended[(slice(None), *here)]) ** 2 * weights
+    for here, values, weights in _weighted(grid, span, tiles):
+        total[(slice(None), *here)] += (values - blended[(slice(None), *here)]) ** 2 * weights
         missing[here] -= weights
     return (total + np.square(blended) * missing.clip(0)).astype(np.float32)
 
@@ -121,3 +110,15 @@ def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
     if after and overlap:
         weights[length - overlap :] *= ramp[::-1]
     return weights
+
+
+def _weighted(
+    grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]]
+) -> Iterator[tuple[tuple[slice, slice], Float, NDArray[np.float64]]]:
+    """What each tile has to say of a window, in the tiles' order: where, its values and their weights."""
+    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
+        own = grid.span(tile)
+        common = own & span
+        rows, cols = common.inside(own)
+        by_row, by_col = tile_weights(grid, tile)
+        yield common.inside(span), values[:, rows, cols], by_row[rows, None] * by_col[None, cols]
