@@ -10,10 +10,10 @@ stage() {
 }
 stage reference reference
 reference=$runs/$model-reference
-if [ -e "$here/$model-fine.toml" ]; then
-    stage reference fine --init "$reference"
-    reference=$runs/$model-fine
-fi
+for part in fine last; do
+    stage reference "$part" --init "$reference"
+    reference=$runs/$model-$part
+done
 stage diffusion diffusion
 stage joint joint --init "$reference" --init "$runs/$model-diffusion"
 stage weight weight --init "$runs/$model-joint"

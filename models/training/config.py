@@ -12,9 +12,11 @@ from typing import Any
 from decr_scene.models.detector import DetectorConfig
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.reference import ReferenceConfig
+from decr_scene.models.training.clouds import CloudRecipe
 from decr_scene.models.unet import NetworkConfig, UNetConfig
 
 STAGES = ("reference", "diffusion", "weight", "joint", "detector")
+LOSSES = ("charbonnier", "log_mse")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class DataConfig:
         clear: Folder of clear images with the same names.
         share: How often this source is drawn, relative to the others.
         simulate: Share of the crops whose cloud is simulated over the clear image.
+        clouds: What clouds are simulated.
         tone: Bring each clear image into the tone of its cloudy one.
         scales: Scales at which crops are drawn, each 1 / whole number (area-averaged).
         bands: Bands to take, by position in the file, 0-based; ``None`` = all as they are.
@@ -55,6 +58,7 @@ class DataConfig:
     folder: str | None = None
     resize: int | None = None
     windowed: bool | None = None
+    clouds: CloudRecipe = field(default_factory=CloudRecipe)
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
@@ -91,6 +95,9 @@ class RunConfig:
         on_path: Train on the noisy images of a sampling run, which begins at the noised first guess, instead
             of the noised truth that no sampling ever sees (weight and joint stages).
         held_out_only: Draw only images that the reference has never seen (weight and joint stages).
+        loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
+            easy to mend, or needs no mending, counts as much as one under dense cloud.
+        latest_start: Sampling runs that are trained on begin at this step at most (``on_path``).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.
     """
@@ -117,10 +124,16 @@ class RunConfig:
     network: NetworkConfig | None = None
     detector: DetectorConfig | None = None
     accumulate: int = 1
+    loss: str = "charbonnier"
+    latest_start: int = 400
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage {self.stage!r} is unknown, expected one of {STAGES}")
+        if not 2 < self.latest_start <= 1000:
+            raise ValueError(f"latest_start must be a step from 3 to 1000, got {self.latest_start}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss {self.loss!r} is unknown, expected one of {LOSSES}")
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")
         if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
@@ -182,16 +195,17 @@ def _told(value: Any, known: str | None) -> str:
 
 def _is_news(field: dataclasses.Field[Any], value: Any, known: str | None) -> bool:
     """Whether a key is at its default and newer than a description."""
-    return known is not None and value == field.default and not re.search(rf"\b{field.name}=", known)
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return known is not None and value == default and not re.search(rf"\b{field.name}=", known)
 
 
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a run from a parsed table; ``bands`` of the networks follow the run's."""
     table = dict(table)
     bands = len(table["bands"])
-    table["data"] = tuple(_build(DataConfig, part) for part in table["data"])
+    table["data"] = tuple(_source(part) for part in table["data"])
     if "validation" in table:
-        table["validation"] = _build(DataConfig, table["validation"])
+        table["validation"] = _source(table["validation"])
     table["reference"] = _build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
     if "detector" in table:
         table["detector"] = _build(DetectorConfig, {"bands": bands, **table["detector"]})
@@ -201,6 +215,12 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
             network[part] = _build(UNetConfig, network[part])
         table["network"] = _build(NetworkConfig, network)
     return _build(RunConfig, table)
+
+
+def _source(table: dict[str, Any]) -> DataConfig:
+    clouds: CloudRecipe = _build(CloudRecipe, table.get("clouds", {}))
+    source: DataConfig = _build(DataConfig, {**table, "clouds": clouds})
+    return source
 
 
 def _build(kind: type[Any], table: dict[str, Any]) -> Any:

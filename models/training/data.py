@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.training.clouds import CloudRecipe, simulate
+from decr_scene.models.training.clouds import simulate
 from decr_scene.models.training.config import DataConfig
 from decr_scene.models.training.resize import resize
 from decr_scene.models.training.tone import Tone, fit_tone
@@ -150,7 +150,7 @@ class Source:
         gain = self._gain(rng, len(cloudy))
         if rng.random() < self.config.simulate:
             clear = _brighten(clear, gain)
-            cloudy = simulate(clear, spectrum, rng, CloudRecipe()).cloudy
+            cloudy = simulate(clear, spectrum, rng, self.config.clouds).cloudy
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:

@@ -25,15 +25,17 @@ from decr_scene.models.training.data import Source, _brighten, _turn, _window
 
 Float = NDArray[np.float32]
 
-CLEAR_DIFFERENCE, CLOUD_DIFFERENCE = 5 / 127.5, 10 / 127.5
-"""Smoothed differences of a pair in one tone, in its most different band: up to 5 of 255 DN the ground is
-clear, from 10 on it is cloud or shadow."""
+VISIBLE = 16 / 127.5
+"""Cloud brightens, and shadow darkens, the mean of the bands by so much at least (16 of 255 DN)."""
+
+CLEAR_DIFFERENCE = 5 / 127.5
+"""Smoothed differences of a pair in one tone, in its most different band, up to which the ground is clear."""
 
 PAIR_SMOOTHING = 3.0
 """Standard deviation, px, that the differences of a pair are smoothed with at full resolution."""
 
-INVISIBLE = 2 / 127.5
-"""Cloud or shadow that changes no band by 2 of 255 DN, such as shadow on black water, counts for nothing."""
+CLEAR_DATES = 0.25
+"""Share of the crops of real pairs that are of the clear date."""
 
 STRETCHED = 0.35
 """Share of the crops that are stretched to their own limits, as scenes of 16 bits are."""
@@ -47,10 +49,10 @@ CLOUDLESS = 0.2
 
 def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:
     """Labels of a simulated cloud over a clear image ``(C, H, W)``."""
-    restore = drawn.mask != CLEAR
-    faint = ~restore & ((drawn.opacity > THIN_OPACITY / 2) | (drawn.shadow > SHADOW_DEPTH / 2))
-    unseen = restore & (np.abs(drawn.cloudy - clear).max(axis=0) < INVISIBLE)
-    return np.stack([restore, restore & (drawn.mask != SHADOW), ~(faint | unseen)]).astype(np.float32)
+    change = (drawn.cloudy - clear).mean(axis=0)
+    restore = (drawn.mask != CLEAR) & (np.abs(change) >= VISIBLE)
+    faint = (drawn.opacity > THIN_OPACITY / 2) | (drawn.shadow > SHADOW_DEPTH / 2)
+    return np.stack([restore, restore & (drawn.mask != SHADOW), restore | ~faint]).astype(np.float32)
 
 
 def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING) -> Float:
@@ -62,10 +64,10 @@ def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING
         smoothing: Standard deviation, px, that the difference is smoothed with.
     """
     difference = ndimage.gaussian_filter(cloudy - matched, (0, smoothing, smoothing))
-    size = np.abs(difference).max(axis=0)
-    restore = size >= CLOUD_DIFFERENCE
-    brighter = difference.mean(axis=0) > 0
-    return np.stack([restore, restore & brighter, restore | (size < CLEAR_DIFFERENCE)]).astype(np.float32)
+    change = difference.mean(axis=0)
+    restore = np.abs(change) >= VISIBLE
+    clear = np.abs(difference).max(axis=0) < CLEAR_DIFFERENCE
+    return np.stack([restore, restore & (change > 0), restore | clear]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class LabelledSource(Source):
             clear = _brighten(clear, gain)
             if rng.random() < LIFTED and not self.plain:
                 clear = clear + (1 - clear) * np.float32(rng.uniform(0.2, 0.7))
-            drawn = simulate(clear, spectrum, rng, _finer(CloudRecipe(clear=CLOUDLESS), rng))
+            drawn = simulate(clear, spectrum, rng, _finer(replace(self.config.clouds, clear=CLOUDLESS), rng))
             cloudy, labels = drawn.cloudy, simulated_labels(drawn, clear)
-        elif self.plain and rng.random() < 0.5:
-            cloudy = clear
+        elif rng.random() < (0.5 if self.plain else CLEAR_DATES):
+            cloudy = clear = _brighten(clear, gain)
             labels = np.broadcast_to(np.array([[[0]], [[0]], [[1]]], np.float32), (3, size, size))
         else:
             matched = pair.tone.apply(clear) if pair.tone is not None else clear

@@ -22,9 +22,6 @@ from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.detecting import DetectorObjective
 from decr_scene.models.unet import NoiseNetwork
 
-LATEST_START = 400
-"""Sampling runs that the weight network is trained on begin at most here."""
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -77,10 +74,31 @@ class Objective(Protocol):
         ...
 
 
+CHARBONNIER = 1e-3
+"""Differences well below this, of the 2 units from black to white, count by their square."""
+
+LOG_FLOOR = 1e-4
+"""Added to a mean square before its logarithm: better than 46 dB earns nothing."""
+
+
+def charbonnier(error: Tensor) -> Tensor:
+    """``mean sqrt(error^2 + eps^2)``, eps 1e-3."""
+    return torch.sqrt(error.square() + CHARBONNIER**2).mean()
+
+
+def log_mse(error: Tensor) -> Tensor:
+    """``mean log(MSE + 1e-4)`` over images, ``(B, C, H, W)``: PSNR turned round, in powers of e."""
+    return torch.log(error.square().mean(dim=(1, 2, 3)) + LOG_FLOOR).mean()
+
+
+DISTANCES = {"charbonnier": charbonnier, "log_mse": log_mse}
+
+
 class ReferenceObjective:
-    """Charbonnier distance (eps 1e-3) between the first guess and the clear image."""
+    """Distance between the first guess and the clear image, by the run's ``loss``."""
 
     def __init__(self, config: RunConfig) -> None:
+        self.loss = config.loss
         self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
 
     def trained(self) -> list[nn.Parameter]:
@@ -88,9 +106,9 @@ class ReferenceObjective:
         return list(self.modules.parameters())
 
     def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """``mean sqrt((E(y) - x0)^2 + eps^2)``."""
+        """The run's loss of ``E(y) - x0``, by its name."""
         error = self.modules["reference"](cloudy).float() - clear
-        return {"charbonnier": torch.sqrt(error.square() + 1e-6).mean()}
+        return {self.loss: DISTANCES[self.loss](error)}
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """The first guess."""
@@ -106,6 +124,8 @@ class EnhancementObjective:
         self.stage = config.stage
         self.prediction = config.network.prediction
         self.on_path = config.on_path
+        self.latest_start = config.latest_start
+        self.distance = DISTANCES[config.loss]
         network = NoiseNetwork(config.network)
         self.modules = nn.ModuleDict({"network": network})
         if self.stage != "diffusion":
@@ -161,8 +181,9 @@ class EnhancementObjective:
     def _losses_on_path(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Losses at two steps of one sampling run, from the noised first guess on.
 
-        The weight network's is eq. 16. The noise network's, in the joint stage, is the L1 error of the x0
-        that its noise implies: such an image has no noise of its own to compare with.
+        The weight network's is eq. 16, with the run's ``loss`` in the place of L1. The noise network's, in
+        the joint stage, is the same of the x0 that its noise implies: such an image has no noise of its own
+        to compare with.
 
         The published stage noises the truth. At late steps such an image shows the truth itself, so the
         weight network learns to trust the diffusion there, and in sampling, where the image shows no more
@@ -171,7 +192,7 @@ class EnhancementObjective:
         with torch.no_grad():
             guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
         noise = draws.normal(clear)
-        first = draws.step(2, LATEST_START)
+        first = draws.step(2, self.latest_start)
         second = draws.step(0, first)
         x_t = self.schedule.add_noise(guess, noise, first)
         losses, x0 = {}, guess
@@ -182,11 +203,11 @@ class EnhancementObjective:
                 eps = self.network.noise(x_t, t, cloudy)
                 x0_eps = self.schedule.x0_from_eps(x_t, eps, t)
             if self.stage != "weight":
-                losses["noise" + suffix] = F.l1_loss(x0_eps, clear)
+                losses["noise" + suffix] = self.distance(x0_eps - clear)
             x0_eps = x0_eps.detach().clamp(-1, 1)
             weight = self.network.weight(x_t, t, cloudy, guess)
             fused = weight * guess + (1 - weight) * x0_eps
-            losses["fusion" + suffix] = F.l1_loss(fused, clear)
+            losses["fusion" + suffix] = self.distance(fused - clear)
             floored = weight.detach().clamp(WEIGHT_FLOOR, 1)
             x0 = floored * guess + (1 - floored) * x0_eps
         return losses

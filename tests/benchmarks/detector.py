@@ -4,16 +4,17 @@
 
 Three truths, none of them trained on:
 
-- simulated cloud over clear images of held-out places (the simulator's mask, thin cloud and shadow included);
-- real pairs (models of three bands): the clear image is brought into the tone of the cloudy one, the
-  difference is smoothed by 3 px; from 10 of 255 DN in any band it is cloud or shadow, below 5 it is clear
-  ground, between nobody can say, and the pixels do not count;
+- simulated cloud over clear images of held-out places. "Visible" is what the simulator's mask says, where it
+  changes the mean of the bands by 16 of 255 DN; "mask" is all of the mask, however faint;
+- real pairs (models of three bands): the clear image is brought into the tone of the cloudy one and the
+  difference is smoothed by 3 px. "Visible" are 16 DN of the mean of the bands, "any" 10 DN of any band; below
+  5 DN of every band it is clear ground, between nobody can say, and the pixels do not count;
 - masks that people drew (models of four bands).
 
-Told is what every pixel gets at the model's own threshold, what the recall would be at a tenth of false
-alarms, and how many tiles of 256 px without a single cloudy pixel would be sampled for nothing. "real pairs,
-mean" takes the mean of the bands' differences instead of the greatest; "real pairs, clear date" takes the
-clear date for what is clear, because an even haze is a difference of tone and what is left of it looks clear.
+"Cloud" is what is brighter, without shadow. "Clear date" takes the clear date for what is clear, because an
+even haze is a difference of tone and what is left of it looks clear. Told is what every pixel gets at the
+model's own threshold, what the recall would be at a tenth of false alarms, and how many tiles of 256 px
+without a single cloudy pixel would be sampled for nothing.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from scipy import ndimage
 from decr_scene.models.detector import RESTORE
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.training.calibration import Scores
-from decr_scene.models.training.clouds import simulate
-from decr_scene.models.training.labels import CLEAR_DIFFERENCE, CLOUD_DIFFERENCE, PAIR_SMOOTHING
+from decr_scene.models.training.clouds import SHADOW, simulate
+from decr_scene.models.training.labels import CLEAR_DIFFERENCE, PAIR_SMOOTHING, VISIBLE
 from decr_scene.models.training.tone import fit_tone
 from decr_scene.pipeline.training import read_image
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
+
+ANY = 10 / 127.5
+"""A difference that is larger than what the tone leaves of clear ground."""
 
 SEEDS = 3
 """Clouds drawn over every clear image."""
@@ -53,29 +57,36 @@ class Case(NamedTuple):
     counts: Bool
 
 
-def simulated(folder: Path, pattern: str, bands: list[int], spectrum: tuple[str, ...]) -> Iterator[Case]:
-    """Simulated clouds over the clear images of a folder."""
+def simulated(
+    folder: Path, pattern: str, bands: list[int], spectrum: tuple[str, ...], kind: str
+) -> Iterator[Case]:
+    """Simulated clouds over the clear images of a folder; ``kind`` of truth: mask, visible or cloud."""
     for number, path in enumerate(sorted(folder.glob(pattern))):
         clear = np.ascontiguousarray(read_image(path)[bands])
         for seed in range(SEEDS):
             drawn = simulate(clear, spectrum, np.random.default_rng([number, seed, 7]))
-            yield Case(drawn.cloudy, drawn.mask > 0, np.ones(drawn.mask.shape, bool))
+            truth = drawn.mask > 0
+            if kind != "mask":
+                truth &= np.abs((drawn.cloudy - clear).mean(axis=0)) >= VISIBLE
+            if kind == "cloud":
+                truth &= drawn.mask != SHADOW
+            yield Case(drawn.cloudy, truth, truth | (drawn.mask == 0))
 
 
-def real(folder: Path, mean: bool, clear_date: bool = False) -> Iterator[Case]:
-    """Real pairs, judged by what differs; what is clear may be told by the clear date instead."""
+def real(folder: Path, kind: str, clear_date: bool = False) -> Iterator[Case]:
+    """Real pairs, judged by what differs (any, visible or cloud); clear ground by the clear date, if asked."""
     for path in sorted((folder / "cloudy").iterdir()):
         cloudy, clear = read_image(path), read_image(folder / "clear" / path.name, path)
         reduced = (slice(None), slice(None, None, 2), slice(None, None, 2))
         matched = fit_tone(cloudy[reduced], clear[reduced]).apply(clear)
-        difference = np.abs(ndimage.gaussian_filter(cloudy - matched, (0, PAIR_SMOOTHING, PAIR_SMOOTHING)))
-        size = difference.mean(axis=0) if mean else difference.max(axis=0)
-        restore = size >= CLOUD_DIFFERENCE
+        difference = ndimage.gaussian_filter(cloudy - matched, (0, PAIR_SMOOTHING, PAIR_SMOOTHING))
+        size, change = np.abs(difference).max(axis=0), difference.mean(axis=0)
+        truth = {"any": size >= ANY, "visible": np.abs(change) >= VISIBLE, "cloud": change >= VISIBLE}[kind]
         if clear_date:
-            yield Case(cloudy, restore, restore)
-            yield Case(clear, np.zeros_like(restore), np.ones_like(restore))
+            yield Case(cloudy, truth, truth)
+            yield Case(clear, np.zeros_like(truth), np.ones_like(truth))
         else:
-            yield Case(cloudy, restore, restore | (size < CLEAR_DIFFERENCE))
+            yield Case(cloudy, truth, truth | (size < CLEAR_DIFFERENCE))
 
 
 def drawn(folder: Path, bands: list[int]) -> Iterator[Case]:
@@ -130,15 +141,18 @@ def main() -> None:
     spectrum = tuple(model.config.info.get("spectrum", model.config.bands))
     if len(spectrum) == 4:
         chips = data / "clear4_chips" / "naip_0p6m" / "test"
-        measure("simulated, NAIP", model, simulated(chips, "*.tif", [2, 1, 0, 3], spectrum))
-        measure("simulated, other", model, simulated(data / "clear4", "*bgrn.tif", [0, 1, 2, 3], spectrum))
+        other = data / "clear4"
+        for kind in ("cloud", "visible", "mask"):
+            measure(f"NAIP, {kind}", model, simulated(chips, "*.tif", [2, 1, 0, 3], spectrum, kind))
+            measure(f"others, {kind}", model, simulated(other, "*bgrn.tif", [0, 1, 2, 3], spectrum, kind))
         measure("masks4", model, drawn(data / "masks4" / "test", [0, 1, 2, 3]))
     else:
         test = data / "pairs" / "rice2" / "test"
-        measure("simulated, RICE2", model, simulated(test / "clear", "*", [0, 1, 2], spectrum))
-        measure("real pairs", model, real(test, mean=False))
-        measure("real pairs, mean", model, real(test, mean=True))
-        measure("real pairs, clear date", model, real(test, mean=False, clear_date=True))
+        for kind in ("cloud", "visible", "mask"):
+            measure(f"simulated, {kind}", model, simulated(test / "clear", "*", [0, 1, 2], spectrum, kind))
+        for kind in ("cloud", "visible", "any"):
+            measure(f"pairs, {kind}", model, real(test, kind))
+            measure(f"pairs, {kind}, clear date", model, real(test, kind, clear_date=True))
 
 
 if __name__ == "__main__":

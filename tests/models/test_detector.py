@@ -112,7 +112,7 @@ def test_a_detector_that_makes_no_sense_is_refused(change: dict[str, object]) ->
         replace(SMALL, **change)
 
 
-def test_simulated_cloud_is_labelled_by_its_mask_and_nobody_is_asked_about_its_rim() -> None:
+def test_simulated_cloud_is_labelled_where_it_is_seen_and_nobody_is_asked_about_its_rim() -> None:
     clear = np.zeros((1, 1, 5), np.float32)
     cloud = SimulatedCloud(
         cloudy=clear + np.array([0, 0.8, -0.3, 0.05, 0.001], np.float32),
@@ -121,8 +121,8 @@ def test_simulated_cloud_is_labelled_by_its_mask_and_nobody_is_asked_about_its_r
         mask=np.array([[0, CLOUD, SHADOW, 0, 3]], np.uint8),
     )
     restore, bright, counts = simulated_labels(cloud, clear)[:, 0]
-    assert restore.tolist() == [0, 1, 1, 0, 1]
-    assert bright.tolist() == [0, 1, 0, 0, 1]
+    assert restore.tolist() == [0, 1, 1, 0, 0]
+    assert bright.tolist() == [0, 1, 0, 0, 0]
     assert counts.tolist() == [1, 1, 1, 0, 0]  # the rim, and cloud that nobody can see
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from decr_scene.models.training.config import DataConfig, config_from_table
+from decr_scene.models.training.clouds import CloudRecipe
+from decr_scene.models.training.config import DataConfig, config_from_table, describe, is_same_run
 from decr_scene.models.training.data import Pair, Source, keep_clear
-from decr_scene.models.training.objectives import Draws, build_objective
+from decr_scene.models.training.objectives import Draws, build_objective, log_mse
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
@@ -49,6 +50,69 @@ def test_a_tint_moves_the_bands_apart_and_both_images_together(pair):
     gains = clear[:, 0, 0] + 1
     assert len(set(gains.tolist())) == 3
     assert np.all(np.abs(np.log(gains)) <= 0.2 + 1e-6)
+
+
+RUN = {
+    "stage": "reference",
+    "bands": ["red", "green", "blue"],
+    "steps": 1,
+    "reference": {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1},
+    "data": [{"cloudy": "cloudy", "clear": "clear"}],
+}
+
+
+def test_a_logarithm_weighs_an_easy_image_as_much_as_a_hard_one():
+    error = torch.stack([torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), 0.02)]).requires_grad_()
+    loss = log_mse(error)
+    assert loss.item() == pytest.approx(np.mean(np.log([0.04 + 1e-4, 4e-4 + 1e-4])), rel=1e-5)
+    loss.backward()
+    hard, easy = (error.grad * error.detach()).sum((1, 2, 3)).tolist()
+    assert easy == pytest.approx(hard * 0.8, rel=0.01)  # 0.8: the floor takes a fifth of an error of 0.02
+
+
+def test_the_loss_of_the_reference_is_the_one_asked_for():
+    cloudy, clear = torch.rand((2, 2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) - 0.5
+    losses = {}
+    for name in ("charbonnier", "log_mse"):
+        objective = build_objective(config_from_table({**RUN, "loss": name}))
+        losses |= objective.losses(cloudy, clear, Draws(torch.Generator()))
+    error = (cloudy - clear).numpy()  # a fresh network gives its input back
+    assert losses["charbonnier"].item() == pytest.approx(np.abs(error).mean(), rel=1e-3)
+    expected = np.log(np.square(error).mean((1, 2, 3)) + 1e-4).mean()
+    assert losses["log_mse"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1001}])
+def test_a_loss_or_a_start_that_there_is_not_is_refused(change):
+    with pytest.raises(ValueError, match=r"loss 'l3' is unknown|latest_start must be"):
+        config_from_table({**RUN, **change})
+
+
+def test_the_clouds_of_a_source_are_those_asked_for(pair):
+    table = {
+        **RUN,
+        "data": [
+            {"clear": "clear", "simulate": 1.0, "brightness": [1, 1], "clouds": {"clear": 1.0, "aside": 0.0}}
+        ],
+    }
+    config = config_from_table(table).data[0]
+    assert config.clouds == CloudRecipe(clear=1.0, aside=0.0)
+    cloudy, clear = Source(config, ((pair,),)).crop(np.random.default_rng(1), 32, ("red", "green", "blue"))
+    np.testing.assert_array_equal(cloudy, clear)
+    with pytest.raises(ValueError, match="unknown keys \\['colour'\\] for CloudRecipe"):
+        config_from_table({**RUN, "data": [{"clear": "clear", "simulate": 1.0, "clouds": {"colour": 1}}]})
+
+
+def test_a_run_from_before_these_keys_is_still_the_same_run():
+    config = config_from_table(RUN)
+    now = describe(config)
+    before = now.replace(f", clouds={describe(CloudRecipe())}", "").replace(", latest_start=400", "")
+    before = before.replace(", loss='charbonnier'", "")
+    assert "clouds" not in before
+    assert is_same_run(config, before)
+    assert not is_same_run(config_from_table({**RUN, "loss": "log_mse"}), before)
+    thin = {**RUN["data"][0], "clouds": {"thickness": [0.2, 1.0]}}
+    assert not is_same_run(config_from_table({**RUN, "data": [thin]}), before)
 
 
 @pytest.mark.parametrize("stage", ["joint", "weight"])
