@@ -122,11 +122,17 @@ class Aoi:
         )
         return _softened(_drawn(area, wide))[span.inside(wide)]
 
-    def touched_tiles(self, grid: TileGrid) -> list[int]:
-        """Numbers of the tiles in which anything may change, in order."""
-        area = _geometry(self.wkb)
-        near = [tile for tile in grid if area.intersects(_box(grid.span(tile)))]
-        return [tile.number for tile in near if self.soft(grid.span(tile)).any()]
+    def touched_cells(self, grid: TileGrid) -> NDArray[np.bool_]:
+        """Which cells of a grid have a pixel that may change, of the shape of `TileGrid.cells`."""
+        area, (rows, cols) = _geometry(self.wkb), grid.cells
+        touched = np.zeros((len(rows), len(cols)), bool)
+        for number, (top, bottom) in enumerate(rows):
+            if not area.intersects(_box(Span(top, 0, bottom - top, grid.shape[1]))):
+                continue
+            for place, (left, right) in enumerate(cols):
+                cell = Span(top, left, bottom - top, right - left)
+                touched[number, place] = area.intersects(_box(cell)) and self.soft(cell).any()
+        return touched
 
 
 def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:

@@ -8,18 +8,10 @@ from pathlib import Path
 
 from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation import (
-    Evaluation,
-    Figures,
-    Row,
-    Settings,
-    first_guess,
-    judge,
-    load_pairs,
-    progress,
-    restore,
-    write_rows,
-)
+from decr_scene.pipeline.evaluation import Evaluation, progress, write_rows
+from decr_scene.pipeline.judging import Figures, Row, judge
+from decr_scene.pipeline.pairs import load_pairs
+from decr_scene.pipeline.settings import Settings, first_guess, restore
 
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""

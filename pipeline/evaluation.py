@@ -1,8 +1,4 @@
-"""`decr-scene evaluate`: cloudy input, reference alone and DE, on pairs that no training has seen.
-
-Against the clear image as it is (the usual numbers of papers) and against the clear image in the tone of the
-cloudy one, which is what a scene tool can aim at; the latter also by region.
-"""
+"""`decr-scene evaluate`: cloudy input, reference alone and DE, on pairs that no training has seen."""
 
 from __future__ import annotations
 
@@ -17,103 +13,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from decr_scene.models.denoiser import DEDenoiser
-from decr_scene.models.model import Model, load_model
-from decr_scene.models.sampling import DESampler, OnStep
-from decr_scene.models.training.config import DataConfig
-from decr_scene.models.training.data import Pair, held_in_memory, load_source
-from decr_scene.models.training.logs import display_bands
-from decr_scene.models.training.resize import resize
-from decr_scene.models.training.tone import fit_tone, regions
-from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.grid import Span
-from decr_scene.pipeline.images import RasterImage, read_image
-from decr_scene.pipeline.masks import keep_clear_ground
-from decr_scene.pipeline.metrics import (
-    Figure,
-    open_lpips,
-    paper_psnr,
-    paper_ssim,
-    psnr,
-    shift,
-    ssim,
-    texture,
-)
-from decr_scene.pipeline.noise import place_noise
+from decr_scene.models.model import load_model
+from decr_scene.models.sampling import OnStep
+from decr_scene.models.training.data import Pair
+from decr_scene.pipeline.judging import Figures, Parts, Row, judge, matched_truth, parts
+from decr_scene.pipeline.pairs import load_pairs
+from decr_scene.pipeline.settings import Settings, first_guess, restore
 from decr_scene.pipeline.sheet import Sheet
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
-Row = dict[str, float]
-
-PROTOCOLS = ("plain", "paper")
-PAPER_SIDE = 256
-"""Width that the paper's protocol resizes images to, px."""
-
-CORE_SHARE, CLOUD_SHARE, CLEAR_SHARE = 0.15, 0.4, 0.3
-"""Shares of an image, by the residual of its pair: dense cloud, all cloud, and, from below, clear ground."""
-
-SHADOW_DROP = 12 / 127.5
-"""What is darker than the clear image by 12 of 255 DN, in the mean of the bands, is shadow."""
-
-SHADOW_SHARE = 0.005
-"""With less shadow than this, an image tells nothing about it."""
-
-MOST_SIDE = 2048
-"""Of larger images the middle is measured, px."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How one system samples; what is ``None`` is the model's own.
-
-    Args:
-        steps: Diffusion steps.
-        start: Step to start at; 1000: from noise alone.
-        weight_floor: Least weight of the first guess.
-        weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone.
-    """
-
-    steps: int | None = None
-    start: int | None = None
-    weight_floor: float | None = None
-    weight: float | None = None
-
-    def sample(self, model: Model, cloudy: Float, guess: Float, on_step: OnStep | None = None) -> Float:
-        """Restore one image ``(C, H, W)`` in [-1, 1]."""
-        if self.weight == 1:
-            return guess
-        noise = place_noise(0, 0, len(cloudy), Span(0, 0, *cloudy.shape[1:]))
-        x_t, image, reference = (torch.from_numpy(i[None]).to(model.device) for i in (noise, cloudy, guess))
-        if self.weight is not None:
-            sampler = self._with_fixed_weight(model)
-            return _to_array(sampler(x_t, image, reference, weight_floor=0.0, on_step=on_step))
-        return _to_array(
-            model.sample(
-                image,
-                steps=self.steps,
-                start=self.start,
-                weight_floor=self.weight_floor,
-                noise=x_t,
-                reference=reference,
-                on_step=on_step,
-            )
-        )
-
-    def _with_fixed_weight(self, model: Model) -> DESampler:
-        own, weight = model.config.sampling, self.weight
-        assert weight is not None, "the caller has looked"
-
-        def network(
-            x_t: torch.Tensor, t: torch.Tensor | int, cloudy: torch.Tensor, reference: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            eps, raw = model.network(x_t, t, cloudy, reference)
-            return eps, torch.full_like(raw, weight)
-
-        start = own.start if self.start is None else self.start
-        steps = own.steps if self.steps is None else self.steps
-        denoiser = DEDenoiser(network, model.schedule)
-        return DESampler(denoiser, steps, None if start == model.schedule.timesteps else start)
 
 
 @dataclass(frozen=True)
@@ -210,10 +119,8 @@ def evaluate_pairs(
     """
     loaded = load_model(model)
     pairs = load_pairs(loaded, data, reduce, protocol, bands)
-    settings, figures = (
-        Settings(steps, start, weight_floor),
-        Figures.open(protocol, lpips, loaded.config.bands),
-    )
+    settings = Settings(steps, start, weight_floor)
+    figures = Figures.open(protocol, lpips, loaded.config.bands)
     steps_seen = StepWeights()
     shown = Sheet(loaded.config.bands, len(pairs)) if sheet is not None else None
     rows = []
@@ -237,137 +144,6 @@ def evaluate_pairs(
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of a protocol.
-
-    Args:
-        psnr: dB.
-        ssim: Structural similarity.
-        lpips: Perceptual distance, if wanted.
-    """
-
-    psnr: Figure = psnr
-    ssim: Figure = ssim
-    lpips: Figure | None = None
-
-    @classmethod
-    def open(cls, protocol: str, lpips: bool, bands: tuple[str, ...]) -> Figures:
-        """Those of a protocol; the paper's grey image wants red, green, blue in this order."""
-        distance = open_lpips(protocol == "paper") if lpips else None
-        if protocol != "paper":
-            return cls(lpips=distance)
-        order = list(display_bands(bands)) if len(bands) == 3 else list(range(len(bands)))
-        return cls(paper_psnr, lambda image, truth: paper_ssim(image[order], truth[order]), distance)
-
-    def of(self, image: Float, truth: Float) -> Row:
-        """PSNR, SSIM and maybe LPIPS of an image."""
-        row = {"psnr": self.psnr(image, truth), "ssim": self.ssim(image, truth)}
-        return row if self.lpips is None else {**row, "lpips": self.lpips(image, truth)}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Boolean ``(H, W)`` maps of a pair, from its residual in one tone.
-
-    Args:
-        core: Dense cloud.
-        thin: Thin cloud and cloud edges.
-        shadow: Darker than the clear image.
-        clear: Clear ground.
-    """
-
-    core: Bool
-    thin: Bool
-    shadow: Bool
-    clear: Bool
-
-
-def parts(cloudy: Float, matched: Float) -> Parts:
-    """Split a pair in one tone into dense cloud, thin cloud, shadow and clear ground."""
-    shadow = (matched - cloudy).mean(axis=0) > SHADOW_DROP
-    core = regions(cloudy, matched, cloud_share=CORE_SHARE).cloud
-    area = regions(cloudy, matched, CLOUD_SHARE, CLEAR_SHARE)
-    return Parts(core & ~shadow, area.cloud & ~core & ~shadow, shadow, area.clear & ~shadow)
-
-
-def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = None) -> Row:
-    """Figures of every answer to one pair, ``who/figure``."""
-    figures = figures or Figures()
-    matched = matched_truth(pair)
-    area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
-    row = {}
-    for who, image in answers.items():
-        of_who = {
-            **figures.of(image, pair.clear),
-            "psnr_tone": psnr(image, matched),
-            "ssim_tone": ssim(image, matched),
-            "psnr_under_cloud": psnr(image[:, area.cloud], matched[:, area.cloud]),
-            "psnr_clear_ground": psnr(image[:, area.clear], pair.cloudy[:, area.clear]),
-            "clear_shift_dn": shift(image, pair.cloudy, area.clear),
-            "texture": texture(image) / texture(matched),
-            "psnr_core": _psnr_of(image, matched, part.core),
-            "psnr_thin": _psnr_of(image, matched, part.thin),
-            "psnr_shadow": _psnr_of(image, matched, part.shadow, SHADOW_SHARE),
-            "psnr_clear_truth": _psnr_of(image, matched, part.clear),
-        }
-        row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
-    return row
-
-
-def matched_truth(pair: Pair) -> Float:
-    """The clear image in the tone of the cloudy one, clipped."""
-    return np.clip(fit_tone(pair.cloudy, pair.clear).apply(pair.clear), -1, 1)
-
-
-def load_pairs(
-    model: Model, data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
-) -> list[Pair]:
-    """The pairs of a folder, as a model wants them and a protocol resizes them.
-
-    Raises:
-        OptionError: There is no such protocol, or the bands are not those of the model.
-        TrainingError: The images cannot be used.
-    """
-    if protocol not in PROTOCOLS:
-        raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
-    if protocol == "paper" and reduce != 1:
-        raise OptionError("the paper's protocol resizes by itself: drop --reduce")
-    wanted = model.config.bands
-    chosen = None if bands is None else _positions(wanted, tuple(bands.split(",")))
-    config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
-    source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
-    pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
-    return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
-
-
-def first_guess(model: Model, cloudy: Float) -> Float:
-    """The reference network's answer to one image."""
-    return _to_array(model.reference(torch.from_numpy(cloudy[None])))
-
-
-def restore(
-    model: Model,
-    cloudy: Float,
-    guess: Float,
-    settings: Settings,
-    mask: str = "none",
-    on_step: OnStep | None = None,
-) -> Float:
-    """One image restored, ``(C, H, W)``.
-
-    Raises:
-        OptionError: The settings are out of range.
-    """
-    if mask not in ("none", "auto"):
-        raise OptionError(f"mask must be none or auto here, got {mask}")
-    try:
-        answer = settings.sample(model, cloudy, guess, on_step)
-    except ValueError as error:
-        raise OptionError(str(error)) from error
-    return answer if mask == "none" else cloudy + keep_clear_ground(answer - cloudy)
 
 
 class StepWeights:
@@ -413,12 +189,6 @@ def progress(pairs: list[Pair], quiet: bool) -> Iterable[Pair]:
     return track(pairs, "evaluating", console=Console(stderr=True), transient=True)
 
 
-def _psnr_of(image: Float, truth: Float, where: Bool, least: float = 0.0) -> float:
-    if not where.any() or where.mean() < least:
-        return np.nan
-    return psnr(image[:, where], truth[:, where])
-
-
 def _mean(values: list[float]) -> float:
     told = [value for value in values if not np.isnan(value)]
     return float(np.mean(told)) if told else np.nan
@@ -426,36 +196,3 @@ def _mean(values: list[float]) -> float:
 
 def _mean_where(values: Float, where: Bool) -> float:
     return float(values[where].mean()) if where.any() else np.nan
-
-
-def _positions(wanted: tuple[str, ...], found: tuple[str, ...]) -> tuple[int, ...]:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise OptionError(
-            f"--bands {','.join(found)} lacks {', '.join(missing)}: the model takes {','.join(wanted)}"
-        )
-    return tuple(found.index(name) for name in wanted)
-
-
-def _as_in_paper(pair: Pair) -> Pair:
-    """Resized on the scale of 0 to 255 as the published code does; truncation later shows the difference."""
-
-    def resized(image: Float) -> Float:
-        dn = (image + 1) * np.float32(127.5)
-        whole = np.rint(dn)
-        dn = whole if np.abs(dn - whole).max() < 1e-3 else dn
-        small = resize(dn, PAPER_SIDE / dn.shape[2])
-        return (small / np.float32(127.5) - 1).astype(np.float32)
-
-    return pair._replace(cloudy=resized(pair.cloudy), clear=resized(pair.clear))
-
-
-def _to_array(images: torch.Tensor) -> Float:
-    return images[0].float().cpu().numpy()
-
-
-def _even(pair: Pair) -> Pair:
-    height, width = (side // 32 * 32 for side in pair.clear.shape[1:])
-    if not height or not width:
-        raise OptionError(f"{pair.name} is {pair.clear.shape[1:]} px: images must be 32 px a side at least")
-    return pair._replace(cloudy=pair.cloudy[:, :height, :width], clear=pair.clear[:, :height, :width])

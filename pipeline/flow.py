@@ -4,12 +4,14 @@ A row of output blocks asks for the batches of tiles that touch it; a batch asks
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
 when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way, and ahead of them so many
 batches that no model waits: for blocks to be written, nor while cloud is far between. Neither number grows
-with the scene: a slow disk holds up the models, and a slow model the reading.
+with the scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile touches are
+copied while the others wait for a model.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +23,8 @@ from decr_scene.pipeline.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.tiles import Blended, Plan, Source, blend_tiles, guess_tiles, restore_tiles
 
 ROWS_UNDER_WAY = 2
+COPIES_AHEAD = 2
+"""Windows that no tile touches and that are read while another one is written."""
 BATCHES_AHEAD = TASKS_A_MODEL + 1
 """Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
 CHUNK_COLS = 2048
@@ -101,18 +105,31 @@ class Flow:
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
+    _copies: Iterator[tuple[Span, Blended]] = field(default_factory=lambda: iter(()))
     _last_needed: int = -1
     _models: int = 1
 
     def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
-        """Yield the windows from top to bottom, left to right, each once, but for those that are done.
+        """Yield the windows, each once, but for those that are done.
+
+        Rows of them that some tile touches come from top to bottom, left to right; so do the others, in
+        between and after them.
 
         Raises:
             ClusterError: The scheduler is gone, or there are no workers any more.
         """
-        rows = [[span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block)]
+        left = ([span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block))
+        restored: list[list[Span]] = []
+        copied: list[Span] = []
+        for row in left:
+            if any(self.batches.touching(span) for span in row):
+                restored.append(row)
+            else:
+                copied.extend(row)
+        self._copies = self._copy(copied)
         with cluster_faults(self.client):
-            yield from self._stream([row for row in rows if row])
+            yield from self._stream(restored)
+            yield from self._copies
 
     def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
         self._ahead = self._in_order(rows)
@@ -121,10 +138,28 @@ class Flow:
             self._models = count_models(self.client)
             for span, future in zip(row, waiting.pop(0), strict=True):
                 self._run_ahead()
+                yield from self._meanwhile(future)
                 yield span, result_of(self.client, future)
             self._forget_above(row[0].bottom)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _meanwhile(self, future: Future) -> Iterator[tuple[Span, Blended]]:
+        """Copies, one after the other, until a task is done."""
+        while not future.done() and (copy := next(self._copies, None)):
+            yield copy
+            self._run_ahead()
+
+    def _copy(self, spans: list[Span]) -> Iterator[tuple[Span, Blended]]:
+        """Windows that no tile touches, some of them read ahead."""
+        waiting: deque[tuple[Span, Future]] = deque()
+        for span in spans:
+            waiting.append((span, self._blend(span)))
+            if len(waiting) > COPIES_AHEAD:
+                first, future = waiting.popleft()
+                yield first, result_of(self.client, future)
+        for span, future in waiting:
+            yield span, result_of(self.client, future)
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
         """The batches that some windows need, each when the first of them does."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.windows import Window
 
 
@@ -103,6 +106,24 @@ class TileGrid:
     def __iter__(self) -> Iterator[Tile]:
         return (self[index] for index in range(len(self)))
 
+    @cached_property
+    def cells(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
+        """The scene cut at all edges of tiles: ``(first, end)`` of the cells of a column, and of a row."""
+        height, width = self.shape
+        return _cells(self.rows, self.size, height), _cells(self.cols, self.size, width)
+
+    def over(self, touched: NDArray[np.bool_]) -> list[int]:
+        """Numbers of the tiles that lie over some of the cells, in order.
+
+        Args:
+            touched: Which of the `cells`.
+        """
+        of_rows, of_cols = (
+            np.array([[start <= first < start + self.size for first, _ in cells] for start in starts])
+            for starts, cells in zip((self.rows, self.cols), self.cells, strict=True)
+        )
+        return np.flatnonzero(of_rows @ touched @ of_cols.T).tolist()
+
     def span(self, tile: Tile) -> Span:
         """Pixels of the scene that a tile covers."""
         height, width = (min(self.size, extent) for extent in self.shape)
@@ -119,6 +140,11 @@ def _starts(extent: int, size: int, overlap: int) -> tuple[int, ...]:
     if extent <= size:
         return (0,)
     return (*range(0, extent - size, size - overlap), extent - size)
+
+
+def _cells(starts: tuple[int, ...], size: int, extent: int) -> tuple[tuple[int, int], ...]:
+    edges = sorted({0, extent, *starts, *(start + size for start in starts if start + size < extent)})
+    return tuple(pairwise(edges))
 
 
 def _touching(starts: tuple[int, ...], size: int, first: int, end: int) -> list[int]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import MaskError
-from decr_scene.pipeline.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.scene import RasterioScene
 
+Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
 BUFFER = 12
@@ -31,6 +33,9 @@ BUFFER = 12
 
 FALLOFF = 20
 """Pixels over which the restoration then fades out."""
+
+_PIECE = 128
+"""Side of the squares, px, of which only those at the rim of cloud have distances measured."""
 
 CLEAR_CHANGE = 2 * 5 / 255
 """A change of 5 of 255 DN is the model's own unsteadiness on clear ground, not cloud."""
@@ -58,26 +63,26 @@ class Mask(ABC):
         row, col = max(0, span.row - reach), max(0, span.col - reach)
         bottom, right = min(height, span.bottom + reach), min(width, span.right + reach)
         wide = Span(row, col, bottom - row, right - col)
-        cloud = self._cloud(wide)
-        if not cloud.any():
-            return np.zeros((span.height, span.width), np.float32)
-        return _soften(cloud)[span.inside(wide)]
+        return _soft_inside(self._cloud(wide), span.inside(wide))
 
-    def cloudy_tiles(self, grid: TileGrid) -> list[int]:
-        """Numbers of the tiles that the soft mask touches, in order."""
-        found = []
-        for first in range(0, len(grid), len(grid.cols)):
-            row = [grid[number] for number in range(first, first + len(grid.cols))]
-            found += self._cloudy_in_row(grid, row)
-        return found
-
-    def _cloudy_in_row(self, grid: TileGrid, row: list[Tile]) -> list[int]:
-        whole = Span(row[0].row, 0, min(grid.size, grid.shape[0]), grid.shape[1])
-        soft = self.soft(whole)
-        return [tile.number for tile in row if soft[grid.span(tile).inside(whole)].any()]
+    def touched_cells(self, grid: TileGrid) -> Bool:
+        """Which cells of a grid the soft mask touches, of the shape of `TileGrid.cells`."""
+        rows, cols = grid.cells
+        reach, (height, width) = BUFFER + FALLOFF, grid.shape
+        touched = np.zeros((len(rows), len(cols)), bool)
+        for top, bottom in pairwise((*grid.rows, height)):
+            above = max(0, top - reach)
+            cloud = self._cloud(Span(above, 0, min(height, bottom + reach) - above, width))
+            if not cloud.any():
+                continue
+            for number, (first, end) in enumerate(rows):
+                if top <= first < bottom:
+                    across = slice(first - above, end - above)
+                    touched[number] = [_touches(cloud, across, slice(*col)) for col in cols]
+        return touched
 
     @abstractmethod
-    def _cloud(self, span: Span) -> NDArray[np.bool_]:
+    def _cloud(self, span: Span) -> Bool:
         """Where cloud is in a window of the scene."""
 
 
@@ -100,7 +105,7 @@ class MaskFile(Mask):
                 "georeferenced: make the mask of the scene's size, or georeference it"
             )
 
-    def _cloud(self, span: Span) -> NDArray[np.bool_]:
+    def _cloud(self, span: Span) -> Bool:
         with self._open() as (source, placed):
             values = self._warped(source, span) if placed else source.read(1, window=span.window)
         return values >= 0.5
@@ -140,7 +145,7 @@ class DetectedMask(Mask):
     factor: int
     least: int
 
-    def _cloud(self, span: Span) -> NDArray[np.bool_]:
+    def _cloud(self, span: Span) -> Bool:
         rows = slice(span.row // self.factor, -(-span.bottom // self.factor))
         cols = slice(span.col // self.factor, -(-span.right // self.factor))
         blocks = self._blocks(rows, cols)
@@ -148,17 +153,21 @@ class DetectedMask(Mask):
         row, col = span.row - rows.start * self.factor, span.col - cols.start * self.factor
         return wide[row : row + span.height, col : col + span.width]
 
-    def _cloudy_in_row(self, grid: TileGrid, row: list[Tile]) -> list[int]:
-        """Tiles with a cloudy block in reach, so perhaps one more at a corner than the soft mask touches."""
-        reach, factor, width = BUFFER + FALLOFF, self.factor, -(-grid.shape[1] // self.factor)
-        bottom = min(grid.shape[0], row[0].row + grid.size + reach)
-        rows = slice(max(0, row[0].row - reach) // factor, -(-bottom // factor))
-        cloudy = np.asarray(self._blocks(rows, slice(0, width)).any(axis=0))
-        starts = [max(0, tile.col - reach) // factor for tile in row]
-        ends = [-(-(tile.col + grid.size + reach) // factor) for tile in row]
-        return [t.number for t, start, end in zip(row, starts, ends, strict=True) if cloudy[start:end].any()]
+    def touched_cells(self, grid: TileGrid) -> Bool:
+        """As `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
+        rows, cols = grid.cells
+        reach, factor, (height, width) = BUFFER + FALLOFF, self.factor, grid.shape
+        touched = np.zeros((len(rows), len(cols)), bool)
+        for number, (first, end) in enumerate(rows):
+            near = slice(max(0, first - reach) // factor, -(-min(height, end + reach) // factor))
+            cloudy = np.asarray(self._blocks(near, slice(0, -(-width // factor))).any(axis=0))
+            touched[number] = [
+                cloudy[max(0, left - reach) // factor : -(-(right + reach) // factor)].any()
+                for left, right in cols
+            ]
+        return touched
 
-    def _blocks(self, rows: slice, cols: slice) -> NDArray[np.bool_]:
+    def _blocks(self, rows: slice, cols: slice) -> Bool:
         window = Window(
             col_off=cols.start,
             row_off=rows.start,
@@ -194,7 +203,36 @@ def cloudy_share(change: Float) -> Float:
     return share
 
 
-def _soften(cloud: NDArray[np.bool_]) -> Float:
+def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
+    """The soft mask in a part of a window that holds all cloud in reach of it."""
+    rows, cols = part
+    soft = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
+    for row in range(rows.start, rows.stop, _PIECE):
+        for col in range(cols.start, cols.stop, _PIECE):
+            bottom, right = min(rows.stop, row + _PIECE), min(cols.stop, col + _PIECE)
+            here = slice(row - rows.start, bottom - rows.start), slice(col - cols.start, right - cols.start)
+            soft[here] = _soft_piece(cloud, slice(row, bottom), slice(col, right))
+    return soft
+
+
+def _touches(cloud: Bool, rows: slice, cols: slice) -> bool:
+    """Whether the soft mask is above 0 in a part of a window."""
+    return bool(cloud[rows, cols].any() or np.any(_soft_piece(cloud, rows, cols)))
+
+
+def _soft_piece(cloud: Bool, rows: slice, cols: slice) -> Float | float:
+    """The soft mask in a part of a window; distances are only measured where they decide."""
+    reach = BUFFER + FALLOFF
+    top, left = max(0, rows.start - reach), max(0, cols.start - reach)
+    near = cloud[top : rows.stop + reach, left : cols.stop + reach]
+    if not near.any():
+        return 0.0
+    if cloud[rows, cols].all():
+        return 1.0
+    return _soften(near)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+
+
+def _soften(cloud: Bool) -> Float:
     """1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px."""
     from scipy.ndimage import distance_transform_edt
 

@@ -171,13 +171,9 @@ def _detector_of(spec: RestorerSpec, options: Options) -> DetectorConfig | None:
 
 
 def _tiles_to_restore(plan: Plan) -> tuple[int, ...] | None:
-    """Tiles in which mask and area of interest both let anything change; ``None``: all."""
-    chosen = []
-    if plan.mask is not None:
-        chosen.append(plan.mask.cloudy_tiles(plan.grid))
-    if plan.aoi is not None:
-        chosen.append(plan.aoi.touched_tiles(plan.grid))
-    return tuple(sorted(set(chosen[0]).intersection(*chosen[1:]))) if chosen else None
+    """Tiles over anything that mask and area of interest both let change; ``None``: all."""
+    gates = [gate.touched_cells(plan.grid) for gate in (plan.mask, plan.aoi) if gate is not None]
+    return tuple(plan.grid.over(np.logical_and.reduce(gates))) if gates else None
 
 
 def known_radiometry(

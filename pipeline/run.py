@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from distributed import Client
@@ -44,7 +44,15 @@ from decr_scene.pipeline.writer import (
 )
 
 Progress = Callable[[int, int], None]
-"""Told after every batch: tiles done, tiles in all."""
+"""Told after every batch: tiles done, tiles in all. One that is `Staged` is told of what follows, too."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A progress that wants to know what begins when all tiles are done."""
+
+    def stage(self, text: str) -> None:
+        """``writing clean.tif``, ``checking``."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def process_scene(
         stac: Write a STAC Item beside the output, ``.stac.json``.
         polygons: Write the footprint and the restored areas to this file, ``.gpkg`` or ``.geojson``.
         resume: Go on where an interrupted run of the same call stopped; else begin anew.
-        progress: Told how many tiles are done.
+        progress: Told how many tiles are done, and, if `Staged`, what follows.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
 
     Returns:
@@ -134,12 +142,15 @@ def process_scene(
         guard = run_guard(src, planned, compress, blocksize)
         main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)
         options_beside = (blocksize, overwrite or going_on, guard, resume)
-        with WritersTogether([main, *_companions(scene, beside, *options_beside)]) as writers:
+        tell = _stage_of(progress)
+        together = [main, *_companions(scene, beside, *options_beside)]
+        with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
             planned = detect_clouds(planned, scene, used, clouds, again=kept > 0)
             detecting = time.perf_counter() - began - planning
             done = _stream(planned, used, src, writers, blocksize, workers, scheduler, progress)
         streaming = time.perf_counter() - began - planning - detecting
+        tell("checking")
         checks, verification = verify_pixels(scene, dst, beside.paths["provenance"], planned.plan)
         _write_beside(scene, planned, beside, given)
         checking = time.perf_counter() - began - planning - detecting - streaming
@@ -166,6 +177,10 @@ def process_scene(
         )
     _write_whole(beside.paths["report"], report.to_json())
     return report
+
+
+def _stage_of(progress: object) -> Callable[[str], None]:
+    return progress.stage if isinstance(progress, Staged) else lambda text: None
 
 
 def _check_wishes(scene: RasterioScene, stac: bool, polygons: Path | None) -> None:

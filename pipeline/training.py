@@ -16,8 +16,10 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import pick_device
 from decr_scene.models.training.calibration import calibrate
 from decr_scene.models.training.config import DataConfig, RunConfig
-from decr_scene.models.training.data import Pair, Source, load_source, source_files
+from decr_scene.models.training.data import Pair, Source
 from decr_scene.models.training.labels import labelled
+from decr_scene.models.training.layout import source_files
+from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.logs import RunLog
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.pipeline.images import RasterImage, read_image

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -306,10 +306,14 @@ class WritersTogether:
 
     Args:
         writers: The output's, then those of its companions; not entered yet.
+        making: Told of each finished file before it is made, which takes a while.
     """
 
-    def __init__(self, writers: Sequence[SceneWriter]) -> None:
+    def __init__(
+        self, writers: Sequence[SceneWriter], making: Callable[[Path], None] = lambda path: None
+    ) -> None:
         self.writers = tuple(writers)
+        self._making = making
 
     def __enter__(self) -> WritersTogether:
         entered: list[SceneWriter] = []
@@ -325,7 +329,7 @@ class WritersTogether:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _close(self.writers, finish=kind is None)
+        _close(self.writers, finish=kind is None, making=self._making)
 
     @property
     def finished(self) -> frozenset[Span]:
@@ -343,7 +347,9 @@ class WritersTogether:
                 writer.write(span.window, own)
 
 
-def _close(writers: Sequence[SceneWriter], finish: bool) -> None:
+def _close(
+    writers: Sequence[SceneWriter], finish: bool, making: Callable[[Path], None] = lambda path: None
+) -> None:
     """Make all files and name them, the first one last; or keep what there is to go on from."""
     done = False
     try:
@@ -351,6 +357,7 @@ def _close(writers: Sequence[SceneWriter], finish: bool) -> None:
             writer._scratch.close()
         if finish:
             for writer in writers:
+                making(writer.path)
                 writer._make()
             for writer in reversed(writers):
                 writer._publish()

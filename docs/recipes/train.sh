@@ -9,14 +9,12 @@ stage() {
     decr-scene train "$1" --config "$here/$model-$2.toml" --data "$data" --out "$runs/$model-$2" "${@:3}"
 }
 stage reference reference
-reference=$runs/$model-reference
-for part in fine last; do
-    stage reference "$part" --init "$reference"
-    reference=$runs/$model-$part
-done
+stage reference fine --init "$runs/$model-reference"
 stage diffusion diffusion
-stage joint joint --init "$reference" --init "$runs/$model-diffusion"
-stage weight weight --init "$runs/$model-joint"
+stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
+stage reference last --init "$runs/$model-fine"
+stage joint polish --init "$runs/$model-joint" --init "$runs/$model-last"
+stage weight weight --init "$runs/$model-polish"
 detector=()
 if [ "${4:-}" = detector ]; then
     stage detector detector

@@ -5,7 +5,6 @@ Each layer is a field of optical thickness ``tau`` made from spectral noise. Ove
     L_cloudy = L * shadow_b * T_b + A_b * (1 - T_b)        T_b = exp(-tau * k_b)
 
 so thin cloud leaves the ground visible, and a band with a small ``k_b`` (near infrared) sees through it best.
-The canvas of the noise is larger than the image: nothing wraps round, and clouds outside cast shadows inside.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from decr_scene.models.training.cloudtypes import TYPES, CloudType, Range
+from decr_scene.models.training.fields import Canvas, Spectrum, bend, between, quantile, tilt
+
 Array = NDArray[np.float32]
-Range = tuple[float, float]
 
 CLEAR, CLOUD, SHADOW, THIN = 0, 1, 2, 3
 """Values of a mask."""
@@ -40,69 +40,16 @@ OTHER_BAND = 0.9
 OTHER_SKYLIGHT = 0.2
 """Skylight of a band that the recipe does not name."""
 
+THIN_LIGHT = 0.88
+"""Light of the thinnest cloud as a part of the brightest's.
+
+A cloud that absorbs nothing, of reflectance ``R``, shows ``R + (1 - R)^2 g / (1 - R g)`` over ground ``g``
+(adding method). Written as ``g (1 - R) + A R``, its own light ``A`` is 0.83 for ``R = 0.1`` over ground of a
+quarter and 0.91 over white, and 0.96 and 0.94 for ``R = 0.85``: thin cloud hardly darkens the brightest roof.
+"""
+
 LEAST = 2e-3
 """Optical thickness and shadow below this are none at all, so that clear pixels stay as they are."""
-
-CLUSTER = 12.0
-"""Groups of clouds are up to so many times as large as the largest cloud."""
-
-
-@dataclass(frozen=True)
-class CloudType:
-    """How one kind of cloud looks.
-
-    Pairs are ranges; those of thickness, scale and slope point into the recipe's range, 0 to 1.
-
-    Args:
-        thickness: Which part of the recipe's range of thickness is its own, 0 (thin) to 1 (thick).
-        scale: Which part of the recipe's range of scales is its own.
-        slope: Which part of the recipe's range of slopes is its own.
-        stretch: How much longer than wide its structures are.
-        softness: Multiplies the recipe's softness; 1 is a crisp edge.
-        billow: Strength of its rounded lobes, in standard deviations of the field.
-        lobes: Size of a lobe as a part of the scale.
-        wisps: Strength of fine variation of the thickness, in powers of e.
-        combed: How much longer than wide its wisps are.
-        swirl: How far it is bent, as a part of the scale.
-        relief: Strength of the shading of its top by the sun, as a part of its light.
-        floor: Least thickness as a part of the peak; above 0 the layer has no edge and covers all.
-        colour: Power applied to the bands' factors: near 0 for large drops, which are as white in any band,
-            above 1 for haze, which is bluer than cloud.
-        casts: Whether it casts shadows that can be told from the ground.
-    """
-
-    thickness: Range
-    scale: Range
-    slope: Range
-    stretch: Range = (1.0, 1.6)
-    softness: float = 1.0
-    billow: float = 0.0
-    lobes: float = 0.25
-    wisps: float = 0.0
-    combed: Range = (1.0, 1.6)
-    swirl: float = 0.0
-    relief: float = 0.0
-    floor: float = 0.0
-    colour: Range = (0.2, 1.0)
-    casts: bool = False
-
-
-TYPES: Mapping[str, CloudType] = {
-    "cumulus": CloudType((0.6, 1), (0, 1), (0.4, 1), billow=0.4, wisps=0.35, relief=0.1, casts=True),
-    "altocumulus": CloudType(
-        (0.4, 0.8), (0.4, 1), (0.5, 1), softness=2, billow=0.9, lobes=0.08, wisps=0.2, relief=0.08, casts=True
-    ),
-    "stratus": CloudType(
-        (0.4, 0.9), (0.5, 1), (0.2, 0.8), (1, 2.5), softness=3, wisps=0.3, relief=0.05, casts=True
-    ),
-    "cirrus": CloudType(
-        (0.2, 0.6), (0.6, 1), (0.5, 1), (1.5, 3), softness=4, wisps=0.55, combed=(2, 7), swirl=0.03
-    ),
-    "haze": CloudType(
-        (0, 0.55), (0.6, 1), (0.4, 1), (1, 2.5), wisps=0.2, swirl=0.03, floor=0.25, colour=(1, 2.5)
-    ),
-}
-"""The kinds of cloud that a recipe mixes, by name."""
 
 
 def _types() -> dict[str, float]:
@@ -216,85 +163,6 @@ class SimulatedCloud:
 
 
 @dataclass(frozen=True)
-class _Canvas:
-    """The area that noise is drawn on: the image, what casts shadows into it, and a margin for blurring.
-
-    Args:
-        shape: Height and width of the image, px.
-        offset: Rows and columns from a cloud to its shadow, px; the same over the scene.
-        blur: Radius of a shadow's soft edge, px.
-    """
-
-    shape: tuple[int, int]
-    offset: tuple[int, int]
-    blur: int
-
-    @property
-    def margin(self) -> int:
-        return 2 * self.blur + 1
-
-    @property
-    def span(self) -> tuple[int, int]:
-        return (
-            self.shape[0] + abs(self.offset[0]) + 2 * self.margin,
-            self.shape[1] + abs(self.offset[1]) + 2 * self.margin,
-        )
-
-    def crop(self, values: Array, shifted: bool = False, margin: int = 0) -> Array:
-        """The image's part of the canvas, or the part whose shadow falls on the image."""
-        row, col = (self.margin - margin + max(step, 0) - step * shifted for step in self.offset)
-        return values[row : row + self.shape[0] + 2 * margin, col : col + self.shape[1] + 2 * margin]
-
-    def outside(self) -> Array:
-        """Distance from the image, -1 at its edge and 1 as far out as shadows come from."""
-        away = []
-        for extent, step in zip(self.shape, self.offset, strict=True):
-            place = np.arange(extent + abs(step) + 2 * self.margin) - self.margin - max(step, 0)
-            away.append(np.maximum(-place, place - extent + 1))
-        reach = max(math.hypot(*self.offset), 1.0)
-        return np.asarray(2 / reach * np.maximum(away[0][:, None], away[1][None, :]) - 1, dtype=np.float32)
-
-    @property
-    def downsun(self) -> tuple[float, float]:
-        length = math.hypot(*self.offset) or 1.0
-        return self.offset[0] / length, self.offset[1] / length
-
-
-@dataclass(frozen=True)
-class _Spectrum:
-    """Gaussian noise whose power falls as ``1 / f**slope`` between ``1 / scale`` and ``1 / finest``.
-
-    Below ``1 / scale`` it still falls as ``1 / f``: structures gather in groups up to ``CLUSTER`` as large.
-    """
-
-    scale: float
-    slope: float
-    stretch: float = 1.0
-    angle: float = 0.0
-    finest: float = 0.0
-
-    def draw(self, span: tuple[int, int], rng: np.random.Generator) -> Array:
-        """A field of unit spread, cut from a larger one so that it does not wrap round."""
-        rows, cols = (scipy.fft.next_fast_len(max(8, extent + extent // 4), real=True) for extent in span)
-        y = scipy.fft.fftfreq(rows).astype(np.float32)[:, None]
-        x = scipy.fft.rfftfreq(cols).astype(np.float32)[None, :]
-        along = y * np.float32(math.sin(self.angle)) + x * np.float32(math.cos(self.angle))
-        across = y * np.float32(math.cos(self.angle)) - x * np.float32(math.sin(self.angle))
-        square = along * along * np.float32(self.stretch) + across * across * np.float32(1 / self.stretch)
-        # the logarithm of the amplitude: logarithms and exponentials are far quicker than powers
-        fall = np.log(square + np.float32(self.scale**-2)) * np.float32((1 - self.slope) / 4)
-        fall -= np.log(square + np.float32((CLUSTER * self.scale) ** -2)) * np.float32(0.25)
-        fall -= (y * y + x * x) * np.float32(2 * self.finest**2)
-        fall[0, 0] = -np.inf
-        noise = rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32)
-        noise *= np.exp(fall - fall.max())[..., None]
-        out = scipy.fft.irfft2(noise.view(np.complex64)[..., 0], s=(rows, cols), overwrite_x=True)[
-            : span[0], : span[1]
-        ]
-        return np.asarray((out - out.mean()) / max(float(out.std()), 1e-12), dtype=np.float32)
-
-
-@dataclass(frozen=True)
 class _Layer:
     """One layer over the image: thickness, light of its top, and what light it takes from the ground."""
 
@@ -355,27 +223,27 @@ def _draw_layers(
     chosen = [types[i] for i in rng.choice(len(types), size=count, p=weights / weights.sum())]
     chosen.sort(key=lambda kind: sum(kind.thickness), reverse=True)
 
-    reach = _between(recipe.shadow_offset, rng.uniform(0.5 * aside, 1))
+    reach = between(recipe.shadow_offset, rng.uniform(0.5 * aside, 1))
     angle = rng.uniform(0, 2 * math.pi)
     offset = (round(reach * math.sin(angle)), round(reach * math.cos(angle)))
-    wide = _Canvas(shape, offset, blur=1 + int(0.06 * reach))
-    near = _Canvas(shape, (0, 0), blur=0)
+    wide = Canvas(shape, offset, blur=1 + int(0.06 * reach))
+    near = Canvas(shape, (0, 0), blur=0)
     return [_draw_layer(kind, wide if kind.casts else near, rng, recipe, aside) for kind in chosen]
 
 
 def _draw_layer(
-    kind: CloudType, canvas: _Canvas, rng: np.random.Generator, recipe: CloudRecipe, aside: bool
+    kind: CloudType, canvas: Canvas, rng: np.random.Generator, recipe: CloudRecipe, aside: bool
 ) -> _Layer:
     low, high = recipe.slope
-    spectrum = _Spectrum(
-        scale=_between(recipe.scale, rng.uniform(*kind.scale)),
+    spectrum = Spectrum(
+        scale=between(recipe.scale, rng.uniform(*kind.scale)),
         slope=low + (high - low) * rng.uniform(*kind.slope),
         stretch=rng.uniform(*kind.stretch),
         angle=rng.uniform(0, math.pi),
-        finest=_between(recipe.finest, rng.random()),
+        finest=between(recipe.finest, rng.random()),
     )
     height = _height(kind, canvas, spectrum, rng)
-    peak = _between(recipe.thickness, rng.uniform(*kind.thickness))
+    peak = between(recipe.thickness, rng.uniform(*kind.thickness))
     softness = rng.uniform(*recipe.softness) * kind.softness
     coverage = rng.uniform(*recipe.coverage)
     if kind.floor:
@@ -386,7 +254,7 @@ def _draw_layer(
     else:
         # begin where the covered part is thin cloud; what is thinner still lies around it
         thin = min(-math.log1p(-THIN_OPACITY) / peak, 0.5)
-        begin = _quantile(canvas.crop(height), 1 - coverage) - softness * (thin / (1 - thin)) ** (2 / 3)
+        begin = quantile(canvas.crop(height), 1 - coverage) - softness * (thin / (1 - thin)) ** (2 / 3)
         tau = _thickness(height - np.float32(begin), peak, softness)
     tau = _texture(tau, kind, canvas, spectrum, rng)
     shadow = _cast(tau, canvas, rng.uniform(*recipe.shadow_strength) * kind.casts)
@@ -402,7 +270,7 @@ def _thickness(rise: Array, peak: float, softness: float) -> Array:
 
 
 def _texture(
-    tau: Array, kind: CloudType, canvas: _Canvas, spectrum: _Spectrum, rng: np.random.Generator
+    tau: Array, kind: CloudType, canvas: Canvas, spectrum: Spectrum, rng: np.random.Generator
 ) -> Array:
     """Wisps, and the wind that bends them."""
     scale = spectrum.scale
@@ -410,28 +278,28 @@ def _texture(
         wisps = replace(spectrum, scale=scale / 3, slope=3.2, stretch=rng.uniform(*kind.combed))
         tau = tau * np.exp(np.float32(kind.wisps) * wisps.draw(canvas.span, rng))
     if kind.swirl:
-        bends = _Spectrum(scale=2 * scale, slope=5.0)
-        tau = _bend(tau, bends.draw(canvas.span, rng), bends.draw(canvas.span, rng), kind.swirl * scale)
+        bends = Spectrum(scale=2 * scale, slope=5.0)
+        tau = bend(tau, bends.draw(canvas.span, rng), bends.draw(canvas.span, rng), kind.swirl * scale)
     tau[tau < LEAST] = 0
     return tau
 
 
-def _height(kind: CloudType, canvas: _Canvas, spectrum: _Spectrum, rng: np.random.Generator) -> Array:
+def _height(kind: CloudType, canvas: Canvas, spectrum: Spectrum, rng: np.random.Generator) -> Array:
     """The field that is cloud where it is high."""
     height = spectrum.draw(canvas.span, rng)
     scale = spectrum.scale
     if kind.billow:
         size = max(kind.lobes * scale, 8.0)
-        lobes = _Spectrum(scale=size, slope=spectrum.slope + 0.6, finest=spectrum.finest)
+        lobes = Spectrum(scale=size, slope=spectrum.slope + 0.6, finest=spectrum.finest)
         fold = np.sqrt(lobes.draw(canvas.span, rng) ** 2 + np.float32(0.1))
         height += np.float32(kind.billow) * (fold - np.float32(0.88))
     # structures larger than the canvas show as a slope across it
     angle = rng.uniform(0, 2 * math.pi)
-    _tilt(height, (math.sin(angle), math.cos(angle)), rng.uniform(0, 2) * scale / (scale + max(canvas.shape)))
+    tilt(height, (math.sin(angle), math.cos(angle)), rng.uniform(0, 2) * scale / (scale + max(canvas.shape)))
     return height
 
 
-def _cast(tau: Array, canvas: _Canvas, strength: float) -> Array:
+def _cast(tau: Array, canvas: Canvas, strength: float) -> Array:
     """Direct light that the ground loses to a layer, soft at the edge."""
     if not strength:
         return np.zeros(canvas.shape, np.float32)
@@ -444,11 +312,11 @@ def _cast(tau: Array, canvas: _Canvas, strength: float) -> Array:
     return shadow
 
 
-def _tops(tau: Array, canvas: _Canvas, relief: float) -> Array:
+def _tops(tau: Array, canvas: Canvas, relief: float) -> Array:
     """Light of a layer as a part of the brightest cloud's: more where thick, and towards the sun."""
     around = canvas.crop(tau, margin=1)
     bright = around / (np.float32(4) + around)
-    light = np.float32(0.64) + np.float32(0.36) * bright[1:-1, 1:-1]
+    light = np.float32(THIN_LIGHT) + np.float32(1 - THIN_LIGHT) * bright[1:-1, 1:-1]
     if relief:
         down, right = canvas.downsun
         fall = np.float32(down) * (bright[:-2, 1:-1] - bright[2:, 1:-1])
@@ -493,29 +361,5 @@ def _compose(
 
 def _white(clear: Array, rng: np.random.Generator, recipe: CloudRecipe) -> float:
     """Light of the brightest cloud: the image's 98th percentile times a draw, held to the recipe's bounds."""
-    point = (_quantile(clear.max(axis=0), 0.98) + 1) / 2
+    point = (quantile(clear.max(axis=0), 0.98) + 1) / 2
     return float(np.clip(point * rng.uniform(*recipe.brightness), *recipe.brightness_bounds))
-
-
-def _tilt(height: Array, towards: tuple[float, float], amount: float) -> None:
-    """Raise a field in one direction, in place."""
-    rows, cols = (np.linspace(-amount, amount, extent, dtype=np.float32) for extent in height.shape)
-    height += np.float32(towards[0]) * rows[:, None] + np.float32(towards[1]) * cols[None, :]
-
-
-def _bend(values: Array, down: Array, right: Array, reach: float) -> Array:
-    """Displace a field by two others, ``reach`` px per standard deviation."""
-    rows, cols = np.ogrid[: values.shape[0], : values.shape[1]]
-    places = np.stack([down * np.float32(reach) + rows, right * np.float32(reach) + cols])
-    return np.asarray(ndimage.map_coordinates(values, places, order=1, mode="mirror"), dtype=np.float32)
-
-
-def _quantile(values: Array, part: float) -> float:
-    """A quantile from at most some 16 thousand evenly spread values."""
-    stride = max(1, math.isqrt(values.size // 16384))
-    return float(np.quantile(values[::stride, ::stride], min(max(part, 0.0), 1.0)))
-
-
-def _between(ends: Range, part: float) -> float:
-    """Geometric interpolation."""
-    return float(ends[0] * (ends[1] / ends[0]) ** part)

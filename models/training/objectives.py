@@ -162,11 +162,15 @@ class EnhancementObjective:
         return losses
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """A short sampling run; stage 1, which has no weight network yet, is shown without a reference."""
+        """A short sampling run, from where the training's begin.
+
+        Stage 1, which has no weight network yet, is shown without a reference.
+        """
         noise = torch.randn(cloudy.shape, generator=generator).to(cloudy.device)
         alone = self.stage == "diffusion"
         floor, guess = (0.0, cloudy) if alone else (WEIGHT_FLOOR, self.modules["reference"](cloudy).float())
-        result: Tensor = DESampler(self.denoiser, steps=self.validation_steps)(
+        start = self.latest_start if self.on_path else None
+        result: Tensor = DESampler(self.denoiser, self.validation_steps, start)(
             noise, cloudy, guess, weight_floor=floor
         )
         return result

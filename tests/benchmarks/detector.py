@@ -74,7 +74,7 @@ def simulated(
 
 
 def real(folder: Path, kind: str, clear_date: bool = False) -> Iterator[Case]:
-    """Real pairs, judged by what differs (any, visible or cloud); clear ground by the clear date, if asked."""
+    """Real pairs, judged by what differs (any, visible or cloud); clear ground by the clear date if asked."""
     for path in sorted((folder / "cloudy").iterdir()):
         cloudy, clear = read_image(path), read_image(folder / "clear" / path.name, path)
         reduced = (slice(None), slice(None, None, 2), slice(None, None, 2))

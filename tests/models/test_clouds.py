@@ -16,16 +16,15 @@ from decr_scene.models.training.clouds import (
     SHADOW_DEPTH,
     THIN,
     THIN_OPACITY,
-    TYPES,
     CloudRecipe,
     SimulatedCloud,
-    _Canvas,
     _cast,
-    _Spectrum,
     classify,
     simulate,
     veil,
 )
+from decr_scene.models.training.cloudtypes import TYPES
+from decr_scene.models.training.fields import Canvas, Spectrum
 
 BANDS = ("red", "green", "blue", "nir")
 SHADOWLESS = (0.0, 0.0)
@@ -202,7 +201,7 @@ def test_a_shadow_darkens_and_leaves_blue_the_most_light() -> None:
 
 @pytest.mark.parametrize("offset", [(12, 5), (-9, 7), (0, -14), (-3, -3)])
 def test_a_shadow_falls_where_the_sun_puts_it(offset: tuple[int, int]) -> None:
-    canvas = _Canvas((60, 50), offset, blur=1)
+    canvas = Canvas((60, 50), offset, blur=1)
     tau = np.zeros(canvas.span, np.float32)
     canvas.crop(tau)[28:33, 23:28] = 5
     rows, cols = np.nonzero(_cast(tau, canvas, 0.9) > LEAST)
@@ -218,7 +217,7 @@ def test_thick_cloud_keeps_its_texture() -> None:
 
 def test_noise_does_not_wrap_round() -> None:
     rng = np.random.default_rng(0)
-    fields = [_Spectrum(scale=60, slope=4.0).draw((96, 96), rng) for _ in range(60)]
+    fields = [Spectrum(scale=60, slope=4.0).draw((96, 96), rng) for _ in range(60)]
     step = np.mean([np.abs(field[:, 1] - field[:, 0]).mean() for field in fields])
     seam = np.mean([np.abs(field[:, -1] - field[:, 0]).mean() for field in fields])
     assert seam > 8 * step

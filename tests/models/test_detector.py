@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pair_cases import read_png, save_png, smooth_ground
 
 from decr_scene.models.checkpoint import ModelConfig, build_modules, read_model_file, save_model_file
 from decr_scene.models.detector import (
@@ -22,9 +22,10 @@ from decr_scene.models.reference import ReferenceConfig
 from decr_scene.models.training.calibration import CALIBRATION, Scores, calibrate, read_calibration
 from decr_scene.models.training.clouds import CLOUD, SHADOW, SimulatedCloud
 from decr_scene.models.training.config import DataConfig, config_from_table
-from decr_scene.models.training.data import Source, load_source
+from decr_scene.models.training.data import Source
 from decr_scene.models.training.export import attach_detector
 from decr_scene.models.training.labels import labelled, pair_labels, simulated_labels
+from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer, averaged_weights
 from decr_scene.models.unet import NetworkConfig, UNetConfig
 
@@ -58,18 +59,12 @@ def drawn(config: DetectorConfig, seed: int = 0) -> CloudDetector:
     return detector.eval()
 
 
-def read(path: Path, like: Path | None = None) -> np.ndarray:
-    return np.moveaxis(np.asarray(Image.open(path), np.float32), 2, 0) / 127.5 - 1
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Dark, smooth ground."""
     rng = np.random.default_rng(0)
-    (tmp_path / "clear").mkdir()
     for number in range(5):
-        small = Image.fromarray(rng.integers(10, 60, (6, 6, 3)).astype(np.uint8))
-        small.resize((48, 48), Image.Resampling.BICUBIC).save(tmp_path / "clear" / f"{number}.png")
+        save_png(tmp_path / "clear" / f"{number}.png", smooth_ground(rng, 6, 48, (10, 60)))
     return tmp_path
 
 
@@ -78,7 +73,7 @@ def train(
 ) -> Trainer:
     config = config_from_table({**RUN, **changes})
     trainer = Trainer.start(config, folder)
-    sources = [labelled(load_source(part, root, read, held_out=False)) for part in config.data]
+    sources = [labelled(load_source(part, root, read_png, held_out=False)) for part in config.data]
     trainer.run(sources, [], report)
     return trainer
 
@@ -139,7 +134,7 @@ def test_a_pair_is_labelled_by_what_differs() -> None:
 
 
 def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
-    source = labelled(load_source(DataConfig("clear", simulate=1.0), root, read))
+    source = labelled(load_source(DataConfig("clear", simulate=1.0), root, read_png))
     bands = ("red", "green", "blue")
     image, labels = source.crop(np.random.default_rng(3), 24, bands)
     again = source.crop(np.random.default_rng(3), 24, bands)
@@ -180,7 +175,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(root: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_trained_detector_tells_cloud_from_ground_it_has_not_seen(root: Path, tmp_path: Path) -> None:
     trainer = train(root, tmp_path / "run", steps=150, batch=8, learning_rate=5e-3, ema=0.95)
-    held = labelled(load_source(trainer.config.data[0], root, read, held_out_only=True))
+    held = labelled(load_source(trainer.config.data[0], root, read_png, held_out_only=True))
     detector = trainer.ema["detector"].eval()
     assert isinstance(detector, CloudDetector)
     figures = calibrate(detector, {"simulated": [held]}, 24, trainer.config.bands, tmp_path / "run")
@@ -208,10 +203,11 @@ def test_a_detector_comes_into_an_old_model_file(root: Path, tmp_path: Path) -> 
     assert old.detector is None
     with pytest.raises(ValueError, match="no cloud detector"):
         old.detect(torch.zeros(1, 3, 8, 8))
-    trainer = train(root, tmp_path / "run")
+    detector = train(root, tmp_path / "run").ema["detector"].eval()
+    assert isinstance(detector, CloudDetector)
     with pytest.raises(TrainingError, match="finished detector run"):
         attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
-    calibrate(trainer.ema["detector"].eval(), {}, 24, (), tmp_path / "run")  # type: ignore[arg-type]
+    calibrate(detector, {}, 24, (), tmp_path / "run")
     assert (tmp_path / "run" / CALIBRATION).exists()
     attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
 
@@ -224,9 +220,7 @@ def test_a_detector_comes_into_an_old_model_file(root: Path, tmp_path: Path) -> 
     assert found.shape == (2, 2, 16, 9)
     assert alone is not None
     torch.testing.assert_close(alone.cpu().probability(reduced_image(cloudy, 2)), found, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        trainer.ema["detector"].probability(reduced_image(cloudy, 2)), found, atol=0.02, rtol=0
-    )
+    torch.testing.assert_close(detector.probability(reduced_image(cloudy, 2)), found, atol=0.02, rtol=0)
 
 
 def test_a_detector_that_does_not_fit_is_refused_at_load(tmp_path: Path) -> None:
@@ -240,6 +234,6 @@ def test_a_detector_that_does_not_fit_is_refused_at_load(tmp_path: Path) -> None
 
 
 def test_a_source_with_labels_holds_the_same_images(root: Path) -> None:
-    source = load_source(DataConfig("clear", simulate=1.0), root, read)
+    source = load_source(DataConfig("clear", simulate=1.0), root, read_png)
     assert isinstance(labelled(source), Source)
     assert labelled(source).pairs is source.pairs

@@ -3,34 +3,28 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pair_cases import read_png, save_png, smooth_ground
 
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.config import DataConfig, config_from_table, read_config
-from decr_scene.models.training.data import area_reduced, batches, load_source
+from decr_scene.models.training.data import area_reduced, batches
+from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, averaged_weights, validation_pairs
 from decr_scene.models.training.tone import fit_tone, regions
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
 
-def read(path, like=None):
-    return np.moveaxis(np.asarray(Image.open(path), np.float32), 2, 0) / 127.5 - 1
-
-
 @pytest.fixture
 def root(tmp_path):
     """Six pairs of 64 px: noise smoothed by hand, with a white square for a cloud and another tone."""
     rng = np.random.default_rng(0)
-    for kind in ("cloudy", "clear"):
-        (tmp_path / kind).mkdir()
     for number in range(6):
-        small = rng.integers(40, 160, (8, 8, 3)).astype(np.uint8)
-        ground = np.asarray(Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC))
-        cloudy = (ground * 0.8 + 20).astype(np.uint8)
+        ground = smooth_ground(rng, 8, 64, (40, 160))
+        cloudy = ground * 0.8 + 20
         cloudy[10:30, 20:40] = 250
-        Image.fromarray(ground).save(tmp_path / "clear" / f"{number}.png")
-        Image.fromarray(cloudy).save(tmp_path / "cloudy" / f"{number}.png")
+        save_png(tmp_path / "clear" / f"{number}.png", ground)
+        save_png(tmp_path / "cloudy" / f"{number}.png", cloudy)
     return tmp_path
 
 
@@ -55,7 +49,7 @@ def run_of(stage, **changes):
 
 def train(config, root, folder, initial=(), steps=None):
     trainer = Trainer.start(config, folder, initial)
-    sources = [load_source(part, root, read) for part in config.data]
+    sources = [load_source(part, root, read_png) for part in config.data]
     if steps is None:
         trainer.run(sources, [], lambda step, figures: None)
         return trainer
@@ -89,7 +83,7 @@ def test_area_reduction_is_the_mean_of_blocks():
 
 
 def test_batches_are_a_function_of_seed_and_step(root):
-    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read)
+    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read_png)
     spectrum = ("red", "green", "blue")
     first = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum), range(4), strict=False)]
     later = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum, start=2), range(2), strict=False)]
@@ -101,23 +95,23 @@ def test_batches_are_a_function_of_seed_and_step(root):
 
 def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
     config = DataConfig("clear", "cloudy", holdout=(("1", "2"), ("5", "5")))
-    kept = load_source(config, root, read, held_out=False).pairs[0]
-    judged = load_source(config, root, read, held_out_only=True).pairs[0]
+    kept = load_source(config, root, read_png, held_out=False).pairs[0]
+    judged = load_source(config, root, read_png, held_out_only=True).pairs[0]
     assert [p.name for p in kept] == ["0", "3", "4"]
     assert [p.name for p in judged] == ["1", "2", "5"]
 
 
 def test_bad_images_are_named_all_at_once(root):
-    Image.new("RGB", (32, 64)).save(root / "clear" / "1.png")
+    save_png(root / "clear" / "1.png", np.zeros((64, 32, 3)))
     (root / "cloudy" / "4.png").write_bytes(b"no image")
     with pytest.raises(TrainingError, match=re.compile(r"2 of 6 .*1\.png.*4\.png")):
-        load_source(DataConfig("clear", "cloudy"), root, read)
+        load_source(DataConfig("clear", "cloudy"), root, read_png)
 
 
 def test_images_without_a_twin_are_named(root):
     (root / "clear" / "3.png").unlink()
     with pytest.raises(TrainingError, match=r"3 has no twin in .*clear"):
-        load_source(DataConfig("clear", "cloudy"), root, read)
+        load_source(DataConfig("clear", "cloudy"), root, read_png)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +179,7 @@ def test_training_the_reference_beats_its_input(root, tmp_path):
     config = run_of(
         "reference", steps=150, batch=8, learning_rate=3e-3, data=[{"cloudy": "cloudy", "clear": "clear"}]
     )
-    source = load_source(config.data[0], root, read)
+    source = load_source(config.data[0], root, read_png)
     trainer = Trainer.start(config, tmp_path / "run")
     figures = trainer.run([source], validation_pairs(source), lambda step, figures: None)
     assert figures["answer_db"] > figures["input_db"] + 3
@@ -196,7 +190,7 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     config = run_of("weight", on_path=True, steps=60, batch=4, learning_rate=3e-3)
     trainer = Trainer.start(config, tmp_path / "run")
     trainer.objective.modules["reference"] = trainer.ema["reference"] = torch.nn.Identity()
-    sources = [load_source(DataConfig("clear", "clear", tone=False), root, read)]
+    sources = [load_source(DataConfig("clear", "clear", tone=False), root, read_png)]
     trainer.run(sources, [], lambda step, figures: None)
     cloudy = torch.rand(2, 3, 32, 32) - 0.5
     x_t = trainer.objective.schedule.add_noise(cloudy, torch.randn_like(cloudy), 300)

@@ -12,7 +12,8 @@ from raster_cases import NORTH_UP, UTM, draw, plain, rotated, south_up, with_gcp
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
-from test_run import pixels_of
+from test_resume import failing_after
+from test_run import pixels_of, smooth
 
 from decr_scene.pipeline import aoi as aoi_module
 from decr_scene.pipeline import open_scene, process_scene, restore
@@ -339,15 +340,7 @@ def test_a_scene_that_the_area_touches_by_a_line_only_is_not_touched(scene, tmp_
 def test_another_area_is_another_run(tmp_path):
     scene = write(tmp_path / "scene.tif", draw((1500, 700), 1, "uint8"))
     path = tmp_path / "area.geojson"
-    left = [8]
-
-    def failing(tiles, noise):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the machine is on fire")
-        return brighter(tiles, noise)
-
-    failing.__name__ = "same"
+    failing, _ = failing_after(16)
     options = {"mask": "none", "aoi": str(path), "batch_size": 2, "blocksize": 128, "scale": (0, 255)}
     geojson(path, on_the_ground(shapely.box(0, 0, 700, 1500)))
     with pytest.raises(OSError, match="fire"):
@@ -356,8 +349,7 @@ def test_another_area_is_another_run(tmp_path):
     with pytest.raises(ResumeError, match="aoi"):
         process_scene(scene, tmp_path / "clean.tif", restorer=failing, **options)
     geojson(path, on_the_ground(shapely.box(0, 0, 700, 1500)))
-    left[0] = 1000
-    report = process_scene(scene, tmp_path / "clean.tif", restorer=failing, **options)
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=smooth, **options)
     assert report.tiles["windows_resumed"] > 0
 
 

@@ -18,8 +18,10 @@ from test_run import assert_same_pixels
 
 import decr_scene.pipeline.run
 from decr_scene.pipeline import batch, process_directory, process_scene
-from decr_scene.pipeline.cli import SCENES, main
+from decr_scene.pipeline.cli import main
+from decr_scene.pipeline.cli_options import SCENES
 from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, OutputError, OutputExistsError
+from decr_scene.pipeline.ledger import LEDGER, LOCK, Ledger
 
 IDENTITY = {"model": "identity"}
 
@@ -100,24 +102,22 @@ def inputs(report):
 
 def stamps(folder):
     """What changes when a file is written, by name, without what belongs to the run."""
-    files = (path for path in folder.rglob("*") if path.name not in (batch.LEDGER, batch.LOCK))
+    files = (path for path in folder.rglob("*") if path.name not in (LEDGER, LOCK))
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.is_file()}
 
 
 def seen(folder):
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != batch.LOCK
-    )
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != LOCK)
 
 
 def outputs(*names):
     """What a finished batch of these scenes leaves."""
     kinds = (".json", ".qml", ".tif", "_provenance.qml", "_provenance.tif")
-    return sorted([batch.LEDGER, *(f"{name}{kind}" for name in names for kind in kinds)])
+    return sorted([LEDGER, *(f"{name}{kind}" for name in names for kind in kinds)])
 
 
 def ledger_of(dst):
-    return json.loads((dst / batch.LEDGER).read_text())
+    return json.loads((dst / LEDGER).read_text())
 
 
 def test_every_scene_becomes_what_it_becomes_alone(folders, tmp_path):
@@ -409,7 +409,7 @@ def test_a_file_in_the_place_of_a_folder_fails_that_scene_alone(folders):
 def test_a_ledger_of_somebody_else_is_kept(folders):
     src, dst = folders
     dst.mkdir()
-    (dst / batch.LEDGER).write_text('{"precious": 1}')
+    (dst / LEDGER).write_text('{"precious": 1}')
     with pytest.raises(OutputExistsError, match="not a ledger of ours"):
         process_directory(src, dst, **IDENTITY)
     assert ledger_of(dst) == {"precious": 1}
@@ -418,7 +418,7 @@ def test_a_ledger_of_somebody_else_is_kept(folders):
 
 def test_a_ledger_that_cannot_be_written_does_not_stop_the_scenes(folders, monkeypatch):
     src, dst = folders
-    save, tries = batch._Ledger.save, []
+    save, tries = Ledger.save, []
 
     def full_disk(ledger):
         tries.append(1)
@@ -426,7 +426,7 @@ def test_a_ledger_that_cannot_be_written_does_not_stop_the_scenes(folders, monke
             raise OutputError("the disk is full")
         save(ledger)
 
-    monkeypatch.setattr(batch._Ledger, "save", full_disk)
+    monkeypatch.setattr(Ledger, "save", full_disk)
     assert statuses(process_directory(src, dst, **IDENTITY)) == ["done"] * 3
     assert [entry["status"] for entry in ledger_of(dst)["scenes"]] == ["done"] * 3
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from pair_cases import save_png, smooth_ground
 from PIL import Image
 
 from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
@@ -17,8 +18,10 @@ from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
 from decr_scene.pipeline.cli import main
 from decr_scene.pipeline.comparison import ablation, compare, compare_models, sweep
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation import Evaluation, Settings, evaluate_pairs, judge, parts
+from decr_scene.pipeline.evaluation import Evaluation, evaluate_pairs
+from decr_scene.pipeline.judging import judge, parts
 from decr_scene.pipeline.metrics import paper_psnr, paper_ssim
+from decr_scene.pipeline.settings import Settings
 
 UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), heads=1, num_res_blocks=1)
 
@@ -37,17 +40,14 @@ def folder(tmp_path_factory):
     """Three pairs of 64 px, laid out as RICE: ground, a dense cloud, a thin one and a shadow."""
     root = tmp_path_factory.mktemp("RICE")
     rng = np.random.default_rng(0)
-    for kind in ("cloud", "label"):
-        (root / kind).mkdir()
     for number in range(3):
-        small = rng.integers(60, 140, (16, 16, 3)).astype(np.uint8)
-        ground = np.asarray(Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC))
+        ground = smooth_ground(rng, 16, 64, (60, 140))
         cloudy = ground.copy()
         cloudy[:10] = 250
         cloudy[10:25] = ground[10:25] // 2 + 90
         cloudy[50:58] = ground[50:58] // 3
-        Image.fromarray(ground).save(root / "label" / f"{number}.png")
-        Image.fromarray(cloudy).save(root / "cloud" / f"{number}.png")
+        save_png(root / "label" / f"{number}.png", ground)
+        save_png(root / "cloud" / f"{number}.png", cloudy)
     return root
 
 

@@ -49,6 +49,27 @@ def test_a_grid_that_cannot_be_is_refused(shape, overlap):
         TileGrid(shape, overlap=overlap)
 
 
+@given(shapes, overlaps)
+def test_cells_cut_the_scene_at_all_edges_of_tiles(shape, overlap):
+    grid = TileGrid(shape, overlap=overlap)
+    for starts, cells, extent in zip((grid.rows, grid.cols), grid.cells, shape, strict=True):
+        assert [0, *(end for _, end in cells)] == [*(first for first, _ in cells), extent]
+        for start, (first, end) in itertools.product(starts, cells):
+            assert start <= first < end <= start + grid.size or end <= start or first >= start + grid.size
+
+
+@given(shapes, overlaps, st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_the_tiles_over_some_cells_are_all_that_share_a_pixel_with_them(shape, overlap, seed, share):
+    grid = TileGrid(shape, overlap=overlap)
+    rows, cols = grid.cells
+    touched = np.random.default_rng(seed).random((len(rows), len(cols))) < share
+    expected = set()
+    for row, col in np.argwhere(touched):
+        (top, bottom), (left, right) = rows[row], cols[col]
+        expected |= {tile.number for tile in grid.touching(Span(top, left, bottom - top, right - left))}
+    assert grid.over(touched) == sorted(expected)
+
+
 @given(st.integers(1, 1200), overlaps)
 def test_weights_sum_to_one_at_every_pixel(extent, overlap):
     grid = TileGrid((1, extent), overlap=overlap)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from decr_scene.pipeline.metrics import (
     BEST_PSNR,
+    detail,
     paper_psnr,
     paper_ssim,
     psnr,
@@ -15,6 +16,7 @@ from decr_scene.pipeline.metrics import (
     texture,
     to_uint8,
     truncate_to_uint8,
+    vif,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -129,6 +131,21 @@ def test_texture_of_a_ramp_is_zero_and_of_a_chessboard_is_its_step():
     board = np.where((np.indices((10, 10)).sum(axis=0)) % 2, 0.25, -0.25)[None].astype(np.float32)
     assert texture(ramp) == pytest.approx(0, abs=1e-6)
     assert texture(board) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("figure", [detail, vif])
+def test_detail_counts_where_it_lies_and_not_how_much_of_it_there_is(figure):
+    rng = np.random.default_rng(0)
+    truth, other = rng.uniform(-0.5, 0.5, (2, 3, 64, 64)).astype(np.float32)
+    assert figure(truth, truth) == pytest.approx(1, abs=1e-3)
+    assert texture(other) == pytest.approx(texture(truth), rel=0.02)
+    unlike, mixed, paler = (figure(seen, truth) for seen in (other, (truth + other) / 2, truth * 0.8))
+    assert abs(unlike) < 0.1
+    assert unlike + 0.05 < mixed < paler - 0.05
+
+
+def test_an_image_too_small_for_visual_information_has_none():
+    assert np.isnan(vif(image(side=40), image(side=40)))
 
 
 def test_shift_is_the_largest_move_of_a_band_where_asked():

@@ -8,6 +8,7 @@ from raster_cases import NORTH_UP, UTM, draw, plain, rational, write
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
+from test_resume import failing_after
 from test_run import pixels_of, smooth
 
 from decr_scene.pipeline import process_directory, process_scene
@@ -210,22 +211,13 @@ def test_workers_read_the_pair_for_themselves(tmp_path):
 
 def test_an_interrupted_pair_goes_on(tmp_path):
     colours, sharp = pair(tmp_path, ground(960))
-    left = [6]
-
-    def failing(tiles, noise):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the machine is on fire")
-        return smooth(tiles, noise)
-
-    failing.__name__ = "smooth"
+    failing, _ = failing_after(12)
     out = tmp_path / "out.tif"
     options = {"pan": str(sharp), "mask": "none", "blocksize": 128, "batch_size": 2}
     with pytest.raises(OSError, match="fire"):
         process_scene(colours, out, restorer=failing, **options)
     assert vrt_path(out).exists()
-    left[0] = 1000
-    report = process_scene(colours, out, restorer=failing, **options)
+    report = process_scene(colours, out, restorer=smooth, **options)
     assert report.tiles["windows_resumed"] > 0
     process_scene(colours, tmp_path / "whole.tif", restorer=smooth, **options)
     np.testing.assert_array_equal(pixels_of(out), pixels_of(tmp_path / "whole.tif"))
@@ -234,14 +226,7 @@ def test_an_interrupted_pair_goes_on(tmp_path):
 
 def test_another_pan_is_another_run(tmp_path):
     colours, sharp = pair(tmp_path, ground(960))
-    left = [6]
-
-    def failing(tiles, noise):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the machine is on fire")
-        return smooth(tiles, noise)
-
+    failing, _ = failing_after(12)
     options = {"pan": str(sharp), "mask": "none", "blocksize": 128, "batch_size": 2}
     with pytest.raises(OSError, match="fire"):
         process_scene(colours, tmp_path / "out.tif", restorer=failing, **options)

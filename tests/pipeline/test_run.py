@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from scipy.ndimage import uniform_filter
 
 from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, OutputExistsError, RestorerError
-from decr_scene.pipeline.masks import keep_clear_ground
+from decr_scene.pipeline.grid import Span, TileGrid
+from decr_scene.pipeline.masks import MaskFile, keep_clear_ground
+from decr_scene.pipeline.scene import RasterioScene
+from decr_scene.pipeline.writer import WritersTogether
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = ["uint8", "uint16", "int16", "float32"]
@@ -249,6 +253,41 @@ def test_outside_the_mask_every_bit_is_the_inputs_and_clear_tiles_are_not_sample
     np.testing.assert_array_equal(clean[:, far], image[:, far])
     np.testing.assert_array_equal(clean[:, 300:360, 500:560], 3000)
     assert sum(seen) == report.tiles["restored"] < report.tiles["total"]
+
+
+def test_the_cells_that_a_mask_touches_are_those_where_it_is_not_zero(tmp_path):
+    scene = write(tmp_path / "scene.tif", draw((500, 700), 1, "uint8"))
+    rng = np.random.default_rng(3)
+    cloud = rng.random((1, 500, 700)) < 2e-5
+    mask = MaskFile(str(write(tmp_path / "mask.tif", cloud.astype(np.uint8))), RasterioScene.open(scene))
+    grid = TileGrid((500, 700), overlap=80)
+    whole = mask.soft(Span(0, 0, 500, 700))
+    expected = [[whole[slice(*row), slice(*col)].any() for col in grid.cells[1]] for row in grid.cells[0]]
+    np.testing.assert_array_equal(mask.touched_cells(grid), expected)
+    assert 0 < np.mean(expected) < 1
+
+
+def test_rows_without_cloud_are_copied_while_the_model_works(tmp_path, monkeypatch):
+    scene = write(tmp_path / "scene.tif", draw((1200, 300), 1, "uint8"))
+    cloud = np.zeros((1, 1200, 300), np.uint8)
+    cloud[:, :50] = 1
+    mask = write(tmp_path / "mask.tif", cloud)
+    copied, seen = Event(), []
+    write_window = WritersTogether.write
+
+    def noting(self, span, *pixels):
+        write_window(self, span, *pixels)
+        if span.row >= 512:
+            copied.set()
+
+    def waiting(tiles, noise):
+        seen.append(copied.wait(60))
+        return tiles
+
+    monkeypatch.setattr(WritersTogether, "write", noting)
+    process_scene(scene, tmp_path / "clean.tif", restorer=waiting, mask=str(mask))
+    assert seen == [True]
+    assert_same_pixels(scene, tmp_path / "clean.tif")
 
 
 def test_a_mask_of_another_grid_is_laid_over_the_scene(tmp_path):

@@ -20,7 +20,8 @@ from rasterio.transform import from_origin
 
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.config import DataConfig, read_config
-from decr_scene.models.training.data import batches, held_in_memory, load_source
+from decr_scene.models.training.data import batches, held_in_memory
+from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.loop import CHECKPOINT, METRICS, averaged_weights
 from decr_scene.pipeline.cli import main
 from decr_scene.pipeline.images import RasterImage, read_image

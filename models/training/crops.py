@@ -1,0 +1,41 @@
+"""What is done to a crop, alike in all images of it: cut it out, light it otherwise, turn it.
+
+Every draw is of the generator that is given, in the order of the code: another order would be other batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.models.errors import TrainingError
+
+Float = NDArray[np.float32]
+
+
+def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Float]:
+    """The same square of ``size`` px at a drawn place in each image.
+
+    Raises:
+        TrainingError: The images are smaller than that.
+    """
+    height, width = images[0].shape[1:]
+    if height < size or width < size:
+        raise TrainingError(f"an image of {height} x {width} px is smaller than the crop of {size} px")
+    row, col = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    return [image[:, row : row + size, col : col + size] for image in images]
+
+
+def brighten(image: Float, gain: Float) -> Float:
+    """Multiply on the [0, 1] scale and clip, as a sensor of that range would."""
+    return np.clip((image + 1) * gain - 1, -1, 1)
+
+
+def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
+    """Both images turned by a drawn number of quarters, and maybe mirrored."""
+    quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+    turned = (np.rot90(image, quarter, axes=(1, 2)) for image in images)
+    cloudy, clear = (np.ascontiguousarray(t[..., ::-1] if flip else t) for t in turned)
+    return cloudy, clear

@@ -1,0 +1,163 @@
+"""The options that commands share, each said once: their types, and the groups in which they come.
+
+Nothing here imports more than click, so that ``--help`` does not wait for what a command needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+FILE = click.Path(path_type=Path)
+SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
+COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
+
+
+class SweepType(click.ParamType[tuple[str, tuple[float, ...]]]):
+    """``name=v1,v2,...``."""
+
+    name = "NAME=V,V,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[float, ...]]:
+        """Parse a name and numbers."""
+        if isinstance(value, tuple):
+            return value
+        name, _, numbers = value.partition("=")
+        try:
+            return name, tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no sweep, expected such as steps=5,10,20", param, ctx)
+
+
+class RangeType(click.ParamType[tuple[float, float]]):
+    """``low,high``."""
+
+    name = "LOW,HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Parse two numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, expected such as 0,10000", param, ctx)
+        return low, high
+
+
+def example(text: str) -> str:
+    """An epilog that shows one call."""
+    return f"Example: {text}"
+
+
+def in_order(*options: Decorator) -> Decorator:
+    """Several options, or groups of them, as one decorator; ``--help`` shows them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def overwrite_option(what: str) -> Decorator:
+    """``--overwrite``, for what a command would replace."""
+    return click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
+
+
+def quiet_option(what: str = "No progress bar.") -> Decorator:
+    """``--quiet``, and what there is none of then."""
+    return click.option("--quiet", is_flag=True, help=what)
+
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+
+model_file_option = click.option("--out", type=FILE, required=True, help="The model file to write.")
+
+run_config_option = click.option("--config", type=FILE, required=True, help="TOML of the run.")
+
+sampling_options = in_order(
+    click.option("--steps", type=int, help="Diffusion steps; the model's own default otherwise."),
+    click.option(
+        "--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone."
+    ),
+    click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
+)
+"""How the diffusion is sampled."""
+
+restoring_options = in_order(
+    click.option("--model", default="default", show_default=True, help="Bundled name, file or identity."),
+    sampling_options,
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
+    click.option(
+        "--samples",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Results of each tile: from 2 on, how far they differ is written beside the output.",
+    ),
+    click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
+    click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
+    device_option,
+    click.option(
+        "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+    ),
+    click.option("--bands", help="What the bands are, such as blue,green,red,nir."),
+    click.option("--scale", type=RangeType(), help="DN that become -1 and 1, instead of fitted limits."),
+    click.option(
+        "--mask",
+        default="auto",
+        show_default=True,
+        help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: where "
+        "the model's cloud detector, if any, sees cloud or shadow, and clear ground keeps its bits.",
+    ),
+    click.option(
+        "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
+    ),
+    click.option(
+        "--pan",
+        metavar="FILE",
+        help="The panchromatic raster to sharpen the scene with; none: not even that of its folder.",
+    ),
+)
+"""What is done to the pixels: of every command that restores or plans to."""
+
+writing_options = in_order(
+    click.option(
+        "--workers", type=click.IntRange(1), default=1, show_default=True, help="Model workers here."
+    ),
+    click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786."),
+    click.option(
+        "--compress",
+        type=click.Choice(COMPRESSIONS),
+        default="auto",
+        show_default=True,
+        help="auto: as the scene.",
+    ),
+    click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px."),
+    click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output."),
+    click.option("--stac", is_flag=True, help="Write a STAC Item beside the output."),
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Go on where an interrupted run stopped.",
+    ),
+    overwrite_option("an output that exists"),
+    quiet_option("No progress bar and no summary."),
+)
+"""Where it is done and how it is written: of the commands that write scenes."""
