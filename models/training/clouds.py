@@ -40,14 +40,6 @@ OTHER_BAND = 0.9
 OTHER_SKYLIGHT = 0.2
 """Skylight of a band that the recipe does not name."""
 
-THIN_LIGHT = 0.88
-"""Light of the thinnest cloud as a part of the brightest's.
-
-A cloud that absorbs nothing, of reflectance ``R``, shows ``R + (1 - R)^2 g / (1 - R g)`` over ground ``g``
-(adding method). Written as ``g (1 - R) + A R``, its own light ``A`` is 0.83 for ``R = 0.1`` over ground of a
-quarter and 0.91 over white, and 0.96 and 0.94 for ``R = 0.85``: thin cloud hardly darkens the brightest roof.
-"""
-
 LEAST = 2e-3
 """Optical thickness and shadow below this are none at all, so that clear pixels stay as they are."""
 
@@ -86,6 +78,9 @@ class CloudRecipe:
         brightness: Light of a thick cloud over the image's robust white point.
         brightness_bounds: What the brightness is held to, in [0, 1], with room for texture on both sides.
         tint: Most that the bluest band's cloud light differs from white.
+        thin_light: Light of the thinnest cloud as a part of the brightest's. The thinnest clouds of a layer
+            are then greyer than white roofs and darken them. A cloud that absorbs nothing hardly does:
+            by the adding method, ``R + (1 - R)^2 g / (1 - R g)`` over ground ``g``, this would be about 0.88.
 
     Raises:
         ValueError: A range is reversed or leaves its bounds, or no kind of cloud has any weight.
@@ -108,13 +103,14 @@ class CloudRecipe:
     brightness: Range = (1.2, 2.0)
     brightness_bounds: Range = (0.75, 0.97)
     tint: float = 0.02
+    thin_light: float = 0.64
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             least, most = getattr(self, name)
             if not low <= least <= most <= high:
                 raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got ({least:g}, {most:g})")
-        for name in ("clear", "aside", "second", "tint"):
+        for name in ("clear", "aside", "second", "tint", "thin_light"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name):g}")
         if self.clear + self.aside > 1:
@@ -258,7 +254,7 @@ def _draw_layer(
         tau = _thickness(height - np.float32(begin), peak, softness)
     tau = _texture(tau, kind, canvas, spectrum, rng)
     shadow = _cast(tau, canvas, rng.uniform(*recipe.shadow_strength) * kind.casts)
-    light = _tops(tau, canvas, kind.relief * rng.uniform(0.4, 1.0))
+    light = _tops(tau, canvas, recipe.thin_light, kind.relief * rng.uniform(0.4, 1.0))
     return _Layer(canvas.crop(tau), light, shadow, rng.uniform(*kind.colour))
 
 
@@ -312,11 +308,11 @@ def _cast(tau: Array, canvas: Canvas, strength: float) -> Array:
     return shadow
 
 
-def _tops(tau: Array, canvas: Canvas, relief: float) -> Array:
+def _tops(tau: Array, canvas: Canvas, thin: float, relief: float) -> Array:
     """Light of a layer as a part of the brightest cloud's: more where thick, and towards the sun."""
     around = canvas.crop(tau, margin=1)
     bright = around / (np.float32(4) + around)
-    light = np.float32(THIN_LIGHT) + np.float32(1 - THIN_LIGHT) * bright[1:-1, 1:-1]
+    light = np.float32(thin) + np.float32(1 - thin) * bright[1:-1, 1:-1]
     if relief:
         down, right = canvas.downsun
         fall = np.float32(down) * (bright[:-2, 1:-1] - bright[2:, 1:-1])

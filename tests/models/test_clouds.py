@@ -266,3 +266,21 @@ def test_a_recipe_says_what_is_wrong_with_it(changes: dict[str, Any], message: s
 def test_an_image_needs_a_channel_for_each_band(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"clear must be \(C, H, W\)"):
         simulate(np.zeros(shape, np.float32), BANDS, np.random.default_rng(0))
+
+
+def test_thin_cloud_darkens_a_white_roof_the_less_the_brighter_it_is() -> None:
+    roof = np.full((1, 96, 96), 0.8, np.float32)
+    means = []
+    for light in (0.64, 0.88, 1.0):
+        recipe = CloudRecipe(
+            thickness=(0.3, 1.0),
+            coverage=(0.9, 1.0),
+            clear=0,
+            aside=0,
+            second=0,
+            thin_light=light,
+            types={"cirrus": 1.0},
+        )
+        means.append(float(simulate(roof, ("red",), np.random.default_rng(4), recipe).cloudy.mean()))
+    assert means[0] < means[1] < means[2]
+    assert means[0] < 0.8
