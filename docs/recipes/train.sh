@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # All stages of a bundled model, one after the other; run it again after a stop and it goes on.
 #   docs/recipes/train.sh rice2 DATA RUNS
-# With a fourth word, detector, the model gets a cloud detector as well; the bundled ones have none.
 set -euo pipefail
 model=$1 data=$2 runs=$3
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -14,11 +13,8 @@ stage diffusion diffusion
 stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
 stage reference last --init "$runs/$model-fine"
 stage joint polish --init "$runs/$model-joint" --init "$runs/$model-last"
-stage weight weight --init "$runs/$model-polish"
-detector=()
-if [ "${4:-}" = detector ]; then
-    stage detector detector
-    detector=(--detector "$runs/$model-detector")
-fi
+stage reference steady --init "$runs/$model-last"
+stage weight weight --init "$runs/$model-polish" --init "$runs/$model-steady"
+stage detector detector
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
-    --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite
+    --card "$here/$model-model.toml" --detector "$runs/$model-detector" --out "$runs/$model.safetensors" --overwrite

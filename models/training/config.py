@@ -97,6 +97,7 @@ class RunConfig:
         held_out_only: Draw only images that the reference has never seen (weight and joint stages).
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
+        steady: Weight of the shift of clear ground's mean in the loss of the reference.
         latest_start: Sampling runs that are trained on begin at this step at most (``on_path``).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.
@@ -126,6 +127,7 @@ class RunConfig:
     accumulate: int = 1
     loss: str = "charbonnier"
     latest_start: int = 400
+    steady: float = 0.0
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:

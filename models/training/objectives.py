@@ -77,6 +77,12 @@ class Objective(Protocol):
 CHARBONNIER = 1e-3
 """Differences well below this, of the 2 units from black to white, count by their square."""
 
+SAME = 0.5 / 127.5
+"""Half a DN of 255: truth and cloudy image of clear ground do not differ by more."""
+
+LEAST_CLEAR = 500.0
+"""Clear pixels of a crop below which its shift counts for less."""
+
 LOG_FLOOR = 1e-4
 """Added to a mean square before its logarithm: better than 46 dB earns nothing."""
 
@@ -91,6 +97,16 @@ def log_mse(error: Tensor) -> Tensor:
     return torch.log(error.square().mean(dim=(1, 2, 3)) + LOG_FLOOR).mean()
 
 
+def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
+    """How far the mean of clear ground moves: ``|mean (E(y) - y)|`` by image and band, then their mean.
+
+    Clear ground is where the truth is the cloudy image itself; all are ``(B, C, H, W)``.
+    """
+    kept = ((clear - cloudy).abs().amax(dim=1, keepdim=True) < SAME).float()
+    moved = ((answer - cloudy) * kept).sum(dim=(2, 3)) / kept.sum(dim=(2, 3)).clamp(min=LEAST_CLEAR)
+    return moved.abs().mean()
+
+
 DISTANCES = {"charbonnier": charbonnier, "log_mse": log_mse}
 
 
@@ -99,6 +115,7 @@ class ReferenceObjective:
 
     def __init__(self, config: RunConfig) -> None:
         self.loss = config.loss
+        self.steady = config.steady
         self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
 
     def trained(self) -> list[nn.Parameter]:
@@ -106,9 +123,12 @@ class ReferenceObjective:
         return list(self.modules.parameters())
 
     def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """The run's loss of ``E(y) - x0``, by its name."""
-        error = self.modules["reference"](cloudy).float() - clear
-        return {self.loss: DISTANCES[self.loss](error)}
+        """The run's loss of ``E(y) - x0``, by its name, and the shift of clear ground if that counts."""
+        answer = self.modules["reference"](cloudy).float()
+        losses = {self.loss: DISTANCES[self.loss](answer - clear)}
+        if self.steady:
+            losses["shift"] = self.steady * shift_of_clear(answer, cloudy, clear)
+        return losses
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """The first guess."""

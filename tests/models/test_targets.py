@@ -7,7 +7,7 @@ import torch
 from decr_scene.models.training.clouds import CloudRecipe
 from decr_scene.models.training.config import DataConfig, config_from_table, describe, is_same_run
 from decr_scene.models.training.data import Pair, Source, keep_clear
-from decr_scene.models.training.objectives import Draws, build_objective, log_mse
+from decr_scene.models.training.objectives import Draws, build_objective, log_mse, shift_of_clear
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
@@ -82,6 +82,20 @@ def test_the_loss_of_the_reference_is_the_one_asked_for():
     assert losses["log_mse"].item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_shift_counts_clear_ground_alone_and_its_mean_alone():
+    cloudy = torch.zeros(1, 2, 40, 40)
+    clear, answer = cloudy.clone(), cloudy.clone()
+    clear[..., :10] = -0.5  # under cloud, where any change is welcome
+    answer[..., :10] = -0.7
+    answer[:, 0, :, 10:] = 0.02
+    answer[:, 1, ::2, 10:], answer[:, 1, 1::2, 10:] = 0.3, -0.3  # grain that leaves the mean
+    assert shift_of_clear(answer, cloudy, clear).item() == pytest.approx(0.01, rel=1e-4)
+    assert shift_of_clear(answer, cloudy, torch.ones_like(cloudy)).item() == 0
+    objective = build_objective(config_from_table({**RUN, "loss": "log_mse", "steady": 3.0}))
+    losses = objective.losses(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), Draws(torch.Generator()))
+    assert set(losses) == {"log_mse", "shift"}
+
+
 @pytest.mark.parametrize("change", [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1001}])
 def test_a_loss_or_a_start_that_there_is_not_is_refused(change):
     with pytest.raises(ValueError, match=r"loss 'l3' is unknown|latest_start must be"):
@@ -107,6 +121,7 @@ def test_a_run_from_before_these_keys_is_still_the_same_run():
     config = config_from_table(RUN)
     now = describe(config)
     before = now.replace(f", clouds={describe(CloudRecipe())}", "").replace(", latest_start=400", "")
+    before = before.replace(", steady=0.0", "")
     before = before.replace(", loss='charbonnier'", "")
     assert "clouds" not in before
     assert is_same_run(config, before)
