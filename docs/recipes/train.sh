@@ -15,6 +15,10 @@ stage reference last --init "$runs/$model-fine"
 stage joint polish --init "$runs/$model-joint" --init "$runs/$model-last"
 stage reference steady --init "$runs/$model-last"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$model-steady"
-stage detector detector
+detector=()
+if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model card says what)
+    stage detector detector
+    detector=(--detector "$runs/$model-detector")
+fi
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
-    --card "$here/$model-model.toml" --detector "$runs/$model-detector" --out "$runs/$model.safetensors" --overwrite
+    --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite
