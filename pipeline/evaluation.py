@@ -58,8 +58,8 @@ class Evaluation:
         mean = self.mean()
         figures = dict.fromkeys(key.split("/")[1] for key in mean)
         who = list(dict.fromkeys(key.split("/")[0] for key in mean))
-        head = [*who, "DE gains", "95 % interval"]
-        lines = [f"{len(self.rows)} pairs".ljust(20) + "".join(f"{name:>12}" for name in head)]
+        head = "".join(f"{name:>12}" for name in [*who, "DE gains"])
+        lines = [f"{len(self.rows)} pairs".ljust(20) + f"{head}  95 % interval"]
         for figure in figures:
             values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
             gain, low, high = self.gain(figure)
@@ -121,13 +121,12 @@ def evaluate_pairs(
     pairs = load_pairs(loaded, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
     figures = Figures.open(protocol, lpips, loaded.config.bands)
-    steps_seen = StepWeights()
+    steps_seen = StepWeights() if trace is not None else None
     shown = Sheet(loaded.config.bands, len(pairs)) if sheet is not None else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
         guess = first_guess(loaded, pair.cloudy)
-        matched = matched_truth(pair)
-        on_step = steps_seen.watch(parts(pair.cloudy, matched))
+        on_step = steps_seen.watch(parts(pair.cloudy, matched_truth(pair))) if steps_seen else None
         answer = restore(loaded, pair.cloudy, guess, settings, mask, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
         rows.append(judge(pair, answers, figures))
@@ -135,7 +134,7 @@ def evaluate_pairs(
             told = {who: rows[-1][f"{who}/psnr"] for who in answers}
             shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
     result = Evaluation(
-        tuple(p.name for p in pairs), tuple(rows), steps_seen.rows() if trace is not None else ()
+        tuple(p.name for p in pairs), tuple(rows), steps_seen.rows() if steps_seen is not None else ()
     )
     if table is not None:
         result.to_csv(table)

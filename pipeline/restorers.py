@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Float = NDArray[np.float32]
 Restorer = Callable[[Float, Float], Float]
@@ -107,26 +110,39 @@ class Diffusion:
 
     def guess(self, tiles: Float) -> Float:
         """First guess of the reference network."""
-        import torch
-
-        guess = self.model.reference(torch.from_numpy(tiles))
-        return guess.float().cpu().numpy()
+        return self._on_device(self.model.reference, tiles)
 
     def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
         """Sample."""
-        import torch
-
         assert noise is not None, "needs_noise"
         assert field is not None, "needs_field"
-        restored = self.model.sample(
-            torch.from_numpy(tiles),
-            steps=self.spec.steps,
-            start=self.spec.start,
-            weight_floor=self.spec.weight_floor,
-            noise=torch.from_numpy(noise),
-            reference=torch.from_numpy(field),
-        )
-        return restored.float().cpu().numpy()
+
+        def sample(cloudy: Tensor, noise: Tensor, reference: Tensor) -> Tensor:
+            return self.model.sample(
+                cloudy,
+                steps=self.spec.steps,
+                start=self.spec.start,
+                weight_floor=self.spec.weight_floor,
+                noise=noise,
+                reference=reference,
+            )
+
+        return self._on_device(sample, tiles, noise, field)
+
+    def _on_device(self, call: Callable[..., Tensor], *batches: Float) -> Float:
+        """Call with a whole batch on a GPU, and tile by tile on a CPU.
+
+        There a batch is no faster, takes more memory, and is summed up in another order than its tiles are,
+        so that the result would depend on the size of batches in its last bits.
+        """
+        import torch
+
+        together = len(batches[0]) if self.model.device.type == "cuda" else 1
+        answers = [
+            call(*(torch.from_numpy(batch[first : first + together]) for batch in batches))
+            for first in range(0, len(batches[0]), together)
+        ]
+        return torch.cat(answers).float().cpu().numpy()
 
 
 _PLUGINS: dict[str, Restorer] = {}

@@ -132,10 +132,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage {self.stage!r} is unknown, expected one of {STAGES}")
-        if not 2 < self.latest_start <= 1000:
-            raise ValueError(f"latest_start must be a step from 3 to 1000, got {self.latest_start}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss {self.loss!r} is unknown, expected one of {LOSSES}")
+        self._check_loss()
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")
         if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
@@ -150,6 +147,17 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+
+    def _check_loss(self) -> None:
+        """What would be left unread is refused as well."""
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss {self.loss!r} is unknown, expected one of {LOSSES}")
+        if not 2 < self.latest_start < 1000:
+            raise ValueError(f"latest_start must be a step from 3 to 999, got {self.latest_start}")
+        if self.steady < 0 or (self.steady and self.stage != "reference"):
+            raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
+        if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:
+            raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
 
     def _check_detector(self) -> None:
         if self.detector is None or self.detector.bands != len(self.bands):

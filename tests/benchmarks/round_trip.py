@@ -24,11 +24,11 @@ from rasterio.errors import RasterioError
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "pipeline")]
 
-import raster_cases as cases  # noqa: E402  # beside the tests
+import raster_cases as cases  # noqa: E402  # it lies where the path has just been led
 
-from decr_scene.models.errors import DecrSceneError  # noqa: E402
-from decr_scene.pipeline import process_scene  # noqa: E402
-from decr_scene.pipeline.verify import verify_roundtrip  # noqa: E402
+from decr_scene.models.errors import DecrSceneError  # noqa: E402  # after the path, as above
+from decr_scene.pipeline import process_scene  # noqa: E402  # after the path, as above
+from decr_scene.pipeline.verify import verify_roundtrip  # noqa: E402  # after the path, as above
 
 HEAD = """# What comes through
 

@@ -96,10 +96,15 @@ def test_the_shift_counts_clear_ground_alone_and_its_mean_alone():
     assert set(losses) == {"log_mse", "shift"}
 
 
-@pytest.mark.parametrize("change", [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1001}])
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1000}, {"steady": -1.0}]
+    + [{"stage": "diffusion", **change} for change in ({"loss": "log_mse"}, {"steady": 1.0})],
+)
 def test_a_loss_or_a_start_that_there_is_not_is_refused(change):
-    with pytest.raises(ValueError, match=r"loss 'l3' is unknown|latest_start must be"):
-        config_from_table({**RUN, **change})
+    network = {"network": {"noise": UNET, "weight": UNET}}
+    with pytest.raises(ValueError, match=r"loss '.*' is|latest_start must be|steady is"):
+        config_from_table({**RUN, **network, **change})
 
 
 def test_the_clouds_of_a_source_are_those_asked_for(pair):

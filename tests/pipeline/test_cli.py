@@ -57,7 +57,6 @@ def test_an_unknown_model(scene, tmp_path):
     assert not (tmp_path / "clean.tif").exists()
 
 
-@pytest.mark.skipif("default" not in bundled_models(), reason="there is no bundled model yet")
 def test_a_model_of_other_bands(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 3, "uint8", photometric="RGB")
     result = call("process", scene, "--out", tmp_path / "clean.tif", "--model", "default", "--quiet")
@@ -65,7 +64,6 @@ def test_a_model_of_other_bands(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
-@pytest.mark.skipif("default" not in bundled_models(), reason="there is no bundled model yet")
 def test_bands_that_nobody_can_tell_apart(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 4, "uint16")
     result = call("process", scene, "--out", tmp_path / "clean.tif", "--model", "default", "--quiet")
@@ -118,7 +116,6 @@ def test_an_option_out_of_range(options, scene, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
-@pytest.mark.skipif("rice2" not in bundled_models(), reason="there is no bundled model yet")
 def test_steps_that_the_schedule_does_not_have(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 3, "uint8", photometric="RGB")
     out = tmp_path / "clean.tif"
@@ -202,14 +199,11 @@ def test_help_does_not_wait_for_torch():
 
 @pytest.mark.parametrize("name", ["default", "rice2"])
 def test_bundled_models_are_listed_and_shown(name):
-    if name not in bundled_models():
-        pytest.skip("there is no bundled model yet")
     assert name in call("models", "list").stdout
     shown = json.loads(call("models", "show", name).stdout)
     assert shown["name"] == name
 
 
-@pytest.mark.skipif("rice2" not in bundled_models(), reason="there is no bundled model yet")
 def test_a_scene_goes_through_a_bundled_model_and_only_pixels_change(tmp_path):
     scene = plain(tmp_path / "scene.tif", (260, 300), 3, "uint8", photometric="RGB")
     result = call(
