@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -11,19 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from batch_cases import IDENTITY, ledger_of, outputs, scene, seen, stamps, statuses
 from raster_cases import plain, vrt_of
 from test_cli import assert_one_line, call
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.run
 from decr_scene.pipeline import batch, process_directory, process_scene
-from decr_scene.pipeline.cli import main
-from decr_scene.pipeline.cli_options import SCENES
 from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, OutputError, OutputExistsError
-from decr_scene.pipeline.ledger import LEDGER, LOCK, Ledger
-
-IDENTITY = {"model": "identity"}
+from decr_scene.pipeline.ledger import LEDGER, Ledger
 
 SECOND_PROCESS = """
 import os, signal, time
@@ -76,48 +71,6 @@ def another_process(how, folders):
     src, dst = map(str, folders)
     code = SECOND_PROCESS.format(darker=inspect.getsource(Darker), how=how, src=src, dst=dst)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-
-def scene(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return plain(path, (40, 50), 1, "uint16")
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Three scenes, and where they go."""
-    src, dst = tmp_path / "incoming", tmp_path / "clean"
-    for name in ("a", "b", "c"):
-        scene(src / f"{name}.tif")
-    return src, dst
-
-
-def statuses(report):
-    return [entry.status for entry in report.scenes]
-
-
-def inputs(report):
-    return [os.path.basename(entry.input) for entry in report.scenes]
-
-
-def stamps(folder):
-    """What changes when a file is written, by name, without what belongs to the run."""
-    files = (path for path in folder.rglob("*") if path.name not in (LEDGER, LOCK))
-    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.is_file()}
-
-
-def seen(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != LOCK)
-
-
-def outputs(*names):
-    """What a finished batch of these scenes leaves."""
-    kinds = (".json", ".qml", ".tif", "_provenance.qml", "_provenance.tif")
-    return sorted([LEDGER, *(f"{name}{kind}" for name in names for kind in kinds)])
-
-
-def ledger_of(dst):
-    return json.loads((dst / LEDGER).read_text())
 
 
 def test_every_scene_becomes_what_it_becomes_alone(folders, tmp_path):
@@ -292,110 +245,6 @@ def test_an_output_that_was_deleted_is_made_again(folders):
     assert statuses(process_directory(src, dst, **IDENTITY)) == ["done", "skipped", "skipped"]
 
 
-def test_the_tree_is_mirrored_only_when_told(folders):
-    src, dst = folders
-    scene(src / "east" / "far" / "d.TIF")
-    assert inputs(process_directory(src, dst, **IDENTITY)) == ["a.tif", "b.tif", "c.tif"]
-    report = process_directory(src, dst, **IDENTITY, recursive=True)
-    assert statuses(report) == ["skipped", "skipped", "skipped", "done"]
-    assert (dst / "east" / "far" / "d.tif").exists()
-    assert (dst / "east" / "far" / "d.json").exists()
-
-
-def test_only_scenes_of_the_pattern_are_taken(folders):
-    src, dst = folders
-    scene(src / "B2.TIFF")
-    for name in ("notes.txt", "a.tif.aux.xml", ".a.tif.1234.scratch.partial.tif", ".hidden.tif"):
-        (src / name).write_text("no scene")
-    scene(src / ".trash" / "old.tif")
-    report = process_directory(src, dst, **IDENTITY, recursive=True, pattern="[bc]*.tif, *.tiff")
-    assert inputs(report) == ["B2.TIFF", "b.tif", "c.tif"]
-    assert "B2.tif" in seen(dst)
-
-
-def test_two_scenes_of_one_output_are_refused_by_name(folders):
-    src, dst = folders
-    scene(src / "a.tiff")
-    with pytest.raises(OptionError, match=r"a\.tif and .*a\.tiff would both become .*a\.tif"):
-        process_directory(src, dst, **IDENTITY)
-    assert not dst.exists()
-    assert statuses(process_directory(src, dst, **IDENTITY, pattern="*.tiff")) == ["done"]
-
-
-def test_a_report_in_the_place_of_the_ledger_is_refused(folders):
-    src, dst = folders
-    scene(src / "batch.tif")
-    with pytest.raises(OptionError, match="the ledger: rename"):
-        process_directory(src, dst, **IDENTITY)
-    assert not dst.exists()
-
-
-def test_an_out_folder_among_the_inputs_is_not_processed(folders):
-    src, _ = folders
-    first, second = src / "clean", src / "deep" / "again"
-    for dst in (first, first, second):
-        report = process_directory(src, dst, **IDENTITY, recursive=True)
-        assert inputs(report) == ["a.tif", "b.tif", "c.tif"]
-
-
-def test_outputs_among_the_inputs_are_not_processed(folders):
-    src, dst = folders
-    process_scene(src / "a.tif", src / "a_clean.tif", **IDENTITY)
-    scene(src / "a_clean_provenance.tif")
-    scene(src / "a_2.tif")
-    report = process_directory(src, dst, **IDENTITY)
-    left_out = {os.path.basename(entry.input): entry.error for entry in report.having("skipped")}
-    assert list(left_out) == ["a_clean.tif", "a_clean_provenance.tif"]
-    assert set(left_out.values()) == {"an output of decr-scene"}
-    assert len(report.having("done")) == 4
-
-
-def test_outputs_that_would_become_inputs_are_refused(folders):
-    src, _ = folders
-    with pytest.raises(OptionError, match="among the inputs"):
-        process_directory(src, src, **IDENTITY)
-    scene(src / src.name / "d.tif")
-    with pytest.raises(OptionError, match="among the inputs"):
-        process_directory(src, src.parent, **IDENTITY, recursive=True)
-    assert not list(src.glob("*.json"))
-
-
-def test_an_out_folder_above_the_inputs_is_fine(folders):
-    src, _ = folders
-    assert statuses(process_directory(src, src.parent, **IDENTITY, recursive=True)) == ["done"] * 3
-
-
-def test_links_that_leave_the_folder_are_not_followed(folders, tmp_path):
-    src, dst = folders
-    outside = scene(tmp_path / "outside" / "far.tif")
-    (src / "d.tif").symlink_to(outside)
-    (src / "e").symlink_to(outside.parent)
-    (src / "f.tif").symlink_to("a.tif")
-    (src / "g").symlink_to(".")
-    report = process_directory(src, dst, **IDENTITY, recursive=True)
-    assert inputs(report) == ["a.tif", "b.tif", "c.tif", "d.tif", "e", "f.tif"]
-    assert statuses(report) == ["done", "done", "done", "skipped", "skipped", "done"]
-    assert "leaves the folder" in report.scenes[3].error
-    assert not (dst / "d.tif").exists()
-    assert not (dst / "e").exists()
-
-
-def test_a_link_to_nothing_is_a_failure(folders):
-    src, dst = folders
-    (src / "d.tif").symlink_to(src / "gone.tif")
-    report = process_directory(src, dst, **IDENTITY)
-    assert statuses(report) == ["done", "done", "done", "failed"]
-    assert "no such file" in report.scenes[3].error
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_a_folder_that_cannot_be_listed_is_a_failure(folders):
-    src, dst = folders
-    (src / "shut").mkdir(mode=0)
-    report = process_directory(src, dst, **IDENTITY, recursive=True)
-    assert statuses(report) == ["done", "done", "done", "failed"]
-
-
 def test_a_file_in_the_place_of_a_folder_fails_that_scene_alone(folders):
     src, dst = folders
     scene(src / "east" / "d.tif")
@@ -557,81 +406,3 @@ def test_two_runs_at_one_folder_do_not_meet_and_a_dead_one_holds_nothing(folders
         process.communicate()
     report = process_directory(src, dst, restorer=Darker(), compress="none")
     assert statuses(report) == ["skipped", "done", "done"]
-
-
-def test_the_command_says_what_was_done(folders):
-    src, dst = folders
-    result = call("batch", src, "--out", dst, "--model", "identity")
-    assert result.exit_code == 0, result.output
-    assert "3 done, 0 skipped, 0 failed" in result.stdout
-    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
-    assert (result.exit_code, result.output) == (0, "")
-
-
-def test_the_command_names_every_scene_that_failed(folders):
-    src, dst = folders
-    for name in ("a", "c"):
-        (src / f"{name}.tif").write_text("hello")
-    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
-    assert result.exit_code == 1
-    first, second = result.stderr.strip().splitlines()
-    assert first.startswith(f"decr-scene: failed {src / 'a.tif'}: ")
-    assert second.startswith(f"decr-scene: failed {src / 'c.tif'}: ")
-    assert (dst / "b.tif").exists()
-
-
-def test_the_command_names_what_it_left_out(folders, tmp_path):
-    src, dst = folders
-    (src / "d.tif").symlink_to(scene(tmp_path / "far.tif"))
-    result = call("batch", src, "--out", dst, "--model", "identity")
-    assert result.exit_code == 0
-    assert f"skipped {src / 'd.tif'}: a link that leaves the folder" in result.stderr
-
-
-def test_nothing_to_do_is_a_wrong_call(folders, tmp_path):
-    src, dst = folders
-    calls = [(tmp_path / "no", []), (src, ["--pattern", "*.xyz"])]
-    for folder, options in calls:
-        result = call("batch", folder, "--out", dst, "--model", "identity", "--quiet", *options)
-        assert_one_line(result, 2, str(folder))
-        assert not dst.exists()
-
-
-@pytest.mark.parametrize("options", [["--overlap", "999"], ["--blocksize", "100"], ["--model", "nonsense"]])
-def test_a_wrong_option_is_a_wrong_call(options, folders):
-    src, dst = folders
-    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet", *options)
-    assert_one_line(result, 2, options[1])
-    assert not dst.exists()
-
-
-def test_ctrl_c_ends_the_command_with_one_line(folders, monkeypatch):
-    src, dst = folders
-
-    def interrupted(*args, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(batch, "process_scene", interrupted)
-    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
-    assert_one_line(result, 130, "interrupted", "batch.json", "the same command goes on")
-
-
-def test_debug_shows_the_traceback_of_a_failure(folders):
-    src, dst = folders
-    (src / "a.tif").write_text("hello")
-    log = logging.getLogger("decr_scene")
-    try:
-        result = call("--debug", "batch", src, "--out", dst, "--model", "identity", "--quiet")
-    finally:
-        log.handlers.clear()
-        log.setLevel(logging.NOTSET)
-    assert result.exit_code == 1
-    assert "Traceback" in result.stderr
-    assert "SceneReadError" in result.stderr
-
-
-def test_the_command_takes_what_the_function_takes():
-    assert SCENES == batch.PATTERN
-    options = CliRunner().invoke(main, ["batch", "--help"]).stdout
-    for name in ("--pattern", "--recursive", "--overwrite", "--no-resume", "--scheduler", "--mask", "--seed"):
-        assert name in options

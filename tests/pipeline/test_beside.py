@@ -9,56 +9,32 @@ import pystac
 import pytest
 import rasterio
 import shapely
+from beside_cases import CLOUD, bgrn, cloud_mask, darker, noisy, run
 from click.testing import CliRunner
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from raster_cases import described, no_georeferencing, plain, write
+from raster_cases import no_georeferencing, plain, write
 from rio_cogeo.cogeo import cog_validate
 from test_resume import failing_after, hidden
 from test_run import pixels_of, smooth
 
 from decr_scene.pipeline import process_directory, process_scene
-from decr_scene.pipeline.checks import verify_pixels
 from decr_scene.pipeline.cli import main
 from decr_scene.pipeline.errors import OptionError, OutputExistsError, SceneError
-from decr_scene.pipeline.planning import Options, plan_scene
 from decr_scene.pipeline.provenance import BLENDED, GENERATED, NODATA, ORIGINAL
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.stac import acquired
 from decr_scene.pipeline.style import limits
 from decr_scene.pipeline.writer import SceneWriter, journal_path
 
-CLOUD = (slice(60, 120), slice(150, 200))
-
-
-def noisy(tiles, noise):
-    return tiles + 0.1 * noise
-
-
-def darker(tiles, noise):
-    return tiles - 0.25
-
 
 @pytest.fixture
 def scene(tmp_path):
-    """Blue, green, red and near-infrared, with a corner of nodata."""
-    path = described(tmp_path / "scene.tif", ("blue", "green", "red", "nir"), nodata=0)
-    with rasterio.open(path, "r+") as dataset:
-        dataset.write(np.zeros((4, 40, 50), np.uint16), window=((0, 40), (0, 50)))
-    return path
+    return bgrn(tmp_path)
 
 
 @pytest.fixture
 def mask(tmp_path):
-    cloud = np.zeros((1, 300, 280), np.uint8)
-    cloud[:, *CLOUD] = 1
-    return str(write(tmp_path / "mask.tif", cloud))
-
-
-def run(scene, mask="none", restorer=darker, **options):
-    """Process a scene; gives the report, input, output and classes."""
-    out = scene.with_name("clean.tif")
-    report = process_scene(scene, out, restorer=restorer, mask=mask, scale=(0, 12000), **options)
-    return report, pixels_of(scene), pixels_of(out), pixels_of(out.with_name("clean_provenance.tif"))[0]
+    return cloud_mask(tmp_path)
 
 
 # -- provenance ----------------------------------------------------------------------------------------------
@@ -398,87 +374,6 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     scene = plain(tmp_path / "scene.tif", (30, 30), 1)
     with pytest.raises(OptionError, match="two files"):
         process_scene(scene, tmp_path / "clean.json", model="identity")
-
-
-# -- checks --------------------------------------------------------------------------------------------------
-
-
-def checked(scene, tmp_path):
-    with RasterioScene.open(scene) as opened:
-        plan = plan_scene(opened, Options(model="identity")).plan
-        return verify_pixels(opened, tmp_path / "clean.tif", tmp_path / "clean_provenance.tif", plan)
-
-
-def tampered(path, change):
-    """The same raster, no COG any more, with its pixels changed."""
-    with rasterio.open(path) as dataset:
-        profile, pixels = dataset.profile, dataset.read()
-    change(pixels)
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(pixels)
-
-
-@pytest.mark.parametrize(
-    ("name", "where", "value", "failing"),
-    [
-        ("clean.tif", (0, 200, 10), 77, {"clear_pixels_identical"}),
-        ("clean.tif", (0, 80, 180), 0, {"no_valid_pixel_lost"}),
-        ("clean.tif", (2, 5, 5), 9, {"nodata_untouched"}),
-        ("clean_provenance.tif", (0, 200, 10), GENERATED, {"provenance_true"}),
-        ("clean_provenance.tif", (0, 80, 180), ORIGINAL, {"clear_pixels_identical"}),
-        ("clean_provenance.tif", (0, 5, 5), ORIGINAL, {"provenance_true"}),
-    ],
-)
-def test_a_single_wrong_pixel_is_found(name, where, value, failing, scene, mask, tmp_path):
-    run(scene, mask)
-    assert all(checked(scene, tmp_path)[0].values())
-    tampered(tmp_path / name, lambda pixels: pixels.__setitem__(where, value))
-    checks, _ = checked(scene, tmp_path)
-    assert {name for name, good in checks.items() if not good} == failing
-
-
-def test_black_pixels_are_counted_and_black_holes_fail(tmp_path):
-    scene = plain(tmp_path / "scene.tif", (300, 280), 3)
-    run(scene)
-    tampered(tmp_path / "clean.tif", lambda pixels: pixels.__setitem__((slice(None), 50, 60), 0))
-    checks, figures = checked(scene, tmp_path)
-    assert figures["counts"]["new_black"] == 1
-    assert checks["no_black_hole"]
-    tampered(tmp_path / "clean.tif", lambda p: p.__setitem__((slice(None), slice(90, 94), slice(5, 9)), 0))
-    checks, figures = checked(scene, tmp_path)
-    assert figures["counts"]["new_black"] == 17
-    assert not checks["no_black_hole"]
-
-
-def test_a_large_scene_is_looked_at_in_part_and_where_it_was_restored(tmp_path):
-    scene = plain(tmp_path / "scene.tif", (2600, 2600), 1, "uint8")
-    cloud = np.zeros((1, 2600, 2600), np.uint8)
-    cloud[:, 1300:1330, 800:830] = 1
-    mask = str(write(tmp_path / "mask.tif", cloud))
-    report, _, _, _ = run(scene, mask, darker)
-    assert report.verification["sample"] == {"windows": 16, "pixels": (3 * 512 + 40) ** 2, "of": 2600**2}
-    assert report.verification["counts"]["original"] < (3 * 512 + 40) ** 2
-
-
-def test_the_seam_score_sees_seams_and_nothing_else(tmp_path):
-    scene = plain(tmp_path / "scene.tif", (600, 600), 1)
-
-    def patchwork(tiles, noise):
-        offsets = np.linspace(-0.2, 0.2, len(tiles), dtype=np.float32)
-        return tiles + offsets[:, None, None, None] + 0.01 * noise
-
-    report, _, _, _ = run(scene, restorer=patchwork, overlap=0)
-    assert report.verification["seam_score"] > 3
-    report, _, _, _ = run(scene, restorer=noisy, overwrite=True)
-    assert report.verification["seam_score"] == pytest.approx(1, abs=0.03)
-    assert report.verification["texture_ratio"] == pytest.approx(1, abs=0.03)
-
-
-def test_independent_noise_shows_in_the_texture_ratio(tmp_path):
-    scene = plain(tmp_path / "scene.tif", (600, 600), 1)
-    rng = np.random.default_rng(0)
-    report, _, _, _ = run(scene, restorer=lambda tiles, noise: 0.3 * rng.normal(size=tiles.shape))
-    assert report.verification["texture_ratio"] < 0.9
 
 
 # -- batch and the command -----------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""Which files of a folder are scenes of a batch, where their outputs go, and what is refused."""
+
+import os
+
+import pytest
+from batch_cases import IDENTITY, inputs, scene, seen, statuses
+
+from decr_scene.pipeline import process_directory, process_scene
+from decr_scene.pipeline.errors import OptionError
+
+
+def test_the_tree_is_mirrored_only_when_told(folders):
+    src, dst = folders
+    scene(src / "east" / "far" / "d.TIF")
+    assert inputs(process_directory(src, dst, **IDENTITY)) == ["a.tif", "b.tif", "c.tif"]
+    report = process_directory(src, dst, **IDENTITY, recursive=True)
+    assert statuses(report) == ["skipped", "skipped", "skipped", "done"]
+    assert (dst / "east" / "far" / "d.tif").exists()
+    assert (dst / "east" / "far" / "d.json").exists()
+
+
+def test_only_scenes_of_the_pattern_are_taken(folders):
+    src, dst = folders
+    scene(src / "B2.TIFF")
+    for name in ("notes.txt", "a.tif.aux.xml", ".a.tif.1234.scratch.partial.tif", ".hidden.tif"):
+        (src / name).write_text("no scene")
+    scene(src / ".trash" / "old.tif")
+    report = process_directory(src, dst, **IDENTITY, recursive=True, pattern="[bc]*.tif, *.tiff")
+    assert inputs(report) == ["B2.TIFF", "b.tif", "c.tif"]
+    assert "B2.tif" in seen(dst)
+
+
+def test_two_scenes_of_one_output_are_refused_by_name(folders):
+    src, dst = folders
+    scene(src / "a.tiff")
+    with pytest.raises(OptionError, match=r"a\.tif and .*a\.tiff would both become .*a\.tif"):
+        process_directory(src, dst, **IDENTITY)
+    assert not dst.exists()
+    assert statuses(process_directory(src, dst, **IDENTITY, pattern="*.tiff")) == ["done"]
+
+
+def test_a_report_in_the_place_of_the_ledger_is_refused(folders):
+    src, dst = folders
+    scene(src / "batch.tif")
+    with pytest.raises(OptionError, match="the ledger: rename"):
+        process_directory(src, dst, **IDENTITY)
+    assert not dst.exists()
+
+
+def test_an_out_folder_among_the_inputs_is_not_processed(folders):
+    src, _ = folders
+    first, second = src / "clean", src / "deep" / "again"
+    for dst in (first, first, second):
+        report = process_directory(src, dst, **IDENTITY, recursive=True)
+        assert inputs(report) == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_outputs_among_the_inputs_are_not_processed(folders):
+    src, dst = folders
+    process_scene(src / "a.tif", src / "a_clean.tif", **IDENTITY)
+    scene(src / "a_clean_provenance.tif")
+    scene(src / "a_2.tif")
+    report = process_directory(src, dst, **IDENTITY)
+    left_out = {os.path.basename(entry.input): entry.error for entry in report.having("skipped")}
+    assert list(left_out) == ["a_clean.tif", "a_clean_provenance.tif"]
+    assert set(left_out.values()) == {"an output of decr-scene"}
+    assert len(report.having("done")) == 4
+
+
+def test_outputs_that_would_become_inputs_are_refused(folders):
+    src, _ = folders
+    with pytest.raises(OptionError, match="among the inputs"):
+        process_directory(src, src, **IDENTITY)
+    scene(src / src.name / "d.tif")
+    with pytest.raises(OptionError, match="among the inputs"):
+        process_directory(src, src.parent, **IDENTITY, recursive=True)
+    assert not list(src.glob("*.json"))
+
+
+def test_an_out_folder_above_the_inputs_is_fine(folders):
+    src, _ = folders
+    assert statuses(process_directory(src, src.parent, **IDENTITY, recursive=True)) == ["done"] * 3
+
+
+def test_links_that_leave_the_folder_are_not_followed(folders, tmp_path):
+    src, dst = folders
+    outside = scene(tmp_path / "outside" / "far.tif")
+    (src / "d.tif").symlink_to(outside)
+    (src / "e").symlink_to(outside.parent)
+    (src / "f.tif").symlink_to("a.tif")
+    (src / "g").symlink_to(".")
+    report = process_directory(src, dst, **IDENTITY, recursive=True)
+    assert inputs(report) == ["a.tif", "b.tif", "c.tif", "d.tif", "e", "f.tif"]
+    assert statuses(report) == ["done", "done", "done", "skipped", "skipped", "done"]
+    assert "leaves the folder" in report.scenes[3].error
+    assert not (dst / "d.tif").exists()
+    assert not (dst / "e").exists()
+
+
+def test_a_link_to_nothing_is_a_failure(folders):
+    src, dst = folders
+    (src / "d.tif").symlink_to(src / "gone.tif")
+    report = process_directory(src, dst, **IDENTITY)
+    assert statuses(report) == ["done", "done", "done", "failed"]
+    assert "no such file" in report.scenes[3].error
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_folder_that_cannot_be_listed_is_a_failure(folders):
+    src, dst = folders
+    (src / "shut").mkdir(mode=0)
+    report = process_directory(src, dst, **IDENTITY, recursive=True)
+    assert statuses(report) == ["done", "done", "done", "failed"]
