@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ class ReferenceConfig:
         blocks: Residual blocks a level; ours only.
         middle_blocks: Residual blocks at the coarsest level; ours only.
         patch: Pixel-unshuffle factor at the door; ours only.
+        contrast: The network also tells by how much local contrast is to grow; ours only.
     """
 
     kind: str = "unet"
@@ -47,6 +49,7 @@ class ReferenceConfig:
     blocks: int = 2
     middle_blocks: int = 4
     patch: int = 2
+    contrast: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _BUILDERS:
@@ -59,6 +62,12 @@ class ReferenceConfig:
 
 GROUPS = 8
 """Of the normalisation in our own reference; widths are multiples of it."""
+
+AROUND = 8
+"""Side of the blocks whose mean the contrast of a pixel is counted from, px."""
+
+MOST_CONTRAST = 2.0
+"""Greatest power of e that contrast grows by."""
 
 
 class ResidualBlock(nn.Module):
@@ -85,6 +94,10 @@ class PlainUNet(nn.Module):
     worse (docs/decisions). The tone that this lets drift from tile to tile is evened out when the answers of
     all tiles are feathered into one field. Any size is taken: the image is mirrored up to the next multiple
     of `multiple` and cut again.
+
+    Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast`` the
+    answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band, and
+    ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
     """
 
     def __init__(self, config: ReferenceConfig) -> None:
@@ -100,6 +113,9 @@ class PlainUNet(nn.Module):
         self.decoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
         self.leave = nn.Conv2d(channels[0], config.bands * config.patch**2, 3, padding=1)
         _zero(self.leave)
+        self.contrast = nn.Conv2d(channels[0], config.bands, 3, padding=1) if config.contrast else None
+        if self.contrast is not None:
+            _zero(self.contrast)
 
     def forward(self, cloudy: Tensor) -> Tensor:
         """``(B, C, H, W)`` in [-1, 1] to the first guess, not clipped while training."""
@@ -118,7 +134,14 @@ class PlainUNet(nn.Module):
         h = self.middle(h)
         for level in reversed(range(len(skips))):
             h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
-        return F.pixel_shuffle(self.leave(h), self.patch)
+        change = F.pixel_shuffle(self.leave(h), self.patch)
+        return change if self.contrast is None else change + self._grown(image, self.contrast(h))
+
+    def _grown(self, image: Tensor, power: Tensor) -> Tensor:
+        """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
+        power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
+        mean = F.interpolate(F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear")
+        return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
 
 
 class PublishedReference(nn.Module):

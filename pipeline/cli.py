@@ -172,6 +172,8 @@ def train(
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the clouds.")
 @click.option("--coverage", type=RangeType(), help="Range of the share of cloud.")
 @click.option("--thickness", type=RangeType(), help="Range of the greatest optical thickness.")
+@click.option("--scale", type=RangeType(), help="Range of the largest structures, px.  [default: 20,400]")
+@click.option("--finest", type=RangeType(), help="Range of the finest structures, px.  [default: 0.5,6]")
 @click.option("--bands", help="What the bands are, such as red,green,blue,nir.")
 @overwrite_option("files that exist")
 @one_line_errors

@@ -43,6 +43,8 @@ def simulate_scene(
     seed: int = 0,
     coverage: tuple[float, float] | None = None,
     thickness: tuple[float, float] | None = None,
+    scale: tuple[float, float] | None = None,
+    finest: tuple[float, float] | None = None,
     recipe: CloudRecipe | None = None,
     bands: str | None = None,
     overwrite: bool = False,
@@ -56,7 +58,10 @@ def simulate_scene(
         seed: Of the clouds; with the name of the scene it says which they are.
         coverage: Range of the share of cloud.
         thickness: Range of the greatest optical thickness.
-        recipe: Everything about the clouds, instead of the two ranges.
+        scale: Range of the size of the largest structures, px: the same cloud is 60 times as large on images
+            of half a metre as on those of 30 m, which the default is for.
+        finest: Range of the size below which structures fade, px.
+        recipe: Everything about the clouds, instead of these ranges.
         bands: What the bands are, where the file does not say.
         overwrite: Replace files that exist.
 
@@ -70,7 +75,7 @@ def simulate_scene(
     """
     src, out = Path(src), Path(out)
     paths = [out / kind / f"{src.stem}.tif" for kind in ("cloudy", "clear", "mask")]
-    chosen = recipe or _recipe(coverage, thickness)
+    chosen = recipe or _recipe(coverage=coverage, thickness=thickness, scale=scale, finest=finest)
     with RasterioScene.open(src, bands) as scene:
         if scene.shape[0] * scene.shape[1] > MOST_PIXELS:
             raise SceneError(f"{src} has {scene.shape} px, clouds are drawn over at most 4096 x 4096: cut it")
@@ -125,10 +130,9 @@ def _with_headroom(clear: NDArray[Any], valid: NDArray[np.bool_]) -> Radiometry:
     return Radiometry((0.0,) * len(clear), tuple(max(float(top), 1e-6) / GROUND_TOP for top in tops))
 
 
-def _recipe(coverage: tuple[float, float] | None, thickness: tuple[float, float] | None) -> CloudRecipe:
-    given = {"coverage": coverage, "thickness": thickness}
+def _recipe(**ranges: tuple[float, float] | None) -> CloudRecipe:
     try:
-        return CloudRecipe(clear=0, aside=0, **{name: v for name, v in given.items() if v is not None})  # type: ignore[arg-type]  # the two ranges only
+        return CloudRecipe(clear=0, aside=0, **{name: v for name, v in ranges.items() if v is not None})  # type: ignore[arg-type]  # ranges only
     except ValueError as error:
         raise OptionError(str(error)) from error
 

@@ -34,6 +34,8 @@ class DataConfig:
         bands: Bands to take, by position in the file, 0-based; ``None`` = all as they are.
         brightness: Range of the gain that images of this source are multiplied with (on [0, 1]).
         tint: Greatest gain, as a power of e, that each band is multiplied with on its own: another sensor's.
+        haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
+            to a date is not to be removed. Half of the images get none.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference.
@@ -53,6 +55,7 @@ class DataConfig:
     bands: tuple[int, ...] | None = None
     brightness: tuple[float, float] = (0.9, 1.1)
     tint: float = 0.0
+    haze: float = 0.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
     folder: str | None = None
@@ -69,6 +72,8 @@ class DataConfig:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
+        if not 0 <= self.haze < 1:
+            raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 

@@ -33,6 +33,11 @@ def brighten(image: Float, gain: Float) -> Float:
     return np.clip((image + 1) * gain - 1, -1, 1)
 
 
+def veiled(image: Float, haze: Float) -> Float:
+    """An even haze of white light over all: ``h + (1 - h) L`` for light ``L = (x + 1) / 2``."""
+    return 1 - (1 - image) * (1 - haze)
+
+
 def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
     """Both images turned by a drawn number of quarters, and maybe mirrored."""
     quarter, flip = int(rng.integers(4)), bool(rng.integers(2))

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from decr_scene.models.training.clouds import simulate
 from decr_scene.models.training.config import DataConfig
-from decr_scene.models.training.crops import brighten, cut, turn
+from decr_scene.models.training.crops import brighten, cut, turn, veiled
 from decr_scene.models.training.tone import Tone
 
 Float = NDArray[np.float32]
@@ -56,15 +56,15 @@ class Source:
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
         cloudy, clear = cut(rng, (pair.cloudy, pair.clear), size)
-        gain = self._gain(rng, len(cloudy))
+        gain, haze = self._gain(rng, len(cloudy)), self._haze(rng, len(cloudy))
         if rng.random() < self.config.simulate:
-            clear = brighten(clear, gain)
+            clear = veiled(brighten(clear, gain), haze)
             cloudy = simulate(clear, spectrum, rng, self.config.clouds).cloudy
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
-            cloudy, clear = brighten(cloudy, gain), brighten(clear, gain)
+            cloudy, clear = (veiled(brighten(image, gain), haze) for image in (cloudy, clear))
         return turn(rng, cloudy, clear)
 
     def _gain(self, rng: np.random.Generator, bands: int) -> Float:
@@ -73,6 +73,14 @@ class Source:
         if self.config.tint:
             gain *= np.exp(rng.uniform(-self.config.tint, self.config.tint, (bands, 1, 1)), dtype=np.float32)
         return gain
+
+    def _haze(self, rng: np.random.Generator, bands: int) -> Float:
+        """Haze of each band, ``(C, 1, 1)``: half of the images have none."""
+        haze = np.zeros((bands, 1, 1), np.float32)
+        if self.config.haze:
+            haze += max(0.0, rng.uniform(-self.config.haze, self.config.haze))
+            haze *= rng.uniform(0.5, 1, (bands, 1, 1)).astype(np.float32)
+        return haze
 
 
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:

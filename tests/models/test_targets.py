@@ -52,6 +52,27 @@ def test_a_tint_moves_the_bands_apart_and_both_images_together(pair):
     assert np.all(np.abs(np.log(gains)) <= 0.2 + 1e-6)
 
 
+def test_the_haze_of_a_date_is_in_the_truth_as_well(pair):
+    table = {"brightness": (1, 1), "haze": 0.3}
+    flat = pair._replace(clear=np.full_like(pair.clear, -0.8), cloudy=np.full_like(pair.clear, -0.8))
+    for config in (
+        DataConfig(clear="clear", cloudy="cloudy", **table),
+        DataConfig(clear="clear", simulate=1.0, clouds=CloudRecipe(clear=1.0, aside=0.0), **table),
+    ):
+        source, seen = Source(config, ((flat,),)), []
+        for seed in range(40):
+            cloudy, clear = source.crop(np.random.default_rng(seed), 32, ("red", "green", "blue"))
+            np.testing.assert_array_equal(cloudy, clear)
+            seen.append((clear[:, 0, 0] + 0.8) / 1.8)  # the part of white
+        haze = np.array(seen)
+        assert haze.min() == pytest.approx(0, abs=1e-6)
+        assert 0.2 < haze.max() <= 0.3 + 1e-6
+        assert 8 < (haze.max(axis=1) > 1e-6).sum() < 32  # about half of the images
+        assert np.ptp(haze, axis=1).max() > 0.02  # of another colour than white
+    with pytest.raises(ValueError, match="haze must be a part of white"):
+        DataConfig(clear="clear", cloudy="cloudy", haze=1.0)
+
+
 RUN = {
     "stage": "reference",
     "bands": ["red", "green", "blue"],

@@ -50,6 +50,24 @@ def test_nodata_stays_nodata(tmp_path):
     assert cloudy[:, 50:].all()
 
 
-def test_a_range_out_of_bounds_is_refused(scene, tmp_path):
-    with pytest.raises(OptionError, match="coverage"):
-        simulate_scene(scene, tmp_path / "pairs", coverage=(0.9, 0.1))
+def test_clouds_are_as_large_and_as_fine_as_asked_for(tmp_path):
+    flat = np.full((1, 300, 300), 2000, np.uint16)
+    scene = write(tmp_path / "scene.tif", flat)
+    sharpness = []
+    for scale, finest in (((10, 20), (0.5, 1)), ((300, 400), (0.5, 1)), ((300, 400), (20, 30))):
+        steps = []
+        for seed in range(4):
+            drawn = simulate_scene(
+                scene, tmp_path / f"{scale}{finest}{seed}", seed=seed, bands="red", scale=scale, finest=finest
+            )
+            cloudy = pixels(drawn.cloudy)[0].astype(float)
+            steps.append(np.abs(np.diff(cloudy, axis=1)).mean() / cloudy.std())
+        sharpness.append(np.mean(steps))
+    assert sharpness[0] > 2 * sharpness[1]
+    assert sharpness[1] > 2 * sharpness[2]
+
+
+@pytest.mark.parametrize("name", ["coverage", "scale", "finest", "thickness"])
+def test_a_range_out_of_bounds_is_refused(scene, tmp_path, name):
+    with pytest.raises(OptionError, match=name):
+        simulate_scene(scene, tmp_path / "pairs", **{name: (0.9, 0.1)})
