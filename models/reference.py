@@ -95,9 +95,9 @@ class PlainUNet(nn.Module):
     all tiles are feathered into one field. Any size is taken: the image is mirrored up to the next multiple
     of `multiple` and cut again.
 
-    Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast`` the
-    answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band, and
-    ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
+    Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast``,
+    the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
+    and ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
     """
 
     def __init__(self, config: ReferenceConfig) -> None:
@@ -140,7 +140,9 @@ class PlainUNet(nn.Module):
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
         """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
         power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
-        mean = F.interpolate(F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear")
+        mean = F.interpolate(
+            F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
+        )
         return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
 
 

@@ -12,8 +12,8 @@ stage reference fine --init "$runs/$model-reference"
 stage diffusion diffusion
 stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
 stage reference last --init "$runs/$model-fine"
-stage joint polish --init "$runs/$model-joint" --init "$runs/$model-last"
 stage reference steady --init "$runs/$model-last"
+stage joint polish --init "$runs/$model-joint" --init "$runs/$model-steady"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$model-steady"
 detector=()
 if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model card says what)

@@ -34,6 +34,7 @@ class DataConfig:
         bands: Bands to take, by position in the file, 0-based; ``None`` = all as they are.
         brightness: Range of the gain that images of this source are multiplied with (on [0, 1]).
         tint: Greatest gain, as a power of e, that each band is multiplied with on its own: another sensor's.
+        gamma: Greatest power of e that the exponent of an image's tone curve is drawn from, either way.
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
@@ -55,6 +56,7 @@ class DataConfig:
     bands: tuple[int, ...] | None = None
     brightness: tuple[float, float] = (0.9, 1.1)
     tint: float = 0.0
+    gamma: float = 0.0
     haze: float = 0.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
@@ -72,6 +74,8 @@ class DataConfig:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
+        if not 0 <= self.gamma <= 2:
+            raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
         if not 0 <= self.haze < 1:
             raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:

@@ -6,6 +6,7 @@ Every draw is of the generator that is given, in the order of the code: another 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,30 @@ def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Fl
     return [image[:, row : row + size, col : col + size] for image in images]
 
 
-def brighten(image: Float, gain: Float) -> Float:
-    """Multiply on the [0, 1] scale and clip, as a sensor of that range would."""
-    return np.clip((image + 1) * gain - 1, -1, 1)
+@dataclass(frozen=True)
+class Look:
+    """How another day and another sensor would have shown the same images; of light ``L = (x + 1) / 2``.
+
+    Args:
+        gain: Factor of each band, ``(C, 1, 1)``.
+        power: Exponent, the tone curve.
+        haze: Even haze of each band, ``h + (1 - h) L``, ``(C, 1, 1)``.
+    """
+
+    gain: Float
+    power: float
+    haze: Float
+
+    def of(self, image: Float) -> Float:
+        """The image ``(C, H, W)`` so shown, clipped to [-1, 1] as a sensor of that range would."""
+        shown = np.clip((image + 1) * self.gain - 1, -1, 1)
+        if self.power != 1:
+            shown = 2 * ((shown + 1) / 2) ** np.float32(self.power) - 1
+        return 1 - (1 - shown) * (1 - self.haze) if self.haze.any() else shown
 
 
-def veiled(image: Float, haze: Float) -> Float:
-    """An even haze of white light over all: ``h + (1 - h) L`` for light ``L = (x + 1) / 2``."""
-    return 1 - (1 - image) * (1 - haze)
+UNCHANGED = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32))
+"""As it is."""
 
 
 def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:

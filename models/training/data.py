@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from decr_scene.models.training.clouds import simulate
 from decr_scene.models.training.config import DataConfig
-from decr_scene.models.training.crops import brighten, cut, turn, veiled
+from decr_scene.models.training.crops import Look, cut, turn
 from decr_scene.models.training.tone import Tone
 
 Float = NDArray[np.float32]
@@ -56,31 +56,29 @@ class Source:
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
         cloudy, clear = cut(rng, (pair.cloudy, pair.clear), size)
-        gain, haze = self._gain(rng, len(cloudy)), self._haze(rng, len(cloudy))
+        look = self._look(rng, len(cloudy))
         if rng.random() < self.config.simulate:
-            clear = veiled(brighten(clear, gain), haze)
+            clear = look.of(clear)
             cloudy = simulate(clear, spectrum, rng, self.config.clouds).cloudy
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
-            cloudy, clear = (veiled(brighten(image, gain), haze) for image in (cloudy, clear))
+            cloudy, clear = look.of(cloudy), look.of(clear)
         return turn(rng, cloudy, clear)
 
-    def _gain(self, rng: np.random.Generator, bands: int) -> Float:
-        """Gain of each band, ``(C, 1, 1)``."""
-        gain = np.full((bands, 1, 1), rng.uniform(*self.config.brightness), np.float32)
-        if self.config.tint:
-            gain *= np.exp(rng.uniform(-self.config.tint, self.config.tint, (bands, 1, 1)), dtype=np.float32)
-        return gain
-
-    def _haze(self, rng: np.random.Generator, bands: int) -> Float:
-        """Haze of each band, ``(C, 1, 1)``: half of the images have none."""
+    def _look(self, rng: np.random.Generator, bands: int) -> Look:
+        """Another gain of each band, another tone curve; half of the images get a haze, if any do."""
+        config = self.config
+        gain = np.full((bands, 1, 1), rng.uniform(*config.brightness), np.float32)
+        if config.tint:
+            gain *= np.exp(rng.uniform(-config.tint, config.tint, (bands, 1, 1)), dtype=np.float32)
+        power = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
         haze = np.zeros((bands, 1, 1), np.float32)
-        if self.config.haze:
-            haze += max(0.0, rng.uniform(-self.config.haze, self.config.haze))
+        if config.haze:
+            haze += max(0.0, rng.uniform(-config.haze, config.haze))
             haze *= rng.uniform(0.5, 1, (bands, 1, 1)).astype(np.float32)
-        return haze
+        return Look(gain, power, haze)
 
 
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:

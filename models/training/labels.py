@@ -21,7 +21,7 @@ from decr_scene.models.training.clouds import (
     SimulatedCloud,
     simulate,
 )
-from decr_scene.models.training.crops import brighten, cut, turn
+from decr_scene.models.training.crops import UNCHANGED, cut, turn
 from decr_scene.models.training.data import Source
 
 Float = NDArray[np.float32]
@@ -88,24 +88,24 @@ class LabelledSource(Source):
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
         cloudy, clear = cut(rng, (pair.cloudy, pair.clear), size)
-        gain = self._gain(rng, len(cloudy))
+        look = self._look(rng, len(cloudy))
         if self.plain:
-            gain = np.ones_like(gain)
+            look = UNCHANGED
         if rng.random() < self.config.simulate:
-            clear = brighten(clear, gain)
+            clear = look.of(clear)
             if rng.random() < LIFTED and not self.plain:
                 clear = clear + (1 - clear) * np.float32(rng.uniform(0.2, 0.7))
             drawn = simulate(clear, spectrum, rng, _finer(replace(self.config.clouds, clear=CLOUDLESS), rng))
             cloudy, labels = drawn.cloudy, simulated_labels(drawn, clear)
         elif rng.random() < (0.5 if self.plain else CLEAR_DATES):
-            cloudy = clear = brighten(clear, gain)
+            cloudy = clear = look.of(clear)
             labels = np.broadcast_to(np.array([[[0]], [[0]], [[1]]], np.float32), (3, size, size))
         else:
             matched = pair.tone.apply(clear) if pair.tone is not None else clear
             labels = pair_labels(cloudy, matched, PAIR_SMOOTHING * self.config.scales[number])
             if self.plain:
                 labels[2] = labels[0]
-            cloudy, clear = brighten(cloudy, gain), brighten(matched, gain)
+            cloudy, clear = look.of(cloudy), look.of(matched)
         if rng.random() < STRETCHED and not self.plain:
             cloudy = _stretched(cloudy, clear, rng)
         return turn(rng, cloudy, labels)

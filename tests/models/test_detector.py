@@ -11,10 +11,12 @@ from pair_cases import read_png, save_png, smooth_ground
 from decr_scene.models.checkpoint import ModelConfig, build_modules, read_model_file, save_model_file
 from decr_scene.models.detector import (
     REACH,
+    SPECK,
     CloudDetector,
     DetectorConfig,
     build_detector,
     reduced_image,
+    without_specks,
 )
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.model import load_detector, load_model
@@ -94,6 +96,17 @@ def test_no_answer_depends_on_pixels_out_of_reach() -> None:
     before, after = detector.probability(image), detector.probability(other)
     torch.testing.assert_close(before[..., : 150 - REACH, :], after[..., : 150 - REACH, :], atol=1e-6, rtol=0)
     assert not torch.allclose(before[..., 150 - REACH :, :], after[..., 150 - REACH :, :], atol=1e-3)
+
+
+def test_specks_go_and_clouds_keep_every_pixel() -> None:
+    cloud = torch.zeros(1, 1, 40, 40)
+    cloud[..., 10 : 10 + SPECK, 20 : 20 + SPECK] = 0.9  # just large enough
+    cloud[..., :SPECK, 30:] = 0.6  # at the border
+    cloud[..., 35:, :SPECK] = 0.7  # in a corner
+    specks = cloud.clone()
+    specks[..., 30, 30] = specks[..., 20:24, 5:9] = specks[..., 28, :] = 1.0
+    specks[..., 12, 22] = 0.9
+    torch.testing.assert_close(without_specks(specks), cloud)
 
 
 def test_reduction_is_the_mean_of_blocks_and_of_what_is_left_at_the_border() -> None:

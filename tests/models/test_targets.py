@@ -73,6 +73,24 @@ def test_the_haze_of_a_date_is_in_the_truth_as_well(pair):
         DataConfig(clear="clear", cloudy="cloudy", haze=1.0)
 
 
+def test_a_tone_curve_bends_both_images_alike_and_keeps_black_and_white(pair):
+    ramp = np.broadcast_to(np.linspace(-1, 1, 64, dtype=np.float32), (3, 64, 64))
+    flat = pair._replace(clear=ramp, cloudy=ramp)
+    config = DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), gamma=0.5)
+    powers = []
+    for seed in range(30):
+        source = Source(config, ((flat,),))
+        cloudy, clear = source.crop(np.random.default_rng(seed), 64, ("red", "green", "blue"))
+        np.testing.assert_array_equal(cloudy, clear)
+        light = np.sort((clear.ravel() + 1) / 2)
+        assert light[[0, -1]].tolist() == [0, 1]
+        powers.append(np.log(np.median(light)) / np.log(0.5))
+    assert np.exp(-0.5) - 0.01 < min(powers) < 0.8
+    assert 1.25 < max(powers) < np.exp(0.5) + 0.01
+    with pytest.raises(ValueError, match="gamma must be a power of e"):
+        DataConfig(clear="clear", cloudy="cloudy", gamma=-0.1)
+
+
 RUN = {
     "stage": "reference",
     "bands": ["red", "green", "blue"],

@@ -274,7 +274,7 @@ def test_inspect_counts_cloudy_tiles_and_leaves_nothing(scene, model, tmp_path):
 def test_coverage_of_a_folder_is_a_histogram_over_its_images(model, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, rows in (("a", 0), ("b", 8), ("c", 64), ("d", 64)):
+    for name, rows in (("a", 0), ("b", 16), ("c", 64), ("d", 64)):
         image = np.full((64, 64, 3), 40, np.uint8)
         image[:rows] = 250
         Image.fromarray(image).save(folder / f"{name}.png")
@@ -283,8 +283,8 @@ def test_coverage_of_a_folder_is_a_histogram_over_its_images(model, tmp_path):
     assert told.exit_code == 0, told.output
     found = json.loads(told.output)
     assert found["images"] == 4
-    assert found["mean"] == pytest.approx((0 + 0.125 + 1 + 1) / 4, abs=1e-3)
-    assert found["shares"] == [0.25, 0.25, 0, 0, 0, 0, 0, 0, 0, 0.5]
+    assert found["mean"] == pytest.approx((0 + 0.25 + 1 + 1) / 4, abs=1e-3)
+    assert found["shares"] == [0.25, 0, 0.25, 0, 0, 0, 0, 0, 0, 0.5]
     rows = (tmp_path / "ccp.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["name", "a.png", "b.png", "c.png", "d.png"]
     drawn = CliRunner().invoke(main, [*call, "--out", str(tmp_path / "ccp.png")])

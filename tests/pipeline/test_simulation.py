@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import rasterio
-from raster_cases import described, draw, write
+from raster_cases import described, draw, with_alpha, write
 
 from decr_scene.models.training.clouds import CloudRecipe
-from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.errors import OptionError, OutputError
 from decr_scene.pipeline.simulation import simulate_scene
 
 
@@ -71,3 +71,21 @@ def test_clouds_are_as_large_and_as_fine_as_asked_for(tmp_path):
 def test_a_range_out_of_bounds_is_refused(scene, tmp_path, name):
     with pytest.raises(OptionError, match=name):
         simulate_scene(scene, tmp_path / "pairs", **{name: (0.9, 0.1)})
+
+
+def test_no_cloud_is_drawn_over_an_alpha_band(tmp_path):
+    scene = with_alpha(tmp_path)
+    drawn = simulate_scene(scene, tmp_path / "pairs", coverage=(0.6, 0.7))
+    clear, cloudy = pixels(scene), pixels(drawn.cloudy)
+    np.testing.assert_array_equal(cloudy[3], clear[3])
+    assert (cloudy[:3] != clear[:3]).any(axis=0).mean() > 0.2
+
+
+def test_a_seed_may_be_any_whole_number(scene, tmp_path):
+    drawn = simulate_scene(scene, tmp_path / "pairs", seed=-1)
+    assert (pixels(drawn.cloudy) != pixels(scene)).any()
+
+
+def test_a_folder_that_cannot_be_made_is_told(scene, tmp_path):
+    with pytest.raises(OutputError, match="cannot be made"):
+        simulate_scene(scene, scene / "pairs")
