@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -46,7 +47,11 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Remove clouds from whole georeferenced satellite scenes."""
-    warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # legitimate here
+    legitimate = ("Dataset has no geotransform", "The given matrix is equal to Affine.identity")
+    for message in legitimate:
+        warnings.filterwarnings("ignore", message=message)
+    # for the workers that are processes of their own
+    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
 
 
 main.add_command(models)
@@ -127,9 +132,12 @@ def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: 
 
 def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[str, Any]) -> None:
     from decr_scene.pipeline.coverage import measure_coverage
+    from decr_scene.pipeline.writer import check_target
 
     if out is not None and out.suffix.lower() not in (".csv", ".png"):
         raise OptionError(f"{out} must end in .csv or .png")
+    if out is not None:
+        check_target(None, out, overwrite=True)
     found = measure_coverage(place, **options)
     if out is not None:
         found.write(out)

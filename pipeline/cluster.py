@@ -22,7 +22,7 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, get_worker, wait
 from distributed.comm import CommClosedError
 
-from decr_scene.pipeline.errors import ClusterError
+from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restorers import Restorer, forget_plugin, register_plugin
 
 HOLDS_MODEL = {"GPU": 1}
@@ -53,6 +53,20 @@ _SETTINGS = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.large-graph-warning-threshold": "1GB",
 }
+
+
+def check_workers(workers: int, scheduler: str | None) -> None:
+    """Refuse what `connect` cannot do.
+
+    Raises:
+        OptionError: There are to be no workers, or workers here while a cluster has its own.
+    """
+    if workers < 1:
+        raise OptionError(f"workers must be 1 or more, got {workers}")
+    if scheduler is not None and workers > 1:
+        raise OptionError(
+            f"the cluster at {scheduler} has its own workers, got --workers {workers}: drop one of the two"
+        )
 
 
 @contextmanager

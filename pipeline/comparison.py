@@ -8,7 +8,7 @@ from pathlib import Path
 
 from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation import Evaluation, progress, write_rows
+from decr_scene.pipeline.evaluation import Evaluation, check_folders, progress, write_rows
 from decr_scene.pipeline.judging import Figures, Row, judge
 from decr_scene.pipeline.pairs import load_pairs
 from decr_scene.pipeline.settings import Settings, first_guess, restore
@@ -126,6 +126,7 @@ def compare(
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
+    check_folders(table)
     models = {name: load_model(name) for name in dict.fromkeys(system.model for system in systems)}
     first = _one_of(models)
     pairs = load_pairs(first, data, reduce, protocol, bands)

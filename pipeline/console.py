@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def tell_error(text: str) -> None:
 
 def tell_json(found: Any) -> None:
     """An answer for programs."""
-    click.echo(json.dumps(found, indent=2))
+    click.echo(json.dumps(_in_json(found), indent=2))
 
 
 def tell_table(found: dict[str, Any]) -> None:
@@ -110,6 +111,15 @@ def show_debug_log() -> None:
     log.addHandler(logging.StreamHandler())
 
 
+def _in_json(found: Any) -> Any:
+    """NaN and infinities as words: JSON has no such numbers."""
+    if isinstance(found, dict):
+        return {name: _in_json(value) for name, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [_in_json(value) for value in found]
+    return str(found) if isinstance(found, float) and not math.isfinite(found) else found
+
+
 def _what_is_kept(context: click.Context) -> str:
     """A word on what a failed run has left to go on from, if it has."""
     out = context.params.get("out")
@@ -117,7 +127,11 @@ def _what_is_kept(context: click.Context) -> str:
         return ""
     from decr_scene.pipeline.writer import journal_path
 
-    return "; finished blocks are kept, the same command goes on" if journal_path(out).exists() else ""
+    try:
+        kept = journal_path(out).exists()
+    except (OSError, ValueError):  # no file can have such a name
+        return ""
+    return "; finished blocks are kept, the same command goes on" if kept else ""
 
 
 def _under(path: str, folder: Path) -> Path:

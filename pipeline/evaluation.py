@@ -20,6 +20,7 @@ from decr_scene.pipeline.judging import Figures, Parts, Row, judge, matched_trut
 from decr_scene.pipeline.pairs import load_pairs
 from decr_scene.pipeline.settings import Settings, first_guess, restore
 from decr_scene.pipeline.sheet import Sheet
+from decr_scene.pipeline.writer import check_target
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -117,6 +118,7 @@ def evaluate_pairs(
         OptionError: An option is out of range, or needs what is not there.
         TrainingError: The images cannot be used.
     """
+    check_folders(table, trace)
     loaded = load_model(model)
     pairs = load_pairs(loaded, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
@@ -170,6 +172,17 @@ class StepWeights:
             {"t": float(t), **{name: _mean([v[i] for v in seen]) for i, name in enumerate(names)}}
             for t, seen in sorted(self._seen.items(), reverse=True)
         )
+
+
+def check_folders(*paths: Path | None) -> None:
+    """Refuse before anything is measured what could not be written afterwards; files are replaced.
+
+    Raises:
+        OutputError: As `check_target`.
+    """
+    for path in paths:
+        if path is not None:
+            check_target(None, path, overwrite=True)
 
 
 def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.beside import Beside
+from decr_scene.pipeline.cluster import check_workers
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.ledger import PROGRAM
 from decr_scene.pipeline.planning import Options, spec_of
@@ -86,6 +87,7 @@ def recipe_of(options: dict[str, Any]) -> Recipe | None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
     if options.get("pan") not in (None, "none"):
         raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
+    check_workers(options.get("workers", 1), options.get("scheduler"))
     chosen = Options(**{name: value for name, value in options.items() if name not in _HOW})
     Layout((1, 1), 1, np.dtype(np.uint8), options.get("blocksize", 512))
     spec, digest = spec_of(chosen)
@@ -112,12 +114,10 @@ def is_finished(src: Path, dst: Path, recipe: Recipe) -> bool:
 
 
 def _also_read(src: Path, recipe: Recipe) -> list[str]:
-    """Other files that pixels come from, which no fingerprint knows: a mask, what a VRT is made of."""
+    """Other files that pixels come from, which no fingerprint knows: masks, what a VRT is made of."""
     files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
-    if src.suffix.lower() == ".vrt":
-        with RasterioScene.open(src) as scene, scene.dataset() as dataset:
-            files += dataset.files
-    return files
+    with RasterioScene.open(src) as scene:
+        return files + scene.other_files()
 
 
 def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:

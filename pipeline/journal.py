@@ -1,8 +1,8 @@
 """What is finished of a scene, so that a run that was killed can go on.
 
 The journal lies beside the scratch file: a first line that says what the run is, then one line a finished
-window with the checksum of its pixels and their statistics. A line that a kill cut short does not count, and
-neither does a window whose pixels did not reach the disk.
+window with the checksum of its pixels and their statistics. A line that a kill cut short or a power cut
+damaged does not count, and neither does a window whose pixels did not reach the disk.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from decr_scene.pipeline.stats import BandStatistics
 Pixels = NDArray[Any]
 Guard = Mapping[str, Any]
 """What makes a run this run: plain values, ready for JSON."""
+
+_ANY_BYTES = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Journal:
     def __init__(self, path: Path, guard: Guard, fresh: bool = False) -> None:
         self.path = path
         self.finished: dict[Span, Entry] = {}
-        self._file: IO[str] = path.open("a+")
+        self._file: IO[str] = path.open("a+", encoding="utf-8", errors=_ANY_BYTES)
         try:
             self._lock()
             self._begin(json.loads(json.dumps(guard)), fresh)
@@ -88,16 +90,18 @@ class Journal:
     def _begin(self, guard: Guard, fresh: bool) -> None:
         self._file.seek(0)
         lines = [] if fresh else self._file.read().split("\n")[:-1]
-        if not lines:
+        old = _read(lines[0]) if lines else None
+        if old is None:  # of a run that nobody can tell any more
             self._file.truncate(0)
             self._write(guard)
             return
-        _check_same(json.loads(lines[0]), guard, self.path)
+        _check_same(old, guard, self.path)
         for line in lines[1:]:
-            noted = json.loads(line)
-            statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
-            self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
-        self._file.truncate(sum(len(line.encode()) + 1 for line in lines))
+            noted = _read(line)
+            if noted is not None:
+                statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
+                self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
+        self._file.truncate(sum(len(line.encode("utf-8", _ANY_BYTES)) + 1 for line in lines))
 
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values) + "\n")
@@ -107,6 +111,15 @@ class Journal:
 def checksum(pixels: Pixels) -> int:
     """CRC-32 of ``(C, h, w)`` pixels."""
     return zlib.crc32(np.ascontiguousarray(pixels).data)
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """What a line says; ``None``: not all of it reached the disk before the power went."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _check_same(old: Guard, new: Guard, path: Path) -> None:

@@ -10,11 +10,17 @@ import dask.array as da
 import xarray as xr
 from dask.delayed import Delayed
 
-from decr_scene.pipeline.bands import resolve_names, select_bands
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.flow import Batches, block_rows
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
-from decr_scene.pipeline.planning import Options, fit_samples, known_radiometry, sample_spans, spec_of
+from decr_scene.pipeline.planning import (
+    Options,
+    choose_bands,
+    fit_samples,
+    known_radiometry,
+    sample_spans,
+    spec_of,
+)
 from decr_scene.pipeline.restorers import RestorerSpec
 from decr_scene.pipeline.source import ArraySource
 from decr_scene.pipeline.tiles import Plan, blend_tiles, guess_tiles, restore_tiles, union
@@ -32,7 +38,8 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
 
     Args:
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
-            ``long_name`` or the ``band`` coordinate, nodata from ``.rio.nodata``.
+            ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
+            ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
 
     Returns:
@@ -63,10 +70,8 @@ class _Graph:
         self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
         self.nodata = _nodata(scene)
         spec, _ = spec_of(options)
-        self.indexes = tuple(range(len(scene)))
-        if spec.bands is not None:
-            names = resolve_names(_names(scene), options.bands)
-            self.indexes = select_bands(names, spec.bands)
+        names, self.indexes, _ = choose_bands(_names(scene), spec, options)
+        self.alpha = names.index("alpha") if "alpha" in names else None
         self.needs_field = spec.bands is not None
         quiet = options.mask == "auto" and self.needs_field
         self.batches = Batches(
@@ -110,7 +115,7 @@ class _Graph:
     def _source(self, span: Span) -> Delayed:
         """The pixels of a window, handed to the task when Dask has them."""
         part = self.pixels[:, span.row : span.bottom, span.col : span.right]
-        return dask.delayed(ArraySource)(span, part, self.nodata)
+        return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
 
     def _radiometry(self, options: Options) -> Any:
         """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -107,14 +107,15 @@ class MaskFile(Mask):
 
     def _cloud(self, span: Span) -> Bool:
         with self._open() as (source, placed):
-            values = self._warped(source, span) if placed else source.read(1, window=span.window)
+            values = self._warped(source, span) if placed else _known(source, span)
         return values >= 0.5
 
     def _warped(self, source: Any, span: Span) -> Float:
         """The mask on the scene's pixels; where it does not reach, there is no cloud."""
         transform = self.scene.transform @ Affine.translation(span.col, span.row)
         where = {"crs": self.scene.crs, "transform": transform, "width": span.width, "height": span.height}
-        with WarpedVRT(source, **where, resampling=Resampling.nearest, add_alpha=True) as vrt:
+        opaque = ColorInterp.alpha not in source.colorinterp
+        with WarpedVRT(source, **where, resampling=Resampling.nearest, add_alpha=opaque) as vrt:
             values, alpha = vrt.read([1, vrt.count])
         return np.where(alpha > 0, values, 0)
 
@@ -180,6 +181,12 @@ class DetectedMask(Mask):
         except RasterioError as error:
             raise MaskError(f"the detected cloud in {self.path} cannot be read: {error}") from error
         return np.asarray(values >= self.least)
+
+
+def _known(source: Any, span: Span) -> NDArray[Any]:
+    """The mask on its own pixels, as it is warped: where it has no value, there is no cloud."""
+    values, known = source.read(1, window=span.window), source.read_masks(1, window=span.window)
+    return np.where(known > 0, values, 0)
 
 
 def keep_clear_ground(change: Float) -> Float:

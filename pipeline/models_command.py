@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from decr_scene.pipeline.bands import resolve_names
 from decr_scene.pipeline.cli_options import (
     FILE,
     example,
@@ -70,7 +71,7 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     check_target(checkpoint, out, overwrite)
     config, tensors = read_published(checkpoint, reference)
     if bands:
-        config = replace(config, bands=tuple(bands.split(",")))
+        config = replace(config, bands=resolve_names(("",) * len(bands.split(",")), bands))
     save_model_file(out, config, tensors)
     click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
 

@@ -12,6 +12,7 @@ from decr_scene.models.training.config import DataConfig
 from decr_scene.models.training.data import Pair, held_in_memory
 from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.resize import resize
+from decr_scene.pipeline.bands import resolve_names
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.images import RasterImage, read_image
 
@@ -39,14 +40,15 @@ def load_pairs(
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
     wanted = model.config.bands
-    chosen = None if bands is None else _positions(wanted, tuple(bands.split(",")))
+    chosen = None if bands is None else _positions(wanted, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
     return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
 
 
-def _positions(wanted: tuple[str, ...], found: tuple[str, ...]) -> tuple[int, ...]:
+def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:
+    found = resolve_names(("",) * len(option.split(",")), option)
     missing = [name for name in wanted if name not in found]
     if missing:
         raise OptionError(

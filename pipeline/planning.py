@@ -15,7 +15,7 @@ from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.masks import Mask, MaskFile
 from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, file_sha256
-from decr_scene.pipeline.scene import RasterioScene, resolve_bands, select_bands
+from decr_scene.pipeline.scene import RasterioScene, resolve_names, select_bands
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.tiles import Plan, Source
 
@@ -81,7 +81,7 @@ class Options:
         _check_range("overlap", self.overlap, 0, 128)
         _check_range("batch_size", self.batch_size, 1, 4096)
         _check_range("samples", self.samples, 1, 1000)
-        if self.scale is not None and not self.scale[0] < self.scale[1]:
+        if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
 
@@ -136,7 +136,7 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
         UnknownModelError: There is no such model.
     """
     spec, digest = spec_of(options)
-    bands, indexes, warnings = _bands(scene, spec, options)
+    bands, indexes, warnings = choose_bands(scene.bands, spec, options)
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity" and options.restorer is None:
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
@@ -232,22 +232,26 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     return spec, file_sha256(Path(path))
 
 
-def _bands(
-    scene: RasterioScene, spec: RestorerSpec, options: Options
+def choose_bands(
+    found: Sequence[str], spec: RestorerSpec, options: Options
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-    """Names of the scene's bands, 0-based positions of those the restorer takes, and warnings."""
+    """Names of a scene's bands, 0-based positions of those the restorer takes, and warnings.
+
+    Raises:
+        BandError: As `plan_scene`.
+    """
     if spec.bands is None:
         try:
-            names = resolve_bands(scene, options.bands)
+            names = resolve_names(found, options.bands)
         except BandError:
             if options.bands is not None:
                 raise
-            names = ("",) * scene.count
-        used = tuple(i for i in range(scene.count) if names[i] != "alpha")
-        return names, used or tuple(range(scene.count)), ()
-    names = resolve_bands(scene, options.bands)
+            names = ("",) * len(found)
+        used = tuple(i for i in range(len(names)) if names[i] != "alpha")
+        return names, used or tuple(range(len(names))), ()
+    names = resolve_names(found, options.bands)
     indexes = select_bands(names, spec.bands)
-    rest = [names[i] or f"band {i + 1}" for i in range(scene.count) if i not in indexes]
+    rest = [names[i] or f"band {i + 1}" for i in range(len(names)) if i not in indexes]
     rest = [name for name in rest if name != "alpha"]
     warnings = (f"the model has no use for {', '.join(rest)}: passed through unchanged",) if rest else ()
     return names, indexes, warnings

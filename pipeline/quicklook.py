@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,21 @@ STRETCH = (1.0, 99.0)
 """Percentiles of the input that become black and white, if it is not uint8 already."""
 
 
-def write_quicklook(before: str | Path, after: str | Path, path: str | Path) -> None:
+def write_quicklook(
+    before: str | Path, after: str | Path, path: str | Path, names: Sequence[str] | None = None
+) -> None:
     """Write before and after side by side as a PNG, both with the stretch of the input.
 
     Args:
         before: The input scene.
         after: The output scene, of the same size and bands.
         path: The picture.
+        names: What its bands are; what the input says, if not given.
     """
     with RasterioScene.open(before) as scene, gdal_env():
-        bands = _display_bands(scene.bands)
-        left, right = _decimated(scene.path, bands), _decimated(str(after), bands)
-    low, high = _stretch(left, scene.dtype)
+        bands = _display_bands(scene.bands if names is None else names)
+        (left, valid), (right, _) = _decimated(scene.path, bands), _decimated(str(after), bands)
+    low, high = _stretch(left[valid], scene.dtype)
     gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
     picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
     profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
@@ -42,23 +46,24 @@ def write_quicklook(before: str | Path, after: str | Path, path: str | Path) -> 
         target.write(picture)
 
 
-def _display_bands(names: tuple[str, ...]) -> list[int]:
+def _display_bands(names: Sequence[str]) -> list[int]:
     """1-based bands for red, green and blue; the first three, or the first thrice, without names."""
     if {"red", "green", "blue"} <= set(names):
-        return [names.index(name) + 1 for name in ("red", "green", "blue")]
+        return [list(names).index(name) + 1 for name in ("red", "green", "blue")]
     return [1, 2, 3] if len(names) >= 3 else [1, 1, 1]
 
 
-def _decimated(path: str, bands: list[int]) -> NDArray[np.float32]:
+def _decimated(path: str, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Averages of valid pixels, and where there are some."""
     with rasterio.open(path) as source:
         factor = max(1, -(-max(source.shape) // SIDE))
-        shape = tuple(-(-side // factor) for side in source.shape)
-        return source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average).astype(
-            np.float32
-        )
+        shape = (len(bands), *(-(-side // factor) for side in source.shape))
+        image = source.read(bands, out_shape=shape, resampling=Resampling.average)
+        return image.astype(np.float32), source.read_masks(bands, out_shape=shape) != 0
 
 
 def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:
+    """What becomes black and white, from valid pixels."""
     if dtype == np.uint8:
         return 0.0, 255.0
     finite = image[np.isfinite(image)]

@@ -62,8 +62,8 @@ class Radiometry:
             nodata: A value that no valid pixel may take; it gets the next one instead.
 
         Returns:
-            ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; where nothing changed, the very
-            bits of ``dn``.
+            ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; where nothing changed, or to
+            what a floating-point dtype cannot hold, the very bits of ``dn``.
         """
         changed = np.abs(change) > MIN_CHANGE
         if valid is not None:
@@ -73,7 +73,10 @@ class Radiometry:
         with np.errstate(invalid="ignore", over="ignore"):
             value = dn.astype(np.float64) + change * (self._span / 2)
             value -= self._excess(dn) * np.clip(np.abs(change) / 0.1, 0, 1)
-        return np.where(changed, _off_nodata(_cast(value, dn.dtype), nodata), dn)
+            restored = _off_nodata(_cast(value, dn.dtype), nodata)
+        if dn.dtype.kind == "f":
+            changed &= np.isfinite(restored)
+        return np.where(changed, restored, dn)
 
     def deviation(self, variance: Float) -> Float:
         """Standard deviation in DN, root mean square of the bands.
@@ -157,8 +160,9 @@ def _off_nodata(value: Pixels, nodata: float | None) -> Pixels:
         return value
     if value.dtype.kind == "f":
         return np.where(value == nodata, np.nextafter(value, np.inf, dtype=value.dtype), value)
-    step = -1 if nodata >= np.iinfo(value.dtype).max else 1
-    return np.where(value == nodata, value + value.dtype.type(step), value)
+    one = value.dtype.type(1)
+    beside = value - one if nodata >= np.iinfo(value.dtype).max else value + one
+    return np.where(value == nodata, beside, value)
 
 
 def _cast(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:

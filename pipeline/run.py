@@ -23,7 +23,7 @@ from distributed import Client
 from decr_scene.pipeline import provenance
 from decr_scene.pipeline.beside import Beside
 from decr_scene.pipeline.checks import verify_pixels
-from decr_scene.pipeline.cluster import Holding, at_every_worker, connect
+from decr_scene.pipeline.cluster import Holding, at_every_worker, check_workers, connect
 from decr_scene.pipeline.detection import detect_clouds, detection_kept, detection_path
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.flow import Batches, Flow
@@ -38,6 +38,7 @@ from decr_scene.pipeline.writer import (
     Companion,
     SceneWriter,
     WritersTogether,
+    check_name,
     check_target,
     journal_path,
     verify_roundtrip,
@@ -122,6 +123,8 @@ def process_scene(
     src, dst = Path(src), Path(dst)
     began = time.perf_counter()
     chosen = Options(**options)
+    check_workers(workers, scheduler)
+    check_name(dst)
     if blocksize < 16 or blocksize % 16:
         raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
     wanted = None if polygons is None else Path(polygons)
@@ -139,7 +142,7 @@ def process_scene(
         _check_wishes(scene, stac, wanted)
         planned = plan_scene(scene, used)
         planning = time.perf_counter() - began
-        guard = run_guard(src, planned, compress, blocksize)
+        guard = run_guard(scene, planned, compress, blocksize)
         main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)
         options_beside = (blocksize, overwrite or going_on, guard, resume)
         tell = _stage_of(progress)
@@ -227,7 +230,7 @@ def _write_beside(scene: RasterioScene, planned: ScenePlan, beside: Beside, give
 
         write_polygons(paths["provenance"], paths["polygons"])
     if "quicklook" in paths:
-        write_quicklook(scene.path, beside.output, paths["quicklook"])
+        write_quicklook(scene.path, beside.output, paths["quicklook"], planned.bands)
 
 
 def _stream(
@@ -268,25 +271,31 @@ def _stream(
     return done
 
 
-def run_guard(src: Path, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
+def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
     """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
     mask = None if plan.mask is None else fingerprint(plan.mask.path)
     return {
         "program": version("decr-scene"),
-        "input": fingerprint(src),
+        "input": fingerprint(scene.path),
+        "files of the input": [[name, *_state(name)] for name in scene.other_files()],
         "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor],
         "precision": spec.precision,
         "seed": plan.seed,
         "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap],
-        "bands": list(plan.indexes),
+        "bands": [list(plan.indexes), list(planned.bands)],
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,
         "blocksize": blocksize,
     }
+
+
+def _state(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
 
 
 @contextmanager

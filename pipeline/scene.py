@@ -225,6 +225,12 @@ class RasterioScene:
         marked = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands
         return not marked and self.dtype.kind != "f"
 
+    def other_files(self) -> list[str]:
+        """Files that pixels come from besides its own: a mask, what a VRT is made of."""
+        with self.dataset() as dataset:
+            names = [os.path.abspath(name) for name in dataset.files if os.path.isfile(name)]
+        return [name for name in names if name != self.path and not name.endswith((".aux.xml", ".ovr"))]
+
     def close(self) -> None:
         """Close the file in all threads of this process; reading opens it again."""
         _handles.close(self.path, self.state)

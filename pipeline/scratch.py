@@ -116,6 +116,7 @@ class Scratch:
         shape = {"height": layout.shape[0], "width": layout.shape[1]}
         place = {"crs": crs, "transform": transform}
         with telling(f"cannot write {path}", path.absolute().parent):
+            path.unlink(missing_ok=True)  # GDAL opens what it is to replace, and may fail to
             rasterio.open(path, "w", **_profile(layout), **shape, **place, sparse_ok=True).close()
             _add_index(path, layout)
             return cls(path, layout)
@@ -205,8 +206,11 @@ def _index(path: Path, layout: Layout) -> tuple[int, int]:
     """Where the index has the places of blocks and where their sizes, in bytes from the file's beginning."""
     wrong = OutputError(f"{path} is not a scratch file of {layout}: remove it")
     profile = _profile(layout)
-    with rasterio.open(path) as dataset:
-        found = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
+    try:
+        with rasterio.open(path) as dataset:
+            found = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
+    except RasterioError as error:
+        raise wrong from error
     if found != (layout.shape, layout.count, profile["dtype"], layout.blocksize, layout.blocksize):
         raise wrong
     with path.open("rb") as file:
@@ -221,6 +225,8 @@ def _index(path: Path, layout: Layout) -> tuple[int, int]:
         if (kind, count) != (_LONG8, _blocks_of(layout)):
             raise wrong
         places.append(entry + _VALUE if count == 1 else where)
+    if path.stat().st_size < max(places) + _WORD.size * _blocks_of(layout):
+        raise wrong
     return places[0], places[1]
 
 

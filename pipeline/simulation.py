@@ -15,6 +15,7 @@ from decr_scene.models.training.clouds import CloudRecipe, simulate
 from decr_scene.pipeline.bands import resolve_names
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.ledger import make_folder
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.writer import SceneWriter, check_target
@@ -24,6 +25,8 @@ GROUND_TOP = 0.45
 
 MOST_PIXELS = 4096 * 4096
 """Clouds are drawn over the whole scene at once."""
+
+_WORD = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,17 @@ def simulate_scene(
             raise SceneError(f"{src} has {scene.shape} px, clouds are drawn over at most 4096 x 4096: cut it")
         names = resolve_names(scene.bands, bands)
         for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             check_target(src, path, overwrite)
         whole = Span(0, 0, *scene.shape)
         clear = scene.read(whole.window)
         valid = scene.valid(whole.window, clear)
-        rng = np.random.default_rng([seed, zlib.crc32(src.stem.encode())])
-        cloudy, classes = draw_clouds(clear, valid, names, rng, chosen, scene.nodata)
+        rng = np.random.default_rng([seed & _WORD, zlib.crc32(src.stem.encode())])
+        drawn_over = [number for number, name in enumerate(names) if name != "alpha"]
+        cloudy, own = clear.copy(), tuple(names[number] for number in drawn_over)
+        cloudy[drawn_over], classes = draw_clouds(
+            clear[drawn_over], valid[drawn_over], own, rng, chosen, scene.nodata
+        )
         for path, pixels in zip(paths, (cloudy, clear), strict=False):
             with SceneWriter(scene, path, overwrite=overwrite) as writer:
                 writer.write(whole.window, pixels)

@@ -62,19 +62,24 @@ class ArraySource:
         span: Which part.
         pixels: ``(bands, height, width)`` digital numbers of it.
         nodata: The nodata value, if there is one.
+        alpha: 0-based position of the alpha band, if there is one.
     """
 
     span: Span
     pixels: Pixels
     nodata: float | None = None
+    alpha: int | None = None
 
     def read(self, span: Span) -> Pixels:
         """``(bands, height, width)`` digital numbers."""
         return self.pixels[(slice(None), *span.inside(self.span))]
 
     def valid(self, span: Span, pixels: Pixels) -> Bool:
-        """Everything but nodata, NaN and infinities, same shape."""
+        """Everything but nodata, NaN, infinities and an alpha of 0, same shape."""
         valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
         if self.nodata is not None and not np.isnan(self.nodata):
             valid &= pixels != self.nodata
+        if self.alpha is not None:
+            valid &= pixels[self.alpha] != 0
+            valid[self.alpha] = True
         return valid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import re
@@ -119,7 +120,8 @@ def write_item(
             item.add_asset(role, pystac.Asset(f"./{path.name}", media_type=kind, roles=roles))
     target = beside.paths["stac"]
     partial = target.with_name(f".{target.name}.partial")
-    item.save_object(include_self_link=False, dest_href=str(partial))
+    # pystac itself takes the name for a URL, and ends it at a # or ?.
+    partial.write_text(json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n")
     os.replace(partial, target)
 
 

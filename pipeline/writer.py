@@ -25,6 +25,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -43,6 +44,8 @@ Bool = NDArray[np.bool_]
 
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 _LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
+_LONGEST = "._uncertainty.unfinished.scratch.partial.tif.aux.xml"
+"""What the longest name beside an output has more than the output's own."""
 
 __all__ = [
     "Companion",
@@ -254,14 +257,20 @@ class SceneWriter:
     def _open_scratch(self, crs: CRS | None, transform: Affine) -> None:
         """Make the scratch file, or open the one that is there and look which windows of it are whole."""
         path = self._hidden("scratch")
-        if self._journal is None or not self.finished:
+        if self._journal is not None and self.finished:
+            try:
+                self._scratch = Scratch(path, self.layout)
+            except OutputError:  # a power cut has left nothing of it to go on from
+                self._journal.keep(lambda span, entry: False)
+            else:
+                with rasterio.open(path) as written:
+                    self._journal.keep(lambda span, entry: _is_whole(written, span, entry))
+                if not self._journal.finished:
+                    self._scratch.close()
+            self.finished = self._journal.finished
+            self._blocks = {block for span in self.finished for block in self.layout.blocks(span.window)}
+        if not self.finished:
             self._scratch = Scratch.create(path, self.layout, crs, transform)
-            return
-        self._scratch = Scratch(path, self.layout)
-        with rasterio.open(path) as written:
-            self._journal.keep(lambda span, entry: checksum(written.read(window=span.window)) == entry.crc)
-        self.finished = self._journal.finished
-        self._blocks = {block for span in self.finished for block in self.layout.blocks(span.window)}
 
     def _compression(self) -> dict[str, str]:
         if not isinstance(self.scene, RasterioScene):
@@ -401,6 +410,26 @@ def check_target(
         raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
 
 
+def check_name(output: Path) -> None:
+    """Refuse a name that no file can have, or none of those that lie beside an output for a while.
+
+    Raises:
+        OutputError: It is empty, or too long.
+    """
+    if not output.name:
+        raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        return  # as `check_target` will say
+    length = len(os.fsencode(output.name))
+    room = os.pathconf(folder, "PC_NAME_MAX") - len(_LONGEST)
+    if length > room:
+        raise OutputError(
+            f"{output.name[:40]}... has {length} bytes, expected at most {room}, so that there is room for "
+            "the names beside it: choose a shorter one"
+        )
+
+
 def _check_disk(folder: Path, raw: int) -> None:
     """Room for scratch and output of noise, which nothing compresses; those of images take less."""
     needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
@@ -409,6 +438,14 @@ def _check_disk(folder: Path, raw: int) -> None:
             f"{folder} has {giga(free)} free, expected {giga(needed)} (scratch {giga(raw)}, overviews "
             f"{giga(raw // 3)}, output up to {giga(raw)}): free some, or write to another disk"
         )
+
+
+def _is_whole(written: Any, span: Span, entry: Entry) -> bool:
+    """Whether the pixels of a window have reached the disk."""
+    try:
+        return checksum(written.read(window=span.window)) == entry.crc
+    except RasterioError:
+        return False
 
 
 def _part(pixels: Pixels, window: Window, row: int, col: int, size: int) -> Pixels:

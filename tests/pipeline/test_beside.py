@@ -12,7 +12,7 @@ import shapely
 from beside_cases import CLOUD, bgrn, cloud_mask, darker, noisy, run
 from click.testing import CliRunner
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from raster_cases import no_georeferencing, plain, write
+from raster_cases import draw, no_georeferencing, plain, write
 from rio_cogeo.cogeo import cog_validate
 from test_resume import failing_after, hidden
 from test_run import pixels_of, smooth
@@ -323,6 +323,13 @@ def test_a_day_is_a_span_and_no_time_at_all_is_said(scene, tmp_path):
     assert item.properties["end_datetime"] == "2020-01-02T23:59:59Z"
 
 
+def test_an_item_takes_any_name_that_a_file_may_have(scene, tmp_path):
+    process_scene(scene, tmp_path / "a#b?c;d%20e.tif", model="identity", stac=True)
+    item = pystac.Item.from_dict(json.loads((tmp_path / "a#b?c;d%20e.stac.json").read_text()))
+    assert item.id == "a#b?c;d%20e"
+    assert not hidden(tmp_path)
+
+
 def test_a_scene_without_a_place_has_an_item_without_geometry(tmp_path):
     scene = no_georeferencing(tmp_path)
     process_scene(scene, tmp_path / "clean.tif", model="identity", stac=True)
@@ -422,3 +429,26 @@ def test_the_command_takes_it_all(scene, tmp_path):
     report = json.loads((tmp_path / "clean.json").read_text())
     assert {"provenance", "uncertainty", "stac", "polygons", "style"} <= report["beside"].keys()
     assert report["verification"]["seam_score"] is None
+
+
+# -- quicklook -----------------------------------------------------------------------------------------------
+
+
+def test_nodata_does_not_stretch_the_quicklook(tmp_path):
+    image = draw((200, 300), 3, "int16")
+    image[:, :, :100] = -32768
+    scene = write(tmp_path / "scene.tif", image, nodata=-32768)
+    process_scene(scene, tmp_path / "clean.tif", model="identity", quicklook=True)
+    shown = pixels_of(tmp_path / "clean.png")[:, :, 100:300]
+    assert shown.min() == 0
+    assert shown.max() == 255
+    assert 80 < shown.mean() < 180
+
+
+def test_the_quicklook_shows_the_bands_that_were_named(tmp_path):
+    image = np.empty((4, 60, 70), np.uint8)
+    image[:] = np.reshape([10, 20, 30, 40], (4, 1, 1))
+    scene = write(tmp_path / "scene.tif", image, photometric="minisblack")
+    options = {"model": "identity", "bands": "blue,green,red,nir", "quicklook": True}
+    process_scene(scene, tmp_path / "clean.tif", **options)
+    assert pixels_of(tmp_path / "clean.png")[:, 5, 5].tolist() == [30, 20, 10]

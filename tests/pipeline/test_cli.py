@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from raster_cases import described, plain
+from raster_cases import described, no_georeferencing, plain
+from rasterio.errors import NotGeoreferencedWarning
 
 from decr_scene.models.model import bundled_models
 from decr_scene.pipeline.cli import main
@@ -116,6 +118,41 @@ def test_an_option_out_of_range(options, scene, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize("scale", ["-inf,inf", "0,inf", "nan,1"])
+def test_a_scale_without_end_is_refused(scale, scene, tmp_path):
+    result = call("process", scene, "--out", tmp_path / "clean.tif", "--scale", scale, "--quiet")
+    assert_one_line(result, 2, "got")
+
+
+@pytest.mark.parametrize("command", ["process", "batch"])
+def test_workers_here_and_a_cluster_elsewhere_are_two_wishes(command, scene, tmp_path):
+    source, out = (scene, "clean.tif") if command == "process" else (scene.parent, "clean")
+    options = ["--model", "identity", "--scheduler", "tcp://127.0.0.1:1", "--workers", 2, "--quiet"]
+    result = call(command, source, "--out", tmp_path / out, *options)
+    assert_one_line(result, 2, "--workers")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 210 + ".tif", "x" * 250 + ".tif", "x" * 300 + ".tif"])
+def test_a_name_that_cannot_be_is_told_before_any_work(name, scene, tmp_path):
+    out = tmp_path / name if name else ""
+    result = call("process", scene, "--out", out, "--model", "identity", "--quiet")
+    assert_one_line(result, 1, "choose")
+    assert "unexpected" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_nothing_is_said_of_a_scene_without_georeferencing(workers, tmp_path, capfd):
+    scene = no_georeferencing(tmp_path)
+    options = ["--model", "identity", "--workers", workers, "--quiet"]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = call("process", scene, "--out", tmp_path / "clean.tif", *options)
+    assert result.exit_code == 0, result.output
+    assert not capfd.readouterr().err
+    assert not [one for one in told if issubclass(one.category, NotGeoreferencedWarning)]
+
+
 def test_steps_that_the_schedule_does_not_have(tmp_path):
     scene = plain(tmp_path / "scene.tif", (50, 60), 3, "uint8", photometric="RGB")
     out = tmp_path / "clean.tif"
@@ -173,6 +210,21 @@ def test_inspect_writes_nothing(scene, tmp_path):
     assert found["tiles"] == 4
     assert found["bands"] == ["blue", "green", "red", "nir"]
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_a_folder_for_coverage_is_missed_before_anything_is_measured(scene, tmp_path):
+    result = call("inspect", scene, "--ccp", "--out", tmp_path / "no" / "ccp.csv")
+    assert_one_line(result, 1, "no such folder")
+
+
+@pytest.mark.parametrize("nodata", [np.nan, np.inf])
+def test_inspect_prints_json_that_anybody_can_read(nodata, tmp_path):
+    def refuse(word):
+        raise ValueError(f"{word} is not in JSON")
+
+    scene = plain(tmp_path / "scene.tif", (50, 60), 1, "float32", nodata=nodata)
+    result = call("inspect", scene, "--model", "identity", "--json")
+    assert json.loads(result.stdout, parse_constant=refuse)["nodata"] == str(nodata)
 
 
 def test_every_command_shows_an_example():

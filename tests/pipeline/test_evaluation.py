@@ -310,3 +310,16 @@ def test_an_ablation_without_a_prior_begins_at_noise():
     settings = {system.label: system.settings for system in ablation("m", Settings(steps=5, start=100))}
     assert settings["no prior"] == Settings(steps=5, start=1000, weight=0.0)
     assert settings["fixed weight 0.5"] == Settings(steps=5, start=100, weight=0.5)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--trace"])
+def test_a_folder_to_write_to_is_missed_before_anything_is_measured(option, folder, model, tmp_path):
+    result = invoke("--model", model, "--data", folder, option, tmp_path / "no" / "file")
+    assert result.exit_code == 1
+    assert "no such folder" in result.stderr
+    assert result.stdout == ""
+
+
+def test_bands_may_be_written_as_everywhere(folder, model):
+    plain = evaluate_pairs(str(model), folder)
+    assert evaluate_pairs(str(model), folder, bands="R, g, b").rows == plain.rows

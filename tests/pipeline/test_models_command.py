@@ -57,6 +57,14 @@ def test_bands_are_renamed_on_the_way_in(published, tmp_path):
     assert json.loads(call("models", "show", out).stdout)["bands"] == ["swir", "nir", "green"]
 
 
+def test_bands_may_be_written_as_everywhere(published, tmp_path):
+    _, folder = published
+    out = tmp_path / "mine.safetensors"
+    options = ["--reference", folder / "mdsa.pth", "--out", out, "--bands", "n, R,green"]
+    assert call("models", "import", folder / "de.pt", *options).exit_code == 0
+    assert json.loads(call("models", "show", out).stdout)["bands"] == ["nir", "red", "green"]
+
+
 def test_checkpoints_in_the_wrong_order_are_refused(published, tmp_path):
     _, folder = published
     out = tmp_path / "mine.safetensors"

@@ -70,6 +70,23 @@ def test_invalid_pixels_stay_and_valid_ones_never_become_nodata():
     np.testing.assert_array_equal(changed, [[[0, 1, 1]]])
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 255), ("uint16", 65535), ("int16", 32767)])
+def test_nodata_at_the_upper_end_is_avoided_downwards(dtype, nodata):
+    dn = np.array([[[nodata, 100, 50]]], dtype)
+    change = np.full(dn.shape, 2, np.float32)
+    changed = Radiometry((0,), (nodata,)).apply(dn, change, dn != nodata, nodata=nodata)
+    assert changed.dtype == dn.dtype
+    np.testing.assert_array_equal(changed, [[[nodata, nodata - 1, nodata - 1]]])
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [("float32", 3e38), ("float64", 1e300)])
+def test_a_valid_pixel_is_kept_where_the_dtype_cannot_hold_its_change(dtype, huge):
+    dn = np.array([[[huge, -huge]]], dtype)
+    changed = Radiometry((-huge,), (huge,)).apply(dn, np.ones(dn.shape, np.float32))
+    assert np.isfinite(changed).all()
+    assert changed[0, 0, 0] == dn[0, 0, 0]
+
+
 def test_nothing_invalid_reaches_a_network():
     radiometry = Radiometry((0,), (1,))
     dn = np.array([[[np.nan, 0.5, np.inf], [0.25, -9999, 0.75]]], np.float32)

@@ -9,11 +9,15 @@ import time
 import numpy as np
 import pytest
 import rasterio
-from raster_cases import plain
+import rasterio.shutil
+from raster_cases import draw, plain, write
 from test_run import assert_same_pixels, pixels_of, smooth
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import ResumeError
+from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.run import run_guard
+from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.writer import journal_path
 
 SLOW = """
@@ -119,6 +123,72 @@ def test_a_journal_line_that_was_cut_short_does_not_count(scene, tmp_path):
     journal.write_text(journal.read_text()[:-7])
     process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
     assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_journal_that_a_power_cut_has_damaged_costs_what_it_has_lost(line, scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    journal = journal_path(tmp_path / "clean.tif")
+    lines = journal.read_bytes().split(b"\n")
+    lines[line] = b"\0\xff" * (len(lines[line]) // 2)
+    journal.write_bytes(b"\n".join(lines))
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+    assert not hidden(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.7])
+def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(share, scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    for path in tmp_path.glob(".*.scratch.partial.tif"):
+        os.truncate(path, int(path.stat().st_size * share))
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    assert report.tiles["windows_resumed"] == 0
+    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+    assert_same_pixels(tmp_path / "whole_provenance.tif", tmp_path / "clean_provenance.tif")
+    assert not hidden(tmp_path)
+
+
+def test_another_raster_under_a_vrt_does_not_go_on(scene, tmp_path):
+    vrt = tmp_path / "scene.vrt"
+    rasterio.shutil.copy(scene, vrt, driver="VRT")
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(vrt, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.write(np.full((1, 5, 5), 9, np.uint16), window=((0, 5), (0, 5)))
+    with pytest.raises(ResumeError, match="files of the input"):
+        process_scene(vrt, tmp_path / "clean.tif", restorer=smooth)
+
+
+def test_another_mask_beside_the_input_does_not_go_on(scene, tmp_path):
+    mask = plain(tmp_path / "scene.tif.msk", (1500, 700), 1, "uint8")
+    with rasterio.open(mask, "r+") as dataset:
+        dataset.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    with rasterio.open(mask, "r+") as dataset:
+        dataset.write(np.zeros((1, 500, 700), np.uint8), window=((0, 500), (0, 700)))
+    with pytest.raises(ResumeError, match="files of the input"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+
+
+def test_bands_of_other_names_are_another_run(tmp_path):
+    image = draw((90, 80), 4, "uint8")
+    path = write(tmp_path / "scene.tif", image, photometric="RGB", alpha="yes")
+    guards = []
+    for bands in (None, "red,green,blue,nir"):
+        scene = RasterioScene.open(path, bands)
+        planned = plan_scene(scene, Options(model="rice2", bands=bands))
+        guards.append(run_guard(scene, planned, "auto", 512))
+    assert guards[0] != guards[1], "what is alpha to the one is no alpha to the other"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from distributed import LocalCluster
-from raster_cases import draw, plain, write
+from raster_cases import draw, plain, with_alpha, write
 from rio_cogeo.cogeo import cog_validate
 from scipy.ndimage import uniform_filter
 
@@ -234,6 +234,14 @@ def test_restore_is_lazy_and_does_what_process_does(tmp_path):
     np.testing.assert_array_equal(computed.values, pixels_of(tmp_path / "clean.tif"))
 
 
+def test_an_array_with_alpha_is_restored_as_its_file_is(tmp_path):
+    scene = with_alpha(tmp_path)
+    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    lazily = restore(open_scene(scene), restorer=smooth).values
+    np.testing.assert_array_equal(lazily, pixels_of(tmp_path / "clean.tif"))
+    np.testing.assert_array_equal(lazily[3], pixels_of(scene)[3])
+
+
 def test_outside_the_mask_every_bit_is_the_inputs_and_clear_tiles_are_not_sampled(tmp_path):
     image = draw((777, 1000), 2, "uint16")
     scene = write(tmp_path / "scene.tif", image)
@@ -303,6 +311,22 @@ def test_a_mask_of_another_grid_is_laid_over_the_scene(tmp_path):
     assert changed[100:150, 200:250].mean() > 0.99
     assert not changed[:60].any()
     assert not changed[:, :160].any()
+
+
+@pytest.mark.parametrize("where", [{}, {"crs": None, "transform": None}])
+def test_nodata_and_transparent_pixels_of_a_mask_are_no_cloud(where, tmp_path):
+    scene = RasterioScene.open(plain(tmp_path / "scene.tif", (90, 80), 1))
+    cloud = np.zeros((1, 90, 80), np.uint8)
+    cloud[0, 40:60, 10:40] = 1
+    cloud[0, :20] = 255
+    alpha = np.where(cloud == 255, 0, 255).astype(np.uint8)
+    masks = [
+        write(tmp_path / "nodata.tif", cloud, nodata=255, **where),
+        write(tmp_path / "alpha.tif", np.concatenate([cloud, alpha]), alpha="yes", **where),
+    ]
+    for mask in masks:
+        found = MaskFile(str(mask), scene)._cloud(Span(0, 0, 90, 80))
+        np.testing.assert_array_equal(found, cloud[0] == 1)
 
 
 def test_a_mask_that_cannot_be_laid_over_the_scene_is_refused(tmp_path):
