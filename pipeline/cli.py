@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,8 @@ def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Draw clouds over clear SCENES: pairs with a mask, for training and measuring."""
     from decr_scene.pipeline.simulation import simulate_scene
 
+    if twice := [stem for stem, count in Counter(scene.stem for scene in scenes).items() if count > 1]:
+        raise OptionError(f"{twice[0]} is the name of several scenes, of pairs in one folder: rename one")
     for scene in scenes:
         drawn = simulate_scene(scene, out, **options)
         click.echo(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")

@@ -44,6 +44,9 @@ Bool = NDArray[np.bool_]
 
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 _LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
+GEOTIFF = (".tif", ".tiff")
+"""What names of outputs end in."""
+
 _LONGEST = "._uncertainty.unfinished.scratch.partial.tif.aux.xml"
 """What the longest name beside an output has more than the output's own."""
 
@@ -414,10 +417,15 @@ def check_name(output: Path) -> None:
     """Refuse a name that no file can have, or none of those that lie beside an output for a while.
 
     Raises:
-        OutputError: It is empty, or too long.
+        OutputError: It is empty, too long, or promises another format than GeoTIFF.
     """
     if not output.name:
         raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
+    if output.suffix.lower() not in GEOTIFF:
+        raise OutputError(
+            f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
+            f"choose {output.with_suffix('.tif').name}"
+        )
     folder = output.absolute().parent
     if not folder.is_dir():
         return  # as `check_target` will say

@@ -141,6 +141,21 @@ def test_a_name_that_cannot_be_is_told_before_any_work(name, scene, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize("name", ["clean.png", "clean.jp2", "clean.json", "clean"])
+def test_an_output_that_promises_another_format_is_refused(name, scene, tmp_path):
+    result = call("process", scene, "--out", tmp_path / name, "--model", "identity", "--quiet")
+    assert_one_line(result, 1, "choose clean.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_scenes_of_one_name_would_be_one_pair(scene, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    other = plain(tmp_path / "elsewhere" / scene.name, (50, 60), 3, "uint8", photometric="RGB")
+    result = call("simulate", scene, other, "--out", tmp_path / "pairs", "--overwrite")
+    assert_one_line(result, 2, "several scenes")
+    assert not (tmp_path / "pairs").exists()
+
+
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_is_said_of_a_scene_without_georeferencing(workers, tmp_path, capfd):
     scene = no_georeferencing(tmp_path)
