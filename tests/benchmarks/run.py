@@ -7,12 +7,14 @@ has a network: what the engine costs beside one is the question. Takes minutes a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -92,13 +94,15 @@ class Bench:
         yield Figure(f"size over copy with overviews, {small} px square", size, 1.01, "x")
 
     def memory(self) -> Iterator[Figure]:
-        """Peak memory of `identity` as scenes grow."""
+        """Peak memory of `identity` as scenes grow, and the disk that it takes beside the output."""
         peaks = {side: median(self._used("identity", side).peak for _ in range(1)) for side in self.sides}
         for side, peak in peaks.items():
             yield Figure(f"peak memory of identity, {side} px square", peak / 1e9, 1.2, "GB")
         for one, other in pairwise(self.sides):
             growth = (peaks[other] - peaks[one]) / (other**2 - one**2)
             yield Figure(f"memory for a pixel added, {one} to {other} px square", growth, 2, "bytes")
+        side = self.sides[0]
+        yield Figure(f"scratch over the raw scene, {side} px square", self._scratch(side), 1.0, "x")
 
     def scaling(self) -> Iterator[Figure]:
         """How busy one model is, and what several do together."""
@@ -150,6 +154,25 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             do(job, src=self.scene(side, 4), dst=f"{folder}/out.tif", **options)
             return Path(folder, "out.tif").stat().st_size
+
+    def _scratch(self, side: int) -> float:
+        """Most disk that hidden files take, but for the output in the making, over the raw size."""
+        most, done = 0, threading.Event()
+
+        def watch(folder: Path) -> None:
+            nonlocal most
+            while not done.wait(0.02):
+                hidden = [file for file in folder.glob(".*") if not file.name.endswith(".cog.partial.tif")]
+                with contextlib.suppress(FileNotFoundError):
+                    most = max(most, sum(file.stat().st_blocks * 512 for file in hidden))
+
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            watcher = threading.Thread(target=watch, args=(Path(folder),))
+            watcher.start()
+            do("identity", src=self.scene(side, 4), dst=f"{folder}/out.tif")
+            done.set()
+            watcher.join()
+        return most / (side * side * 4 * 2)
 
     def _pace(self, job: str, side: int, seconds: float, **options: Any) -> float:
         """Batches a second, from the beginning of the first to the end of the last."""

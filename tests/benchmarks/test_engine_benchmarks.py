@@ -17,4 +17,8 @@ def test_the_script_prints_a_table(tmp_path):
     assert result.returncode in (0, 1), result.stderr
     assert "cost of identity over a copy, 300 px square" in result.stdout
     assert "memory for a pixel added, 300 to 600 px square" in result.stdout
+    scratch = next(
+        line for line in result.stdout.splitlines() if line.startswith("scratch over the raw scene")
+    )
+    assert 0.1 < float(scratch.split()[-5]) < 1.5
     assert list(tmp_path.iterdir()) == []
