@@ -215,7 +215,9 @@ def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     show_default=True,
     help="paper: resized to 256 px, PSNR and SSIM with its truncation.",
 )
-@click.option("--bands", help="What the bands are, where they are not in the model's order.")
+@click.option(
+    "--bands", help="What the bands are, where neither the files say it nor they are in the model's order."
+)
 @sampling_options
 @click.option(
     "--mask",

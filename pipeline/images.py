@@ -109,6 +109,15 @@ class RasterImage:
             raise TrainingError(f"{self.path}: {how} cannot be read: {error}") from error
 
 
+def band_descriptions(path: Path) -> tuple[str | None, ...]:
+    """What a raster says that its bands are; nothing, if it cannot be opened."""
+    try:
+        with _opened(path) as source:
+            return tuple(source.descriptions)
+    except RasterioError:
+        return ()
+
+
 def _pixels(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     with _opened(path) as source:
         bands = _bands(source)

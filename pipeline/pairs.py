@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from decr_scene.models.model import Model
 from decr_scene.models.training.config import DataConfig
 from decr_scene.models.training.data import Pair, held_in_memory
+from decr_scene.models.training.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
 from decr_scene.models.training.loading import load_source
 from decr_scene.models.training.resize import resize
-from decr_scene.pipeline.bands import resolve_names
+from decr_scene.pipeline.bands import name_bands, resolve_names
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.images import RasterImage, read_image
+from decr_scene.pipeline.images import RasterImage, band_descriptions, read_image
 
 Float = NDArray[np.float32]
 
@@ -32,7 +33,7 @@ def load_pairs(
     """The pairs of a folder, as a model wants them and a protocol resizes them.
 
     Raises:
-        OptionError: There is no such protocol, or the bands are not those of the model.
+        OptionError: There is no such protocol, the bands are not those of the model, or not in one order.
         TrainingError: The images cannot be used.
     """
     if protocol not in PROTOCOLS:
@@ -40,11 +41,27 @@ def load_pairs(
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
     wanted = model.config.bands
-    chosen = None if bands is None else _positions(wanted, bands)
+    chosen = _described(wanted, data) if bands is None else _positions(wanted, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
     return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
+
+
+def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
+    """Where the files themselves say that the model's bands are; ``None``: they say nothing of them."""
+    said = set()
+    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
+        for path in (data / name).glob("*.tif*"):
+            said.add(name_bands(band_descriptions(path)))
+    known = {names for names in said if set(wanted) <= set(names)}
+    if not known:
+        return None
+    if len(said) > 1:
+        orders = " and ".join(sorted(",".join(name or "?" for name in names) for names in said))
+        raise OptionError(f"{data}: files have bands {orders}, expected one order: say it with --bands")
+    names = known.pop()
+    return tuple(names.index(name) for name in wanted)
 
 
 def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:

@@ -4,10 +4,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from click.testing import CliRunner
 from pair_cases import save_png, smooth_ground
 from PIL import Image
+from rasterio.transform import Affine
 
 from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
 from decr_scene.models.model import load_model
@@ -189,6 +191,34 @@ def test_bands_are_taken_in_the_order_of_the_model(folder, model, tmp_path):
     assert evaluate_pairs(str(model), turned, bands="blue,green,red").rows == plain.rows
     with pytest.raises(OptionError, match="lacks red: the model takes red,green,blue"):
         evaluate_pairs(str(model), turned, bands="blue,green,nir")
+
+
+def test_bands_are_taken_as_the_files_describe_them(folder, model, tmp_path):
+    def save(kind, path, names):
+        order = [("red", "green", "blue").index(name) for name in names]
+        image = np.asarray(Image.open(path)).transpose(2, 0, 1)[order]
+        (tmp_path / kind).mkdir(exist_ok=True)
+        described(tmp_path / kind / f"{path.stem}.tif", names, image)
+
+    for kind in ("cloud", "label"):
+        for path in (folder / kind).iterdir():
+            save(kind, path, ("blue", "red", "green"))
+    found, plain = evaluate_pairs(str(model), tmp_path), evaluate_pairs(str(model), folder)
+    assert found.rows == plain.rows
+    save("label", folder / "label" / "1.png", ("red", "green", "blue"))
+    with pytest.raises(OptionError, match="blue,red,green and red,green,blue, expected one order"):
+        evaluate_pairs(str(model), tmp_path)
+    assert evaluate_pairs(str(model), tmp_path, bands="b,r,g").rows != plain.rows
+
+
+def described(path, names, image):
+    """A GeoTIFF that says what its bands are."""
+    profile = {"count": len(image), "dtype": "uint8", "height": image.shape[1], "width": image.shape[2]}
+    with rasterio.open(
+        path, "w", "GTiff", crs="EPSG:32633", transform=Affine(2, 0, 0, 0, -2, 0), **profile
+    ) as target:
+        target.write(image)
+        target.descriptions = names
 
 
 def test_a_sheet_and_a_trace_are_written(folder, model, tmp_path):
