@@ -380,7 +380,7 @@ def test_polygons_that_cannot_be_are_refused_before_any_work(tmp_path):
 def test_two_files_of_one_name_are_refused(tmp_path):
     scene = plain(tmp_path / "scene.tif", (30, 30), 1)
     with pytest.raises(OptionError, match="two files"):
-        process_scene(scene, tmp_path / "clean.json", model="identity")
+        process_scene(scene, tmp_path / "clean.tif", model="identity", polygons=tmp_path / "clean.json")
 
 
 # -- batch and the command -----------------------------------------------------------------------------------
