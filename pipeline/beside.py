@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.writer import check_target
+from decr_scene.pipeline.target import check_target
 
 
 @dataclass(frozen=True)

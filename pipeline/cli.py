@@ -133,7 +133,7 @@ def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: 
 
 def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[str, Any]) -> None:
     from decr_scene.pipeline.coverage import measure_coverage
-    from decr_scene.pipeline.writer import check_target
+    from decr_scene.pipeline.target import check_target
 
     if out is not None and out.suffix.lower() not in (".csv", ".png"):
         raise OptionError(f"{out} must end in .csv or .png")

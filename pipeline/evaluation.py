@@ -20,7 +20,7 @@ from decr_scene.pipeline.judging import Figures, Parts, Row, judge, matched_trut
 from decr_scene.pipeline.pairs import load_pairs
 from decr_scene.pipeline.settings import Settings, first_guess, restore
 from decr_scene.pipeline.sheet import Sheet
-from decr_scene.pipeline.writer import check_target
+from decr_scene.pipeline.target import check_target
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]

@@ -66,7 +66,7 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     """Turn the published DE CHECKPOINT and its reference into one model file."""
     from decr_scene.models.checkpoint import save_model_file
     from decr_scene.models.published import read_published
-    from decr_scene.pipeline.writer import check_target
+    from decr_scene.pipeline.target import check_target
 
     check_target(checkpoint, out, overwrite)
     config, tensors = read_published(checkpoint, reference)
@@ -95,7 +95,7 @@ def models_export(
     """Make one model file of a finished training RUN."""
     from decr_scene.models.training.config import read_config
     from decr_scene.models.training.export import export_model
-    from decr_scene.pipeline.writer import check_target
+    from decr_scene.pipeline.target import check_target
 
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)

@@ -16,6 +16,7 @@ from decr_scene.models.training.resize import resize
 from decr_scene.pipeline.bands import name_bands, resolve_names
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.images import RasterImage, band_descriptions, read_image
+from decr_scene.pipeline.target import GEOTIFF
 
 Float = NDArray[np.float32]
 
@@ -50,10 +51,10 @@ def load_pairs(
 
 def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
     """Where the files themselves say that the model's bands are; ``None``: they say nothing of them."""
-    said = set()
+    said: set[tuple[str, ...]] = set()
     for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
-        for path in (data / name).glob("*.tif*"):
-            said.add(name_bands(band_descriptions(path)))
+        files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
+        said |= {name_bands(band_descriptions(path)) for path in files}
     known = {names for names in said if set(wanted) <= set(names)}
     if not known:
         return None

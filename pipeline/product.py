@@ -33,7 +33,8 @@ from decr_scene.pipeline.bands import ROLES, name_bands
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.pansharpen import vrt_path, write_pansharpened
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
-from decr_scene.pipeline.writer import check_target, journal_path
+from decr_scene.pipeline.target import check_target
+from decr_scene.pipeline.writer import journal_path
 
 BEIJING = timezone(timedelta(hours=8))
 

@@ -34,12 +34,11 @@ from decr_scene.pipeline.restorers import Restorer, RestorerSpec, describe, forg
 from decr_scene.pipeline.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.style import write_styles
+from decr_scene.pipeline.target import check_name, check_target
 from decr_scene.pipeline.writer import (
     Companion,
     SceneWriter,
     WritersTogether,
-    check_name,
-    check_target,
     journal_path,
     verify_roundtrip,
 )

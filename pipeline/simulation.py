@@ -18,7 +18,8 @@ from decr_scene.pipeline.grid import Span
 from decr_scene.pipeline.ledger import make_folder
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.writer import SceneWriter, check_target
+from decr_scene.pipeline.target import check_target
+from decr_scene.pipeline.writer import SceneWriter
 
 GROUND_TOP = 0.45
 """Where the ground's brightest 0.1 % lies on the [0, 1] scale that clouds are drawn on; not for uint8."""
@@ -27,6 +28,7 @@ MOST_PIXELS = 4096 * 4096
 """Clouds are drawn over the whole scene at once."""
 
 _WORD = 0xFFFFFFFFFFFFFFFF
+"""A seed below 0 is taken as its 64 bits: numpy takes none."""
 
 
 @dataclass(frozen=True)

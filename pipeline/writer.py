@@ -30,33 +30,26 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from decr_scene.pipeline.cog import COMPRESSIONS, has_palette, lossless, write_cog
-from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError, OutputExistsError
+from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError
 from decr_scene.pipeline.grid import Span
 from decr_scene.pipeline.journal import Entry, Guard, Journal, checksum
 from decr_scene.pipeline.metadata import NewBands, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.scene import RasterioScene, Scene, gdal_env
 from decr_scene.pipeline.scratch import Layout, Scratch, giga, telling
 from decr_scene.pipeline.stats import BandStatistics
+from decr_scene.pipeline.target import SIDECARS, check_target, is_same_file, with_ending
 from decr_scene.pipeline.verify import verify_roundtrip
 
 Pixels = NDArray[Any]
 Bool = NDArray[np.bool_]
 
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
-_LEFTOVERS = ("", *_SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
-GEOTIFF = (".tif", ".tiff")
-"""What names of outputs end in."""
-
-_LONGEST = "._uncertainty.unfinished.scratch.partial.tif.aux.xml"
-"""What the longest name beside an output has more than the output's own."""
-
+_LEFTOVERS = ("", *SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
 __all__ = [
     "Companion",
     "Layout",
     "SceneWriter",
     "Scratch",
     "WritersTogether",
-    "check_target",
     "verify_roundtrip",
 ]
 
@@ -213,7 +206,7 @@ class SceneWriter:
         if isinstance(self.scene, RasterioScene):
             with self.scene.dataset() as dataset:
                 check_representable(dataset)
-                if any(_same_file(name, self.path) for name in dataset.files):
+                if any(is_same_file(name, self.path) for name in dataset.files):
                     raise OutputError(
                         f"{self.path} is a file of the input: choose another name for the output"
                     )
@@ -288,11 +281,11 @@ class SceneWriter:
         whole = self._hidden("cog")
         with telling(f"cannot write {self.path}", self.path.absolute().parent):
             check_target(None, self.path, self._overwrite)
-            for suffix in _SIDECARS:
-                _beside(self.path, suffix).unlink(missing_ok=True)
+            for suffix in SIDECARS:
+                with_ending(self.path, suffix).unlink(missing_ok=True)
             os.replace(whole, self.path)
-            if _beside(whole, ".aux.xml").exists():
-                os.replace(_beside(whole, ".aux.xml"), _beside(self.path, ".aux.xml"))
+            if with_ending(whole, ".aux.xml").exists():
+                os.replace(with_ending(whole, ".aux.xml"), with_ending(self.path, ".aux.xml"))
             sync_to_disk(self.path.absolute().parent)
 
     def _hidden(self, role: str) -> Path:
@@ -302,7 +295,7 @@ class SceneWriter:
     def _clean_up(self, keep: bool = False) -> None:
         for role in ("cog",) if keep else ("cog", "scratch"):
             for suffix in _LEFTOVERS:
-                _beside(self._hidden(role), suffix).unlink(missing_ok=True)
+                with_ending(self._hidden(role), suffix).unlink(missing_ok=True)
         if self._journal is not None:
             if not keep:
                 self._journal.path.unlink(missing_ok=True)
@@ -384,60 +377,6 @@ def journal_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished.jsonl")
 
 
-def check_target(
-    source: str | os.PathLike[str] | None, path: str | os.PathLike[str], overwrite: bool
-) -> None:
-    """Refuse an output before any work is done.
-
-    Args:
-        source: The input, if it is a file.
-        path: The output.
-        overwrite: Whether an output that exists may be replaced.
-
-    Raises:
-        OutputExistsError: It exists, or a file that GDAL would take for a part of it.
-        OutputError: Its folder is missing or not writable; it is a directory; it is the input.
-    """
-    path = Path(path)
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: no such folder to write {path.name} to: make it first")
-    if path.is_dir():
-        raise OutputError(f"{path} is a directory, expected the name of a file: add one")
-    if source is not None and _same_file(source, path):
-        raise OutputError(f"{path} is the input itself: choose another name for the output")
-    found = [p for p in (_beside(path, suffix) for suffix in ("", *_SIDECARS)) if os.path.lexists(p)]
-    if found and not overwrite:
-        raise OutputExistsError(f"{found[0]} exists: choose another name, or replace it with --overwrite")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
-
-
-def check_name(output: Path) -> None:
-    """Refuse a name that no file can have, or none of those that lie beside an output for a while.
-
-    Raises:
-        OutputError: It is empty, too long, or promises another format than GeoTIFF.
-    """
-    if not output.name:
-        raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
-    if output.suffix.lower() not in GEOTIFF:
-        raise OutputError(
-            f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
-            f"choose {output.with_suffix('.tif').name}"
-        )
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        return  # as `check_target` will say
-    length = len(os.fsencode(output.name))
-    room = os.pathconf(folder, "PC_NAME_MAX") - len(_LONGEST)
-    if length > room:
-        raise OutputError(
-            f"{output.name[:40]}... has {length} bytes, expected at most {room}, so that there is room for "
-            "the names beside it: choose a shorter one"
-        )
-
-
 def _check_disk(folder: Path, raw: int) -> None:
     """Room for scratch and output of noise, which nothing compresses; those of images take less."""
     needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
@@ -468,11 +407,3 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _same_file(one: str | os.PathLike[str], other: Path) -> bool:
-    return os.path.exists(one) and other.exists() and os.path.samefile(one, other)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)

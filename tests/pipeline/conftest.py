@@ -1,7 +1,8 @@
 """What several test files need as a fixture."""
 
+import batch_cases
+import beside_cases
 import pytest
-from batch_cases import scene
 
 
 @pytest.fixture
@@ -9,5 +10,17 @@ def folders(tmp_path):
     """Three scenes, and where they go."""
     src, dst = tmp_path / "incoming", tmp_path / "clean"
     for name in ("a", "b", "c"):
-        scene(src / f"{name}.tif")
+        batch_cases.scene(src / f"{name}.tif")
     return src, dst
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Four bands with a corner of nodata, in files that have no scene of their own."""
+    return beside_cases.bgrn(tmp_path)
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Cloud over a part of that scene."""
+    return beside_cases.cloud_mask(tmp_path)

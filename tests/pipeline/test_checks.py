@@ -3,23 +3,13 @@
 import numpy as np
 import pytest
 import rasterio
-from beside_cases import bgrn, cloud_mask, darker, noisy, run
+from beside_cases import darker, noisy, run
 from raster_cases import plain, write
 
 from decr_scene.pipeline.checks import verify_pixels
 from decr_scene.pipeline.planning import Options, plan_scene
 from decr_scene.pipeline.provenance import GENERATED, ORIGINAL
 from decr_scene.pipeline.scene import RasterioScene
-
-
-@pytest.fixture
-def scene(tmp_path):
-    return bgrn(tmp_path)
-
-
-@pytest.fixture
-def mask(tmp_path):
-    return cloud_mask(tmp_path)
 
 
 def checked(scene, tmp_path):

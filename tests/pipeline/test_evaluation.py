@@ -203,6 +203,7 @@ def test_bands_are_taken_as_the_files_describe_them(folder, model, tmp_path):
     for kind in ("cloud", "label"):
         for path in (folder / kind).iterdir():
             save(kind, path, ("blue", "red", "green"))
+    (tmp_path / "label" / "1.tif.aux.xml").write_text("<PAMDataset/>")  # as QGIS leaves it
     found, plain = evaluate_pairs(str(model), tmp_path), evaluate_pairs(str(model), folder)
     assert found.rows == plain.rows
     save("label", folder / "label" / "1.png", ("red", "green", "blue"))

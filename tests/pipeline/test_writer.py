@@ -25,7 +25,8 @@ from decr_scene.pipeline.errors import (
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.scratch import Layout, Scratch
 from decr_scene.pipeline.stats import BandStatistics
-from decr_scene.pipeline.writer import Companion, SceneWriter, check_target, verify_roundtrip
+from decr_scene.pipeline.target import check_target
+from decr_scene.pipeline.writer import Companion, SceneWriter, verify_roundtrip
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL = sorted((SHARED / "odd").glob("*.tif")) + sorted((SHARED / "scenes").glob("*.tif"))
