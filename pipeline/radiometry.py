@@ -45,10 +45,14 @@ class Radiometry:
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
         with np.errstate(invalid="ignore", over="ignore"):
-            x = (dn.astype(np.float32) - self._low) * np.float32(2) / self._span - np.float32(1)
+            x = dn.astype(np.float32)
+            x -= self._low
+            x *= 2
+            x /= self._span
+            x -= 1
         if valid is not None and not valid.all():
             x = fill_invalid(x, valid)
-        return np.clip(x, -1, 1)
+        return np.clip(x, -1, 1, out=x)
 
     def apply(
         self, dn: Pixels, change: Float, valid: Bool | None = None, nodata: float | None = None

@@ -92,8 +92,9 @@ class Plugin:
         return tiles
 
     def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
-        """Call it."""
-        return np.asarray(self.restorer(tiles, noise if noise is not None else np.zeros_like(tiles)))
+        """Call it with tiles of its own: what it overwrites is still needed, to tell what has changed."""
+        own = tiles.copy()
+        return np.asarray(self.restorer(own, noise if noise is not None else np.zeros_like(own)))
 
 
 class Diffusion:

@@ -93,11 +93,14 @@ class Blended(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A tile on the [-1, 1] scale, ``(C, size, size)``, and how much of it is scene."""
+    """Tiles that have a valid pixel: how much of each is scene, and all on the [-1, 1] scale.
 
-    tile: Tile
-    span: Span
-    image: Float
+    ``images`` is ``(N, C, size, size)``.
+    """
+
+    tiles: list[Tile]
+    spans: list[Span]
+    images: Float
 
 
 def as_told(task: Callable[P, R]) -> Callable[P, R]:
@@ -117,14 +120,13 @@ def as_told(task: Callable[P, R]) -> Callable[P, R]:
 @as_told
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     """First guess of every tile that has a valid pixel."""
-    prepared = list(_prepare(plan, source, tiles))
-    if not prepared:
+    found, spans, images = _prepare(plan, source, tiles)
+    if not found:
         return {}
-    images = np.stack([p.image for p in prepared])
     model = open_restorer(plan.spec)
     with models_turn():
         guesses = run_in_halves(model.guess, images)
-    return {p.tile.number: _cut(guess, p.span) for p, guess in zip(prepared, guesses, strict=True)}
+    return {tile.number: _cut(*of) for tile, *of in zip(found, guesses, spans, strict=True)}
 
 
 @as_told
@@ -144,27 +146,24 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     Raises:
         RestorerError: The restorer gave another shape, or values that are not finite.
     """
-    prepared = list(_prepare(plan, source, tiles))
-    if not prepared:
+    found, spans, images = _prepare(plan, source, tiles)
+    if not found:
         return {}
     model = open_restorer(plan.spec)
-    images = np.stack([p.image for p in prepared])
-    field = np.stack([_field(plan, p, guesses) for p in prepared]) if model.needs_field else None
+    field = np.stack([_field(plan, span, guesses) for span in spans]) if model.needs_field else None
     samples = []
     for sample in range(plan.samples):
-        noise = np.stack([_noise(plan, p.tile, sample) for p in prepared]) if model.needs_noise else None
+        noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
         with models_turn():
             restored = run_in_halves(model.restore, images, noise, field)
-        _check(restored, images, plan.spec.name, prepared[0].span)
-        samples.append(restored - images)
-    changes = samples[0]
-    if plan.samples > 1:
-        changes = np.concatenate([changes, np.var(samples, axis=0, ddof=1, dtype=np.float32)], axis=1)
-    return {
-        p.tile.number: _cut(change, p.span)
-        for p, change in zip(prepared, changes, strict=True)
-        if change.any()
-    }
+        _check(restored, images, plan.spec.name, spans[0])
+        samples.append([tile - image for tile, image in zip(restored, images, strict=True)])
+    changes = {}
+    for tile, span, *drawn in zip(found, spans, *samples, strict=True):
+        change = _with_variance(drawn)
+        if (change != 0).any():
+            changes[tile.number] = _cut(change, span)
+    return changes
 
 
 @as_told
@@ -206,9 +205,10 @@ def union(grid: TileGrid, tiles: Sequence[Tile]) -> Span:
     return Span(row, col, max(s.bottom for s in spans) - row, max(s.right for s in spans) - col)
 
 
-def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Iterator[Prepared]:
+def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Prepared:
     """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
-    bands = list(plan.indexes)
+    bands, size = list(plan.indexes), plan.grid.size
+    found, spans, images = [], [], np.empty((len(tiles), len(bands), size, size), np.float32)
     for row in rows_of(tiles):
         whole = union(plan.grid, row)
         pixels = source.read(whole)
@@ -219,13 +219,23 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Iterator[Prep
             part = (slice(None), *span.inside(whole))
             if valid[part].any():
                 image = plan.radiometry.to_model(pixels[part], valid[part])
-                yield Prepared(tile, span, _pad(image, plan.grid.size))
+                images[len(found)] = _pad(image, size)
+                found.append(tile)
+                spans.append(span)
+    return Prepared(found, spans, images[: len(found)])
 
 
-def _field(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
+def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     """Window of the one feathered field of first guesses, padded as the tile is."""
-    found = _found(plan, prepared.span, guesses)
-    return _pad(blend(plan.grid, prepared.span, found, len(plan.indexes), share_out=True), plan.grid.size)
+    found = _found(plan, span, guesses)
+    return _pad(blend(plan.grid, span, found, len(plan.indexes), share_out=True), plan.grid.size)
+
+
+def _with_variance(samples: Sequence[Float]) -> Float:
+    """The first sample, and, if there are several, as many bands with the variance of all."""
+    if len(samples) == 1:
+        return samples[0]
+    return np.concatenate([samples[0], np.var(samples, axis=0, ddof=1, dtype=np.float32)])
 
 
 def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:
@@ -283,7 +293,7 @@ def _check(restored: Float, images: Float, name: str, span: Span) -> None:
         raise RestorerError(
             f"restorer {name} returned {restored.shape} for tiles of {images.shape}: it must keep the shape"
         )
-    if not np.isfinite(restored).all():
+    if not all(np.isfinite(tile).all() for tile in restored):
         raise RestorerError(
             f"restorer {name} returned values that are not finite in the batch of tile row {span.row}, "
             f"col {span.col}: the raster would be wrong, nothing is written"

@@ -93,7 +93,6 @@ def _run(
 
 def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
     """The sources, and the validation; what is wrong with any of them is said at once."""
-    after_reference = config.stage in ("weight", "joint")
     sources, held, wrong = [], None, []
     for part in config.data:
         try:
@@ -102,8 +101,7 @@ def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
                     part,
                     data,
                     read_image,
-                    config.held_out_only,
-                    held_out=after_reference or not part.holdout,
+                    held_out=config.drawn,
                     bands=len(config.bands),
                     crop=config.crop,
                     opener=RasterImage.open,
@@ -156,7 +154,7 @@ def _calibrated(config: RunConfig, trainer: Trainer, data: Path) -> dict[str, fl
     detector = trainer.ema["detector"]
     assert isinstance(detector, CloudDetector)
     kept = [part for part in config.data if part.holdout]
-    images = [load_source(part, data, read_image, held_out_only=True) for part in kept]
+    images = [load_source(part, data, read_image, held_out="only") for part in kept]
     kinds = {
         "simulated": [labelled(source, 1.0, plain=True) for source in images if source.config.simulate],
         "real": [labelled(source, 0.0, plain=True) for source in images if source.config.cloudy],

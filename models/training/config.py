@@ -17,6 +17,7 @@ from decr_scene.models.unet import NetworkConfig, UNetConfig
 
 STAGES = ("reference", "diffusion", "weight", "joint", "detector")
 LOSSES = ("charbonnier", "log_mse")
+HELD_OUT = ("with", "without", "only")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class DataConfig:
         brightness: Range of the gain that images of this source are multiplied with (on [0, 1]).
         tint: Greatest gain, as a power of e, that each band is multiplied with on its own: another sensor's.
         gamma: Greatest power of e that the exponent of an image's tone curve is drawn from, either way.
+        enlarge: Greatest factor that crops are enlarged by; from a smaller part of the image, then.
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
@@ -58,6 +60,7 @@ class DataConfig:
     tint: float = 0.0
     gamma: float = 0.0
     haze: float = 0.0
+    enlarge: float = 1.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
     folder: str | None = None
@@ -76,6 +79,8 @@ class DataConfig:
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
+        if not 1 <= self.enlarge <= 4:
+            raise ValueError(f"enlarge must be a factor from 1 to 4, got {self.enlarge:g}")
         if not 0 <= self.haze < 1:
             raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
@@ -103,7 +108,9 @@ class RunConfig:
         ema: Rate of the moving average of the weights, which is what is kept.
         on_path: Train on the noisy images of a sampling run, which begins at the noised first guess, instead
             of the noised truth that no sampling ever sees (weight and joint stages).
-        held_out_only: Draw only images that the reference has never seen (weight and joint stages).
+        held_out: Draw images ``with`` those that are held out, ``without`` them, or ``only`` them; ``None``:
+            without them where the reference or a detector is trained, with them after that. A network that
+            weighs two guesses must see both where neither has been trained.
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
         steady: Weight of the shift of clear ground's mean in the loss of the reference.
@@ -127,7 +134,7 @@ class RunConfig:
     seed: int = 0
     precision: str = "auto"
     on_path: bool = False
-    held_out_only: bool = False
+    held_out: str | None = None
     checkpoint_every: int = 200
     validate_every: int = 500
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -144,6 +151,8 @@ class RunConfig:
         self._check_loss()
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")
+        if self.held_out not in (None, *HELD_OUT):
+            raise ValueError(f"held_out {self.held_out!r} is unknown, expected one of {HELD_OUT}")
         if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
             raise ValueError("batch, accumulate, steps and crop must be 1 at least")
         if self.stage == "detector":
@@ -156,6 +165,11 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+
+    @property
+    def drawn(self) -> str:
+        """One of `HELD_OUT`: what the run draws of the images that are held out."""
+        return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
 
     def _check_loss(self) -> None:
         """What would be left unread is refused as well."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.resize import resize
 
 Float = NDArray[np.float32]
 
@@ -27,6 +28,11 @@ def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Fl
         raise TrainingError(f"an image of {height} x {width} px is smaller than the crop of {size} px")
     row, col = rng.integers(height - size + 1), rng.integers(width - size + 1)
     return [image[:, row : row + size, col : col + size] for image in images]
+
+
+def enlarged(image: Float, size: int) -> Float:
+    """A square image ``(C, H, H)`` resized to ``size`` px a side and clipped to [-1, 1]."""
+    return np.clip(resize(image, size / image.shape[1])[:, :size, :size], -1, 1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from decr_scene.models.training.clouds import simulate
 from decr_scene.models.training.config import DataConfig
-from decr_scene.models.training.crops import Look, cut, turn
+from decr_scene.models.training.crops import Look, cut, enlarged, turn
 from decr_scene.models.training.tone import Tone
 
 Float = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Source:
         """Draw one ``(C, size, size)`` crop, cloudy and clear in one tone, turned and jittered."""
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
-        cloudy, clear = cut(rng, (pair.cloudy, pair.clear), size)
+        cloudy, clear = self._cut(rng, pair, size)
         look = self._look(rng, len(cloudy))
         if rng.random() < self.config.simulate:
             clear = look.of(clear)
@@ -66,6 +66,13 @@ class Source:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
             cloudy, clear = look.of(cloudy), look.of(clear)
         return turn(rng, cloudy, clear)
+
+    def _cut(self, rng: np.random.Generator, pair: Pair, size: int) -> list[Float]:
+        """A crop of ``size`` px, maybe enlarged from a smaller one, by any factor up to the source's."""
+        if self.config.enlarge == 1:
+            return cut(rng, (pair.cloudy, pair.clear), size)
+        part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
+        return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
     def _look(self, rng: np.random.Generator, bands: int) -> Look:
         """Another gain of each band, another tone curve; half of the images get a haze, if any do."""

@@ -21,7 +21,7 @@ from decr_scene.models.training.clouds import (
     SimulatedCloud,
     simulate,
 )
-from decr_scene.models.training.crops import UNCHANGED, cut, turn
+from decr_scene.models.training.crops import UNCHANGED, turn
 from decr_scene.models.training.data import Source
 
 Float = NDArray[np.float32]
@@ -87,7 +87,7 @@ class LabelledSource(Source):
         """Draw one crop, ``(C, size, size)``, and its labels ``(3, size, size)``."""
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
-        cloudy, clear = cut(rng, (pair.cloudy, pair.clear), size)
+        cloudy, clear = self._cut(rng, pair, size)
         look = self._look(rng, len(cloudy))
         if self.plain:
             look = UNCHANGED

@@ -41,8 +41,7 @@ def load_source(
     config: DataConfig,
     root: Path,
     read: Reader,
-    held_out_only: bool = False,
-    held_out: bool = True,
+    held_out: str = "with",
     *,
     bands: int | None = None,
     crop: int | None = None,
@@ -54,8 +53,7 @@ def load_source(
         config: The source.
         root: Folder that the source's folders are relative to.
         read: Reader of one image.
-        held_out_only: Keep only the images that the reference does not train on.
-        held_out: Keep those images at all.
+        held_out: Read ``with`` the images that the source holds out, ``without`` them, or ``only`` them.
         bands: Bands that every image must have; ``None``: any.
         crop: Side of the crops that every image must have room for, px.
         opener: Opens large rasters for reading by window; ``None``: all images are held in memory.
@@ -66,7 +64,8 @@ def load_source(
     """
     paths, wrong = find_pairs(config, root, bands)
     count = len(paths) + len(wrong)
-    paths = [p for p in paths if (held_out if config.held_out(p.name) else not held_out_only)]
+    dropped = {"with": (), "without": (True,), "only": (False,)}[held_out]
+    paths = [path for path in paths if config.held_out(path.name) not in dropped]
     if not paths and not wrong:
         raise TrainingError(f"{place_of(config, root)}: no image is left after the hold-out, expected some")
 

@@ -75,7 +75,7 @@ def train(
 ) -> Trainer:
     config = config_from_table({**RUN, **changes})
     trainer = Trainer.start(config, folder)
-    sources = [labelled(load_source(part, root, read_png, held_out=False)) for part in config.data]
+    sources = [labelled(load_source(part, root, read_png, held_out="without")) for part in config.data]
     trainer.run(sources, [], report)
     return trainer
 
@@ -188,7 +188,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(root: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_trained_detector_tells_cloud_from_ground_it_has_not_seen(root: Path, tmp_path: Path) -> None:
     trainer = train(root, tmp_path / "run", steps=150, batch=8, learning_rate=5e-3, ema=0.95)
-    held = labelled(load_source(trainer.config.data[0], root, read_png, held_out_only=True))
+    held = labelled(load_source(trainer.config.data[0], root, read_png, held_out="only"))
     detector = trainer.ema["detector"].eval()
     assert isinstance(detector, CloudDetector)
     figures = calibrate(detector, {"simulated": [held]}, 24, trainer.config.bands, tmp_path / "run")

@@ -91,6 +91,25 @@ def test_a_tone_curve_bends_both_images_alike_and_keeps_black_and_white(pair):
         DataConfig(clear="clear", cloudy="cloudy", gamma=-0.1)
 
 
+def test_crops_are_enlarged_alike_by_any_factor_up_to_the_greatest(pair):
+    ramp = np.broadcast_to(np.linspace(-0.9, 0.9, 64, dtype=np.float32), (3, 64, 64))
+    source = Source(
+        DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), enlarge=2),
+        ((pair._replace(clear=ramp, cloudy=ramp),),),
+    )
+    steps = []
+    for seed in range(30):
+        cloudy, clear = source.crop(np.random.default_rng(seed), 48, ("red", "green", "blue"))
+        np.testing.assert_array_equal(cloudy, clear)
+        assert clear.shape == (3, 48, 48)
+        gradient = np.gradient(clear[0, 8:-8, 8:-8])
+        steps.append(max(abs(part).mean() for part in gradient) / (1.8 / 63))
+    assert 0.5 - 0.01 < min(steps) < 0.6
+    assert 0.9 < max(steps) < 1 + 0.01
+    with pytest.raises(ValueError, match="enlarge must be a factor"):
+        DataConfig(clear="clear", cloudy="cloudy", enlarge=0.5)
+
+
 RUN = {
     "stage": "reference",
     "bands": ["red", "green", "blue"],

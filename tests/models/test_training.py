@@ -95,10 +95,19 @@ def test_batches_are_a_function_of_seed_and_step(root):
 
 def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
     config = DataConfig("clear", "cloudy", holdout=(("1", "2"), ("5", "5")))
-    kept = load_source(config, root, read_png, held_out=False).pairs[0]
-    judged = load_source(config, root, read_png, held_out_only=True).pairs[0]
+    kept = load_source(config, root, read_png, held_out="without").pairs[0]
+    judged = load_source(config, root, read_png, held_out="only").pairs[0]
     assert [p.name for p in kept] == ["0", "3", "4"]
     assert [p.name for p in judged] == ["1", "2", "5"]
+    assert len(load_source(config, root, read_png).pairs[0]) == 6
+
+
+def test_what_a_stage_draws_of_the_held_out_images_can_be_said():
+    stages = {"reference": "without", "diffusion": "without", "joint": "with", "weight": "with"}
+    assert {stage: run_of(stage).drawn for stage in stages} == stages
+    assert run_of("joint", held_out="without").drawn == "without"
+    with pytest.raises(ValueError, match="held_out 'some' is unknown"):
+        run_of("joint", held_out="some")
 
 
 def test_bad_images_are_named_all_at_once(root):

@@ -151,6 +151,23 @@ def test_memory_that_does_not_suffice_halves_the_batch(tmp_path):
     assert_same_pixels(tmp_path / "small.tif", tmp_path / "large.tif")
 
 
+def test_a_restorer_may_work_in_its_tiles_and_answer_from_one_buffer(tmp_path):
+    scene, buffer = plain(tmp_path / "scene.tif", (300, 500), 1), np.empty((2, 1, 256, 256), np.float32)
+
+    def thrifty(tiles, noise):
+        tiles *= 0.5
+        answer = buffer[: len(tiles)]
+        np.add(tiles, 0.05 * noise, out=answer)
+        return answer
+
+    options = {"batch_size": 2, "scale": (0, 6000), "samples": 3}
+    process_scene(scene, tmp_path / "thrifty.tif", restorer=thrifty, **options)
+    process_scene(scene, tmp_path / "plain.tif", restorer=lambda t, n: t * 0.5 + 0.05 * n, **options)
+    assert_same_pixels(tmp_path / "thrifty.tif", tmp_path / "plain.tif")
+    assert_same_pixels(tmp_path / "thrifty_uncertainty.tif", tmp_path / "plain_uncertainty.tif")
+    assert not np.array_equal(pixels_of(scene), pixels_of(tmp_path / "plain.tif"))
+
+
 @pytest.mark.parametrize(
     ("restorer", "message"),
     [

@@ -214,6 +214,24 @@ def test_the_output_is_not_larger_than_a_copy_and_its_overviews(dtype, tmp_path)
     assert target.stat().st_size <= 1.35 * source.stat().st_size
 
 
+@pytest.mark.parametrize(("noise", "level_taken"), [(3, 6), (300, 4)])
+def test_deflate_is_as_quick_as_costs_no_space(noise, level_taken, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.arange(900), np.arange(700))
+    ground = (1500 + 900 * np.sin(x / 37) * np.cos(y / 23)) // 40 * 40
+    pixels = np.stack([ground + rng.integers(0, noise, ground.shape) for _ in range(4)]).astype(np.uint16)
+    source = tmp_path / "scene.tif"
+    cases.write(source, pixels)
+    sizes = {}
+    for level in (4, 6):
+        asked = {"COMPRESS": "DEFLATE", "PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE", "LEVEL": level}
+        rasterio.shutil.copy(source, tmp_path / f"{level}.tif", driver="COG", **asked)
+        sizes[level] = (tmp_path / f"{level}.tif").stat().st_size
+    found = copy(source, tmp_path / "out.tif", compress="deflate").stat().st_size
+    assert found <= 1.005 * sizes[6] + 4096
+    assert abs(found - sizes[level_taken]) < abs(found - sizes[10 - level_taken])
+
+
 # -- statistics ----------------------------------------------------------------------------------------------
 
 
