@@ -44,6 +44,7 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 GDAL_CACHE = 32 << 20
 """Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _EDGE = 1 << 20
 
 _FAULTS = (RasterioError, CPLE_BaseError, OSError)
@@ -394,6 +395,10 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
         return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
     if not os.path.exists(path) and "/vsi" not in path and ":" not in path and "<" not in path:
         return SceneNotFoundError(_no_file(path))
+    if path.lower().endswith(_ARCHIVES):
+        return SceneReadError(
+            f"{path} is an archive, expected a raster: unpack it, then name the raster or the folder in it"
+        )
     return SceneReadError(
         f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo"
     )

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 Float = NDArray[np.float32]
 BLOCK = 512
 PROFILE = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "predictor": 2}
+PLACE = {"crs": "EPSG:32650", "transform": Affine(0.5, 0, 500000, 0, -0.5, 4000000)}
 
 
 class Sleeper:
@@ -63,7 +64,7 @@ def scene(dst: str, side: int, bands: int, dtype: str = "uint16") -> None:
     profile = {**PROFILE, "driver": "GTiff", "width": side, "height": side, "count": bands, "dtype": dtype}
     rng, x = np.random.default_rng(0), np.arange(side, dtype=np.float32)
     top = 180 if dtype == "uint8" else 1500
-    with rasterio.open(dst, "w", **profile, bigtiff="IF_SAFER", crs="EPSG:32650") as dataset:
+    with rasterio.open(dst, "w", **profile, bigtiff="IF_SAFER", **PLACE) as dataset:
         for row in range(0, side, BLOCK):
             y = np.arange(row, min(side, row + BLOCK), dtype=np.float32)[:, None]
             ground = top * (0.5 + 0.2 * np.sin(y / 37) * np.cos(x / 23) + 0.1 * np.sin((x + 2 * y) / 301))
@@ -80,7 +81,7 @@ def cloud(dst: str, side: int, share: float) -> None:
     first = (side - width) // 2
     mask[first : first + width, first : first + width] = 1
     profile = {"driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint8"}
-    with rasterio.open(dst, "w", **profile, compress="deflate", crs="EPSG:32650") as dataset:
+    with rasterio.open(dst, "w", **profile, compress="deflate", **PLACE) as dataset:
         dataset.write(mask, 1)
 
 
@@ -137,5 +138,4 @@ JOBS = {
 
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))  # `copy` and its like are names of the library's too
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     JOBS[sys.argv[1]](**json.loads(sys.argv[2]))

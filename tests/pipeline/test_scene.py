@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -149,6 +150,13 @@ def test_a_text_is_refused(tmp_path):
     (tmp_path / "a.tif").write_text("no raster at all")
     with pytest.raises(SceneReadError, match="not a raster that GDAL reads"):
         RasterioScene.open(tmp_path / "a.tif")
+
+
+def test_an_archive_is_told_from_a_damaged_raster(tmp_path):
+    with zipfile.ZipFile(tmp_path / "delivery.ZIP", "w") as archive:
+        archive.writestr("scene.tif", b"")
+    with pytest.raises(SceneReadError, match=r"delivery\.ZIP is an archive, expected a raster: unpack it"):
+        RasterioScene.open(tmp_path / "delivery.ZIP")
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "int8", "uint64"])
