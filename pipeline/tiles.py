@@ -208,7 +208,9 @@ def union(grid: TileGrid, tiles: Sequence[Tile]) -> Span:
 def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Prepared:
     """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
     bands, size = list(plan.indexes), plan.grid.size
-    found, spans, images = [], [], np.empty((len(tiles), len(bands), size, size), np.float32)
+    found: list[Tile] = []
+    spans: list[Span] = []
+    images = np.empty((len(tiles), len(bands), size, size), np.float32)
     for row in rows_of(tiles):
         whole = union(plan.grid, row)
         pixels = source.read(whole)

@@ -112,7 +112,12 @@ def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
     try:
         if config.validation is not None:
             held = load_source(
-                config.validation, data, read_image, bands=len(config.bands), opener=RasterImage.open
+                config.validation,
+                data,
+                read_image,
+                held_out="only" if config.validation.holdout else "with",
+                bands=len(config.bands),
+                opener=RasterImage.open,
             )
     except TrainingError as error:
         wrong.append(f"validation: {error}")

@@ -41,7 +41,8 @@ class DataConfig:
             to a date is not to be removed. Half of the images get none.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
-        holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference.
+        holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference; of a
+            validation, the names that it is held on.
         folder: In the place of ``cloudy`` and ``clear``: a folder laid out as data sets are published, with
             ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it.
         resize: Resize whole images to this width first, bicubically as the paper did.

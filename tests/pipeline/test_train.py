@@ -209,6 +209,18 @@ def test_a_run_does_not_go_on_with_other_data(data, tmp_path):
         train(config, data, tmp_path / "run", quiet=True)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_path):
+    held = 'holdout = [["2", "3"]]\n'
+    for number in (2, 3):  # hardly cloudy, while the others have nothing in common
+        ground = np.random.default_rng(number).integers(0, 250, (64, 64, 3))
+        save(data / "cloud" / f"{number}.png", ground)
+        save(data / "label" / f"{number}.png", ground + 1)
+    more = held + '[validation]\nfolder = "."\ntone = false\n' + (held if named else "")
+    figures = train(read_config(toml(tmp_path, 3, more=more)), data, tmp_path / "run", quiet=True)
+    assert (figures["input_db"] > 40) is named
+
+
 def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
     save(data / "cloud" / "0.png", np.zeros((64, 64)))
     save(data / "label" / "0.png", np.zeros((64, 64)))
