@@ -121,13 +121,16 @@ class Scratch:
             _add_index(path, layout)
             return cls(path, layout)
 
-    def write(self, block: tuple[int, int], pixels: Pixels) -> None:
-        """Put ``(C, h, w)`` pixels of one block in place."""
+    def write(self, window: Window, pixels: Pixels) -> None:
+        """Put ``(C, h, w)`` pixels of a window of whole blocks in place."""
         rows, cols = self.layout.grid
+        blocks = list(self.layout.blocks(window))
         encoded = _encode(pixels, self.layout)
         self._put(self._end, b"".join(encoded))
-        for band, content in enumerate(encoded):
-            number = (band * rows + block[0]) * cols + block[1]
+        places = (
+            (band * rows + row) * cols + col for band in range(self.layout.count) for row, col in blocks
+        )
+        for number, content in zip(places, encoded, strict=True):
             self._put(self._offsets + _WORD.size * number, _WORD.pack(self._end))
             self._put(self._sizes + _WORD.size * number, _WORD.pack(len(content)))
             self._end += len(content)
@@ -175,13 +178,14 @@ def _profile(layout: Layout) -> dict[str, Any]:
 
 
 def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
-    """What GDAL would write for the bands of one block; edges of the scene are filled up with zeros."""
-    size, (height, width) = layout.blocksize, pixels.shape[1:]
-    if (height, width) != (size, size):
-        pixels = np.pad(pixels, ((0, 0), (0, size - height), (0, size - width)))
+    """The blocks that GDAL would write, band after band; edges of the scene are filled up with zeros."""
+    height, width = pixels.shape[1:]
+    rest = (-height % layout.blocksize, -width % layout.blocksize)
+    if any(rest):
+        pixels = np.pad(pixels, ((0, 0), (0, rest[0]), (0, rest[1])))
     with warnings.catch_warnings(), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(**_profile(layout), height=size, width=size) as dataset:
+        with memory.open(**_profile(layout), height=height + rest[0], width=width + rest[1]) as dataset:
             dataset.write(pixels)
         content = bytes(memory.getbuffer())
     offsets, sizes = (_numbers(content, tag) for tag in (_OFFSETS, _SIZES))

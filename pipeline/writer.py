@@ -172,12 +172,11 @@ class SceneWriter:
             raise ValueError(f"pixels must be {expected} of {self.layout.dtype}, got {found}")
         statistics = self._measure(window, pixels)
         with self._lock, telling(f"cannot write {self.path}", self.path.absolute().parent):
-            blocks = list(self.layout.blocks(window))
-            if twice := self._blocks.intersection(blocks):
+            blocks = set(self.layout.blocks(window))
+            if twice := self._blocks & blocks:
                 raise ValueError(f"block {min(twice)} is written already")
-            for row, col in blocks:
-                self._scratch.write((row, col), _part(pixels, window, row, col, self.layout.blocksize))
-            self._blocks.update(blocks)
+            self._scratch.write(window, pixels)
+            self._blocks |= blocks
             span = Span(window.row_off, window.col_off, window.height, window.width)
             entry = Entry.of(pixels, tuple(statistics))
             self.finished[span] = entry
@@ -393,11 +392,6 @@ def _is_whole(written: Any, span: Span, entry: Entry) -> bool:
         return checksum(written.read(window=span.window)) == entry.crc
     except RasterioError:
         return False
-
-
-def _part(pixels: Pixels, window: Window, row: int, col: int, size: int) -> Pixels:
-    top, left = row * size - window.row_off, col * size - window.col_off
-    return pixels[:, top : top + size, left : left + size]
 
 
 def sync_to_disk(path: Path) -> None:

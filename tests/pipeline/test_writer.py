@@ -465,13 +465,17 @@ def test_a_scratch_file_can_be_filled_up_later(tmp_path):
     layout = Layout((300, 200), 3, np.dtype("uint16"), 128)
     pixels = cases.draw((300, 200), 3, "uint16")
     path = tmp_path / "scratch.tif"
-    blocks = list(layout.blocks(Window(0, 0, 200, 300)))
-    for part in (blocks[::2], blocks[1::2]):
+    parts = [
+        [Window(128, 256, 72, 44), Window(0, 0, 200, 128)],
+        [Window(0, 128, 128, 172), Window(128, 128, 72, 128)],
+    ]
+    for part in parts:
         scratch = (
             Scratch(path, layout) if path.exists() else Scratch.create(path, layout, None, cases.NORTH_UP)
         )
-        for row, col in part:
-            scratch.write((row, col), pixels[:, row * 128 : (row + 1) * 128, col * 128 : (col + 1) * 128])
+        for window in part:
+            rows, cols = window.toslices()
+            scratch.write(window, pixels[:, rows, cols])
         scratch.close()
     np.testing.assert_array_equal(pixels_of(path), pixels)
     with pytest.raises(OutputError, match="not a scratch file"):
