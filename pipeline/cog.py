@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import rasterio
 import rasterio.shutil
-from numpy.typing import NDArray
-from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.metadata import MARK, has_mask
+from decr_scene.pipeline.scratch import as_geotiff, predictor_of
 
 COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
 """What an output may be asked to be compressed with."""
@@ -95,45 +95,33 @@ def has_palette(dataset: Any) -> bool:
 
 def _predictor(vrt: Any) -> dict[str, str]:
     """For overviews on their way, a fifth less to store; a mask's may have single bits, which have none."""
-    return {} if has_mask(vrt) else {"PREDICTOR_OVERVIEW": _predictor_of(vrt)}
-
-
-def _predictor_of(dataset: Any) -> str:
-    return "3" if "float" in dataset.dtypes[0] else "2"
+    return {} if has_mask(vrt) else {"PREDICTOR_OVERVIEW": str(predictor_of(np.dtype(vrt.dtypes[0])))}
 
 
 def _level(vrt: Any, compression: dict[str, str]) -> dict[str, str]:
     """The lighter level of deflate, a fifth quicker, where a trial on parts of the image finds it as good."""
     if compression["COMPRESS"] != "DEFLATE":
         return {}
-    predictor = _predictor_of(vrt) if compression["PREDICTOR"] == "YES" else "1"
+    predictor = predictor_of(np.dtype(vrt.dtypes[0])) if compression["PREDICTOR"] == "YES" else 1
+    profile = {"compress": "deflate", "predictor": predictor, "interleave": "pixel"}
     light = usual = 0
-    for number in range(_TRIALS):
-        pixels = vrt.read(
-            window=_square(vrt.shape, number / (_TRIALS - 1), number * 3 % _TRIALS / (_TRIALS - 1))
-        )
-        light += _deflated(pixels, _LIGHT, predictor)
-        usual += _deflated(pixels, _USUAL, predictor)
+    for window in _spread_squares(vrt.shape):
+        pixels = vrt.read(window=window)
+        light += len(as_geotiff(pixels, {**profile, "zlevel": _LIGHT}))
+        usual += len(as_geotiff(pixels, {**profile, "zlevel": _USUAL}))
     return {"LEVEL": str(_LIGHT)} if light <= usual * _LOSS else {}
 
 
-def _square(shape: tuple[int, int], down: float, across: float) -> Window:
-    """The square of a trial, at these parts of the way down and across; cut where the image ends."""
-    row, col = (
-        int(part * (side - 1)) // _TRIAL_SIDE * _TRIAL_SIDE
-        for part, side in zip((down, across), shape, strict=True)
-    )
-    return Window(col, row, min(_TRIAL_SIDE, shape[1] - col), min(_TRIAL_SIDE, shape[0] - row))
-
-
-def _deflated(pixels: NDArray[Any], level: int, predictor: str) -> int:
-    """Bytes of ``(C, h, w)`` pixels in a file of their own."""
-    profile = {"driver": "GTiff", "count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2]}
-    stored = {"compress": "deflate", "zlevel": level, "predictor": predictor, "interleave": "pixel"}
-    with MemoryFile() as memory:
-        with memory.open(**profile, **stored, dtype=pixels.dtype.name) as dataset:
-            dataset.write(pixels)
-        return len(memory.getbuffer())
+def _spread_squares(shape: tuple[int, int]) -> list[Window]:
+    """Where to try: different squares, in different rows and columns of the image if it has so many."""
+    rows, cols = (-(-side // _TRIAL_SIDE) for side in shape)
+    last = _TRIALS - 1
+    places = {(k * (rows - 1) // last, k * 3 % _TRIALS * (cols - 1) // last) for k in range(_TRIALS)}
+    whole = Window(0, 0, shape[1], shape[0])
+    return [
+        Window(col * _TRIAL_SIDE, row * _TRIAL_SIDE, _TRIAL_SIDE, _TRIAL_SIDE).intersection(whole)
+        for row, col in sorted(places)
+    ]
 
 
 def _check_blocks(path: Path, file: Any) -> int:

@@ -92,9 +92,11 @@ class Plugin:
         return tiles
 
     def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
-        """Call it with tiles of its own: what it overwrites is still needed, to tell what has changed."""
-        own = tiles.copy()
-        return np.asarray(self.restorer(own, noise if noise is not None else np.zeros_like(own)))
+        """Call it with arrays of its own: what it overwrites is still needed, to tell what has changed, or to
+        try again with half of the batch where memory does not suffice.
+        """
+        assert noise is not None, "needs_noise"
+        return np.asarray(self.restorer(tiles.copy(), noise.copy()))
 
 
 class Diffusion:

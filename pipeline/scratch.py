@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import struct
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises, under no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -117,7 +116,9 @@ class Scratch:
         place = {"crs": crs, "transform": transform}
         with telling(f"cannot write {path}", path.absolute().parent):
             path.unlink(missing_ok=True)  # GDAL opens what it is to replace, and may fail to
-            rasterio.open(path, "w", **_profile(layout), **shape, **place, sparse_ok=True).close()
+            rasterio.open(
+                path, "w", driver="GTiff", **_profile(layout), **shape, **place, sparse_ok=True
+            ).close()
             _add_index(path, layout)
             return cls(path, layout)
 
@@ -170,11 +171,26 @@ def telling(what: str, folder: Path) -> Iterator[None]:
 def _profile(layout: Layout) -> dict[str, Any]:
     """How blocks are stored: a BigTIFF, band after band, with the quickest compression that is worth it."""
     return {
-        **{"driver": "GTiff", "count": layout.count, "dtype": layout.dtype.name, "interleave": "band"},
+        **{"count": layout.count, "dtype": layout.dtype.name, "interleave": "band"},
         **{"tiled": True, "blockxsize": layout.blocksize, "blockysize": layout.blocksize},
-        **{"compress": "zstd", "zstd_level": 1, "predictor": 3 if layout.dtype.kind == "f" else 2},
+        **{"compress": "zstd", "zstd_level": 1, "predictor": predictor_of(layout.dtype)},
         **{"bigtiff": "yes", "endianness": "little"},
     }
+
+
+def predictor_of(dtype: np.dtype[Any]) -> int:
+    """GDAL's predictor for images of this type."""
+    return 3 if dtype.kind == "f" else 2
+
+
+def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
+    """A file with ``(C, h, w)`` pixels, in memory; it lies somewhere, or rasterio would warn."""
+    count, height, width = pixels.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with MemoryFile() as memory:
+        with memory.open(**{**profile, **shape}, driver="GTiff", transform=Affine.scale(2)) as dataset:
+            dataset.write(pixels)
+        return bytes(memory.getbuffer())
 
 
 def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
@@ -183,11 +199,7 @@ def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
     rest = (-height % layout.blocksize, -width % layout.blocksize)
     if any(rest):
         pixels = np.pad(pixels, ((0, 0), (0, rest[0]), (0, rest[1])))
-    with warnings.catch_warnings(), MemoryFile() as memory:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(**_profile(layout), height=height + rest[0], width=width + rest[1]) as dataset:
-            dataset.write(pixels)
-        content = bytes(memory.getbuffer())
+    content = as_geotiff(pixels, _profile(layout))
     offsets, sizes = (_numbers(content, tag) for tag in (_OFFSETS, _SIZES))
     return [content[first : first + extent] for first, extent in zip(offsets, sizes, strict=True)]
 

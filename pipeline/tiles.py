@@ -126,7 +126,7 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     model = open_restorer(plan.spec)
     with models_turn():
         guesses = run_in_halves(model.guess, images)
-    return {tile.number: _cut(*of) for tile, *of in zip(found, guesses, spans, strict=True)}
+    return {tile.number: _cut(guess, span) for tile, guess, span in zip(found, guesses, spans, strict=True)}
 
 
 @as_told

@@ -32,7 +32,8 @@ def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Fl
 
 def enlarged(image: Float, size: int) -> Float:
     """A square image ``(C, H, H)`` resized to ``size`` px a side and clipped to [-1, 1]."""
-    return np.clip(resize(image, size / image.shape[1])[:, :size, :size], -1, 1)
+    larger = resize(image, size / image.shape[1])[:, :size, :size]  # rounding may make it a px too large
+    return np.clip(larger, -1, 1)
 
 
 @dataclass(frozen=True)

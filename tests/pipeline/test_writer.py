@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import raster_cases as cases
 import rasterio
-from hypothesis import given
-from hypothesis import strategies as st
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
+from writer_cases import copy, pixels_of, windows
 
 from decr_scene.pipeline.errors import (
     DiskSpaceError,
@@ -23,8 +22,6 @@ from decr_scene.pipeline.errors import (
     SceneReadError,
 )
 from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.scratch import Layout, Scratch
-from decr_scene.pipeline.stats import BandStatistics
 from decr_scene.pipeline.target import check_target
 from decr_scene.pipeline.writer import Companion, SceneWriter, verify_roundtrip
 
@@ -32,27 +29,6 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL = sorted((SHARED / "odd").glob("*.tif")) + sorted((SHARED / "scenes").glob("*.tif"))
 BGRN = ("blue", "green", "red", "nir")
 LOSSLESS = {"DEFLATE", "LZW", "ZSTD", "LZMA"}
-
-
-def windows(shape, block):
-    return [
-        Window(col_off=c, row_off=r, width=min(block, shape[1] - c), height=min(block, shape[0] - r))
-        for r in range(0, shape[0], block)
-        for c in range(0, shape[1], block)
-    ]
-
-
-def copy(source, target, blocks=1, **options):
-    """Block by block from scene to writer; ``blocks``: a window's side."""
-    with RasterioScene.open(source) as scene, SceneWriter(scene, target, **options) as writer:
-        for window in windows(scene.shape, writer.layout.blocksize * blocks):
-            writer.write(window, scene.read(window))
-    return target
-
-
-def pixels_of(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def assert_comes_through(source, folder, **options):
@@ -180,150 +156,6 @@ def test_what_a_geotiff_cannot_say_is_refused(maker, told, tmp_path):
     with pytest.raises(SceneError, match=told):
         SceneWriter(RasterioScene.open(text), tmp_path / "out.tif")
     assert not list(tmp_path.iterdir())
-
-
-# -- compression and size ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("stored", "expected"),
-    [("deflate", "DEFLATE"), ("lzw", "LZW"), ("zstd", "ZSTD"), ("lzma", "LZMA"), ("packbits", "DEFLATE")],
-)
-def test_compression_is_the_inputs(stored, expected, tmp_path):
-    source = cases.plain(tmp_path / "scene.tif", (300, 280), compress=stored)
-    with rasterio.open(copy(source, tmp_path / "out.tif")) as dataset:
-        assert dataset.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"] == expected
-
-
-def test_compression_can_be_chosen(tmp_path):
-    source = cases.lossy(tmp_path)
-    for asked in ("zstd", "none", "auto"):
-        with rasterio.open(copy(source, tmp_path / f"{asked}.tif", compress=asked)) as dataset:
-            found = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "NONE")
-        assert found == {"auto": "DEFLATE"}.get(asked, asked.upper())
-    with pytest.raises(OptionError, match="compress must be one of auto, deflate"):
-        copy(source, tmp_path / "jpeg.tif", compress="jpeg")
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_the_output_is_not_larger_than_a_copy_and_its_overviews(dtype, tmp_path):
-    predictor = 3 if dtype == "float32" else 2
-    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512}
-    source = cases.plain(tmp_path / "a.tif", (1100, 1300), 4, dtype, predictor=predictor, **tiles)
-    target = copy(source, tmp_path / "out.tif")
-    assert target.stat().st_size <= 1.35 * source.stat().st_size
-
-
-@pytest.mark.parametrize(("noise", "level_taken"), [(3, 6), (300, 4)])
-def test_deflate_is_as_quick_as_costs_no_space(noise, level_taken, tmp_path):
-    rng = np.random.default_rng(0)
-    x, y = np.meshgrid(np.arange(900), np.arange(700))
-    ground = (1500 + 900 * np.sin(x / 37) * np.cos(y / 23)) // 40 * 40
-    pixels = np.stack([ground + rng.integers(0, noise, ground.shape) for _ in range(4)]).astype(np.uint16)
-    source = tmp_path / "scene.tif"
-    cases.write(source, pixels)
-    sizes = {}
-    for level in (4, 6):
-        asked = {"COMPRESS": "DEFLATE", "PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE", "LEVEL": level}
-        rasterio.shutil.copy(source, tmp_path / f"{level}.tif", driver="COG", **asked)
-        sizes[level] = (tmp_path / f"{level}.tif").stat().st_size
-    found = copy(source, tmp_path / "out.tif", compress="deflate").stat().st_size
-    assert found <= 1.005 * sizes[6] + 4096
-    assert abs(found - sizes[level_taken]) < abs(found - sizes[10 - level_taken])
-
-
-# -- statistics ----------------------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.lists(st.integers(-500, 500), max_size=50), min_size=1, max_size=6), st.integers(-300, 300)
-)
-def test_statistics_add_up(parts, nodata):
-    arrays = [np.array(part, "int16") for part in parts]
-    found = sum((BandStatistics.of(a, a != nodata) for a in arrays), BandStatistics())
-    everything = np.concatenate(arrays)
-    valid = everything[everything != nodata].astype(float)
-    assert (found.pixels, found.count) == (everything.size, valid.size)
-    if valid.size:
-        expected = (valid.min(), valid.max(), valid.mean(), valid.var() * valid.size)
-        np.testing.assert_allclose((found.low, found.high, found.mean, found.squares), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e7])
-def test_statistics_keep_their_digits(offset):
-    values = (offset + np.random.default_rng(3).normal(0, 0.1, 200_000)).astype("float64")
-    found = BandStatistics.of(values)
-    assert found.mean == pytest.approx(values.mean(), rel=1e-13, abs=1e-13)
-    assert (found.squares / found.count) ** 0.5 == pytest.approx(values.std(), rel=1e-6)
-
-
-@pytest.mark.parametrize("maker", [cases.nodata_collar, cases.internal_mask, cases.nan_without_nodata])
-def test_statistics_are_those_of_valid_pixels(maker, tmp_path):
-    source = maker(tmp_path)
-    target = copy(source, tmp_path / "out.tif", blocksize=64)
-    with RasterioScene.open(source) as scene, rasterio.open(target) as dataset:
-        window = Window(0, 0, scene.shape[1], scene.shape[0])
-        pixels, valid = scene.read(window), scene.valid(window)
-        for band in range(scene.count):
-            inside = pixels[band][valid[band]].astype("float64")
-            found = [float(dataset.tags(band + 1)[f"STATISTICS_{key}"]) for key in _STATISTICS]
-            expected = [inside.min(), inside.max(), inside.mean(), inside.std(), 100 * valid[band].mean()]
-            np.testing.assert_allclose(found, expected, rtol=1e-3)
-            np.testing.assert_allclose(found[:4], expected[:4], rtol=1e-6)
-
-
-_STATISTICS = ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV", "VALID_PERCENT")
-
-
-def test_a_band_without_a_valid_pixel_says_so(tmp_path):
-    source = cases.write(tmp_path / "empty.tif", np.zeros((1, 40, 50), "uint16"), nodata=0)
-    with rasterio.open(copy(source, tmp_path / "out.tif")) as dataset:
-        assert dataset.tags(1) == {"STATISTICS_VALID_PERCENT": "0"}
-
-
-# -- overviews -----------------------------------------------------------------------------------------------
-
-
-def overview(path, level=0):
-    with rasterio.open(path, overview_level=level) as dataset:
-        return dataset.read(), dataset.read_masks()
-
-
-def test_overviews_are_averages(tmp_path):
-    source = cases.plain(tmp_path / "scene.tif", (1024, 1024), 2, "float32")
-    target = copy(source, tmp_path / "out.tif", blocksize=256)
-    expected = pixels_of(source).reshape(2, 512, 2, 512, 2).mean((2, 4))
-    np.testing.assert_allclose(overview(target)[0], expected, rtol=1e-5)
-    with rasterio.open(target) as dataset:
-        assert dataset.overviews(1) == [2, 4]
-
-
-def test_nodata_does_not_darken_overviews(tmp_path):
-    pixels = np.full((1, 700, 700), 3000, "uint16")
-    pixels[:, :333, :] = 0
-    source = cases.write(tmp_path / "scene.tif", pixels, nodata=0)
-    values, _ = overview(copy(source, tmp_path / "out.tif", blocksize=256))
-    assert set(np.unique(values)) == {0, 3000}
-
-
-def test_masked_pixels_do_not_enter_overviews(tmp_path):
-    source = cases.internal_mask(tmp_path)
-    with rasterio.open(source, "r+") as dataset:
-        pixels = np.full((3, 700, 600), 90, "uint8")
-        pixels[:, dataset.dataset_mask() == 0] = 255
-        dataset.write(pixels)
-    values, masks = overview(copy(source, tmp_path / "out.tif", blocksize=256))
-    assert (values[masks != 0] == 90).all()
-    assert (masks == 0).any()
-
-
-def test_indexes_of_a_colour_table_are_not_averaged(tmp_path):
-    pixels = np.random.default_rng(1).choice([0, 200], (1, 600, 600)).astype("uint8")
-    source = cases.write(tmp_path / "scene.tif", pixels, photometric="PALETTE")
-    with rasterio.open(source, "r+") as dataset:
-        dataset.write_colormap(1, {0: (0, 0, 0, 255), 200: (255, 0, 0, 255), 100: (9, 9, 9, 255)})
-    values, _ = overview(copy(source, tmp_path / "out.tif", blocksize=256))
-    assert set(np.unique(values)) == {0, 200}
 
 
 # -- what is refused, and what is left -----------------------------------------------------------------------
@@ -458,30 +290,7 @@ def test_odd_sizes_of_blocks_are_refused(scene, out):
         SceneWriter(scene, out / "o.tif", blocksize=100)
 
 
-# -- scratch files and companions ----------------------------------------------------------------------------
-
-
-def test_a_scratch_file_can_be_filled_up_later(tmp_path):
-    layout = Layout((300, 200), 3, np.dtype("uint16"), 128)
-    pixels = cases.draw((300, 200), 3, "uint16")
-    path = tmp_path / "scratch.tif"
-    parts = [
-        [Window(128, 256, 72, 44), Window(0, 0, 200, 128)],
-        [Window(0, 128, 128, 172), Window(128, 128, 72, 128)],
-    ]
-    for part in parts:
-        scratch = (
-            Scratch(path, layout) if path.exists() else Scratch.create(path, layout, None, cases.NORTH_UP)
-        )
-        for window in part:
-            rows, cols = window.toslices()
-            scratch.write(window, pixels[:, rows, cols])
-        scratch.close()
-    np.testing.assert_array_equal(pixels_of(path), pixels)
-    with pytest.raises(OutputError, match="not a scratch file"):
-        Scratch(path, Layout((300, 200), 4, np.dtype("uint16"), 128))
-    with pytest.raises(OutputError, match="not a scratch file"):
-        Scratch(cases.plain(tmp_path / "other.tif", (300, 200), 3), layout)
+# -- companions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("maker", [cases.with_gcps, cases.with_rpc, cases.rotated, cases.no_georeferencing])
