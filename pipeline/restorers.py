@@ -92,11 +92,14 @@ class Plugin:
         return tiles
 
     def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
-        """Call it with arrays of its own: what it overwrites is still needed, to tell what has changed, or to
-        try again with half of the batch where memory does not suffice.
+        """Call it with arrays of its own, and take its answer away while it is its turn.
+
+        What it overwrites is still needed, to tell what has changed, or to try again with half of the batch
+        where memory does not suffice; and the next batch may come, from another thread, before this one is
+        used.
         """
         assert noise is not None, "needs_noise"
-        return np.asarray(self.restorer(tiles.copy(), noise.copy()))
+        return np.array(self.restorer(tiles.copy(), noise.copy()))
 
 
 class Diffusion:

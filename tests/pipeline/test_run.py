@@ -16,6 +16,7 @@ from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, OutputExistsError, RestorerError
 from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.masks import MaskFile, keep_clear_ground
+from decr_scene.pipeline.restorers import Plugin
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.writer import WritersTogether
 
@@ -149,6 +150,22 @@ def test_memory_that_does_not_suffice_halves_the_batch(tmp_path):
     process_scene(scene, tmp_path / "small.tif", restorer=small, batch_size=8)
     process_scene(scene, tmp_path / "large.tif", restorer=smooth, batch_size=8)
     assert_same_pixels(tmp_path / "small.tif", tmp_path / "large.tif")
+
+
+def test_what_a_restorer_overwrites_is_its_own():
+    buffer = np.empty((2, 1, 8, 8), np.float32)
+
+    def thrifty(tiles, noise):
+        tiles *= 0.5
+        noise += 1
+        return np.add(tiles, noise, out=buffer)
+
+    plugin, ones, zeros = Plugin(thrifty), np.ones_like(buffer), np.zeros_like(buffer)
+    first = plugin.restore(ones, zeros, None)
+    plugin.restore(zeros, zeros, None)
+    assert (first == 1.5).all()  # the second answer is in the same buffer
+    assert (ones == 1).all()
+    assert (zeros == 0).all()
 
 
 def test_a_restorer_may_work_in_its_tiles_and_answer_from_one_buffer(tmp_path):
