@@ -122,6 +122,7 @@ def test_threads_read_one_scene_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
+# Python warns of forking beside threads, which is what is tried here
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_scene_travels_to_another_process(method, tmp_path):
     with RasterioScene.open(cases.plain(tmp_path / "a.tif", (60, 50))) as scene:
