@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -182,7 +182,8 @@ def at_every_worker(client: Client, holding: Holding) -> Iterator[None]:
         yield
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(holding.name)
+            with suppress(OSError):  # of a scheduler that is lost, unnoticed so far
+                client.unregister_worker_plugin(holding.name)
 
 
 @contextmanager

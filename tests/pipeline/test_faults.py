@@ -18,11 +18,13 @@ import pytest
 import rasterio
 import torch
 from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 from fault_cases import OPTIONS, Deadly, Filling, Smooth, places, run, run_with_small_files, seen
 from raster_cases import plain
 from test_run import assert_same_pixels
 
 from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.cluster import Holding, at_every_worker
 from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError, SceneReadError
 from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.restorers import _open_model
@@ -355,6 +357,22 @@ def test_a_scheduler_that_is_lost(scene, whole, log, tmp_path):
         report = process_scene(scene, out, restorer=Smooth(log), scheduler=address, **OPTIONS)
     assert report.tiles["windows_resumed"] >= 2
     assert_same_file(out, whole)
+
+
+def test_a_scheduler_that_is_lost_while_things_are_put_away_hides_no_error():
+    class Unaware:
+        """A client that has not noticed yet."""
+
+        status = "running"
+
+        def register_plugin(self, plugin):
+            pass
+
+        def unregister_worker_plugin(self, name):
+            raise CommClosedError(f"{name}: connection refused")
+
+    with pytest.raises(ClusterError, match="gone"), at_every_worker(Unaware(), Holding("key", len)):
+        raise ClusterError("gone")
 
 
 @pytest.mark.slow
