@@ -69,7 +69,7 @@ class Trainer:
 
         Raises:
             TrainingError: The folder holds a run of another configuration or number of processes, or an
-                initial checkpoint holds nothing that fits.
+                initial checkpoint does not fit.
         """
         torch.manual_seed(config.seed)
         objective = build_objective(config)
@@ -266,15 +266,22 @@ def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _adopt(modules: nn.ModuleDict, path: Path) -> None:
-    """Take from another stage's checkpoint every module that it has too."""
-    weights = averaged_weights(path)
+    """Take from another stage's checkpoint every network that it has too, whole.
+
+    The run's network may be deeper: a block that the checkpoint lacks begins as the identity.
+    """
+    weights = {name: w for name, w in averaged_weights(path).items() if name.split(".")[0] in modules}
+    if not weights:
+        raise TrainingError(f"{path} holds none of this run's networks, {', '.join(modules)}")
     own = modules.state_dict()
-    fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
-    if not fitting:
-        raise TrainingError(
-            f"{path} holds no weights that fit this run's networks: check both configurations"
-        )
-    modules.load_state_dict({**own, **fitting})
+    for name, tensor in weights.items():
+        expected = tuple(own[name].shape) if name in own else "none"
+        if expected != tuple(tensor.shape):
+            raise TrainingError(
+                f"{path} does not fit this run's networks: {name} has shape {tuple(tensor.shape)} there, "
+                f"expected {expected}: check both configurations"
+            )
+    modules.load_state_dict({**own, **weights})
 
 
 def _load(path: Path) -> dict[str, Any]:

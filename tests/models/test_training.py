@@ -178,6 +178,32 @@ def test_a_stage_starts_from_the_ones_before(root, tmp_path):
     assert all(torch.equal(joint[n], diffusion[n]) for n in joint if n.startswith("network.noise_net."))
 
 
+def test_a_deeper_reference_begins_as_the_one_before(root, tmp_path):
+    before = train(run_of("reference"), root, tmp_path / "a")
+    deeper = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 3, "contrast": True}
+    after = Trainer.start(
+        run_of("reference", reference=deeper), tmp_path / "b", [tmp_path / "a" / CHECKPOINT]
+    )
+    cloudy = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        answers = [modules["reference"].eval()(cloudy) for modules in (before.ema, after.objective.modules)]
+    torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"middle_blocks": 0}, "expected none"),
+        ({"width": 16}, r"has shape \(8,.*expected \(16,"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changes, said, root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "a")
+    other = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1, **changes}
+    with pytest.raises(TrainingError, match=said):
+        Trainer.start(run_of("reference", reference=other), tmp_path / "b", [tmp_path / "a" / CHECKPOINT])
+
+
 def test_a_folder_with_another_run_is_refused(root, tmp_path):
     train(run_of("reference"), root, tmp_path / "run")
     with pytest.raises(TrainingError, match="another configuration"):
