@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from decr_scene.models.schedule import Schedule
@@ -56,3 +57,25 @@ class DEDenoiser:
         x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
         weight = raw.clamp(weight_floor, 1)
         return Denoised(weight * reference + (1 - weight) * x0_eps, weight, x0_eps)
+
+
+class InParts:
+    """A denoiser that sees so many images of a batch at a time: memory for those suffices.
+
+    Args:
+        denoiser: The denoiser.
+        size: Images at a time.
+    """
+
+    def __init__(self, denoiser: DEDenoiser, size: int) -> None:
+        self.denoiser = denoiser
+        self.schedule = denoiser.schedule
+        self.size = size
+
+    def __call__(
+        self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
+    ) -> Denoised:
+        """As `DEDenoiser`."""
+        images = [torch.split(image, self.size) for image in (x_t, cloudy, reference)]
+        parts = [self.denoiser(x, t, y, guess, weight_floor) for x, y, guess in zip(*images, strict=True)]
+        return Denoised(*(torch.cat(images) for images in zip(*parts, strict=True)))

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from decr_scene.models.checkpoint import ModelConfig, build_modules, read_model_file
-from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.denoiser import DEDenoiser, InParts
 from decr_scene.models.detector import CloudDetector, build_detector, reduced_image
 from decr_scene.models.errors import UnknownModelError
 from decr_scene.models.published import Source, published_states, read_published
-from decr_scene.models.sampling import DESampler, OnStep
+from decr_scene.models.sampling import Agree, DESampler, OnStep
 from decr_scene.models.schedule import Schedule
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -109,6 +109,8 @@ class Model:
         reference: Tensor | None = None,
         start: int | None = None,
         seed: int = 0,
+        agree: Agree | None = None,
+        at_once: int | None = None,
     ) -> Tensor:
         """Remove the clouds; what is not given is as in ``config.sampling``.
 
@@ -121,6 +123,8 @@ class Model:
             reference: First guess; by default that of the reference network.
             start: Step at which the run begins, from the noised reference; 1000: from noise alone.
             seed: Of the noise; image ``i`` of the batch has its own, ``seed + i``.
+            agree: Makes the estimates of overlapping tiles one picture at every step.
+            at_once: Images that the network sees at a time; by default all.
 
         Returns:
             float32 ``(B, C, H, W)`` in [-1, 1].
@@ -130,15 +134,16 @@ class Model:
         """
         defaults = self.config.sampling
         floor = defaults.weight_floor if weight_floor is None else weight_floor
+        denoiser = DEDenoiser(self.network, self.schedule)
         sampler = DESampler(
-            DEDenoiser(self.network, self.schedule),
+            denoiser if at_once is None else InParts(denoiser, at_once),
             defaults.steps if steps is None else steps,
             self._start(defaults.start if start is None else start),
         )
         cloudy = self._here(cloudy)
         first_guess = self.reference(cloudy) if reference is None else self._here(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
-        return sampler(self._here(noise), cloudy, first_guess, floor, on_step)
+        return sampler(self._here(noise), cloudy, first_guess, floor, on_step, agree)
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by the names of a model file."""

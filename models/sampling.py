@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from decr_scene.models.denoiser import WEIGHT_FLOOR, DEDenoiser
+from decr_scene.models.denoiser import WEIGHT_FLOOR, DEDenoiser, InParts
 
 
 class OnStep(Protocol):
@@ -19,6 +19,10 @@ class OnStep(Protocol):
     def __call__(self, *, t: int, x0: Tensor, weight: Tensor) -> object:
         """Take note."""
         ...
+
+
+Agree = Callable[[Tensor], Tensor]
+"""Makes the estimates of overlapping tiles, ``(B, C, H, W)``, one picture; the same shape."""
 
 
 class DESampler:
@@ -33,7 +37,7 @@ class DESampler:
         ValueError: The schedule has no such steps.
     """
 
-    def __init__(self, denoiser: DEDenoiser, steps: int = 50, start: int | None = None) -> None:
+    def __init__(self, denoiser: DEDenoiser | InParts, steps: int = 50, start: int | None = None) -> None:
         self.denoiser = denoiser
         self.start = start
         self.pairs = denoiser.schedule.pairs(steps, start)
@@ -46,6 +50,7 @@ class DESampler:
         reference: Tensor,
         weight_floor: float = WEIGHT_FLOOR,
         on_step: OnStep | None = None,
+        agree: Agree | None = None,
     ) -> Tensor:
         """Sample.
 
@@ -55,6 +60,8 @@ class DESampler:
             reference: First guess in [-1, 1], ``(B, C, H, W)``.
             weight_floor: Least weight of the reference, the paper's eta.
             on_step: Is told of every step.
+            agree: Is given the fused estimate at every step; the step is taken from what it makes of it.
+                Where the images are tiles that see the same noise, they remain one picture then.
 
         Returns:
             The clean image, ``(B, C, H, W)`` in [-1, 1].
@@ -62,6 +69,8 @@ class DESampler:
         x_t = self.begin(noise, reference)
         for t, s in self.pairs:
             x0, weight, _ = self.denoiser(x_t, t, cloudy, reference, weight_floor)
+            if agree is not None:
+                x0 = agree(x0)
             if on_step is not None:
                 on_step(t=t, x0=x0, weight=weight)
             x_t = self.step(x_t, x0, t, s)

@@ -111,6 +111,13 @@ restoring_options = in_order(
         help="Results of each tile: from 2 on, how far they differ is written beside the output.",
     ),
     click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
+    click.option(
+        "--blend",
+        type=click.Choice(["feather", "joint"]),
+        default="feather",
+        show_default=True,
+        help="joint: neighbouring tiles are blended at every diffusion step, too.",
+    ),
     click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
     device_option,
     click.option(

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import rasterio
 
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.cluster import connect
-from decr_scene.pipeline.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY, Batches
+from decr_scene.pipeline.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY
 from decr_scene.pipeline.grid import Span, Tile
 from decr_scene.pipeline.planning import Options, ScenePlan
 from decr_scene.pipeline.restorers import forget_plugin, register_plugin
@@ -85,7 +86,8 @@ def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, plannin
     streaming = max(planned.tiles_to_restore * a_tile, pixels * (blending + large.writing / large.pixels))
     return Estimate(
         seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + _under_way(scene, plan, options),
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        + _under_way(scene, planned, options),
         scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels),
         output=round(beside * pixels * large.output / large.pixels),
     )
@@ -103,7 +105,7 @@ def _try_model(
     plan: Plan, source: Source, planned: ScenePlan, options: Options
 ) -> tuple[float, float, Results]:
     """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
-    batches = Batches(plan.grid, options.batch_size, planned.chosen)
+    batches = Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint)
     if not len(batches):
         return 0.0, 0.0, {}
     batch = batches[len(batches) // 2]
@@ -163,11 +165,13 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
     return max(0.0, small.finishing - slope * small.pixels) + slope * pixels
 
 
-def _under_way(scene: RasterioScene, plan: Plan, options: Options) -> int:
+def _under_way(scene: RasterioScene, planned: ScenePlan, options: Options) -> int:
     """Bytes of windows and batches that a run holds at the same time."""
+    plan = planned.plan
+    batches = Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint)
     width = scene.shape[1]
     windows = ROWS_UNDER_WAY * BLOCK * width * (2 * scene.count * scene.dtype.itemsize + 1)
     tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * BLOCK / (plan.grid.size - plan.grid.overlap)) + 1
-    tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * options.batch_size
+    tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * batches.largest
     return windows + tile * min(tiles, len(plan.grid))

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from distributed import Client, Future
 
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
-from decr_scene.pipeline.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.grid import Span
 from decr_scene.pipeline.tiles import Blended, Plan, Source, blend_tiles, guess_tiles, restore_tiles
 
 ROWS_UNDER_WAY = 2
@@ -29,48 +29,6 @@ BATCHES_AHEAD = TASKS_A_MODEL + 1
 """Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """The tiles to restore in runs of ``size``, in reading order; runs do not stop at the end of a row.
-
-    Args:
-        grid: The grid.
-        size: Tiles in a batch.
-        chosen: Numbers of the tiles to restore, in order; ``None``: all.
-    """
-
-    grid: TileGrid
-    size: int
-    chosen: tuple[int, ...] | None = None
-
-    @cached_property
-    def tiles(self) -> int:
-        """Tiles in all batches."""
-        return len(self.grid) if self.chosen is None else len(self.chosen)
-
-    def __len__(self) -> int:
-        return -(-self.tiles // self.size)
-
-    def __getitem__(self, number: int) -> list[Tile]:
-        places = range(number * self.size, min((number + 1) * self.size, self.tiles))
-        return [self.grid[place if self.chosen is None else self.chosen[place]] for place in places]
-
-    def touching(self, span: Span) -> set[int]:
-        """Batches with a tile that shares a pixel with ``span``."""
-        places = (self._places.get(tile.number) for tile in self.grid.touching(span))
-        return {place // self.size for place in places if place is not None}
-
-    @cached_property
-    def _places(self) -> Mapping[int, int]:
-        """Number of a tile to its place among the tiles to restore."""
-        numbers = range(len(self.grid)) if self.chosen is None else self.chosen
-        return {number: place for place, number in enumerate(numbers)}
-
-    def around(self, number: int) -> set[int]:
-        """Batches with a tile that overlaps one of this batch."""
-        return set().union(*(self.touching(self.grid.span(tile)) for tile in self[number]))
 
 
 def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
@@ -163,11 +121,11 @@ class Flow:
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
         """The batches that some windows need, each when the first of them does."""
-        seen = -1
+        seen: set[int] = set()
         for row in rows:
-            found = set().union(*(self.batches.touching(span) for span in row))
-            yield from sorted(number for number in found if number > seen)
-            seen = max([seen, *found])
+            found = set().union(*(self.batches.touching(span) for span in row)) - seen
+            yield from sorted(found)
+            seen |= found
 
     def _run_ahead(self) -> None:
         """Submit batches beyond the rows under way while models are about to run out of them."""
@@ -230,17 +188,11 @@ class Flow:
 
     def _forget_above(self, row: int) -> None:
         """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
-        for number in [n for n in self._changes if self._bottom(n) <= row]:
+        for number in [n for n in self._changes if self.batches.bottom(n) <= row]:
             del self._changes[number]
         first_alive = min(self._changes, default=0)
-        for number in [n for n in self._guesses if self._bottom(n) <= self._top(first_alive)]:
+        for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
             del self._guesses[number]
-
-    def _top(self, number: int) -> int:
-        return self.batches[number][0].row
-
-    def _bottom(self, number: int) -> int:
-        return max(self.plan.grid.span(tile).bottom for tile in self.batches[number])
 
 
 def _key(name: str, *numbers: int) -> str:

@@ -10,13 +10,15 @@ import dask.array as da
 import xarray as xr
 from dask.delayed import Delayed
 
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.flow import Batches, block_rows
+from decr_scene.pipeline.flow import block_rows
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.planning import (
     Options,
     choose_bands,
     fit_samples,
+    is_joint,
     known_radiometry,
     sample_spans,
     spec_of,
@@ -74,17 +76,17 @@ class _Graph:
         self.alpha = names.index("alpha") if "alpha" in names else None
         self.needs_field = spec.bands is not None
         quiet = options.mask == "auto" and self.needs_field
-        self.batches = Batches(
-            TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap), options.batch_size
-        )
+        grid = TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap)
+        joint = is_joint(spec, options)
+        self.batches = Batches.of(grid, options.batch_size, joint=joint)
         self.plan = dask.delayed(Plan)(
-            self.batches.grid,
+            grid,
             self.indexes,
             self._radiometry(options),
             _local(spec, options),
             options.seed,
-            None,
-            quiet,
+            keeps_clear_ground=quiet,
+            joint=joint,
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}

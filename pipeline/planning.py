@@ -30,6 +30,8 @@ SAMPLE_SIDE = 128
 
 BATCH_SIZE = 8
 
+BLENDS = ("feather", "joint")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,7 +45,9 @@ class Options:
         weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
         seed: Of the noise.
         overlap: Least overlap of tiles, px.
-        batch_size: Tiles in a batch.
+        blend: ``feather``: finished tiles are feathered; ``joint``: so are their estimates at every diffusion
+            step, in squares of 4 x 4 tiles, which are then denoised as one picture.
+        batch_size: Tiles in a batch; of ``feather``.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
@@ -65,6 +69,7 @@ class Options:
     weight_floor: float | None = None
     seed: int = 0
     overlap: int = 64
+    blend: str = "feather"
     batch_size: int = BATCH_SIZE
     device: str = "auto"
     precision: str = "auto"
@@ -81,6 +86,8 @@ class Options:
         _check_range("overlap", self.overlap, 0, 128)
         _check_range("batch_size", self.batch_size, 1, 4096)
         _check_range("samples", self.samples, 1, 1000)
+        if self.blend not in BLENDS:
+            raise OptionError(f"blend must be {' or '.join(BLENDS)}, got {self.blend}")
         if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
@@ -148,7 +155,8 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
     mask = None if options.mask in ("auto", "none") else MaskFile(_absolute(options.mask), scene)
     aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
     quiet = options.mask == "auto" and spec.bands is not None
-    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi)
+    joint = is_joint(spec, options)
+    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi, joint)
     chosen = _tiles_to_restore(plan)
     if aoi is not None and not chosen:
         warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
@@ -230,6 +238,20 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
         str(path), tuple(config.bands), steps, start, floor, options.device, options.precision
     )
     return spec, file_sha256(Path(path))
+
+
+def is_joint(spec: RestorerSpec, options: Options) -> bool:
+    """Whether tiles are denoised together.
+
+    Raises:
+        OptionError: A callable cannot be asked to.
+    """
+    if options.blend == "joint" and options.restorer is not None:
+        raise OptionError(
+            f"blend joint is of diffusion steps, which the callable {spec.name} does not tell of: "
+            "take blend feather, or a model"
+        )
+    return options.blend == "joint" and spec.bands is not None
 
 
 def choose_bands(

@@ -21,6 +21,10 @@ Restorer = Callable[[Float, Float], Float]
 """``(tiles (N, C, 256, 256) in [-1, 1], noise of that shape) -> restored tiles of that shape``."""
 
 
+Agree = Callable[[Float], Float]
+"""``(N, C, 256, 256)`` estimates of tiles, which overlap, to those of one picture."""
+
+
 class TileModel(Protocol):
     """A restorer, ready to run in this process."""
 
@@ -31,8 +35,13 @@ class TileModel(Protocol):
         """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``."""
         ...
 
-    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
-        """Restored tiles, ``(N, C, H, W)`` in [-1, 1]."""
+    def restore(
+        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+    ) -> Float:
+        """Restored tiles, ``(N, C, H, W)`` in [-1, 1].
+
+        ``agree``, for a restorer that works in steps, makes the estimates of every step one picture.
+        """
         ...
 
 
@@ -73,7 +82,9 @@ class Identity:
         """The input."""
         return tiles
 
-    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+    def restore(
+        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+    ) -> Float:
         """The input."""
         return tiles
 
@@ -91,7 +102,9 @@ class Plugin:
         """The input: a plug-in has no first guess."""
         return tiles
 
-    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
+    def restore(
+        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+    ) -> Float:
         """Call it with arrays of its own, and take its answer away while it is its turn.
 
         What it overwrites is still needed, to tell what has changed, or to try again with half of the batch
@@ -118,37 +131,70 @@ class Diffusion:
         """First guess of the reference network."""
         return self._on_device(self.model.reference, tiles)
 
-    def restore(self, tiles: Float, noise: Float | None, field: Float | None) -> Float:
-        """Sample."""
+    def restore(
+        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+    ) -> Float:
+        """Sample: one tile from the other apart, or all of them as one picture."""
         assert noise is not None, "needs_noise"
         assert field is not None, "needs_field"
+        if agree is None:
+            return self._on_device(self._sample, tiles, noise, field)
+        return self._as_one_picture(tiles, noise, field, agree)
 
-        def sample(cloudy: Tensor, noise: Tensor, reference: Tensor) -> Tensor:
-            return self.model.sample(
-                cloudy,
-                steps=self.spec.steps,
-                start=self.spec.start,
-                weight_floor=self.spec.weight_floor,
-                noise=noise,
-                reference=reference,
-            )
-
-        return self._on_device(sample, tiles, noise, field)
-
-    def _on_device(self, call: Callable[..., Tensor], *batches: Float) -> Float:
-        """Call with a whole batch on a GPU, and tile by tile on a CPU.
-
-        There a batch is no faster, takes more memory, and is summed up in another order than its tiles are,
-        so that the result would depend on the size of batches in its last bits.
-        """
+    def _as_one_picture(self, tiles: Float, noise: Float, field: Float, agree: Agree) -> Float:
+        """Sample overlapping tiles together; where memory does not suffice, anew with fewer at once."""
         import torch
 
-        together = len(batches[0]) if self.model.device.type == "cuda" else 1
+        def agreed(x0: Tensor) -> Tensor:
+            return torch.from_numpy(agree(x0.cpu().numpy())).to(x0.device)
+
+        cloudy, x_t, guess = (torch.from_numpy(batch) for batch in (tiles, noise, field))
+        at_once = self._at_once(len(tiles))
+        while True:
+            try:
+                return self._sample(cloudy, x_t, guess, agreed, at_once).float().cpu().numpy()
+            except (MemoryError, RuntimeError) as error:
+                if at_once == 1 or not _is_out_of_memory(error):
+                    raise
+            at_once = -(-at_once // 2)
+
+    def _sample(
+        self,
+        cloudy: Tensor,
+        noise: Tensor,
+        reference: Tensor,
+        agree: Callable[[Tensor], Tensor] | None = None,
+        at_once: int | None = None,
+    ) -> Tensor:
+        return self.model.sample(
+            cloudy,
+            steps=self.spec.steps,
+            start=self.spec.start,
+            weight_floor=self.spec.weight_floor,
+            noise=noise,
+            reference=reference,
+            agree=agree,
+            at_once=at_once,
+        )
+
+    def _on_device(self, call: Callable[..., Tensor], *batches: Float) -> Float:
+        """Call with so many tiles as are seen at once."""
+        import torch
+
+        together = self._at_once(len(batches[0]))
         answers = [
             call(*(torch.from_numpy(batch[first : first + together]) for batch in batches))
             for first in range(0, len(batches[0]), together)
         ]
         return torch.cat(answers).float().cpu().numpy()
+
+    def _at_once(self, count: int) -> int:
+        """A whole batch on a GPU, and tile by tile on a CPU.
+
+        There a batch is no faster, takes more memory, and is summed up in another order than its tiles are,
+        so that the result would depend on the size of batches in its last bits.
+        """
+        return count if self.model.device.type == "cuda" else 1
 
 
 _PLUGINS: dict[str, Restorer] = {}

@@ -21,12 +21,13 @@ import numpy as np
 from distributed import Client
 
 from decr_scene.pipeline import provenance
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.beside import Beside
 from decr_scene.pipeline.checks import verify_pixels
 from decr_scene.pipeline.cluster import Holding, at_every_worker, check_workers, connect
 from decr_scene.pipeline.detection import detect_clouds, detection_kept, detection_path
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.flow import Batches, Flow
+from decr_scene.pipeline.flow import Flow
 from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
 from decr_scene.pipeline.product import Delivery, delivered
 from decr_scene.pipeline.quicklook import write_quicklook
@@ -261,7 +262,7 @@ def _stream(
             client,
             plan,
             FileSource(str(src.resolve()), options.bands),
-            Batches(plan.grid, options.batch_size, planned.chosen),
+            Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint),
             needs_field=spec.bands is not None,
             on_batch=count,
         )
@@ -282,7 +283,7 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "precision": spec.precision,
         "seed": plan.seed,
         "samples": plan.samples,
-        "tiles": [plan.grid.size, plan.grid.overlap],
+        "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],
         "bands": [list(plan.indexes), list(planned.bands)],
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],

@@ -25,7 +25,7 @@ from decr_scene.pipeline.masks import Mask, cloudy_share
 from decr_scene.pipeline.noise import place_noise
 from decr_scene.pipeline.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.radiometry import Radiometry
-from decr_scene.pipeline.restorers import RestorerSpec, open_restorer, run_in_halves
+from decr_scene.pipeline.restorers import Agree, RestorerSpec, open_restorer, run_in_halves
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -71,6 +71,7 @@ class Plan:
         keeps_clear_ground: Leave alone what the restorer hardly changes.
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
+        joint: The tiles that are restored in one call are denoised as one picture.
     """
 
     grid: TileGrid
@@ -82,6 +83,7 @@ class Plan:
     keeps_clear_ground: bool = False
     samples: int = 1
     aoi: Aoi | None = None
+    joint: bool = False
 
 
 class Blended(NamedTuple):
@@ -155,7 +157,10 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     for sample in range(plan.samples):
         noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
         with models_turn():
-            restored = run_in_halves(model.restore, images, noise, field)
+            if plan.joint:
+                restored = model.restore(images, noise, field, _agreement(plan, found))
+            else:
+                restored = run_in_halves(model.restore, images, noise, field)
         _check(restored, images, plan.spec.name, spans[0])
         samples.append([tile - image for tile, image in zip(restored, images, strict=True)])
     changes = {}
@@ -231,6 +236,24 @@ def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     """Window of the one feathered field of first guesses, padded as the tile is."""
     found = _found(plan, span, guesses)
     return _pad(blend(plan.grid, span, found, len(plan.indexes), share_out=True), plan.grid.size)
+
+
+def _agreement(plan: Plan, tiles: Sequence[Tile]) -> Agree:
+    """Feather estimates of all the tiles, and give each its window of that one field again.
+
+    What was padded beyond the scene stays each tile's own.
+    """
+    spans, whole = [plan.grid.span(tile) for tile in tiles], union(plan.grid, tiles)
+
+    def agree(images: Float) -> Float:
+        cut = [(tile, _cut(image, span)) for tile, image, span in zip(tiles, images, spans, strict=True)]
+        field = blend(plan.grid, whole, cut, len(plan.indexes), share_out=True)
+        agreed = images.copy()
+        for image, span in zip(agreed, spans, strict=True):
+            _cut(image, span)[:] = field[(slice(None), *span.inside(whole))]
+        return agreed
+
+    return agree
 
 
 def _with_variance(samples: Sequence[Float]) -> Float:

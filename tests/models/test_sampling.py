@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decr_scene.models.denoiser import DEDenoiser
+from decr_scene.models.denoiser import DEDenoiser, InParts
 from decr_scene.models.sampling import DDPMSampler, DESampler
 from decr_scene.models.schedule import Schedule
 
@@ -23,6 +23,15 @@ def all_knowing(weight: float) -> DEDenoiser:
 
     def network(x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         return SCHEDULE.eps_from_x0(x_t, CLEAR, t), torch.full_like(x_t, weight)
+
+    return DEDenoiser(network, SCHEDULE)
+
+
+def mixing(weight: float) -> DEDenoiser:
+    """A denoiser whose network mixes all that it is given."""
+
+    def network(x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        return x_t + 0.3 * cloudy - 0.2 * reference, torch.full_like(x_t, weight)
 
     return DEDenoiser(network, SCHEDULE)
 
@@ -87,6 +96,27 @@ def test_every_step_is_told() -> None:
         on_step=lambda t, x0, weight: seen.append((t, x0.shape == weight.shape == SHAPE)),
     )
     assert seen == [(t, True) for t in (800, 600, 400, 200, 0)]
+
+
+def test_every_step_is_taken_from_what_was_agreed_upon() -> None:
+    agreed = CLEAR.mean(dim=0, keepdim=True).expand(SHAPE)
+    seen: list[Tensor] = []
+
+    def agree(x0: Tensor) -> Tensor:
+        torch.testing.assert_close(x0, CLEAR, rtol=0, atol=1e-4)
+        return agreed
+
+    sampler = DESampler(all_knowing(0), steps=5)
+    result = sampler(NOISE, CLOUDY, REFERENCE, 0, lambda t, x0, weight: seen.append(x0), agree)
+    assert all(x0 is agreed for x0 in seen)
+    torch.testing.assert_close(result, agreed, rtol=0, atol=1e-5)
+
+
+def test_a_denoiser_in_parts_gives_the_same() -> None:
+    x_t, denoiser = drawn(4), mixing(0.4)
+    whole, parts = (each(x_t, 500, CLOUDY, REFERENCE) for each in (denoiser, InParts(denoiser, 1)))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_ancestral_sampling_ends_at_the_fused_estimate_without_noise() -> None:

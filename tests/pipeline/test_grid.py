@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.feather import axis_weights, blend
-from decr_scene.pipeline.flow import Batches, block_rows
+from decr_scene.pipeline.flow import block_rows
 from decr_scene.pipeline.grid import Span, TileGrid
 
 shapes = st.tuples(st.integers(1, 900), st.integers(1, 900))
@@ -108,9 +109,28 @@ def test_feathering_windows_gives_the_same_as_feathering_the_whole():
 @given(shapes, st.integers(1, 20))
 def test_every_tile_is_in_one_batch(shape, size):
     grid = TileGrid(shape)
-    batches = Batches(grid, size)
+    batches = Batches.runs(grid, size)
     assert [tile for number in range(len(batches)) for tile in batches[number]] == list(grid)
     assert all(len(batches[number]) == size for number in range(len(batches) - 1))
+
+
+@given(shapes, st.integers(1, 5), st.integers(0, 1000))
+def test_squares_of_tiles_lie_where_they_lie_whatever_is_chosen(shape, side, seed):
+    grid, rng = TileGrid(shape), np.random.default_rng(seed)
+    chosen = tuple(np.flatnonzero(rng.random(len(grid)) < 0.4).tolist())
+    squares = Batches.squares(grid, side, chosen)
+    assert sorted(number for group in squares.groups for number in group) == list(chosen)
+    of_all = {tile: set(group) for group in Batches.squares(grid, side).groups for tile in group}
+    assert all(set(group) == of_all[group[0]] & set(chosen) for group in squares.groups)
+    assert all(len(set(group)) <= side**2 for group in squares.groups)
+
+
+@given(shapes, st.booleans(), st.integers(0, 1000))
+def test_no_later_batch_begins_above_the_top_of_one(shape, joint, seed):
+    grid, rng = TileGrid(shape), np.random.default_rng(seed)
+    batches = Batches.of(grid, 3, tuple(np.flatnonzero(rng.random(len(grid)) < 0.4).tolist()), joint)
+    first = [min(tile.row for tile in batches[number]) for number in range(len(batches))]
+    assert all(batches.top(number) == min(first[number:]) for number in range(len(batches)))
 
 
 @given(shapes, st.sampled_from([128, 256, 512]))
