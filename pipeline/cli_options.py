@@ -133,6 +133,11 @@ restoring_options = in_order(
         "the model's cloud detector, if any, sees cloud or shadow, and clear ground keeps its bits.",
     ),
     click.option(
+        "--reference",
+        metavar="FILE",
+        help="A clear raster of the same ground at another date: the first guess where there is cloud.",
+    ),
+    click.option(
         "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
     ),
     click.option(

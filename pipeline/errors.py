@@ -30,6 +30,10 @@ class MaskError(DecrSceneError, ValueError):
     """A cloud mask or an area of interest that does not go with the scene."""
 
 
+class OtherDateError(DecrSceneError, ValueError):
+    """A reference of another date that does not go with the scene."""
+
+
 class PairError(DecrSceneError, ValueError):
     """A panchromatic and a multispectral raster that do not go together, or a product folder without them."""
 

@@ -54,8 +54,8 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     if scene.ndim != 3 or scene.dims[0] != "band":
         raise SceneError(f"the array has dimensions {scene.dims}, expected ('band', 'y', 'x'): transpose it")
     chosen = Options(**options)
-    if chosen.aoi is not None or chosen.pan is not None:
-        raise OptionError("restore takes no aoi and no pan, which are files: use process_scene")
+    if any(file is not None for file in (chosen.aoi, chosen.pan, chosen.reference)):
+        raise OptionError("restore takes no aoi, pan or reference, which are files: use process_scene")
     if chosen.samples > 1:
         raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
     graph = _Graph(scene, chosen)

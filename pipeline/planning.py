@@ -13,6 +13,7 @@ from decr_scene.pipeline.aoi import Aoi
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.masks import Mask, MaskFile
+from decr_scene.pipeline.otherdate import OtherDate
 from decr_scene.pipeline.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.restorers import Restorer, RestorerSpec, file_sha256
 from decr_scene.pipeline.scene import RasterioScene, resolve_names, select_bands
@@ -57,6 +58,8 @@ class Options:
             hardly changes there, which is clear ground, keeps its bits.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
+        reference: A raster of the same ground at another date, which is to be clear. It is laid over the
+            scene, brought into its tone, and taken for the first guess where that sees cloud or shadow.
         aoi: A vector file with polygons: only inside does anything change, whatever the mask.
         pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
             ``none``: not even the one in the scene's folder.
@@ -77,6 +80,7 @@ class Options:
     scale: tuple[float, float] | None = None
     mask: str = "auto"
     samples: int = 1
+    reference: str | None = None
     aoi: str | None = None
     pan: str | None = None
 
@@ -157,6 +161,8 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
     quiet = options.mask == "auto" and spec.bands is not None
     joint = is_joint(spec, options)
     plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi, joint)
+    if options.reference is not None:
+        plan = replace(plan, other=_other_date(options.reference, scene, bands, plan, source))
     chosen = _tiles_to_restore(plan)
     if aoi is not None and not chosen:
         warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
@@ -238,6 +244,27 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
         str(path), tuple(config.bands), steps, start, floor, options.device, options.precision
     )
     return spec, file_sha256(Path(path))
+
+
+def _other_date(
+    path: str, scene: RasterioScene, bands: tuple[str, ...], plan: Plan, source: Source
+) -> OtherDate:
+    """The reference of another date, in the tone of the scene.
+
+    Raises:
+        OptionError: The restorer has no first guess.
+        OtherDateError: As `OtherDate.fit`.
+    """
+    if plan.spec.bands is None:
+        raise OptionError(
+            f"a reference is a first guess, which {plan.spec.name} has no use for: take a model"
+        )
+    indexes, windows = list(plan.indexes), []
+    for span in sample_spans(scene.shape):
+        pixels = source.read(span)
+        valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+        windows.append((span, plan.radiometry.to_model(pixels[indexes]), valid))
+    return OtherDate.fit(_absolute(path), scene, bands, plan.indexes, windows)
 
 
 def is_joint(spec: RestorerSpec, options: Options) -> bool:

@@ -287,6 +287,7 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "bands": [list(plan.indexes), list(planned.bands)],
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
+        "reference": None if plan.other is None else fingerprint(plan.other.path),
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,
         "blocksize": blocksize,

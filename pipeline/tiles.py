@@ -23,6 +23,7 @@ from decr_scene.pipeline.feather import blend, spread
 from decr_scene.pipeline.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.masks import Mask, cloudy_share
 from decr_scene.pipeline.noise import place_noise
+from decr_scene.pipeline.otherdate import OtherDate
 from decr_scene.pipeline.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.radiometry import Radiometry
 from decr_scene.pipeline.restorers import Agree, RestorerSpec, open_restorer, run_in_halves
@@ -72,6 +73,7 @@ class Plan:
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
+        other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
     """
 
     grid: TileGrid
@@ -84,6 +86,7 @@ class Plan:
     samples: int = 1
     aoi: Aoi | None = None
     joint: bool = False
+    other: OtherDate | None = None
 
 
 class Blended(NamedTuple):
@@ -128,7 +131,13 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     model = open_restorer(plan.spec)
     with models_turn():
         guesses = run_in_halves(model.guess, images)
-    return {tile.number: _cut(guess, span) for tile, guess, span in zip(found, guesses, spans, strict=True)}
+    results = {}
+    for tile, span, image, guess in zip(found, spans, images, guesses, strict=True):
+        own = _cut(guess, span)
+        results[tile.number] = (
+            own if plan.other is None else plan.other.instead_of(own, _cut(image, span), span)
+        )
+    return results
 
 
 @as_told

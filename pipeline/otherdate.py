@@ -1,0 +1,222 @@
+"""A real acquisition of another date in the place of the first guess: ground where a network can but guess.
+
+It is laid over the scene by coordinates and brought into the scene's tone. It is taken where the network's
+own first guess says that there is cloud or shadow: clear ground is the scene's own date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+
+from decr_scene.models.training.tone import fit_tone
+from decr_scene.pipeline.errors import OtherDateError
+from decr_scene.pipeline.grid import Span
+from decr_scene.pipeline.masks import cloudy_share
+from decr_scene.pipeline.scene import RasterioScene
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+
+PATCH = 32
+"""Side, px, of the patches by which two dates are first compared."""
+
+ALIKE = 0.7
+"""Correlation from which on a patch shows the same ground on both dates, and no cloud that hides it."""
+
+LEAST_SAMPLE = 100
+"""Pixels that both dates must show, of those that the tone is fitted to."""
+
+RIM = 3.0
+"""Standard deviation, px, by which the places that are taken from the other date are smoothed."""
+
+
+@dataclass(frozen=True)
+class OtherDate:
+    """A raster of the same ground, on the grid of a scene and on its [-1, 1] scale; use `OtherDate.fit`.
+
+    Args:
+        path: The raster; every worker opens it for itself.
+        scene: The scene.
+        indexes: Its bands that the model sees, 0-based, in the model's order.
+        gain: ``x = gain * DN + offset``, one a band.
+        offset: As ``gain``.
+    """
+
+    path: str
+    scene: RasterioScene
+    indexes: tuple[int, ...]
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        path: str,
+        scene: RasterioScene,
+        bands: Sequence[str],
+        indexes: tuple[int, ...],
+        windows: Sequence[tuple[Span, Float, Bool]],
+    ) -> OtherDate:
+        """Lay a raster over a scene, and fit its tone to the scene's.
+
+        Args:
+            path: Any raster that GDAL reads.
+            scene: The scene.
+            bands: Names of all bands of the scene.
+            indexes: Bands of the scene that the model sees, 0-based, in its order.
+            windows: Windows of the scene, each with its ``(C, h, w)`` on the [-1, 1] scale and the ``(h, w)``
+                of it that is valid.
+
+        Raises:
+            SceneReadError: It cannot be read.
+            OtherDateError: It lacks a band, shows nothing of the scene, or cannot be laid over it.
+        """
+        opened = RasterioScene.open(path)
+        ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
+        raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
+        ours, theirs = [], []
+        patches: list[_Patch] = []
+        for span, image, valid in windows:
+            values, known = raw.read(span)
+            both = valid & known
+            ours.append(image[:, both])
+            theirs.append(values[:, both])
+            patches.extend(_patches(image, values, both))
+        return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), patches)
+
+    def read(self, span: Span) -> tuple[Float, Bool]:
+        """Its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
+
+        Raises:
+            OtherDateError: It cannot be read, or there is no way to lay it over the scene.
+        """
+        numbers = [index + 1 for index in self.indexes]
+        try:
+            with self._laid_over(span) as (source, window):
+                values = source.read(numbers, window=window).astype(np.float32)
+                known = _opacity(source, window) > 0
+        except RasterioError as error:
+            raise OtherDateError(f"reference {self.path} cannot be read: {error}") from error
+        known &= np.isfinite(values).all(axis=0)
+        values[:, ~known] = 0
+        values *= np.asarray(self.gain, np.float32)[:, None, None]
+        values += np.asarray(self.offset, np.float32)[:, None, None]
+        return values, known
+
+    def instead_of(self, guess: Float, image: Float, span: Span) -> Float:
+        """The first guess of a tile, with this date where that guess changes the image.
+
+        Args:
+            guess: The network's, ``(C, h, w)``.
+            image: The cloudy image, same shape.
+            span: Their window of the scene.
+        """
+        from scipy.ndimage import gaussian_filter
+
+        values, known = self.read(span)
+        share = gaussian_filter(cloudy_share(guess - image), RIM) * known
+        mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
+        return mixed
+
+    def _in_the_tone_of(self, ours: Float, theirs: Float, patches: list[_Patch]) -> OtherDate:
+        """The same, fitted to pixels ``(C, N)`` that both show, from the patches that are alike on."""
+        if ours.shape[1] < LEAST_SAMPLE:
+            raise OtherDateError(
+                f"reference {self.path} shows {ours.shape[1]} of the scene's pixels that were looked at, "
+                f"expected {LEAST_SAMPLE} at least: take one that covers the scene"
+            )
+        alike = [patch for patch in patches if patch.likeness >= ALIKE]
+        if not alike:
+            raise OtherDateError(
+                f"reference {self.path} is nowhere like the scene, expected the same ground where both are "
+                "clear: check that it lies in the right place and that its bands are the scene's"
+            )
+        gain = np.median([patch.gain for patch in alike], axis=0).astype(np.float32)[:, None]
+        offset = np.median([patch.mean - gain[:, 0] * patch.their_mean for patch in alike], axis=0)
+        offset = offset.astype(np.float32)[:, None]
+        tone = fit_tone(ours[:, None], (gain * theirs + offset)[:, None])
+        fitted = tone.gain[:, :, 0] * gain, tone.gain[:, :, 0] * offset + tone.offset[:, :, 0]
+        return replace(self, gain=tuple(fitted[0].ravel().tolist()), offset=tuple(fitted[1].ravel().tolist()))
+
+    @contextmanager
+    def _laid_over(self, span: Span) -> Iterator[tuple[Any, Any]]:
+        """The open raster, and the window of it that is ``span``; warped, where both are georeferenced."""
+        scene = self.scene
+        with rasterio.open(self.path) as source:
+            if source.crs is None or scene.crs is None:
+                if source.shape != scene.shape:
+                    raise OtherDateError(
+                        f"reference {self.path} is {source.shape} px, scene {scene.shape}, and not both are "
+                        "georeferenced: make it of the scene's size, or georeference it"
+                    )
+                yield source, span.window
+                return
+            transform = scene.transform @ Affine.translation(span.col, span.row)
+            where = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
+            opaque = ColorInterp.alpha not in source.colorinterp
+            with WarpedVRT(source, **where, resampling=Resampling.cubic, add_alpha=opaque) as vrt:
+                yield vrt, None
+
+
+def _opacity(source: Any, window: Any) -> NDArray[Any]:
+    """The alpha band, which the mask of a warped raster leaves out, or else the mask."""
+    if ColorInterp.alpha in source.colorinterp:
+        return np.asarray(source.read(source.colorinterp.index(ColorInterp.alpha) + 1, window=window))
+    return np.asarray(source.dataset_mask(window=window))
+
+
+class _Patch(NamedTuple):
+    """How a small part of the scene and of the other date compare; one figure a band but for the first."""
+
+    likeness: float
+    gain: Double
+    mean: Double
+    their_mean: Double
+
+
+def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:
+    """Which bands of the other raster are those that the model sees: by name, else by place."""
+    wanted = [bands[index] for index in indexes]
+    if all(name and other.bands.count(name) == 1 for name in wanted):
+        return tuple(other.bands.index(name) for name in wanted)
+    if other.count == len(bands):
+        return tuple(indexes)
+    found = ", ".join(name or f"band {number}" for number, name in enumerate(other.bands, start=1))
+    raise OtherDateError(
+        f"reference {other.path} has the bands {found}, expected {', '.join(wanted)} by name, "
+        f"or as many bands as the scene, {len(bands)}: describe them, or choose some with gdal_translate -b"
+    )
+
+
+def _patches(ours: Float, theirs: Float, both: Bool) -> Iterator[_Patch]:
+    """Compare two windows ``(C, h, w)`` patch by patch, where both have all pixels and some contrast."""
+    height, width = both.shape
+    side = min(PATCH, height, width)
+    for row in range(0, height - side + 1, side):
+        for col in range(0, width - side + 1, side):
+            here = slice(row, row + side), slice(col, col + side)
+            if both[here].all():
+                x, z = (image[(slice(None), *here)].reshape(len(image), -1) for image in (ours, theirs))
+                yield _compared(x.astype(np.float64), z.astype(np.float64))
+
+
+def _compared(ours: Double, theirs: Double) -> _Patch:
+    """Of one patch, ``(C, N)``."""
+    mean, their_mean = ours.mean(axis=1), theirs.mean(axis=1)
+    together = ((ours - mean[:, None]) * (theirs - their_mean[:, None])).mean(axis=1)
+    spread, their_spread = ours.std(axis=1), theirs.std(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        likeness = np.nan_to_num(together / (spread * their_spread)).mean()
+    return _Patch(float(likeness), spread / np.maximum(their_spread, 1e-12), mean, their_mean)
