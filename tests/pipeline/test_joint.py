@@ -11,6 +11,7 @@ from rasterio.windows import Window
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.restorers import Diffusion
 from decr_scene.pipeline.run import run_guard
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.source import FileSource
@@ -79,6 +80,23 @@ def test_neither_batches_nor_workers_nor_a_dataarray_change_the_picture(tmp_path
     lazy = restore(rioxarray.open_rasterio(scene), **options).to_numpy()
     for other in (pixels(tmp_path / "two.tif"), lazy):
         assert_same(other, pixels(tmp_path / "one.tif"))
+
+
+def test_where_memory_does_not_suffice_fewer_tiles_are_seen_at_once(monkeypatch):
+    model, tried = object.__new__(Diffusion), []
+
+    def sample(cloudy, noise, reference, agree, at_once):
+        tried.append(at_once)
+        if at_once > 2:
+            raise MemoryError
+        return agree(cloudy)
+
+    monkeypatch.setattr(model, "_at_once", lambda count: count)
+    monkeypatch.setattr(model, "_sample", sample)
+    tiles = np.zeros((7, 3, 8, 8), np.float32)
+    restored = model.restore(tiles, tiles, tiles, lambda estimate: estimate + 1)
+    assert tried == [7, 4, 2]
+    np.testing.assert_array_equal(restored, tiles + 1)
 
 
 def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
