@@ -19,7 +19,6 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from decr_scene.models.training.tone import fit_tone
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.grid import Span
 from decr_scene.pipeline.masks import cloudy_share
@@ -34,6 +33,12 @@ PATCH = 32
 
 ALIKE = 0.7
 """Correlation from which on a patch shows the same ground on both dates, and no cloud that hides it."""
+
+CLOSE = 1.5
+"""A pixel fits the tone if it is so many times as far off as half of the pixels of those patches are."""
+
+ROUNDS = 10
+"""Times that the tone is fitted to the pixels that fit."""
 
 LEAST_SAMPLE = 100
 """Pixels that both dates must show, of those that the tone is fitted to."""
@@ -86,15 +91,16 @@ class OtherDate:
         opened = RasterioScene.open(path)
         ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
         raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
-        ours, theirs = [], []
         patches: list[_Patch] = []
+        ours, theirs = [], []
         for span, image, valid in windows:
             values, known = raw.read(span)
             both = valid & known
             ours.append(image[:, both])
             theirs.append(values[:, both])
             patches.extend(_patches(image, values, both))
-        return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), patches)
+        alike = [patch for patch in patches if patch.likeness >= ALIKE]
+        return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
 
     def read(self, span: Span) -> tuple[Float, Bool]:
         """Its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
@@ -130,25 +136,31 @@ class OtherDate:
         mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
         return mixed
 
-    def _in_the_tone_of(self, ours: Float, theirs: Float, patches: list[_Patch]) -> OtherDate:
-        """The same, fitted to pixels ``(C, N)`` that both show, from the patches that are alike on."""
+    def _in_the_tone_of(self, ours: Float, theirs: Float, alike: list[_Patch]) -> OtherDate:
+        """The same, fitted to pixels ``(C, N)`` that both show.
+
+        The patches that are alike give a first line and say how well clear ground fits one; then the pixels
+        that fit so well decide, and that again, however few they are: the rest is cloud, shadow, or change.
+        """
         if ours.shape[1] < LEAST_SAMPLE:
             raise OtherDateError(
                 f"reference {self.path} shows {ours.shape[1]} of the scene's pixels that were looked at, "
                 f"expected {LEAST_SAMPLE} at least: take one that covers the scene"
             )
-        alike = [patch for patch in patches if patch.likeness >= ALIKE]
         if not alike:
             raise OtherDateError(
                 f"reference {self.path} is nowhere like the scene, expected the same ground where both are "
                 "clear: check that it lies in the right place and that its bands are the scene's"
             )
-        gain = np.median([patch.gain for patch in alike], axis=0).astype(np.float32)[:, None]
-        offset = np.median([patch.mean - gain[:, 0] * patch.their_mean for patch in alike], axis=0)
-        offset = offset.astype(np.float32)[:, None]
-        tone = fit_tone(ours[:, None], (gain * theirs + offset)[:, None])
-        fitted = tone.gain[:, :, 0] * gain, tone.gain[:, :, 0] * offset + tone.offset[:, :, 0]
-        return replace(self, gain=tuple(fitted[0].ravel().tolist()), offset=tuple(fitted[1].ravel().tolist()))
+        line = _first_line(alike)
+        residuals = np.concatenate([_residual(patch.ours, patch.theirs, line) for patch in alike])
+        limit = CLOSE * float(np.median(residuals))
+        for _ in range(ROUNDS):
+            chosen = _residual(ours, theirs, line) <= limit
+            if np.count_nonzero(chosen) < LEAST_SAMPLE:
+                break
+            line = np.array([np.polyfit(z[chosen], x[chosen], 1) for x, z in zip(ours, theirs, strict=True)])
+        return replace(self, gain=tuple(line[:, 0].tolist()), offset=tuple(line[:, 1].tolist()))
 
     @contextmanager
     def _laid_over(self, span: Span) -> Iterator[tuple[Any, Any]]:
@@ -178,12 +190,11 @@ def _opacity(source: Any, window: Any) -> NDArray[Any]:
 
 
 class _Patch(NamedTuple):
-    """How a small part of the scene and of the other date compare; one figure a band but for the first."""
+    """A small part of the scene and of the other date, ``(C, N)`` each, and how they correlate."""
 
+    ours: Float
+    theirs: Float
     likeness: float
-    gain: Double
-    mean: Double
-    their_mean: Double
 
 
 def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:
@@ -209,14 +220,27 @@ def _patches(ours: Float, theirs: Float, both: Bool) -> Iterator[_Patch]:
             here = slice(row, row + side), slice(col, col + side)
             if both[here].all():
                 x, z = (image[(slice(None), *here)].reshape(len(image), -1) for image in (ours, theirs))
-                yield _compared(x.astype(np.float64), z.astype(np.float64))
+                yield _Patch(x, z, _likeness(x.astype(np.float64), z.astype(np.float64)))
 
 
-def _compared(ours: Double, theirs: Double) -> _Patch:
-    """Of one patch, ``(C, N)``."""
-    mean, their_mean = ours.mean(axis=1), theirs.mean(axis=1)
-    together = ((ours - mean[:, None]) * (theirs - their_mean[:, None])).mean(axis=1)
-    spread, their_spread = ours.std(axis=1), theirs.std(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        likeness = np.nan_to_num(together / (spread * their_spread)).mean()
-    return _Patch(float(likeness), spread / np.maximum(their_spread, 1e-12), mean, their_mean)
+def _first_line(alike: list[_Patch]) -> Double:
+    """Gain and offset of each band, ``(C, 2)``: the medians of the patches'."""
+    gain = np.median([patch.ours.std(axis=1) / patch.theirs.std(axis=1) for patch in alike], axis=0)
+    offset = np.median(
+        [patch.ours.mean(axis=1) - gain * patch.theirs.mean(axis=1) for patch in alike], axis=0
+    )
+    return np.stack([gain, offset], axis=1)
+
+
+def _residual(ours: Float, theirs: Float, line: Double) -> Double:
+    """Mean of the bands of ``|x - gain z - offset|``, ``(N,)``."""
+    return np.asarray(np.abs(ours - line[:, :1] * theirs - line[:, 1:]).mean(axis=0))
+
+
+def _likeness(ours: Double, theirs: Double) -> float:
+    """Correlation of ``(C, N)``, mean of the bands; 0 where one has no contrast in some band."""
+    spread = ours.std(axis=1) * theirs.std(axis=1)
+    if not spread.all():
+        return 0.0
+    apart = [image - image.mean(axis=1, keepdims=True) for image in (ours, theirs)]
+    return float(((apart[0] * apart[1]).mean(axis=1) / spread).mean())

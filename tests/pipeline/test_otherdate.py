@@ -167,3 +167,16 @@ def test_of_dates_that_are_alike_the_fit_is_the_identity(tmp_path):
         other = OtherDate.fit(str(scene), opened, ("", ""), (0, 1), windows)
     np.testing.assert_allclose(other.gain, 1e-3, rtol=0.01)
     np.testing.assert_allclose(other.offset, -2, atol=0.01)
+
+
+def test_the_tone_is_found_where_most_of_the_scene_is_under_cloud(tmp_path):
+    rng = np.random.default_rng(1)
+    ground = rng.uniform(-0.9, -0.2, (2, 320, 320)).astype(np.float32)
+    cloudy = np.float32(0.6) * ground + np.float32(0.1)
+    cloudy[:, 64:] = 0.9 + 0.05 * rng.standard_normal((2, 256, 320))
+    scene = write(tmp_path / "date.tif", np.round(ground * 1000 + 2000).astype("uint16"))
+    with RasterioScene.open(scene) as opened:
+        windows = [(Span(0, 0, 320, 320), cloudy, np.ones((320, 320), bool))]
+        other = OtherDate.fit(str(scene), opened, ("", ""), (0, 1), windows)
+    np.testing.assert_allclose(other.gain, 0.6e-3, rtol=0.01)
+    np.testing.assert_allclose(other.offset, 0.1 - 1.2, atol=0.01)
