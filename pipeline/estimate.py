@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import rasterio
 
-from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.cluster import connect
 from decr_scene.pipeline.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY
 from decr_scene.pipeline.grid import Span, Tile
@@ -105,7 +104,7 @@ def _try_model(
     plan: Plan, source: Source, planned: ScenePlan, options: Options
 ) -> tuple[float, float, Results]:
     """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
-    batches = Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint)
+    batches = planned.batches(options.batch_size)
     if not len(batches):
         return 0.0, 0.0, {}
     batch = batches[len(batches) // 2]
@@ -168,7 +167,7 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
 def _under_way(scene: RasterioScene, planned: ScenePlan, options: Options) -> int:
     """Bytes of windows and batches that a run holds at the same time."""
     plan = planned.plan
-    batches = Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint)
+    batches = planned.batches(options.batch_size)
     width = scene.shape[1]
     windows = ROWS_UNDER_WAY * BLOCK * width * (2 * scene.count * scene.dtype.itemsize + 1)
     tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize

@@ -127,6 +127,7 @@ def _pixels(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
+        # training images need no place on the ground
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
             yield source

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.grid import Span, TileGrid
+from decr_scene.pipeline.overlay import laid_over, misfit
 from decr_scene.pipeline.scene import RasterioScene
 
 Bool = NDArray[np.bool_]
@@ -97,34 +96,22 @@ class MaskFile(Mask):
     """
 
     def __post_init__(self) -> None:
-        with self._open() as (source, placed):
-            georeferenced = placed or source.shape == self.scene.shape
-        if not georeferenced:
-            raise MaskError(
-                f"mask {self.path} is {source.shape} px, scene {self.scene.shape}, and not both are "
-                "georeferenced: make the mask of the scene's size, or georeference it"
-            )
+        with self._open() as source:
+            trouble = misfit(source, self.scene)
+        if trouble is not None:
+            raise MaskError(f"mask {self.path} {trouble}")
 
     def _cloud(self, span: Span) -> Bool:
-        with self._open() as (source, placed):
-            values = self._warped(source, span) if placed else _known(source, span)
-        return values >= 0.5
-
-    def _warped(self, source: Any, span: Span) -> Float:
-        """The mask on the scene's pixels; where it does not reach, there is no cloud."""
-        transform = self.scene.transform @ Affine.translation(span.col, span.row)
-        where = {"crs": self.scene.crs, "transform": transform, "width": span.width, "height": span.height}
-        opaque = ColorInterp.alpha not in source.colorinterp
-        with WarpedVRT(source, **where, resampling=Resampling.nearest, add_alpha=opaque) as vrt:
-            values, alpha = vrt.read([1, vrt.count])
-        return np.where(alpha > 0, values, 0)
+        """Cloud where the mask says so; where it does not reach, or says nothing, there is none."""
+        with self._open() as source:
+            (values,), known = laid_over(source, self.scene, span, [1], Resampling.nearest)
+        return np.where(known, values, 0) >= 0.5
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[Any, bool]]:
-        """The open mask, and whether it is laid over the scene by coordinates."""
+    def _open(self) -> Iterator[Any]:
         try:
             with rasterio.open(self.path) as source:
-                yield source, source.crs is not None and self.scene.crs is not None
+                yield source
         except RasterioError as error:
             raise MaskError(f"mask {self.path} cannot be read: {error}") from error
 
@@ -181,12 +168,6 @@ class DetectedMask(Mask):
         except RasterioError as error:
             raise MaskError(f"the detected cloud in {self.path} cannot be read: {error}") from error
         return np.asarray(values >= self.least)
-
-
-def _known(source: Any, span: Span) -> NDArray[Any]:
-    """The mask on its own pixels, as it is warped: where it has no value, there is no cloud."""
-    values, known = source.read(1, window=span.window), source.read_masks(1, window=span.window)
-    return np.where(known > 0, values, 0)
 
 
 def keep_clear_ground(change: Float) -> Float:

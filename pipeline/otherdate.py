@@ -7,21 +7,17 @@ own first guess says that there is cloud or shadow: clear ground is the scene's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from rasterio.enums import Resampling
 
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.grid import Span
 from decr_scene.pipeline.masks import cloudy_share
+from decr_scene.pipeline.overlay import laid_over, misfit
 from decr_scene.pipeline.scene import RasterioScene
 
 Bool = NDArray[np.bool_]
@@ -52,7 +48,7 @@ class OtherDate:
     """A raster of the same ground, on the grid of a scene and on its [-1, 1] scale; use `OtherDate.fit`.
 
     Args:
-        path: The raster; every worker opens it for itself.
+        path: The raster; every worker opens it for itself, once a thread.
         scene: The scene.
         indexes: Its bands that the model sees, 0-based, in the model's order.
         gain: ``x = gain * DN + offset``, one a band.
@@ -106,15 +102,15 @@ class OtherDate:
         """Its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
 
         Raises:
-            OtherDateError: It cannot be read, or there is no way to lay it over the scene.
+            SceneReadError: It cannot be read there.
+            OtherDateError: There is no way to lay it over the scene.
         """
         numbers = [index + 1 for index in self.indexes]
-        try:
-            with self._laid_over(span) as (source, window):
-                values = source.read(numbers, window=window).astype(np.float32)
-                known = _opacity(source, window) > 0
-        except RasterioError as error:
-            raise OtherDateError(f"reference {self.path} cannot be read: {error}") from error
+        with RasterioScene.open(self.path).dataset(span.window) as source:
+            if (trouble := misfit(source, self.scene)) is not None:
+                raise OtherDateError(f"reference {self.path} {trouble}")
+            pixels, known = laid_over(source, self.scene, span, numbers, Resampling.cubic)
+        values = pixels.astype(np.float32)
         known &= np.isfinite(values).all(axis=0)
         values[:, ~known] = 0
         values *= np.asarray(self.gain, np.float32)[:, None, None]
@@ -132,7 +128,9 @@ class OtherDate:
         from scipy.ndimage import gaussian_filter
 
         values, known = self.read(span)
-        share = gaussian_filter(cloudy_share(guess - image), RIM) * known
+        share = gaussian_filter(cloudy_share(guess - image), RIM)
+        # from nothing where this date ends, or has a hole, to all of it some pixels further in
+        share *= np.clip(2 * gaussian_filter(known.astype(np.float32), RIM) - 1, 0, 1) * known
         mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
         return mixed
 
@@ -161,32 +159,6 @@ class OtherDate:
                 break
             line = np.array([np.polyfit(z[chosen], x[chosen], 1) for x, z in zip(ours, theirs, strict=True)])
         return replace(self, gain=tuple(line[:, 0].tolist()), offset=tuple(line[:, 1].tolist()))
-
-    @contextmanager
-    def _laid_over(self, span: Span) -> Iterator[tuple[Any, Any]]:
-        """The open raster, and the window of it that is ``span``; warped, where both are georeferenced."""
-        scene = self.scene
-        with rasterio.open(self.path) as source:
-            if source.crs is None or scene.crs is None:
-                if source.shape != scene.shape:
-                    raise OtherDateError(
-                        f"reference {self.path} is {source.shape} px, scene {scene.shape}, and not both are "
-                        "georeferenced: make it of the scene's size, or georeference it"
-                    )
-                yield source, span.window
-                return
-            transform = scene.transform @ Affine.translation(span.col, span.row)
-            where = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
-            opaque = ColorInterp.alpha not in source.colorinterp
-            with WarpedVRT(source, **where, resampling=Resampling.cubic, add_alpha=opaque) as vrt:
-                yield vrt, None
-
-
-def _opacity(source: Any, window: Any) -> NDArray[Any]:
-    """The alpha band, which the mask of a warped raster leaves out, or else the mask."""
-    if ColorInterp.alpha in source.colorinterp:
-        return np.asarray(source.read(source.colorinterp.index(ColorInterp.alpha) + 1, window=window))
-    return np.asarray(source.dataset_mask(window=window))
 
 
 class _Patch(NamedTuple):

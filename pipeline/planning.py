@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decr_scene.pipeline.aoi import Aoi
+from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.grid import Span, TileGrid
 from decr_scene.pipeline.masks import Mask, MaskFile
@@ -132,6 +133,10 @@ class ScenePlan:
     warnings: tuple[str, ...] = field(default=())
     detector: DetectorConfig | None = None
     coverage: Coverage | None = None
+
+    def batches(self, size: int) -> Batches:
+        """The tiles to restore, ``size`` at a time or as many as are denoised together."""
+        return Batches.of(self.plan.grid, size, self.chosen, self.plan.joint)
 
     @property
     def tiles_to_restore(self) -> int:

@@ -21,7 +21,6 @@ import numpy as np
 from distributed import Client
 
 from decr_scene.pipeline import provenance
-from decr_scene.pipeline.batches import Batches
 from decr_scene.pipeline.beside import Beside
 from decr_scene.pipeline.checks import verify_pixels
 from decr_scene.pipeline.cluster import Holding, at_every_worker, check_workers, connect
@@ -262,7 +261,7 @@ def _stream(
             client,
             plan,
             FileSource(str(src.resolve()), options.bands),
-            Batches.of(plan.grid, options.batch_size, planned.chosen, plan.joint),
+            planned.batches(options.batch_size),
             needs_field=spec.bands is not None,
             on_batch=count,
         )

@@ -132,7 +132,7 @@ def table(title: str, files: list[tuple[str, Path]], folder: Path) -> tuple[str,
 def main() -> None:
     """Write the page; exit with 1 where anything was lost."""
     data, page = Path(sys.argv[1]), Path(sys.argv[2])
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # rasters that GDAL warns of are what is tried here
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sections: list[tuple[str, Callable[[], list[tuple[str, Path]]]]] = [

@@ -225,7 +225,7 @@ def work(folder: str, numbers: Any, outcomes: Any) -> None:
     """A child: case after case, telling which it is at, until there are no more."""
     import warnings
 
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # damaged rasters make GDAL warn; what counts is how the program ends
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 30, 4 << 30))
     bases = [path.read_bytes() for path in sorted(Path(folder).glob("base*.tif"))]
