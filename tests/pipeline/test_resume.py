@@ -21,7 +21,8 @@ from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.writer import journal_path
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would not hear Ctrl-C
 from decr_scene.pipeline import process_scene
 sys.path[:0] = {path!r}
 from test_run import smooth
