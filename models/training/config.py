@@ -13,6 +13,7 @@ from decr_scene.models.detector import DetectorConfig
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.reference import ReferenceConfig
 from decr_scene.models.training.clouds import CloudRecipe
+from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.unet import NetworkConfig, UNetConfig
 
 STAGES = ("reference", "diffusion", "weight", "joint", "detector")
@@ -105,7 +106,8 @@ class RunConfig:
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
             does; a step sees ``processes x accumulate x batch`` crops, as if they were one batch.
         crop: Side of a crop, px.
-        learning_rate: Of AdamW, with a warm-up and a cosine to a hundredth of it.
+        learning_rate: Of the optimiser, with a warm-up and a cosine to a hundredth of it.
+        optimiser: ``"adamw"``, or ``"muon"`` for what mixes features and AdamW for the rest.
         ema: Rate of the moving average of the weights, which is what is kept.
         on_path: Train on the noisy images of a sampling run, which begins at the noised first guess, instead
             of the noised truth that no sampling ever sees (weight and joint stages).
@@ -145,10 +147,13 @@ class RunConfig:
     loss: str = "charbonnier"
     latest_start: int = 400
     steady: float = 0.0
+    optimiser: str = ADAMW
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage {self.stage!r} is unknown, expected one of {STAGES}")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser {self.optimiser!r} is unknown, expected one of {OPTIMISERS}")
         self._check_loss()
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")

@@ -27,6 +27,7 @@ from decr_scene.models.training.config import RunConfig, describe, is_same_run
 from decr_scene.models.training.data import Pair, Source, area_reduced, batches, held_in_memory
 from decr_scene.models.training.logs import METRICS, RunLog, Sample
 from decr_scene.models.training.objectives import Draws, Objective, build_objective
+from decr_scene.models.training.optimisers import build_optimisers
 from decr_scene.models.training.tone import regions
 
 CHECKPOINT = "checkpoint.pt"
@@ -41,12 +42,12 @@ Report = Callable[[int, dict[str, float]], None]
 
 @dataclass
 class Trainer:
-    """One run: objective, optimiser, moving average and the step they have reached."""
+    """One run: objective, optimisers, moving average and the step they have reached."""
 
     config: RunConfig
     folder: Path
     objective: Objective
-    optimiser: torch.optim.Optimizer
+    optimisers: list[torch.optim.Optimizer]
     ema: nn.ModuleDict
     step: int = 0
     device: torch.device = CPU
@@ -76,11 +77,11 @@ class Trainer:
         for path in initial:
             _adopt(objective.modules, path)
         objective.modules.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        optimiser = torch.optim.AdamW(
-            objective.trained(), config.learning_rate, weight_decay=config.weight_decay
+        optimisers = build_optimisers(
+            config.optimiser, objective.trained(), config.learning_rate, config.weight_decay
         )
         average = copy.deepcopy(objective.modules).requires_grad_(False)
-        trainer = cls(config, folder, objective, optimiser, average, device=device)
+        trainer = cls(config, folder, objective, optimisers, average, device=device)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             trainer._resume()
@@ -112,7 +113,9 @@ class Trainer:
             report(self.step, losses_and_time)
             if _rank():
                 continue
-            log.curve(self.step, {**losses_and_time, "learning_rate": self.optimiser.param_groups[0]["lr"]})
+            log.curve(
+                self.step, {**losses_and_time, "learning_rate": self.optimisers[0].param_groups[0]["lr"]}
+            )
             last = self.step == config.steps
             if last or self.step % config.validate_every == 0:
                 if validation:
@@ -138,7 +141,7 @@ class Trainer:
             "step": self.step,
             "modules": self.objective.modules.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
         }
         partial = self.folder / (CHECKPOINT + ".partial")
         with partial.open("wb") as file:
@@ -161,14 +164,19 @@ class Trainer:
             )
         self.objective.modules.load_state_dict(state["modules"])
         self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        reached = state["optimiser"]  # earlier versions had one, by itself
+        for optimiser, at in zip(
+            self.optimisers, reached if isinstance(reached, list) else [reached], strict=True
+        ):
+            optimiser.load_state_dict(at)
         self.step = state["step"]
 
     def _update(self, cloudy: Tensor, clear: Tensor) -> dict[str, float]:
         """One step on this process's share of the batch, ``accumulate`` parts of it one after the other."""
         config, parts = self.config, self.config.accumulate
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * _rate(self.step, config)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * _rate(self.step, config)
         self.objective.modules.train()
         sums: dict[str, Tensor] = {}
         for part in range(parts):
@@ -185,8 +193,9 @@ class Trainer:
         means = torch.stack([loss.float() for loss in sums.values()]) / parts
         _average_over_processes([*(p.grad for p in self.objective.trained() if p.grad is not None), means])
         torch.nn.utils.clip_grad_norm_(self.objective.trained(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self._average()
         return dict(zip(sums, means.tolist(), strict=True))
 

@@ -125,7 +125,14 @@ def test_images_without_a_twin_are_named(root):
 
 @pytest.mark.parametrize(
     "change",
-    [{"stage": "dance"}, {"data": []}, {"stage": "joint"}, {"colour": 3}, {"reference": {"bands": 4}}],
+    [
+        {"stage": "dance"},
+        {"optimiser": "sgd"},
+        {"data": []},
+        {"stage": "joint"},
+        {"colour": 3},
+        {"reference": {"bands": 4}},
+    ],
 )
 def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):
     table = {
@@ -141,15 +148,39 @@ def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):
         read_config(tmp_path / "run.toml")
 
 
-@pytest.mark.parametrize("stage", ["reference", "diffusion", "weight", "joint"])
-def test_a_run_that_was_stopped_ends_with_the_same_weights(stage, root, tmp_path):
-    config = run_of(stage)
+@pytest.mark.parametrize(
+    ("stage", "optimiser"),
+    [
+        ("reference", "adamw"),
+        ("diffusion", "adamw"),
+        ("weight", "adamw"),
+        ("joint", "adamw"),
+        ("reference", "muon"),
+    ],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_weights(stage, optimiser, root, tmp_path):
+    wide = {"width": 24, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1}
+    config = run_of(stage, optimiser=optimiser, reference=wide)
     train(config, root, tmp_path / "whole")
     train(config, root, tmp_path / "parts", steps=5)
     assert torch.load(tmp_path / "parts" / CHECKPOINT)["step"] == 3
     train(config, root, tmp_path / "parts")
     whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_run_of_an_earlier_version_goes_on(root, tmp_path):
+    config = run_of("reference")
+    train(config, root, tmp_path / "whole")
+    train(config, root, tmp_path / "parts", steps=5)
+    checkpoint = tmp_path / "parts" / CHECKPOINT
+    state = torch.load(checkpoint)
+    state["config"] = state["config"].replace(", optimiser='adamw'", "")
+    (state["optimiser"],) = state["optimiser"]  # it had one, and wrote it by itself
+    torch.save(state, checkpoint)
+    train(config, root, tmp_path / "parts")
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 

@@ -1,0 +1,93 @@
+"""How weights follow their gradients: AdamW, or Muon for what mixes features and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+ADAMW, MUON = OPTIMISERS = ("adamw", "muon")
+
+LEAST_SIDE = 20
+"""Smaller side from which on a weight is a matrix to Muon: what leads from features to bands is left out."""
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the odd polynomial whose iteration sends singular values near one (K. Jordan, 2024)."""
+
+ITERATIONS = 5
+
+
+def build_optimisers(
+    kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """The optimisers of a run, whose parts of the parameters do not overlap; ``kind`` is of `OPTIMISERS`."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if kind == MUON and _is_matrix(p)]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in parameters if id(p) not in taken]
+    optimisers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimisers.append(torch.optim.AdamW(rest, learning_rate, weight_decay=weight_decay))
+    if matrices:
+        optimisers.append(Muon(matrices, learning_rate, weight_decay))
+    return optimisers
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal, so that every direction of a weight is learned at one pace.
+
+    ``B = mu B + g``, then ``W -= lr (0.2 sqrt(max(m, n)) NS(g + mu B) + wd W)`` (Jordan 2024; the factor is
+    that of Liu et al. 2025, by which a step is as large as AdamW's and takes its learning rate). A
+    convolution is the matrix of its output channels by all else. `torch.optim.Muon` takes no convolutions,
+    and iterates in bf16, which is four times slower on a processor that has none.
+    """
+
+    def __init__(
+        self, matrices: list[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move all weights that have a gradient."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._move(weight, group)
+        return None
+
+    def _move(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        assert weight.grad is not None
+        gradient = weight.grad.flatten(1)
+        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(gradient))
+        momentum.mul_(group["momentum"]).add_(gradient)
+        direction = orthogonal(gradient.add(momentum, alpha=group["momentum"]))
+        pace = 0.2 * max(direction.shape) ** 0.5
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.sub_(direction.reshape(weight.shape), alpha=group["lr"] * pace)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About ``U V^T`` of ``matrix = U S V^T``, its singular values near one; zeros stay zeros."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and min(len(parameter), parameter.numel() // len(parameter)) >= LEAST_SIDE
