@@ -40,6 +40,7 @@ class DataConfig:
         enlarge: Greatest factor that crops are enlarged by; from a smaller part of the image, then.
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
+        roofs: Share of the crops that flat roofs are painted on; where all clouds are simulated.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference; of a
@@ -63,6 +64,7 @@ class DataConfig:
     gamma: float = 0.0
     haze: float = 0.0
     enlarge: float = 1.0
+    roofs: float = 0.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
     folder: str | None = None
@@ -85,6 +87,8 @@ class DataConfig:
             raise ValueError(f"enlarge must be a factor from 1 to 4, got {self.enlarge:g}")
         if not 0 <= self.haze < 1:
             raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
+        if not 0 <= self.roofs <= 1 or (self.roofs and self.simulate != 1.0):
+            raise ValueError(f"roofs must be a share, from 0 to 1, with simulate = 1.0, got {self.roofs:g}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 from decr_scene.models.training.clouds import simulate
 from decr_scene.models.training.config import DataConfig
 from decr_scene.models.training.crops import Look, cut, enlarged, turn
+from decr_scene.models.training.roofs import roofed
 from decr_scene.models.training.tone import Tone
 
 Float = NDArray[np.float32]
@@ -56,6 +57,8 @@ class Source:
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
         cloudy, clear = self._cut(rng, pair, size)
+        if self.config.roofs and rng.random() < self.config.roofs:
+            clear = roofed(clear, rng)
         look = self._look(rng, len(cloudy))
         if rng.random() < self.config.simulate:
             clear = look.of(clear)
