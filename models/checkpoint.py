@@ -39,11 +39,13 @@ class SamplingConfig:
         steps: Calls of the network.
         start: Step at which the run begins, from the noised reference; ``None``: from noise alone.
         weight_floor: Least weight of the reference, the paper's eta.
+        halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
     """
 
     steps: int = 50
     start: int | None = None
     weight_floor: float = WEIGHT_FLOOR
+    halo: int = 0
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ class Span(NamedTuple):
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         return Span(row, col, max(0, bottom - row), max(0, right - col))
 
+    def __or__(self, other: Span) -> Span:
+        """Smallest span that holds both."""
+        row, col = min(self.row, other.row), min(self.col, other.col)
+        bottom, right = max(self.bottom, other.bottom), max(self.right, other.right)
+        return Span(row, col, bottom - row, right - col)
+
     def inside(self, outer: Span) -> tuple[slice, slice]:
         """Rows and columns of this span as slices of an array that holds ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col
@@ -128,6 +134,15 @@ class TileGrid:
         """Pixels of the scene that a tile covers."""
         height, width = (min(self.size, extent) for extent in self.shape)
         return Span(tile.row, tile.col, height, width)
+
+    def view(self, tile: Tile, halo: int) -> Span:
+        """A tile and ``halo`` px on each side of it; as many further inside at the border of the scene."""
+        height, width = (min(self.size + 2 * halo, extent) for extent in self.shape)
+        row, col = (
+            min(max(0, first - halo), extent - side)
+            for first, extent, side in zip((tile.row, tile.col), self.shape, (height, width), strict=True)
+        )
+        return Span(row, col, height, width)
 
     def touching(self, span: Span) -> list[Tile]:
         """Tiles that share a pixel with ``span``, row by row."""

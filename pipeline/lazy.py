@@ -75,6 +75,7 @@ class _Graph:
         names, self.indexes, _ = choose_bands(_names(scene), spec, options)
         self.alpha = names.index("alpha") if "alpha" in names else None
         self.needs_field = spec.bands is not None
+        self.halo = spec.halo
         quiet = options.mask == "auto" and self.needs_field
         grid = TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap)
         joint = is_joint(spec, options)
@@ -102,16 +103,16 @@ class _Graph:
         if number not in self._changes:
             around = sorted(self.batches.around(number)) if self.needs_field else []
             guesses = [self._guess(other) for other in around]
-            self._changes[number] = self._task(restore_tiles, self.batches[number], guesses)
+            self._changes[number] = self._task(restore_tiles, self.batches[number], 0, guesses)
         return self._changes[number]
 
     def _guess(self, number: int) -> Delayed:
         if number not in self._guesses:
-            self._guesses[number] = self._task(guess_tiles, self.batches[number], [])
+            self._guesses[number] = self._task(guess_tiles, self.batches[number], self.halo, [])
         return self._guesses[number]
 
-    def _task(self, function: Any, tiles: list[Tile], inputs: list[Delayed]) -> Delayed:
-        source = self._source(union(self.batches.grid, tiles))
+    def _task(self, function: Any, tiles: list[Tile], halo: int, inputs: list[Delayed]) -> Delayed:
+        source = self._source(union(self.batches.grid, tiles, halo))
         return dask.delayed(function, pure=False)(self.plan, source, tiles, *inputs)
 
     def _source(self, span: Span) -> Delayed:

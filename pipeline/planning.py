@@ -246,7 +246,7 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     except ValueError as error:
         raise OptionError(str(error)) from error
     spec = RestorerSpec(
-        str(path), tuple(config.bands), steps, start, floor, options.device, options.precision
+        str(path), tuple(config.bands), steps, start, floor, sampling.halo, options.device, options.precision
     )
     return spec, file_sha256(Path(path))
 

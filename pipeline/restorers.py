@@ -55,6 +55,7 @@ class RestorerSpec:
         steps: Diffusion steps.
         start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
         weight_floor: Least weight of the first guess, the paper's eta.
+        halo: How far beyond its tile a first guess sees, px.
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``auto``, ``fp32``, ``bf16``.
         plugin: A callable; sent to the workers with the plan.
@@ -66,6 +67,7 @@ class RestorerSpec:
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
+    halo: int = 0
     device: str = "auto"
     precision: str = "auto"
     plugin: Restorer | None = None

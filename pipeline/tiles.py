@@ -98,9 +98,9 @@ class Blended(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Tiles that have a valid pixel: how much of each is scene, and all on the [-1, 1] scale.
+    """Tiles that have a valid pixel: the window that is seen of each, and all on the [-1, 1] scale.
 
-    ``images`` is ``(N, C, size, size)``.
+    ``images`` is ``(N, C, h, w)``, no less than a tile.
     """
 
     tiles: list[Tile]
@@ -125,18 +125,18 @@ def as_told(task: Callable[P, R]) -> Callable[P, R]:
 @as_told
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     """First guess of every tile that has a valid pixel."""
-    found, spans, images = _prepare(plan, source, tiles)
+    found, views, images = _prepare(plan, source, tiles, plan.spec.halo)
     if not found:
         return {}
     model = open_restorer(plan.spec)
     with models_turn():
         guesses = run_in_halves(model.guess, images)
     results = {}
-    for tile, span, image, guess in zip(found, spans, images, guesses, strict=True):
-        own = _cut(guess, span)
-        results[tile.number] = (
-            own if plan.other is None else plan.other.instead_of(own, _cut(image, span), span)
-        )
+    for tile, view, image, guess in zip(found, views, images, guesses, strict=True):
+        span = plan.grid.span(tile)
+        part = (slice(None), *span.inside(view))
+        own = guess[part].copy()  # a view would keep the halo in memory
+        results[tile.number] = own if plan.other is None else plan.other.instead_of(own, image[part], span)
     return results
 
 
@@ -212,39 +212,38 @@ def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
         yield list(row)
 
 
-def union(grid: TileGrid, tiles: Sequence[Tile]) -> Span:
-    """Smallest window that holds all the tiles."""
-    spans = [grid.span(tile) for tile in tiles]
-    row, col = min(s.row for s in spans), min(s.col for s in spans)
-    return Span(row, col, max(s.bottom for s in spans) - row, max(s.right for s in spans) - col)
+def union(grid: TileGrid, tiles: Sequence[Tile], halo: int = 0) -> Span:
+    """Smallest window that holds all the tiles, and so much around each."""
+    return reduce(Span.__or__, (grid.view(tile, halo) for tile in tiles))
 
 
-def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Prepared:
+def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -> Prepared:
     """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
-    bands, size = list(plan.indexes), plan.grid.size
+    grid, bands = plan.grid, list(plan.indexes)
     found: list[Tile] = []
-    spans: list[Span] = []
-    images = np.empty((len(tiles), len(bands), size, size), np.float32)
+    views: list[Span] = []
+    sides = [max(grid.size, side) for side in grid.view(tiles[0], halo)[2:]]
+    images = np.empty((len(tiles), len(bands), *sides), np.float32)
     for row in rows_of(tiles):
-        whole = union(plan.grid, row)
+        whole = union(grid, row, halo)
         pixels = source.read(whole)
         valid = source.valid(whole, pixels)[bands]
         pixels = pixels[bands]
         for tile in row:
-            span = plan.grid.span(tile)
-            part = (slice(None), *span.inside(whole))
-            if valid[part].any():
-                image = plan.radiometry.to_model(pixels[part], valid[part])
-                images[len(found)] = _pad(image, size)
+            if valid[(slice(None), *grid.span(tile).inside(whole))].any():
+                view = grid.view(tile, halo)
+                part = (slice(None), *view.inside(whole))
+                images[len(found)] = _pad(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
                 found.append(tile)
-                spans.append(span)
-    return Prepared(found, spans, images[: len(found)])
+                views.append(view)
+    return Prepared(found, views, images[: len(found)])
 
 
 def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     """Window of the one feathered field of first guesses, padded as the tile is."""
     found = _found(plan, span, guesses)
-    return _pad(blend(plan.grid, span, found, len(plan.indexes), share_out=True), plan.grid.size)
+    field = blend(plan.grid, span, found, len(plan.indexes), share_out=True)
+    return _pad(field, plan.grid.size, plan.grid.size)
 
 
 def _agreement(plan: Plan, tiles: Sequence[Tile]) -> Agree:
@@ -312,9 +311,9 @@ def _noise(plan: Plan, tile: Tile, sample: int = 0) -> Float:
     return place_noise(plan.seed + sample * SAMPLE_SEED, 0, len(plan.indexes), square)
 
 
-def _pad(image: Float, size: int) -> Float:
-    """Mirror the right and bottom edge up to ``size``: only in scenes smaller than a tile."""
-    missing = [(0, 0), *((0, size - side) for side in image.shape[1:])]
+def _pad(image: Float, *sides: int) -> Float:
+    """Mirror the bottom and right edge up to height and width: only in scenes smaller than a tile."""
+    missing = [(0, 0), *((0, side - own) for side, own in zip(sides, image.shape[1:], strict=True))]
     return image if not any(after for _, after in missing) else np.pad(image, missing, mode="symmetric")
 
 

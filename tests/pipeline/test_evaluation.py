@@ -7,16 +7,14 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
+from model_cases import tiny_model
 from pair_cases import save_png, smooth_ground
 from PIL import Image
 from rasterio.transform import Affine
 
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
 from decr_scene.models.model import load_model
-from decr_scene.models.reference import ReferenceConfig, build_reference
 from decr_scene.models.training.data import Pair
 from decr_scene.models.training.resize import resize
-from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
 from decr_scene.pipeline.cli import main
 from decr_scene.pipeline.comparison import ablation, compare, compare_models, sweep
 from decr_scene.pipeline.errors import OptionError
@@ -24,8 +22,6 @@ from decr_scene.pipeline.evaluation import Evaluation, evaluate_pairs
 from decr_scene.pipeline.judging import judge, parts
 from decr_scene.pipeline.metrics import paper_psnr, paper_ssim
 from decr_scene.pipeline.settings import Settings
-
-UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), heads=1, num_res_blocks=1)
 
 
 @pytest.fixture
@@ -56,28 +52,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-
-
-def tiny_model(path, seed=0, bands=("red", "green", "blue")):
-    """A model of random weights, so that every answer differs from its input."""
-    config = ModelConfig(
-        name="tiny",
-        bands=bands,
-        network=NetworkConfig(bands=len(bands), noise=UNET, weight=UNET),
-        reference=ReferenceConfig(bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1),
-        scaling={"uint8": [0, 255]},
-        sampling=SamplingConfig(steps=2, start=200, weight_floor=0.3),
-        info={},
-    )
-    rng = torch.Generator().manual_seed(seed)
-    modules = torch.nn.ModuleDict(
-        {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
-    )
-    tensors = {
-        name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in modules.state_dict().items()
-    }
-    save_model_file(path, config, tensors)
-    return path
 
 
 def invoke(*args):

@@ -44,6 +44,24 @@ def test_a_scene_of_one_pixel_has_one_tile():
     assert [grid.span(tile) for tile in grid] == [Span(0, 0, 1, 1)]
 
 
+@given(shapes, overlaps, st.integers(0, 300))
+def test_a_view_holds_its_tile_and_lies_in_the_scene_and_all_are_alike(shape, overlap, halo):
+    grid = TileGrid(shape, overlap=overlap)
+    for tile in grid:
+        span, view = grid.span(tile), grid.view(tile, halo)
+        assert span & view == span
+        assert view & Span(0, 0, *shape) == view
+        assert view[2:] == tuple(min(grid.size + 2 * halo, extent) for extent in shape)
+        assert halo or view == span
+
+
+def test_a_view_has_its_tile_in_the_middle_where_the_scene_goes_on():
+    grid = TileGrid((1000, 1000))
+    assert grid.view(grid[6], 100) == Span(92, 92, 456, 456)
+    assert grid.view(grid[0], 100) == Span(0, 0, 456, 456)
+    assert Span(0, 4, 2, 2) | Span(3, 0, 1, 5) == Span(0, 0, 4, 6)
+
+
 @pytest.mark.parametrize(("shape", "overlap"), [((0, 5), 64), ((300, 300), -1), ((300, 300), 129)])
 def test_a_grid_that_cannot_be_is_refused(shape, overlap):
     with pytest.raises(ValueError, match="got"):

@@ -1,12 +1,9 @@
 """``--blend joint``: neighbouring tiles are one picture at every diffusion step."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import rasterio
 import rioxarray
-from rasterio.windows import Window
+from sample_cases import LANDSAT, part_of_landsat, pixels
 
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.errors import OptionError
@@ -17,24 +14,7 @@ from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.tiles import guess_tiles, restore_tiles
 
-LANDSAT = Path(__file__).parents[2] / "sample_scenes" / "landsat_cloudy.tif"
 FROM_NOISE = {"model": "rice2", "mask": "none", "device": "cpu", "start": 1000, "steps": 2, "weight_floor": 0}
-
-
-def part_of_landsat(path, height, width):
-    with rasterio.open(LANDSAT) as dataset:
-        window = Window(row_off=300, col_off=0, width=width, height=height)
-        profile = {**dataset.profile, "height": height, "width": width}
-        profile["transform"] = dataset.window_transform(window)
-        with rasterio.open(path, "w", **profile) as part:
-            part.write(dataset.read(window=window))
-            part.descriptions = dataset.descriptions
-    return path
-
-
-def pixels(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def assert_same(found, expected):

@@ -1,0 +1,37 @@
+"""Model files so small that they are made in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
+from decr_scene.models.reference import ReferenceConfig, build_reference
+from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
+
+UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), heads=1, num_res_blocks=1)
+
+
+def tiny_model(
+    path: Path, seed: int = 0, bands: tuple[str, ...] = ("red", "green", "blue"), halo: int = 0
+) -> Path:
+    """A model of random weights, so that every answer differs from its input."""
+    config = ModelConfig(
+        name="tiny",
+        bands=bands,
+        network=NetworkConfig(bands=len(bands), noise=UNET, weight=UNET),
+        reference=ReferenceConfig(bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1),
+        scaling={"uint8": [0, 255]},
+        sampling=SamplingConfig(steps=2, start=200, weight_floor=0.3, halo=halo),
+        info={},
+    )
+    rng = torch.Generator().manual_seed(seed)
+    modules = torch.nn.ModuleDict(
+        {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+    )
+    tensors = {
+        name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in modules.state_dict().items()
+    }
+    save_model_file(path, config, tensors)
+    return path

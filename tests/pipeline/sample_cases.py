@@ -1,0 +1,30 @@
+"""Parts of the sample scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+LANDSAT = Path(__file__).parents[2] / "sample_scenes" / "landsat_cloudy.tif"
+
+
+def part_of_landsat(path: Path, height: int, width: int) -> Path:
+    """A window of the cloudy Landsat scene, as a file of its own."""
+    with rasterio.open(LANDSAT) as dataset:
+        window = Window(row_off=300, col_off=0, width=width, height=height)
+        profile = {**dataset.profile, "height": height, "width": width}
+        profile["transform"] = dataset.window_transform(window)
+        with rasterio.open(path, "w", **profile) as part:
+            part.write(dataset.read(window=window))
+            part.descriptions = dataset.descriptions
+    return path
+
+
+def pixels(path: Path) -> NDArray[Any]:
+    """All bands of a raster."""
+    with rasterio.open(path) as dataset:
+        return dataset.read()
