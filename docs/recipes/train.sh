@@ -13,8 +13,13 @@ stage diffusion diffusion
 stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
 stage reference last --init "$runs/$model-fine"
 stage reference steady --init "$runs/$model-last"
-stage joint polish --init "$runs/$model-joint" --init "$runs/$model-steady"
-stage weight weight --init "$runs/$model-polish" --init "$runs/$model-steady"
+reference=$model-steady
+if [ "$model" = default ]; then
+    stage reference settle --init "$runs/$reference"
+    reference=$model-settle
+fi
+stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
+stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
 detector=()
 if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model card says what)
     stage detector detector
