@@ -111,6 +111,7 @@ restoring_options = in_order(
         help="Results of each tile: from 2 on, how far they differ is written beside the output.",
     ),
     click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
+    click.option("--halo", type=int, help="How far beyond its tile the first guess sees, px."),
     click.option(
         "--blend",
         type=click.Choice(["feather", "joint"]),

@@ -47,6 +47,7 @@ class Options:
         weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
         seed: Of the noise.
         overlap: Least overlap of tiles, px.
+        halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
         blend: ``feather``: finished tiles are feathered; ``joint``: so are their estimates at every diffusion
             step, in squares of 4 x 4 tiles, which are then denoised as one picture.
         batch_size: Tiles in a batch; of ``feather``.
@@ -73,6 +74,7 @@ class Options:
     weight_floor: float | None = None
     seed: int = 0
     overlap: int = 64
+    halo: int | None = None
     blend: str = "feather"
     batch_size: int = BATCH_SIZE
     device: str = "auto"
@@ -89,6 +91,7 @@ class Options:
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
         _check_range("overlap", self.overlap, 0, 128)
+        _check_range("halo", self.halo, 0, 512)
         _check_range("batch_size", self.batch_size, 1, 4096)
         _check_range("samples", self.samples, 1, 1000)
         if self.blend not in BLENDS:
@@ -240,13 +243,14 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     steps = sampling.steps if options.steps is None else options.steps
     start = sampling.start if options.start is None else options.start
     floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
+    halo = sampling.halo if options.halo is None else options.halo
     try:
         pick_device(options.device)
         Schedule().pairs(steps, None if start == 1000 else start)
     except ValueError as error:
         raise OptionError(str(error)) from error
     spec = RestorerSpec(
-        str(path), tuple(config.bands), steps, start, floor, sampling.halo, options.device, options.precision
+        str(path), tuple(config.bands), steps, start, floor, halo, options.device, options.precision
     )
     return spec, file_sha256(Path(path))
 

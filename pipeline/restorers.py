@@ -267,6 +267,7 @@ def describe(spec: RestorerSpec) -> dict[str, Any]:
         "steps": spec.steps,
         "start": spec.start,
         "weight_floor": spec.weight_floor,
+        "halo": spec.halo,
         "device": spec.device,
         "precision": spec.precision,
     }

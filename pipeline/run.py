@@ -278,7 +278,7 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "program": version("decr-scene"),
         "input": fingerprint(scene.path),
         "files of the input": [[name, *_state(name)] for name in scene.other_files()],
-        "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor],
+        "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor, spec.halo],
         "precision": spec.precision,
         "seed": plan.seed,
         "samples": plan.samples,

@@ -40,6 +40,16 @@ def test_a_first_guess_is_the_middle_of_what_the_network_says_of_a_larger_window
         assert np.abs(plain - expected).max() > 1e-3
 
 
+def test_who_calls_may_say_how_far_it_sees(model, tmp_path):
+    path = part_of_landsat(tmp_path / "scene.tif", 256, 448)
+    image = pixels(path).astype(np.float32) / 127.5 - 1
+    with RasterioScene.open(path) as scene:
+        plan = plan_scene(scene, Options(model=str(model), halo=0, device="cpu")).plan
+    guesses = guess_tiles(plan, FileSource(str(path)), list(plan.grid))
+    alone = load_model(str(model), device="cpu").reference(torch.from_numpy(image[None, :, :, :256].copy()))
+    np.testing.assert_allclose(guesses[0], alone[0].numpy(), atol=1e-5)
+
+
 def test_batches_and_a_dataarray_give_the_same_file(model, tmp_path):
     path = part_of_landsat(tmp_path / "scene.tif", 300, 460)
     options = {"model": str(model), "mask": "none", "device": "cpu"}

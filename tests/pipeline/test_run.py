@@ -228,7 +228,7 @@ def test_the_report_tells_what_was_done(tmp_path):
     assert report["model"]["name"] == "smooth"
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"overlap": 200}, {"scale": (5, 5)}])
+@pytest.mark.parametrize("option", [{"steps": 0}, {"overlap": 200}, {"halo": -1}, {"scale": (5, 5)}])
 def test_an_option_out_of_range_is_refused(option, tmp_path):
     scene = plain(tmp_path / "scene.tif", (30, 30), 1)
     with pytest.raises(OptionError, match="got"):
