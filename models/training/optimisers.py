@@ -68,8 +68,10 @@ class Muon(torch.optim.Optimizer):
 
     def _move(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
         assert weight.grad is not None
-        gradient = weight.grad.flatten(1)
-        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(gradient))
+        gradient, state = weight.grad.flatten(1), self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"]
         momentum.mul_(group["momentum"]).add_(gradient)
         direction = orthogonal(gradient.add(momentum, alpha=group["momentum"]))
         pace = 0.2 * max(direction.shape) ** 0.5

@@ -11,6 +11,7 @@ from decr_scene.models.checkpoint import SamplingConfig
 from decr_scene.models.model import load_model
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.run import run_guard
 from decr_scene.pipeline.scene import RasterioScene
 from decr_scene.pipeline.source import FileSource
 from decr_scene.pipeline.tiles import guess_tiles
@@ -48,6 +49,17 @@ def test_who_calls_may_say_how_far_it_sees(model, tmp_path):
     guesses = guess_tiles(plan, FileSource(str(path)), list(plan.grid))
     alone = load_model(str(model), device="cpu").reference(torch.from_numpy(image[None, :, :, :256].copy()))
     np.testing.assert_allclose(guesses[0], alone[0].numpy(), atol=1e-5)
+
+
+def test_a_run_that_sees_otherwise_is_another_run(model, tmp_path):
+    path = part_of_landsat(tmp_path / "scene.tif", 200, 256)
+    with RasterioScene.open(path) as scene:
+        guards = [
+            run_guard(scene, plan_scene(scene, Options(model=str(model), halo=halo)), "deflate", 512)
+            for halo in (None, 24, 25)
+        ]
+    assert guards[0] == guards[1]
+    assert guards[0] != guards[2]
 
 
 def test_batches_and_a_dataarray_give_the_same_file(model, tmp_path):
