@@ -1,7 +1,8 @@
 """Our model file: one safetensors file with the weights and everything that is needed to use them.
 
 It holds tensors under ``network.`` and ``reference.`` (and ``detector.``, if it has one), and in its
-metadata, under the key ``decr_scene``, all that is needed to build and to use the model.
+metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that says
+``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 """
 
 import json
@@ -24,8 +25,16 @@ from decr_scene.models.keymap import check_shapes, shapes
 from decr_scene.models.reference import ReferenceConfig, build_reference
 from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
 
-FORMAT = 1
+FORMAT, PACKED_FORMAT = 1, 2
+"""Of files; a program that cannot unpack kernels is to refuse those that are packed."""
+
 METADATA_KEY = "decr_scene"
+
+PACKED, SCALE = "network.", ".scale"
+"""Beginning of the names of packed kernels, and ending of the names of their scales."""
+
+LARGEST = 127
+"""Magnitude that the largest weight of an output channel has in a packed kernel."""
 
 State = Mapping[str, Tensor]
 C = TypeVar("C")
@@ -61,6 +70,7 @@ class ModelConfig:
         sampling: How it is sampled unless told otherwise.
         detector: Its cloud detector, if it has one.
         info: Training data, licence, metrics: for the reader.
+        packed: Its file holds the kernels of the noise and weight networks in eight bits a weight.
 
     Raises:
         CheckpointError: Network, reference, detector and band names are not of the same number of bands.
@@ -74,6 +84,7 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     detector: DetectorConfig | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
 
     def __post_init__(self) -> None:
         counts = (len(self.bands), self.network.bands, self.reference.bands)
@@ -100,7 +111,7 @@ def build_modules(config: ModelConfig) -> nn.ModuleDict:
 
 
 def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
-    """Write a model file, whole or not at all; floating-point types are kept.
+    """Write a model file, whole or not at all; floating-point types are kept, but in what is packed.
 
     Raises:
         CheckpointError: The tensors are not those of the configuration.
@@ -108,6 +119,8 @@ def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> No
     path = Path(path)
     _check(config, shapes(tensors), str(path))
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    if config.packed:
+        own = _packed(own)
     partial = path.with_name(path.name + ".partial")
     save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
     partial.chmod(0o644)  # safetensors makes files that only their owner may read
@@ -118,7 +131,7 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read a model file.
 
     Returns:
-        The configuration, and the tensors as they were saved, on the CPU.
+        The configuration, and the tensors as they were saved, on the CPU; what was packed as float32.
 
     Raises:
         CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
@@ -127,6 +140,8 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = read_model_config(path)
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    if config.packed:
+        tensors = _unpacked(tensors, str(path))
     _check(config, shapes(tensors), str(path))
     return config, tensors
 
@@ -171,15 +186,50 @@ def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str)
     check_shapes(found, expected_shapes(config), what)
 
 
+def _packed(tensors: State) -> dict[str, Tensor]:
+    """Kernels in eight bits, each output channel by its own scale; what has one dimension stays as it is.
+
+    Those of the reference stay too: their rounding reaches the answer unweighted, and costs 0.01 dB.
+    """
+    packed = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not name.startswith(PACKED):
+            packed[name] = tensor
+            continue
+        channels = tensor.float().flatten(1)
+        scale = (channels.abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+        packed[name] = (channels / scale[:, None]).round().to(torch.int8).reshape(tensor.shape)
+        packed[name + SCALE] = scale
+    return packed
+
+
+def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
+    unpacked = {}
+    for name, tensor in tensors.items():
+        kernel = tensors.get(name.removesuffix(SCALE), tensor)
+        if kernel is not tensor and kernel.dtype == torch.int8:
+            continue
+        if tensor.dtype == torch.int8:
+            scale = tensors.get(name + SCALE)
+            if scale is None or scale.shape != tensor.shape[:1]:
+                raise CheckpointError(f"{what}: the scales of {name} are missing: the file is damaged")
+            tensor = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
+        unpacked[name] = tensor
+    return unpacked
+
+
 def _to_json(config: ModelConfig) -> str:
-    return json.dumps({"format": FORMAT, **asdict(config)})
+    values = asdict(config)
+    if not values.pop("packed"):
+        return json.dumps({"format": FORMAT, **values})
+    return json.dumps({"format": PACKED_FORMAT, **values, "packed": True})
 
 
 def _from_json(text: str) -> ModelConfig:
     values = json.loads(text)
     found = values.pop("format", None)
-    if not isinstance(found, int) or found > FORMAT:
-        raise ValueError(f"format {found}, this program reads up to {FORMAT}: update it")
+    if not isinstance(found, int) or found > PACKED_FORMAT:
+        raise ValueError(f"format {found}, this program reads up to {PACKED_FORMAT}: update it")
     network = values["network"] | {
         key: _build(UNetConfig, values["network"][key]) for key in ("noise", "weight")
     }

@@ -135,7 +135,7 @@ class PlainUNet(nn.Module):
         for level in reversed(range(len(skips))):
             h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
         change = F.pixel_shuffle(self.leave(h), self.patch)
-        return change if self.contrast is None else change + self._grown(image, self.contrast(h))
+        return change if self.contrast is None else change + self._grown(image, self.contrast(h).float())
 
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
         """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""

@@ -153,7 +153,9 @@ def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[s
 @run_config_option
 @click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")
 @click.option("--out", type=FILE, required=True, help="Run folder; a run that is there is continued.")
-@click.option("--init", type=FILE, multiple=True, help="Run folder of an earlier stage; may be given twice.")
+@click.option(
+    "--init", type=FILE, multiple=True, help="Run folder of an earlier stage, or a model; repeatable."
+)
 @device_option
 @quiet_option()
 @one_line_errors

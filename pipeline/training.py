@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decr_scene.models.detector import CloudDetector
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.model import pick_device
+from decr_scene.models.model import find_model, pick_device
 from decr_scene.models.training.calibration import calibrate
 from decr_scene.models.training.config import DataConfig, RunConfig
 from decr_scene.models.training.data import Pair, Source
@@ -41,7 +41,7 @@ def train(
         config: The run.
         data: Root that the run's folders are relative to.
         out: Run folder: checkpoint, metrics, samples, and what the run was made of.
-        initial: Run folders of earlier stages.
+        initial: Run folders of earlier stages, model files, or names of bundled models.
         quiet: No progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
         text: TOML of the run, to be kept with it.
@@ -53,7 +53,7 @@ def train(
     where = _own_device(device)
     with _process_group(where) as rank:
         sources, held = _load(config, data)
-        before = [folder / CHECKPOINT for folder in initial]
+        before = [_weights_of(place) for place in initial]
         if rank == 0:
             open_run_folder(out, text, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, where)
@@ -65,6 +65,11 @@ def train(
         finally:
             log.close()
     return _calibrated(config, trainer, data) if config.stage == "detector" else figures
+
+
+def _weights_of(place: Path) -> Path:
+    """The checkpoint of a run folder, else a model's file."""
+    return place / CHECKPOINT if place.is_dir() else find_model(place)
 
 
 def _run(

@@ -25,7 +25,7 @@ def export_model(
     Args:
         config: The run, of a stage that has both networks.
         run: Its folder.
-        card: TOML with ``name``, a ``[sampling]`` table and an ``[info]`` table.
+        card: TOML with ``name``, maybe ``packed``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
         detector: Folder of a finished detector run whose weights become part of the model.
 
@@ -46,6 +46,7 @@ def export_model(
         scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
         sampling=SamplingConfig(**told["sampling"]),
         info=told["info"],
+        packed=told.get("packed", False),
     )
     weights = averaged_weights(run / CHECKPOINT)
     tensors = {name: tensor.to(torch.float16) for name, tensor in weights.items()}

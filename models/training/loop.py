@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from decr_scene.models.checkpoint import read_model_file
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import pick_precision
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
@@ -32,6 +33,9 @@ from decr_scene.models.training.tone import regions
 
 CHECKPOINT = "checkpoint.pt"
 CPU = torch.device("cpu")
+
+MODEL_ENDING = ".safetensors"
+"""Of a model file, which holds no step to go on from."""
 
 SHOWN = 4
 """Images in a picture of samples."""
@@ -65,7 +69,7 @@ class Trainer:
         Args:
             config: The run.
             folder: Run folder; made if it does not exist.
-            initial: Checkpoints of earlier stages whose weights this one starts from.
+            initial: Checkpoints of earlier stages, or model files, whose weights this one starts from.
             device: Where to compute.
 
         Raises:
@@ -81,6 +85,8 @@ class Trainer:
             config.optimiser, objective.trained(), config.learning_rate, config.weight_decay
         )
         average = copy.deepcopy(objective.modules).requires_grad_(False)
+        if config.compiled:
+            objective.modules["reference"].compile()
         trainer = cls(config, folder, objective, optimisers, average, device=device)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
@@ -269,13 +275,15 @@ def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
 
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The moving average of a run's weights, by the names of a model file."""
+    """The moving average of a run's weights, or the weights of a model file, by the names of the latter."""
+    if checkpoint.suffix == MODEL_ENDING:
+        return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
     weights: dict[str, Tensor] = _load(checkpoint)["ema"]
     return weights
 
 
 def _adopt(modules: nn.ModuleDict, path: Path) -> None:
-    """Take from another stage's checkpoint every network that it has too, whole.
+    """Take from another stage's checkpoint, or a model, every network that it has too, whole.
 
     The run's network may be deeper: a block that the checkpoint lacks begins as the identity.
     """

@@ -80,14 +80,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About ``U V^T`` of ``matrix = U S V^T``, its singular values near one; zeros stay zeros."""
+    """About ``U V^T`` of ``matrix = U S V^T``, its singular values near one; zeros stay zeros.
+
+    Each iteration is ``X <- P X`` with ``P = a + b G + c G^2`` of ``G = X X^T``. So ``G <- P G P``, and only
+    the product of all ``P`` needs be kept: matrices of the smaller side alone.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
+    gram = x @ x.T
+    whole = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        factor = torch.addmm(b * gram, gram, gram, alpha=c)
+        factor.diagonal().add_(a)
+        gram, whole = factor @ gram @ factor, factor @ whole
+    x = whole @ x
     return x.T if tall else x
 
 

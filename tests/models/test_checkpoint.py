@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -65,6 +66,38 @@ def test_a_model_file_gives_back_configuration_and_tensors(tmp_path: Path) -> No
 def test_half_precision_is_kept_on_disk(tmp_path: Path) -> None:
     save_model_file(tmp_path / "m", CONFIG, {name: tensor.half() for name, tensor in tensors().items()})
     assert {tensor.dtype for tensor in read_model_file(tmp_path / "m")[1].values()} == {torch.float16}
+
+
+def test_packed_networks_take_eight_bits_and_come_back_within_half_a_step(tmp_path: Path) -> None:
+    own, config = tensors(), replace(CONFIG, packed=True)
+    for name, tensor in own.items():
+        tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(len(name))))
+    save_model_file(tmp_path / "m", config, own)
+    read, found = read_model_file(tmp_path / "m")
+    assert read == config
+    assert found.keys() == own.keys()
+    for name, tensor in own.items():
+        if tensor.ndim < 2 or name.startswith("reference."):
+            assert torch.equal(found[name], tensor)
+        else:
+            step = tensor.flatten(1).abs().amax(dim=1) / 127
+            assert ((found[name] - tensor).flatten(1).abs().amax(dim=1) <= 0.501 * step).all()
+            assert not torch.equal(found[name], tensor)
+    with safe_open(tmp_path / "m", framework="pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in own if own[name].ndim > 1 and "network" in name}
+    assert kinds == {torch.int8}
+    save_model_file(tmp_path / "again", read, found)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m").read_bytes()
+
+
+def test_packed_kernels_without_their_scales_are_refused(tmp_path: Path) -> None:
+    save_model_file(tmp_path / "m", replace(CONFIG, packed=True), tensors())
+    with safe_open(tmp_path / "m", framework="pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys() if not name.endswith(".scale")}  # noqa: SIM118  # not a mapping
+        metadata = file.metadata()
+    save_file(kept, tmp_path / "m", metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"the scales of network\..* are missing"):
+        read_model_file(tmp_path / "m")
 
 
 def test_tensors_in_any_memory_order_can_be_saved(tmp_path: Path) -> None:
@@ -136,7 +169,7 @@ def test_no_file_and_no_configuration_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "format 2, this program reads up to 1: update it"),
+        ({"format": 3}, "format 3, this program reads up to 2: update it"),
         ({"format": None}, "format None"),
         ({"surprise": 1}, "surprise"),
         ({"network": None}, "unreadable configuration"),
