@@ -100,3 +100,19 @@ def models_export(
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)
     click.echo(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))
+@click.argument("runs", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Checkpoint to write, for --init of a later stage.")
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Average the weights of training RUNS that went on from one another, or from the same weights."""
+    from decr_scene.models.training.loop import average_runs
+    from decr_scene.pipeline.target import check_target
+    from decr_scene.pipeline.training import weights_of
+
+    check_target(None, out, overwrite)
+    average_runs([weights_of(run) for run in runs], out)
+    click.echo(f"{out}: the mean of {len(runs)} runs")

@@ -41,7 +41,7 @@ def train(
         config: The run.
         data: Root that the run's folders are relative to.
         out: Run folder: checkpoint, metrics, samples, and what the run was made of.
-        initial: Run folders of earlier stages, model files, or names of bundled models.
+        initial: Run folders of earlier stages, means of them, model files, or names of bundled models.
         quiet: No progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
         text: TOML of the run, to be kept with it.
@@ -53,7 +53,7 @@ def train(
     where = _own_device(device)
     with _process_group(where) as rank:
         sources, held = _load(config, data)
-        before = [_weights_of(place) for place in initial]
+        before = [weights_of(place) for place in initial]
         if rank == 0:
             open_run_folder(out, text, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, where)
@@ -67,8 +67,12 @@ def train(
     return _calibrated(config, trainer, data) if config.stage == "detector" else figures
 
 
-def _weights_of(place: Path) -> Path:
-    """The checkpoint of a run folder, else a model's file."""
+def weights_of(place: Path) -> Path:
+    """The checkpoint of a run folder; else a model's file, by its path or name.
+
+    Raises:
+        UnknownModelError: There is neither.
+    """
     return place / CHECKPOINT if place.is_dir() else find_model(place)
 
 

@@ -16,7 +16,11 @@ stage reference steady --init "$runs/$model-last"
 reference=$model-steady
 if [ "$model" = default ]; then
     stage reference settle --init "$runs/$reference"
-    reference=$model-settle
+    stage reference deepen --init "$runs/$model-settle"
+    stage reference further --init "$runs/$model-deepen"
+    reference=$model-mean.pt
+    [ -e "$runs/$reference" ] ||
+        decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$reference"
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,12 +149,7 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
         }
-        partial = self.folder / (CHECKPOINT + ".partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / CHECKPOINT)
+        _write(self.folder / CHECKPOINT, state)
 
     def _resume(self) -> None:
         state = _load(self.folder / CHECKPOINT)
@@ -282,6 +277,30 @@ def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     return weights
 
 
+def average_runs(runs: Sequence[Path], out: Path) -> None:
+    """Write the mean of several runs' weights, for stages to start from (Wortsman et al. 2022, model soups).
+
+    Args:
+        runs: Checkpoints or model files whose networks are alike: runs that went on from one another, or from
+            the same weights. What is not near one another has no use for a mean.
+        out: What ``initial`` of `Trainer.start` takes; no run goes on from it.
+
+    Raises:
+        TrainingError: Fewer than two runs, one that cannot be read, or networks that differ.
+    """
+    if len(runs) < 2:
+        raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
+    weights = [averaged_weights(run) for run in runs]
+    told = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in weights]
+    for run, shapes in zip(runs, told, strict=True):
+        if shapes != told[0]:
+            raise TrainingError(
+                f"{run} holds other networks than {runs[0]}: average runs of one configuration"
+            )
+    mean = {name: torch.stack([w[name].float() for w in weights]).mean(dim=0) for name in weights[0]}
+    _write(out, {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean})
+
+
 def _adopt(modules: nn.ModuleDict, path: Path) -> None:
     """Take from another stage's checkpoint, or a model, every network that it has too, whole.
 
@@ -299,6 +318,15 @@ def _adopt(modules: nn.ModuleDict, path: Path) -> None:
                 f"expected {expected}: check both configurations"
             )
     modules.load_state_dict({**own, **weights})
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -4,11 +4,14 @@ import csv
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,9 @@ from click.testing import CliRunner
 from PIL import Image
 from rasterio.transform import from_origin
 
-from decr_scene.models.errors import TrainingError
+from decr_scene.models.checkpoint import read_model_file
+from decr_scene.models.errors import TrainingError, UnknownModelError
+from decr_scene.models.model import find_model
 from decr_scene.models.training.config import DataConfig, read_config
 from decr_scene.models.training.data import batches, held_in_memory
 from decr_scene.models.training.loading import load_source
@@ -179,6 +184,76 @@ def difference(one, other):
 
 def table(folder):
     return list(csv.DictReader((folder / METRICS).read_text().splitlines()))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_bundled_model_is_trained_further(by_name, data, tmp_path):
+    before, weights = read_model_file(find_model("rice2"))
+    config = read_config(toml(tmp_path, steps=1))
+    config = replace(config, reference=before.reference, learning_rate=1e-9)
+    model = Path("rice2") if by_name else find_model("rice2")
+    train(config, data, tmp_path / "run", (model,), quiet=True)
+    after = averaged_weights(tmp_path / "run" / CHECKPOINT)
+    own = {name for name in weights if name.startswith("reference.")}
+    assert after.keys() == own
+    for name in own:
+        torch.testing.assert_close(after[name], weights[name].float(), rtol=0, atol=1e-6)
+
+
+def test_what_is_neither_a_run_nor_a_model_is_named(data, tmp_path):
+    config = read_config(toml(tmp_path))
+    with pytest.raises(UnknownModelError, match=r"nothing-here.*bundled models are default, rice2"):
+        train(config, data, tmp_path / "run", (Path("nothing-here"),), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mean_of_two_runs_is_what_a_third_begins_with(data, tmp_path):
+    config = read_config(toml(tmp_path, steps=2))
+    for seed in (1, 2):
+        train(replace(config, seed=seed), data, tmp_path / str(seed), quiet=True)
+    mean = tmp_path / "mean.pt"
+    call = ["models", "average", tmp_path / "1", tmp_path / "2", "--out", mean]
+    told = CliRunner().invoke(main, [str(part) for part in call])
+    assert told.exit_code == 0, told.output
+    first, second = (averaged_weights(tmp_path / seed / CHECKPOINT) for seed in ("1", "2"))
+    train(replace(config, learning_rate=1e-9, steps=1), data, tmp_path / "3", (mean,), quiet=True)
+    third = averaged_weights(tmp_path / "3" / CHECKPOINT)
+    assert third.keys() == first.keys()
+    for name, weight in third.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, rtol=0, atol=1e-6)
+    again = CliRunner().invoke(main, [str(part) for part in call])
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (("small",), "two runs at least, got 1"),
+        (("small", "rice2"), "rice2.* holds other networks than .*small"),
+    ],
+)
+def test_runs_that_have_no_mean_are_refused(runs, said, data, tmp_path):
+    train(read_config(toml(tmp_path, steps=1)), data, tmp_path / "small", quiet=True)
+    places = [tmp_path / run if run == "small" else run for run in runs]
+    call = ["models", "average", *places, "--out", tmp_path / "mean.pt"]
+    told = CliRunner().invoke(main, [str(part) for part in call])
+    assert told.exit_code == 1
+    assert re.search(said, told.output), told.output
+    assert not (tmp_path / "mean.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(data, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here, which torch compiles with")
+    config = read_config(toml(tmp_path, steps=3))
+    for name, compiled in (("plain", False), ("compiled", True)):
+        train(replace(config, compiled=compiled), data, tmp_path / name, quiet=True)
+    plain, compiled = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=2e-4)
 
 
 def test_a_run_folder_tells_what_the_run_was_made_of(data, tmp_path):
