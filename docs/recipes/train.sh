@@ -18,9 +18,9 @@ if [ "$model" = default ]; then
     stage reference settle --init "$runs/$reference"
     stage reference deepen --init "$runs/$model-settle"
     stage reference further --init "$runs/$model-deepen"
+    [ -e "$runs/$model-mean.pt" ] ||
+        decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$model-mean.pt"
     reference=$model-mean.pt
-    [ -e "$runs/$reference" ] ||
-        decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$reference"
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
