@@ -212,6 +212,12 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch
         pick_precision("fp16", cpu)
 
 
+def test_on_a_cpu_that_computes_in_bf16_a_model_does_so_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert tiny(precision="auto").precision == "fp32"
+    assert tiny(precision="bf16").precision == "bf16"
+
+
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == torch.device("cpu")
