@@ -204,17 +204,15 @@ def _packed(tensors: State) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
-    unpacked = {}
+    """Kernels as float32, without the scales that they were packed with; all else as it is."""
+    unpacked = dict(tensors)
     for name, tensor in tensors.items():
-        kernel = tensors.get(name.removesuffix(SCALE), tensor)
-        if kernel is not tensor and kernel.dtype == torch.int8:
+        if tensor.dtype != torch.int8:
             continue
-        if tensor.dtype == torch.int8:
-            scale = tensors.get(name + SCALE)
-            if scale is None or scale.shape != tensor.shape[:1]:
-                raise CheckpointError(f"{what}: the scales of {name} are missing: the file is damaged")
-            tensor = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
-        unpacked[name] = tensor
+        scale = unpacked.pop(name + SCALE, None)
+        if scale is None or scale.shape != tensor.shape[:1]:
+            raise CheckpointError(f"{what}: the scales of {name} are missing: the file is damaged")
+        unpacked[name] = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
     return unpacked
 
 

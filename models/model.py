@@ -32,9 +32,7 @@ class Model:
         config: What to build.
         tensors: Weights by the names of a model file; they are copied.
         device: ``auto``, ``cpu``, ``cuda``, or any name torch knows.
-        precision: ``auto``, ``fp32`` or ``bf16``, for the noise network and for our own reference. On a CPU
-            ``auto`` is fp32: normalisation adds up by threads, bf16 makes of the last digits one DN in every
-            thirtieth pixel, and the number of workers, or a cluster's machines, must not change a picture.
+        precision: ``auto``, ``fp32`` or ``bf16``, for the noise network and for our own reference.
     """
 
     def __init__(
@@ -46,8 +44,7 @@ class Model:
     ) -> None:
         self.config = config
         self.device = pick_device(device)
-        steady = precision == "auto" and self.device.type == "cpu"
-        self.precision = "fp32" if steady else pick_precision(precision, self.device)
+        self.precision = pick_precision(precision, self.device)
         self.schedule = Schedule()
         with torch.device("meta"):
             self.modules = build_modules(config)
@@ -257,8 +254,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, as most CPUs only pretend to.
+def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
+    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
+
+    Args:
+        name: ``auto``, ``fp32`` or ``bf16``.
+        device: Where to compute.
+        steady: ``auto`` is fp32 on a CPU: normalisation adds up by threads, bf16 makes of the last digits one
+            DN in every thirtieth pixel, and neither the number of workers nor the machines of a cluster must
+            change a picture. A training may do without.
 
     Raises:
         ValueError: There is no such precision.
@@ -271,7 +275,7 @@ def pick_precision(name: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
-    return "bf16" if is_fast else "fp32"
+    return "bf16" if is_fast and not steady else "fp32"
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

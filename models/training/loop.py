@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from decr_scene.models.checkpoint import read_model_file
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.keymap import shapes
 from decr_scene.models.model import pick_precision
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
 from decr_scene.models.training.data import Pair, Source, area_reduced, batches, held_in_memory
@@ -291,13 +292,12 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
     if len(runs) < 2:
         raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
     weights = [averaged_weights(run) for run in runs]
-    told = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in weights]
-    for run, shapes in zip(runs, told, strict=True):
-        if shapes != told[0]:
+    for run, state in zip(runs, weights, strict=True):
+        if shapes(state) != shapes(weights[0]):
             raise TrainingError(
                 f"{run} holds other networks than {runs[0]}: average runs of one configuration"
             )
-    mean = {name: torch.stack([w[name].float() for w in weights]).mean(dim=0) for name in weights[0]}
+    mean = {name: torch.stack([state[name] for state in weights]).mean(dim=0) for name in weights[0]}
     _write(out, {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean})
 
 
@@ -346,7 +346,7 @@ def _rate(step: int, config: RunConfig) -> float:
 
 
 def _precision(name: str, device: torch.device) -> Any:
-    if pick_precision(name, device) == "bf16":
+    if pick_precision(name, device, steady=False) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 

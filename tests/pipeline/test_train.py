@@ -20,6 +20,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from rasterio.transform import from_origin
+from torch._dynamo.utils import counters
 
 from decr_scene.models.checkpoint import read_model_file
 from decr_scene.models.errors import TrainingError, UnknownModelError
@@ -246,10 +247,12 @@ def test_runs_that_have_no_mean_are_refused(runs, said, data, tmp_path):
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(data, tmp_path):
     if shutil.which("g++") is None:
-        pytest.skip("no g++ here, which torch compiles with")
+        pytest.skip("NO G++ HERE: torch compiles with it")
     config = read_config(toml(tmp_path, steps=3))
+    counters.clear()
     for name, compiled in (("plain", False), ("compiled", True)):
         train(replace(config, compiled=compiled), data, tmp_path / name, quiet=True)
+        assert bool(counters["stats"]["unique_graphs"]) == compiled
     plain, compiled = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     for name, weight in plain.items():
