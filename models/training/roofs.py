@@ -32,7 +32,7 @@ def roofed(image: Float, rng: np.random.Generator) -> Float:
         wing = _wing(rng, half)
         reach = rng.uniform(2, 14)
         away = reach * np.cos(sun), reach * np.sin(sun)
-        around = tuple(
+        around = tuple(  # a roof, its wing and their shadow reach no farther
             slice(max(0, int(at - 3 * sum(half) - reach)), int(at + 3 * sum(half) + reach)) for at in centre
         )
         rows, cols = (
