@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from decr_scene.models.lazily import exporter
+from decr_scene.models.exports import exporter
 
 if TYPE_CHECKING:
     from decr_scene.models.model import load_model, load_published

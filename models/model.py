@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from decr_scene.models.checkpoint import ModelConfig, build_modules, read_model_file
-from decr_scene.models.denoiser import DEDenoiser, InParts
-from decr_scene.models.detector import CloudDetector, build_detector, reduced_image
+from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, read_model_file
+from decr_scene.models.checkpoints.published import Source, published_states, read_published
+from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
+from decr_scene.models.diffusion.sampling import Agree, DESampler, OnStep
+from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import UnknownModelError
-from decr_scene.models.published import Source, published_states, read_published
-from decr_scene.models.sampling import Agree, DESampler, OnStep
-from decr_scene.models.schedule import Schedule
+from decr_scene.models.networks.detector import CloudDetector, build_detector, reduced_image
 
 WEIGHTS = Path(__file__).parent / "weights"
 ALWAYS_FP32 = (
@@ -136,7 +136,7 @@ class Model:
         floor = defaults.weight_floor if weight_floor is None else weight_floor
         denoiser = DEDenoiser(self.network, self.schedule)
         sampler = DESampler(
-            denoiser if at_once is None else InParts(denoiser, at_once),
+            denoiser if at_once is None else MicroBatched(denoiser, at_once),
             defaults.steps if steps is None else steps,
             self._start(defaults.start if start is None else start),
         )

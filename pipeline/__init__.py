@@ -2,17 +2,36 @@
 
 from typing import TYPE_CHECKING
 
-from decr_scene.models.lazily import exporter
+from decr_scene.models.exports import exporter
 
 if TYPE_CHECKING:
-    from decr_scene.pipeline.batch import process_directory
-    from decr_scene.pipeline.lazy import restore
+    from decr_scene.models.errors import DecrSceneError
+    from decr_scene.pipeline.batch.directory import process_directory
+    from decr_scene.pipeline.engine.graph import restore
+    from decr_scene.pipeline.outputs.report import Report
+    from decr_scene.pipeline.raster.scene import open_scene
+    from decr_scene.pipeline.restoration.options import Options
     from decr_scene.pipeline.run import process_scene
-    from decr_scene.pipeline.scene import open_scene
 
-__all__ = ["open_scene", "process_directory", "process_scene", "restore"]
+__all__ = [
+    "DecrSceneError",
+    "Options",
+    "Report",
+    "open_scene",
+    "process_directory",
+    "process_scene",
+    "restore",
+]
 
 __getattr__ = exporter(
     __name__,
-    {"process_scene": "run", "process_directory": "batch", "restore": "lazy", "open_scene": "scene"},
+    {
+        "DecrSceneError": "errors",
+        "Options": "restoration.options",
+        "Report": "outputs.report",
+        "open_scene": "raster.scene",
+        "process_directory": "batch.directory",
+        "process_scene": "run",
+        "restore": "engine.graph",
+    },
 )

@@ -6,13 +6,12 @@ COGs -> checks -> what else lies beside the output -> report.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,28 +19,32 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from distributed import Client
 
-from decr_scene.pipeline import provenance
-from decr_scene.pipeline.beside import Beside
-from decr_scene.pipeline.checks import verify_pixels
-from decr_scene.pipeline.cluster import Holding, at_every_worker, check_workers, connect
-from decr_scene.pipeline.detection import detect_clouds, detection_kept, detection_path
+from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
+from decr_scene.pipeline.engine.flow import Flow
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.flow import Flow
-from decr_scene.pipeline.planning import Options, ScenePlan, plan_scene
-from decr_scene.pipeline.product import Delivery, delivered
-from decr_scene.pipeline.quicklook import write_quicklook
-from decr_scene.pipeline.restorers import Restorer, RestorerSpec, describe, forget_plugin, register_plugin
-from decr_scene.pipeline.scene import RasterioScene, fingerprint
-from decr_scene.pipeline.source import FileSource
-from decr_scene.pipeline.style import write_styles
-from decr_scene.pipeline.target import check_name, check_target
-from decr_scene.pipeline.writer import (
-    Companion,
-    SceneWriter,
-    WritersTogether,
-    journal_path,
-    verify_roundtrip,
+from decr_scene.pipeline.files import check_name, check_target, detection_path, journal_path, write_whole
+from decr_scene.pipeline.look.detection import detection_kept
+from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
+from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
+from decr_scene.pipeline.outputs.quicklook import write_quicklook
+from decr_scene.pipeline.outputs.report import Report, parameters_of, scaling_of
+from decr_scene.pipeline.outputs.style import write_styles
+from decr_scene.pipeline.products.delivery import Delivery, delivered
+from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.restoration import provenance
+from decr_scene.pipeline.restoration.gating import detect_clouds
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
+from decr_scene.pipeline.restoration.restorers import (
+    Restorer,
+    RestorerSpec,
+    describe,
+    forget_plugin,
+    register_plugin,
 )
+from decr_scene.pipeline.writing.writer import Companion, SceneWriter, WritersTogether
 
 Progress = Callable[[int, int], None]
 """Told after every batch: tiles done, tiles in all. One that is `Staged` is told of what follows, too."""
@@ -53,30 +56,6 @@ class Staged(Protocol):
 
     def stage(self, text: str) -> None:
         """``writing clean.tif``, ``checking``."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was done, as it stands in the JSON file beside the output."""
-
-    program: dict[str, str]
-    input: dict[str, Any]
-    product: dict[str, Any]
-    output: dict[str, Any]
-    beside: dict[str, str]
-    model: dict[str, Any]
-    parameters: dict[str, Any]
-    scaling: dict[str, list[float]]
-    tiles: dict[str, int]
-    seconds: dict[str, float]
-    checks: dict[str, bool]
-    verification: dict[str, Any]
-    warnings: list[str]
-    clouds: dict[str, float] | None = None
-
-    def to_json(self) -> str:
-        """The report as text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def process_scene(
@@ -164,7 +143,7 @@ def process_scene(
             beside={role: str(path) for role, path in beside.paths.items()},
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
             parameters=parameters_of(chosen),
-            scaling=_scaling(planned, scene.count),
+            scaling=scaling_of(planned),
             tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
             seconds={
                 "planning": round(planning, 3),
@@ -177,7 +156,8 @@ def process_scene(
             warnings=list(planned.warnings),
             clouds=None if planned.coverage is None else vars(planned.coverage),
         )
-    _write_whole(beside.paths["report"], report.to_json())
+    with write_whole(beside.paths["report"]) as partial:
+        partial.write_text(report.to_json())
     return report
 
 
@@ -188,11 +168,11 @@ def _stage_of(progress: object) -> Callable[[str], None]:
 def _check_wishes(scene: RasterioScene, stac: bool, polygons: Path | None) -> None:
     """Refuse what cannot be written beside the output, before any work is done."""
     if stac:
-        from decr_scene.pipeline.stac import check_stac
+        from decr_scene.pipeline.outputs.stac import check_stac
 
         check_stac()
     if polygons is not None:
-        from decr_scene.pipeline.polygons import check_polygons
+        from decr_scene.pipeline.outputs.polygons import check_polygons
 
         check_polygons(scene, polygons)
 
@@ -220,12 +200,12 @@ def _write_beside(scene: RasterioScene, planned: ScenePlan, beside: Beside, give
     paths = beside.paths
     write_styles(scene, planned.bands, paths["style"], paths["provenance_style"])
     if "stac" in paths:
-        from decr_scene.pipeline.stac import write_item
+        from decr_scene.pipeline.outputs.stac import write_item
 
         when = given.facts.get("acquired")
         write_item(scene, planned.bands, planned.plan.spec.name, beside, Path(given.origin), when)
     if "polygons" in paths:
-        from decr_scene.pipeline.polygons import write_polygons
+        from decr_scene.pipeline.outputs.polygons import write_polygons
 
         write_polygons(paths["provenance"], paths["polygons"])
     if "quicklook" in paths:
@@ -314,25 +294,5 @@ def _with_plugin(
         finally:
             forget_plugin(key)
     else:
-        with at_every_worker(client, Holding(key, restorer)):
+        with at_every_worker(client, RestorerPlugin(key, restorer)):
             yield replace(spec, plugin_key=key)
-
-
-def parameters_of(options: Options) -> dict[str, Any]:
-    """What the report says was chosen: plain values, but for the model, which has a place of its own."""
-    chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
-    if options.restorer is not None:
-        chosen["restorer"] = repr(options.restorer)
-    return chosen
-
-
-def _scaling(planned: ScenePlan, count: int) -> dict[str, list[float]]:
-    radiometry = planned.plan.radiometry
-    names = [planned.bands[i] or f"band {i + 1}" for i in planned.plan.indexes]
-    return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -15,8 +15,8 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from decr_scene.models.training.clouds import CloudRecipe
-from decr_scene.pipeline.simulation import draw_clouds
+from decr_scene.models.clouds.simulate import CloudRecipe
+from decr_scene.pipeline.training.simulation import draw_clouds
 
 HERE = Path(__file__).parent
 LANDSAT_WINDOW = Window(col_off=1560, row_off=440, width=640, height=640)

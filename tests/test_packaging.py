@@ -9,10 +9,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from decr_scene.pipeline.grid import TileGrid
+from decr_scene.pipeline.tiling.grid import TileGrid
 
-ROOT = Path(__file__).parents[1]
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 
@@ -42,9 +42,31 @@ def test_a_spawned_worker_imports_the_same_class():
 
 def test_the_public_names_are_there():
     from decr_scene.models import load_model, load_published
-    from decr_scene.pipeline import open_scene, process_scene, restore
+    from decr_scene.pipeline import DecrSceneError, Options, Report, open_scene, process_scene, restore
 
     assert all(callable(name) for name in (load_model, load_published, open_scene, process_scene, restore))
+    assert issubclass(DecrSceneError, Exception)
+    assert Options().model == "default"
+    assert hasattr(Report, "to_json")
+
+
+def test_public_names_are_imported_on_first_use():
+    code = (
+        "import sys, decr_scene.pipeline, decr_scene.models; "
+        "print([m for m in ('numpy', 'torch', 'rasterio', 'dask', 'click') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_room_is_one_sentence_and_no_more_than_eleven_files():
+    for package in SETUP["packages"]:
+        if package.count(".") > 1:
+            folder = folder_of(package)
+            text = (folder / "__init__.py").read_text()
+            assert text.count("\n") == 1, package
+            assert text.startswith('"""'), package
+            assert len(list(folder.glob("*.py"))) <= 12, package
 
 
 @pytest.mark.slow

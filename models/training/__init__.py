@@ -1,1 +1,1 @@
-"""Training of the reference, the noise network and the weight network."""
+"""The stages of training, their losses and the loop."""

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decr_scene.models.detector import RESTORE, Detector, DetectorConfig
+from decr_scene.models.arrays import Float
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.networks.detector import RESTORE, Detector, DetectorConfig
 from decr_scene.models.training.labels import LabelledSource
-
-Float = NDArray[np.float32]
 
 CALIBRATION = "detector.json"
 """In a run folder: the detector's configuration with its threshold, and the figures that it was chosen by."""

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, read_model_file, save_model_file
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    SamplingConfig,
+    read_model_file,
+    save_model_file,
+)
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
-from decr_scene.models.training.loop import CHECKPOINT, averaged_weights
+from decr_scene.models.training.loop import CHECKPOINT
+from decr_scene.models.training.weights import averaged_weights
 
 
 def export_model(

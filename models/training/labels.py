@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from decr_scene.models.training.clouds import (
+from decr_scene.models.arrays import Float
+from decr_scene.models.clouds.simulate import (
     CLEAR,
     SHADOW,
     SHADOW_DEPTH,
@@ -21,10 +21,8 @@ from decr_scene.models.training.clouds import (
     SimulatedCloud,
     simulate,
 )
-from decr_scene.models.training.crops import UNCHANGED, turn
-from decr_scene.models.training.data import Source
-
-Float = NDArray[np.float32]
+from decr_scene.models.data.crops import UNCHANGED, turn
+from decr_scene.models.data.source import Source
 
 VISIBLE = 16 / 127.5
 """Cloud brightens, and shadow darkens, the mean of the bands by so much at least (16 of 255 DN)."""

@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+from decr_scene.models.arrays import Float
+from decr_scene.models.data.pictures import contact_sheet, display_bands
 
 METRICS = "metrics.csv"
 SAMPLES = "samples"
 CURVE_EVERY = 10
 """Steps between two points of a curve."""
-
-GAP = 4
-"""White pixels between the images of a picture."""
 
 
 class Sample(NamedTuple):
@@ -99,28 +97,6 @@ class RunLog:
         bands = self._display if max(self._display) < len(image) else (0, 0, 0)
         shown = np.clip(np.rint((image[list(bands)] + 1) * 127.5), 0, 255)
         return np.moveaxis(shown, 0, 2).astype(np.uint8)
-
-
-def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Positions of red, green and blue; the first three, or the first thrice, without such names."""
-    if {"red", "green", "blue"} <= set(names):
-        return names.index("red"), names.index("green"), names.index("blue")
-    return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)
-
-
-def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Lay out ``(H, W, 3)`` images in rows on white; they may differ in size."""
-    heights = [max(len(image) for image in row) for row in rows]
-    width = max(sum(image.shape[1] + GAP for image in row) for row in rows) - GAP
-    sheet = np.full((sum(heights) + GAP * (len(rows) - 1), width, 3), 255, np.uint8)
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        left = 0
-        for image in row:
-            sheet[top : top + len(image), left : left + image.shape[1]] = image
-            left += image.shape[1] + GAP
-        top += height + GAP
-    return sheet
 
 
 def _take_back(table: Path, step: int) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +20,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from decr_scene.models.checkpoint import read_model_file
+from decr_scene.models.data.source import Pair, Source, batches, held_in_memory
+from decr_scene.models.data.tone import regions
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.keymap import shapes
 from decr_scene.models.model import pick_precision
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
-from decr_scene.models.training.data import Pair, Source, area_reduced, batches, held_in_memory
-from decr_scene.models.training.logs import METRICS, RunLog, Sample
+from decr_scene.models.training.logs import RunLog, Sample
 from decr_scene.models.training.objectives import Draws, Objective, build_objective
 from decr_scene.models.training.optimisers import build_optimisers
-from decr_scene.models.training.tone import regions
+from decr_scene.models.training.weights import adopt, read_checkpoint, write_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
 CPU = torch.device("cpu")
-
-MODEL_ENDING = ".safetensors"
-"""Of a model file, which holds no step to go on from."""
 
 SHOWN = 4
 """Images in a picture of samples."""
@@ -80,7 +75,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         objective = build_objective(config)
         for path in initial:
-            _adopt(objective.modules, path)
+            adopt(objective.modules, path)
         objective.modules.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         optimisers = build_optimisers(
             config.optimiser, objective.trained(), config.learning_rate, config.weight_decay
@@ -150,10 +145,10 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
         }
-        _write(self.folder / CHECKPOINT, state)
+        write_checkpoint(self.folder / CHECKPOINT, state)
 
     def _resume(self) -> None:
-        state = _load(self.folder / CHECKPOINT)
+        state = read_checkpoint(self.folder / CHECKPOINT)
         if not is_same_run(self.config, state["config"]):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"
@@ -270,73 +265,6 @@ def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
     return [pair._replace(cloudy=_even(pair.cloudy), clear=_even(pair.clear)) for pair in pairs]
 
 
-def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The moving average of a run's weights, or the weights of a model file, by the names of the latter."""
-    if checkpoint.suffix == MODEL_ENDING:
-        return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
-    weights: dict[str, Tensor] = _load(checkpoint)["ema"]
-    return weights
-
-
-def average_runs(runs: Sequence[Path], out: Path) -> None:
-    """Write the mean of several runs' weights, for stages to start from (Wortsman et al. 2022, model soups).
-
-    Args:
-        runs: Checkpoints or model files whose networks are alike: runs that went on from one another, or from
-            the same weights. What is not near one another has no use for a mean.
-        out: What ``initial`` of `Trainer.start` takes; no run goes on from it.
-
-    Raises:
-        TrainingError: Fewer than two runs, one that cannot be read, or networks that differ.
-    """
-    if len(runs) < 2:
-        raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
-    weights = [averaged_weights(run) for run in runs]
-    for run, state in zip(runs, weights, strict=True):
-        if shapes(state) != shapes(weights[0]):
-            raise TrainingError(
-                f"{run} holds other networks than {runs[0]}: average runs of one configuration"
-            )
-    mean = {name: torch.stack([state[name] for state in weights]).mean(dim=0) for name in weights[0]}
-    _write(out, {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean})
-
-
-def _adopt(modules: nn.ModuleDict, path: Path) -> None:
-    """Take from another stage's checkpoint, or a model, every network that it has too, whole.
-
-    The run's network may be deeper: a block that the checkpoint lacks begins as the identity.
-    """
-    weights = {name: w for name, w in averaged_weights(path).items() if name.split(".")[0] in modules}
-    if not weights:
-        raise TrainingError(f"{path} holds none of this run's networks, {', '.join(modules)}")
-    own = modules.state_dict()
-    for name, tensor in weights.items():
-        expected = tuple(own[name].shape) if name in own else "none"
-        if expected != tuple(tensor.shape):
-            raise TrainingError(
-                f"{path} does not fit this run's networks: {name} has shape {tuple(tensor.shape)} there, "
-                f"expected {expected}: check both configurations"
-            )
-    modules.load_state_dict({**own, **weights})
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise TrainingError(f"{path} is no readable checkpoint of this program: {error}") from error
-    return state
-
-
 def _rate(step: int, config: RunConfig) -> float:
     """Warm-up, then a cosine from 1 to 0.01."""
     if step < config.warmup:
@@ -383,6 +311,3 @@ def _even(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _psnr(error: np.ndarray[Any, Any]) -> float:
     return float(10 * np.log10(4 / max(float(np.square(error, dtype=np.float64).mean()), 1e-12)))
-
-
-__all__ = ["CHECKPOINT", "METRICS", "Trainer", "area_reduced", "averaged_weights", "validation_pairs"]

@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from decr_scene.models.detector import RESTORE
+from decr_scene.models.clouds.simulate import SHADOW, simulate
+from decr_scene.models.data.tone import fit_tone
 from decr_scene.models.model import Model, load_model
+from decr_scene.models.networks.detector import RESTORE
 from decr_scene.models.training.calibration import Scores
-from decr_scene.models.training.clouds import SHADOW, simulate
 from decr_scene.models.training.labels import CLEAR_DIFFERENCE, PAIR_SMOOTHING, VISIBLE
-from decr_scene.models.training.tone import fit_tone
-from decr_scene.pipeline.images import read_image
+from decr_scene.pipeline.raster.images import read_image
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]

@@ -28,7 +28,7 @@ import raster_cases as cases  # noqa: E402  # it lies where the path has just be
 
 from decr_scene.models.errors import DecrSceneError  # noqa: E402  # after the path, as above
 from decr_scene.pipeline import process_scene  # noqa: E402  # after the path, as above
-from decr_scene.pipeline.verify import verify_roundtrip  # noqa: E402  # after the path, as above
+from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip  # noqa: E402  # after the path, as above
 
 HEAD = """# What comes through
 

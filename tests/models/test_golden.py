@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from places import TESTS
 from torch import Tensor, nn
 
-from decr_scene.models.denoiser import DEDenoiser, Denoised
+from decr_scene.models.checkpoints.keymap import export_state, import_state, network_keys, reference_keys
+from decr_scene.models.diffusion.denoiser import DEDenoiser, Denoised
+from decr_scene.models.diffusion.sampling import DDPMSampler, DESampler
+from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError
-from decr_scene.models.keymap import export_state, import_state, network_keys, reference_keys
-from decr_scene.models.layers import timestep_embedding
-from decr_scene.models.mdsa import MDSA
 from decr_scene.models.model import Model, load_published, to_published
-from decr_scene.models.mprnet import MPRNet
-from decr_scene.models.sampling import DDPMSampler, DESampler
-from decr_scene.models.schedule import Schedule
-from decr_scene.models.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.layers import timestep_embedding
+from decr_scene.models.networks.mdsa import MDSA
+from decr_scene.models.networks.mprnet import MPRNet
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
 
 # Tests are no package: a module beside them is run, not imported.
-RULE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "golden_rule.py")))
+RULE = SimpleNamespace(**runpy.run_path(str(TESTS / "golden_rule.py")))
 golden, manifest, filled = RULE.golden, RULE.manifest, RULE.filled
 
 BANDS = {"rgb": 3, "4band": 4}

@@ -7,13 +7,18 @@ import torch
 from torch import Tensor
 
 from decr_scene.models import model as module
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, build_modules, save_model_file
-from decr_scene.models.detector import DetectorConfig
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    SamplingConfig,
+    build_modules,
+    save_model_file,
+)
+from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.models.model import Model, load_model, pick_device, pick_precision, to_published
-from decr_scene.models.reference import ReferenceConfig
-from decr_scene.models.schedule import Schedule
-from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.models.networks.reference import ReferenceConfig
+from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
 
 CONFIG = ModelConfig(
     name="tiny",

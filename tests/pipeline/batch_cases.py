@@ -5,7 +5,7 @@ import os
 
 from raster_cases import plain
 
-from decr_scene.pipeline.ledger import LEDGER, LOCK
+from decr_scene.pipeline.batch.ledger import LEDGER, LOCK
 
 IDENTITY = {"model": "identity"}
 

@@ -12,8 +12,8 @@ from scipy.ndimage import uniform_filter
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.grid import TileGrid
-from decr_scene.pipeline.noise import place_noise
+from decr_scene.pipeline.tiling.grid import TileGrid
+from decr_scene.pipeline.tiling.noise import place_noise
 
 OPTIONS = {"batch_size": 2, "blocksize": 128}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from decr_scene.models.checkpoint import ModelConfig, SamplingConfig, save_model_file
-from decr_scene.models.reference import ReferenceConfig, build_reference
-from decr_scene.models.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.checkpoints.model_file import ModelConfig, SamplingConfig, save_model_file
+from decr_scene.models.networks.reference import ReferenceConfig, build_reference
+from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
 
 UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), heads=1, num_res_blocks=1)
 

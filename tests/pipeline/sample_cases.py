@@ -7,9 +7,10 @@ from typing import Any
 
 import rasterio
 from numpy.typing import NDArray
+from places import SAMPLES
 from rasterio.windows import Window
 
-LANDSAT = Path(__file__).parents[2] / "sample_scenes" / "landsat_cloudy.tif"
+LANDSAT = SAMPLES / "landsat_cloudy.tif"
 
 
 def part_of_landsat(path: Path, height: int, width: int) -> Path:

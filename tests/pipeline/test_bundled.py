@@ -1,17 +1,15 @@
 """The bundled models on the sample scenes: nearer to the truth, no worse than the first guess, tone kept."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import rasterio
+from places import SAMPLES, WEIGHTS
 
+from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.models.model import bundled_models
-from decr_scene.models.training.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.metrics import psnr
+from decr_scene.pipeline.evaluation.metrics import psnr
 
-SAMPLES = Path(__file__).parents[2] / "sample_scenes"
 SCENES = {"landsat": "rice2", "rotterdam": "default"}
 pytestmark = [pytest.mark.slow]
 
@@ -36,8 +34,7 @@ def results(request, tmp_path_factory):
 
 def test_both_models_are_bundled_and_small():
     assert {"default", "rice2"} <= set(bundled_models())
-    weights = Path(__file__).parents[2] / "models" / "weights"
-    assert sum(path.stat().st_size for path in weights.iterdir()) <= 25e6
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 25e6
 
 
 def test_the_result_is_nearer_to_the_truth_than_the_input(results):

@@ -24,11 +24,11 @@ from raster_cases import plain
 from test_run import assert_same_pixels
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.cluster import Holding, at_every_worker
+from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker
 from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError, SceneReadError
-from decr_scene.pipeline.grid import Span, TileGrid
-from decr_scene.pipeline.restorers import _open_model
-from decr_scene.pipeline.writer import journal_path
+from decr_scene.pipeline.files import journal_path
+from decr_scene.pipeline.restoration.restorers import _open_model
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 HERE = Path(__file__).parent
 SHAPE = (1500, 1100)
@@ -180,7 +180,8 @@ def test_the_workers_of_a_killed_process_die_with_it_and_say_nothing(scene, log,
         f"    process_scene({str(scene)!r}, {str(out)!r}, restorer=restorer, workers=2, **OPTIONS)"
     )
     (tmp_path / "main.py").write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, str(tmp_path / "main.py")]
     with open(tmp_path / "said", "w") as said:
         process = subprocess.Popen(command, stderr=said, env=environment)
@@ -316,7 +317,8 @@ def cluster(folder, workers=2):
     """A scheduler and its workers as processes, as they run on machines of their own."""
     address = folder / "scheduler.json"
     address.unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     options = ["--scheduler-file", str(address), "--dashboard-address", "127.0.0.1:0"]
     scheduling = [
@@ -371,7 +373,7 @@ def test_a_scheduler_that_is_lost_while_things_are_put_away_hides_no_error():
         def unregister_worker_plugin(self, name):
             raise CommClosedError(f"{name}: connection refused")
 
-    with pytest.raises(ClusterError, match="gone"), at_every_worker(Unaware(), Holding("key", len)):
+    with pytest.raises(ClusterError, match="gone"), at_every_worker(Unaware(), RestorerPlugin("key", len)):
         raise ClusterError("gone")
 
 

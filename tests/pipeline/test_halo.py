@@ -7,14 +7,15 @@ import torch
 from model_cases import tiny_model
 from sample_cases import part_of_landsat, pixels
 
-from decr_scene.models.checkpoint import SamplingConfig
+from decr_scene.models.checkpoints.model_file import SamplingConfig
 from decr_scene.models.model import load_model
 from decr_scene.pipeline import process_scene, restore
-from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.restoration.tasks import guess_tiles
 from decr_scene.pipeline.run import run_guard
-from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.source import FileSource
-from decr_scene.pipeline.tiles import guess_tiles
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from test_run import assert_same_pixels, pixels_of, smooth
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import ResumeError
-from decr_scene.pipeline.planning import Options, plan_scene
+from decr_scene.pipeline.files import journal_path
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.run import run_guard
-from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.writer import journal_path
 
 SLOW = """
 import signal, sys, time

@@ -1,26 +1,26 @@
 """The road of a scene, end to end: real rasters, real GDAL, a real Dask cluster."""
 
 import json
-from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
 import rasterio
 from distributed import LocalCluster
+from places import SHARED
 from raster_cases import draw, plain, with_alpha, write
 from rio_cogeo.cogeo import cog_validate
 from scipy.ndimage import uniform_filter
 
 from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, OutputExistsError, RestorerError
-from decr_scene.pipeline.grid import Span, TileGrid
-from decr_scene.pipeline.masks import MaskFile, keep_clear_ground
-from decr_scene.pipeline.restorers import Plugin
-from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.writer import WritersTogether
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.clear_ground import keep_clear_ground
+from decr_scene.pipeline.regions.masks import MaskFile
+from decr_scene.pipeline.restoration.restorers import Plugin
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
+from decr_scene.pipeline.writing.writer import WritersTogether
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = ["uint8", "uint16", "int16", "float32"]
 SIZES = [(1, 1), (200, 150), (256, 256), (257, 511), (777, 1000)]
 

@@ -3,8 +3,8 @@
 import rasterio
 from rasterio.windows import Window
 
-from decr_scene.pipeline.scene import RasterioScene
-from decr_scene.pipeline.writer import SceneWriter
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.writing.writer import SceneWriter
 
 
 def windows(shape, block):

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from places import SAMPLES
 from raster_cases import NORTH_UP, described, draw, nodata_collar, rotated, write
 from rasterio.enums import Resampling
 
 from decr_scene.pipeline import process_scene
 
 HERE = Path(__file__).parent
-SAMPLES = HERE.parents[1] / "sample_scenes"
 PYTHON = "/usr/bin/python3"
 BANDS = ("blue", "green", "red", "nir")
 INSTALL = "apt-get install --no-install-recommends python3-qgis qgis-providers gdal-bin"

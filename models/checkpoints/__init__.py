@@ -1,0 +1,1 @@
+"""Weights to and from disk, ours and the published ones."""

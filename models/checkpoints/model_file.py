@@ -1,0 +1,255 @@
+"""Our model file: one safetensors file with the weights and everything that is needed to use them.
+
+It holds tensors under ``network.`` and ``reference.`` (and ``detector.``, if it has one), and in its
+metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that says
+``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from decr_scene.models.checkpoints.keymap import check_shapes, shapes
+from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
+from decr_scene.models.errors import CheckpointError
+from decr_scene.models.networks.detector import DetectorConfig, build_detector
+from decr_scene.models.networks.reference import ReferenceConfig, build_reference
+from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
+
+FORMAT, PACKED_FORMAT = 1, 2
+"""Of files; a program that cannot unpack kernels is to refuse those that are packed."""
+
+METADATA_KEY = "decr_scene"
+
+PACKED, SCALE = "network.", ".scale"
+"""Beginning of the names of packed kernels, and ending of the names of their scales."""
+
+LARGEST = 127
+"""Magnitude that the largest weight of an output channel has in a packed kernel."""
+
+State = Mapping[str, Tensor]
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled unless told otherwise; the defaults are the published setting.
+
+    Args:
+        steps: Calls of the network.
+        start: Step at which the run begins, from the noised reference; ``None``: from noise alone.
+        weight_floor: Least weight of the reference, the paper's eta.
+        halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
+    """
+
+    steps: int = 50
+    start: int | None = None
+    weight_floor: float = WEIGHT_FLOOR
+    halo: int = 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All about a model but its weights.
+
+    Args:
+        name: What it is called.
+        bands: The bands it takes, in order.
+        network: Its noise network.
+        reference: Its reference network.
+        scaling: How digital numbers become [-1, 1] and back, as the pipeline understands it.
+        sampling: How it is sampled unless told otherwise.
+        detector: Its cloud detector, if it has one.
+        info: Training data, licence, metrics: for the reader.
+        packed: Its file holds the kernels of the noise and weight networks in eight bits a weight.
+
+    Raises:
+        CheckpointError: Network, reference, detector and band names are not of the same number of bands.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    network: NetworkConfig
+    reference: ReferenceConfig
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    detector: DetectorConfig | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
+
+    def __post_init__(self) -> None:
+        counts = (len(self.bands), self.network.bands, self.reference.bands)
+        if len(set(counts)) > 1:
+            told = "{} band names, a network of {} bands, a reference of {}".format(*counts)
+            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+        if self.detector is not None and self.detector.bands != len(self.bands):
+            told = f"{len(self.bands)} band names and a detector of {self.detector.bands} bands"
+            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model: its network, its reference and, if any, its detector."""
+    with torch.device("meta"):
+        return shapes(build_modules(config).state_dict())
+
+
+def build_modules(config: ModelConfig) -> nn.ModuleDict:
+    """All networks of a model by their names in its file, with fresh weights."""
+    modules = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+    if config.detector is not None:
+        modules["detector"] = build_detector(config.detector)
+    return nn.ModuleDict(modules)
+
+
+def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
+    """Write a model file, whole or not at all; floating-point types are kept, but in what is packed.
+
+    Raises:
+        CheckpointError: The tensors are not those of the configuration.
+    """
+    path = Path(path)
+    _check(config, shapes(tensors), str(path))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    if config.packed:
+        own = _packed(own)
+    with write_whole(path) as partial:
+        save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
+        partial.chmod(0o644)  # safetensors makes files that only their owner may read
+
+
+def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read a model file.
+
+    Returns:
+        The configuration, and the tensors as they were saved, on the CPU; what was packed as float32.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
+            those of its configuration.
+    """
+    config = read_model_config(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    if config.packed:
+        tensors = _unpacked(tensors, str(path))
+    _check(config, shapes(tensors), str(path))
+    return config, tensors
+
+
+def read_model_config(path: str | Path) -> ModelConfig:
+    """Read the configuration of a model file alone.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged or of another kind.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not a model of this program: import it first"
+        )
+    try:
+        return _from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} has an unreadable configuration: {error}") from error
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give the name to write a file under; it gets its own when the ``with`` ends well."""
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    os.replace(partial, path)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no model file, or a damaged one ({error}): copy it again"
+        ) from error
+
+
+def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Refuse tensors that are not those of the configuration."""
+    detector = any(name.startswith("detector.") for name in found)
+    if detector != (config.detector is not None):
+        told = "without a configuration of it" if detector else "is configured, its tensors are missing"
+        raise CheckpointError(f"{what}: a detector {told}")
+    check_shapes(found, expected_shapes(config), what)
+
+
+def _packed(tensors: State) -> dict[str, Tensor]:
+    """Kernels in eight bits, each output channel by its own scale; what has one dimension stays as it is.
+
+    Those of the reference stay too: their rounding reaches the answer unweighted, and costs 0.01 dB.
+    """
+    packed = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not name.startswith(PACKED):
+            packed[name] = tensor
+            continue
+        channels = tensor.float().flatten(1)
+        scale = (channels.abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+        packed[name] = (channels / scale[:, None]).round().to(torch.int8).reshape(tensor.shape)
+        packed[name + SCALE] = scale
+    return packed
+
+
+def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
+    """Kernels as float32, without the scales that they were packed with; all else as it is."""
+    unpacked = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.int8:
+            continue
+        scale = unpacked.pop(name + SCALE, None)
+        if scale is None or scale.shape != tensor.shape[:1]:
+            raise CheckpointError(f"{what}: the scales of {name} are missing: the file is damaged")
+        unpacked[name] = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
+    return unpacked
+
+
+def _to_json(config: ModelConfig) -> str:
+    values = asdict(config)
+    if not values.pop("packed"):
+        return json.dumps({"format": FORMAT, **values})
+    return json.dumps({"format": PACKED_FORMAT, **values, "packed": True})
+
+
+def _from_json(text: str) -> ModelConfig:
+    values = json.loads(text)
+    found = values.pop("format", None)
+    if not isinstance(found, int) or found > PACKED_FORMAT:
+        raise ValueError(f"format {found}, this program reads up to {PACKED_FORMAT}: update it")
+    network = values["network"] | {
+        key: _build(UNetConfig, values["network"][key]) for key in ("noise", "weight")
+    }
+    return _build(
+        ModelConfig,
+        values
+        | {
+            "network": _build(NetworkConfig, network),
+            "reference": _build(ReferenceConfig, values["reference"]),
+            "sampling": _build(SamplingConfig, values["sampling"]),
+            "detector": _build(DetectorConfig, values["detector"]) if values.get("detector") else None,
+        },
+    )
+
+
+def _build(kind: type[C], values: dict[str, Any]) -> C:
+    """A dataclass of its JSON form, in which tuples have become lists."""
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

@@ -1,0 +1,160 @@
+"""The door for published checkpoints: state dicts of DE and its reference to one model of ours, and back."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decr_scene.models.checkpoints.keymap import (
+    WEIGHT_PREFIXES,
+    export_state,
+    import_state,
+    network_keys,
+    reference_keys,
+)
+from decr_scene.models.checkpoints.model_file import ModelConfig
+from decr_scene.models.errors import CheckpointError
+from decr_scene.models.networks.mdsa import MDSA
+from decr_scene.models.networks.mprnet import MPRNet
+from decr_scene.models.networks.reference import ReferenceConfig
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+
+BAND_NAMES = ("red", "green", "blue", "nir")  # order of the published models, three or four of them
+
+State = Mapping[str, Tensor]
+Source = Mapping[str, Any] | str | Path
+
+_SIGNATURES = {"DE": "input_blocks.0.0.weight", "mn": "shallow_feat1.0.weight", "mdsa": "conv_in.weight"}
+_ORDER = "give the checkpoint of DE first, then that of its reference (mn or mdsa)"
+
+
+def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read the two published checkpoints of a DE model; bands, widths and kind are read off the shapes.
+
+    Args:
+        de_state: Noise predictor and weight allocation: file, or mapping of published names to tensors.
+        reference_state: ``mn`` or ``mdsa``, likewise.
+
+    Returns:
+        Configuration and tensors as of a model file.
+
+    Raises:
+        CheckpointError: One of the two is something else, incomplete, or they do not belong together.
+    """
+    de, reference = _state(de_state, "DE checkpoint"), _state(reference_state, "reference checkpoint")
+    network_config, network = _import_network(de)
+    reference_config, first_guess = _import_reference(reference)
+    bands = network_config.bands
+    if bands != reference_config.bands:
+        found = f"DE checkpoint of {bands} bands, reference of {reference_config.bands}"
+        raise CheckpointError(f"{found}: give two that were trained together")
+    if bands not in (3, 4):
+        raise CheckpointError(f"published models have 3 or 4 bands, this one {bands}")
+    config = ModelConfig(f"DE-{reference_config.kind}", BAND_NAMES[:bands], network_config, reference_config)
+    tensors = {f"network.{name}": tensor for name, tensor in network.items()}
+    return config, tensors | {f"reference.net.{name}": tensor for name, tensor in first_guess.items()}
+
+
+def published_states(config: ModelConfig, tensors: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The other way: state dicts of DE and of its reference, as the published code reads them.
+
+    Raises:
+        CheckpointError: The published code has no such network or reference.
+    """
+    widths = config.network.noise.channels, config.network.weight.channels
+    if config.network != _published_network(config.network.bands, *widths):
+        raise CheckpointError(f"model {config.name!r} has no published form: its network is built otherwise")
+    with torch.device("meta"):
+        network, reference = NoiseNetwork(config.network), _reference_net(config.reference)
+    de = {n.removeprefix("network."): t for n, t in tensors.items()}
+    first_guess = {n.removeprefix("reference.net."): t for n, t in tensors.items()}
+    return export_state(de, network_keys(network)), export_state(first_guess, reference_keys(reference))
+
+
+def _published_network(bands: int, noise: int, weight: int) -> NetworkConfig:
+    """The published networks at the given base channels."""
+    return NetworkConfig(bands, UNetConfig(channels=noise), replace(PUBLISHED_WEIGHT, channels=weight))
+
+
+def _import_network(state: State) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    kind = _kind(state)
+    if kind != "DE":
+        raise CheckpointError(f"DE checkpoint expected, found {kind or 'something else'}: {_ORDER}")
+    prefix = _weight_prefix(state)
+    stem, weight_stem = state["input_blocks.0.0.weight"], state.get(f"{prefix}input_blocks.0.0.weight")
+    if weight_stem is None:
+        raise CheckpointError(
+            f"DE checkpoint: {prefix}input_blocks.0.0.weight is missing, the file is incomplete"
+        )
+    try:
+        config = _published_network(stem.shape[1] // 2, stem.shape[0], weight_stem.shape[0])
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(f"DE checkpoint: these are not the published networks: {error}") from error
+    with torch.device("meta"):
+        network = NoiseNetwork(config)
+    return config, import_state(state, network_keys(network, prefix), "DE checkpoint")
+
+
+def _weight_prefix(state: State) -> str:
+    found = [prefix for prefix in WEIGHT_PREFIXES if any(name.startswith(prefix) for name in state)]
+    if not found:
+        raise CheckpointError(
+            "DE checkpoint holds the noise predictor alone (stage 1): DE needs the weight allocation too, "
+            "give a checkpoint of stage 2 or 3"
+        )
+    if len(found) > 1:
+        raise CheckpointError(f"DE checkpoint holds two weight allocations, {' and '.join(found)}: keep one")
+    return found[0]
+
+
+def _import_reference(state: State) -> tuple[ReferenceConfig, dict[str, Tensor]]:
+    kind = _kind(state)
+    if kind not in ("mn", "mdsa"):
+        raise CheckpointError(f"reference checkpoint expected, found {kind or 'something else'}: {_ORDER}")
+    stem = state[_SIGNATURES[kind]]
+    if stem.ndim != 4:
+        raise CheckpointError(f"reference checkpoint: {_SIGNATURES[kind]} has shape {tuple(stem.shape)}")
+    config = ReferenceConfig(kind=kind, bands=stem.shape[1], width=stem.shape[0])
+    with torch.device("meta"):
+        keys = reference_keys(_reference_net(config))
+    return config, import_state(state, keys, f"reference checkpoint ({kind})")
+
+
+def _reference_net(config: ReferenceConfig) -> MPRNet | MDSA:
+    if config.kind == "mn":
+        return MPRNet(config.bands, config.width)
+    if config.kind == "mdsa":
+        return MDSA(config.bands, config.width)
+    raise CheckpointError(f"a reference of kind {config.kind!r} has no published form: only mn and mdsa have")
+
+
+def _kind(state: State) -> str | None:
+    return next((kind for kind, name in _SIGNATURES.items() if name in state), None)
+
+
+def _state(source: Source, what: str) -> dict[str, Tensor]:
+    """The tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
+    entries = source if isinstance(source, Mapping) else _unpickled(Path(source), what)
+    strays = [name for name, value in entries.items() if not isinstance(value, Tensor)]
+    if strays or not entries:
+        found = f"its {strays[0]!r} is no tensor" if strays else "it is empty"
+        raise CheckpointError(f"{what} is no state dict, {found}: give a mapping of names to tensors")
+    wrapped = all(name.startswith("module.") for name in entries)
+    return {(n.removeprefix("module.") if wrapped else n): t.detach().float() for n, t in entries.items()}
+
+
+def _unpickled(path: Path, what: str) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{what} {path}: no such file")
+    try:
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{what} {path} is no file of weights, or a damaged one: {reason}") from error
+    if not isinstance(entries, Mapping):
+        raise CheckpointError(f"{what} {path} holds a {type(entries).__name__}, expected a state dict")
+    return entries

@@ -1,0 +1,1 @@
+"""Clouds and roofs that do not exist, drawn over images that do."""

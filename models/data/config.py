@@ -1,0 +1,83 @@
+"""A source of training images, as a TOML describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from decr_scene.models.clouds.simulate import CloudRecipe
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One source of training images.
+
+    Args:
+        cloudy: Folder of cloudy images, relative to the data root; ``None`` for clear images alone.
+        clear: Folder of clear images with the same names.
+        share: How often this source is drawn, relative to the others.
+        simulate: Share of the crops whose cloud is simulated over the clear image.
+        clouds: What clouds are simulated.
+        tone: Bring each clear image into the tone of its cloudy one.
+        scales: Scales at which crops are drawn, each 1 / whole number (area-averaged).
+        bands: Bands to take, by position in the file, 0-based; ``None`` = all as they are.
+        brightness: Range of the gain that images of this source are multiplied with (on [0, 1]).
+        tint: Greatest gain, as a power of e, that each band is multiplied with on its own: another sensor's.
+        gamma: Greatest power of e that the exponent of an image's tone curve is drawn from, either way.
+        enlarge: Greatest factor that crops are enlarged by; from a smaller part of the image, then.
+        haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
+            to a date is not to be removed. Half of the images get none.
+        roofs: Share of the crops that flat roofs are painted on; where all clouds are simulated.
+        keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
+            first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
+        holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference; of a
+            validation, the names that it is held on.
+        folder: In the place of ``cloudy`` and ``clear``: a folder laid out as data sets are published, with
+            ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it.
+        resize: Resize whole images to this width first, bicubically as the paper did.
+        windowed: Read crops from the files as they are drawn, instead of holding the images in memory;
+            ``None``: where an image is large.
+    """
+
+    clear: str | None = None
+    cloudy: str | None = None
+    share: float = 1.0
+    simulate: float = 0.0
+    tone: bool = True
+    scales: tuple[float, ...] = (1.0,)
+    bands: tuple[int, ...] | None = None
+    brightness: tuple[float, float] = (0.9, 1.1)
+    tint: float = 0.0
+    gamma: float = 0.0
+    haze: float = 0.0
+    enlarge: float = 1.0
+    roofs: float = 0.0
+    keep_clear: tuple[float, float] | None = None
+    holdout: tuple[tuple[str, str], ...] = ()
+    folder: str | None = None
+    resize: int | None = None
+    windowed: bool | None = None
+    clouds: CloudRecipe = field(default_factory=CloudRecipe)
+
+    def __post_init__(self) -> None:
+        if (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
+            raise ValueError("images come from either folder, or clear and, for real pairs, cloudy: give one")
+        if self.resize is not None and (self.resize < 1 or self.windowed):
+            raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")
+        if self.folder is None and self.cloudy is None and self.simulate != 1.0:
+            raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
+        if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
+            raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
+        if not 0 <= self.gamma <= 2:
+            raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
+        if not 1 <= self.enlarge <= 4:
+            raise ValueError(f"enlarge must be a factor from 1 to 4, got {self.enlarge:g}")
+        if not 0 <= self.haze < 1:
+            raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
+        if not 0 <= self.roofs <= 1 or (self.roofs and self.simulate != 1.0):
+            raise ValueError(f"roofs must be a share, from 0 to 1, with simulate = 1.0, got {self.roofs:g}")
+        if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
+            raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
+
+    def held_out(self, name: str) -> bool:
+        """Whether the image of this name is kept from training the reference."""
+        return any(first <= name <= last for first, last in self.holdout)

@@ -1,0 +1,79 @@
+"""What is done to a crop, alike in all images of it: cut it out, light it otherwise, turn it.
+
+Every draw is of the generator that is given, in the order of the code: another order would be other batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.models.arrays import Float
+from decr_scene.models.data.resize import resize
+from decr_scene.models.errors import TrainingError
+
+
+def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Float]:
+    """The same square of ``size`` px at a drawn place in each image.
+
+    Raises:
+        TrainingError: The images are smaller than that.
+    """
+    height, width = images[0].shape[1:]
+    if height < size or width < size:
+        raise TrainingError(f"an image of {height} x {width} px is smaller than the crop of {size} px")
+    row, col = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    return [image[:, row : row + size, col : col + size] for image in images]
+
+
+def enlarged(image: Float, size: int) -> Float:
+    """A square image ``(C, H, H)`` resized to ``size`` px a side and clipped to [-1, 1]."""
+    larger = resize(image, size / image.shape[1])[:, :size, :size]  # rounding may make it a px too large
+    return np.clip(larger, -1, 1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How another day and another sensor would have shown the same images; of light ``L = (x + 1) / 2``.
+
+    Args:
+        gain: Factor of each band, ``(C, 1, 1)``.
+        power: Exponent, the tone curve.
+        haze: Even haze of each band, ``h + (1 - h) L``, ``(C, 1, 1)``.
+    """
+
+    gain: Float
+    power: float
+    haze: Float
+
+    def of(self, image: Float) -> Float:
+        """The image ``(C, H, W)`` so shown, clipped to [-1, 1] as a sensor of that range would."""
+        shown = np.clip((image + 1) * self.gain - 1, -1, 1)
+        if self.power != 1:
+            shown = 2 * ((shown + 1) / 2) ** np.float32(self.power) - 1
+        return 1 - (1 - shown) * (1 - self.haze) if self.haze.any() else shown
+
+
+UNCHANGED = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32))
+"""As it is."""
+
+
+def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
+    """Both images turned by a drawn number of quarters, and maybe mirrored."""
+    quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+    turned = (np.rot90(image, quarter, axes=(1, 2)) for image in images)
+    cloudy, clear = (np.ascontiguousarray(t[..., ::-1] if flip else t) for t in turned)
+    return cloudy, clear
+
+
+def area_reduced(image: Float, factor: int) -> Float:
+    """Average ``factor`` x ``factor`` pixels of ``(C, H, W)``; what does not fill a block is cut."""
+    if factor == 1:
+        return image
+    bands, height, width = image.shape
+    height, width = height // factor * factor, width // factor * factor
+    blocks = image[:, :height, :width].reshape(bands, height // factor, factor, width // factor, factor)
+    reduced: Float = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return reduced

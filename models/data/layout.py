@@ -1,0 +1,110 @@
+"""Where the files of a source lie, as data sets are published or as ours are, and how they pair up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.errors import TrainingError
+
+CLOUDY_FOLDERS = ("cloudy", "cloud")
+CLEAR_FOLDERS = ("clear", "label")
+NIR_FOLDER = "nir"
+"""Names of folders as data sets are published: RICE, CUHK-CR, ours."""
+
+RASTER_ENDINGS = frozenset({".tif", ".tiff"})
+"""Files that may be large, and that windows can be read of."""
+
+IMAGE_ENDINGS = RASTER_ENDINGS | {".png", ".jpg", ".jpeg", ".webp"}
+
+
+class PairPaths(NamedTuple):
+    """The files of one pair."""
+
+    name: str
+    clear: Path
+    cloudy: Path | None
+    clear_nir: Path | None = None
+    cloudy_nir: Path | None = None
+
+    def files(self) -> list[Path]:
+        """Those that there are."""
+        return [path for path in self[1:] if isinstance(path, Path)]
+
+
+def source_files(config: DataConfig, root: Path, bands: int | None = None) -> list[Path]:
+    """Every file that a source reads, in order.
+
+    Raises:
+        TrainingError: A folder is missing or empty.
+    """
+    paths, _ = find_pairs(config, root, bands)
+    return [file for path in paths for file in path.files()]
+
+
+def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[PairPaths], list[str]]:
+    """The pairs of a source, and a line for each image that lacks a twin.
+
+    Raises:
+        TrainingError: A folder is missing or empty.
+    """
+    clear_place, cloudy_place = _layout(config, root)
+    clear = _images(clear_place)
+    if cloudy_place is None:
+        return [PairPaths(path.stem, path, None) for path in clear.values()], []
+    cloudy = _images(cloudy_place)
+    nirs = _near_infrared(config, (clear_place, cloudy_place), bands)
+    folders = {clear_place: clear, cloudy_place: cloudy, **nirs}
+    names = sorted(set().union(*folders.values()))
+    wrong = [
+        f"{name} has no twin in {' nor '.join(str(folder) for folder in lacking)}"
+        for name in names
+        if (lacking := [folder for folder, images in folders.items() if name not in images])
+    ]
+    whole = [name for name in names if all(name in images for images in folders.values())]
+    return [PairPaths(n, clear[n], cloudy[n], *(images[n] for images in nirs.values())) for n in whole], wrong
+
+
+def place_of(config: DataConfig, root: Path) -> Path:
+    """What a source is called by in messages: its folder, or that of its clear images."""
+    return root / (config.folder or config.clear or "")
+
+
+def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
+    """Folder of the clear and of the cloudy images."""
+    if config.folder is None:
+        assert config.clear is not None, "DataConfig has checked this"
+        return root / config.clear, None if config.cloudy is None else root / config.cloudy
+    place = root / config.folder
+    there = {p.name for p in place.iterdir() if p.is_dir()} if place.is_dir() else set()
+    clear, cloudy = ([n for n in names if n in there] for names in (CLEAR_FOLDERS, CLOUDY_FOLDERS))
+    if not clear or not cloudy:
+        expected = f"{' or '.join(CLOUDY_FOLDERS)}, and {' or '.join(CLEAR_FOLDERS)}"
+        raise TrainingError(
+            f"{place}: found {', '.join(sorted(there)) or 'no folders'}, expected {expected}: "
+            "name the folder that holds them"
+        )
+    return place / clear[0], place / cloudy[0]
+
+
+def _near_infrared(
+    config: DataConfig, places: tuple[Path, Path], bands: int | None
+) -> dict[Path, dict[str, Path]]:
+    """Images of a fourth band beside those of three, as CUHK-CR has them, if a fourth is wanted."""
+    wanted = bands if config.bands is None else max(config.bands) + 1
+    folders = [place.parent / NIR_FOLDER / place.name for place in places]
+    if wanted != 4 or not all(folder.is_dir() for folder in folders):
+        return {}
+    return {folder: _images(folder) for folder in folders}
+
+
+def _images(place: Path) -> dict[str, Path]:
+    """Images of a folder, or of ``folder/pattern*``, by name."""
+    folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder, expected one with images; check --data")
+    found = {p.stem: p for p in sorted(folder.glob(pattern)) if p.suffix.lower() in IMAGE_ENDINGS}
+    if not found:
+        raise TrainingError(f"{folder}: no images, expected some of {sorted(IMAGE_ENDINGS)}")
+    return found

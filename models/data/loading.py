@@ -1,0 +1,176 @@
+"""Read the images of a source, all of them before a training begins, so that it does not stop at a bad one.
+
+Images are scaled to [-1, 1] by the reader that the caller gives: the pipeline gives the one that applies its
+own radiometry, so that a scene and a training crop look alike to the network. They are held in memory, but
+for large rasters, of which crops are read as they are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from decr_scene.models.arrays import Float
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import area_reduced
+from decr_scene.models.data.layout import RASTER_ENDINGS, PairPaths, find_pairs, place_of
+from decr_scene.models.data.resize import resize
+from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.data.tone import fit_tone
+from decr_scene.models.data.windowed import OVERVIEW_SIDE, Raster, WindowedImage
+from decr_scene.models.errors import TrainingError
+
+Reader = Callable[[Path, Path], Float]
+"""Path of an image, and of the one whose scaling it takes, to ``(C, H, W)`` float32 in [-1, 1].
+
+Both images of a pair take the cloudy one's, which is all that there is when a scene is restored.
+"""
+
+Opener = Callable[[Path, Path], Raster]
+"""As `Reader`, but to what reads its windows."""
+
+HELD_VALUES = 2**25
+"""Images of more values than this (128 MiB) are read by window, unless the source says otherwise."""
+
+
+def load_source(
+    config: DataConfig,
+    root: Path,
+    read: Reader,
+    held_out: str = "with",
+    *,
+    bands: int | None = None,
+    crop: int | None = None,
+    opener: Opener | None = None,
+) -> Source:
+    """Read every image of a source; name all that is wrong with it at once.
+
+    Args:
+        config: The source.
+        root: Folder that the source's folders are relative to.
+        read: Reader of one image.
+        held_out: Read ``with`` the images that the source holds out, ``without`` them, or ``only`` them.
+        bands: Bands that every image must have; ``None``: any.
+        crop: Side of the crops that every image must have room for, px.
+        opener: Opens large rasters for reading by window; ``None``: all images are held in memory.
+
+    Raises:
+        TrainingError: A folder is missing or empty, an image has no twin, sizes or bands differ, an image is
+            too small or cannot be read; the message lists them.
+    """
+    paths, wrong = find_pairs(config, root, bands)
+    count = len(paths) + len(wrong)
+    dropped = {"with": (), "without": (True,), "only": (False,)}[held_out]
+    paths = [path for path in paths if config.held_out(path.name) not in dropped]
+    if not paths and not wrong:
+        raise TrainingError(f"{place_of(config, root)}: no image is left after the hold-out, expected some")
+
+    def load(path: PairPaths) -> Pair | str:
+        return _read_pair(config, path, read, opener, bands, crop)
+
+    with ThreadPoolExecutor(2) as pool:
+        read_all = list(pool.map(load, paths))
+    wrong += [text for text in read_all if isinstance(text, str)]
+    if wrong:
+        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        raise TrainingError(
+            f"{len(wrong)} of {count} images of {place_of(config, root)} cannot be used: {shown}; "
+            "mend them or take them out"
+        )
+    pairs = [pair for pair in read_all if isinstance(pair, Pair)]
+    return Source(config, tuple(tuple(_reduced(p, round(1 / s)) for p in pairs) for s in config.scales))
+
+
+class Scaling(NamedTuple):
+    """The files whose scaling both images of a pair take."""
+
+    image: Path
+    nir: Path | None
+
+
+def _read_pair(
+    config: DataConfig,
+    paths: PairPaths,
+    read: Reader,
+    opener: Opener | None,
+    bands: int | None,
+    crop: int | None,
+) -> Pair | str:
+    """Return the pair, or what is wrong with it."""
+    try:
+        scaling = Scaling(paths.cloudy or paths.clear, paths.cloudy_nir)
+        clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
+        cloudy = clear
+        if paths.cloudy is not None:
+            cloudy = _read(config, paths.cloudy, paths.cloudy_nir, scaling, read, opener)
+    except Exception as error:  # whatever a decoder may raise: it is collected, and named with its file
+        return f"{paths.clear.name}: {error}"
+    if cloudy.shape != clear.shape:
+        return f"{paths.clear.name}: cloudy is {cloudy.shape}, clear is {clear.shape}"
+    if bands is not None and len(clear) != bands:
+        return f"{paths.clear.name}: {len(clear)} bands, the run has {bands}"
+    side = min(clear.shape[1:]) // max(round(1 / scale) for scale in config.scales)
+    if crop is not None and side < crop:
+        return f"{paths.clear.name}: {side} px at the smallest of its scales, a crop has {crop}"
+    tone = None
+    if config.tone and paths.cloudy is not None:
+        tone = fit_tone(_overview(cloudy), _overview(clear))
+    return Pair(paths.name, cloudy, clear, tone)
+
+
+def _read(
+    config: DataConfig,
+    path: Path,
+    nir: Path | None,
+    like: Scaling,
+    read: Reader,
+    opener: Opener | None,
+) -> Float:
+    """One image as an array, or as something that slices like one."""
+    if opener is not None and config.resize is None and nir is None and config.windowed is not False:
+        raster = (
+            opener(path, like.image) if config.windowed or path.suffix.lower() in RASTER_ENDINGS else None
+        )
+        if raster is not None and (config.windowed or np.prod(raster.shape) > HELD_VALUES):
+            _check_bands(config, raster.shape[0])
+            return cast(Float, WindowedImage(raster, config.bands))
+    image = read(path, like.image)
+    if nir is not None:
+        image = np.concatenate([image, read(nir, like.nir or nir)[:1]])
+    _check_bands(config, len(image))
+    if config.bands is not None:
+        image = np.ascontiguousarray(image[list(config.bands)])
+    return image if config.resize is None else _resized(image, config.resize)
+
+
+def _check_bands(config: DataConfig, found: int) -> None:
+    if config.bands is not None and max(config.bands) >= found:
+        raise ValueError(f"{found} bands, expected one numbered {max(config.bands)}, counted from 0")
+
+
+def _resized(image: Float, width: int) -> Float:
+    """To a width, the height by the same scale, without the pixel too many that rounding may give."""
+    height = -(-image.shape[1] * width // image.shape[2])
+    return resize(image, width / image.shape[2])[:, :height, :width]
+
+
+def _overview(image: Float) -> Float:
+    if isinstance(image, WindowedImage):
+        return image.overview()
+    return area_reduced(image, max(1, min(image.shape[1:]) // OVERVIEW_SIDE))
+
+
+def _reduced(pair: Pair, factor: int) -> Pair:
+    if factor == 1:
+        return pair
+    return pair._replace(cloudy=_shrunk(pair.cloudy, factor), clear=_shrunk(pair.clear, factor))
+
+
+def _shrunk(image: Float, factor: int) -> Float:
+    if isinstance(image, WindowedImage):
+        return cast(Float, WindowedImage(image.raster, image.bands, factor))
+    return area_reduced(image, factor)

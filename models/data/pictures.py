@@ -1,0 +1,33 @@
+"""Images for people: which bands are shown, and several images on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+GAP = 4
+"""White pixels between the images of a picture."""
+
+
+def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
+    """Positions of red, green and blue; the first three, or the first thrice, without such names."""
+    if {"red", "green", "blue"} <= set(names):
+        return names.index("red"), names.index("green"), names.index("blue")
+    return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)
+
+
+def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Lay out ``(H, W, 3)`` images in rows on white; they may differ in size."""
+    heights = [max(len(image) for image in row) for row in rows]
+    width = max(sum(image.shape[1] + GAP for image in row) for row in rows) - GAP
+    sheet = np.full((sum(heights) + GAP * (len(rows) - 1), width, 3), 255, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for image in row:
+            sheet[top : top + len(image), left : left + image.shape[1]] = image
+            left += image.shape[1] + GAP
+        top += height + GAP
+    return sheet

@@ -1,0 +1,158 @@
+"""Crops for training: a pure function of (seed, step), so a resumed run sees the very same images.
+
+Crops of simulated cloud are drawn over the clear image; those of real pairs are brought into one tone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from decr_scene.models.arrays import Float
+from decr_scene.models.clouds.roofs import roofed
+from decr_scene.models.clouds.simulate import simulate
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import Look, cut, enlarged, turn
+from decr_scene.models.data.tone import Tone
+
+CLEAR_SMOOTHING = 3.0
+"""Standard deviation, px, that differences of a pair are smoothed with before clear ground is told."""
+
+
+class Pair(NamedTuple):
+    """A cloudy and a clear image of one place, ``(C, H, W)`` in [-1, 1]; of two dates when real.
+
+    Where they are large, they are each a `WindowedImage`, which slices like an array and can do no more.
+    """
+
+    name: str
+    cloudy: Float
+    clear: Float
+    tone: Tone | None
+
+
+class Batch(NamedTuple):
+    """``(N, C, H, W)`` each: what the network sees and what it should give."""
+
+    cloudy: Float
+    clear: Float
+
+
+@dataclass(frozen=True)
+class Source:
+    """All images of one `DataConfig`, at each of its scales."""
+
+    config: DataConfig
+    pairs: tuple[tuple[Pair, ...], ...]
+
+    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> tuple[Float, Float]:
+        """Draw one ``(C, size, size)`` crop, cloudy and clear in one tone, turned and jittered."""
+        scale = self.pairs[rng.integers(len(self.pairs))]
+        pair = scale[rng.integers(len(scale))]
+        cloudy, clear = self._cut(rng, pair, size)
+        if self.config.roofs and rng.random() < self.config.roofs:
+            clear = roofed(clear, rng)
+        look = self._look(rng, len(cloudy))
+        if rng.random() < self.config.simulate:
+            clear = look.of(clear)
+            cloudy = simulate(clear, spectrum, rng, self.config.clouds).cloudy
+        else:
+            clear = pair.tone.apply(clear) if pair.tone is not None else clear
+            if self.config.keep_clear is not None:
+                clear = keep_clear(cloudy, clear, self.config.keep_clear)
+            cloudy, clear = look.of(cloudy), look.of(clear)
+        return turn(rng, cloudy, clear)
+
+    def _cut(self, rng: np.random.Generator, pair: Pair, size: int) -> list[Float]:
+        """A crop of ``size`` px, maybe enlarged from a smaller one, by any factor up to the source's."""
+        if self.config.enlarge == 1:
+            return cut(rng, (pair.cloudy, pair.clear), size)
+        part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
+        return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
+
+    def _look(self, rng: np.random.Generator, bands: int) -> Look:
+        """Another gain of each band, another tone curve; half of the images get a haze, if any do."""
+        config = self.config
+        gain = np.full((bands, 1, 1), rng.uniform(*config.brightness), np.float32)
+        if config.tint:
+            gain *= np.exp(rng.uniform(-config.tint, config.tint, (bands, 1, 1)), dtype=np.float32)
+        power = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
+        haze = np.zeros((bands, 1, 1), np.float32)
+        if config.haze:
+            haze += max(0.0, rng.uniform(-config.haze, config.haze))
+            haze *= rng.uniform(0.5, 1, (bands, 1, 1)).astype(np.float32)
+        return Look(gain, power, haze)
+
+
+def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:
+    """The truth of a real pair: the cloudy image itself where both dates show the same ground.
+
+    What still differs there, after the tone, is another season or sun angle, which nobody can tell from the
+    cloudy image; learning it would only teach a network to repaint clear ground.
+
+    Args:
+        cloudy: ``(C, H, W)`` in [-1, 1].
+        matched: The clear image in the tone of the cloudy one, same shape.
+        limits: Smoothed differences, DN of 255, up to which it is ``cloudy`` and from which on ``matched``.
+    """
+    difference = ndimage.gaussian_filter(cloudy - matched, (0, CLEAR_SMOOTHING, CLEAR_SMOOTHING))
+    low, high = (limit / 127.5 for limit in limits)
+    changed = np.clip((np.abs(difference).max(axis=0) - low) / (high - low), 0, 1)
+    truth: Float = cloudy + (matched - cloudy) * changed
+    return truth
+
+
+def held_in_memory(pair: Pair, most: int = 512) -> Pair:
+    """The pair as arrays; of one that is read by window its middle, at most ``most`` px a side."""
+    if isinstance(pair.clear, np.ndarray) and isinstance(pair.cloudy, np.ndarray):
+        return pair
+    starts = (max(0, side - most) // 2 for side in pair.clear.shape[1:])
+    rows, cols = (slice(start, start + most) for start in starts)
+    return pair._replace(cloudy=pair.cloudy[:, rows, cols], clear=pair.clear[:, rows, cols])
+
+
+def batches(
+    sources: Sequence[Source],
+    seed: int,
+    size: int,
+    count: int,
+    spectrum: tuple[str, ...],
+    start: int = 0,
+    first: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of steps ``start``, ``start + 1``, ...; the next one is made while one is used.
+
+    A batch is crops ``first`` to ``first + count - 1`` of its step: what another process begins with.
+    """
+    shares = np.array([source.config.share for source in sources], float)
+    shares /= shares.sum()
+
+    def make(step: int) -> Batch:
+        crops = [_draw(sources, shares, seed, step, first + i, size, spectrum) for i in range(count)]
+        return Batch(*(np.stack(images) for images in zip(*crops, strict=True)))
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(make, start)
+        while True:
+            batch, start = ahead.result(), start + 1
+            ahead = pool.submit(make, start)
+            yield batch
+
+
+def _draw(
+    sources: Sequence[Source],
+    shares: NDArray[np.float64],
+    seed: int,
+    step: int,
+    index: int,
+    size: int,
+    spectrum: tuple[str, ...],
+) -> tuple[Float, Float]:
+    rng = np.random.default_rng([seed, step, index])
+    return sources[rng.choice(len(sources), p=shares)].crop(rng, size, spectrum)

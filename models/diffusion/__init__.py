@@ -1,0 +1,1 @@
+"""Schedule, denoiser and sampler: formulas without weights."""

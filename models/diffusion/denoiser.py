@@ -1,0 +1,81 @@
+"""From a noisy image to an estimate of the clean one: the network's answer, fused with the first guess."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from decr_scene.models.diffusion.schedule import Schedule
+
+WEIGHT_FLOOR = 0.3  # the published eta
+
+
+class Network(Protocol):
+    """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image."""
+
+    def __call__(
+        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor, /
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``(eps, raw weight)``."""
+        ...
+
+
+class Denoised(NamedTuple):
+    """What the denoiser makes of a noisy image, ``(B, C, H, W)`` each."""
+
+    x0: Tensor
+    """The clean estimate, fused."""
+    weight: Tensor
+    """How far the reference is trusted, in [floor, 1]."""
+    x0_eps: Tensor
+    """The diffusion's own estimate, clipped to [-1, 1], before the fusion."""
+
+
+class DEDenoiser:
+    """``x0 = W reference + (1 - W) clip(x0_eps, -1, 1)`` with ``W = clip(raw, floor, 1)``.
+
+    Args:
+        network: Gives the noise and the raw weight.
+        schedule: The one that the network was trained with.
+    """
+
+    def __init__(self, network: Network, schedule: Schedule) -> None:
+        self.network = network
+        self.schedule = schedule
+
+    def __call__(
+        self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
+    ) -> Denoised:
+        """Estimate the clean image; all images ``(B, C, H, W)``, ``cloudy`` and ``reference`` in [-1, 1].
+
+        Raises:
+            ValueError: ``weight_floor`` is not in [0, 1].
+        """
+        if not 0 <= weight_floor <= 1:
+            raise ValueError(f"weight_floor must be in [0, 1], got {weight_floor:g}")
+        eps, raw = self.network(x_t, int(self.schedule.timestep_map[t]), cloudy, reference)
+        x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
+        weight = raw.clamp(weight_floor, 1)
+        return Denoised(weight * reference + (1 - weight) * x0_eps, weight, x0_eps)
+
+
+class MicroBatched:
+    """A denoiser that sees so many images of a batch at a time: memory for those suffices.
+
+    Args:
+        denoiser: The denoiser.
+        size: Images at a time.
+    """
+
+    def __init__(self, denoiser: DEDenoiser, size: int) -> None:
+        self.denoiser = denoiser
+        self.schedule = denoiser.schedule
+        self.size = size
+
+    def __call__(
+        self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
+    ) -> Denoised:
+        """As `DEDenoiser`."""
+        images = [torch.split(image, self.size) for image in (x_t, cloudy, reference)]
+        parts = [self.denoiser(x, t, y, guess, weight_floor) for x, y, guess in zip(*images, strict=True)]
+        return Denoised(*(torch.cat(images) for images in zip(*parts, strict=True)))

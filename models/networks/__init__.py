@@ -1,0 +1,1 @@
+"""Every network and its configuration."""

@@ -1,0 +1,173 @@
+"""The bricks of the diffusion networks: embedding, norm, attention, residual block."""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoids of the step number: ``[cos(t f_0), .., sin(t f_0), ..]``, ``f_i = 10000^(-i / (dim/2))``.
+
+    Args:
+        t: Step numbers, ``(B,)``.
+        dim: Length of the embedding, even.
+
+    Returns:
+        float32 ``(B, dim)``, the cosines first.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=torch.float32, device=t.device)
+    # The exponential in float64: in float32 its last bit depends on the processor, and is seen at t = 999.
+    frequencies = (-math.log(10000) * index / half).double().exp().float()
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the size (stride 1) or halves it (stride 2)."""
+    return nn.Conv2d(channels, out, 3, stride=stride, padding=1)
+
+
+def zeroed(module: M) -> M:
+    """The module with all its parameters set to zero, so that its branch starts silent."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in float32 whatever comes in; 32 groups, or as many as divide the channels.
+
+    torch's own kernel for channels_last on a CPU sums squares in one naive run, which costs up to three
+    digits; for inference there, moments are taken in two passes, and scale and shift folded in for nothing.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(32, channels), channels)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """``GN(x) (1 + scale) + shift``.
+
+        Args:
+            x: ``(B, C, H, W)``.
+            scale: ``(B, C, 1, 1)``, or ``None`` for zero.
+            shift: ``(B, C, 1, 1)``, or ``None`` for zero; given if ``scale`` is.
+
+        Returns:
+            ``(B, C, H, W)`` of the type of ``x``.
+        """
+        full = x.float()
+        if full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous():
+            factor, offset = self._affine(full)
+            if scale is not None and shift is not None:
+                factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
+            return torch.addcmul(offset, full, factor).to(x.dtype)
+        normed = F.group_norm(full, self.num_groups, self.weight, self.bias, self.eps)
+        if scale is not None and shift is not None:
+            normed = normed * (1 + scale) + shift
+        return normed.to(x.dtype)
+
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
+        b, c = x.shape[:2]
+        means = x.mean((2, 3), keepdim=True)
+        variances = (x - means).square_().mean((2, 3)).view(b, self.num_groups, -1)
+        means = means.view(b, self.num_groups, -1)
+        mean = means.mean(2, keepdim=True)
+        variance = (variances + (means - mean).square()).mean(2, keepdim=True)
+        factor = self.weight.view(1, self.num_groups, -1) * torch.rsqrt(variance + self.eps)
+        offset = self.bias.view(1, self.num_groups, -1) - mean * factor
+        return factor.view(b, c, 1, 1), offset.view(b, c, 1, 1)
+
+
+class TimeEmbedding(nn.Module):
+    """Step numbers ``(B,)`` -> ``SiLU(Linear(SiLU(Linear(sinusoids))))``, ``(B, 4 channels)``.
+
+    The last SiLU is the one every residual block would begin with; here it is done once.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed ``(B,)``."""
+        hidden = F.silu(self.linear1(timestep_embedding(t, self.channels)))
+        embedding: Tensor = self.linear2(hidden)
+        return F.silu(embedding)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over all pixels, ``x + proj(softmax(q k^T / sqrt(ch)) v)``.
+
+    The 3C rows of ``qkv`` belong to the heads first, and inside a head to q, k and v. These are
+    ``(B, heads, tokens, ch)``, contiguous in the last dimension: only then is a CPU's fused kernel fast.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        b, c, h, w = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
+        qkv = self.qkv(tokens).view(b, h * w, self.heads, 3, c // self.heads)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        projected: Tensor = self.proj(mixed)
+        return x + projected.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """``skip(x) + conv2(SiLU(norm2(h)))`` with ``h = conv1(SiLU(norm1(x)))`` and the step number mixed in.
+
+    With ``scale_shift`` the embedding makes it ``norm2(h) * (1 + scale) + shift``, else ``norm2(h + added)``.
+
+    Args:
+        channels: Channels of ``x``.
+        out: Channels of the result; ``skip`` is a 1 x 1 convolution where they differ.
+        embedding: Length of the time embedding.
+        scale_shift: How the embedding acts.
+    """
+
+    def __init__(self, channels: int, out: int, embedding: int, scale_shift: bool) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.norm1 = GroupNorm(channels)
+        self.conv1 = conv3x3(channels, out)
+        self.embed = nn.Linear(embedding, 2 * out if scale_shift else out)
+        self.norm2 = GroupNorm(out)
+        self.conv2 = zeroed(conv3x3(out, out))
+        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, channels, H, W)`` and ``(B, embedding)`` to ``(B, out, H, W)``."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        step = self.embed(embedding)[:, :, None, None]
+        h = self.norm2(h, *step.chunk(2, dim=1)) if self.scale_shift else self.norm2(h + step.to(h.dtype))
+        result: Tensor = self.skip(x) + self.conv2(F.silu(h))
+        return result
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour twice the size, then a 3 x 3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, C, 2H, 2W)``."""
+        enlarged: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return enlarged

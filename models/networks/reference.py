@@ -1,0 +1,190 @@
+"""First-guess cloud-removal networks behind one door: anything that gives a clear image for a cloudy one.
+
+All of them take and give ``(B, C, H, W)`` in [-1, 1]. The published networks work in [0, 1];
+`PublishedReference` stands between.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decr_scene.models.networks.mdsa import MDSA
+from decr_scene.models.networks.mprnet import MPRNet
+
+
+class Reference(Protocol):
+    """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
+
+    def __call__(self, cloudy: Tensor) -> Tensor:
+        """Return the first guess."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """Which reference network, and how large.
+
+    Args:
+        kind: ``"unet"`` (ours), ``"mn"`` or ``"mdsa"`` (published).
+        bands: Bands in and out.
+        width: Channels of the first level (published: 40 for mn, 16 for mdsa).
+        multipliers: Channels of each level over ``width``; ours only.
+        blocks: Residual blocks a level; ours only.
+        middle_blocks: Residual blocks at the coarsest level; ours only.
+        patch: Pixel-unshuffle factor at the door; ours only.
+        contrast: The network also tells by how much local contrast is to grow; ours only.
+    """
+
+    kind: str = "unet"
+    bands: int = 4
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 2
+    middle_blocks: int = 4
+    patch: int = 2
+    contrast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _BUILDERS:
+            raise ValueError(f"reference kind {self.kind!r} is unknown, expected one of {sorted(_BUILDERS)}")
+        if self.bands < 1 or self.width < 1 or self.patch < 1 or not self.multipliers:
+            raise ValueError(f"a reference needs bands, width, patch and a level at least, got {self}")
+        if self.kind == "unet" and self.width % GROUPS:
+            raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
+
+
+GROUPS = 8
+"""Of the normalisation in our own reference; widths are multiples of it."""
+
+AROUND = 8
+"""Side of the blocks whose mean the contrast of a pixel is counted from, px."""
+
+MOST_CONTRAST = 2.0
+"""Greatest power of e that contrast grows by."""
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(silu(norm(conv(silu(norm(x))))))``, the last convolution zero at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first_norm = nn.GroupNorm(GROUPS, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second_norm = nn.GroupNorm(GROUPS, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        _zero(self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        h = self.first(F.silu(self.first_norm(x)))
+        return x + self.second(F.silu(self.second_norm(h)))
+
+
+class PlainUNet(nn.Module):
+    """A residual UNet that works on pixel-unshuffled images and adds its answer to the cloudy input.
+
+    Group normalisation lets it see the tile as a whole, and how much of it is cloud; without, it is 2 dB
+    worse (docs/decisions). The tone that this lets drift from tile to tile is evened out when the answers of
+    all tiles are feathered into one field. Any size is taken: the image is mirrored up to the next multiple
+    of `multiple` and cut again.
+
+    Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast``,
+    the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
+    and ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
+    """
+
+    def __init__(self, config: ReferenceConfig) -> None:
+        super().__init__()
+        channels = [config.width * m for m in config.multipliers]
+        self.patch = config.patch
+        self.multiple = config.patch * 2 ** (len(channels) - 1)
+        self.enter = nn.Conv2d(config.bands * config.patch**2, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(channels))
+        self.middle = _stack(channels[-1], config.middle_blocks)
+        self.up = nn.ModuleList(nn.Conv2d(b, a * 4, 1) for a, b in itertools.pairwise(channels))
+        self.decoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
+        self.leave = nn.Conv2d(channels[0], config.bands * config.patch**2, 3, padding=1)
+        _zero(self.leave)
+        self.contrast = nn.Conv2d(channels[0], config.bands, 3, padding=1) if config.contrast else None
+        if self.contrast is not None:
+            _zero(self.contrast)
+
+    def forward(self, cloudy: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the first guess, not clipped while training."""
+        height, width = cloudy.shape[-2:]
+        padded = _mirror(cloudy, self.multiple)
+        result = cloudy + self._change(padded)[..., :height, :width]
+        return result if self.training else result.clamp(-1, 1)
+
+    def _change(self, image: Tensor) -> Tensor:
+        h = self.enter(F.pixel_unshuffle(image, self.patch))
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            h = blocks(h)
+            skips.append(h)
+            h = down(h)
+        h = self.middle(h)
+        for level in reversed(range(len(skips))):
+            h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
+        change = F.pixel_shuffle(self.leave(h), self.patch)
+        return change if self.contrast is None else change + self._grown(image, self.contrast(h).float())
+
+    def _grown(self, image: Tensor, power: Tensor) -> Tensor:
+        """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
+        power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
+        mean = F.interpolate(
+            F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
+        )
+        return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
+
+
+class PublishedReference(nn.Module):
+    """A published network, which lives in [0, 1], seen from [-1, 1]: ``2 E((y + 1) / 2) - 1``."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, cloudy: Tensor) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the same."""
+        first_guess: Tensor = self.net((cloudy + 1) / 2)
+        return 2 * first_guess - 1
+
+
+def build_reference(config: ReferenceConfig) -> nn.Module:
+    """Build the network that ``config`` describes, with fresh weights."""
+    return _BUILDERS[config.kind](config)
+
+
+def _stack(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _mirror(image: Tensor, multiple: int) -> Tensor:
+    """Extend bottom and right to a multiple; mirrored where the image is large enough, else repeated."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return image
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(image, (0, right, 0, bottom), mode=mode)
+
+
+_BUILDERS: dict[str, Callable[[ReferenceConfig], nn.Module]] = {
+    "unet": PlainUNet,
+    "mn": lambda config: PublishedReference(MPRNet(config.bands, config.width)),
+    "mdsa": lambda config: PublishedReference(MDSA(config.bands, config.width)),
+}

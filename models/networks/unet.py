@@ -1,0 +1,331 @@
+"""The noise network: a UNet that predicts the noise (CNP) and one that allocates the weight (WA)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decr_scene.models.diffusion.schedule import linear_betas
+from decr_scene.models.networks.layers import (
+    GroupNorm,
+    ResidualBlock,
+    SelfAttention,
+    TimeEmbedding,
+    Upsample,
+    conv3x3,
+    zeroed,
+)
+
+Prediction = Literal["eps", "v"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of one UNet; the defaults are the published noise predictor.
+
+    Args:
+        channels: Channels of the first level.
+        multipliers: Channels of each level over ``channels``; every level halves the size.
+        num_res_blocks: Residual blocks of a level on the way down (one more on the way up).
+        attention_factors: Down-sampling factors, inside the UNet, at which there is attention; there always
+            is in the middle.
+        heads: Heads of every attention.
+        scale_shift: The time embedding scales and shifts (else it is added).
+        patch: The input is folded ``patch x patch`` pixels into channels first, the output unfolded last.
+
+    Raises:
+        ValueError: A value is out of range, or the heads do not divide the channels they attend to.
+    """
+
+    channels: int = 96
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 3)
+    num_res_blocks: int = 2
+    attention_factors: tuple[int, ...] = (4, 8)
+    heads: int = 4
+    scale_shift: bool = True
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels < 2 or self.channels % 2:
+            raise ValueError(f"channels must be an even number of at least 2, got {self.channels}")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must be one positive number per level, got {self.multipliers}")
+        for name in ("num_res_blocks", "heads", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for width in self._attended_widths():
+            if width % self.heads:
+                raise ValueError(f"heads must divide the channels they attend to: {self.heads} and {width}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.channels * m for m in self.multipliers)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of an image must be multiples of this many pixels."""
+        return self.patch << (len(self.multipliers) - 1)
+
+    def attends(self, level: int) -> bool:
+        """Whether the blocks of a level have attention."""
+        return 2**level in self.attention_factors
+
+    def _attended_widths(self) -> list[int]:
+        return [w for level, w in enumerate(self.widths) if self.attends(level)] + [self.widths[-1]]
+
+
+PUBLISHED_WEIGHT = UNetConfig(
+    channels=64, multipliers=(1, 1, 2), attention_factors=(4,), heads=1, scale_shift=False
+)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The two UNets of DE; the defaults are the published ones for red, green and blue.
+
+    Args:
+        bands: Bands of an image.
+        noise: The noise predictor (CNP).
+        weight: The weight allocation (WA).
+        prediction: What the noise predictor gives: ``eps``, or ``v = sqrt(abar) eps - sqrt(1 - abar) x0``.
+
+    Raises:
+        ValueError: ``bands`` is not positive or ``prediction`` is neither of the two.
+    """
+
+    bands: int = 3
+    noise: UNetConfig = field(default_factory=UNetConfig)
+    weight: UNetConfig = PUBLISHED_WEIGHT
+    prediction: Prediction = "eps"
+
+    def __post_init__(self) -> None:
+        if self.bands < 1:
+            raise ValueError(f"bands must be at least 1, got {self.bands}")
+        if self.prediction not in ("eps", "v"):
+            raise ValueError(f"prediction must be 'eps' or 'v', got {self.prediction!r}")
+
+
+class Block(nn.Module):
+    """A residual block, followed by attention where its level has any."""
+
+    def __init__(self, config: UNetConfig, channels: int, out: int, attends: bool) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(channels, out, 4 * config.channels, config.scale_shift)
+        self.attention = SelfAttention(out, config.heads) if attends else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, channels, H, W)`` -> ``(B, out, H, W)``."""
+        h: Tensor = self.attention(self.residual(x, embedding))
+        return h
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the smallest size."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        self.first = Block(config, width, width, attends=True)
+        self.second = Block(config, width, width, attends=False)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        h: Tensor = self.second(self.first(x, embedding), embedding)
+        return h
+
+
+class DownLevel(nn.Module):
+    """The blocks of one size, then the way to half of it (``None`` at the smallest)."""
+
+    def __init__(self, blocks: list[Block], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.resample = resample
+
+    def forward(self, h: Tensor, embedding: Tensor, kept: list[Tensor]) -> Tensor:
+        """Run ``h``, ``(B, C, H, W)``, and append every result on the way to ``kept``."""
+        for block in self.blocks:
+            h = block(h, embedding)
+            kept.append(h)
+        if self.resample is not None:
+            h = self.resample(h)
+            kept.append(h)
+        return h
+
+
+class UpLevel(nn.Module):
+    """The blocks of one size, each fed with one kept tensor, then the way to twice the size."""
+
+    def __init__(self, blocks: list[Block], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.resample = resample
+
+    def forward(self, h: Tensor, embedding: Tensor, kept: list[Tensor]) -> Tensor:
+        """Run ``h``, ``(B, C, H, W)``, and take from the end of ``kept``."""
+        for block in self.blocks:
+            h = block(torch.cat([h, kept.pop()], dim=1), embedding)
+        return h if self.resample is None else self.resample(h)
+
+
+def _encoder(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
+    """Levels from large to small, and the channels of everything that is kept for the decoder."""
+    levels = nn.ModuleList()
+    kept = [config.channels]
+    for number, width in enumerate(config.widths):
+        blocks = []
+        for _ in range(config.num_res_blocks):
+            blocks.append(Block(config, kept[-1], width, config.attends(number)))
+            kept.append(width)
+        is_last = number == len(config.widths) - 1
+        levels.append(DownLevel(blocks, None if is_last else conv3x3(width, width, stride=2)))
+        if not is_last:
+            kept.append(width)
+    return levels, kept
+
+
+def _decoder(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
+    """Levels from small to large; every block takes one of the kept tensors besides the running one."""
+    levels = nn.ModuleList()
+    running = config.widths[-1]
+    for number, width in reversed(list(enumerate(config.widths))):
+        blocks = []
+        for _ in range(config.num_res_blocks + 1):
+            blocks.append(Block(config, running + kept.pop(), width, config.attends(number)))
+            running = width
+        levels.append(UpLevel(blocks, Upsample(width) if number else None))
+    return levels
+
+
+class UNet(nn.Module):
+    """A diffusion UNet: residual blocks that know the step number, attention at the small sizes.
+
+    Args:
+        config: Its shape.
+        in_channels: Channels of the input, before folding.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        folded = config.patch**2
+        self.embedding = TimeEmbedding(config.channels)
+        self.stem = conv3x3(in_channels * folded, config.channels)
+        self.encoder, kept = _encoder(config)
+        self.middle = Middle(config)
+        self.decoder = _decoder(config, kept)
+        self.norm = GroupNorm(config.widths[0])
+        self.head = zeroed(conv3x3(config.widths[0], out_channels * folded))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            x: ``(B, in_channels, H, W)``; H and W multiples of ``config.multiple``.
+            t: Step numbers, ``(B,)``.
+
+        Returns:
+            ``(B, out_channels, H, W)``.
+
+        Raises:
+            ValueError: The size is not such a multiple.
+        """
+        self._check_size(x)
+        embedding: Tensor = self.embedding(t)
+        h: Tensor = self.stem(F.pixel_unshuffle(x, self.config.patch))
+        kept = [h]
+        for level in self.encoder:
+            h = level(h, embedding, kept)
+        h = self.middle(h, embedding)
+        for level in self.decoder:
+            h = level(h, embedding, kept)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
+
+    def _check_size(self, x: Tensor) -> None:
+        height, width = x.shape[-2:]
+        multiple = self.config.multiple
+        if height % multiple or width % multiple or not height or not width:
+            raise ValueError(
+                f"image is {height} x {width} px, the network takes multiples of {multiple}: pad or crop it"
+            )
+
+
+class NoiseNetwork(nn.Module):
+    """Noise prediction and weight allocation in one, whatever the noise predictor was trained to give.
+
+    Args:
+        config: Bands, the two UNets, and what the first one predicts.
+    """
+
+    signal_rate: Tensor
+    noise_rate: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_net = UNet(config.noise, 2 * config.bands, config.bands)
+        self.weight_net = UNet(config.weight, 3 * config.bands, config.bands)
+        abar = torch.from_numpy((1 - linear_betas()).cumprod())
+        self.register_buffer("signal_rate", abar.sqrt().float(), persistent=False)
+        self.register_buffer("noise_rate", (1 - abar).sqrt().float(), persistent=False)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of an image must be multiples of this many pixels (for both UNets)."""
+        return max(self.config.noise.multiple, self.config.weight.multiple)
+
+    def forward(
+        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the noise and allocate the weight.
+
+        Args:
+            x_t: Noisy image, ``(B, C, H, W)``.
+            t: Step of the full schedule, one number or ``(B,)``.
+            cloudy: Cloudy image in [-1, 1], ``(B, C, H, W)``.
+            reference: First guess in [-1, 1], ``(B, C, H, W)``.
+
+        Returns:
+            ``eps`` and the raw weight, not limited to any range; float32 ``(B, C, H, W)`` each.
+        """
+        return self.noise(x_t, t, cloudy), self.weight(x_t, t, cloudy, reference)
+
+    def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor) -> Tensor:
+        """Predict the noise alone: ``eps``, or ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t`` of a v network."""
+        steps = _steps(t, x_t)
+        raw = self.predict(x_t, steps, cloudy)
+        if self.config.prediction == "eps":
+            return raw
+        signal, noise = (rate[steps][:, None, None, None] for rate in (self.signal_rate, self.noise_rate))
+        return signal * raw + noise * x_t.float()
+
+    def predict(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor) -> Tensor:
+        """What the noise predictor itself gives, ``eps`` or ``v``, float32 ``(B, C, H, W)``."""
+        self._check_images(x_t, cloudy=cloudy)
+        raw: Tensor = self.noise_net(torch.cat([x_t, cloudy], dim=1), _steps(t, x_t))
+        return raw.float()
+
+    def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:
+        """Allocate the weight alone, raw, float32 ``(B, C, H, W)``."""
+        self._check_images(x_t, cloudy=cloudy, reference=reference)
+        raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
+        return raw.float()
+
+    def _check_images(self, x_t: Tensor, **others: Tensor) -> None:
+        if x_t.ndim != 4 or x_t.shape[1] != self.config.bands:
+            expected = f"(B, {self.config.bands}, H, W)"
+            raise ValueError(f"x_t has shape {tuple(x_t.shape)}, the network takes {expected}")
+        for name, image in others.items():
+            if image.shape != x_t.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(image.shape)}, x_t {tuple(x_t.shape)}: make them equal"
+                )
+
+
+def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:
+    """Step numbers ``(B,)`` on the device of ``x_t``."""
+    return torch.as_tensor(t, device=x_t.device).expand(x_t.shape[0])

@@ -1,0 +1,89 @@
+"""Weights of earlier runs: the averages that are kept, their mean over runs, and a start from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decr_scene.models.checkpoints.keymap import shapes
+from decr_scene.models.checkpoints.model_file import read_model_file, write_whole
+from decr_scene.models.errors import TrainingError
+
+MODEL_ENDING = ".safetensors"
+"""Of a model file, which holds no step to go on from."""
+
+
+def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The moving average of a run's weights, or the weights of a model file, by the names of the latter."""
+    if checkpoint.suffix == MODEL_ENDING:
+        return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
+    weights: dict[str, Tensor] = read_checkpoint(checkpoint)["ema"]
+    return weights
+
+
+def average_runs(runs: Sequence[Path], out: Path) -> None:
+    """Write the mean of several runs' weights, for stages to start from (Wortsman et al. 2022, model soups).
+
+    Args:
+        runs: Checkpoints or model files whose networks are alike: runs that went on from one another, or from
+            the same weights. What is not near one another has no use for a mean.
+        out: What ``initial`` of `Trainer.start` takes; no run goes on from it.
+
+    Raises:
+        TrainingError: Fewer than two runs, one that cannot be read, or networks that differ.
+    """
+    if len(runs) < 2:
+        raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
+    weights = [averaged_weights(run) for run in runs]
+    for run, state in zip(runs, weights, strict=True):
+        if shapes(state) != shapes(weights[0]):
+            raise TrainingError(
+                f"{run} holds other networks than {runs[0]}: average runs of one configuration"
+            )
+    mean = {name: torch.stack([state[name] for state in weights]).mean(dim=0) for name in weights[0]}
+    write_checkpoint(out, {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean})
+
+
+def adopt(modules: nn.ModuleDict, path: Path) -> None:
+    """Take from another stage's checkpoint, or a model, every network that it has too, whole.
+
+    The run's network may be deeper: a block that the checkpoint lacks begins as the identity.
+    """
+    weights = {name: w for name, w in averaged_weights(path).items() if name.split(".")[0] in modules}
+    if not weights:
+        raise TrainingError(f"{path} holds none of this run's networks, {', '.join(modules)}")
+    own = modules.state_dict()
+    for name, tensor in weights.items():
+        expected = tuple(own[name].shape) if name in own else "none"
+        if expected != tuple(tensor.shape):
+            raise TrainingError(
+                f"{path} does not fit this run's networks: {name} has shape {tuple(tensor.shape)} there, "
+                f"expected {expected}: check both configurations"
+            )
+    modules.load_state_dict({**own, **weights})
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    with write_whole(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        TrainingError: It is none, or a damaged one.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TrainingError(f"{path} is no readable checkpoint of this program: {error}") from error
+    return state

@@ -1,0 +1,1 @@
+"""A folder of scenes as one job that may be started again."""

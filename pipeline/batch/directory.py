@@ -1,0 +1,125 @@
+"""`process_directory`: a folder of scenes as one job that may be killed and started again.
+
+find scenes -> refuse what cannot be right -> lock the out folder -> set apart what is finished -> the rest,
+each on its own -> ledger.
+
+What is finished is read off the reports beside the outputs; the ledger is for people and may be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.batch.discovery import find_scenes
+from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
+from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
+from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError
+from decr_scene.pipeline.files import make_folder
+from decr_scene.pipeline.outputs.report import Report
+from decr_scene.pipeline.run import Progress, process_scene
+
+PATTERN = "*.tif,*.tiff,*.jp2,*.vrt"
+
+_log = logging.getLogger(__name__)
+
+
+def process_directory(
+    src_dir: str | Path,
+    dst_dir: str | Path,
+    *,
+    pattern: str = PATTERN,
+    recursive: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    scene_progress: Callable[[str], Progress] | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Remove the clouds of all scenes of a folder, into a folder of the same tree, and keep a ledger there.
+
+    A scene that fails stops no other. A scene that is finished is left alone: its output is whole, and the
+    report beside it tells of the same input, model and parameters. An output that is out of date is made
+    anew, and so is one beside which a file is missing that the report tells of; another ``compress``,
+    ``blocksize``, ``quicklook``, ``stac``, ``batch_size`` or ``device`` does not make it so.
+
+    Args:
+        src_dir: The folder; links that leave it are not followed, hidden files are not seen.
+        dst_dir: Where outputs, reports and the ledger go; made if need be.
+        pattern: Names of the scenes, comma-separated; upper and lower case are the same.
+        recursive: Enter the folders in the folder.
+        overwrite: Replace outputs that are not this program's, or come from another input.
+        progress: Told how many scenes are done.
+        scene_progress: Given the name of a scene that begins, gives what is to be told of its tiles.
+        **options: As `process_scene`. A ``restorer`` counts as the same if its ``repr`` is, and never if that
+            has its address in memory.
+
+    Returns:
+        What is in the ledger.
+
+    Raises:
+        OptionError: A wrong option; ``polygons``, which names one file; two scenes of one output; outputs
+            among the inputs; nothing to do.
+        LockedError: Another batch writes to the same folder.
+        ClusterError: No cluster, before any scene was done.
+        OutputError: The folder cannot be made or written to.
+    """
+    src, dst = Path(os.path.abspath(src_dir)), Path(os.path.abspath(dst_dir))
+    recipe = recipe_of(options)
+    entries = find_scenes(src, dst, pattern, recursive)
+    tell = progress or (lambda done, total: None)
+    make_folder(dst)
+    with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
+        for number, entry in ledger.pending():
+            if recipe is not None and is_finished(Path(entry.input), Path(entry.output), recipe):
+                ledger.entries[number] = replace(entry, status="skipped")
+        ledger.save()
+        for number, entry in ledger.pending():
+            tell(len(entries) - len(ledger.pending()), len(entries))
+            name = os.path.relpath(entry.input, src)
+            told = scene_progress(name) if scene_progress is not None else None
+            fatal = () if ledger.report().having("done") else (ClusterError,)
+            ledger.entries[number] = _attempt(entry, overwrite, {**options, "progress": told}, fatal)
+            with suppress(OutputError):  # a full disk may have room again for the next scene
+                ledger.save()
+        tell(len(entries), len(entries))
+    return ledger.report()
+
+
+def _attempt(
+    entry: SceneEntry, overwrite: bool, options: dict[str, Any], fatal: tuple[type[Exception], ...]
+) -> SceneEntry:
+    """Process a scene, whatever comes of it, but for errors that are ``fatal`` to all."""
+    began = time.perf_counter()
+    try:
+        checks = _process(Path(entry.input), Path(entry.output), overwrite, options).checks
+        bad = ", ".join(name for name, good in checks.items() if not good)
+        error = f"check failed: {bad}" if bad else None
+    except fatal:
+        raise
+    except Exception as problem:
+        _log.debug("%s failed", entry.input, exc_info=True)
+        error = _one_line(problem)
+    seconds = round(time.perf_counter() - began, 3)
+    return replace(entry, status="failed" if error else "done", seconds=seconds, error=error)
+
+
+def _process(src: Path, dst: Path, overwrite: bool, options: dict[str, Any]) -> Report:
+    make_folder(dst.parent)
+    replacing = overwrite or may_replace(src, dst)
+    with marked(dst):
+        try:
+            return process_scene(src, dst, overwrite=replacing, **options)
+        except ResumeError:  # left by a run with other options: what it had begun is out of date
+            return process_scene(src, dst, overwrite=replacing, **{**options, "resume": False})
+
+
+def _one_line(error: Exception) -> str:
+    told = str(error) if isinstance(error, DecrSceneError) else f"unexpected {type(error).__name__}: {error}"
+    return " ".join(told.split())

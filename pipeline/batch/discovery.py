@@ -1,0 +1,121 @@
+"""Which files of a folder are scenes of a batch, and where their outputs go; what cannot be is refused."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+
+from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
+from decr_scene.pipeline.batch.previous import Made
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.outputs.names import Beside
+
+_COMPANIONS = ("", "_provenance", "_uncertainty")
+_OUTSIDE = "a link that leaves the folder: not followed"
+_OUTPUT = "an output of decr-scene"
+
+
+def find_scenes(src: Path, dst: Path, pattern: str, recursive: bool) -> list[SceneEntry]:
+    """List the scenes of a folder and their outputs, in order, with what is left out and why.
+
+    Raises:
+        OptionError: As `process_directory`.
+    """
+    if not src.is_dir():
+        raise OptionError(f"{src} is not a folder, expected one with scenes: check the path")
+    patterns = [part.strip().lower() for part in pattern.split(",")]
+    below = dst if _inside(dst, src) and not _inside(src, dst) else None
+    entries: list[SceneEntry] = []
+
+    def unreadable(error: OSError) -> None:
+        entries.append(SceneEntry(error.filename, "", "failed", error=f"cannot be listed: {error.strerror}"))
+
+    for folder, folders, files in os.walk(src, onerror=unreadable):
+        here = Path(folder)
+        folders[:] = [name for name in folders if recursive and _may_enter(here / name, below)]
+        links = [here / name for name in folders if (here / name).is_symlink()]  # os.walk follows none
+        entries += [
+            SceneEntry(str(link), "", "skipped", error=_OUTSIDE) for link in links if _leaves(link, src)
+        ]
+        paths = [here / name for name in files if not name.startswith(".")]
+        entries += [_entry(path, src, dst, below) for path in paths if _is_wanted(path, patterns)]
+    entries.sort(key=lambda entry: entry.input)
+    _check_work(src, pattern, entries)
+    _check_outputs(src, dst, below, [entry for entry in entries if entry.status == "pending"])
+    return entries
+
+
+def _may_enter(folder: Path, outputs: Path | None) -> bool:
+    """Not what is hidden, and not where this batch or another one has its outputs."""
+    return not (folder.name.startswith(".") or _within(folder, outputs) or (folder / LOCK).exists())
+
+
+def _is_wanted(path: Path, patterns: list[str]) -> bool:
+    """A file of a name that is asked for; a link to nothing is one too, so that somebody is told."""
+    named = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
+    return named and (path.is_file() or not path.exists())
+
+
+def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry:
+    if _leaves(path, src):
+        return SceneEntry(str(path), "", "skipped", error=_OUTSIDE)
+    if _within(path, outputs) or _is_output(path):
+        return SceneEntry(str(path), "", "skipped", error=_OUTPUT)
+    return SceneEntry(str(path), str(dst / path.relative_to(src).with_suffix(".tif")))
+
+
+def _is_output(path: Path) -> bool:
+    """Whether a report beside a file, or beside the file whose companion it is, says that we made it."""
+    for companion in _COMPANIONS:
+        base = path.stem.removesuffix(companion)
+        made = Made.read(path.with_name(f"{base}.json"))
+        if made is not None and made.name == base + path.suffix and path.stem == base + companion:
+            return True
+    return False
+
+
+def _check_work(src: Path, pattern: str, entries: list[SceneEntry]) -> None:
+    if any(entry.status != "skipped" for entry in entries):
+        return
+    left_out = f" but {entries[0].input}, {entries[0].error}" if entries else ""
+    raise OptionError(
+        f"nothing to do: no {pattern} in {src}{left_out}: check the folder, --pattern and --recursive"
+    )
+
+
+def _check_outputs(src: Path, dst: Path, outputs: Path | None, entries: list[SceneEntry]) -> None:
+    """Refuse outputs that would meet each other, the ledger, or the inputs."""
+    makers: dict[str, str] = {}
+    for entry in entries:
+        if (other := makers.setdefault(entry.output, entry.input)) != entry.input:
+            raise OptionError(
+                f"{other} and {entry.input} would both become {entry.output}: rename one, or leave one out "
+                "with --pattern"
+            )
+        for path in Beside.all_of(Path(entry.output)).paths.values():
+            if (other := makers.setdefault(str(path), entry.input)) != entry.input:
+                raise OptionError(
+                    f"{path} would lie beside the output of one of {other} and {entry.input}, and be that of "
+                    "the other: rename one, or leave one out with --pattern"
+                )
+        if Path(entry.output).with_suffix(".json") == dst / LEDGER:
+            raise OptionError(
+                f"the report of {entry.input} would be {dst / LEDGER}, the ledger: rename the scene"
+            )
+        if outputs is None and _inside(Path(entry.output), src):
+            raise OptionError(
+                f"{entry.output} would lie among the inputs in {src}: choose an --out folder beside it"
+            )
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _within(path: Path, folder: Path | None) -> bool:
+    return folder is not None and _inside(path, folder)
+
+
+def _leaves(link: Path, src: Path) -> bool:
+    return not _inside(link, src)

@@ -1,0 +1,134 @@
+"""The out folder of a batch: its ledger, which is for people and may be lost, and its lock."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Literal
+
+from decr_scene.pipeline.errors import LockedError, OutputExistsError
+from decr_scene.pipeline.files import os_faults, sync_to_disk, write_whole
+
+PROGRAM = "decr-scene"
+LEDGER = "batch.json"
+LOCK = ".decr-scene.lock"
+
+Status = Literal["pending", "done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class SceneEntry:
+    """A scene in the ledger.
+
+    Args:
+        input: Absolute path.
+        output: Absolute path; empty where there is none to be.
+        status: ``skipped``: finished by an earlier run, or left out; then ``error`` says why.
+        seconds: That this run worked on it.
+        error: One line.
+    """
+
+    input: str
+    output: str = ""
+    status: Status = "pending"
+    seconds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a folder, as it stands in the ledger; ``ended`` is missing while a run is under way."""
+
+    program: str
+    version: str
+    started: str
+    ended: str | None
+    scenes: tuple[SceneEntry, ...]
+
+    def having(self, status: Status) -> list[SceneEntry]:
+        """The scenes of one status, in order."""
+        return [entry for entry in self.scenes if entry.status == status]
+
+    def to_json(self) -> str:
+        """The ledger as text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+class Ledger:
+    """The ledger of a run, on disk whole at any time; a context manager that writes it a last time."""
+
+    def __init__(self, path: Path, entries: list[SceneEntry], overwrite: bool) -> None:
+        self.path, self.entries = path, entries
+        self.started, self.ended = _now(), ""
+        if os.path.lexists(path) and not overwrite and not _is_ledger(path):
+            raise OutputExistsError(
+                f"{path} is not a ledger of ours: choose another --out folder, or --overwrite"
+            )
+
+    def __enter__(self) -> Ledger:
+        self.save()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = _now()
+        self.save()
+
+    def pending(self) -> list[tuple[int, SceneEntry]]:
+        """What is still to be done, by number."""
+        return [(number, entry) for number, entry in enumerate(self.entries) if entry.status == "pending"]
+
+    def report(self) -> BatchReport:
+        """As it stands."""
+        return BatchReport(PROGRAM, version(PROGRAM), self.started, self.ended or None, tuple(self.entries))
+
+    def save(self) -> None:
+        """Write it.
+
+        Raises:
+            OutputError: It cannot be.
+        """
+        with os_faults(f"cannot write {self.path}", self.path.parent), write_whole(self.path) as partial:
+            partial.write_text(self.report().to_json())
+            sync_to_disk(partial)
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text())["program"] == PROGRAM
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system lets go of it when the process is gone, however it went."""
+    with os_faults(f"cannot lock {folder}", folder):
+        file = (folder / LOCK).open("a+")
+    with file:
+        with os_faults(f"cannot lock {folder}", folder):
+            _take(file, folder)
+        yield
+
+
+def _take(lock: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another batch"
+        raise LockedError(f"{holder} is writing to {folder}: wait for it, or choose another --out") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,48 @@
+"""`decr-scene batch`: a folder of scenes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decr_scene.pipeline.commands.console import (
+    debugging,
+    one_line_errors,
+    show_debug_log,
+    summarise_batch,
+    tell_error,
+)
+from decr_scene.pipeline.commands.options import FILE, SCENES, example, restoring_options, writing_options
+
+
+@click.command(epilog=example("decr-scene batch incoming/ --out clean/"))
+@click.argument("folder", type=FILE, metavar="DIR")
+@click.option("--out", type=FILE, required=True, metavar="DIR", help="Where the outputs go; made if need be.")
+@click.option("--pattern", default=SCENES, show_default=True, help="Names of the scenes, comma-separated.")
+@click.option("--recursive", is_flag=True, help="Enter the folders in DIR; --out gets the same tree.")
+@restoring_options
+@writing_options
+@one_line_errors
+def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
+    """Remove the clouds of all scenes in DIR, with a ledger, batch.json, beside the outputs.
+
+    The same call again does what is missing, failed or out of date and leaves the rest alone. An output that
+    is not of this program, or of another input, is only replaced with --overwrite.
+    """
+    from decr_scene.pipeline.batch.directory import process_directory
+    from decr_scene.pipeline.commands.progress import batch_progress
+
+    if debugging():
+        show_debug_log()
+    try:
+        with batch_progress(folder.name, quiet) as (progress, scene_progress):
+            report = process_directory(
+                folder, out, progress=progress, scene_progress=scene_progress, **options
+            )
+    except KeyboardInterrupt:
+        tell_error(f"interrupted; {out / 'batch.json'} says what is done, the same command goes on")
+        sys.exit(130)
+    summarise_batch(report, folder, out, quiet)

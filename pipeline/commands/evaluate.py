@@ -1,0 +1,103 @@
+"""`decr-scene evaluate`: figures on held-out pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decr_scene.pipeline.commands.console import one_line_errors
+from decr_scene.pipeline.commands.options import FILE, SweepType, example, quiet_option, sampling_options
+from decr_scene.pipeline.errors import OptionError
+
+if TYPE_CHECKING:
+    from decr_scene.pipeline.evaluation.answers import Settings
+    from decr_scene.pipeline.evaluation.compare import System
+
+
+@click.command(epilog=example("decr-scene evaluate --model rice2 --data pairs/rice2/test"))
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("rice2",),
+    show_default=True,
+    help="Bundled name or file; several, given one by one, are compared.",
+)
+@click.option("--data", type=FILE, required=True, help="Folder with cloudy/ (cloud/) and clear/ (label/).")
+@click.option("--reduce", type=click.IntRange(1), default=1, show_default=True, help="Average n x n pixels.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["plain", "paper"]),
+    default="plain",
+    show_default=True,
+    help="paper: resized to 256 px, PSNR and SSIM with its truncation.",
+)
+@click.option(
+    "--bands", help="What the bands are, where neither the files say it nor they are in the model's order."
+)
+@sampling_options
+@click.option(
+    "--mask",
+    type=click.Choice(["none", "auto"]),
+    default="none",
+    show_default=True,
+    help="auto: what the model hardly changes keeps its values.",
+)
+@click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
+@click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
+@click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
+@click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
+@click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")
+@click.option("--trace", type=FILE, help="Write the mean weight of the first guess at every step as CSV.")
+@quiet_option()
+@one_line_errors
+def evaluate(
+    models: tuple[str, ...],
+    ablation: bool,
+    sweep: tuple[str, tuple[float, ...]] | None,
+    sheet: Path | None,
+    trace: Path | None,
+    steps: int | None,
+    start: int | None,
+    weight_floor: float | None,
+    **options: Any,
+) -> None:
+    """Measure input, reference alone and DE on held-out pairs.
+
+    With several models, --ablation or --sweep: one row for each system instead.
+    """
+    from decr_scene.pipeline.evaluation.answers import Settings
+    from decr_scene.pipeline.evaluation.compare import compare
+    from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+
+    settings = Settings(steps, start, weight_floor)
+    systems = _compared(models, ablation, sweep, settings)
+    if systems is None:
+        options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
+        click.echo(evaluate_pairs(models[0], **options).to_text())
+        return
+    if sheet is not None or trace is not None:
+        raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
+    click.echo(compare(systems, **options).to_text())
+
+
+def _compared(
+    models: tuple[str, ...],
+    ablation: bool,
+    sweep: tuple[str, tuple[float, ...]] | None,
+    settings: Settings,
+) -> list[System] | None:
+    """The systems of the comparison that is asked for, if one is."""
+    from decr_scene.pipeline.evaluation import compare as comparison
+
+    if (len(models) > 1) + ablation + (sweep is not None) > 1:
+        raise OptionError("several models, --ablation and --sweep are three comparisons: take one")
+    if len(models) > 1:
+        return comparison.compare_models(models, settings)
+    if ablation:
+        return comparison.ablation(models[0], settings)
+    if sweep is not None:
+        return comparison.sweep(models[0], settings, *sweep)
+    return None

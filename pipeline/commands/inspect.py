@@ -1,0 +1,54 @@
+"""`decr-scene inspect`: look at a scene, do nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decr_scene.pipeline.commands.console import one_line_errors, tell_json, tell_table
+from decr_scene.pipeline.commands.options import FILE, example, restoring_options
+from decr_scene.pipeline.errors import OptionError
+
+
+@click.command(epilog=example("decr-scene inspect scene.tif --model default"))
+@click.argument("scene", type=FILE)
+@restoring_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--ccp", is_flag=True, help="Cloud coverage probability alone, of a scene or of a folder of images."
+)
+@click.option("--out", type=FILE, help="With --ccp: write a row per image (.csv) or the histogram (.png).")
+@one_line_errors
+def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: Any) -> None:
+    """Say what would be done to SCENE, without doing it; or with --ccp how cloudy it is."""
+    from decr_scene.pipeline.inspection.summary import inspect_scene
+
+    if ccp:
+        _show_coverage(scene, as_json, out, options)
+        return
+    if out is not None:
+        raise OptionError("--out goes with --ccp: inspect alone writes nothing")
+    found = inspect_scene(scene, **options)
+    if as_json:
+        tell_json(found)
+    else:
+        tell_table(found)
+
+
+def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[str, Any]) -> None:
+    from decr_scene.pipeline.files import check_target
+    from decr_scene.pipeline.inspection.coverage import measure_coverage
+
+    if out is not None and out.suffix.lower() not in (".csv", ".png"):
+        raise OptionError(f"{out} must end in .csv or .png")
+    if out is not None:
+        check_target(None, out, overwrite=True)
+    found = measure_coverage(place, **options)
+    if out is not None:
+        found.write(out)
+    if as_json:
+        tell_json({"images": len(found.names), "mean": found.mean, "shares": found.shares()})
+    else:
+        click.echo(found.to_text())

@@ -1,0 +1,32 @@
+"""`decr-scene` itself; everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import click
+
+from decr_scene.pipeline.commands.batch import batch
+from decr_scene.pipeline.commands.evaluate import evaluate
+from decr_scene.pipeline.commands.inspect import inspect
+from decr_scene.pipeline.commands.models import models
+from decr_scene.pipeline.commands.process import process
+from decr_scene.pipeline.commands.simulate import simulate
+from decr_scene.pipeline.commands.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="decr-scene")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Remove clouds from whole georeferenced satellite scenes."""
+    legitimate = ("Dataset has no geotransform", "The given matrix is equal to Affine.identity")
+    for message in legitimate:
+        warnings.filterwarnings("ignore", message=message)
+    # for the workers that are processes of their own
+    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
+
+
+for command in (process, batch, inspect, train, simulate, evaluate, models):
+    main.add_command(command)

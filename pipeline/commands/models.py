@@ -1,0 +1,118 @@
+"""`decr-scene models`: what models there are, what they say of themselves, and how one becomes a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from decr_scene.pipeline.commands.console import one_line_errors, tell_json
+from decr_scene.pipeline.commands.options import (
+    FILE,
+    example,
+    model_file_option,
+    overwrite_option,
+    run_config_option,
+)
+from decr_scene.pipeline.raster.bands import resolve_names
+
+
+@click.group()
+def models() -> None:
+    """Bundled and local models."""
+
+
+@models.command("list", epilog=example("decr-scene models list"))
+@one_line_errors
+def models_list() -> None:
+    """List the bundled models."""
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.model import bundled_models, find_model
+
+    click.echo(f"{'identity':<12} any bands; returns its input")
+    for name in bundled_models():
+        path = find_model(name)
+        config = read_model_config(path)
+        megabytes = path.stat().st_size / 1e6
+        click.echo(
+            f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}"
+        )
+
+
+@models.command("show", epilog=example("decr-scene models show default"))
+@click.argument("name")
+@one_line_errors
+def models_show(name: str) -> None:
+    """Show what a model file says of itself."""
+    from dataclasses import asdict
+
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.model import find_model
+
+    tell_json(asdict(read_model_config(find_model(name))))
+
+
+@models.command(
+    "import", epilog=example("decr-scene models import de.pt --reference mn.pth --out mine.safetensors")
+)
+@click.argument("checkpoint", type=FILE)
+@click.option("--reference", type=FILE, required=True, help="Published weights of mn or mdsa.")
+@model_file_option
+@click.option("--bands", help="Names of the bands, in the weights' order; red,green,blue[,nir] otherwise.")
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | None, overwrite: bool) -> None:
+    """Turn the published DE CHECKPOINT and its reference into one model file."""
+    from decr_scene.models.checkpoints.model_file import save_model_file
+    from decr_scene.models.checkpoints.published import read_published
+    from decr_scene.pipeline.files import check_target
+
+    check_target(checkpoint, out, overwrite)
+    config, tensors = read_published(checkpoint, reference)
+    if bands:
+        config = replace(config, bands=resolve_names(("",) * len(bands.split(",")), bands))
+    save_model_file(out, config, tensors)
+    click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
+
+
+@models.command(
+    "export",
+    epilog=example(
+        "decr-scene models export runs/weight --config run.toml --card card.toml --out mine.safetensors"
+    ),
+)
+@click.argument("run", type=FILE)
+@run_config_option
+@click.option("--card", type=FILE, required=True, help="TOML with name, [sampling] and [info] of the model.")
+@click.option("--detector", type=FILE, help="Folder of a finished detector run, to become part of it.")
+@model_file_option
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_export(
+    run: Path, config: Path, card: Path, detector: Path | None, out: Path, overwrite: bool
+) -> None:
+    """Make one model file of a finished training RUN."""
+    from decr_scene.models.training.config import read_config
+    from decr_scene.models.training.export import export_model
+    from decr_scene.pipeline.files import check_target
+
+    check_target(None, out, overwrite)
+    model = export_model(read_config(config), run, card, out, detector)
+    click.echo(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))
+@click.argument("runs", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Checkpoint to write, for --init of a later stage.")
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Average the weights of training RUNS that went on from one another, or from the same weights."""
+    from decr_scene.models.training.weights import average_runs
+    from decr_scene.pipeline.files import check_target
+    from decr_scene.pipeline.training.stage import weights_of
+
+    check_target(None, out, overwrite)
+    average_runs([weights_of(run) for run in runs], out)
+    click.echo(f"{out}: the mean of {len(runs)} runs")

@@ -1,0 +1,40 @@
+"""`decr-scene train`: one stage of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from decr_scene.pipeline.commands.console import one_line_errors
+from decr_scene.pipeline.commands.options import FILE, device_option, example, quiet_option, run_config_option
+from decr_scene.pipeline.errors import OptionError
+
+
+@click.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
+@click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint", "detector"]))
+@run_config_option
+@click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")
+@click.option("--out", type=FILE, required=True, help="Run folder; a run that is there is continued.")
+@click.option(
+    "--init", type=FILE, multiple=True, help="Run folder of an earlier stage, or a model; repeatable."
+)
+@device_option
+@quiet_option()
+@one_line_errors
+def train(
+    stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...], device: str, quiet: bool
+) -> None:
+    """Train one STAGE of a model, or go on with it.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m decr_scene.pipeline train ...
+    """
+    from decr_scene.models.training.config import read_config
+    from decr_scene.pipeline.training.stage import train as train_stage
+
+    run = read_config(config)
+    if run.stage != stage:
+        raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
+    figures = train_stage(run, data, out, init, quiet, device, config.read_text())
+    if figures:
+        click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -1,0 +1,1 @@
+"""How the tasks run: streamed over a cluster, or as one lazy graph."""

@@ -1,0 +1,234 @@
+"""Where the tasks run: one process by default, several local ones, or a Dask cluster that is there already.
+
+All three are `dask.distributed` clients, so there is one road, and only the address differs. Workers that may
+hold a model have one unit of the resource ``GPU``. A task that runs the model asks for half of it: while one
+has the model (`models_turn`), the next one reads and scales its tiles, so the model waits for no pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from typing import Any
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, wait
+from distributed.comm import CommClosedError
+
+from decr_scene.pipeline.errors import ClusterError, OptionError
+from decr_scene.pipeline.restoration.restorers import Restorer, forget_plugin, register_plugin
+
+HOLDS_MODEL = {"GPU": 1}
+"""What a worker that may hold a model has."""
+
+TASKS_A_MODEL = 2
+"""Of which one has the model and the others get ready."""
+
+MODEL = {"GPU": 1 / TASKS_A_MODEL}
+"""What a task that runs the model asks of its worker."""
+
+PATIENCE = 60.0
+"""Seconds without a single worker before a run gives up; a worker that died here is back sooner."""
+
+_LOOK = 5.0
+"""Seconds between two looks at the workers, while waiting."""
+
+_NO_PORT = "127.0.0.1:0"
+"""Dask always serves HTTP: on a free port of this machine only, so that two runs do not meet."""
+
+_SETTINGS = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.admin.large-graph-warning-threshold": "1GB",
+}
+
+
+def check_workers(workers: int, scheduler: str | None) -> None:
+    """Refuse what `connect` cannot do.
+
+    Raises:
+        OptionError: There are to be no workers, or workers here while a cluster has its own.
+    """
+    if workers < 1:
+        raise OptionError(f"workers must be 1 or more, got {workers}")
+    if scheduler is not None and workers > 1:
+        raise OptionError(
+            f"the cluster at {scheduler} has its own workers, got --workers {workers}: drop one of the two"
+        )
+
+
+@contextmanager
+def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
+    """Give a client whose workers have the resource `MODEL`.
+
+    Args:
+        scheduler: Address of a running cluster; ``None``: start one here.
+        workers: Model workers of a cluster started here; more than one are processes of their own.
+
+    Raises:
+        ClusterError: The cluster cannot be reached or none of its workers has the resource.
+    """
+    with dask.config.set(_SETTINGS), _quiet():
+        if scheduler is not None:
+            with _remote(scheduler) as client:
+                yield client
+            return
+        if workers > 1:
+            _calm_tracker()
+        with (
+            LocalCluster(
+                n_workers=workers,
+                processes=workers > 1,
+                threads_per_worker=3,
+                resources=HOLDS_MODEL,
+                memory_limit=0,
+                dashboard_address=_NO_PORT,
+                worker_dashboard_address=_NO_PORT,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask from telling on standard error what we tell in one line."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _remote(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout="15s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"no Dask scheduler at {address}: {error}; start one or drop --scheduler"
+        ) from error
+    with client:
+        _require_model_workers(client, address)
+        yield client
+
+
+def _require_model_workers(client: Client, address: str) -> None:
+    if not count_models(client):
+        raise ClusterError(
+            f"none of the {len(_workers(client))} workers at {address} has the resource GPU: "
+            'start them with --resources "GPU=1"'
+        )
+
+
+def count_models(client: Client) -> int:
+    """Workers that may hold a model, now."""
+    return sum(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in _workers(client).values())
+
+
+def result_of(client: Client, future: Future) -> Any:
+    """Wait for a task, but not for a cluster that is gone.
+
+    Raises:
+        ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.
+        Exception: What the task raised.
+    """
+    alive = time.monotonic()
+    while not _is_done(future):
+        if count_models(client):
+            alive = time.monotonic()
+        elif time.monotonic() - alive > PATIENCE:
+            raise ClusterError(
+                f"no worker with the resource GPU for {PATIENCE:.0f} s: start some, then repeat the call"
+            )
+    return future.result()
+
+
+class RestorerPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
+    """Registers the user's callable on every worker, including those that join later; one copy a process."""
+
+    def __init__(self, key: str, restorer: Restorer) -> None:
+        self.name = key
+        self.restorer = restorer
+
+    def setup(self, worker: Any) -> None:
+        """Hold it."""
+        register_plugin(self.name, self.restorer)
+
+    def teardown(self, worker: Any) -> None:
+        """Let go of it."""
+        forget_plugin(self.name)
+
+
+@contextmanager
+def at_every_worker(client: Client, plugin: RestorerPlugin) -> Iterator[None]:
+    """Have workers hold a callable, for a ``with``."""
+    client.register_plugin(plugin)
+    try:
+        yield
+    finally:
+        if client.status == "running":
+            with suppress(OSError):  # of a scheduler that is lost, unnoticed so far
+                client.unregister_worker_plugin(plugin.name)
+
+
+@contextmanager
+def cluster_faults(client: Client) -> Iterator[None]:
+    """Tell what becomes of a cluster in our own words.
+
+    Raises:
+        ClusterError: The scheduler is gone, or several workers died of the same task.
+    """
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"{error.allowed_failures + 1} workers died of the task {error.task}: is their memory too small? "
+            "Try a smaller --batch-size or fewer workers"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        address = client.scheduler.address if client.scheduler is not None else "its address"
+        raise ClusterError(
+            f"the Dask scheduler at {address} is gone: start it and its workers again, then repeat the call"
+        ) from error
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    known = client.scheduler_info(n_workers=-1)
+    if "workers" not in known:
+        raise CommClosedError("the scheduler does not answer")
+    return dict(known["workers"])
+
+
+def _is_done(future: Future) -> bool:
+    """Wait a little while for a task."""
+    try:
+        wait(future, timeout=_LOOK)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _calm_tracker() -> None:
+    """Start Python's tracker of semaphores such that it is silent when it cleans up after a killed run."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before

@@ -1,0 +1,201 @@
+"""The stream of a scene through Dask: a window of rows that moves down, never the whole scene.
+
+A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
+tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
+when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way, and ahead of them so many
+batches that no model waits: for blocks to be written, nor while cloud is far between. Neither number grows
+with the scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile touches are
+copied while the others wait for a model.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from distributed import Client, Future
+
+from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.restoration.plan import Plan
+from decr_scene.pipeline.restoration.tasks import Blended, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.tiling.batches import Batches
+from decr_scene.pipeline.tiling.grid import Span
+
+ROWS_UNDER_WAY = 2
+COPIES_AHEAD = 2
+"""Windows that no tile touches and that are read while another one is written."""
+BATCHES_AHEAD = TASKS_A_MODEL + 1
+"""Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
+CHUNK_COLS = 2048
+"""Greatest width of one blending task, px."""
+
+
+def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
+    """Output windows, aligned to blocks of ``block`` px, row by row; none wider than `CHUNK_COLS`."""
+    height, width = shape
+    step = max(block, CHUNK_COLS // block * block)
+    for row in range(0, height, block):
+        yield [
+            Span(row, col, min(block, height - row), min(step, width - col)) for col in range(0, width, step)
+        ]
+
+
+@dataclass
+class Flow:
+    """One scene's tasks on a cluster.
+
+    Args:
+        client: The cluster.
+        plan: What is done.
+        source: The scene, as workers open it.
+        batches: The tiles in batches.
+        needs_field: Whether the restorer wants the field of first guesses.
+        on_batch: Told the number of tiles of every batch that is done.
+    """
+
+    client: Client
+    plan: Plan
+    source: Source
+    batches: Batches
+    needs_field: bool
+    on_batch: Callable[[int], None]
+    _guesses: dict[int, Future] = field(default_factory=dict)
+    _changes: dict[int, Future] = field(default_factory=dict)
+    _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
+    _copies: Iterator[tuple[Span, Blended]] = field(default_factory=lambda: iter(()))
+    _last_needed: int = -1
+    _models: int = 1
+
+    def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
+        """Yield the windows, each once, but for those that are done.
+
+        Rows of them that some tile touches come from top to bottom, left to right; so do the others, in
+        between and after them.
+
+        Raises:
+            ClusterError: The scheduler is gone, or there are no workers any more.
+        """
+        left = ([span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block))
+        restored: list[list[Span]] = []
+        copied: list[Span] = []
+        for row in left:
+            if any(self.batches.touching(span) for span in row):
+                restored.append(row)
+            else:
+                copied.extend(row)
+        self._copies = self._copy(copied)
+        with cluster_faults(self.client):
+            yield from self._stream(restored)
+            yield from self._copies
+
+    def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
+        self._ahead = self._in_order(rows)
+        waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
+        for number, row in enumerate(rows):
+            self._models = count_models(self.client)
+            for span, future in zip(row, waiting.pop(0), strict=True):
+                self._run_ahead()
+                yield from self._meanwhile(future)
+                yield span, result_of(self.client, future)
+            self._forget_above(row[0].bottom)
+            if number + ROWS_UNDER_WAY < len(rows):
+                waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _meanwhile(self, future: Future) -> Iterator[tuple[Span, Blended]]:
+        """Copies, one after the other, until a task is done."""
+        while not future.done() and (copy := next(self._copies, None)):
+            yield copy
+            self._run_ahead()
+
+    def _copy(self, spans: list[Span]) -> Iterator[tuple[Span, Blended]]:
+        """Windows that no tile touches, some of them read ahead."""
+        waiting: deque[tuple[Span, Future]] = deque()
+        for span in spans:
+            waiting.append((span, self._blend(span)))
+            if len(waiting) > COPIES_AHEAD:
+                first, future = waiting.popleft()
+                yield first, result_of(self.client, future)
+        for span, future in waiting:
+            yield span, result_of(self.client, future)
+
+    def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
+        """The batches that some windows need, each when the first of them does."""
+        seen: set[int] = set()
+        for row in rows:
+            found = set().union(*(self.batches.touching(span) for span in row)) - seen
+            yield from sorted(found)
+            seen |= found
+
+    def _run_ahead(self) -> None:
+        """Submit batches beyond the rows under way while models are about to run out of them."""
+        enough = BATCHES_AHEAD * self._models
+        while sum(not future.done() for future in self._changes.values()) < enough:
+            beyond = sum(number > self._last_needed for number in self._changes)
+            new = (number for number in self._ahead if number > self._last_needed)
+            number = next(new, None) if beyond < 2 * enough else None
+            if number is None:
+                return
+            self._change(number)
+
+    def _submit_row(self, row: list[Span]) -> list[Future]:
+        return [self._blend(span) for span in row]
+
+    def _blend(self, span: Span) -> Future:
+        needed = sorted(self.batches.touching(span))
+        self._last_needed = max([self._last_needed, *needed])
+        parts = [self._change(number) for number in needed]
+        return self.client.submit(
+            blend_tiles,
+            self.plan,
+            self.source,
+            span,
+            *parts,
+            key=_key("blend", span.row, span.col),
+            pure=False,
+        )
+
+    def _change(self, number: int) -> Future:
+        if number not in self._changes:
+            around = sorted(self.batches.around(number)) if self.needs_field else []
+            guesses = [self._guess(other) for other in around]
+            future = self._model_task(restore_tiles, "restore", number, guesses)
+            count = len(self.batches[number])
+            future.add_done_callback(lambda done: self.on_batch(count if done.status == "finished" else 0))
+            self._changes[number] = future
+        return self._changes[number]
+
+    def _guess(self, number: int) -> Future:
+        if number not in self._guesses:
+            self._guesses[number] = self._model_task(guess_tiles, "guess", number, [])
+        return self._guesses[number]
+
+    def _model_task(
+        self, task: Callable[..., object], name: str, number: int, inputs: list[Future]
+    ) -> Future:
+        """Submit a batch; earlier ones first, so that rows of blocks are finished one after the other."""
+        return self.client.submit(
+            task,
+            self.plan,
+            self.source,
+            self.batches[number],
+            *inputs,
+            key=_key(name, number),
+            resources=MODEL,
+            priority=-number - 1,
+            pure=False,
+        )
+
+    def _forget_above(self, row: int) -> None:
+        """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
+        for number in [n for n in self._changes if self.batches.bottom(n) <= row]:
+            del self._changes[number]
+        first_alive = min(self._changes, default=0)
+        for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
+            del self._guesses[number]
+
+
+def _key(name: str, *numbers: int) -> str:
+    return "-".join([name, *(str(n) for n in numbers), uuid.uuid4().hex[:8]])

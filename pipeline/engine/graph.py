@@ -1,0 +1,148 @@
+"""`restore`: the same road as `process_scene`, laid over a DataArray as a lazy Dask graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dask
+import dask.array as da
+import xarray as xr
+from dask.delayed import Delayed
+
+from decr_scene.pipeline.engine.flow import block_rows
+from decr_scene.pipeline.errors import OptionError, SceneError
+from decr_scene.pipeline.raster.radiometry import fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.raster.source import ArraySource
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import Plan, choose_bands, is_joint, spec_of
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
+from decr_scene.pipeline.tiling.batches import Batches
+from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
+
+BLOCK = 512
+"""Side of a chunk of the result, px."""
+
+
+def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
+    """Remove the clouds of a DataArray, lazily.
+
+    No cloud detector is run: every tile is sampled, even where the model has one. Nothing is read and nothing
+    is sampled before the result is computed; each tile is sampled once, however many chunks it touches, if
+    the result is computed at once.
+
+    Args:
+        scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
+            ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
+            ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
+        **options: Fields of `Options`: model, restorer, steps, seed, ...
+
+    Returns:
+        The same array with Dask chunks of `BLOCK` px, coordinates, attributes, CRS and nodata kept.
+
+    Raises:
+        SceneError: The array has other dimensions.
+        DecrSceneError: As `process_scene`.
+    """
+    if scene.ndim != 3 or scene.dims[0] != "band":
+        raise SceneError(f"the array has dimensions {scene.dims}, expected ('band', 'y', 'x'): transpose it")
+    chosen = Options(**options)
+    if any(file is not None for file in (chosen.aoi, chosen.pan, chosen.reference)):
+        raise OptionError("restore takes no aoi, pan or reference, which are files: use process_scene")
+    if chosen.samples > 1:
+        raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
+    graph = _Graph(scene, chosen)
+    rows = [
+        [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCK)
+    ]
+    return scene.copy(data=da.block(rows))
+
+
+class _Graph:
+    """The delayed tasks of one array; each batch is one task, shared by all blocks that it touches."""
+
+    def __init__(self, scene: xr.DataArray, options: Options) -> None:
+        self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
+        self.nodata = _nodata(scene)
+        spec, _ = spec_of(options)
+        names, self.indexes, _ = choose_bands(_names(scene), spec, options)
+        self.alpha = names.index("alpha") if "alpha" in names else None
+        self.needs_field = spec.bands is not None
+        self.halo = spec.halo
+        quiet = options.mask == "auto" and self.needs_field
+        grid = TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap)
+        joint = is_joint(spec, options)
+        self.batches = Batches.of(grid, options.batch_size, joint=joint)
+        self.plan = dask.delayed(Plan)(
+            grid,
+            self.indexes,
+            self._radiometry(options),
+            _local(spec, options),
+            options.seed,
+            keeps_clear_ground=quiet,
+            joint=joint,
+        )
+        self._guesses: dict[int, Delayed] = {}
+        self._changes: dict[int, Delayed] = {}
+
+    def block(self, span: Span) -> da.Array:
+        """One chunk of the result."""
+        parts = [self._change(number) for number in sorted(self.batches.touching(span))]
+        shape = (len(self.pixels), span.height, span.width)
+        task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts).pixels
+        return da.from_delayed(task, shape, self.pixels.dtype)
+
+    def _change(self, number: int) -> Delayed:
+        if number not in self._changes:
+            around = sorted(self.batches.around(number)) if self.needs_field else []
+            guesses = [self._guess(other) for other in around]
+            self._changes[number] = self._task(restore_tiles, self.batches[number], 0, guesses)
+        return self._changes[number]
+
+    def _guess(self, number: int) -> Delayed:
+        if number not in self._guesses:
+            self._guesses[number] = self._task(guess_tiles, self.batches[number], self.halo, [])
+        return self._guesses[number]
+
+    def _task(self, function: Any, tiles: list[Tile], halo: int, inputs: list[Delayed]) -> Delayed:
+        source = self._source(union(self.batches.grid, tiles, halo))
+        return dask.delayed(function, pure=False)(self.plan, source, tiles, *inputs)
+
+    def _source(self, span: Span) -> Delayed:
+        """The pixels of a window, handed to the task when Dask has them."""
+        part = self.pixels[:, span.row : span.bottom, span.col : span.right]
+        return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
+
+    def _radiometry(self, options: Options) -> Any:
+        """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""
+        dtype, bands = self.pixels.dtype, len(self.indexes)
+        known = known_radiometry(dtype, bands, options.scale)
+        if known is not None:
+            return known
+        spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
+        return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
+
+
+def _nodata(scene: xr.DataArray) -> float | None:
+    import rioxarray  # noqa: F401  # registers .rio
+
+    nodata = scene.rio.nodata
+    return None if nodata is None else float(nodata)
+
+
+def _names(scene: xr.DataArray) -> tuple[str, ...]:
+    """What the array calls its bands: ``long_name``, else text in the ``band`` coordinate, else nothing."""
+    names = scene.attrs.get("long_name")
+    if isinstance(names, str):
+        names = (names,)
+    if names is not None and len(names) == len(scene):
+        return tuple(str(name) for name in names)
+    if "band" in scene.coords and scene["band"].dtype.kind in "UO":
+        return tuple(str(name) for name in scene["band"].values)
+    return ("",) * len(scene)
+
+
+def _local(spec: RestorerSpec, options: Options) -> RestorerSpec:
+    """A callable stays in the graph: Dask sends it wherever the graph runs."""
+    return spec if options.restorer is None else replace(spec, plugin=options.restorer)

@@ -1,0 +1,207 @@
+"""`decr-scene evaluate`: cloudy input, reference alone and DE, on pairs that no training has seen."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from decr_scene.models.data.source import Pair
+from decr_scene.models.diffusion.sampling import OnStep
+from decr_scene.models.model import load_model
+from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.evaluation.answers import Settings, first_guess, restore
+from decr_scene.pipeline.evaluation.contact_sheet import Sheet
+from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
+from decr_scene.pipeline.evaluation.pairs import load_pairs
+from decr_scene.pipeline.files import check_target
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row per image: name and figures; a figure that an image cannot tell is NaN.
+
+    Args:
+        names: Of the images.
+        rows: Their figures, ``who/figure``.
+        trace: Mean weight by step of the sampling, if it was asked for.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    trace: tuple[Row, ...] = ()
+
+    def mean(self) -> Row:
+        """Mean of every figure over the images that have it."""
+        return {key: _mean([row[key] for row in self.rows]) for key in self.rows[0]}
+
+    def gain(self, figure: str, draws: int = 2000) -> tuple[float, float, float]:
+        """DE minus reference: the mean over images and its 95 % interval by a paired bootstrap."""
+        gains = np.array([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows])
+        gains = gains[~np.isnan(gains)]
+        if not gains.size:
+            return np.nan, np.nan, np.nan
+        chosen = np.random.default_rng(0).integers(len(gains), size=(draws, len(gains)))
+        low, high = np.percentile(gains[chosen].mean(axis=1), [2.5, 97.5])
+        return float(gains.mean()), float(low), float(high)
+
+    def to_text(self) -> str:
+        """A table: figures down, cloudy / reference / DE across; last what DE adds to its reference."""
+        mean = self.mean()
+        figures = dict.fromkeys(key.split("/")[1] for key in mean)
+        who = list(dict.fromkeys(key.split("/")[0] for key in mean))
+        head = "".join(f"{name:>12}" for name in [*who, "DE gains"])
+        lines = [f"{len(self.rows)} pairs".ljust(20) + f"{head}  95 % interval"]
+        for figure in figures:
+            values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
+            gain, low, high = self.gain(figure)
+            told = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
+            few = f"  of {told} pairs" if told < len(self.rows) else ""
+            lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{few}")
+        lines += [f"mean W  {'  '.join(f'{k} {v:.4g}' for k, v in row.items())}" for row in self.trace]
+        return "\n".join(lines)
+
+    def to_csv(self, path: Path) -> None:
+        """Write one line per image."""
+        write_rows(path, "name", dict(zip(self.names, self.rows, strict=True)))
+
+
+def evaluate_pairs(
+    model: str,
+    data: Path,
+    reduce: int = 1,
+    steps: int | None = None,
+    start: int | None = None,
+    weight_floor: float | None = None,
+    table: Path | None = None,
+    *,
+    protocol: str = "plain",
+    mask: str = "none",
+    bands: str | None = None,
+    lpips: bool = False,
+    sheet: Path | None = None,
+    trace: Path | None = None,
+    quiet: bool = True,
+) -> Evaluation:
+    """Measure a model on a folder of pairs.
+
+    Args:
+        model: Bundled name or file.
+        data: The folder, with ``cloudy`` or ``cloud``, and ``clear`` or ``label``, in it.
+        reduce: Average ``reduce`` x ``reduce`` pixels first (2 halves 512 px images to 256).
+        steps: Diffusion steps; ``None``: the model's own.
+        start: Step to start at; ``None``: the model's own.
+        weight_floor: Least weight of the first guess; ``None``: the model's own.
+        table: CSV to write, one row per image.
+        protocol: ``plain``, or ``paper``: 256 px by its resize, and PSNR and SSIM as its code takes them.
+        mask: ``auto``: what the model hardly changes keeps its values; ``none``: all is the model's.
+        bands: What the bands of the images are, such as ``red,green,blue,nir``, where the model's order is
+            another one.
+        lpips: Measure LPIPS as well.
+        sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
+        trace: CSV to write: mean weight of the first guess by step.
+        quiet: No progress bar.
+
+    Returns:
+        PSNR (dB) and SSIM on 0 to 255, and the texture left, per image.
+
+    Raises:
+        OptionError: An option is out of range, or needs what is not there.
+        TrainingError: The images cannot be used.
+    """
+    check_folders(table, trace)
+    loaded = load_model(model)
+    pairs = load_pairs(loaded, data, reduce, protocol, bands)
+    settings = Settings(steps, start, weight_floor)
+    figures = Figures.open(protocol, lpips, loaded.config.bands)
+    steps_seen = StepWeights() if trace is not None else None
+    shown = Sheet(loaded.config.bands, len(pairs)) if sheet is not None else None
+    rows = []
+    for number, pair in enumerate(progress(pairs, quiet)):
+        guess = first_guess(loaded, pair.cloudy)
+        on_step = steps_seen.watch(parts(pair.cloudy, matched_truth(pair))) if steps_seen else None
+        answer = restore(loaded, pair.cloudy, guess, settings, mask, on_step)
+        answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
+        rows.append(judge(pair, answers, figures))
+        if shown is not None:
+            told = {who: rows[-1][f"{who}/psnr"] for who in answers}
+            shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
+    result = Evaluation(
+        tuple(p.name for p in pairs), tuple(rows), steps_seen.rows() if steps_seen is not None else ()
+    )
+    if table is not None:
+        result.to_csv(table)
+    if shown is not None and sheet is not None:
+        shown.save(sheet)
+    if trace is not None:
+        write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
+    return result
+
+
+class StepWeights:
+    """Mean weight of the first guess at every step: of all pixels, of those in cloud, of clear ground."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, list[tuple[float, float, float]]] = {}
+
+    def watch(self, area: Parts) -> OnStep:
+        """What to call at every step of one image."""
+        cloud = area.core | area.thin
+
+        def on_step(*, t: int, x0: torch.Tensor, weight: torch.Tensor) -> None:
+            mean = weight[0].float().mean(dim=0).cpu().numpy()
+            self._seen.setdefault(t, []).append(
+                (float(mean.mean()), _mean_where(mean, cloud), _mean_where(mean, area.clear))
+            )
+
+        return on_step
+
+    def rows(self) -> tuple[Row, ...]:
+        """One row a step, in the order of sampling."""
+        names = ("weight", "weight_cloud", "weight_clear")
+        return tuple(
+            {"t": float(t), **{name: _mean([v[i] for v in seen]) for i, name in enumerate(names)}}
+            for t, seen in sorted(self._seen.items(), reverse=True)
+        )
+
+
+def check_folders(*paths: Path | None) -> None:
+    """Refuse before anything is measured what could not be written afterwards; files are replaced.
+
+    Raises:
+        OutputError: As `check_target`.
+    """
+    for path in paths:
+        if path is not None:
+            check_target(None, path, overwrite=True)
+
+
+def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:
+    """Write a CSV: one line per row, its name first."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([head, *next(iter(rows.values()))])
+        for name, row in rows.items():
+            writer.writerow([name, *("" if np.isnan(v) else f"{v:.5f}" for v in row.values())])
+
+
+def progress(pairs: list[Pair], quiet: bool) -> Iterable[Pair]:
+    """The pairs, under a progress bar on stderr."""
+    if quiet:
+        return pairs
+    return track(pairs, "evaluating", console=Console(stderr=True), transient=True)
+
+
+def _mean(values: list[float]) -> float:
+    told = [value for value in values if not np.isnan(value)]
+    return float(np.mean(told)) if told else np.nan
+
+
+def _mean_where(values: Float, where: Bool) -> float:
+    return float(values[where].mean()) if where.any() else np.nan

@@ -1,0 +1,123 @@
+"""What the figures of merit say of the answers to a pair, of the whole image and of its parts.
+
+Against the clear image as it is (the usual numbers of papers) and against the clear image in the tone of the
+cloudy one, which is what a scene tool can aim at; the latter also by region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.models.data.pictures import display_bands
+from decr_scene.models.data.source import Pair
+from decr_scene.models.data.tone import fit_tone, regions
+from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.evaluation import metrics
+from decr_scene.pipeline.evaluation.metrics import Figure
+
+Row = dict[str, float]
+
+CORE_SHARE, CLOUD_SHARE, CLEAR_SHARE = 0.15, 0.4, 0.3
+"""Shares of an image, by the residual of its pair: dense cloud, all cloud, and, from below, clear ground."""
+
+SHADOW_DROP = 12 / 127.5
+"""What is darker than the clear image by 12 of 255 DN, in the mean of the bands, is shadow."""
+
+SHADOW_SHARE = 0.005
+"""With less shadow than this, an image tells nothing about it."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a protocol.
+
+    Args:
+        psnr: dB.
+        ssim: Structural similarity.
+        lpips: Perceptual distance, if wanted.
+    """
+
+    psnr: Figure = metrics.psnr
+    ssim: Figure = metrics.ssim
+    lpips: Figure | None = None
+
+    @classmethod
+    def open(cls, protocol: str, lpips: bool, bands: tuple[str, ...]) -> Figures:
+        """Those of a protocol; the paper's grey image wants red, green, blue in this order."""
+        distance = metrics.open_lpips(protocol == "paper") if lpips else None
+        if protocol != "paper":
+            return cls(lpips=distance)
+        order = list(display_bands(bands)) if len(bands) == 3 else list(range(len(bands)))
+        return cls(
+            metrics.paper_psnr, lambda image, truth: metrics.paper_ssim(image[order], truth[order]), distance
+        )
+
+    def of(self, image: Float, truth: Float) -> Row:
+        """PSNR, SSIM and maybe LPIPS of an image."""
+        row = {"psnr": self.psnr(image, truth), "ssim": self.ssim(image, truth)}
+        return row if self.lpips is None else {**row, "lpips": self.lpips(image, truth)}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Boolean ``(H, W)`` maps of a pair, from its residual in one tone.
+
+    Args:
+        core: Dense cloud.
+        thin: Thin cloud and cloud edges.
+        shadow: Darker than the clear image.
+        clear: Clear ground.
+    """
+
+    core: Bool
+    thin: Bool
+    shadow: Bool
+    clear: Bool
+
+
+def parts(cloudy: Float, matched: Float) -> Parts:
+    """Split a pair in one tone into dense cloud, thin cloud, shadow and clear ground."""
+    shadow = (matched - cloudy).mean(axis=0) > SHADOW_DROP
+    core = regions(cloudy, matched, cloud_share=CORE_SHARE).cloud
+    area = regions(cloudy, matched, CLOUD_SHARE, CLEAR_SHARE)
+    return Parts(core & ~shadow, area.cloud & ~core & ~shadow, shadow, area.clear & ~shadow)
+
+
+def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = None) -> Row:
+    """Figures of every answer to one pair, ``who/figure``."""
+    figures = figures or Figures()
+    matched = matched_truth(pair)
+    area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
+    row = {}
+    for who, image in answers.items():
+        of_who = {
+            **figures.of(image, pair.clear),
+            "psnr_tone": metrics.psnr(image, matched),
+            "ssim_tone": metrics.ssim(image, matched),
+            "psnr_under_cloud": metrics.psnr(image[:, area.cloud], matched[:, area.cloud]),
+            "psnr_clear_ground": metrics.psnr(image[:, area.clear], pair.cloudy[:, area.clear]),
+            "clear_shift_dn": metrics.shift(image, pair.cloudy, area.clear),
+            "detail": metrics.detail(image, matched),
+            "vif": metrics.vif(image, matched),
+            "texture": metrics.texture(image) / metrics.texture(matched),
+            "psnr_core": _psnr_of(image, matched, part.core),
+            "psnr_thin": _psnr_of(image, matched, part.thin),
+            "psnr_shadow": _psnr_of(image, matched, part.shadow, SHADOW_SHARE),
+            "psnr_clear_truth": _psnr_of(image, matched, part.clear),
+        }
+        row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
+    return row
+
+
+def matched_truth(pair: Pair) -> Float:
+    """The clear image in the tone of the cloudy one, clipped."""
+    return np.clip(fit_tone(pair.cloudy, pair.clear).apply(pair.clear), -1, 1)
+
+
+def _psnr_of(image: Float, truth: Float, where: Bool, least: float = 0.0) -> float:
+    if not where.any() or where.mean() < least:
+        return np.nan
+    return metrics.psnr(image[:, where], truth[:, where])

@@ -1,0 +1,93 @@
+"""Pairs to measure on: of the bands and the size that a model wants, resized as a protocol has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
+from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.resize import resize
+from decr_scene.models.data.source import Pair, held_in_memory
+from decr_scene.models.model import Model
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.files import GEOTIFF
+from decr_scene.pipeline.raster.bands import name_bands, resolve_names
+from decr_scene.pipeline.raster.images import RasterImage, band_descriptions, read_image
+
+PROTOCOLS = ("plain", "paper")
+PAPER_SIDE = 256
+"""Width that the paper's protocol resizes images to, px."""
+
+MOST_SIDE = 2048
+"""Of larger images the middle is measured, px."""
+
+
+def load_pairs(
+    model: Model, data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
+) -> list[Pair]:
+    """The pairs of a folder, as a model wants them and a protocol resizes them.
+
+    Raises:
+        OptionError: There is no such protocol, the bands are not those of the model, or not in one order.
+        TrainingError: The images cannot be used.
+    """
+    if protocol not in PROTOCOLS:
+        raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+    if protocol == "paper" and reduce != 1:
+        raise OptionError("the paper's protocol resizes by itself: drop --reduce")
+    wanted = model.config.bands
+    chosen = _described(wanted, data) if bands is None else _positions(wanted, bands)
+    config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
+    source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
+    pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
+    return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
+
+
+def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
+    """Where the files themselves say that the model's bands are; ``None``: they say nothing of them."""
+    said: set[tuple[str, ...]] = set()
+    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
+        files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
+        said |= {name_bands(band_descriptions(path)) for path in files}
+    known = {names for names in said if set(wanted) <= set(names)}
+    if not known:
+        return None
+    if len(said) > 1:
+        orders = " and ".join(sorted(",".join(name or "?" for name in names) for names in said))
+        raise OptionError(f"{data}: files have bands {orders}, expected one order: say it with --bands")
+    names = known.pop()
+    return tuple(names.index(name) for name in wanted)
+
+
+def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:
+    found = resolve_names(("",) * len(option.split(",")), option)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise OptionError(
+            f"--bands {','.join(found)} lacks {', '.join(missing)}: the model takes {','.join(wanted)}"
+        )
+    return tuple(found.index(name) for name in wanted)
+
+
+def _as_in_paper(pair: Pair) -> Pair:
+    """Resized on the scale of 0 to 255 as the published code does; truncation later shows the difference."""
+
+    def resized(image: Float) -> Float:
+        dn = (image + 1) * np.float32(127.5)
+        whole = np.rint(dn)
+        dn = whole if np.abs(dn - whole).max() < 1e-3 else dn
+        small = resize(dn, PAPER_SIDE / dn.shape[2])
+        return (small / np.float32(127.5) - 1).astype(np.float32)
+
+    return pair._replace(cloudy=resized(pair.cloudy), clear=resized(pair.clear))
+
+
+def _even(pair: Pair) -> Pair:
+    height, width = (side // 32 * 32 for side in pair.clear.shape[1:])
+    if not height or not width:
+        raise OptionError(f"{pair.name} is {pair.clear.shape[1:]} px: images must be 32 px a side at least")
+    return pair._replace(cloudy=pair.cloudy[:, :height, :width], clear=pair.clear[:, :height, :width])

@@ -1,0 +1,194 @@
+"""Where an output goes, the hidden names beside it until it is whole, and how it gets there safely."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises, under no public name
+from rasterio.errors import RasterioError
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.errors import OutputError, OutputExistsError
+
+SIDECARS = (".aux.xml", ".ovr", ".msk")
+"""Endings of what GDAL lays beside a GeoTIFF and takes for a part of it."""
+
+GEOTIFF = (".tif", ".tiff")
+"""What names of outputs end in."""
+
+UNFINISHED = "unfinished"
+"""In the place of a token: a run that said what it is, so that the next one can go on from there."""
+
+PARTS = ("scratch", "cog")
+"""Parts that an output is made of: blocks as they come, and the finished file before it has its name."""
+
+
+def check_target(
+    source: str | os.PathLike[str] | None, path: str | os.PathLike[str], overwrite: bool
+) -> None:
+    """Refuse an output before any work is done.
+
+    Args:
+        source: The input, if it is a file.
+        path: The output.
+        overwrite: Whether an output that exists may be replaced.
+
+    Raises:
+        OutputExistsError: It exists, or a file that GDAL would take for a part of it.
+        OutputError: Its folder is missing or not writable; it is a directory; it is the input.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: no such folder to write {path.name} to: make it first")
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory, expected the name of a file: add one")
+    if source is not None and is_same_file(source, path):
+        raise OutputError(f"{path} is the input itself: choose another name for the output")
+    found = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
+    if found and not overwrite:
+        raise OutputExistsError(f"{found[0]} exists: choose another name, or replace it with --overwrite")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
+
+
+def check_name(output: Path) -> None:
+    """Refuse a name that no file can have, or none of those that lie beside an output for a while.
+
+    Raises:
+        OutputError: It is empty, too long, or promises another format than GeoTIFF.
+    """
+    if not output.name:
+        raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
+    if output.suffix.lower() not in GEOTIFF:
+        raise OutputError(
+            f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
+            f"choose {output.with_suffix('.tif').name}"
+        )
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        return  # as `check_target` will say
+    length = len(os.fsencode(output.name))
+    room = os.pathconf(folder, "PC_NAME_MAX") - _longest()
+    if length > room:
+        raise OutputError(
+            f"{output.name[:40]}... has {length} bytes, expected at most {room}, so that there is room for "
+            "the names beside it: choose a shorter one"
+        )
+
+
+def is_same_file(one: str | os.PathLike[str], other: Path) -> bool:
+    """Whether both are there, and one file, by whatever names."""
+    return os.path.exists(one) and other.exists() and os.path.samefile(one, other)
+
+
+def with_ending(path: Path, suffix: str) -> Path:
+    """The name with one more ending."""
+    return path.with_name(path.name + suffix)
+
+
+def journal_path(output: Path) -> Path:
+    """Where the journal of an unfinished output lies."""
+    return output.with_name(f".{output.name}.{UNFINISHED}.jsonl")
+
+
+def part_path(output: Path, token: str, role: str) -> Path:
+    """Where a part of an output lies while it is being made; the token tells runs apart."""
+    return output.with_name(f".{output.name}.{token}.{role}.partial.tif")
+
+
+def detection_path(output: Path) -> Path:
+    """Where the cloud detector's raster lies while an output is being made."""
+    return output.with_name(f".{output.name}.cloud.partial.tif")
+
+
+def vrt_path(output: Path) -> Path:
+    """Where the description of a sharpened scene lies while its output is being made."""
+    return output.with_name(f".{output.name}.pansharpened.vrt")
+
+
+def mark_path(output: Path) -> Path:
+    """Where a batch notes what lay at an output before it was replaced."""
+    return output.with_name(f".{output.name}.batch.partial")
+
+
+@contextlib.contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a hidden name to write a file under; it gets its own when the ``with`` ends well, else is gone."""
+    partial = path.with_name(f".{path.stem.lstrip('.')}.partial{path.suffix}")
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _longest() -> int:
+    """How many bytes the longest hidden name beside an output has more than the output's own."""
+    output = Path("_uncertainty.tif")  # the longest that a companion's name has more
+    hidden = (
+        *(part_path(output, UNFINISHED, role) for role in PARTS),
+        *(name(output) for name in (journal_path, detection_path, vrt_path, mark_path)),
+    )
+    return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def os_faults(what: str, folder: Path) -> Iterator[None]:
+    """Tell what the system or GDAL has to say as our own error; our own errors pass.
+
+    Args:
+        what: What cannot be done.
+        folder: Where, for the free disk.
+
+    Raises:
+        OutputError: Instead of what was raised.
+    """
+    try:
+        yield
+    except DecrSceneError:
+        raise
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        free = gigabytes(shutil.disk_usage(folder).free)
+        raise OutputError(f"{what} ({reason}; {free} free): check the disk, then run again") from error
+
+
+def gigabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:.2f} GB"
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"folder {folder} cannot be made ({error.strerror}): choose another --out folder"
+        ) from error

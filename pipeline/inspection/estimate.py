@@ -1,0 +1,177 @@
+"""How long a scene will take and what it needs, from a short trial on this machine: nothing is looked up.
+
+One batch of its own tiles goes through the model, some of its own pixels go through the writer; the rest is
+counting. Reading and writing overlap with the model, the copy into the finished file follows.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import rasterio
+
+from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.engine.cluster import connect
+from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import Plan, ScenePlan
+from decr_scene.pipeline.restoration.restorers import forget_plugin, register_plugin
+from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.tiling.grid import Span, Tile
+from decr_scene.pipeline.writing.writer import SceneWriter
+
+TRIAL_SECONDS = 10.0
+"""A batch that would take longer is tried with a single tile."""
+
+BLOCK = 512
+"""Side of the output's blocks, px, as `process_scene` has it by default."""
+
+_KEY = "estimate"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run with one worker on this machine will take; bytes, and seconds of the wall clock."""
+
+    seconds: float
+    memory: int
+    scratch: int
+    output: int
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What a trial of writing took: seconds and bytes of some pixels."""
+
+    pixels: int
+    writing: float
+    finishing: float
+    scratch: int
+    output: int
+
+
+def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, planning: float) -> Estimate:
+    """Estimate a run.
+
+    Args:
+        scene: The scene.
+        planned: What is to be done to it.
+        options: As they were planned with.
+        planning: Seconds that planning took, which a run takes as well.
+
+    Raises:
+        DecrSceneError: The scene cannot be read, or the model cannot be loaded.
+    """
+    source = FileSource(scene.path, options.bands)
+    plan = planned.plan
+    if options.restorer is not None:
+        register_plugin(_KEY, options.restorer)
+        plan = replace(plan, spec=replace(plan.spec, plugin_key=_KEY))
+    try:
+        starting = _starting()
+        loading, a_tile, changes = _try_model(plan, source, planned, options)
+    finally:
+        forget_plugin(_KEY)
+    blending, small, large = _try_writing(scene, plan, source, changes)
+    pixels = scene.shape[0] * scene.shape[1]
+    beside = 1 + 1 / (scene.count * scene.dtype.itemsize)  # the classes: a byte a pixel
+    streaming = max(planned.tiles_to_restore * a_tile, pixels * (blending + large.writing / large.pixels))
+    return Estimate(
+        seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        + _under_way(scene, planned, options),
+        scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels),
+        output=round(beside * pixels * large.output / large.pixels),
+    )
+
+
+def _starting() -> float:
+    """Seconds until there is a worker, and until it is gone."""
+    began = time.perf_counter()
+    with connect(None):
+        pass
+    return time.perf_counter() - began
+
+
+def _try_model(
+    plan: Plan, source: Source, planned: ScenePlan, options: Options
+) -> tuple[float, float, Results]:
+    """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
+    batches = planned.batches(options.batch_size)
+    if not len(batches):
+        return 0.0, 0.0, {}
+    batch = batches[len(batches) // 2]
+    first, _ = _restore(plan, source, batch[:1])
+    again, changes = _restore(plan, source, batch[:1])
+    loading = max(0.0, first - again)
+    if len(batch) == 1 or again * len(batch) > TRIAL_SECONDS:
+        return loading, again, changes
+    seconds, changes = _restore(plan, source, batch)
+    return loading, seconds / len(batch), changes
+
+
+def _restore(plan: Plan, source: Source, tiles: list[Tile]) -> tuple[float, Results]:
+    began = time.perf_counter()
+    guesses = [guess_tiles(plan, source, tiles)] if plan.spec.bands is not None else []
+    changes = restore_tiles(plan, source, tiles, *guesses)
+    return time.perf_counter() - began, changes
+
+
+def _try_writing(
+    scene: RasterioScene, plan: Plan, source: Source, changes: Results
+) -> tuple[float, _Pace, _Pace]:
+    """Seconds to blend a pixel, and the writing of a block and of a row of them."""
+    height, width = min(BLOCK, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
+    places = [plan.grid.span(plan.grid[number]).row for number in changes] or [scene.shape[0] // 2]
+    span = Span(min(places[0], scene.shape[0] - height), 0, height, width)
+    began = time.perf_counter()
+    pixels = blend_tiles(plan, source, span, changes).pixels
+    blending = (time.perf_counter() - began) / pixels[0].size
+    with TemporaryDirectory() as folder:
+        small = _write(scene, pixels[:, :, :BLOCK], Path(folder) / "small.tif")
+        return blending, small, _write(scene, pixels, Path(folder) / "large.tif")
+
+
+def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
+    """Take some pixels for a scene of their own, and write it."""
+    shape = {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
+    part, out = path.with_name(f"part_{path.name}"), path
+    profile = {"driver": "GTiff", "crs": scene.crs, "transform": scene.transform}
+    with rasterio.open(part, "w", **profile, **shape, dtype=pixels.dtype) as dataset:
+        dataset.write(pixels)
+    with RasterioScene.open(part) as opened:
+        began = time.perf_counter()
+        with SceneWriter(opened, out, "deflate", BLOCK) as writer:
+            writer.write(Span(0, 0, *opened.shape).window, pixels)
+            written = time.perf_counter()
+            scratch = sum(file.stat().st_size for file in path.parent.glob(f".{out.name}*scratch*"))
+        ended = time.perf_counter()
+    return _Pace(pixels[0].size, written - began, ended - written, scratch, out.stat().st_size)
+
+
+def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
+    """Seconds for the finished file: a part that every file takes, and one that grows with it."""
+    if large.pixels == small.pixels:
+        return large.finishing * max(1.0, pixels / large.pixels)
+    slope = max(0.0, (large.finishing - small.finishing) / (large.pixels - small.pixels))
+    return max(0.0, small.finishing - slope * small.pixels) + slope * pixels
+
+
+def _under_way(scene: RasterioScene, planned: ScenePlan, options: Options) -> int:
+    """Bytes of windows and batches that a run holds at the same time."""
+    plan = planned.plan
+    batches = planned.batches(options.batch_size)
+    width = scene.shape[1]
+    windows = ROWS_UNDER_WAY * BLOCK * width * (2 * scene.count * scene.dtype.itemsize + 1)
+    tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
+    rows = math.ceil(ROWS_UNDER_WAY * BLOCK / (plan.grid.size - plan.grid.overlap)) + 1
+    tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * batches.largest
+    return windows + tile * min(tiles, len(plan.grid))

@@ -1,0 +1,82 @@
+"""`decr-scene inspect`: what would be done to a scene."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from decr_scene.pipeline.inspection.estimate import Estimate, estimate
+from decr_scene.pipeline.products.delivery import delivered
+from decr_scene.pipeline.raster.bands import label
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.gating import detect_clouds
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
+from decr_scene.pipeline.restoration.restorers import describe
+
+
+def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
+    """Plan a scene, with a look for cloud if its model has a detector; nothing is left on disk.
+
+    Args:
+        src: Any raster that GDAL reads, or the folder of a product.
+        **options: Fields of `Options`.
+
+    Returns:
+        Plain values, ready for JSON.
+
+    Raises:
+        DecrSceneError: As `process_scene`.
+    """
+    chosen = Options(**options)
+    with (
+        TemporaryDirectory() as folder,
+        delivered(src, Path(folder) / "out.tif", chosen.pan, chosen.bands) as given,
+        RasterioScene.open(given.path, given.bands) as scene,
+    ):
+        chosen = replace(chosen, bands=given.bands)
+        began = time.perf_counter()
+        planned = detect_clouds(plan_scene(scene, chosen), scene, chosen, Path(folder) / "cloud.tif")
+        needed = estimate(scene, planned, chosen, time.perf_counter() - began)
+        plan = planned.plan
+        height, width = scene.shape
+        return {
+            "scene": str(src),
+            "size": {"height": height, "width": width},
+            "bands": [label(planned.bands, i) for i in range(len(planned.bands))],
+            "dtype": str(scene.dtype),
+            "nodata": scene.nodata,
+            "crs": str(scene.crs) if scene.crs else None,
+            "model": describe(plan.spec),
+            "model bands": [label(planned.bands, i) for i in plan.indexes],
+            "scaling": {
+                label(planned.bands, i): [low, high]
+                for i, low, high in zip(plan.indexes, plan.radiometry.low, plan.radiometry.high, strict=True)
+            },
+            "tiles": len(plan.grid),
+            "tiles to restore": planned.tiles_to_restore,
+            "cloudy tiles": None if planned.plan.mask is None else planned.tiles_to_restore,
+            "clouds": _coverage(planned),
+            "estimate": _told(needed),
+            "warnings": list(planned.warnings),
+        }
+
+
+def _told(needed: Estimate) -> dict[str, float]:
+    """What a run with one worker on this machine will take."""
+    megabytes = {"memory": needed.memory, "scratch": needed.scratch, "output": needed.output}
+    return {
+        "seconds": round(needed.seconds, 1),
+        **{f"{name}_mb": round(size / 1e6, 1) for name, size in megabytes.items()},
+    }
+
+
+def _coverage(planned: ScenePlan) -> dict[str, float] | None:
+    """Shares of the valid pixels; ``None``: nobody has looked."""
+    found = planned.coverage
+    if found is None:
+        return None
+    return {"coverage probability": round(found.cloud, 4), "cloud or shadow": round(found.restore, 4)}

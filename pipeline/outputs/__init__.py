@@ -1,0 +1,1 @@
+"""Everything that lies beside the output, and the checks of both."""

@@ -1,0 +1,103 @@
+"""What came through: everything but the pixels of two rasters, compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.rpc import RPC
+from rasterio.windows import Window
+
+from decr_scene.pipeline.raster.vrt import Tags, band_tags, document, has_mask, scene_tags
+
+_STRIP = 1024
+
+
+def verify_roundtrip(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, bool]:
+    """Compare everything but the pixels of two rasters.
+
+    Left out are statistics, tags that describe how a file is stored, and what a TIFF cannot tell apart: an
+    empty tag from none, areas from no word about it, grey from an undefined colour, a colour table from a
+    longer one.
+
+    Returns:
+        Whether they are equal, by property: shape, count, dtype, crs, transform, gcps, gcp_crs, rpcs, nodata,
+        mask, color_interpretation, color_table, descriptions, units, scales, offsets, tags, band_tags.
+    """
+    with rasterio.open(source) as one, rasterio.open(output) as other:
+        first, second = _properties(one), _properties(other)
+        same = {name: first[name] == second[name] for name in first}
+        table = first["color_table"].items() <= second["color_table"].items()
+        return same | {"color_table": table, "mask": _same_masks(one, other)}
+
+
+def _properties(dataset: Any) -> dict[str, Any]:
+    gcps, gcp_crs = dataset.gcps
+    return {
+        "shape": dataset.shape,
+        "count": dataset.count,
+        "dtype": dataset.dtypes,
+        "crs": dataset.crs,
+        "transform": tuple(dataset.transform),
+        "gcps": [(gcp.row, gcp.col, gcp.x, gcp.y, gcp.z or 0.0) for gcp in gcps],
+        "gcp_crs": gcp_crs if gcps else None,
+        "rpcs": _rounded(dataset.rpcs),
+        "nodata": repr(dataset.nodatavals),
+        "color_interpretation": [colour.name.replace("undefined", "gray") for colour in dataset.colorinterp],
+        "color_table": _color_table(dataset),
+        "descriptions": dataset.descriptions,
+        "units": [unit or "" for unit in dataset.units],
+        "scales": dataset.scales,
+        "offsets": dataset.offsets,
+        "tags": _comparable(scene_tags(dataset)),
+        "band_tags": [_comparable(band_tags(dataset, number)) for number in dataset.indexes],
+    }
+
+
+def _comparable(tags: dict[str, Tags]) -> dict[str, Tags]:
+    """Without RPCs, which are compared as numbers, and with XML in canonical form."""
+    kept = {domain: _said(domain, items) for domain, items in tags.items() if domain != "RPC"}
+    return {domain: items for domain, items in kept.items() if items}
+
+
+def _said(domain: str, items: Tags) -> Tags:
+    text = document(domain, items)
+    if text is not None and domain.startswith("xml:"):
+        return {domain: ET.canonicalize(text, strip_text=True)}
+    return {key: value for key, value in items.items() if value and (key, value) != ("AREA_OR_POINT", "Area")}
+
+
+def _rounded(rpcs: RPC | None) -> dict[str, list[str]] | None:
+    """Coefficients to 13 digits; GDAL reads 15 from a tag, and a text beside a raster may have any number."""
+    if rpcs is None:
+        return None
+    unknown = {"err_bias": -1.0, "err_rand": -1.0}  # so GDAL writes them
+    values = unknown | {name: value for name, value in rpcs.to_dict().items() if value is not None}
+    return {name: [f"{v:.12e}" for v in np.atleast_1d(value)] for name, value in values.items()}
+
+
+def _color_table(dataset: Any) -> dict[int, tuple[int, ...]]:
+    try:
+        table: dict[int, tuple[int, ...]] = dataset.colormap(1)
+    except ValueError:
+        return {}
+    return table
+
+
+def _same_masks(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or has_mask(one) != has_mask(other):
+        return False
+    if not has_mask(one):
+        return True
+    return all(np.array_equal(a, b) for a, b in zip(_mask_strips(one), _mask_strips(other), strict=True))
+
+
+def _mask_strips(dataset: Any) -> Iterator[NDArray[np.bool_]]:
+    for row in range(0, dataset.height, _STRIP):
+        height = min(_STRIP, dataset.height - row)
+        yield dataset.read_masks(1, window=Window(0, row, dataset.width, height)) != 0

@@ -1,0 +1,71 @@
+"""A picture of a scene before and after, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+
+from decr_scene.pipeline.raster.bands import display_bands
+from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
+
+SIDE = 640
+"""Greatest side of each half, px."""
+
+GAP = 6
+STRETCH = (1.0, 99.0)
+"""Percentiles of the input that become black and white, if it is not uint8 already."""
+
+
+def write_quicklook(
+    before: str | Path, after: str | Path, path: str | Path, names: Sequence[str] | None = None
+) -> None:
+    """Write before and after side by side as a PNG, both with the stretch of the input.
+
+    Args:
+        before: The input scene.
+        after: The output scene, of the same size and bands.
+        path: The picture.
+        names: What its bands are; what the input says, if not given.
+    """
+    with RasterioScene.open(before) as scene, gdal_env():
+        bands = display_bands(scene.bands if names is None else names)
+        bands = bands if len(bands) == 3 else bands * 3
+        (left, valid), (right, _) = _decimated(scene.path, bands), _decimated(str(after), bands)
+    low, high = _stretch(left[valid], scene.dtype)
+    gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
+    picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
+    profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
+    with (
+        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        rasterio.open(path, "w", **profile, height=picture.shape[1], width=picture.shape[2]) as target,
+    ):
+        target.write(picture)
+
+
+def _decimated(path: str, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Averages of valid pixels, and where there are some."""
+    with rasterio.open(path) as source:
+        factor = max(1, -(-max(source.shape) // SIDE))
+        shape = (len(bands), *(-(-side // factor) for side in source.shape))
+        image = source.read(bands, out_shape=shape, resampling=Resampling.average)
+        return image.astype(np.float32), source.read_masks(bands, out_shape=shape) != 0
+
+
+def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:
+    """What becomes black and white, from valid pixels."""
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, STRETCH) if finite.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _to_uint8(image: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = np.nan_to_num((image - low) / (high - low))
+    return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)

@@ -1,0 +1,222 @@
+"""A STAC Item for a result: where it lies, when it was taken, what was done, and which files belong to it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio.transform import array_bounds
+from shapely.geometry import Polygon, mapping
+from shapely.geometry.base import BaseGeometry
+
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.polygons import footprint, read_classes, to_wgs84
+from decr_scene.pipeline.products.metadata import acquisition_time
+from decr_scene.pipeline.raster.bands import label
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.vrt import scene_tags
+
+SIDE = 1024
+"""Greatest side of the raster that the footprint is traced from, px."""
+
+PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
+TIME_SOURCE = "decr_scene:datetime_from"
+"""Property that says which tag the time was taken from, or that there was none."""
+
+_WHEN = re.compile(
+    r"(acqui|imaging|sensing|scene_?cent|capture|exposure).*(date|time)|date_?(acqui|time)", re.I
+)
+_FORMATS = ("%Y:%m:%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y%m%d%H%M%S", "%d/%m/%Y %H:%M:%S")
+_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
+
+_ROLES: dict[str, tuple[str, list[str]]] = {
+    "provenance": ("image/tiff; application=geotiff; profile=cloud-optimized", ["metadata", "data-mask"]),
+    "uncertainty": ("image/tiff; application=geotiff; profile=cloud-optimized", ["metadata"]),
+    "report": ("application/json", ["metadata"]),
+    "style": ("application/xml", ["metadata"]),
+    "provenance_style": ("application/xml", ["metadata"]),
+    "quicklook": ("image/png", ["overview"]),
+}
+
+
+def check_stac() -> None:
+    """Refuse before any work is done.
+
+    Raises:
+        OptionError: pystac is missing.
+    """
+    if importlib.util.find_spec("pystac") is None:
+        raise OptionError(
+            "STAC Items are written by pystac, which is not installed: pip install 'decr-scene[stac]', or "
+            "leave out --stac"
+        )
+
+
+def write_item(
+    scene: RasterioScene,
+    names: Sequence[str],
+    model: str,
+    beside: Beside,
+    origin: Path,
+    product_time: str | None = None,
+) -> None:
+    """Write the Item of an output.
+
+    Args:
+        scene: The input.
+        names: What its bands are.
+        model: Name of the model.
+        beside: The output and what lies beside it; the rasters are finished.
+        origin: The file that the scene comes from.
+        product_time: When it was taken, as the vendor's metadata say (ISO 8601, UTC), if there are any.
+    """
+    import pystac
+    from pystac.extensions.projection import ProjectionExtension
+    from pystac.extensions.raster import RasterExtension
+
+    outline = _outline(scene, beside.paths["provenance"])
+    now = datetime.now(UTC).replace(microsecond=0)
+    when = acquired(scene)
+    if product_time is not None:
+        moment = datetime.fromisoformat(product_time)
+        when = (moment, moment, "metadata of the product")
+    item = pystac.Item(
+        id=beside.output.stem,
+        geometry=None if outline is None else mapping(outline),
+        bbox=None if outline is None else list(outline.bounds),
+        datetime=None,
+        start_datetime=when[0] if when else now,
+        end_datetime=when[1] if when else now,
+        properties={
+            "created": _text(now),
+            TIME_SOURCE: when[2] if when else "time of processing: the scene does not say when it was taken",
+            "processing:lineage": f"Clouds of {origin.name} removed with {Path(model).stem}",
+            "processing:software": {"decr-scene": version("decr-scene")},
+        },
+        stac_extensions=[PROCESSING],
+    )
+    if when is None or when[0] == when[1]:
+        item.datetime = when[0] if when else now
+        item.properties = {
+            k: v for k, v in item.properties.items() if k not in ("start_datetime", "end_datetime")
+        }
+    _describe_place(ProjectionExtension.ext(item, add_if_missing=True), scene)
+    data = pystac.Asset(f"./{beside.output.name}", media_type=pystac.MediaType.COG, roles=["data"])
+    item.add_asset("data", data)
+    data.extra_fields["bands"] = [{"name": label(names, i)} for i in range(len(names))]
+    RasterExtension.ext(data, add_if_missing=True).bands = _bands(beside.output)
+    for role, path in beside.paths.items():
+        if role in _ROLES:
+            kind, roles = _ROLES[role]
+            item.add_asset(role, pystac.Asset(f"./{path.name}", media_type=kind, roles=roles))
+    with write_whole(beside.paths["stac"]) as partial:
+        # pystac itself takes the name for a URL, and ends it at a # or ?.
+        partial.write_text(json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n")
+
+
+def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
+    """When a scene was taken, by its tags: first and last moment (UTC), and which tag says so.
+
+    A tag that gives no more than a day gives a day; times without a zone are UTC. ``TIFFTAG_DATETIME``, when
+    the file was made, counts where there is nothing better.
+    """
+    for name, text in _candidates(scene):
+        if (moment := _parse(text)) is not None:
+            day = bool(_DAY.fullmatch(text.strip()))
+            return moment, moment + timedelta(days=1, seconds=-1) if day else moment, name
+    return None
+
+
+def _candidates(scene: RasterioScene) -> Iterator[tuple[str, str]]:
+    with scene.dataset() as dataset:
+        found = scene_tags(dataset)
+    for domain, tags in found.items():
+        for key, text in tags.items():
+            if key != "TIFFTAG_DATETIME" and _WHEN.search(key):
+                yield f"{domain}:{key}" if domain else key, text
+    if (told := acquisition_time(scene.path)) is not None:
+        yield "product", told.isoformat()
+    if "TIFFTAG_DATETIME" in found.get("", {}):
+        yield "TIFFTAG_DATETIME", found[""]["TIFFTAG_DATETIME"]
+
+
+def _parse(text: str) -> datetime | None:
+    moment = None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        for layout in _FORMATS:
+            try:
+                moment = datetime.strptime(text.strip(), layout)
+            except ValueError:
+                continue
+            break
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
+    """Of what is valid, in EPSG:4326; of the whole raster if nothing is; ``None`` without a CRS."""
+    if scene.crs is None:
+        return None
+    classes, transform, _ = read_classes(provenance, SIDE)
+    (height, width), place = scene.shape, scene.transform
+    corners = [place * corner for corner in ((0, 0), (width, 0), (width, height), (0, height))]
+    return to_wgs84(footprint(classes, transform) or Polygon(corners), scene.crs)
+
+
+def _describe_place(projection: Any, scene: RasterioScene) -> None:
+    code = None if scene.crs is None else scene.crs.to_authority()
+    placed = scene.crs is not None
+    projection.apply(
+        code=":".join(code) if code else None,
+        wkt2=scene.crs.to_wkt(version="WKT2_2019") if scene.crs is not None and not code else None,
+        shape=list(scene.shape),
+        transform=list(scene.transform)[:6] if placed else None,
+        bbox=list(array_bounds(*scene.shape, scene.transform)) if placed else None,
+    )
+
+
+def _bands(output: Path) -> list[Any]:
+    from pystac.extensions.raster import RasterBand, Statistics
+
+    bands = []
+    with rasterio.open(output) as dataset:
+        for number in dataset.indexes:
+            band = RasterBand.create(
+                data_type=dataset.dtypes[number - 1],
+                nodata=_number(dataset.nodatavals[number - 1]),
+                unit=dataset.units[number - 1] or None,
+                scale=dataset.scales[number - 1],
+                offset=dataset.offsets[number - 1],
+            )
+            tags = dataset.tags(number)
+            words = {"minimum": "MINIMUM", "maximum": "MAXIMUM", "mean": "MEAN", "stddev": "STDDEV"}
+            words["valid_percent"] = "VALID_PERCENT"
+            known = {k: float(tags[f"STATISTICS_{w}"]) for k, w in words.items() if f"STATISTICS_{w}" in tags}
+            if known:
+                band.statistics = Statistics.create(**known)
+            bands.append(band)
+    return bands
+
+
+def _number(nodata: float | None) -> Any:
+    """A nodata value as the raster extension has it: JSON knows no NaN."""
+    if nodata is None or math.isfinite(nodata):
+        return nodata
+    return "nan" if math.isnan(nodata) else "inf" if nodata > 0 else "-inf"
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,170 @@
+"""How QGIS shows a result: its layer style, a ``.qml`` of the raster's own name that it loads by itself.
+
+The right bands for red, green and blue, with the limits of the input, so that the scene before and the scene
+after look alike; and the classes of the provenance by name. Written for QGIS 3.22 and later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+
+from decr_scene.pipeline.raster.bands import display_bands
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.provenance import COLORS, NAMES
+from decr_scene.pipeline.tiling.grid import Span
+
+SIDE = 1024
+"""Greatest side of the read that the limits are taken from, px: the whole scene or an overview of it."""
+
+WINDOWS, WINDOW = 4, 256
+"""Where there are no overviews: as many windows a side, spread over the scene, of so many px."""
+
+STRETCH = (2.0, 98.0)
+"""Percentiles of the valid pixels of the input that become black and white, as QGIS's own cumulative cut."""
+
+_VERSION = "3.22.16-Białowieża"
+
+
+def write_styles(scene: RasterioScene, names: Sequence[str], style: Path, provenance: Path) -> None:
+    """Write the style of the output and that of its provenance.
+
+    Args:
+        scene: The input.
+        names: What its bands are.
+        style: The file for the output.
+        provenance: The file for the provenance.
+    """
+    style.write_text(_document(_scene_renderer(scene, names)), "utf-8")
+    classes = list(zip(range(len(NAMES)), NAMES, COLORS, strict=True))
+    provenance.write_text(_document(_paletted(classes)), "utf-8")
+
+
+def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, float]]:
+    """The percentiles `STRETCH` of the valid pixels of some bands (1-based), from a sample of the scene."""
+    with scene.dataset() as dataset:
+        coarse = max(scene.shape) <= SIDE or bool(dataset.overviews(1))
+        samples = [_overview(dataset, bands)] if coarse else []
+    for span in [] if coarse else _lattice(scene.shape):
+        pixels = scene.read(span.window)
+        chosen = [band - 1 for band in bands]
+        samples.append((pixels[chosen], scene.valid(span.window, pixels)[chosen]))
+    return [
+        _limits(np.concatenate([pixels[n][valid[n]] for pixels, valid in samples])) for n in range(len(bands))
+    ]
+
+
+def _overview(dataset: Any, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    factor = max(1, -(-max(dataset.shape) // SIDE))
+    shape = (len(bands), *(-(-side // factor) for side in dataset.shape))
+    pixels = dataset.read(list(bands), out_shape=shape)
+    return pixels, (dataset.read_masks(list(bands), out_shape=shape) != 0) & np.isfinite(pixels)
+
+
+def _lattice(shape: tuple[int, int]) -> list[Span]:
+    """Windows that begin where blocks are likely to."""
+    starts = [
+        sorted({int(v) // WINDOW * WINDOW for v in np.linspace(0, max(0, side - WINDOW), WINDOWS)})
+        for side in shape
+    ]
+    whole = Span(0, 0, *shape)
+    return [Span(row, col, WINDOW, WINDOW) & whole for row in starts[0] for col in starts[1]]
+
+
+def _limits(values: NDArray[Any]) -> tuple[float, float]:
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, STRETCH))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _scene_renderer(scene: RasterioScene, names: Sequence[str]) -> ET.Element:
+    if palette := _palette(scene):
+        return _paletted((value, str(value), color) for value, color in palette.items())
+    bands = display_bands(names)
+    stretches = limits(scene, bands)
+    common = {"opacity": "1", "alphaBand": str(_alpha(names)), "nodataColor": ""}
+    if len(bands) == 1:
+        renderer = ET.Element(
+            "rasterrenderer",
+            {"type": "singlebandgray", "grayBand": str(bands[0]), "gradient": "BlackToWhite", **common},
+        )
+        _add_origin(renderer)
+        _add_stretch(renderer, "contrastEnhancement", stretches[0])
+        return renderer
+    colors = ("red", "green", "blue")
+    chosen = {f"{color}Band": str(band) for color, band in zip(colors, bands, strict=True)}
+    renderer = ET.Element("rasterrenderer", {"type": "multibandcolor", **chosen, **common})
+    _add_origin(renderer)
+    for color, stretch in zip(colors, stretches, strict=True):
+        _add_stretch(renderer, f"{color}ContrastEnhancement", stretch)
+    return renderer
+
+
+def _alpha(names: Sequence[str]) -> int:
+    return list(names).index("alpha") + 1 if "alpha" in names else -1
+
+
+def _add_origin(renderer: ET.Element) -> None:
+    """Say that the limits are given: QGIS is not to fit its own."""
+    ET.SubElement(renderer, "rasterTransparency")
+    origin = ET.SubElement(renderer, "minMaxOrigin")
+    values = {
+        **{"limits": "None", "extent": "WholeRaster", "statAccuracy": "Estimated"},
+        **{"cumulativeCutLower": "0.02", "cumulativeCutUpper": "0.98", "stdDevFactor": "2"},
+    }
+    for name, value in values.items():
+        ET.SubElement(origin, name).text = value
+
+
+def _add_stretch(renderer: ET.Element, name: str, stretch: tuple[float, float]) -> None:
+    enhancement = ET.SubElement(renderer, name)
+    ET.SubElement(enhancement, "minValue").text = f"{stretch[0]:.10g}"
+    ET.SubElement(enhancement, "maxValue").text = f"{stretch[1]:.10g}"
+    ET.SubElement(enhancement, "algorithm").text = "StretchToMinimumMaximum"
+
+
+def _palette(scene: RasterioScene) -> dict[int, tuple[int, int, int, int]]:
+    """The colour table of the first band, if it has one."""
+    with scene.dataset() as dataset:
+        if dataset.colorinterp[0] != ColorInterp.palette:
+            return {}
+        table: dict[int, tuple[int, int, int, int]] = dataset.colormap(1)
+    return table
+
+
+def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> ET.Element:
+    """A legend of values, each with its name and colour."""
+    fixed = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
+    renderer = ET.Element("rasterrenderer", fixed)
+    ET.SubElement(renderer, "rasterTransparency")
+    palette = ET.SubElement(renderer, "colorPalette")
+    for value, name, (red, green, blue, alpha) in classes:
+        entry = {"value": str(value), "label": name, "color": f"#{red:02x}{green:02x}{blue:02x}"}
+        ET.SubElement(palette, "paletteEntry", entry | {"alpha": str(alpha)})
+    return renderer
+
+
+def _document(renderer: ET.Element) -> str:
+    """A whole style: the renderer in a pipe that changes nothing else."""
+    root = ET.Element("qgis", {"version": _VERSION, "styleCategories": "Symbology|Rendering"})
+    pipe = ET.SubElement(root, "pipe")
+    provider = ET.SubElement(pipe, "provider")
+    plain = {"enabled": "false", "zoomedInResamplingMethod": "nearestNeighbour"}
+    plain |= {"zoomedOutResamplingMethod": "nearestNeighbour", "maxOversampling": "2"}
+    ET.SubElement(provider, "resampling", plain)
+    pipe.append(renderer)
+    ET.SubElement(pipe, "brightnesscontrast", {"brightness": "0", "contrast": "0", "gamma": "1"})
+    ET.SubElement(pipe, "huesaturation", {"saturation": "0", "grayscaleMode": "0", "colorizeOn": "0"})
+    ET.SubElement(pipe, "rasterresampler", {"maxOversampling": "2"})
+    ET.SubElement(pipe, "resamplingStage").text = "resamplingFilter"
+    ET.SubElement(root, "blendMode").text = "0"
+    ET.indent(root, "  ")
+    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+    return head + ET.tostring(root, encoding="unicode") + "\n"

@@ -1,0 +1,1 @@
+"""What a vendor delivers becomes one raster."""

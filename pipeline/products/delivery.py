@@ -1,0 +1,70 @@
+"""What is read in place of what the user named: a raster, the one of a folder, or a pair, sharpened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decr_scene.pipeline.files import check_target, journal_path, vrt_path
+from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of
+from decr_scene.pipeline.products.pansharpen import write_pansharpened
+from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.raster.scene import fingerprint
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What is read in place of what the user named.
+
+    Args:
+        path: The raster to open.
+        origin: The file that the pixels are from, the multispectral one of a pair.
+        bands: What its bands are, where the user or the metadata says it.
+        facts: For the report: plain values.
+    """
+
+    path: Path
+    origin: Path
+    bands: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def delivered(
+    src: str | Path, out: str | Path, pan: str | None = None, bands: str | None = None
+) -> Iterator[Delivery]:
+    """Find what there is to read: a raster as it is, the one of a folder, or a pair, sharpened on the fly.
+
+    Args:
+        src: A raster, or the folder of a product.
+        out: The output; the description of a sharpened pair lies hidden beside it until it is done, or for as
+            long as the run can be continued.
+        pan: The panchromatic raster; ``none``: not even the one in the folder.
+        bands: As ``--bands``; it overrules the metadata.
+
+    Raises:
+        PairError: The folder has no raster or several, or the pair does not go together.
+        OutputError: The output cannot be written there.
+    """
+    product = find_product(src)
+    sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
+    bands = bands or bands_of(product)
+    facts = facts_of(product, Path(src))
+    if sharp is None:
+        yield Delivery(product.scene, product.scene, bands, facts)
+        return
+    out = Path(out)
+    for source in (product.scene, sharp):
+        check_target(source, out, overwrite=True)
+    vrt = vrt_path(out)
+    try:
+        when = acquisition_time(product.scene)
+        weights = write_pansharpened(product.scene, sharp, vrt, bands, when)
+        facts |= {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
+        yield Delivery(vrt, product.scene, bands, facts)
+    finally:
+        if not journal_path(out).exists():
+            vrt.unlink(missing_ok=True)

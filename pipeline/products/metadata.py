@@ -1,0 +1,154 @@
+"""What a vendor's XML and file names say of a product: when it was taken, its bands, its calibration.
+
+No specification of the XML was at hand, so it is searched by names that such files are known to use, whatever
+the case, prefix or depth:
+
+* the moment of acquisition: ``CenterTime``, ``SceneCenterTime``, ``ImagingTime``, ``AcquisitionTime``,
+  ``AcquireTime``, ``SceneTime``, ``StartTime``, ``ReceiveTime``, in this order;
+* the bands in their order: ``Bands``, ``BandNames``, ``BandsID``, ``BandID``, as words (blue, green, red,
+  nir), or as numbers: of four, 1 to 4 are blue, green, red and nir, as on Jilin-1 cameras;
+* ``Gain`` and ``Bias`` (also ``AbsCalibGain``, ``Offset``): they stand in the report and are never applied.
+
+A moment without time zone is Beijing time if that agrees with the file's name, whose time is Beijing's, else
+UTC. Without XML the moment is that of the name.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
+from decr_scene.pipeline.raster.bands import ROLES, name_bands
+from decr_scene.pipeline.raster.scene import RasterioScene
+
+BEIJING = timezone(timedelta(hours=8))
+
+_TIMES = (
+    *("centertime", "scenecentertime", "imagingtime", "acquisitiontime", "acquiretime", "scenetime"),
+    *("starttime", "receivetime"),
+)
+_BANDS = ("bands", "bandnames", "bandsid", "bandid")
+_GAINS = {"gain": "gain", "abscalibgain": "gain", "bias": "bias", "offset": "bias"}
+_LAYOUTS = ("%Y%m%d%H%M%S", "%Y%m%dT%H%M%S", "%Y-%m-%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y %m %d %H:%M:%S")
+
+
+def acquisition_time(path: str | Path) -> datetime | None:
+    """When a product was taken, in UTC, from the XML beside it or from its name; ``None``: nothing says it.
+
+    Args:
+        path: A raster or the folder of a product.
+    """
+    try:
+        product = find_product(path)
+    except PairError:
+        return None
+    named = _time_in_name(product.scene.name)
+    if product.metadata is not None:
+        values = _elements(product.metadata)
+        for name in _TIMES:
+            for text in values.get(name, ()):
+                moment = _moment(text)
+                if moment is not None:
+                    return _in_utc(moment, named)
+    return named
+
+
+def facts_of(product: Product, src: Path) -> dict[str, Any]:
+    """What the report says of a product: plain values."""
+    facts: dict[str, Any] = {}
+    if src.is_dir():
+        facts["folder"] = str(src)
+    when = acquisition_time(product.scene)
+    if when is not None:
+        facts["acquired"] = when.isoformat()
+    if product.metadata is not None:
+        facts["metadata"] = str(product.metadata)
+        values = _elements(product.metadata)
+        for name, fact in _GAINS.items():
+            numbers = [number for text in values.get(name, ()) for number in _numbers(text)]
+            if numbers and fact not in facts:
+                facts[fact] = numbers
+    return facts
+
+
+def bands_of(product: Product) -> str | None:
+    """The bands that the metadata tells, as ``--bands``; ``None`` where the raster says it or nobody does."""
+    if product.metadata is None or not product.scene.is_file():
+        return None
+    scene = RasterioScene.open(product.scene)
+    if any(role in scene.bands for role in ROLES):
+        return None
+    values = _elements(product.metadata)
+    for name in _BANDS:
+        words = [word for text in values.get(name, ()) for word in re.split(r"[\s,;|]+", text) if word]
+        names = _names(words, scene.count)
+        if names is not None:
+            return ",".join(names)
+    return None
+
+
+def _names(words: list[str], count: int) -> tuple[str, ...] | None:
+    if len(words) != count:
+        return None
+    named = name_bands(words)
+    if sum(name in ROLES for name in named) >= min(3, count):
+        return named
+    numbers = [re.sub(r"^(band|ms|b)?0*", "", word.lower()) for word in words]
+    if sorted(numbers) == ["1", "2", "3", "4"]:
+        return tuple(ROLES[int(number) - 1] for number in numbers)
+    return None
+
+
+def _elements(metadata: Path) -> dict[str, list[str]]:
+    """Texts of all elements by name, without prefix, in lower case; nothing of a file that is no XML."""
+    try:
+        root = ET.parse(metadata).getroot()
+    except (OSError, ET.ParseError, ValueError, LookupError):
+        return {}
+    found: dict[str, list[str]] = {}
+    for element in root.iter():
+        text = (element.text or "").strip()
+        if text and isinstance(element.tag, str):
+            found.setdefault(element.tag.rpartition("}")[2].lower().replace("_", ""), []).append(text)
+    return found
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in re.split(r"[\s,;|]+", text) if word]
+    except ValueError:
+        return []
+
+
+def _moment(text: str) -> datetime | None:
+    text = text.strip()
+    try:
+        return datetime.fromisoformat(text) if len(text) > 10 else None
+    except ValueError:
+        pass
+    for layout in _LAYOUTS:
+        try:
+            return datetime.strptime(text, layout)
+        except ValueError:
+            continue
+    return None
+
+
+def _in_utc(moment: datetime, named: datetime | None) -> datetime:
+    if moment.tzinfo is not None:
+        return moment.astimezone(UTC)
+    beijing = moment.replace(tzinfo=BEIJING).astimezone(UTC)
+    if named is not None and abs(beijing - named) < timedelta(hours=1):
+        return beijing
+    return moment.replace(tzinfo=UTC)
+
+
+def _time_in_name(name: str) -> datetime | None:
+    found = IN_NAME.match(name)
+    moment = _moment(found.group(1)) if found else None
+    return moment.replace(tzinfo=BEIJING).astimezone(UTC) if moment is not None else None

@@ -1,0 +1,319 @@
+"""A panchromatic and a multispectral raster as one scene, sharpened on the fly by GDAL's pansharpen VRT.
+
+The VRT is one small hidden file beside the output: nothing is computed before a window is read, and workers
+open it as any other scene. Sharpening is weighted Brovey, each band times PAN over its estimate from the
+bands; the weights of that estimate are fitted to the pair itself, so that a PAN of another gain changes no
+colour.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+from rasterio.enums import Resampling
+from rasterio.transform import Affine, RPCTransformer
+from rasterio.windows import Window
+
+from decr_scene.pipeline.arrays import Double
+from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.raster.vrt import (
+    BAND_PARTS,
+    add_tags,
+    band_tags,
+    has_mask,
+    keep_only,
+    located_vrt,
+    scene_tags,
+)
+
+RATIOS = (1.5, 16.0)
+"""Least and greatest size of a multispectral pixel, in pixels of PAN."""
+
+_SAMPLE = 512
+"""Greatest side of the decimated images that the weights are fitted to, px."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """How two rasters lie on each other.
+
+    Args:
+        to_pan: From pixels of the multispectral raster to those of PAN: scales and shifts, no rotation.
+        window: The pixels of PAN that the multispectral raster covers.
+    """
+
+    to_pan: Affine
+    window: Window
+
+
+def write_pansharpened(
+    spectral: str | Path,
+    pan: str | Path,
+    vrt: Path,
+    bands: str | None = None,
+    acquired: datetime | None = None,
+) -> tuple[float, ...]:
+    """Lay a pair together as a scene of PAN's pixels and the other's bands.
+
+    What is said of the bands (names, colours, units, nodata, tags) comes from the multispectral raster, where
+    the scene lies (CRS, transform, GCPs, RPCs) from PAN. Without CRS, or where only RPCs or GCPs tell the
+    place, the two are taken to cover the same ground, as a vendor's pair does.
+
+    Args:
+        spectral: The multispectral raster.
+        pan: The panchromatic one, of one band.
+        vrt: Where the scene's description is written; one that says the same is left as it is.
+        bands: What the bands are, as ``--bands``; a band named ``alpha`` is refused.
+        acquired: When it was taken, where the rasters do not say: it becomes GDAL's tag for that.
+
+    Returns:
+        The weights of the bands in the estimate of PAN.
+
+    Raises:
+        PairError: The two do not go together.
+        SceneReadError: One of them is not there or cannot be read.
+    """
+    colours, sharp = RasterioScene.open(spectral, bands), RasterioScene.open(pan)
+    with colours, sharp, colours.dataset() as many, sharp.dataset() as one:
+        _check(many, one, colours.bands)
+        pair = _lay(many, one)
+        weights = fit_weights(many, one, pair)
+        text = _describe(many, one, pair, weights, acquired)
+    text += f"<!-- {json.dumps([fingerprint(path) for path in (colours.path, sharp.path)])} -->"
+    if not vrt.exists() or vrt.read_text() != text:
+        with write_whole(vrt) as partial:
+            partial.write_text(text)
+    return weights
+
+
+def fit_weights(spectral: Any, pan: Any, pair: _Pair) -> tuple[float, ...]:
+    """Weights, none negative, with which the bands add up to PAN best, over decimated images of both.
+
+    Args:
+        spectral: Open dataset.
+        pan: Open dataset.
+        pair: How they lie on each other.
+
+    Returns:
+        One a band; equal ones that sum to 1 where there is nothing to fit to.
+    """
+    from scipy.optimize import nnls
+
+    bands, sharp = _decimated(spectral, pan, pair)
+    good = np.isfinite(sharp) & np.isfinite(bands).all(axis=0) & (sharp > 0)
+    for dataset, values in ((spectral, bands[0]), (pan, sharp)):
+        if dataset.nodata is not None and not np.isnan(dataset.nodata):
+            good &= values != dataset.nodata
+    equal = (1 / len(bands),) * len(bands)
+    if np.count_nonzero(good) < 10 * len(bands):
+        return equal
+    weights, _ = nnls(bands[:, good].T, sharp[good])
+    return tuple(round(float(weight), 9) for weight in weights) if weights.any() else equal
+
+
+def _decimated(spectral: Any, pan: Any, pair: _Pair) -> tuple[Double, Double]:
+    """Both over the same ground at the same size: ``(C, h, w)`` and ``(h, w)``."""
+    left, top = ~pair.to_pan @ (pair.window.col_off, pair.window.row_off)
+    right, bottom = ~pair.to_pan @ (
+        pair.window.col_off + pair.window.width,
+        pair.window.row_off + pair.window.height,
+    )
+    left, top = max(0.0, left), max(0.0, top)
+    right, bottom = min(float(spectral.width), right), min(float(spectral.height), bottom)
+    window = Window(left, top, right - left, bottom - top)
+    height, width = (max(1, min(_SAMPLE, int(side))) for side in (window.height, window.width))
+    how = {"resampling": Resampling.average, "boundless": False}
+    bands = spectral.read(window=window, out_shape=(spectral.count, height, width), **how)
+    sharp = pan.read(1, window=pair.window, out_shape=(height, width), **how)
+    return bands.astype(np.float64), sharp.astype(np.float64)
+
+
+# -- how they lie on each other ------------------------------------------------------------------------------
+
+
+def _check(spectral: Any, pan: Any, bands: Sequence[str]) -> None:
+    if pan.count != 1:
+        raise PairError(
+            f"{pan.name} has {pan.count} bands, expected one, panchromatic: is it the other file?"
+        )
+    if "alpha" in bands or has_mask(spectral) or has_mask(pan):
+        raise PairError(
+            f"{spectral.name} or {pan.name} has a mask or an alpha band, which sharpening cannot keep: "
+            "mark what is invalid with a nodata value"
+        )
+    if len({repr(value) for value in spectral.nodatavals}) > 1:
+        raise PairError(
+            f"{spectral.name}: the bands have different nodata values {spectral.nodatavals}: set one with "
+            "gdal_translate -a_nodata"
+        )
+
+
+def _lay(spectral: Any, pan: Any) -> _Pair:
+    """Relate the two by their coordinates, or by their sizes where neither has any."""
+    if (spectral.crs is None) != (pan.crs is None):
+        with_crs, without = (spectral, pan) if pan.crs is None else (pan, spectral)
+        raise PairError(
+            f"{with_crs.name} has a CRS and {without.name} has none: georeference both or neither"
+        )
+    if spectral.crs != pan.crs:
+        raise PairError(
+            f"{spectral.name} is in {spectral.crs.to_string()[:60]}, {pan.name} in "
+            f"{pan.crs.to_string()[:60]}: reproject one of them"
+        )
+    if spectral.crs is not None and not spectral.transform.is_identity:
+        to_pan = ~pan.transform @ spectral.transform
+    else:
+        to_pan = Affine.scale(pan.width / spectral.width, pan.height / spectral.height)
+        _check_rpcs(spectral, pan, to_pan)
+    _check_scales(spectral, pan, to_pan)
+    return _Pair(to_pan, _covered(spectral, pan, to_pan))
+
+
+def _check_scales(spectral: Any, pan: Any, to_pan: Affine) -> None:
+    across, down, skew = to_pan.a, to_pan.e, max(abs(to_pan.b), abs(to_pan.d))
+    if skew * max(spectral.width, spectral.height) > 0.5:
+        raise PairError(f"{pan.name} is rotated against {spectral.name}: warp one onto the other")
+    low, high = RATIOS
+    if not (low <= across <= high and low <= down <= high and abs(across / down - 1) < 0.02):
+        raise PairError(
+            f"a pixel of {spectral.name} is {across:.3g} x {down:.3g} px of {pan.name}, expected about "
+            "4 x 4: are these the right two files?"
+        )
+
+
+def _check_rpcs(spectral: Any, pan: Any, to_pan: Affine) -> None:
+    """Refuse two rasters that do not lie on the same ground by their own RPCs."""
+    if spectral.rpcs is None or pan.rpcs is None:
+        return
+    height = spectral.rpcs.height_off
+    rows, cols = [0, 0, spectral.height, spectral.height], [0, spectral.width, spectral.width, 0]
+    xs, ys = RPCTransformer(spectral.rpcs, RPC_HEIGHT=height).xy(rows, cols, offset="ul")
+    found = RPCTransformer(pan.rpcs, RPC_HEIGHT=height).rowcol(xs, ys, op=np.asarray)
+    right, down = to_pan @ (np.asarray(cols, float), np.asarray(rows, float))
+    off = max(np.abs(found[0] - down).max() / pan.height, np.abs(found[1] - right).max() / pan.width)
+    if not off < 0.05:
+        raise PairError(
+            f"{pan.name} does not show the ground of {spectral.name}: by their RPCs they are "
+            f"{100 * off:.0f} % of the scene apart, are these the right two files?"
+        )
+
+
+def _covered(spectral: Any, pan: Any, to_pan: Affine) -> Window:
+    """Whole pixels of PAN over which every pixel of the multispectral raster is there."""
+    tiny = 1e-6 * max(pan.width, pan.height)
+    left, top = (max(0, int(np.ceil(v - tiny))) for v in (to_pan.c, to_pan.f))
+    right = min(pan.width, int(np.floor(to_pan.c + to_pan.a * spectral.width + tiny)))
+    bottom = min(pan.height, int(np.floor(to_pan.f + to_pan.e * spectral.height + tiny)))
+    if right <= left or bottom <= top:
+        raise PairError(f"{pan.name} and {spectral.name} do not overlap: are these the right two files?")
+    return Window(left, top, right - left, bottom - top)
+
+
+# -- the VRT -------------------------------------------------------------------------------------------------
+
+
+def _describe(
+    spectral: Any, pan: Any, pair: _Pair, weights: Sequence[float], acquired: datetime | None
+) -> str:
+    """The whole scene as one VRT; the two rasters are in it as VRTs of their own, on PAN's pixels."""
+    window = pair.window
+    root = located_vrt(pan, set())
+    root.attrib = {
+        "subClass": "VRTPansharpenedDataset",
+        "rasterXSize": str(window.width),
+        "rasterYSize": str(window.height),
+    }
+    _shift_place(root, pan, window)
+    tags = {domain: items for domain, items in scene_tags(spectral).items() if not domain.startswith("xml:")}
+    tags["RPC"] = _shifted_rpcs(scene_tags(pan).get("RPC", {}), window)
+    point = scene_tags(pan).get("", {}).get("AREA_OR_POINT")
+    tags[""] = tags.get("", {}) | ({"AREA_OR_POINT": point} if point else {})
+    if acquired is not None:
+        moment = {"ACQUISITIONDATETIME": acquired.strftime("%Y-%m-%d %H:%M:%S")}
+        tags["IMAGERY"] = moment | tags.get("IMAGERY", {})
+    add_tags(root, tags)
+    for number, band in enumerate(located_vrt(spectral, {"VRTRasterBand"}).findall("VRTRasterBand"), start=1):
+        keep_only(band, BAND_PARTS)
+        names = {"dataType": band.attrib["dataType"], "band": str(number)}
+        band.attrib = names | {"subClass": "VRTPansharpenedRasterBand"}
+        add_tags(band, band_tags(spectral, number))
+        root.append(band)
+    root.append(_options(spectral, pan, pair, weights))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _shift_place(root: ET.Element, pan: Any, window: Window) -> None:
+    place = root.find("GeoTransform")
+    if place is not None:
+        moved = pan.transform @ Affine.translation(window.col_off, window.row_off)
+        place.text = ", ".join(repr(float(value)) for value in moved.to_gdal())
+
+
+def _shifted_rpcs(rpcs: dict[str, str], window: Window) -> dict[str, str]:
+    moved = {"LINE_OFF": window.row_off, "SAMP_OFF": window.col_off}
+    return rpcs | {key: repr(float(rpcs[key]) - by) for key, by in moved.items() if by and key in rpcs}
+
+
+def _options(spectral: Any, pan: Any, pair: _Pair, weights: Sequence[float]) -> ET.Element:
+    options = ET.Element("PansharpeningOptions")
+
+    def say(name: str, text: str, parent: ET.Element = options) -> None:
+        ET.SubElement(parent, name).text = text
+
+    say("Algorithm", "WeightedBrovey")
+    say("Weights", ",".join(map(repr, weights)), ET.SubElement(options, "AlgorithmOptions"))
+    say("Resampling", "Cubic")
+    if "NBITS" in (bits := spectral.tags(1, ns="IMAGE_STRUCTURE")):
+        say("BitDepth", bits["NBITS"])
+    nodata = spectral.nodata if spectral.nodata is not None else pan.nodata
+    say("NoData", "None" if nodata is None else repr(float(nodata)))
+    say("SpatialExtentAdjustment", "None")
+    window = pair.window
+    sharp = _wrapped(pan, Affine.scale(1, -1), window, nodata)
+    _add_source(ET.SubElement(options, "PanchroBand"), sharp, 1)
+    where = Affine.scale(1, -1) @ Affine.translation(-window.col_off, -window.row_off) @ pair.to_pan
+    colours = _wrapped(spectral, where, Window(0, 0, spectral.width, spectral.height), nodata)
+    for number in spectral.indexes:
+        band = ET.SubElement(options, "SpectralBand", dstBand=str(number))
+        _add_source(band, colours, number)
+    return options
+
+
+def _add_source(element: ET.Element, vrt: str, number: int) -> None:
+    ET.SubElement(element, "SourceFilename", relativeToVRT="0").text = vrt
+    ET.SubElement(element, "SourceBand").text = str(number)
+
+
+def _wrapped(dataset: Any, place: Affine, window: Window, nodata: float | None) -> str:
+    """A raster, or a window of it, with another place and another nodata value."""
+    own = located_vrt(dataset, {"VRTRasterBand"})
+    size = {"rasterXSize": str(window.width), "rasterYSize": str(window.height)}
+    root = ET.Element("VRTDataset", size)
+    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in place.to_gdal())
+    inside = {name: str(int(value)) for name, value in zip(_RECT, window.flatten(), strict=True)}
+    target = inside | {"xOff": "0", "yOff": "0"}
+    for number, described in enumerate(own.findall("VRTRasterBand"), start=1):
+        names = {"dataType": described.attrib["dataType"], "band": str(number)}
+        band = ET.SubElement(root, "VRTRasterBand", names)
+        if nodata is not None:
+            ET.SubElement(band, "NoDataValue").text = repr(float(nodata))
+        found = dataset.nodatavals[number - 1]
+        source = ET.SubElement(band, "SimpleSource" if found is None else "ComplexSource")
+        _add_source(source, dataset.name, number)
+        ET.SubElement(source, "SrcRect", inside)
+        ET.SubElement(source, "DstRect", target)
+        if found is not None:
+            ET.SubElement(source, "NODATA").text = repr(float(found))
+    return ET.tostring(root, encoding="unicode")
+
+
+_RECT = ("xOff", "yOff", "xSize", "ySize")

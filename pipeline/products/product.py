@@ -1,0 +1,106 @@
+"""A product as its vendor delivers it: a folder, or a raster with its metadata beside it.
+
+Jilin-1 products are folders such as ``JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1`` that hold
+``…_MSS.tif`` and ``…_PAN.tif``, for each a ``…_meta.xml`` and a ``…_rpc.txt``, and previews. GDAL reads the
+RPCs. None of the rest is needed: a folder with one raster will do.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from decr_scene.pipeline.errors import PairError
+
+IN_NAME = re.compile(r"^JL1[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
+_NO_SCENES = re.compile(r"(cloud|mask|thumb|browse|preview)", re.IGNORECASE)
+_KINDS = (("mss", "MSS"), ("mss", "MUX"), ("pan", "PAN"), ("psh", "PSH"))
+
+
+@dataclass(frozen=True)
+class Product:
+    """The files of a product.
+
+    Args:
+        scene: The raster to process: multispectral, or sharpened already.
+        pan: Its panchromatic companion, if there is one.
+        metadata: The XML that goes with ``scene``, if there is one.
+    """
+
+    scene: Path
+    pan: Path | None = None
+    metadata: Path | None = None
+
+
+def find_product(path: str | Path) -> Product:
+    """Find the rasters and the metadata of a product.
+
+    Args:
+        path: Its folder; or a raster, which is then the scene whatever lies beside it.
+
+    Raises:
+        PairError: The folder has no raster, or several of one kind.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Product(path, None, _metadata_of(path))
+    found = _rasters(path)
+    if not any(found.values()):
+        raise PairError(f"{path} has no .tif: expected the folder of one product, or name the raster itself")
+    for kind in ("mss", "psh"):
+        if found[kind]:
+            scene = _only(path, found[kind])
+            pan = _only(path, found["pan"]) if found["pan"] and kind == "mss" else None
+            return Product(scene, pan, _metadata_of(scene))
+    raise PairError(f"{path} has only a panchromatic raster ({found['pan'][0].name}): its MSS is missing")
+
+
+def _rasters(folder: Path) -> dict[str, list[Path]]:
+    """The GeoTIFFs in a folder, or else in the folders in it, by kind."""
+    found: dict[str, list[Path]] = {kind: [] for kind, _ in _KINDS}
+    for pattern in ("*", "*/*"):
+        for file in sorted(folder.glob(pattern)):
+            if file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith("."):
+                kind = _kind(file)
+                if kind is not None:
+                    found[kind].append(file)
+        if any(found.values()):
+            break
+    return found
+
+
+def _kind(file: Path) -> str | None:
+    """By its name; by its bands where the name does not say."""
+    words = re.split(r"[^A-Z0-9]+", file.stem.upper())
+    if _NO_SCENES.search(file.stem):
+        return None
+    for kind, word in _KINDS:
+        if word in words:
+            return kind
+    try:
+        with rasterio.open(file) as dataset:
+            return "pan" if dataset.count == 1 else "mss"
+    except RasterioError:
+        return "mss"  # opening it will say what is wrong with it
+
+
+def _only(folder: Path, files: list[Path]) -> Path:
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise PairError(
+            f"{folder} has {len(files)} rasters that may be the scene ({names}): name one of them"
+        )
+    return files[0]
+
+
+def _metadata_of(raster: Path) -> Path | None:
+    """``x_meta.xml`` or ``x.xml`` for ``x.tif``; else the only ``…_meta.xml`` in its folder."""
+    for name in (f"{raster.stem}_meta.xml", f"{raster.stem}.xml"):
+        if raster.with_name(name).is_file():
+            return raster.with_name(name)
+    found = sorted(raster.parent.glob("*_meta.xml")) if IN_NAME.match(raster.name) else []
+    return found[0] if len(found) == 1 else None

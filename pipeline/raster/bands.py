@@ -1,0 +1,177 @@
+"""Which band is which: names from descriptions, colour interpretation or ``--bands``, and a model's choice.
+
+A role is ``blue``, ``green``, ``red``, ``nir`` or ``alpha``. A band without one keeps its own description, or
+has the name ``''``. Names are compared by words, so that ``Band 4 (Near Infrared)``, ``TOA_blue`` and
+``NIR1`` are understood and ``red edge`` is not taken for red.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from decr_scene.pipeline.errors import BandError
+
+ROLES = ("blue", "green", "red", "nir", "alpha")
+
+_EXACT = {
+    **{role: role for role in ROLES},
+    **{"b": "blue", "g": "green", "r": "red", "n": "nir", "a": "alpha"},
+    **{"nir1": "nir", "near infrared": "nir", "nearinfrared": "nir", "infrared": "nir", "ir": "nir"},
+}
+_WORDS = {"blue": "blue", "green": "green", "red": "red", "nir": "nir", "nir1": "nir", "alpha": "alpha"}
+_OTHER_WORDS = {"edge", "coastal", "yellow", "swir", "short", "shortwave", "mid", "thermal", "far", "deep"}
+_NUMBERED = {"b2": "blue", "b3": "green", "b4": "red"}
+
+
+def resolve_names(names: Sequence[str], option: str | None = None) -> tuple[str, ...]:
+    """Say what each band is, or refuse.
+
+    Args:
+        names: What is written in the file, one a band; ``''`` where nothing is.
+        option: ``--bands``, such as ``blue,green,red,nir`` or ``b,g,r,n``; it overrules the file.
+
+    Returns:
+        One a band: a role, else the band's own name, else ``''``.
+
+    Raises:
+        BandError: ``option`` has another number of bands or a role twice; or the raster has four bands or
+            more and none of them says what it is.
+    """
+    if option is not None:
+        return _from_option(option, len(names))
+    resolved = name_bands(names)
+    if len(resolved) == 3 and not any(resolved):
+        return ("red", "green", "blue")  # what every viewer, GDAL's drivers included, takes three bands for
+    if len(resolved) > 3 and not any(role in resolved for role in ROLES):
+        raise BandError(
+            f"{len(resolved)} bands and no way to tell them apart (found {_listed(resolved)}): "
+            "say which is which with --bands, such as --bands blue,green,red,nir"
+        )
+    return resolved
+
+
+def name_bands(descriptions: Sequence[str | None], colours: Sequence[str] = ()) -> tuple[str, ...]:
+    """Find roles in descriptions, then in colour interpretations; never raises.
+
+    Args:
+        descriptions: One a band, as the file has them.
+        colours: Names of GDAL's colour interpretations, lower case, one a band.
+
+    Returns:
+        As `resolve_names`; no role is given twice.
+    """
+    texts = [(text or "").strip() for text in descriptions]
+    guesses = (_by_exact_name, _by_number, _by_words)
+    found: dict[int, str] = {}
+    for guess in guesses:
+        _add(found, guess(texts))
+    if colours:
+        _add(found, {i: _role_of_colour(colour) for i, colour in enumerate(colours)})
+    return tuple(found.get(i, text) for i, text in enumerate(texts))
+
+
+def label(names: Sequence[str], index: int) -> str:
+    """What a band (0-based) is called where people read it: its name, or its number from 1."""
+    return names[index] or f"band {index + 1}"
+
+
+def select_bands(resolved: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
+    """Find the bands that a model wants.
+
+    Args:
+        resolved: As `resolve_names` gives them.
+        wanted: Names, in the model's order.
+
+    Returns:
+        Their 0-based positions, in the model's order; what is not among them is passed through.
+
+    Raises:
+        BandError: One is missing, or two bands have its name.
+    """
+    counts = Counter(resolved)
+    missing = [name for name in wanted if counts[name] != 1]
+    if missing:
+        raise BandError(
+            f"the model wants the bands {', '.join(wanted)}, the scene has {_listed(resolved)}: "
+            f"{_trouble(missing[0], counts)}; name the scene's bands with --bands or choose another model"
+        )
+    return tuple(resolved.index(name) for name in wanted)
+
+
+def _from_option(option: str, count: int) -> tuple[str, ...]:
+    texts = [text.strip() for text in option.split(",")]
+    names = tuple(_EXACT.get(_words(text), text) for text in texts)
+    if len(names) != count:
+        raise BandError(
+            f"--bands names {len(names)} bands ({option}), the scene has {count}: name each of them"
+        )
+    twice = [role for role in ROLES if names.count(role) > 1]
+    if twice:
+        raise BandError(f"--bands has {twice[0]} twice ({option}): give each band its own name")
+    return names
+
+
+def _add(found: dict[int, str], candidates: dict[int, str]) -> None:
+    """Take over a role where the band has none yet, the role is free, and only one band asks for it."""
+    asked = Counter(role for i, role in candidates.items() if i not in found)
+    taken = set(found.values())
+    for i, role in candidates.items():
+        if role and i not in found and role not in taken and asked[role] == 1:
+            found[i] = role
+
+
+def _by_exact_name(texts: Sequence[str]) -> dict[int, str]:
+    return {i: _EXACT.get(_words(text), "") for i, text in enumerate(texts)}
+
+
+def _by_number(texts: Sequence[str]) -> dict[int, str]:
+    """B2, B3, B4 as Sentinel-2 and Landsat 8 number them; NIR is B8 of the one and B5 of the other.
+
+    Where there is a B1 too it may be an older Landsat, whose B1 is blue, unless B8A or B9 gives it away.
+    """
+    names = [re.sub(r"^((sr|toa)[ _])?b(and)?[ _]*0*(?=\d)", "b", text.lower()) for text in texts]
+    if not {"b2", "b3", "b4"} <= set(names) or ("b1" in names and not {"b8a", "b9"} & set(names)):
+        return {}
+    nir = "b8" if "b8a" in names or "b5" not in names else "b5"
+    return {i: {**_NUMBERED, nir: "nir"}.get(name, "") for i, name in enumerate(names)}
+
+
+def _by_words(texts: Sequence[str]) -> dict[int, str]:
+    return {
+        i: _role_of_words(_words(text).replace("near infrared", "nir").split())
+        for i, text in enumerate(texts)
+    }
+
+
+def _role_of_words(words: list[str]) -> str:
+    roles = {_WORDS[word] for word in words if word in _WORDS}
+    return roles.pop() if len(roles) == 1 and not _OTHER_WORDS & set(words) else ""
+
+
+def _role_of_colour(colour: str) -> str:
+    return colour if colour in ROLES else ""
+
+
+def _words(text: str) -> str:
+    """Lower case, words split by one space: ``Near-Infrared`` -> ``near infrared``."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name or f"band {i} unnamed" for i, name in enumerate(names, start=1))
+
+
+def _trouble(name: str, counts: Counter[str]) -> str:
+    return f"{counts[name]} bands are called {name}" if counts[name] else f"{name} is missing"
+
+
+def display_bands(names: Sequence[str]) -> list[int]:
+    """1-based bands for red, green and blue, or one band for grey.
+
+    Those that have the names; else the first three of three or more; else the first.
+    """
+    if {"red", "green", "blue"} <= set(names):
+        return [list(names).index(name) + 1 for name in ("red", "green", "blue")]
+    return [1, 2, 3] if len([name for name in names if name != "alpha"]) >= 3 else [1]

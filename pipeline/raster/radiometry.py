@@ -1,0 +1,217 @@
+"""Digital numbers outside, [-1, 1] inside: the only place that converts.
+
+One affine map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for uint8, as
+in the published work, else robust limits of the valid pixels. What comes back from a network is a *change*;
+it is added to the input, so that whatever the network left alone keeps its digital number to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.tiling.grid import Span
+
+TAIL_PERCENT = 0.1
+"""Share of the valid pixels, in percent, left outside the limits at each end."""
+
+MIN_CHANGE = 1e-6
+"""Changes smaller than this (of a range of 2) are no change."""
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """The affine map of a scene.
+
+    Args:
+        low: DN that becomes -1, one a band.
+        high: DN that becomes 1, one a band.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or not self.low:
+            raise ValueError(f"a scaling needs one low and one high a band, got {self.low} and {self.high}")
+        if not all(np.isfinite(a) and np.isfinite(b) and a < b for a, b in self._limits()):
+            raise ValueError(f"a scaling needs finite low < high in every band, got {self.low}, {self.high}")
+
+    def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
+        """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = dn.astype(np.float32)
+            x -= self._low
+            x *= 2
+            x /= self._span
+            x -= 1
+        if valid is not None and not valid.all():
+            x = fill_invalid(x, valid)
+        return np.clip(x, -1, 1, out=x)
+
+    def apply(
+        self, dn: Pixels, change: Float, valid: Bool | None = None, nodata: float | None = None
+    ) -> Pixels:
+        """Add a change on the [-1, 1] scale to digital numbers.
+
+        Args:
+            dn: ``(C, H, W)`` input.
+            change: ``(C, H, W)``; what is smaller than `MIN_CHANGE` is none.
+            valid: Pixels that are neither nodata nor masked; the others stay as they are.
+            nodata: A value that no valid pixel may take; it gets the next one instead.
+
+        Returns:
+            ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; where nothing changed, or to
+            what a floating-point dtype cannot hold, the very bits of ``dn``.
+        """
+        changed = np.abs(change) > MIN_CHANGE
+        if valid is not None:
+            changed &= valid
+        if not changed.any():
+            return dn
+        with np.errstate(invalid="ignore", over="ignore"):
+            value = dn.astype(np.float64) + change * (self._span / 2)
+            value -= self._excess(dn) * np.clip(np.abs(change) / 0.1, 0, 1)
+            restored = _off_nodata(_cast(value, dn.dtype), nodata)
+        if dn.dtype.kind == "f":
+            changed &= np.isfinite(restored)
+        return np.where(changed, restored, dn)
+
+    def deviation(self, variance: Float) -> Float:
+        """Standard deviation in DN, root mean square of the bands.
+
+        Args:
+            variance: ``(C, H, W)`` on the [-1, 1] scale.
+
+        Returns:
+            ``(1, H, W)``.
+        """
+        squares: Float = np.mean(variance * np.square(self._span / 2), axis=0, keepdims=True)
+        return np.sqrt(squares)
+
+    def select(self, indexes: tuple[int, ...]) -> Radiometry:
+        """The map of some of the bands, by 0-based position."""
+        return Radiometry(tuple(self.low[i] for i in indexes), tuple(self.high[i] for i in indexes))
+
+    def _excess(self, dn: Pixels) -> NDArray[np.float64]:
+        """DN beyond the limits: part of the cloud where the network changes the pixel, else left alone."""
+        value = dn.astype(np.float64)
+        excess: NDArray[np.float64] = value - np.clip(value, self._low, self._low + self._span)
+        return excess
+
+    def _limits(self) -> list[tuple[float, float]]:
+        return list(zip(self.low, self.high, strict=True))
+
+    @property
+    def _low(self) -> Float:
+        return np.asarray(self.low, np.float32)[:, None, None]
+
+    @property
+    def _span(self) -> Float:
+        return (np.asarray(self.high, np.float32) - np.asarray(self.low, np.float32))[:, None, None]
+
+
+def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool) -> Radiometry:
+    """Choose the map of a scene.
+
+    Args:
+        dtype: Of the scene; uint8 is always 0 to 255.
+        bands: Bands of the scene.
+        sample: ``(C, N)`` or ``(C, H, W)`` DN, spread over the scene.
+        valid: Which of them count.
+
+    Returns:
+        Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
+        pixel, gets a span of 1 DN around what it has.
+    """
+    if dtype == np.uint8:
+        return Radiometry((0.0,) * bands, (255.0,) * bands)
+    limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
+    return Radiometry(tuple(a for a, _ in limits), tuple(b for _, b in limits))
+
+
+def fill_invalid(x: Float, valid: Bool) -> Float:
+    """Give every invalid pixel the value of the nearest valid one in its band; 0 where there is none.
+
+    No network ever sees NaN or nodata, and sees no cliff at the border of the valid area either.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    filled = np.where(valid, x, np.float32(0))
+    for band in range(len(x)):
+        if valid[band].any() and not valid[band].all():
+            nearest = distance_transform_edt(~valid[band], return_distances=False, return_indices=True)
+            filled[band] = filled[band][tuple(nearest)]
+    return filled
+
+
+def _robust_limits(values: Pixels) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, [TAIL_PERCENT, 100 - TAIL_PERCENT]))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _off_nodata(value: Pixels, nodata: float | None) -> Pixels:
+    """Move what fell on the nodata value to its neighbour, upwards unless there is none."""
+    if nodata is None or np.isnan(nodata):
+        return value
+    if value.dtype.kind == "f":
+        return np.where(value == nodata, np.nextafter(value, np.inf, dtype=value.dtype), value)
+    one = value.dtype.type(1)
+    beside = value - one if nodata >= np.iinfo(value.dtype).max else value + one
+    return np.where(value == nodata, beside, value)
+
+
+def _cast(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
+    if dtype.kind == "f":
+        return value.astype(dtype)
+    info = np.iinfo(dtype)
+    return np.clip(np.rint(np.nan_to_num(value)), info.min, info.max).astype(dtype)
+
+
+SAMPLE_WINDOWS = 8
+"""Windows a side of the lattice that the scaling is fitted to."""
+
+SAMPLE_SIDE = 128
+"""Side of such a window, px."""
+
+
+def known_radiometry(
+    dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
+) -> Radiometry | None:
+    """The scaling where no pixel needs to be seen for it: given by option, or uint8; else ``None``."""
+    if scale is not None:
+        return Radiometry((scale[0],) * bands, (scale[1],) * bands)
+    return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None
+
+
+def sample_spans(shape: tuple[int, int]) -> list[Span]:
+    """A lattice of small windows over a scene, for the fit of its scaling."""
+    height, width = (min(SAMPLE_SIDE, side) for side in shape)
+    return [Span(row, col, height, width) for row in _lattice(shape[0]) for col in _lattice(shape[1])]
+
+
+def fit_samples(
+    dtype: np.dtype[Any], indexes: tuple[int, ...], sources: Sequence[Source], spans: Sequence[Span]
+) -> Radiometry:
+    """Fit the scaling of some bands to windows, each from its own source."""
+    bands = list(indexes)
+    pixels, valid = [], []
+    for source, span in zip(sources, spans, strict=True):
+        window = source.read(span)
+        pixels.append(window[bands].reshape(len(bands), -1))
+        valid.append(source.valid(span, window)[bands].reshape(len(bands), -1))
+    return fit_radiometry(dtype, len(bands), np.concatenate(pixels, axis=1), np.concatenate(valid, axis=1))
+
+
+def _lattice(extent: int) -> list[int]:
+    last = max(0, extent - SAMPLE_SIDE)
+    return sorted({int(v) for v in np.linspace(0, last, SAMPLE_WINDOWS)})

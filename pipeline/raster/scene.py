@@ -1,0 +1,403 @@
+"""A scene: a raster that is opened without reading a pixel and read by window.
+
+`Scene` is what the rest of the pipeline asks for; `RasterioScene` is a file. It travels to other threads and
+processes as its path and a few numbers; each thread opens the file for itself, once, because a GDAL dataset
+serves one thread at a time and a forked child must not share its parent's file position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.env import getenv, hasenv
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.raster.bands import name_bands, resolve_names
+from decr_scene.pipeline.raster.handles import Handles, file_state
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes a second to import, and most runs have no use for it
+
+
+DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""What a scene may be stored as."""
+
+GDAL_CACHE = 32 << 20
+"""Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+_EDGE = 1 << 20
+
+_FAULTS = (RasterioError, CPLE_BaseError, OSError)
+"""The second is GDAL's own, under no public name, of damaged headers that rasterio lets through."""
+
+
+class Scene(Protocol):
+    """What the pipeline wants to know of a raster."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(height, width)``, px."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Bands."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of all bands."""
+        ...
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """A name a band: ``blue``, ``green``, ``red``, ``nir``, ``alpha``, another description, or ``''``."""
+        ...
+
+    @property
+    def crs(self) -> CRS | None:
+        """Of the transform; ``None``: not georeferenced, or by GCPs only."""
+        ...
+
+    @property
+    def transform(self) -> Affine:
+        """(col, row) -> (x, y)."""
+        ...
+
+    @property
+    def nodata(self) -> float | None:
+        """Of the first band."""
+        ...
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """``(height, width)`` of the blocks in the file, px."""
+        ...
+
+    def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
+        """``(C, h, w)`` digital numbers; ``indexes`` are 1-based band numbers."""
+        ...
+
+    def valid(self, window: Window) -> Bool:
+        """``(C, h, w)``: False for nodata, NaN, infinities, a mask of 0 and an alpha of 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class RasterioScene:
+    """A raster file; use `RasterioScene.open`.
+
+    Equal scenes are the same state of the same file. Pickling carries these values, not the pixels and not
+    the open file. ``masks`` has the 1-based band under whose number the mask of each band is read, 0 where it
+    has none; ``state`` is what the file system said of the file when it was opened.
+    """
+
+    path: str
+    shape: tuple[int, int]
+    count: int
+    dtype: np.dtype[Any]
+    bands: tuple[str, ...]
+    crs: CRS | None
+    transform: Affine
+    nodata: float | None
+    block_shape: tuple[int, int]
+    nodatavals: tuple[float | None, ...]
+    masks: tuple[int, ...]
+    state: tuple[int, ...] = ()
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], bands: str | None = None) -> RasterioScene:
+        """Open a raster; reads its description, no pixels. Opening the same file again costs next to nothing.
+
+        Args:
+            path: A file, or anything else that GDAL opens, such as ``/vsizip/…`` or a VRT's text.
+            bands: What its bands are, such as ``blue,green,red,nir``, where the file is silent or wrong.
+
+        Raises:
+            SceneNotFoundError: There is no such file.
+            SceneReadError: It is a directory, or not a raster.
+            SceneError: It has no bands, or of a dtype other than `DTYPES`.
+            BandError: ``bands`` does not go with the file.
+        """
+        name = os.fspath(path)
+        local = os.path.exists(name)
+        return _describe(os.path.abspath(name) if local else name, file_state(name) if local else (), bands)
+
+    def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
+        """Read digital numbers.
+
+        Args:
+            window: Inside the scene.
+            indexes: 1-based band numbers; all if not given.
+
+        Returns:
+            ``(C, h, w)``.
+
+        Raises:
+            SceneReadError: The file is damaged there, gone, or no longer what it was.
+            ValueError: The window reaches beyond the scene.
+        """
+        self._check_inside(window)
+        with self.dataset(window) as dataset:
+            pixels: Pixels = dataset.read(None if indexes is None else list(indexes), window=window)
+        return pixels
+
+    def valid(self, window: Window, pixels: Pixels | None = None) -> Bool:
+        """Tell real pixels from the rest.
+
+        A mask of 0 or an alpha of 0 invalidates all bands, but for the alpha band itself, which is valid
+        everywhere.
+
+        Args:
+            window: Inside the scene.
+            pixels: All bands of the window, when the caller has them already, or has better ones.
+
+        Returns:
+            ``(C, h, w)``: False for nodata of that band, NaN, infinities, a mask of 0 and an alpha of 0.
+
+        Raises:
+            SceneReadError: As `read`.
+        """
+        if pixels is None:
+            pixels = self.read(window)
+        valid = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else np.isfinite(pixels)
+        for band, nodata in enumerate(self.nodatavals):
+            if nodata is not None and not np.isnan(nodata):
+                valid[band] &= pixels[band] != _as_dtype(nodata, pixels.dtype)
+        self._apply_masks(valid, window)
+        if "alpha" in self.bands:
+            alpha = self.bands.index("alpha")
+            valid &= pixels[alpha] != 0
+            valid[alpha] = True
+        return valid
+
+    @contextmanager
+    def dataset(self, window: Window | None = None) -> Iterator[Any]:
+        """The open rasterio dataset of this thread, inside a ``with``; do not close it.
+
+        Raises:
+            SceneReadError: What GDAL has to say while it is used, told with the window, if given.
+        """
+        try:
+            yield _handles.get(self.path, self.state)
+        except _FAULTS as error:
+            if isinstance(error, DecrSceneError):
+                raise
+            what = _place(window) if window is not None else "its description"
+            raise SceneReadError(
+                f"{self.path}: cannot read {what} ({_one_line(error)}): "
+                "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
+            ) from error
+
+    @property
+    def always_valid(self) -> bool:
+        """Whether every pixel is valid, whatever its value: no nodata, mask, alpha or floating point."""
+        marked = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands
+        return not marked and self.dtype.kind != "f"
+
+    def other_files(self) -> list[str]:
+        """Files that pixels come from besides its own: a mask, what a VRT is made of."""
+        with self.dataset() as dataset:
+            names = [os.path.abspath(name) for name in dataset.files if os.path.isfile(name)]
+        return [name for name in names if name != self.path and not name.endswith((".aux.xml", ".ovr"))]
+
+    def close(self) -> None:
+        """Close the file in all threads of this process; reading opens it again."""
+        _handles.close(self.path, self.state)
+
+    def __enter__(self) -> RasterioScene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_inside(self, window: Window) -> None:
+        bottom, right = window.row_off + window.height, window.col_off + window.width
+        if min(window.row_off, window.col_off) < 0 or bottom > self.shape[0] or right > self.shape[1]:
+            raise ValueError(f"window of {_place(window)} reaches beyond a scene of {self.shape}")
+
+    def _apply_masks(self, valid: Bool, window: Window) -> None:
+        for number in {number for number in self.masks if number}:
+            with self.dataset(window) as dataset:
+                mask = dataset.read_masks(number, window=window) != 0
+            valid[np.equal(self.masks, number)] &= mask
+
+
+def open_scene(
+    path: str | os.PathLike[str], chunks: int | dict[str, int] | str = 1024, bands: str | None = None
+) -> xr.DataArray:
+    """Open a raster as a lazy DataArray on Dask; ``.rio`` works on it.
+
+    Args:
+        path: As `RasterioScene.open`.
+        chunks: Side of a chunk, px, all bands together; or whatever Dask takes.
+        bands: As `RasterioScene.open`.
+
+    Returns:
+        ``(band, y, x)`` in the file's digital numbers; nodata, CRS and transform as rioxarray keeps them, the
+        names of the bands in ``long_name``, the path in ``source``.
+
+    Raises:
+        DecrSceneError: As `RasterioScene.open`.
+    """
+    import rioxarray
+
+    scene = RasterioScene.open(path, bands)
+    if isinstance(chunks, int):
+        chunks = {"band": -1, "y": chunks, "x": chunks}
+    array: xr.DataArray = rioxarray.open_rasterio(scene.path, chunks=chunks, masked=False)
+    if any(scene.bands):
+        array.attrs["long_name"] = scene.bands if scene.count > 1 else scene.bands[0]
+    array.attrs["source"] = scene.path
+    return array
+
+
+def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Tell one state of a file from another, without reading all of it.
+
+    Returns:
+        ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB.
+
+    Raises:
+        SceneNotFoundError: There is no such file.
+    """
+    where = Path(path).absolute()
+    try:
+        size = where.stat().st_size
+        with where.open("rb") as file:
+            ends = hashlib.sha256(file.read(_EDGE))
+            file.seek(max(0, size - _EDGE))
+            ends.update(file.read(_EDGE))
+    except FileNotFoundError as error:
+        raise SceneNotFoundError(_no_file(str(path))) from error
+    return {
+        "path": str(where),
+        "bytes": size,
+        "modified": where.stat().st_mtime_ns,
+        "sha256_ends": ends.hexdigest(),
+    }
+
+
+def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
+    """Bound GDAL's block cache, for a ``with`` around a whole run.
+
+    GDAL's own default is 5 % of the machine. The cache belongs to the process, whatever thread reads, so a
+    bound that is set already, by an outer `rasterio.Env` or in the environment, stays.
+
+    Args:
+        scene: Make room for two rows of its blocks: tiles that cut blocks then decode each one once.
+    """
+    if "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv()):
+        return nullcontext()
+    rows = 0
+    if scene is not None:
+        rows = 2 * min(1024, scene.block_shape[0]) * scene.shape[1] * scene.count * scene.dtype.itemsize
+    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + rows)  # bytes here, unlike in the environment
+
+
+_handles = Handles()
+
+
+@lru_cache(maxsize=64)
+def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioScene:
+    try:
+        dataset = _handles.get(path, state)
+    except _FAULTS as error:
+        raise _cannot_open(path, error) from error
+    try:
+        _check_supported(path, dataset)
+        names = name_bands(dataset.descriptions, [colour.name for colour in dataset.colorinterp])
+    except SceneError:
+        _handles.close(path, state)
+        raise
+    except CPLE_BaseError as error:
+        _handles.close(path, state)
+        raise _cannot_open(path, error) from error
+    return RasterioScene(
+        path=path,
+        shape=(dataset.height, dataset.width),
+        count=dataset.count,
+        dtype=np.dtype(dataset.dtypes[0]),
+        bands=names if bands is None else resolve_names(names, bands),
+        crs=dataset.crs,
+        transform=dataset.transform,
+        nodata=dataset.nodatavals[0],
+        block_shape=dataset.block_shapes[0],
+        nodatavals=tuple(dataset.nodatavals),
+        masks=tuple(_mask_of(band, flags) for band, flags in enumerate(dataset.mask_flag_enums, start=1)),
+        state=state,
+    )
+
+
+def _mask_of(band: int, flags: list[MaskFlags]) -> int:
+    """The band (1-based) under whose number a band's mask is read; 0: values, nodata or alpha say it all."""
+    if {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha} & set(flags):
+        return 0
+    return 1 if MaskFlags.per_dataset in flags else band
+
+
+def _check_supported(path: str, dataset: Any) -> None:
+    if not dataset.count:
+        inside = ", ".join(dataset.subdatasets[:4])
+        raise SceneError(
+            f"{path}: no bands{f', but the rasters {inside}: name one of them' if inside else ''}"
+        )
+    found = sorted(set(dataset.dtypes))
+    if len(found) > 1 or found[0] not in DTYPES:
+        raise SceneError(
+            f"{path}: pixels are {', '.join(found)}, expected one of {', '.join(DTYPES)} in all bands: "
+            "convert with gdal_translate -ot"
+        )
+
+
+def _cannot_open(path: str, error: Exception) -> SceneReadError:
+    if os.path.isdir(path):
+        return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
+    if not os.path.exists(path) and "/vsi" not in path and ":" not in path and "<" not in path:
+        return SceneNotFoundError(_no_file(path))
+    if path.lower().endswith(_ARCHIVES):
+        return SceneReadError(
+            f"{path} is an archive, expected a raster: unpack it, then name the raster or the folder in it"
+        )
+    return SceneReadError(
+        f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo"
+    )
+
+
+def _no_file(path: str) -> str:
+    return f"{path}: no such file, expected a raster: check the path"
+
+
+def _as_dtype(value: float, dtype: np.dtype[Any]) -> Any:
+    """A nodata value as pixels hold it; one that an integer cannot hold stays as it is and matches none."""
+    return dtype.type(value) if dtype.kind == "f" else value
+
+
+def _place(window: Window) -> str:
+    return (
+        f"rows {window.row_off} to {window.row_off + window.height}, "
+        f"cols {window.col_off} to {window.col_off + window.width}"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """GDAL's own message, which rasterio keeps as the cause."""
+    return " ".join(str(error.__cause__ or error).split())

@@ -1,0 +1,259 @@
+"""Everything of a raster but its pixels, taken from one file to another: through a VRT, GDAL's own notation.
+
+GDAL describes the source as a VRT; what that rounds or leaves out (GCPs, tags of other domains, tags of
+bands) is put in from the source, what would be stale (statistics, structure) is taken out, and the pixels are
+pointed to our scratch file. The COG driver then copies this VRT, and nothing has to be set on the finished
+file, whose layout would break. Masks stay where they are, in the source, until then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape, quoteattr
+
+import rasterio
+import rasterio.shutil
+from rasterio.enums import MaskFlags
+from rasterio.io import MemoryFile
+
+from decr_scene.pipeline.errors import SceneError
+
+Tags = dict[str, str]
+
+_STRUCTURE = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT"}
+"""Domains that tell how the old file was stored."""
+
+_RESAMPLING = {"OVR_RESAMPLING_ALG", "OVERVIEW_RESAMPLING"}
+BAND_PARTS = {
+    *("Description", "UnitType", "Offset", "Scale", "NoDataValue", "ColorInterp", "ColorTable"),
+    *("CategoryNames", "GDALRasterAttributeTable"),
+}
+_GDAL_NAMES = {
+    **{"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"},
+    **{"float32": "Float32", "float64": "Float64"},
+}
+_DOCUMENTS = ("xml:", "json:")
+MARK = "decr-scene:default"
+"""Domain under which tags of bands travel that belong to the default one; see `pipeline.writing.cog`."""
+
+
+@dataclass(frozen=True)
+class NewBands:
+    """Bands that the source does not have.
+
+    Args:
+        descriptions: One a band; ``''`` for none.
+        dtype: Of all, as numpy calls it.
+        nodata: Of all.
+        colors: Colour table of all, ``(red, green, blue, alpha)`` of 0, 1, ...; empty for none.
+    """
+
+    descriptions: tuple[str, ...]
+    dtype: str
+    nodata: float | None = None
+    colors: tuple[tuple[int, int, int, int], ...] = ()
+
+
+def copy_vrt(
+    dataset: Any, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str
+) -> tuple[str, int]:
+    """Describe a raster whose pixels are in one file and everything else in another.
+
+    Args:
+        dataset: Open dataset that has everything else.
+        pixels: Path of the file that has the pixels, of the same shape and bands.
+        blocksize: Side of its blocks, px.
+        statistics: ``STATISTICS_…`` tags of each band.
+        resampling: How the overviews will be made, for tags that tell.
+
+    Returns:
+        The text of a VRT, and the number of tags under `MARK`.
+    """
+    root = located_vrt(dataset, {"VRTRasterBand"})
+    tags = scene_tags(dataset, resampling)
+    add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
+    for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
+        keep_only(band, BAND_PARTS)
+        band.attrib = {"dataType": band.attrib["dataType"]}
+        default = {"": band_tags(dataset, number).get("", {}) | statistics[number - 1]}
+        _fill_band(band, number, pixels, blocksize, band_tags(dataset, number) | default)
+    if has_mask(dataset):
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        _add_source(mask, dataset.name, "mask,1")
+    return _text(root, tags)
+
+
+def new_vrt(
+    dataset: Any, bands: NewBands, tags: Tags, pixels: str, blocksize: int, statistics: Sequence[Tags]
+) -> tuple[str, int]:
+    """Describe other bands in the same place.
+
+    Args:
+        dataset: Open dataset that has the place: size, CRS, transform, GCPs, RPCs.
+        bands: The bands.
+        tags: For the default domain.
+        pixels: As `copy_vrt`.
+        blocksize: As `copy_vrt`.
+        statistics: As `copy_vrt`.
+
+    Returns:
+        As `copy_vrt`.
+    """
+    root = located_vrt(dataset, set())
+    place = scene_tags(dataset)
+    point = {key: value for key, value in place.get("", {}).items() if key == "AREA_OR_POINT"}
+    add_tags(root, {"": point | tags, "RPC": place.get("RPC", {})})
+    for number, description in enumerate(bands.descriptions, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType=_GDAL_NAMES[bands.dtype])
+        if description:
+            ET.SubElement(band, "Description").text = description
+        if bands.nodata is not None:
+            ET.SubElement(band, "NoDataValue").text = repr(float(bands.nodata))
+        plain = "Gray" if number == 1 else "Undefined"
+        ET.SubElement(band, "ColorInterp").text = "Palette" if bands.colors else plain
+        if bands.colors:
+            table = ET.SubElement(band, "ColorTable")
+            for color in bands.colors:
+                values = zip(("c1", "c2", "c3", "c4"), map(str, color), strict=True)
+                ET.SubElement(table, "Entry", dict(values))
+        _fill_band(band, number, pixels, blocksize, {"": statistics[number - 1]})
+    return _text(root, {})
+
+
+def check_representable(dataset: Any) -> None:
+    """Refuse what a GeoTIFF cannot say.
+
+    Raises:
+        SceneError: The bands have different nodata values, or masks of their own.
+    """
+    if len({repr(value) for value in dataset.nodatavals}) > 1:
+        raise SceneError(
+            f"{dataset.name}: the bands have different nodata values {dataset.nodatavals}, "
+            "a GeoTIFF holds one: set one with gdal_translate -a_nodata"
+        )
+    if any(not flags for flags in dataset.mask_flag_enums):
+        raise SceneError(
+            f"{dataset.name}: each band has a mask of its own, a GeoTIFF holds one for all: "
+            "make one with gdal_translate -mask"
+        )
+
+
+def has_mask(dataset: Any) -> bool:
+    """Whether there is a mask beside the values: internal, or in a ``.msk`` file; alpha is none."""
+    flags = set(dataset.mask_flag_enums[0])
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
+    """Tags of a dataset by domain (the default one is ``''``), without those that describe the old file.
+
+    Args:
+        dataset: Open dataset.
+        resampling: What tags about overviews are set to; they are left out if not given.
+    """
+    tags = {ns: dataset.tags(ns=ns or None) for ns in ["", *_domains(dataset.tag_namespaces())]}
+    for key in _RESAMPLING & set(tags[""]):
+        if resampling is None:
+            del tags[""][key]
+        else:
+            tags[""][key] = resampling
+    return {ns: found for ns, found in tags.items() if found}
+
+
+def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
+    """Tags of a band (1-based) by domain, without statistics and those that describe the old file."""
+    domains = ["", *_domains(dataset.tag_namespaces(number))]
+    tags = {ns: dataset.tags(number, ns=ns or None) for ns in domains}
+    tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
+    return {ns: found for ns, found in tags.items() if found}
+
+
+def located_vrt(dataset: Any, also: set[str]) -> ET.Element:
+    """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        root = ET.fromstring(memory.read())
+    root.attrib.pop("subClass", None)
+    keep_only(root, {"SRS", "GeoTransform", "GCPList"} | also)
+    _set_gcps(root, dataset)
+    return root
+
+
+def _text(root: ET.Element, tags: Mapping[str, Tags]) -> tuple[str, int]:
+    """The VRT, with documents put in as text: ElementTree would give their namespaces other prefixes."""
+    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{MARK}']/MDI")
+    documents = {domain: document(domain, items) for domain, items in tags.items()}
+    added = "".join(
+        f"<Metadata domain={quoteattr(domain)} format={quoteattr(domain.split(':')[0])}>{text}</Metadata>"
+        for domain, text in documents.items()
+        if text is not None
+    )
+    end = "</VRTDataset>"
+    return ET.tostring(root, encoding="unicode").replace(end, added + end), len(marked)
+
+
+def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
+    """Number, blocks, tags (those of the default domain marked) and source."""
+    band.attrib |= {"band": str(number), "blockXSize": str(blocksize), "blockYSize": str(blocksize)}
+    add_tags(band, {domain or MARK: items for domain, items in tags.items()})
+    _add_source(band, pixels, str(number))
+
+
+def keep_only(element: ET.Element, names: set[str]) -> None:
+    """Remove the children of other names."""
+    for child in [child for child in element if child.tag not in names]:
+        element.remove(child)
+
+
+def _set_gcps(root: ET.Element, dataset: Any) -> None:
+    """Write the points in full; GDAL writes pixels with 4 and coordinates with 13 digits."""
+    points = root.find("GCPList")
+    if points is None:
+        return
+    keep_only(points, set())
+    for gcp in dataset.gcps[0]:
+        place = {"Pixel": gcp.col, "Line": gcp.row, "X": gcp.x, "Y": gcp.y, "Z": gcp.z or 0.0}
+        numbers = {name: repr(float(value)) for name, value in place.items()}
+        ET.SubElement(points, "GCP", {"Id": gcp.id or "", "Info": gcp.info or ""} | numbers)
+
+
+def add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
+    """Add tags by domain, as a VRT holds them."""
+    for domain, items in tags.items():
+        if not items:
+            continue
+        where = ET.SubElement(element, "Metadata", {"domain": domain} if domain else {})
+        for key, value in items.items():
+            ET.SubElement(where, "MDI", key=key).text = value
+
+
+def document(domain: str, items: Tags) -> str | None:
+    """The text of a domain that holds one XML or JSON document, such as ``xml:XMP``; ``None``: it does not.
+
+    rasterio takes documents for tags: XML as the domain's name and the text, JSON cut at its first colon.
+    """
+    try:
+        if domain.startswith("xml:"):
+            ET.fromstring(items[domain])
+            return items[domain]
+        if domain.startswith("json:"):
+            text = ":".join(*items.items())
+            json.loads(text)
+            return escape(text)
+    except (KeyError, TypeError, ValueError, ET.ParseError):
+        return None
+    return None
+
+
+def _add_source(band: ET.Element, path: str, number: str) -> None:
+    source = ET.SubElement(band, "SimpleSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = path
+    ET.SubElement(source, "SourceBand").text = number
+
+
+def _domains(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in _STRUCTURE]

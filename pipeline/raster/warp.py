@@ -1,0 +1,55 @@
+"""Another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+
+from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.tiling.grid import Span
+
+
+def misfit(source: Any, scene: RasterioScene) -> str | None:
+    """What keeps an open raster from being laid over a scene, for a message; ``None``: nothing."""
+    if _both_placed(source, scene) or source.shape == scene.shape:
+        return None
+    return (
+        f"is {source.shape} px, scene {scene.shape}, and not both are georeferenced: "
+        "make it of the scene's size, or georeference it"
+    )
+
+
+def laid_over(
+    source: Any, scene: RasterioScene, span: Span, bands: list[int], resampling: Resampling
+) -> tuple[Pixels, Bool]:
+    """Read an open raster on the pixels of a window of a scene.
+
+    Args:
+        source: The raster; one that `misfit` finds nothing against.
+        scene: The scene.
+        span: The window.
+        bands: Bands wanted, 1-based.
+        resampling: How it is warped, if it is.
+
+    Returns:
+        ``(C, h, w)``, and the ``(h, w)`` where all of them have a value.
+    """
+    if not _both_placed(source, scene):
+        window = span.window
+        return source.read(bands, window=window), source.read_masks(bands, window=window).all(axis=0)
+    transform = scene.transform @ Affine.translation(span.col, span.row)
+    where = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
+    opaque = ColorInterp.alpha not in source.colorinterp
+    with WarpedVRT(source, **where, resampling=resampling, add_alpha=opaque) as vrt:
+        alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
+        *values, known = vrt.read([*bands, alpha])
+    return np.stack(values), known > 0
+
+
+def _both_placed(source: Any, scene: RasterioScene) -> bool:
+    return source.crs is not None and scene.crs is not None

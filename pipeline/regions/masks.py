@@ -1,0 +1,198 @@
+"""Where the scene is cloudy: a mask of the user's or of a detector, softened and buffered.
+
+Outside the soft mask every pixel is the input's, bit for bit; tiles that it does not touch are not sampled.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.errors import MaskError
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import laid_over, misfit
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
+
+BUFFER = 12
+"""Pixels around a cloud that are restored fully: masks are tight, and clouds have thin rims."""
+
+FALLOFF = 20
+"""Pixels over which the restoration then fades out."""
+
+_PIECE = 128
+"""Side of the squares, px, of which only those at the rim of cloud have distances measured."""
+
+
+@dataclass(frozen=True)
+class Mask(ABC):
+    """A raster that says where cloud is, on the grid of a scene.
+
+    Args:
+        path: The raster; every worker opens it for itself.
+        scene: The scene.
+    """
+
+    path: str
+    scene: RasterioScene
+
+    def soft(self, span: Span) -> Float:
+        """Weight of the restoration: 1 in and around cloud, 0 away from it, ``(height, width)``."""
+        reach = BUFFER + FALLOFF
+        height, width = self.scene.shape
+        row, col = max(0, span.row - reach), max(0, span.col - reach)
+        bottom, right = min(height, span.bottom + reach), min(width, span.right + reach)
+        wide = Span(row, col, bottom - row, right - col)
+        return _soft_inside(self._cloud(wide), span.inside(wide))
+
+    def touched_cells(self, grid: TileGrid) -> Bool:
+        """Which cells of a grid the soft mask touches, of the shape of `TileGrid.cells`."""
+        rows, cols = grid.cells
+        reach, (height, width) = BUFFER + FALLOFF, grid.shape
+        touched = np.zeros((len(rows), len(cols)), bool)
+        for top, bottom in pairwise((*grid.rows, height)):
+            above = max(0, top - reach)
+            cloud = self._cloud(Span(above, 0, min(height, bottom + reach) - above, width))
+            if not cloud.any():
+                continue
+            for number, (first, end) in enumerate(rows):
+                if top <= first < bottom:
+                    across = slice(first - above, end - above)
+                    touched[number] = [_touches(cloud, across, slice(*col)) for col in cols]
+        return touched
+
+    @abstractmethod
+    def _cloud(self, span: Span) -> Bool:
+        """Where cloud is in a window of the scene."""
+
+
+@dataclass(frozen=True)
+class MaskFile(Mask):
+    """A raster of the user's whose non-zero pixels are cloud.
+
+    Integers are classes, 0 clear; floats are probabilities, cloud from 0.5. Any raster that GDAL reads.
+
+    Raises:
+        MaskError: It cannot be read, or there is no way to lay it over the scene.
+    """
+
+    def __post_init__(self) -> None:
+        with self._open() as source:
+            trouble = misfit(source, self.scene)
+        if trouble is not None:
+            raise MaskError(f"mask {self.path} {trouble}")
+
+    def _cloud(self, span: Span) -> Bool:
+        """Cloud where the mask says so; where it does not reach, or says nothing, there is none."""
+        with self._open() as source:
+            (values,), known = laid_over(source, self.scene, span, [1], Resampling.nearest)
+        return np.where(known, values, 0) >= 0.5
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            with rasterio.open(self.path) as source:
+                yield source
+        except RasterioError as error:
+            raise MaskError(f"mask {self.path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class DetectedMask(Mask):
+    """What a detector wrote: probabilities of 0 to 255 on pixels that are whole blocks of the scene's.
+
+    It is laid over the scene by counting pixels, so it needs no georeferencing.
+
+    Args:
+        factor: Side of a block, px of the scene.
+        least: Value from which on a block is cloud.
+
+    Raises:
+        MaskError: It cannot be read.
+    """
+
+    factor: int
+    least: int
+
+    def _cloud(self, span: Span) -> Bool:
+        rows = slice(span.row // self.factor, -(-span.bottom // self.factor))
+        cols = slice(span.col // self.factor, -(-span.right // self.factor))
+        blocks = self._blocks(rows, cols)
+        wide = blocks.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
+        row, col = span.row - rows.start * self.factor, span.col - cols.start * self.factor
+        return wide[row : row + span.height, col : col + span.width]
+
+    def touched_cells(self, grid: TileGrid) -> Bool:
+        """As `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
+        rows, cols = grid.cells
+        reach, factor, (height, width) = BUFFER + FALLOFF, self.factor, grid.shape
+        touched = np.zeros((len(rows), len(cols)), bool)
+        for number, (first, end) in enumerate(rows):
+            near = slice(max(0, first - reach) // factor, -(-min(height, end + reach) // factor))
+            cloudy = np.asarray(self._blocks(near, slice(0, -(-width // factor))).any(axis=0))
+            touched[number] = [
+                cloudy[max(0, left - reach) // factor : -(-(right + reach) // factor)].any()
+                for left, right in cols
+            ]
+        return touched
+
+    def _blocks(self, rows: slice, cols: slice) -> Bool:
+        window = Window(
+            col_off=cols.start,
+            row_off=rows.start,
+            width=cols.stop - cols.start,
+            height=rows.stop - rows.start,
+        )
+        try:
+            with rasterio.open(self.path) as source:
+                values = source.read(1, window=window)
+        except RasterioError as error:
+            raise MaskError(f"the detected cloud in {self.path} cannot be read: {error}") from error
+        return np.asarray(values >= self.least)
+
+
+def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
+    """The soft mask in a part of a window that holds all cloud in reach of it."""
+    rows, cols = part
+    soft = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
+    for row in range(rows.start, rows.stop, _PIECE):
+        for col in range(cols.start, cols.stop, _PIECE):
+            bottom, right = min(rows.stop, row + _PIECE), min(cols.stop, col + _PIECE)
+            here = slice(row - rows.start, bottom - rows.start), slice(col - cols.start, right - cols.start)
+            soft[here] = _soft_piece(cloud, slice(row, bottom), slice(col, right))
+    return soft
+
+
+def _touches(cloud: Bool, rows: slice, cols: slice) -> bool:
+    """Whether the soft mask is above 0 in a part of a window."""
+    return bool(cloud[rows, cols].any() or np.any(_soft_piece(cloud, rows, cols)))
+
+
+def _soft_piece(cloud: Bool, rows: slice, cols: slice) -> Float | float:
+    """The soft mask in a part of a window; distances are only measured where they decide."""
+    reach = BUFFER + FALLOFF
+    top, left = max(0, rows.start - reach), max(0, cols.start - reach)
+    near = cloud[top : rows.stop + reach, left : cols.stop + reach]
+    if not near.any():
+        return 0.0
+    if cloud[rows, cols].all():
+        return 1.0
+    return _soften(near)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+
+
+def _soften(cloud: Bool) -> Float:
+    """1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = np.clip((distance_transform_edt(~cloud) - BUFFER) / FALLOFF, 0, 1)
+    return (0.5 + 0.5 * np.cos(np.pi * away)).astype(np.float32)

@@ -1,0 +1,20 @@
+"""What every region offers: a mask, or an area of interest."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
+
+
+class Region(Protocol):
+    """A part of a scene in which alone anything may change, with a soft border."""
+
+    def soft(self, span: Span) -> Float:
+        """Weight of the restoration in a window: 0 outside, 1 well inside, ``(height, width)``."""
+        ...
+
+    def touched_cells(self, grid: TileGrid) -> Bool:
+        """Which cells of a grid have a pixel that may change, of the shape of `TileGrid.cells`."""
+        ...

@@ -1,0 +1,84 @@
+"""What a user may choose, checked once: values that cannot be wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.restoration.restorers import Restorer
+
+BATCH_SIZE = 8
+
+BLENDS = ("feather", "joint")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; the names are those of the command line.
+
+    Args:
+        model: Bundled name, model file, or ``identity``.
+        restorer: A callable in the place of a model.
+        steps: Diffusion steps; ``None``: the model's own default.
+        start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
+        weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
+        seed: Of the noise.
+        overlap: Least overlap of tiles, px.
+        halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
+        blend: ``feather``: finished tiles are feathered; ``joint``: so are their estimates at every diffusion
+            step, in squares of 4 x 4 tiles, which are then denoised as one picture.
+        batch_size: Tiles in a batch; of ``feather``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
+        scale: ``(low, high)`` DN for all bands instead of the fitted limits.
+        mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: where
+            the model's cloud detector sees cloud or shadow, or everywhere if it has none, and what the model
+            hardly changes there, which is clear ground, keeps its bits.
+        samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
+            number; how far they differ is written beside it.
+        reference: A raster of the same ground at another date, which is to be clear. It is laid over the
+            scene, brought into its tone, and taken for the first guess where that sees cloud or shadow.
+        aoi: A vector file with polygons: only inside does anything change, whatever the mask.
+        pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
+            ``none``: not even the one in the scene's folder.
+    """
+
+    model: str = "default"
+    restorer: Restorer | None = None
+    steps: int | None = None
+    start: int | None = None
+    weight_floor: float | None = None
+    seed: int = 0
+    overlap: int = 64
+    halo: int | None = None
+    blend: str = "feather"
+    batch_size: int = BATCH_SIZE
+    device: str = "auto"
+    precision: str = "auto"
+    bands: str | None = None
+    scale: tuple[float, float] | None = None
+    mask: str = "auto"
+    samples: int = 1
+    reference: str | None = None
+    aoi: str | None = None
+    pan: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 1000)
+        _check_range("weight_floor", self.weight_floor, 0, 1)
+        _check_range("overlap", self.overlap, 0, 128)
+        _check_range("halo", self.halo, 0, 512)
+        _check_range("batch_size", self.batch_size, 1, 4096)
+        _check_range("samples", self.samples, 1, 1000)
+        if self.blend not in BLENDS:
+            raise OptionError(f"blend must be {' or '.join(BLENDS)}, got {self.blend}")
+        if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
+            raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise OptionError(f"{name} must be in {low} to {high}, got {value}")

@@ -1,0 +1,215 @@
+"""A real acquisition of another date in the place of the first guess: ground where a network can but guess.
+
+It is laid over the scene by coordinates and brought into the scene's tone. It is taken where the network's
+own first guess says that there is cloud or shadow: clear ground is the scene's own date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from rasterio.enums import Resampling
+
+from decr_scene.pipeline.arrays import Bool, Double, Float
+from decr_scene.pipeline.errors import OtherDateError
+from decr_scene.pipeline.raster.bands import label
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import laid_over, misfit
+from decr_scene.pipeline.regions.clear_ground import cloudy_share
+from decr_scene.pipeline.tiling.grid import Span
+
+PATCH = 32
+"""Side, px, of the patches by which two dates are first compared."""
+
+ALIKE = 0.7
+"""Correlation from which on a patch shows the same ground on both dates, and no cloud that hides it."""
+
+CLOSE = 1.5
+"""A pixel fits the tone if it is so many times as far off as half of the pixels of those patches are."""
+
+ROUNDS = 10
+"""Times that the tone is fitted to the pixels that fit."""
+
+LEAST_SAMPLE = 100
+"""Pixels that both dates must show, of those that the tone is fitted to."""
+
+RIM = 3.0
+"""Standard deviation, px, by which the places that are taken from the other date are smoothed."""
+
+
+@dataclass(frozen=True)
+class OtherDate:
+    """A raster of the same ground, on the grid of a scene and on its [-1, 1] scale; use `OtherDate.fit`.
+
+    Args:
+        path: The raster; every worker opens it for itself, once a thread.
+        scene: The scene.
+        indexes: Its bands that the model sees, 0-based, in the model's order.
+        gain: ``x = gain * DN + offset``, one a band.
+        offset: As ``gain``.
+    """
+
+    path: str
+    scene: RasterioScene
+    indexes: tuple[int, ...]
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        path: str,
+        scene: RasterioScene,
+        bands: Sequence[str],
+        indexes: tuple[int, ...],
+        windows: Sequence[tuple[Span, Float, Bool]],
+    ) -> OtherDate:
+        """Lay a raster over a scene, and fit its tone to the scene's.
+
+        Args:
+            path: Any raster that GDAL reads.
+            scene: The scene.
+            bands: Names of all bands of the scene.
+            indexes: Bands of the scene that the model sees, 0-based, in its order.
+            windows: Windows of the scene, each with its ``(C, h, w)`` on the [-1, 1] scale and the ``(h, w)``
+                of it that is valid.
+
+        Raises:
+            SceneReadError: It cannot be read.
+            OtherDateError: It lacks a band, shows nothing of the scene, or cannot be laid over it.
+        """
+        opened = RasterioScene.open(path)
+        ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
+        raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
+        patches: list[_Patch] = []
+        ours, theirs = [], []
+        for span, image, valid in windows:
+            values, known = raw.read(span)
+            both = valid & known
+            ours.append(image[:, both])
+            theirs.append(values[:, both])
+            patches.extend(_patches(image, values, both))
+        alike = [patch for patch in patches if patch.likeness >= ALIKE]
+        return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
+
+    def read(self, span: Span) -> tuple[Float, Bool]:
+        """Its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
+
+        Raises:
+            SceneReadError: It cannot be read there.
+            OtherDateError: There is no way to lay it over the scene.
+        """
+        numbers = [index + 1 for index in self.indexes]
+        with RasterioScene.open(self.path).dataset(span.window) as source:
+            if (trouble := misfit(source, self.scene)) is not None:
+                raise OtherDateError(f"reference {self.path} {trouble}")
+            pixels, known = laid_over(source, self.scene, span, numbers, Resampling.cubic)
+        values = pixels.astype(np.float32)
+        known &= np.isfinite(values).all(axis=0)
+        values[:, ~known] = 0
+        values *= np.asarray(self.gain, np.float32)[:, None, None]
+        values += np.asarray(self.offset, np.float32)[:, None, None]
+        return values, known
+
+    def instead_of(self, guess: Float, image: Float, span: Span) -> Float:
+        """The first guess of a tile, with this date where that guess changes the image.
+
+        Args:
+            guess: The network's, ``(C, h, w)``.
+            image: The cloudy image, same shape.
+            span: Their window of the scene.
+        """
+        from scipy.ndimage import gaussian_filter
+
+        values, known = self.read(span)
+        share = gaussian_filter(cloudy_share(guess - image), RIM)
+        # from nothing where this date ends, or has a hole, to all of it some pixels further in
+        share *= np.clip(2 * gaussian_filter(known.astype(np.float32), RIM) - 1, 0, 1) * known
+        mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
+        return mixed
+
+    def _in_the_tone_of(self, ours: Float, theirs: Float, alike: list[_Patch]) -> OtherDate:
+        """The same, fitted to pixels ``(C, N)`` that both show.
+
+        The patches that are alike give a first line and say how well clear ground fits one; then the pixels
+        that fit so well decide, and that again, however few they are: the rest is cloud, shadow, or change.
+        """
+        if ours.shape[1] < LEAST_SAMPLE:
+            raise OtherDateError(
+                f"reference {self.path} shows {ours.shape[1]} of the scene's pixels that were looked at, "
+                f"expected {LEAST_SAMPLE} at least: take one that covers the scene"
+            )
+        if not alike:
+            raise OtherDateError(
+                f"reference {self.path} is nowhere like the scene, expected the same ground where both are "
+                "clear: check that it lies in the right place and that its bands are the scene's"
+            )
+        line = _first_line(alike)
+        residuals = np.concatenate([_residual(patch.ours, patch.theirs, line) for patch in alike])
+        limit = CLOSE * float(np.median(residuals))
+        for _ in range(ROUNDS):
+            chosen = _residual(ours, theirs, line) <= limit
+            if np.count_nonzero(chosen) < LEAST_SAMPLE:
+                break
+            line = np.array([np.polyfit(z[chosen], x[chosen], 1) for x, z in zip(ours, theirs, strict=True)])
+        return replace(self, gain=tuple(line[:, 0].tolist()), offset=tuple(line[:, 1].tolist()))
+
+
+class _Patch(NamedTuple):
+    """A small part of the scene and of the other date, ``(C, N)`` each, and how they correlate."""
+
+    ours: Float
+    theirs: Float
+    likeness: float
+
+
+def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:
+    """Which bands of the other raster are those that the model sees: by name, else by place."""
+    wanted = [bands[index] for index in indexes]
+    if all(name and other.bands.count(name) == 1 for name in wanted):
+        return tuple(other.bands.index(name) for name in wanted)
+    if other.count == len(bands):
+        return tuple(indexes)
+    found = ", ".join(label(other.bands, i) for i in range(len(other.bands)))
+    raise OtherDateError(
+        f"reference {other.path} has the bands {found}, expected {', '.join(wanted)} by name, "
+        f"or as many bands as the scene, {len(bands)}: describe them, or choose some with gdal_translate -b"
+    )
+
+
+def _patches(ours: Float, theirs: Float, both: Bool) -> Iterator[_Patch]:
+    """Compare two windows ``(C, h, w)`` patch by patch, where both have all pixels and some contrast."""
+    height, width = both.shape
+    side = min(PATCH, height, width)
+    for row in range(0, height - side + 1, side):
+        for col in range(0, width - side + 1, side):
+            here = slice(row, row + side), slice(col, col + side)
+            if both[here].all():
+                x, z = (image[(slice(None), *here)].reshape(len(image), -1) for image in (ours, theirs))
+                yield _Patch(x, z, _likeness(x.astype(np.float64), z.astype(np.float64)))
+
+
+def _first_line(alike: list[_Patch]) -> Double:
+    """Gain and offset of each band, ``(C, 2)``: the medians of the patches'."""
+    gain = np.median([patch.ours.std(axis=1) / patch.theirs.std(axis=1) for patch in alike], axis=0)
+    offset = np.median(
+        [patch.ours.mean(axis=1) - gain * patch.theirs.mean(axis=1) for patch in alike], axis=0
+    )
+    return np.stack([gain, offset], axis=1)
+
+
+def _residual(ours: Float, theirs: Float, line: Double) -> Double:
+    """Mean of the bands of ``|x - gain z - offset|``, ``(N,)``."""
+    return np.asarray(np.abs(ours - line[:, :1] * theirs - line[:, 1:]).mean(axis=0))
+
+
+def _likeness(ours: Double, theirs: Double) -> float:
+    """Correlation of ``(C, N)``, mean of the bands; 0 where one has no contrast in some band."""
+    spread = ours.std(axis=1) * theirs.std(axis=1)
+    if not spread.all():
+        return 0.0
+    apart = [image - image.mean(axis=1, keepdims=True) for image in (ours, theirs)]
+    return float(((apart[0] * apart[1]).mean(axis=1) / spread).mean())

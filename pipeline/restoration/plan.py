@@ -1,0 +1,236 @@
+"""From a scene and the options to a plan: bands, scaling, tiles, restorer. Reads a sample, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.files import file_sha256
+from decr_scene.pipeline.look.detection import Coverage
+from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
+from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.regions.aoi import Aoi
+from decr_scene.pipeline.regions.masks import Mask, MaskFile
+from decr_scene.pipeline.regions.region import Region
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.other_date import OtherDate
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.tiling.batches import Batches
+from decr_scene.pipeline.tiling.grid import TileGrid
+
+if TYPE_CHECKING:
+    from decr_scene.models.networks.detector import DetectorConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to a scene; the same for every worker.
+
+    Args:
+        grid: The tiles.
+        indexes: Bands of the scene that the restorer sees, 0-based, in its order.
+        radiometry: The scaling of those bands.
+        spec: The restorer.
+        seed: Of the noise.
+        mask: Where anything may change; ``None``: everywhere.
+        keeps_clear_ground: Leave alone what the restorer hardly changes.
+        samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
+        aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
+        joint: The tiles that are restored in one call are denoised as one picture.
+        other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
+    """
+
+    grid: TileGrid
+    indexes: tuple[int, ...]
+    radiometry: Radiometry
+    spec: RestorerSpec
+    seed: int = 0
+    mask: Mask | None = None
+    keeps_clear_ground: bool = False
+    samples: int = 1
+    aoi: Aoi | None = None
+    joint: bool = False
+    other: OtherDate | None = None
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where alone anything may change: in all of them."""
+        return tuple(region for region in (self.mask, self.aoi) if region is not None)
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """A plan and what a user should know of it.
+
+    Args:
+        plan: The plan.
+        bands: Names of the scene's bands.
+        model_sha256: Of the model file.
+        chosen: The tiles to restore; ``None``: all.
+        warnings: What a user should know.
+        detector: What is to look for cloud before anything is restored; ``None``: nothing.
+        coverage: What it found; ``None``: it has not looked.
+    """
+
+    plan: Plan
+    bands: tuple[str, ...]
+    model_sha256: str | None = None
+    chosen: tuple[int, ...] | None = None
+    warnings: tuple[str, ...] = field(default=())
+    detector: DetectorConfig | None = None
+    coverage: Coverage | None = None
+
+    def batches(self, size: int) -> Batches:
+        """The tiles to restore, ``size`` at a time or as many as are denoised together."""
+        return Batches.of(self.plan.grid, size, self.chosen, self.plan.joint)
+
+    @property
+    def tiles_to_restore(self) -> int:
+        """How many tiles will be restored."""
+        return len(self.plan.grid) if self.chosen is None else len(self.chosen)
+
+
+def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
+    """Choose bands and scaling, and lay the tiles.
+
+    Raises:
+        BandError: The scene lacks a band of the model, or does not say which band is which.
+        UnknownModelError: There is no such model.
+    """
+    spec, digest = spec_of(options)
+    bands, indexes, warnings = choose_bands(scene.bands, spec, options)
+    source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
+    if spec.name == "identity" and options.restorer is None:
+        radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
+    else:
+        radiometry = known_radiometry(scene.dtype, len(indexes), options.scale) or fit_samples(
+            scene.dtype, indexes, [source] * len(spans), spans
+        )
+    grid = TileGrid(scene.shape, overlap=options.overlap)
+    mask = None if options.mask in ("auto", "none") else MaskFile(_absolute(options.mask), scene)
+    aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
+    quiet = options.mask == "auto" and spec.bands is not None
+    joint = is_joint(spec, options)
+    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi, joint)
+    if options.reference is not None:
+        plan = replace(plan, other=_other_date(options.reference, scene, bands, plan, source))
+    chosen = chosen_tiles(plan)
+    if aoi is not None and not chosen:
+        warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
+    return ScenePlan(plan, bands, digest, chosen, warnings, _detector_of(spec, options))
+
+
+def _detector_of(spec: RestorerSpec, options: Options) -> DetectorConfig | None:
+    """The detector that ``--mask auto`` asks for: that of the model, if it has one."""
+    if options.mask != "auto" or spec.bands is None:
+        return None
+    from decr_scene.models.checkpoints.model_file import read_model_config
+
+    return read_model_config(spec.name).detector
+
+
+def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
+    """Tiles over anything that mask and area of interest both let change; ``None``: all."""
+    cells = [region.touched_cells(plan.grid) for region in plan.regions]
+    return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
+
+
+def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
+    """The restorer that the options ask for, and the digest of its model file."""
+    if options.restorer is not None:
+        name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
+        return RestorerSpec(name, device=options.device, precision=options.precision), None
+    if options.model == "identity":
+        return RestorerSpec("identity"), None
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.diffusion.schedule import Schedule
+    from decr_scene.models.model import find_model, pick_device
+
+    path = find_model(options.model)
+    config = read_model_config(path)
+    sampling = config.sampling
+    steps = sampling.steps if options.steps is None else options.steps
+    start = sampling.start if options.start is None else options.start
+    floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
+    halo = sampling.halo if options.halo is None else options.halo
+    try:
+        pick_device(options.device)
+        Schedule().pairs(steps, None if start == 1000 else start)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    spec = RestorerSpec(
+        str(path), tuple(config.bands), steps, start, floor, halo, options.device, options.precision
+    )
+    return spec, file_sha256(Path(path))
+
+
+def _other_date(
+    path: str, scene: RasterioScene, bands: tuple[str, ...], plan: Plan, source: Source
+) -> OtherDate:
+    """The reference of another date, in the tone of the scene.
+
+    Raises:
+        OptionError: The restorer has no first guess.
+        OtherDateError: As `OtherDate.fit`.
+    """
+    if plan.spec.bands is None:
+        raise OptionError(
+            f"a reference is a first guess, which {plan.spec.name} has no use for: take a model"
+        )
+    indexes, windows = list(plan.indexes), []
+    for span in sample_spans(scene.shape):
+        pixels = source.read(span)
+        valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+        windows.append((span, plan.radiometry.to_model(pixels[indexes]), valid))
+    return OtherDate.fit(_absolute(path), scene, bands, plan.indexes, windows)
+
+
+def is_joint(spec: RestorerSpec, options: Options) -> bool:
+    """Whether tiles are denoised together.
+
+    Raises:
+        OptionError: A callable cannot be asked to.
+    """
+    if options.blend == "joint" and options.restorer is not None:
+        raise OptionError(
+            f"blend joint is of diffusion steps, which the callable {spec.name} does not tell of: "
+            "take blend feather, or a model"
+        )
+    return options.blend == "joint" and spec.bands is not None
+
+
+def choose_bands(
+    found: Sequence[str], spec: RestorerSpec, options: Options
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Names of a scene's bands, 0-based positions of those the restorer takes, and warnings.
+
+    Raises:
+        BandError: As `plan_scene`.
+    """
+    if spec.bands is None:
+        try:
+            names = resolve_names(found, options.bands)
+        except BandError:
+            if options.bands is not None:
+                raise
+            names = ("",) * len(found)
+        used = tuple(i for i in range(len(names)) if names[i] != "alpha")
+        return names, used or tuple(range(len(names))), ()
+    names = resolve_names(found, options.bands)
+    indexes = select_bands(names, spec.bands)
+    rest = [label(names, i) for i in range(len(names)) if i not in indexes]
+    rest = [name for name in rest if name != "alpha"]
+    warnings = (f"the model has no use for {', '.join(rest)}: passed through unchanged",) if rest else ()
+    return names, indexes, warnings
+
+
+def _absolute(path: str) -> str:
+    """Workers may run elsewhere; what is no file here, GDAL may know."""
+    return str(Path(path).resolve()) if Path(path).exists() else path

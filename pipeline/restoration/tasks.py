@@ -1,0 +1,276 @@
+"""From the pixels of a window to those of its result: the tasks that Dask runs, each a pure function.
+
+first guess of tiles -> one feathered field -> sampling of tiles -> feathered change -> digital numbers. The
+same functions serve files (a worker reads its own windows) and arrays (`restore` hands the pixels in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce, wraps
+from itertools import groupby
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.arrays import Float, Pixels
+from decr_scene.pipeline.errors import RestorerError
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.regions.clear_ground import cloudy_share
+from decr_scene.pipeline.restoration.plan import Plan
+from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
+from decr_scene.pipeline.restoration.restorers import Agree, models_turn, open_restorer, run_in_halves
+from decr_scene.pipeline.tiling.feather import blend, spread
+from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.tiling.noise import place_noise
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Results = Mapping[int, Float]
+"""Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
+
+
+SAMPLE_SEED = 0x9E3779B9
+"""From the seed of a sample to that of the next, mod 2^32: far from any that a user would choose."""
+
+
+class Blended(NamedTuple):
+    """A finished window: ``(bands, h, w)`` digital numbers, ``(1, h, w)`` classes and standard deviations."""
+
+    pixels: Pixels
+    provenance: Classes
+    uncertainty: Float | None
+
+
+class Prepared(NamedTuple):
+    """Tiles that have a valid pixel: the window that is seen of each, and all on the [-1, 1] scale.
+
+    ``images`` is ``(N, C, h, w)``, no less than a tile.
+    """
+
+    tiles: list[Tile]
+    spans: list[Span]
+    images: Float
+
+
+def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
+    """Re-raise our own errors without their cause: GDAL's exceptions cannot be pickled back to the client."""
+
+    @wraps(task)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except DecrSceneError as error:
+            ours = type(error)(str(error))
+        raise ours
+
+    return alone
+
+
+@picklable_errors
+def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
+    """First guess of every tile that has a valid pixel."""
+    found, views, images = _prepare(plan, source, tiles, plan.spec.halo)
+    if not found:
+        return {}
+    model = open_restorer(plan.spec)
+    with models_turn():
+        guesses = run_in_halves(model.guess, images)
+    results = {}
+    for tile, view, image, guess in zip(found, views, images, guesses, strict=True):
+        span = plan.grid.span(tile)
+        part = (slice(None), *span.inside(view))
+        own = guess[part].copy()  # a view would keep the halo in memory
+        results[tile.number] = own if plan.other is None else plan.other.instead_of(own, image[part], span)
+    return results
+
+
+@picklable_errors
+def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
+    """What restoring changes in every tile that has a valid pixel.
+
+    Args:
+        plan: The plan.
+        source: The scene.
+        tiles: The tiles.
+        guesses: First guesses of these tiles and of all their neighbours, for a restorer that takes them.
+
+    Returns:
+        Restored minus input, on the [-1, 1] scale; a tile that nothing changed is left out. With several
+        samples, the change of the first, and then as many bands with the variance of all.
+
+    Raises:
+        RestorerError: The restorer gave another shape, or values that are not finite.
+    """
+    found, spans, images = _prepare(plan, source, tiles)
+    if not found:
+        return {}
+    model = open_restorer(plan.spec)
+    field = np.stack([_field(plan, span, guesses) for span in spans]) if model.needs_field else None
+    samples = []
+    for sample in range(plan.samples):
+        noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
+        with models_turn():
+            if plan.joint:
+                restored = model.restore(images, noise, field, _agreement(plan, found))
+            else:
+                restored = run_in_halves(model.restore, images, noise, field)
+        _check(restored, images, plan.spec.name, spans[0])
+        samples.append([tile - image for tile, image in zip(restored, images, strict=True)])
+    changes = {}
+    for tile, span, *drawn in zip(found, spans, *samples, strict=True):
+        change = _with_variance(drawn)
+        if (change != 0).any():
+            changes[tile.number] = _cut(change, span)
+    return changes
+
+
+@picklable_errors
+def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
+    """A window of the result: the input plus the feathered change of the tiles that touch it."""
+    pixels, bands = source.read(span), list(plan.indexes)
+    valid = source.valid(span, pixels)[bands]
+    found = _found(plan, span, changes)
+    if not found:
+        classes = untouched(valid)
+        return Blended(pixels, classes, _no_uncertainty(classes) if plan.samples > 1 else None)
+    change = blend(plan.grid, span, _part(found, slice(len(bands))), len(bands))
+    share = _share(plan, span, change)
+    taken = change if share is None else change * share
+    restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
+    classes = classify(pixels[bands], restored, valid, share)
+    uncertainty = None
+    if plan.samples > 1:
+        uncertainty = _no_uncertainty(classes)
+        deviation = _deviation(plan, span, found, change) * (1 if share is None else share)
+        np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
+    if len(bands) == len(pixels) and bands == sorted(bands):
+        return Blended(restored, classes, uncertainty)
+    result = pixels.copy()
+    result[bands] = restored
+    return Blended(result, classes, uncertainty)
+
+
+def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
+    """Split a run of tiles into those of each row of the grid."""
+    for _, row in groupby(tiles, key=lambda tile: tile.grid_row):
+        yield list(row)
+
+
+def union(grid: TileGrid, tiles: Sequence[Tile], halo: int = 0) -> Span:
+    """Smallest window that holds all the tiles, and so much around each."""
+    return reduce(Span.__or__, (grid.view(tile, halo) for tile in tiles))
+
+
+def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -> Prepared:
+    """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
+    grid, bands = plan.grid, list(plan.indexes)
+    found: list[Tile] = []
+    views: list[Span] = []
+    sides = [max(grid.size, side) for side in grid.view(tiles[0], halo)[2:]]
+    images = np.empty((len(tiles), len(bands), *sides), np.float32)
+    for row in rows_of(tiles):
+        whole = union(grid, row, halo)
+        pixels = source.read(whole)
+        valid = source.valid(whole, pixels)[bands]
+        pixels = pixels[bands]
+        for tile in row:
+            if valid[(slice(None), *grid.span(tile).inside(whole))].any():
+                view = grid.view(tile, halo)
+                part = (slice(None), *view.inside(whole))
+                images[len(found)] = _pad(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
+                found.append(tile)
+                views.append(view)
+    return Prepared(found, views, images[: len(found)])
+
+
+def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
+    """Window of the one feathered field of first guesses, padded as the tile is."""
+    found = _found(plan, span, guesses)
+    field = blend(plan.grid, span, found, len(plan.indexes), share_out=True)
+    return _pad(field, plan.grid.size, plan.grid.size)
+
+
+def _agreement(plan: Plan, tiles: Sequence[Tile]) -> Agree:
+    """Feather estimates of all the tiles, and give each its window of that one field again.
+
+    What was padded beyond the scene stays each tile's own.
+    """
+    spans, whole = [plan.grid.span(tile) for tile in tiles], union(plan.grid, tiles)
+
+    def agree(images: Float) -> Float:
+        cut = [(tile, _cut(image, span)) for tile, image, span in zip(tiles, images, spans, strict=True)]
+        field = blend(plan.grid, whole, cut, len(plan.indexes), share_out=True)
+        agreed = images.copy()
+        for image, span in zip(agreed, spans, strict=True):
+            _cut(image, span)[:] = field[(slice(None), *span.inside(whole))]
+        return agreed
+
+    return agree
+
+
+def _with_variance(samples: Sequence[Float]) -> Float:
+    """The first sample, and, if there are several, as many bands with the variance of all."""
+    if len(samples) == 1:
+        return samples[0]
+    return np.concatenate([samples[0], np.var(samples, axis=0, ddof=1, dtype=np.float32)])
+
+
+def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:
+    by_index: dict[int, Float] = {}
+    for part in results:
+        by_index.update(part)
+    return [(tile, by_index[tile.number]) for tile in plan.grid.touching(span) if tile.number in by_index]
+
+
+def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Tile, Float]]:
+    return [(tile, values[bands]) for tile, values in results]
+
+
+def _share(plan: Plan, span: Span, change: Float) -> Float | None:
+    """How much of the change is taken, ``(h, w)``; ``None``: all of it."""
+    shares = []
+    if plan.keeps_clear_ground:
+        shares.append(cloudy_share(change))
+    shares += [region.soft(span) for region in plan.regions]
+    return reduce(np.multiply, shares) if shares else None
+
+
+def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
+    """Standard deviation, DN: of the samples of each tile, and of the tiles around their blend."""
+    bands = len(plan.indexes)
+    of_samples = blend(plan.grid, span, _part(found, slice(bands, None)), bands)
+    of_tiles = spread(plan.grid, span, _part(found, slice(bands)), change)
+    return plan.radiometry.deviation(of_samples + of_tiles)
+
+
+def _no_uncertainty(classes: Classes) -> Float:
+    return np.where(classes == NODATA, np.float32(np.nan), np.float32(0))
+
+
+def _noise(plan: Plan, tile: Tile, sample: int = 0) -> Float:
+    square = Span(tile.row, tile.col, plan.grid.size, plan.grid.size)
+    return place_noise(plan.seed + sample * SAMPLE_SEED, 0, len(plan.indexes), square)
+
+
+def _pad(image: Float, *sides: int) -> Float:
+    """Mirror the bottom and right edge up to height and width: only in scenes smaller than a tile."""
+    missing = [(0, 0), *((0, side - own) for side, own in zip(sides, image.shape[1:], strict=True))]
+    return image if not any(after for _, after in missing) else np.pad(image, missing, mode="symmetric")
+
+
+def _cut(values: Float, span: Span) -> Float:
+    return values[:, : span.height, : span.width]
+
+
+def _check(restored: Float, images: Float, name: str, span: Span) -> None:
+    if restored.shape != images.shape:
+        raise RestorerError(
+            f"restorer {name} returned {restored.shape} for tiles of {images.shape}: it must keep the shape"
+        )
+    if not all(np.isfinite(tile).all() for tile in restored):
+        raise RestorerError(
+            f"restorer {name} returned values that are not finite in the batch of tile row {span.row}, "
+            f"col {span.col}: the raster would be wrong, nothing is written"
+        )

@@ -1,0 +1,1 @@
+"""Squares over a scene: pure arithmetic."""

@@ -1,0 +1,122 @@
+"""Blending of overlapping tiles with raised-cosine weights that sum to 1 over every pixel: pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.pipeline.arrays import Double, Float
+from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
+
+
+def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) -> tuple[Double, ...]:
+    """Weights of the tiles along one axis; at every pixel those of all tiles sum to 1.
+
+    A tile rises over ``overlap`` px where it has a neighbour and does not taper at the scene's own border, so
+    there is no dark frame. Where a moved-in tile overlaps further, the weights are shared out.
+
+    Args:
+        starts: First pixel of each tile.
+        size: Side of a tile, px.
+        extent: Length of the axis, px.
+        overlap: Width of the taper, px.
+
+    Returns:
+        One array of the tile's length (``min(size, extent)``) each.
+    """
+    length = min(size, extent)
+    raw = [_window(length, overlap, start > 0, start + length < extent) for start in starts]
+    total = np.zeros(extent)
+    for start, weights in zip(starts, raw, strict=True):
+        total[start : start + length] += weights
+    return tuple(weights / total[start : start + length] for start, weights in zip(starts, raw, strict=True))
+
+
+def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
+    """Weights of a tile's rows and of its columns; the weight of a pixel is their product."""
+    rows, cols = _grid_weights(grid)
+    return rows[tile.grid_row], cols[tile.grid_col]
+
+
+def blend(
+    grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], bands: int, share_out: bool = False
+) -> Float:
+    """Blend the tiles that touch ``span``.
+
+    The sum is taken in float64 and in the order of the tiles, so tiles that agree give back their value to
+    the last bit of float32, whatever the weights.
+
+    Args:
+        grid: The grid.
+        span: Pixels wanted.
+        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values; one that is not there
+            counts as 0.
+        bands: Bands of the result.
+        share_out: Share the weight of tiles that are not there out among those that are.
+
+    Returns:
+        ``(bands, span.height, span.width)`` float32.
+    """
+    total, present = np.zeros((bands, span.height, span.width)), np.zeros((span.height, span.width))
+    for here, values, weights in _weighted(grid, span, tiles):
+        total[(slice(None), *here)] += values * weights
+        if share_out:
+            present[here] += weights
+    if share_out and present.min() < 1 - 1e-9:
+        total /= np.where(present > 0, present, 1)
+    return total.astype(np.float32)
+
+
+def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blended: Float) -> Float:
+    """How far the tiles that were blended are from one another: the weighted variance around their blend.
+
+    Args:
+        grid: As `blend`.
+        span: As `blend`.
+        tiles: As `blend`; one that is not there counts as 0.
+        blended: What `blend` made of them.
+
+    Returns:
+        ``(bands, span.height, span.width)``; 0 where one tile has all the weight.
+    """
+    total = np.zeros(blended.shape)
+    missing = np.ones(blended.shape[1:])
+    for here, values, weights in _weighted(grid, span, tiles):
+        total[(slice(None), *here)] += (values - blended[(slice(None), *here)]) ** 2 * weights
+        missing[here] -= weights
+    return (total + np.square(blended) * missing.clip(0)).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _grid_weights(grid: TileGrid) -> tuple[tuple[Double, ...], tuple[Double, ...]]:
+    height, width = grid.shape
+    return (
+        axis_weights(grid.rows, grid.size, height, grid.overlap),
+        axis_weights(grid.cols, grid.size, width, grid.overlap),
+    )
+
+
+def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
+    """``sin^2`` rise over ``overlap`` px where there is a neighbour; symmetric, never zero."""
+    weights = np.ones(length)
+    ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
+    if before and overlap:
+        weights[:overlap] *= ramp
+    if after and overlap:
+        weights[length - overlap :] *= ramp[::-1]
+    return weights
+
+
+def _weighted(
+    grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]]
+) -> Iterator[tuple[tuple[slice, slice], Float, NDArray[np.float64]]]:
+    """What each tile has to say of a window, in the tiles' order: where, its values and their weights."""
+    for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
+        own = grid.span(tile)
+        common = own & span
+        rows, cols = common.inside(own)
+        by_row, by_col = tile_weights(grid, tile)
+        yield common.inside(span), values[:, rows, cols], by_row[rows, None] * by_col[None, cols]

@@ -1,0 +1,1 @@
+"""Rasters and folders for training; the tensors are in the models' own room of this name."""

@@ -1,0 +1,130 @@
+"""What a training run was made of, kept in its folder: configuration, versions and a fingerprint of the data.
+
+A run that goes on checks the fingerprint: other data would give other weights than an unbroken run.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.loop import CHECKPOINT
+from decr_scene.pipeline.files import file_sha256
+
+CONFIG, RUN, DATA = "config.toml", "run.json", "data.csv"
+
+HASHED_BYTES = 2**28
+"""Larger files are told by name, size and time of change alone."""
+
+Row = tuple[str, str, str]
+
+
+def open_run_folder(
+    folder: Path, text: str | None, root: Path, files: list[Path], initial: list[Path]
+) -> None:
+    """Write down what the run is made of, or check that it still is when the run goes on.
+
+    Args:
+        folder: The run folder; made if it does not exist.
+        text: TOML of the run, as its author wrote it.
+        root: Folder that the data are relative to.
+        files: Every image that the run reads.
+        initial: Checkpoints of the stages before.
+
+    Raises:
+        TrainingError: The run has begun with other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listing = fingerprint(root, files)
+    begun = (folder / CHECKPOINT).exists()
+    if begun and (folder / DATA).exists():
+        _check_same(folder, listing)
+    told = _read(folder / RUN) if begun else {}
+    if begun and told:
+        told["resumed"] = [*told.get("resumed", []), {"at": _now(), "versions": versions()}]
+    else:
+        told = {
+            "started": _now(),
+            "versions": versions(),
+            "data": _summary(root, listing),
+            "initial": [{"path": str(path), "sha256": file_sha256(path)} for path in initial],
+        }
+    if text is not None:
+        (folder / CONFIG).write_text(text)
+    (folder / DATA).write_text(_to_csv(listing), newline="")
+    (folder / RUN).write_text(json.dumps(told, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "decr-scene": version("decr-scene"),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "machine": platform.machine(),
+    }
+
+
+def fingerprint(root: Path, files: list[Path]) -> list[Row]:
+    """Name, bytes and sha256 of every file; of files above `HASHED_BYTES` the time of change."""
+    return [_row(root, path) for path in sorted(set(files))]
+
+
+def _row(root: Path, path: Path) -> Row:
+    stat = path.stat()
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    told = file_sha256(path) if stat.st_size <= HASHED_BYTES else f"changed {stat.st_mtime_ns}"
+    return name, str(stat.st_size), told
+
+
+def _summary(root: Path, listing: list[Row]) -> dict[str, Any]:
+    return {
+        "root": str(root),
+        "files": len(listing),
+        "bytes": sum(int(row[1]) for row in listing),
+        "sha256 of data.csv": hashlib.sha256(_to_csv(listing).encode()).hexdigest(),
+    }
+
+
+def _check_same(folder: Path, listing: list[Row]) -> None:
+    with (folder / DATA).open(newline="") as file:
+        before = {(row[0], row[1], row[2]) for row in list(csv.reader(file))[1:]}
+    changed = sorted({row[0] for row in before ^ set(listing)})
+    if changed:
+        raise TrainingError(
+            f"{folder} was begun with other data, {len(changed)} files differ: {', '.join(changed[:5])}; "
+            "bring them back, or take another folder"
+        )
+
+
+def _to_csv(listing: list[Row]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows([("name", "bytes", "sha256"), *listing])
+    return text.getvalue()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):  # never written, or torn by a kill: it is written anew
+        return {}
+    return told
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,183 @@
+"""`decr-scene train`: images read as scenes are, a folder that tells what the run was made of, a bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.layout import source_files
+from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.model import find_model, pick_device
+from decr_scene.models.networks.detector import CloudDetector
+from decr_scene.models.training.calibration import calibrate
+from decr_scene.models.training.config import RunConfig
+from decr_scene.models.training.labels import labelled
+from decr_scene.models.training.logs import RunLog
+from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
+from decr_scene.pipeline.raster.images import RasterImage, read_image
+from decr_scene.pipeline.training.run_folder import open_run_folder
+
+
+def train(
+    config: RunConfig,
+    data: Path,
+    out: Path,
+    initial: tuple[Path, ...] = (),
+    quiet: bool = False,
+    device: str = "auto",
+    text: str | None = None,
+) -> dict[str, float]:
+    """Run one stage to its end, or go on with it; under ``torchrun``, this process's share of it.
+
+    Args:
+        config: The run.
+        data: Root that the run's folders are relative to.
+        out: Run folder: checkpoint, metrics, samples, and what the run was made of.
+        initial: Run folders of earlier stages, means of them, model files, or names of bundled models.
+        quiet: No progress bar.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        text: TOML of the run, to be kept with it.
+
+    Returns:
+        Figures of the last validation; of a detector, of the images kept from its training. Nothing in any
+        process but the first.
+    """
+    where = _own_device(device)
+    with _process_group(where) as rank:
+        sources, held = _load(config, data)
+        before = [weights_of(place) for place in initial]
+        if rank == 0:
+            open_run_folder(out, text, data, _files(config, data), before)
+        trainer = Trainer.start(config, out, before, where)
+        if rank:
+            return trainer.run(sources, [], lambda step, figures: None)
+        log = RunLog(out, trainer.step, config.bands, curves=True, pictures=True)
+        try:
+            figures = _run(trainer, sources, validation_pairs(held) if held else [], log, quiet)
+        finally:
+            log.close()
+    return _calibrated(config, trainer, data) if config.stage == "detector" else figures
+
+
+def weights_of(place: Path) -> Path:
+    """The checkpoint of a run folder; else a model's file, by its path or name.
+
+    Raises:
+        UnknownModelError: There is neither.
+    """
+    return place / CHECKPOINT if place.is_dir() else find_model(place)
+
+
+def _run(
+    trainer: Trainer, sources: list[Source], validation: list[Pair], log: RunLog, quiet: bool
+) -> dict[str, float]:
+    """Train under a progress bar."""
+    config = trainer.config
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        disable=quiet,
+    ) as bar:
+        task = bar.add_task(config.stage, total=config.steps, completed=trainer.step)
+        smooth: dict[str, float] = {}
+
+        def report(step: int, figures: dict[str, float]) -> None:
+            for name, value in figures.items():
+                smooth[name] = value if name.endswith(("_db", "_dn")) else _follow(smooth.get(name), value)
+            text = " ".join(f"{name} {value:.4g}" for name, value in smooth.items())
+            bar.update(task, completed=step, description=f"{config.stage} {text}")
+
+        return trainer.run(sources, validation, report, log)
+
+
+def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
+    """The sources, and the validation; what is wrong with any of them is said at once."""
+    sources, held, wrong = [], None, []
+    for part in config.data:
+        try:
+            sources.append(
+                load_source(
+                    part,
+                    data,
+                    read_image,
+                    held_out=config.drawn,
+                    bands=len(config.bands),
+                    crop=config.crop,
+                    opener=RasterImage.open,
+                )
+            )
+        except TrainingError as error:
+            wrong.append(str(error))
+    try:
+        if config.validation is not None:
+            held = load_source(
+                config.validation,
+                data,
+                read_image,
+                held_out="only" if config.validation.holdout else "with",
+                bands=len(config.bands),
+                opener=RasterImage.open,
+            )
+    except TrainingError as error:
+        wrong.append(f"validation: {error}")
+    if wrong:
+        raise TrainingError("; ".join(wrong))
+    if config.detector is not None:
+        sources = [labelled(source) for source in sources]
+    return sources, held
+
+
+def _files(config: RunConfig, data: Path) -> list[Path]:
+    parts: list[DataConfig] = [*config.data, *([config.validation] if config.validation else [])]
+    return [file for part in parts for file in source_files(part, data, len(config.bands))]
+
+
+def _own_device(name: str) -> torch.device:
+    """The device of this process; under ``torchrun`` each has a GPU of its own."""
+    device = pick_device(name)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" else device
+
+
+@contextmanager
+def _process_group(device: torch.device) -> Iterator[int]:
+    """The processes that ``torchrun`` has started, if it has; gives the number of this one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _calibrated(config: RunConfig, trainer: Trainer, data: Path) -> dict[str, float]:
+    """Choose the threshold of a detector on the images that were held out, simulated cloud and real pairs."""
+    detector = trainer.ema["detector"]
+    assert isinstance(detector, CloudDetector)
+    kept = [part for part in config.data if part.holdout]
+    images = [load_source(part, data, read_image, held_out="only") for part in kept]
+    kinds = {
+        "simulated": [labelled(source, 1.0, plain=True) for source in images if source.config.simulate],
+        "real": [labelled(source, 0.0, plain=True) for source in images if source.config.cloudy],
+    }
+    spectrum = config.spectrum or config.bands
+    sources = {kind: parts for kind, parts in kinds.items() if parts}
+    return calibrate(detector.cpu().eval(), sources, config.crop, spectrum, trainer.folder)
+
+
+def _follow(mean: float | None, value: float) -> float:
+    return value if mean is None else 0.98 * mean + 0.02 * value

@@ -1,0 +1,1 @@
+"""From finished blocks to one whole file that survives a kill."""

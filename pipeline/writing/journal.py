@@ -1,0 +1,130 @@
+"""What is finished of a scene, so that a run that was killed can go on.
+
+The journal lies beside the scratch file: a first line that says what the run is, then one line a finished
+window with the checksum of its pixels and their statistics. A line that a kill cut short or a power cut
+damaged does not count, and neither does a window whose pixels did not reach the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.errors import ResumeError
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.statistics import BandStatistics
+
+Guard = Mapping[str, Any]
+"""What makes a run this run: plain values, ready for JSON."""
+
+_ANY_BYTES = "surrogateescape"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished window: checksum of its pixels, statistics of its bands."""
+
+    crc: int
+    statistics: tuple[BandStatistics, ...]
+
+    @classmethod
+    def of(cls, pixels: Pixels, statistics: tuple[BandStatistics, ...]) -> Entry:
+        """The entry of ``(C, h, w)`` pixels."""
+        return cls(checksum(pixels), statistics)
+
+
+class Journal:
+    """The journal of one output, locked while it is open.
+
+    Args:
+        path: Its file; made if there is none.
+        guard: What the run is.
+        fresh: Forget what is there.
+
+    Raises:
+        ResumeError: Another run is at it, or what is there belongs to another run.
+    """
+
+    def __init__(self, path: Path, guard: Guard, fresh: bool = False) -> None:
+        self.path = path
+        self.finished: dict[Span, Entry] = {}
+        self._file: IO[str] = path.open("a+", encoding="utf-8", errors=_ANY_BYTES)
+        try:
+            self._lock()
+            self._begin(json.loads(json.dumps(guard)), fresh)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, span: Span, entry: Entry) -> None:
+        """Note a window whose pixels are written."""
+        self.finished[span] = entry
+        statistics = [list(asdict(band).values()) for band in entry.statistics]
+        self._write({"window": list(span), "crc": entry.crc, "statistics": statistics})
+
+    def keep(self, is_whole: Callable[[Span, Entry], bool]) -> None:
+        """Forget the windows whose pixels did not reach the disk."""
+        self.finished = {span: entry for span, entry in self.finished.items() if is_whole(span, entry)}
+
+    def close(self) -> None:
+        """Close it; the file stays."""
+        self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResumeError(
+                f"{self.path} is in use: another run writes the same output; wait for it or take another name"
+            ) from None
+
+    def _begin(self, guard: Guard, fresh: bool) -> None:
+        self._file.seek(0)
+        lines = [] if fresh else self._file.read().split("\n")[:-1]
+        old = _read(lines[0]) if lines else None
+        if old is None:  # of a run that nobody can tell any more
+            self._file.truncate(0)
+            self._write(guard)
+            return
+        _check_same(old, guard, self.path)
+        for line in lines[1:]:
+            noted = _read(line)
+            if noted is not None:
+                statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
+                self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
+        self._file.truncate(sum(len(line.encode("utf-8", _ANY_BYTES)) + 1 for line in lines))
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+
+def checksum(pixels: Pixels) -> int:
+    """CRC-32 of ``(C, h, w)`` pixels."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """What a line says; ``None``: not all of it reached the disk before the power went."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _check_same(old: Guard, new: Guard, path: Path) -> None:
+    differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if differing:
+        raise ResumeError(
+            f"{path} was left by an interrupted run, and it was another one ({', '.join(differing)} differ): "
+            "repeat that call to finish it, or start anew with --no-resume"
+        )

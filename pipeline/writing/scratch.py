@@ -1,0 +1,249 @@
+"""Blocks on their way: a file that GDAL reads as a GeoTIFF and that we fill in any order."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.errors import OptionError, OutputError
+from decr_scene.pipeline.files import os_faults
+
+_OFFSETS, _SIZES = 324, 325  # tags of a TIFF: TileOffsets, TileByteCounts
+_LONG8 = 16  # a type of its numbers
+_WORD, _ENTRY, _VALUE = struct.Struct("<Q"), struct.Struct("<HHQQ"), 12
+_HEAD = 1 << 20
+"""Bytes at the beginning of a scratch file that hold its directory, and more."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Square blocks over a raster, the last ones cut by its edges.
+
+    Args:
+        shape: ``(height, width)``, px.
+        count: Bands.
+        dtype: Of all bands.
+        blocksize: Side of a block, px, a multiple of 16.
+    """
+
+    shape: tuple[int, int]
+    count: int
+    dtype: np.dtype[Any]
+    blocksize: int
+
+    def __post_init__(self) -> None:
+        if self.blocksize < 16 or self.blocksize % 16:
+            raise OptionError(f"blocksize must be a positive multiple of 16, got {self.blocksize}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of blocks."""
+        return -(-self.shape[0] // self.blocksize), -(-self.shape[1] // self.blocksize)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Of all pixels."""
+        return self.shape[0] * self.shape[1] * self.count * self.dtype.itemsize
+
+    def blocks(self, window: Window) -> Iterator[tuple[int, int]]:
+        """(row, column) of the blocks that a window covers.
+
+        Raises:
+            ValueError: It does not cover them whole, or reaches beyond the raster.
+        """
+        rows = self._covered(window.row_off, window.height, self.shape[0])
+        cols = self._covered(window.col_off, window.width, self.shape[1])
+        for row in rows:
+            yield from ((row, col) for col in cols)
+
+    def _covered(self, start: int, extent: int, end: int) -> range:
+        stop = start + extent
+        if start % self.blocksize or (stop % self.blocksize and stop != end) or not 0 <= start < stop <= end:
+            raise ValueError(
+                f"{start} to {stop} of {end} px does not consist of whole blocks of {self.blocksize}"
+            )
+        return range(start // self.blocksize, -(-stop // self.blocksize))
+
+
+class Scratch:
+    """Blocks, lightly compressed, in a file that GDAL reads as a GeoTIFF and we write ourselves.
+
+    GDAL lays the file out and encodes the blocks; one is then added at the end, and its place entered in the
+    file's index, last of all: whenever the process is killed, the file is whole but for blocks that are not
+    in it. A scratch file that survived can be opened again and filled up.
+
+    Args:
+        path: An existing scratch file.
+        layout: What it was created with.
+
+    Raises:
+        OutputError: It is not the scratch file of this layout.
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.path = path
+        self.layout = layout
+        self._offsets, self._sizes = _index(path, layout)
+        self._file = path.open("r+b", buffering=0)  # nothing is left to be written when it is closed
+        self._end = self._file.seek(0, os.SEEK_END)
+
+    @classmethod
+    def create(cls, path: Path, layout: Layout, crs: CRS | None, transform: Affine) -> Scratch:
+        """Make the file, without blocks, which read as zeros.
+
+        Raises:
+            OutputError: It cannot be written there.
+        """
+        shape = {"height": layout.shape[0], "width": layout.shape[1]}
+        place = {"crs": crs, "transform": transform}
+        with os_faults(f"cannot write {path}", path.absolute().parent):
+            path.unlink(missing_ok=True)  # GDAL opens what it is to replace, and may fail to
+            rasterio.open(
+                path, "w", driver="GTiff", **_profile(layout), **shape, **place, sparse_ok=True
+            ).close()
+            _add_index(path, layout)
+            return cls(path, layout)
+
+    def write(self, window: Window, pixels: Pixels) -> None:
+        """Put ``(C, h, w)`` pixels of a window of whole blocks in place."""
+        rows, cols = self.layout.grid
+        blocks = list(self.layout.blocks(window))
+        encoded = _encode(pixels, self.layout)
+        self._put(self._end, b"".join(encoded))
+        places = (
+            (band * rows + row) * cols + col for band in range(self.layout.count) for row, col in blocks
+        )
+        for number, content in zip(places, encoded, strict=True):
+            self._put(self._offsets + _WORD.size * number, _WORD.pack(self._end))
+            self._put(self._sizes + _WORD.size * number, _WORD.pack(len(content)))
+            self._end += len(content)
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._file.close()
+
+    def _put(self, where: int, content: bytes) -> None:
+        self._file.seek(where)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+
+def _profile(layout: Layout) -> dict[str, Any]:
+    """How blocks are stored: a BigTIFF, band after band, with the quickest compression that is worth it."""
+    return {
+        **{"count": layout.count, "dtype": layout.dtype.name, "interleave": "band"},
+        **{"tiled": True, "blockxsize": layout.blocksize, "blockysize": layout.blocksize},
+        **{"compress": "zstd", "zstd_level": 1, "predictor": predictor_of(layout.dtype)},
+        **{"bigtiff": "yes", "endianness": "little"},
+    }
+
+
+def predictor_of(dtype: np.dtype[Any]) -> int:
+    """GDAL's predictor for images of this type."""
+    return 3 if dtype.kind == "f" else 2
+
+
+def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
+    """A file with ``(C, h, w)`` pixels, in memory; it lies somewhere, or rasterio would warn."""
+    count, height, width = pixels.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with MemoryFile() as memory:
+        with memory.open(**{**profile, **shape}, driver="GTiff", transform=Affine.scale(2)) as dataset:
+            dataset.write(pixels)
+        return bytes(memory.getbuffer())
+
+
+def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
+    """The blocks that GDAL would write, band after band; edges of the scene are filled up with zeros."""
+    height, width = pixels.shape[1:]
+    rest = (-height % layout.blocksize, -width % layout.blocksize)
+    if any(rest):
+        pixels = np.pad(pixels, ((0, 0), (0, rest[0]), (0, rest[1])))
+    content = as_geotiff(pixels, _profile(layout))
+    offsets, sizes = (_numbers(content, tag) for tag in (_OFFSETS, _SIZES))
+    return [content[first : first + extent] for first, extent in zip(offsets, sizes, strict=True)]
+
+
+def _add_index(path: Path, layout: Layout) -> None:
+    """Add an index with room for 64-bit places of all blocks; GDAL's own has just room for what is in it."""
+    blocks = _blocks_of(layout)
+    with path.open("r+b") as file:
+        head = file.read()
+        for tag in (_OFFSETS, _SIZES):
+            entry = _entry(head, tag)
+            where = entry + _VALUE if blocks == 1 else file.seek(0, os.SEEK_END)
+            file.seek(where)
+            file.write(bytes(_WORD.size * blocks))
+            file.seek(entry)
+            file.write(_ENTRY.pack(tag, _LONG8, blocks, 0 if blocks == 1 else where))
+
+
+def _index(path: Path, layout: Layout) -> tuple[int, int]:
+    """Where the index has the places of blocks and where their sizes, in bytes from the file's beginning."""
+    wrong = OutputError(f"{path} is not a scratch file of {layout}: remove it")
+    profile = _profile(layout)
+    try:
+        with rasterio.open(path) as dataset:
+            found = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
+    except RasterioError as error:
+        raise wrong from error
+    if found != (layout.shape, layout.count, profile["dtype"], layout.blocksize, layout.blocksize):
+        raise wrong
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    places = []
+    for tag in (_OFFSETS, _SIZES):
+        try:
+            entry = _entry(head, tag)
+        except ValueError:
+            raise wrong from None
+        _, kind, count, where = _ENTRY.unpack_from(head, entry)
+        if (kind, count) != (_LONG8, _blocks_of(layout)):
+            raise wrong
+        places.append(entry + _VALUE if count == 1 else where)
+    if path.stat().st_size < max(places) + _WORD.size * _blocks_of(layout):
+        raise wrong
+    return places[0], places[1]
+
+
+def _entry(content: bytes, tag: int) -> int:
+    """Where a little-endian BigTIFF has the entry of a tag.
+
+    Raises:
+        ValueError: It has none, or is no such file.
+    """
+    if content[:4] == b"II+\0":
+        (directory,) = _WORD.unpack_from(content, 8)
+        (count,) = _WORD.unpack_from(content, directory)
+        for entry in range(directory + 8, directory + 8 + _ENTRY.size * count, _ENTRY.size):
+            if _ENTRY.unpack_from(content, entry)[0] == tag:
+                return entry
+    raise ValueError(f"no tag {tag}")
+
+
+def _numbers(content: bytes, tag: int) -> list[int]:
+    """The values of a tag that has whole numbers."""
+    entry = _entry(content, tag)
+    _, kind, count, where = _ENTRY.unpack_from(content, entry)
+    dtype = np.dtype({3: "<u2", 4: "<u4", _LONG8: "<u8"}[kind])
+    first = entry + _VALUE if count * dtype.itemsize <= _WORD.size else where
+    return [int(value) for value in np.frombuffer(content, dtype, count, first)]
+
+
+def _blocks_of(layout: Layout) -> int:
+    rows, cols = layout.grid
+    return rows * cols * layout.count

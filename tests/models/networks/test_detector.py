@@ -1,0 +1,259 @@
+"""The cloud detector: the network, its labels, its training, its threshold, its place in a model file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pair_cases import read_png, save_png, smooth_ground
+
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    build_modules,
+    read_model_file,
+    save_model_file,
+)
+from decr_scene.models.clouds.simulate import CLOUD, SHADOW, SimulatedCloud
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.source import Source
+from decr_scene.models.errors import CheckpointError, TrainingError
+from decr_scene.models.model import load_detector, load_model
+from decr_scene.models.networks.detector import (
+    REACH,
+    SPECK,
+    CloudDetector,
+    DetectorConfig,
+    build_detector,
+    reduced_image,
+    without_specks,
+)
+from decr_scene.models.networks.reference import ReferenceConfig
+from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.training.calibration import CALIBRATION, Scores, calibrate, read_calibration
+from decr_scene.models.training.config import config_from_table
+from decr_scene.models.training.export import attach_detector
+from decr_scene.models.training.labels import labelled, pair_labels, simulated_labels
+from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer
+from decr_scene.models.training.weights import averaged_weights
+
+UNET = UNetConfig(channels=8, multipliers=(1,), attention_factors=(), heads=1, scale_shift=False)
+CONFIG = ModelConfig(
+    name="tiny",
+    bands=("red", "green", "blue"),
+    network=NetworkConfig(bands=3, noise=UNET, weight=UNET),
+    reference=ReferenceConfig(bands=3, width=8, multipliers=(1,), blocks=1, middle_blocks=1),
+)
+SMALL = DetectorConfig(bands=3, widths=(8, 12), factor=2)
+RUN = {
+    "stage": "detector",
+    "bands": ["red", "green", "blue"],
+    "steps": 6,
+    "batch": 4,
+    "crop": 24,
+    "warmup": 2,
+    "checkpoint_every": 3,
+    "detector": {"widths": [8, 12], "factor": 2},
+    "data": [{"clear": "clear", "simulate": 1.0, "holdout": [["3", "4"]]}],
+}
+
+
+def drawn(config: DetectorConfig, seed: int = 0) -> CloudDetector:
+    """A network whose norms do something."""
+    torch.manual_seed(seed)
+    detector = build_detector(config)
+    for _ in range(3):
+        detector(torch.rand(4, config.bands, 32, 32) * 2 - 1)
+    return detector.eval()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Dark, smooth ground."""
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        save_png(tmp_path / "clear" / f"{number}.png", smooth_ground(rng, 6, 48, (10, 60)))
+    return tmp_path
+
+
+def train(
+    root: Path, folder: Path, report: Report = lambda step, figures: None, **changes: object
+) -> Trainer:
+    config = config_from_table({**RUN, **changes})
+    trainer = Trainer.start(config, folder)
+    sources = [labelled(load_source(part, root, read_png, held_out="without")) for part in config.data]
+    trainer.run(sources, [], report)
+    return trainer
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 30), (64, 41)])
+def test_any_size_gets_two_probabilities_a_pixel(shape: tuple[int, int]) -> None:
+    found = drawn(SMALL).probability(torch.rand(2, 3, *shape))
+    assert found.shape == (2, 2, *shape)
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_no_answer_depends_on_pixels_out_of_reach() -> None:
+    detector = drawn(DetectorConfig(bands=2))
+    image = torch.rand(1, 2, 200, 200) * 2 - 1
+    other = image.clone()
+    other[..., 150:, :] = 1
+    before, after = detector.probability(image), detector.probability(other)
+    torch.testing.assert_close(before[..., : 150 - REACH, :], after[..., : 150 - REACH, :], atol=1e-6, rtol=0)
+    assert not torch.allclose(before[..., 150 - REACH :, :], after[..., 150 - REACH :, :], atol=1e-3)
+
+
+def test_specks_go_and_clouds_keep_every_pixel() -> None:
+    cloud = torch.zeros(1, 1, 40, 40)
+    cloud[..., 10 : 10 + SPECK, 20 : 20 + SPECK] = 0.9  # just large enough
+    cloud[..., :SPECK, 30:] = 0.6  # at the border
+    cloud[..., 35:, :SPECK] = 0.7  # in a corner
+    specks = cloud.clone()
+    specks[..., 30, 30] = specks[..., 20:24, 5:9] = specks[..., 28, :] = 1.0
+    specks[..., 12, 22] = 0.9
+    torch.testing.assert_close(without_specks(specks), cloud)
+
+
+def test_reduction_is_the_mean_of_blocks_and_of_what_is_left_at_the_border() -> None:
+    image = torch.arange(15.0).reshape(1, 1, 3, 5)
+    torch.testing.assert_close(reduced_image(image, 2)[0, 0], torch.tensor([[3.0, 5, 6.5], [10.5, 12.5, 14]]))
+
+
+@pytest.mark.parametrize("change", [{"widths": ()}, {"threshold": 1.0}, {"factor": 0}, {"bands": 0}])
+def test_a_detector_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="a detector needs"):
+        replace(SMALL, **change)
+
+
+def test_simulated_cloud_is_labelled_where_it_is_seen_and_nobody_is_asked_about_its_rim() -> None:
+    clear = np.zeros((1, 1, 5), np.float32)
+    cloud = SimulatedCloud(
+        cloudy=clear + np.array([0, 0.8, -0.3, 0.05, 0.001], np.float32),
+        opacity=np.array([[0, 0.9, 0, 0.07, 0.2]], np.float32),
+        shadow=np.array([[0, 0, 0.5, 0, 0]], np.float32),
+        mask=np.array([[0, CLOUD, SHADOW, 0, 3]], np.uint8),
+    )
+    restore, bright, counts = simulated_labels(cloud, clear)[:, 0]
+    assert restore.tolist() == [0, 1, 1, 0, 0]
+    assert bright.tolist() == [0, 1, 0, 0, 0]
+    assert counts.tolist() == [1, 1, 1, 0, 0]  # the rim, and cloud that nobody can see
+
+
+def test_a_pair_is_labelled_by_what_differs() -> None:
+    matched = np.zeros((3, 8, 80), np.float32)
+    cloudy = matched.copy()
+    cloudy[:, :, 20:40] += 30 / 127.5
+    cloudy[:, :, 40:60] -= 30 / 127.5
+    cloudy[:, :, 60:] += 7 / 127.5
+    restore, bright, counts = pair_labels(cloudy, matched, smoothing=1.0)[:, 4]
+    assert restore[[5, 30, 50, 75]].tolist() == [0, 1, 1, 0]
+    assert bright[[5, 30, 50, 75]].tolist() == [0, 1, 0, 0]
+    assert counts[[5, 30, 50, 75]].tolist() == [1, 1, 1, 0]
+
+
+def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
+    source = labelled(load_source(DataConfig("clear", simulate=1.0), root, read_png))
+    bands = ("red", "green", "blue")
+    image, labels = source.crop(np.random.default_rng(3), 24, bands)
+    again = source.crop(np.random.default_rng(3), 24, bands)
+    assert image.shape == labels.shape == (3, 24, 24)
+    np.testing.assert_array_equal(image, again[0])
+    np.testing.assert_array_equal(labels, again[1])
+    assert set(np.unique(labels)) <= {0.0, 1.0}
+    assert np.abs(image).max() <= 1
+
+
+def test_scores_are_shares_from_the_threshold_on() -> None:
+    scores = Scores()
+    probability = np.array([0.9, 0.6, 0.3, 0.7, 0.2, 0.1, 0.05, 1.0], np.float32)
+    cloudy = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
+    scores.add(probability, cloudy, np.array([1, 1, 1, 1, 1, 1, 1, 0], bool))
+    assert scores.recall(0.5) == pytest.approx(2 / 3)
+    assert scores.false_alarms(0.5) == pytest.approx(1 / 4)
+    assert scores.threshold(0.3) == pytest.approx(0.201)
+    assert scores.false_alarms(scores.threshold(0.3)) <= 0.3
+    assert scores.threshold(0) == pytest.approx(0.701)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(root: Path, tmp_path: Path) -> None:
+    train(root, tmp_path / "whole")
+
+    def stop(step: int, figures: dict[str, float]) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(root, tmp_path / "parts", stop)
+    train(root, tmp_path / "parts")
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_trained_detector_tells_cloud_from_ground_it_has_not_seen(root: Path, tmp_path: Path) -> None:
+    trainer = train(root, tmp_path / "run", steps=150, batch=8, learning_rate=5e-3, ema=0.95)
+    held = labelled(load_source(trainer.config.data[0], root, read_png, held_out="only"))
+    detector = trainer.ema["detector"].eval()
+    assert isinstance(detector, CloudDetector)
+    figures = calibrate(detector, {"simulated": [held]}, 24, trainer.config.bands, tmp_path / "run")
+    assert figures["simulated_false_alarms"] <= 0.08
+    assert figures["simulated_recall"] > 0.6
+    config, told = read_calibration(tmp_path / "run")
+    assert config == replace(trainer.config.detector, threshold=figures["threshold"])
+    assert told == figures
+
+
+@pytest.mark.parametrize(
+    "change", [{"detector": {"bands": 4}}, {"validation": {"clear": "clear", "simulate": 1.0}}]
+)
+def test_a_detector_run_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"\[detector\] table|\[validation\]"):
+        config_from_table({**RUN, **change})
+    with pytest.raises(ValueError, match=r"\[detector\] table"):
+        config_from_table({name: value for name, value in RUN.items() if name != "detector"})
+
+
+def test_a_detector_comes_into_an_old_model_file(root: Path, tmp_path: Path) -> None:
+    save_model_file(tmp_path / "old.safetensors", CONFIG, build_modules(CONFIG).state_dict())
+    assert load_detector(tmp_path / "old.safetensors") is None
+    old = load_model(tmp_path / "old.safetensors", device="cpu")
+    assert old.detector is None
+    with pytest.raises(ValueError, match="no cloud detector"):
+        old.detect(torch.zeros(1, 3, 8, 8))
+    detector = train(root, tmp_path / "run").ema["detector"].eval()
+    assert isinstance(detector, CloudDetector)
+    with pytest.raises(TrainingError, match="finished detector run"):
+        attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
+    calibrate(detector, {}, 24, (), tmp_path / "run")
+    assert (tmp_path / "run" / CALIBRATION).exists()
+    attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
+
+    model, alone = (
+        load_model(tmp_path / "new.safetensors", device="cpu"),
+        load_detector(tmp_path / "new.safetensors"),
+    )
+    cloudy = torch.rand(2, 3, 31, 18) * 2 - 1
+    found = model.detect(cloudy)
+    assert found.shape == (2, 2, 16, 9)
+    assert alone is not None
+    torch.testing.assert_close(alone.cpu().probability(reduced_image(cloudy, 2)), found, atol=1e-5, rtol=0)
+    torch.testing.assert_close(detector.probability(reduced_image(cloudy, 2)), found, atol=0.02, rtol=0)
+
+
+def test_a_detector_that_does_not_fit_is_refused_at_load(tmp_path: Path) -> None:
+    config = replace(CONFIG, detector=SMALL)
+    own = build_modules(config).state_dict()
+    save_model_file(tmp_path / "m", config, own)
+    assert read_model_file(tmp_path / "m")[0].detector == SMALL
+    del own["detector.leave.bias"]
+    with pytest.raises(CheckpointError, match=r"1 missing: detector\.leave\.bias"):
+        save_model_file(tmp_path / "m", config, own)
+
+
+def test_a_source_with_labels_holds_the_same_images(root: Path) -> None:
+    source = load_source(DataConfig("clear", simulate=1.0), root, read_png)
+    assert isinstance(labelled(source), Source)
+    assert labelled(source).pairs is source.pairs

@@ -1,0 +1,45 @@
+"""Our own first-guess network: what it does before it has learned anything, and with what it may learn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from decr_scene.models.networks.reference import AROUND, MOST_CONTRAST, ReferenceConfig, build_reference
+
+CONFIG = ReferenceConfig(bands=2, width=8, multipliers=(1, 2), blocks=1, middle_blocks=1)
+
+
+def image(height, width):
+    return torch.rand((2, 2, height, width), generator=torch.Generator().manual_seed(3)) - 0.5
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (37, 50), (3, 5)])
+def test_a_fresh_network_gives_its_input_back(contrast, size):
+    network = build_reference(replace(CONFIG, contrast=contrast)).eval()
+    torch.testing.assert_close(network(image(*size)), image(*size))
+
+
+def test_contrast_grows_about_the_mean_of_its_surroundings():
+    network = build_reference(replace(CONFIG, contrast=True))
+    torch.nn.init.constant_(network.contrast.bias, 0.4055)  # e^0.4055 = 1.5
+    block = torch.where(torch.arange(AROUND) % 2 == 0, 0.1, -0.1).repeat(1, 2, 64, 64 // AROUND)
+    stripes, ground = network(block + 0.3) - 0.3, network(torch.full_like(block, 0.3))
+    torch.testing.assert_close(stripes, 1.5 * block, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ground, torch.full_like(block, 0.3), atol=1e-6, rtol=0)
+
+
+def test_contrast_grows_no_further_than_its_bound():
+    network = build_reference(replace(CONFIG, contrast=True))
+    torch.nn.init.constant_(network.contrast.bias, 50.0)
+    stripes = torch.where(torch.arange(64) % 2 == 0, 0.01, -0.01).repeat(1, 2, 64, 1)
+    assert network(stripes).abs().max().item() == pytest.approx(0.01 * torch.e**MOST_CONTRAST, rel=1e-3)
+
+
+def test_contrast_is_learned_from_the_first_step_on():
+    network = build_reference(replace(CONFIG, contrast=True))
+    cloudy = image(64, 64)
+    (network(cloudy) - 2 * cloudy).square().mean().backward()
+    assert network.contrast.bias.grad.max() < 0  # downhill is more contrast
+    assert network.leave.weight.grad.abs().max() > 0

@@ -1,0 +1,268 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from pair_cases import read_png, save_png, smooth_ground
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import area_reduced
+from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.source import batches
+from decr_scene.models.data.tone import fit_tone, regions
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.config import config_from_table, read_config
+from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
+from decr_scene.models.training.weights import averaged_weights
+
+UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Six pairs of 64 px: noise smoothed by hand, with a white square for a cloud and another tone."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        ground = smooth_ground(rng, 8, 64, (40, 160))
+        cloudy = ground * 0.8 + 20
+        cloudy[10:30, 20:40] = 250
+        save_png(tmp_path / "clear" / f"{number}.png", ground)
+        save_png(tmp_path / "cloudy" / f"{number}.png", cloudy)
+    return tmp_path
+
+
+def run_of(stage, **changes):
+    table = {
+        "stage": stage,
+        "bands": ["red", "green", "blue"],
+        "steps": 6,
+        "batch": 2,
+        "crop": 32,
+        "warmup": 2,
+        "checkpoint_every": 3,
+        "validate_every": 6,
+        "reference": {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1},
+        "data": [{"cloudy": "cloudy", "clear": "clear", "simulate": 0.3}],
+        **changes,
+    }
+    if stage != "reference":
+        table["network"] = {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}}
+    return config_from_table(table)
+
+
+def train(config, root, folder, initial=(), steps=None):
+    trainer = Trainer.start(config, folder, initial)
+    sources = [load_source(part, root, read_png) for part in config.data]
+    if steps is None:
+        trainer.run(sources, [], lambda step, figures: None)
+        return trainer
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(sources, [], lambda step, figures: stop_after(step, steps))
+    return trainer
+
+
+def stop_after(step, last):
+    if step == last:
+        raise KeyboardInterrupt
+
+
+def test_tone_is_found_under_a_cloud():
+    rng = np.random.default_rng(0)
+    clear = rng.uniform(-0.8, 0.2, (3, 64, 64)).astype(np.float32)
+    gain, offset = np.array([0.7, 1.2, 1.0]), np.array([0.1, -0.2, 0.0])
+    cloudy = (gain[:, None, None] * clear + offset[:, None, None]).astype(np.float32)
+    cloudy[:, :30, :40] = 0.9
+    tone = fit_tone(cloudy, clear)
+    np.testing.assert_allclose(tone.gain.ravel(), gain, atol=0.02)
+    np.testing.assert_allclose(tone.offset.ravel(), offset, atol=0.02)
+    area = regions(cloudy, tone.apply(clear), cloud_share=0.25)
+    assert area.cloud[:30, :40].mean() > 0.8
+    assert not area.clear[:30, :40].any()
+
+
+def test_area_reduction_is_the_mean_of_blocks():
+    image = np.arange(24, dtype=np.float32).reshape(1, 4, 6)
+    np.testing.assert_allclose(area_reduced(image, 2)[0], [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]])
+
+
+def test_batches_are_a_function_of_seed_and_step(root):
+    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read_png)
+    spectrum = ("red", "green", "blue")
+    first = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum), range(4), strict=False)]
+    later = [b for b, _ in zip(batches([source], 3, 32, 4, spectrum, start=2), range(2), strict=False)]
+    for one, other in zip(first[2:], later, strict=True):
+        np.testing.assert_array_equal(one.cloudy, other.cloudy)
+        np.testing.assert_array_equal(one.clear, other.clear)
+    assert not np.array_equal(first[0].cloudy, first[1].cloudy)
+
+
+def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
+    config = DataConfig("clear", "cloudy", holdout=(("1", "2"), ("5", "5")))
+    kept = load_source(config, root, read_png, held_out="without").pairs[0]
+    judged = load_source(config, root, read_png, held_out="only").pairs[0]
+    assert [p.name for p in kept] == ["0", "3", "4"]
+    assert [p.name for p in judged] == ["1", "2", "5"]
+    assert len(load_source(config, root, read_png).pairs[0]) == 6
+
+
+def test_what_a_stage_draws_of_the_held_out_images_can_be_said():
+    stages = {"reference": "without", "diffusion": "without", "joint": "with", "weight": "with"}
+    assert {stage: run_of(stage).drawn for stage in stages} == stages
+    assert run_of("joint", held_out="without").drawn == "without"
+    with pytest.raises(ValueError, match="held_out 'some' is unknown"):
+        run_of("joint", held_out="some")
+
+
+def test_bad_images_are_named_all_at_once(root):
+    save_png(root / "clear" / "1.png", np.zeros((64, 32, 3)))
+    (root / "cloudy" / "4.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=re.compile(r"2 of 6 .*1\.png.*4\.png")):
+        load_source(DataConfig("clear", "cloudy"), root, read_png)
+
+
+def test_images_without_a_twin_are_named(root):
+    (root / "clear" / "3.png").unlink()
+    with pytest.raises(TrainingError, match=r"3 has no twin in .*clear"):
+        load_source(DataConfig("clear", "cloudy"), root, read_png)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "dance"},
+        {"optimiser": "sgd"},
+        {"data": []},
+        {"stage": "joint"},
+        {"colour": 3},
+        {"reference": {"bands": 4}},
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):
+    table = {
+        "stage": "reference",
+        "bands": ["r", "g", "b"],
+        "steps": 1,
+        "data": [{"clear": "x", "cloudy": "y"}],
+    }
+    with pytest.raises(ValueError, match=r"."):
+        config_from_table({**table, **change})
+    (tmp_path / "run.toml").write_text("stage = 'dance'\nbands = ['r']\nsteps = 1\ndata = []\n")
+    with pytest.raises(TrainingError, match=r"run\.toml: "):
+        read_config(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("stage", "optimiser"),
+    [
+        ("reference", "adamw"),
+        ("diffusion", "adamw"),
+        ("weight", "adamw"),
+        ("joint", "adamw"),
+        ("reference", "muon"),
+    ],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_weights(stage, optimiser, root, tmp_path):
+    wide = {"width": 24, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1}
+    config = run_of(stage, optimiser=optimiser, reference=wide)
+    train(config, root, tmp_path / "whole")
+    train(config, root, tmp_path / "parts", steps=5)
+    assert torch.load(tmp_path / "parts" / CHECKPOINT)["step"] == 3
+    train(config, root, tmp_path / "parts")
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_run_of_an_earlier_version_goes_on(root, tmp_path):
+    config = run_of("reference")
+    train(config, root, tmp_path / "whole")
+    train(config, root, tmp_path / "parts", steps=5)
+    checkpoint = tmp_path / "parts" / CHECKPOINT
+    state = torch.load(checkpoint)
+    state["config"] = state["config"].replace(", optimiser='adamw'", "")
+    (state["optimiser"],) = state["optimiser"]  # it had one, and wrote it by itself
+    torch.save(state, checkpoint)
+    train(config, root, tmp_path / "parts")
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("stage", "moves"),
+    [("diffusion", "network.noise_net."), ("weight", "network.weight_net."), ("reference", "reference.")],
+)
+def test_a_stage_moves_only_its_own_weights(stage, moves, root, tmp_path):
+    config = run_of(stage)
+    before = {
+        n: t.clone() for n, t in Trainer.start(config, tmp_path / "a").objective.modules.state_dict().items()
+    }
+    after = train(config, root, tmp_path / "b").objective.modules.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(moves) for name in changed)
+
+
+def test_a_stage_starts_from_the_ones_before(root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "reference")
+    train(run_of("diffusion"), root, tmp_path / "diffusion")
+    before = [tmp_path / name / CHECKPOINT for name in ("reference", "diffusion")]
+    joint = Trainer.start(run_of("joint"), tmp_path / "joint", before).objective.modules.state_dict()
+    reference, diffusion = (averaged_weights(path) for path in before)
+    assert all(torch.equal(joint[n], reference[n]) for n in joint if n.startswith("reference."))
+    assert all(torch.equal(joint[n], diffusion[n]) for n in joint if n.startswith("network.noise_net."))
+
+
+def test_a_deeper_reference_begins_as_the_one_before(root, tmp_path):
+    before = train(run_of("reference"), root, tmp_path / "a")
+    deeper = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 3, "contrast": True}
+    after = Trainer.start(
+        run_of("reference", reference=deeper), tmp_path / "b", [tmp_path / "a" / CHECKPOINT]
+    )
+    cloudy = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        answers = [modules["reference"].eval()(cloudy) for modules in (before.ema, after.objective.modules)]
+    torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"middle_blocks": 0}, "expected none"),
+        ({"width": 16}, r"has shape \(8,.*expected \(16,"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changes, said, root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "a")
+    other = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1, **changes}
+    with pytest.raises(TrainingError, match=said):
+        Trainer.start(run_of("reference", reference=other), tmp_path / "b", [tmp_path / "a" / CHECKPOINT])
+
+
+def test_a_folder_with_another_run_is_refused(root, tmp_path):
+    train(run_of("reference"), root, tmp_path / "run")
+    with pytest.raises(TrainingError, match="another configuration"):
+        Trainer.start(run_of("reference", seed=1), tmp_path / "run")
+
+
+def test_training_the_reference_beats_its_input(root, tmp_path):
+    config = run_of(
+        "reference", steps=150, batch=8, learning_rate=3e-3, data=[{"cloudy": "cloudy", "clear": "clear"}]
+    )
+    source = load_source(config.data[0], root, read_png)
+    trainer = Trainer.start(config, tmp_path / "run")
+    figures = trainer.run([source], validation_pairs(source), lambda step, figures: None)
+    assert figures["answer_db"] > figures["input_db"] + 3
+
+
+def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_guess(root, tmp_path):
+    """With a first guess that is the truth, and a noise network that knows nothing, W rises towards 1."""
+    config = run_of("weight", on_path=True, steps=60, batch=4, learning_rate=3e-3)
+    trainer = Trainer.start(config, tmp_path / "run")
+    trainer.objective.modules["reference"] = trainer.ema["reference"] = torch.nn.Identity()
+    sources = [load_source(DataConfig("clear", "clear", tone=False), root, read_png)]
+    trainer.run(sources, [], lambda step, figures: None)
+    cloudy = torch.rand(2, 3, 32, 32) - 0.5
+    x_t = trainer.objective.schedule.add_noise(cloudy, torch.randn_like(cloudy), 300)
+    with torch.no_grad():
+        weight = trainer.objective.modules["network"].weight(x_t, 300, cloudy, cloudy)
+    assert weight.mean() > 0.7

@@ -1,0 +1,409 @@
+"""A folder of scenes: what is finished stays, what fails stops nothing, what is not ours is kept."""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_cases import IDENTITY, ledger_of, outputs, scene, seen, stamps, statuses
+from command_cases import assert_one_line, call
+from raster_cases import plain, vrt_of
+from test_run import assert_same_pixels
+
+import decr_scene.pipeline.run
+from decr_scene.pipeline import process_directory, process_scene
+from decr_scene.pipeline.batch import directory as batch
+from decr_scene.pipeline.batch.ledger import LEDGER, Ledger
+from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, OutputError, OutputExistsError
+
+SECOND_PROCESS = """
+import os, signal, time
+import numpy as np
+import decr_scene.pipeline.run as run
+from decr_scene.pipeline import process_directory
+
+{darker}
+
+def hold(number):
+    if number == 2:
+        print("holding", flush=True)
+        time.sleep(100)
+
+def die(number):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dying(verify):
+    calls = []
+    def verify_or_die(*files):
+        calls.append(files)
+        die(len(calls))
+        return verify(*files)
+    return verify_or_die
+
+if {how!r} == "before its report":
+    run.verify_roundtrip = dying(run.verify_roundtrip)
+told = dict(hold=hold, die=die).get({how!r})
+process_directory({src!r}, {dst!r}, restorer=Darker(told), compress="none")
+"""
+
+
+class Darker:
+    """A restorer that has a name of its own, so that one run knows what another made with it."""
+
+    def __init__(self, told=None):
+        self.told, self.calls = told or (lambda number: None), 0
+
+    def __repr__(self):
+        return "Darker()"
+
+    def __call__(self, tiles, noise):
+        self.calls += 1
+        self.told(self.calls)
+        return np.clip(tiles - 0.2 + 0.01 * noise, -1, 1)
+
+
+def another_process(how, folders):
+    src, dst = map(str, folders)
+    code = SECOND_PROCESS.format(darker=inspect.getsource(Darker), how=how, src=src, dst=dst)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_every_scene_becomes_what_it_becomes_alone(folders, tmp_path):
+    src, dst = folders
+    report = process_directory(src, dst, restorer=Darker(), seed=4)
+    assert statuses(report) == ["done"] * 3
+    assert seen(dst) == outputs("a", "b", "c")
+    process_scene(src / "b.tif", tmp_path / "alone.tif", restorer=Darker(), seed=4)
+    assert (tmp_path / "alone.tif").read_bytes() == (dst / "b.tif").read_bytes()
+
+
+def test_the_ledger_tells_what_the_report_tells(folders):
+    src, dst = folders
+    (src / "b.tif").write_text("hello")
+    report = process_directory(src, dst, **IDENTITY)
+    ledger = ledger_of(dst)
+    assert json.loads(report.to_json()) == ledger
+    assert ledger["version"]
+    assert ledger["started"] <= ledger["ended"]
+    assert [entry["status"] for entry in ledger["scenes"]] == ["done", "failed", "done"]
+    first, second, _ = ledger["scenes"]
+    assert (first["input"], first["output"]) == (str(src / "a.tif"), str(dst / "a.tif"))
+    assert first["seconds"] > 0
+    assert first["error"] is None
+    assert "b.tif is not a raster" in second["error"]
+    assert "\n" not in second["error"]
+
+
+def test_a_bad_scene_stops_nothing_and_a_rerun_does_only_what_is_missing(folders):
+    src, dst = folders
+    (src / "b.tif").write_text("hello")
+    process_directory(src, dst, **IDENTITY)
+    before = stamps(dst)
+    scene(src / "b.tif")
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
+    after = stamps(dst)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + len(outputs("b")) - 1  # the ledger is none of them
+
+
+def test_whatever_a_scene_does_stops_nothing(folders):
+    src, dst = folders
+
+    def shaky(tiles, noise):
+        return 1 / 0
+
+    report = process_directory(src, dst, restorer=shaky)
+    assert statuses(report) == ["failed"] * 3
+    assert "ZeroDivisionError" in report.scenes[0].error
+    assert seen(dst) == ["batch.json"]
+
+
+def test_a_check_that_fails_is_a_failure_until_it_is_good(folders, monkeypatch):
+    src, dst = folders
+    monkeypatch.setattr(decr_scene.pipeline.run, "verify_roundtrip", lambda *_: {"crs": False, "tags": True})
+    report = process_directory(src, dst, **IDENTITY)
+    assert report.scenes[0].error == "check failed: crs"
+    monkeypatch.undo()
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done"] * 3
+
+
+def test_a_rerun_does_nothing_and_touches_nothing(folders):
+    src, dst = folders
+    process_directory(src, dst, restorer=Darker())
+    before, again = stamps(dst), Darker()
+    assert statuses(process_directory(src, dst, restorer=again, overwrite=True)) == ["skipped"] * 3
+    assert stamps(dst) == before
+    assert again.calls == 0
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"scale": (0, 9000)}, {"overlap": 32}, IDENTITY])
+def test_another_parameter_does_it_again(change, folders):
+    src, dst = folders
+    process_directory(src, dst, pattern="a.tif", restorer=Darker())
+    changed = {**({} if "model" in change else {"restorer": Darker()}), **change}
+    assert statuses(process_directory(src, dst, pattern="a.tif", **changed)) == ["done"]
+    assert statuses(process_directory(src, dst, pattern="a.tif", **changed)) == ["skipped"]
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"device": "cpu"}, {"workers": 1}])
+def test_what_leaves_the_pixels_alone_is_no_reason_to_do_it_again(change, folders):
+    src, dst = folders
+    process_directory(src, dst, pattern="a.tif", restorer=Darker())
+    report = process_directory(src, dst, pattern="a.tif", restorer=Darker(), **change)
+    assert statuses(report) == ["skipped"]
+
+
+def test_a_nameless_callable_is_never_taken_for_another(folders):
+    src, dst = folders
+    for _ in range(2):
+        report = process_directory(src, dst, pattern="a.tif", restorer=lambda tiles, noise: tiles)
+        assert statuses(report) == ["done"]
+
+
+def test_another_input_does_it_again(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    plain(src / "b.tif", (60, 70), 1, "uint16")
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
+    assert_same_pixels(src / "b.tif", dst / "b.tif")
+
+
+def test_another_mask_under_the_old_name_does_it_again(folders, tmp_path):
+    src, dst = folders
+    mask = plain(tmp_path / "mask.tif", (40, 50), 1, "uint8")
+    options = {**IDENTITY, "pattern": "a.tif", "mask": str(mask)}
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    later = (dst / "a.json").stat().st_mtime + 5
+    os.utime(mask, (later, later))
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+
+
+def test_another_raster_under_a_vrt_does_it_again(folders, tmp_path):
+    src, dst = folders
+    base = scene(tmp_path / "elsewhere" / "base.tif")
+    (src / "v.vrt").write_text(vrt_of(base))
+    options = {**IDENTITY, "pattern": "*.vrt"}
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    later = (dst / "v.json").stat().st_mtime + 5
+    os.utime(base, (later, later))
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+
+
+def test_a_folder_that_moved_is_not_done_again(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    moved = src.rename(src.with_name("elsewhere"))
+    assert statuses(process_directory(moved, dst, **IDENTITY)) == ["skipped"] * 3
+
+
+def test_a_foreign_output_is_kept(folders):
+    src, dst = folders
+    dst.mkdir()
+    (dst / "a.tif").write_text("precious")
+    (dst / "b.json").write_text('{"vendor": "precious"}')
+    report = process_directory(src, dst, **IDENTITY)
+    assert statuses(report) == ["failed", "failed", "done"]
+    assert f"{dst / 'a.tif'} exists" in report.scenes[0].error
+    assert "--overwrite" in report.scenes[0].error
+    assert (dst / "a.tif").read_text() == "precious"
+    assert "precious" in (dst / "b.json").read_text()
+    assert not (dst / "b.tif").exists()
+    assert statuses(process_directory(src, dst, **IDENTITY, overwrite=True)) == ["done", "done", "skipped"]
+
+
+def test_an_output_that_somebody_changed_is_kept(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    (dst / "a.tif").write_text("edited in a GIS")
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["failed", "skipped", "skipped"]
+    assert (dst / "a.tif").read_text() == "edited in a GIS"
+
+
+def test_the_output_of_another_folders_scene_of_that_name_is_kept(folders, tmp_path):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    tuesday = tmp_path / "tuesday"
+    tuesday.mkdir()
+    plain(tuesday / "a.tif", (60, 70), 1)
+    report = process_directory(tuesday, dst, **IDENTITY)
+    assert statuses(report) == ["failed"]
+    assert str(src / "a.tif") in report.scenes[0].error
+    assert_same_pixels(src / "a.tif", dst / "a.tif")
+
+
+def test_an_output_that_was_deleted_is_made_again(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    (dst / "a.tif").unlink()
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done", "skipped", "skipped"]
+
+
+def test_a_file_in_the_place_of_a_folder_fails_that_scene_alone(folders):
+    src, dst = folders
+    scene(src / "east" / "d.tif")
+    dst.mkdir()
+    (dst / "east").write_text("a file")
+    report = process_directory(src, dst, **IDENTITY, recursive=True)
+    assert statuses(report) == ["done", "done", "done", "failed"]
+    assert "east cannot be made" in report.scenes[3].error
+
+
+def test_a_ledger_of_somebody_else_is_kept(folders):
+    src, dst = folders
+    dst.mkdir()
+    (dst / LEDGER).write_text('{"precious": 1}')
+    with pytest.raises(OutputExistsError, match="not a ledger of ours"):
+        process_directory(src, dst, **IDENTITY)
+    assert ledger_of(dst) == {"precious": 1}
+    assert statuses(process_directory(src, dst, **IDENTITY, overwrite=True)) == ["done"] * 3
+
+
+def test_a_ledger_that_cannot_be_written_does_not_stop_the_scenes(folders, monkeypatch):
+    src, dst = folders
+    save, tries = Ledger.save, []
+
+    def full_disk(ledger):
+        tries.append(1)
+        if len(tries) in (3, 4):
+            raise OutputError("the disk is full")
+        save(ledger)
+
+    monkeypatch.setattr(Ledger, "save", full_disk)
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done"] * 3
+    assert [entry["status"] for entry in ledger_of(dst)["scenes"]] == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"overlap": 999}, {"blocksize": 100}, {"model": "nonsense"}, {"no_such_option": 1}]
+)
+def test_a_wrong_option_is_refused_before_anything_is_touched(wrong, folders):
+    src, dst = folders
+    with pytest.raises((OptionError, LookupError, TypeError)):
+        process_directory(src, dst, **{**IDENTITY, **wrong})
+    assert not dst.exists()
+
+
+def test_a_cluster_that_is_not_there_ends_it_at_once(folders, monkeypatch):
+    src, dst = folders
+
+    def missing(source, target, **options):
+        raise ClusterError(f"no Dask scheduler at {options['scheduler']}")
+
+    monkeypatch.setattr(batch, "process_scene", missing)
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1"):
+        process_directory(src, dst, **IDENTITY, scheduler="tcp://127.0.0.1:9")
+    assert [entry["status"] for entry in ledger_of(dst)["scenes"]] == ["pending"] * 3
+
+
+def test_a_cluster_that_is_lost_fails_a_scene(folders, monkeypatch):
+    src, dst = folders
+
+    def lost(source, target, **options):
+        if source.name == "b.tif":
+            raise ClusterError("no Dask scheduler")
+        return process_scene(source, target, **options)
+
+    monkeypatch.setattr(batch, "process_scene", lost)
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done", "failed", "done"]
+
+
+def test_the_progress_counts_what_is_finished_already(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY, pattern="a.tif")
+    told, tiles = [], []
+
+    def begin(name):
+        told.append(name)
+        return lambda *done: tiles.append((name, *done))
+
+    process_directory(src, dst, **IDENTITY, progress=lambda *done: told.append(done), scene_progress=begin)
+    assert told == [(1, 3), "b.tif", (2, 3), "c.tif", (3, 3)]
+    assert tiles == [("b.tif", 1, 1), ("c.tif", 1, 1)]
+
+
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(folders, monkeypatch):
+    src, dst = folders
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ctrl_c = Darker(lambda number: number == 2 and os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            process_directory(src, dst, restorer=ctrl_c)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ledger = ledger_of(dst)
+    assert [entry["status"] for entry in ledger["scenes"]] == ["done", "pending", "pending"]
+    assert ledger["ended"]
+    assert statuses(process_directory(src, dst, restorer=Darker())) == ["skipped", "done", "done"]
+
+
+@pytest.mark.parametrize("when", ["die", "before its report"])
+def test_after_a_kill_only_what_is_missing_is_done(when, folders, tmp_path):
+    src, dst = folders
+    process = another_process(when, folders)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    ledger = ledger_of(dst)
+    assert [entry["status"] for entry in ledger["scenes"]] == ["done", "pending", "pending"]
+    assert ledger["ended"] is None
+    assert (dst / "b.tif").exists() == (when == "before its report")
+    finished = {name: stamp for name, stamp in stamps(dst).items() if Path(name).stem == "a"}
+    report = process_directory(src, dst, restorer=Darker(), compress="none")
+    assert statuses(report) == ["skipped", "done", "done"]
+    assert stamps(dst).items() >= finished.items()
+    assert seen(dst) == outputs("a", "b", "c")
+    process_scene(src / "b.tif", tmp_path / "alone.tif", restorer=Darker())
+    assert_same_pixels(tmp_path / "alone.tif", dst / "b.tif")
+
+
+def test_an_old_report_does_not_speak_for_a_new_output(folders, monkeypatch):
+    """Uncompressed outputs are all of one size, so a run cut short beside an old report looks finished."""
+    src, dst = folders
+    options = {"restorer": Darker(), "compress": "none", "pattern": "a.tif"}
+    process_directory(src, dst, **options, seed=0)
+    wanted = (dst / "a.tif").read_bytes()
+    monkeypatch.setattr(decr_scene.pipeline.run, "verify_roundtrip", lambda *_: 1 / 0)
+    assert statuses(process_directory(src, dst, **options, seed=1)) == ["failed"]
+    monkeypatch.undo()
+    assert (dst / "a.tif").stat().st_size == len(wanted)
+    assert (dst / "a.tif").read_bytes() != wanted
+    assert statuses(process_directory(src, dst, **options, seed=0)) == ["done"]
+    assert (dst / "a.tif").read_bytes() == wanted
+
+
+def test_what_a_failure_left_to_go_on_from_does_not_stop_another_run(folders):
+    src, dst = folders
+    plain(src / "a.tif", (600, 900), 1, "uint16")
+    options = {"pattern": "a.tif", "batch_size": 1, "blocksize": 128}
+
+    def fail(number):
+        if number > 8:
+            raise OSError("the machine is on fire")
+
+    assert statuses(process_directory(src, dst, restorer=Darker(fail), **options)) == ["failed"]
+    assert list(dst.glob(".a.tif.unfinished*"))
+    assert statuses(process_directory(src, dst, restorer=Darker(), **options, seed=1)) == ["done"]
+    assert seen(dst) == outputs("a")
+
+
+def test_two_runs_at_one_folder_do_not_meet_and_a_dead_one_holds_nothing(folders):
+    src, dst = folders
+    process = another_process("hold", folders)
+    try:
+        assert process.stdout.readline() == "holding\n"
+        with pytest.raises(LockedError, match=f"process {process.pid} .* is writing to"):
+            process_directory(src, dst, restorer=Darker())
+        result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
+        assert_one_line(result, 1, str(process.pid), "wait for it")
+    finally:
+        process.kill()
+        process.communicate()
+    report = process_directory(src, dst, restorer=Darker(), compress="none")
+    assert statuses(report) == ["skipped", "done", "done"]

@@ -1,0 +1,90 @@
+"""`decr-scene batch`: what it says, and with which exit code it ends."""
+
+import logging
+
+import pytest
+from batch_cases import scene
+from click.testing import CliRunner
+from command_cases import assert_one_line, call
+
+from decr_scene.pipeline.batch import directory as batch
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.commands.options import SCENES
+
+
+def test_the_command_says_what_was_done(folders):
+    src, dst = folders
+    result = call("batch", src, "--out", dst, "--model", "identity")
+    assert result.exit_code == 0, result.output
+    assert "3 done, 0 skipped, 0 failed" in result.stdout
+    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_the_command_names_every_scene_that_failed(folders):
+    src, dst = folders
+    for name in ("a", "c"):
+        (src / f"{name}.tif").write_text("hello")
+    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
+    assert result.exit_code == 1
+    first, second = result.stderr.strip().splitlines()
+    assert first.startswith(f"decr-scene: failed {src / 'a.tif'}: ")
+    assert second.startswith(f"decr-scene: failed {src / 'c.tif'}: ")
+    assert (dst / "b.tif").exists()
+
+
+def test_the_command_names_what_it_left_out(folders, tmp_path):
+    src, dst = folders
+    (src / "d.tif").symlink_to(scene(tmp_path / "far.tif"))
+    result = call("batch", src, "--out", dst, "--model", "identity")
+    assert result.exit_code == 0
+    assert f"skipped {src / 'd.tif'}: a link that leaves the folder" in result.stderr
+
+
+def test_nothing_to_do_is_a_wrong_call(folders, tmp_path):
+    src, dst = folders
+    calls = [(tmp_path / "no", []), (src, ["--pattern", "*.xyz"])]
+    for folder, options in calls:
+        result = call("batch", folder, "--out", dst, "--model", "identity", "--quiet", *options)
+        assert_one_line(result, 2, str(folder))
+        assert not dst.exists()
+
+
+@pytest.mark.parametrize("options", [["--overlap", "999"], ["--blocksize", "100"], ["--model", "nonsense"]])
+def test_a_wrong_option_is_a_wrong_call(options, folders):
+    src, dst = folders
+    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet", *options)
+    assert_one_line(result, 2, options[1])
+    assert not dst.exists()
+
+
+def test_ctrl_c_ends_the_command_with_one_line(folders, monkeypatch):
+    src, dst = folders
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "process_scene", interrupted)
+    result = call("batch", src, "--out", dst, "--model", "identity", "--quiet")
+    assert_one_line(result, 130, "interrupted", "batch.json", "the same command goes on")
+
+
+def test_debug_shows_the_traceback_of_a_failure(folders):
+    src, dst = folders
+    (src / "a.tif").write_text("hello")
+    log = logging.getLogger("decr_scene")
+    try:
+        result = call("--debug", "batch", src, "--out", dst, "--model", "identity", "--quiet")
+    finally:
+        log.handlers.clear()
+        log.setLevel(logging.NOTSET)
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "SceneReadError" in result.stderr
+
+
+def test_the_command_takes_what_the_function_takes():
+    assert SCENES == batch.PATTERN
+    options = CliRunner().invoke(main, ["batch", "--help"]).stdout
+    for name in ("--pattern", "--recursive", "--overwrite", "--no-resume", "--scheduler", "--mask", "--seed"):
+        assert name in options

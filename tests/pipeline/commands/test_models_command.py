@@ -1,0 +1,83 @@
+"""Published checkpoints go in by the command line and come out as a model that the pipeline runs."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner
+from raster_cases import plain
+from torch import nn
+
+from decr_scene.models.checkpoints.model_file import ModelConfig
+from decr_scene.models.model import Model, load_model, to_published
+from decr_scene.models.networks.reference import ReferenceConfig, build_reference
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.pipeline.commands.main import main
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A model of the published classes at reduced width, and its two checkpoints as published."""
+    torch.manual_seed(0)
+    network = NetworkConfig(3, UNetConfig(channels=32), replace(PUBLISHED_WEIGHT, channels=32))
+    config = ModelConfig("small", ("red", "green", "blue"), network, ReferenceConfig("mdsa", 3, 16))
+    parts = {"network": NoiseNetwork(network), "reference": build_reference(config.reference)}
+    model = Model(config, nn.ModuleDict(parts).state_dict(), device="cpu", precision="fp32")
+    folder = tmp_path_factory.mktemp("published")
+    for name, state in zip(("de.pt", "mdsa.pth"), to_published(model), strict=True):
+        torch.save({key: nn.Parameter(value) for key, value in state.items()}, folder / name)
+    return model, folder
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_an_imported_model_samples_as_before(published, tmp_path):
+    model, folder = published
+    out = tmp_path / "mine.safetensors"
+    result = call("models", "import", folder / "de.pt", "--reference", folder / "mdsa.pth", "--out", out)
+    assert result.exit_code == 0, result.output
+    imported = load_model(out, device="cpu", precision="fp32")
+    cloudy = torch.rand(1, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(imported.sample(cloudy, steps=2), model.sample(cloudy, steps=2))
+    shown = json.loads(call("models", "show", out).stdout)
+    assert shown["bands"] == ["red", "green", "blue"]
+    assert shown["reference"]["kind"] == "mdsa"
+
+
+@pytest.mark.parametrize(
+    ("option", "bands"),
+    [("swir,nir,green", ["swir", "nir", "green"]), ("n, R,green", ["nir", "red", "green"])],
+)
+def test_bands_are_renamed_on_the_way_in(option, bands, published, tmp_path):
+    _, folder = published
+    out = tmp_path / "mine.safetensors"
+    options = ["--reference", folder / "mdsa.pth", "--out", out, "--bands", option]
+    assert call("models", "import", folder / "de.pt", *options).exit_code == 0
+    assert json.loads(call("models", "show", out).stdout)["bands"] == bands
+
+
+def test_checkpoints_in_the_wrong_order_are_refused(published, tmp_path):
+    _, folder = published
+    out = tmp_path / "mine.safetensors"
+    result = call("models", "import", folder / "mdsa.pth", "--reference", folder / "de.pt", "--out", out)
+    assert result.exit_code == 1
+    assert "give the checkpoint of DE first" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_an_imported_model_runs_a_scene(published, tmp_path):
+    _, folder = published
+    out = tmp_path / "mine.safetensors"
+    call("models", "import", folder / "de.pt", "--reference", folder / "mdsa.pth", "--out", out)
+    scene = plain(tmp_path / "scene.tif", (120, 200), 3, "uint8", photometric="RGB")
+    options = ["--model", out, "--steps", "1", "--start", "200", "--quiet"]
+    result = call("process", scene, "--out", tmp_path / "clean.tif", *options)
+    assert result.exit_code == 0, result.output
+    with rasterio.open(scene) as before, rasterio.open(tmp_path / "clean.tif") as after:
+        assert not np.array_equal(before.read(), after.read())

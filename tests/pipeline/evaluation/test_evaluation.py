@@ -1,0 +1,330 @@
+import csv
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner
+from model_cases import tiny_model
+from pair_cases import save_png, smooth_ground
+from PIL import Image
+from rasterio.transform import Affine
+
+from decr_scene.models.data.resize import resize
+from decr_scene.models.data.source import Pair
+from decr_scene.models.model import load_model
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.evaluation.answers import Settings
+from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_models, sweep
+from decr_scene.pipeline.evaluation.evaluate import Evaluation, evaluate_pairs
+from decr_scene.pipeline.evaluation.figures import judge, parts
+from decr_scene.pipeline.evaluation.metrics import paper_psnr, paper_ssim
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    clear = rng.uniform(-0.6, 0.2, (3, 64, 64)).astype(np.float32)
+    cloudy = (0.8 * clear + 0.1).astype(np.float32)
+    cloudy[:, :20] = 0.9
+    return Pair("x", cloudy, clear, None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three pairs of 64 px, laid out as RICE: ground, a dense cloud, a thin one and a shadow."""
+    root = tmp_path_factory.mktemp("RICE")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        ground = smooth_ground(rng, 16, 64, (60, 140))
+        cloudy = ground.copy()
+        cloudy[:10] = 250
+        cloudy[10:25] = ground[10:25] // 2 + 90
+        cloudy[50:58] = ground[50:58] // 3
+        save_png(root / "label" / f"{number}.png", ground)
+        save_png(root / "cloud" / f"{number}.png", cloudy)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+def invoke(*args):
+    return CliRunner().invoke(main, ["evaluate", "--quiet", *map(str, args)])
+
+
+def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
+    truth = 0.8 * pair.clear + np.float32(0.1)
+    row = judge(pair, {"cloudy": pair.cloudy, "reference": pair.clear, "DE": truth})
+    assert row["DE/psnr_tone"] > 45
+    assert row["DE/psnr_under_cloud"] > row["cloudy/psnr_under_cloud"] + 20
+    assert row["DE/clear_shift_dn"] < 0.6
+    assert row["reference/clear_shift_dn"] > 5
+    assert row["reference/psnr"] == 100
+    assert row["DE/texture"] == pytest.approx(1, abs=0.02)
+    assert np.isnan(row["DE/psnr_shadow"])
+
+
+def test_a_pair_is_split_into_dense_cloud_thin_cloud_shadow_and_clear_ground():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(-0.4, -0.2, (3, 100, 100)).astype(np.float32)
+    cloudy = truth + rng.normal(0, 0.002, truth.shape).astype(np.float32)
+    cloudy[:, :15] = 0.9
+    cloudy[:, 15:30] += 0.2
+    cloudy[:, 90:] -= 0.15
+    part = parts(cloudy, truth)
+    assert part.core[:15].all()
+    assert not part.core[15:].any()
+    assert part.thin[15:30].all()
+    assert part.shadow[90:].mean() > 0.99
+    assert not part.shadow[:90].any()
+    assert part.clear[30:90].mean() > 0.4
+    assert not part.clear[:30].any()
+    assert not part.clear[90:].any()
+
+
+def test_a_table_tells_what_diffusion_adds_and_how_surely():
+    rows = tuple(
+        {"cloudy/psnr": 20.0, "reference/psnr": 30.0, "DE/psnr": 30 + g} for g in (0.1, 0.2, 0.3, 0.2)
+    )
+    evaluation = Evaluation(tuple("abcd"), rows)
+    gain, low, high = evaluation.gain("psnr")
+    assert gain == pytest.approx(0.2)
+    assert 0.1 <= low < gain < high <= 0.3
+    assert "+0.2000" in evaluation.to_text()
+
+
+def test_a_figure_that_some_images_cannot_tell_is_of_the_others():
+    rows = tuple({f"{who}/psnr": value for who in ("reference", "DE")} for value in (30.0, np.nan, 32.0))
+    evaluation = Evaluation(tuple("abc"), rows)
+    assert evaluation.mean()["DE/psnr"] == 31
+    assert "of 2 pairs" in evaluation.to_text()
+
+
+def test_a_table_is_written_for_every_image(tmp_path):
+    evaluation = Evaluation(("a", "b"), ({"DE/psnr": 1.0}, {"DE/psnr": np.nan}))
+    evaluation.to_csv(tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text().split() == ["name,DE/psnr", "a,1.00000", "b,"]
+
+
+def test_a_weight_of_one_is_the_reference_and_a_floor_of_one_too(folder, model):
+    loaded = load_model(model)
+    cloudy = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32)).astype(np.float32)
+    guess = loaded.reference(torch.from_numpy(cloudy[None]))[0].numpy()
+    np.testing.assert_array_equal(Settings(weight=1.0).sample(loaded, cloudy, guess), guess)
+    np.testing.assert_allclose(Settings(weight_floor=1.0).sample(loaded, cloudy, guess), guess, atol=1e-5)
+
+
+def test_a_fixed_weight_stands_in_for_the_weight_network(model):
+    loaded = load_model(model)
+    cloudy = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32)).astype(np.float32)
+    guess = np.full_like(cloudy, 0.5)
+    seen = []
+
+    def on_step(*, t, x0, weight):
+        seen.append((t, float(weight.min()), float(weight.max())))
+
+    Settings(start=1000, weight=0.0).sample(loaded, cloudy, guess, on_step)
+    Settings(weight=0.5).sample(loaded, cloudy, guess, on_step)
+    assert seen == [(500, 0, 0), (0, 0, 0), (200, 0.5, 0.5), (100, 0.5, 0.5)]
+    other = [
+        Settings(start=1000, weight=0.0).sample(loaded, cloudy, guess + shift).tobytes() for shift in (0, 0.1)
+    ]
+    assert other[0] == other[1], "without a prior nothing depends on the first guess"
+
+
+def test_the_protocol_of_the_paper_resizes_and_truncates(folder, model):
+    row = evaluate_pairs(str(model), folder, protocol="paper").rows[0]
+    dn = [np.asarray(Image.open(folder / kind / "0.png"), np.float32) for kind in ("cloud", "label")]
+    images = [(resize(image.transpose(2, 0, 1), 4) / np.float32(127.5) - 1) for image in dn]
+    assert row["cloudy/psnr"] == paper_psnr(*images)
+    assert row["cloudy/ssim"] == paper_ssim(*images)
+    assert row["cloudy/psnr"] != evaluate_pairs(str(model), folder).rows[0]["cloudy/psnr"]
+
+
+def test_the_mask_keeps_what_the_model_hardly_changes(folder, model, monkeypatch):
+    faint = np.float32(3 / 127.5)
+    monkeypatch.setattr(Settings, "sample", lambda self, model, cloudy, guess, on_step=None: cloudy + faint)
+    without, masked = (evaluate_pairs(str(model), folder, mask=mask).mean() for mask in ("none", "auto"))
+    assert without["DE/clear_shift_dn"] == pytest.approx(3, abs=0.01)
+    assert masked["DE/clear_shift_dn"] == 0
+
+
+def test_bands_are_taken_in_the_order_of_the_model(folder, model, tmp_path):
+    turned = tmp_path / "turned"
+    for kind in ("cloud", "label"):
+        (turned / kind).mkdir(parents=True)
+        for path in (folder / kind).iterdir():
+            Image.fromarray(np.asarray(Image.open(path))[..., ::-1].copy()).save(turned / kind / path.name)
+    plain = evaluate_pairs(str(model), folder)
+    assert evaluate_pairs(str(model), turned, bands="blue,green,red").rows == plain.rows
+    with pytest.raises(OptionError, match="lacks red: the model takes red,green,blue"):
+        evaluate_pairs(str(model), turned, bands="blue,green,nir")
+
+
+def test_bands_are_taken_as_the_files_describe_them(folder, model, tmp_path):
+    def save(kind, path, names):
+        order = [("red", "green", "blue").index(name) for name in names]
+        image = np.asarray(Image.open(path)).transpose(2, 0, 1)[order]
+        (tmp_path / kind).mkdir(exist_ok=True)
+        described(tmp_path / kind / f"{path.stem}.tif", names, image)
+
+    for kind in ("cloud", "label"):
+        for path in (folder / kind).iterdir():
+            save(kind, path, ("blue", "red", "green"))
+    (tmp_path / "label" / "1.tif.aux.xml").write_text("<PAMDataset/>")  # as QGIS leaves it
+    found, plain = evaluate_pairs(str(model), tmp_path), evaluate_pairs(str(model), folder)
+    assert found.rows == plain.rows
+    save("label", folder / "label" / "1.png", ("red", "green", "blue"))
+    with pytest.raises(OptionError, match="blue,red,green and red,green,blue, expected one order"):
+        evaluate_pairs(str(model), tmp_path)
+    assert evaluate_pairs(str(model), tmp_path, bands="b,r,g").rows != plain.rows
+
+
+def described(path, names, image):
+    """A GeoTIFF that says what its bands are."""
+    profile = {"count": len(image), "dtype": "uint8", "height": image.shape[1], "width": image.shape[2]}
+    with rasterio.open(
+        path, "w", "GTiff", crs="EPSG:32633", transform=Affine(2, 0, 0, 0, -2, 0), **profile
+    ) as target:
+        target.write(image)
+        target.descriptions = names
+
+
+def test_a_sheet_and_a_trace_are_written(folder, model, tmp_path):
+    sheet, trace, table = (tmp_path / name for name in ("sheet.png", "trace.csv", "table.csv"))
+    result = invoke(
+        "--model", model, "--data", folder, "--sheet", sheet, "--trace", trace, "--csv", table, "--steps", 4
+    )
+    assert result.exit_code == 0, result.output
+    with Image.open(sheet) as picture:
+        assert picture.size == (4 * 64 + 3 * 4, 3 * (64 + 16) + 2 * 4)
+    rows = list(csv.DictReader(trace.read_text().splitlines()))
+    assert [float(row["t"]) for row in rows] == [200, 150, 100, 50]
+    assert all(0.3 <= float(row["weight"]) <= 1 for row in rows)
+    assert result.stdout.count("mean W") == 4
+    assert [row["name"] for row in csv.DictReader(table.read_text().splitlines())] == ["0", "1", "2"]
+
+
+def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
+    table = tmp_path / "table.csv"
+    result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
+    assert result.exit_code == 0, result.output
+    labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "weight network"]
+    assert [line[:20].strip() for line in result.stdout.splitlines()[1:]] == labels
+    rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    own = evaluate_pairs(str(model), folder).mean()
+    for label, who in (
+        ("cloudy", "cloudy"),
+        ("reference only", "reference"),
+        ("weight network", "DE"),
+    ):
+        assert float(rows[label]["psnr"]) == pytest.approx(own[f"{who}/psnr"], abs=1e-4)
+    assert len({row["psnr"] for row in rows.values()}) == 5
+
+
+def test_a_sweep_has_a_row_for_every_value(folder, model):
+    result = invoke("--model", model, "--data", folder, "--sweep", "weight-floor=0.3,1")
+    assert result.exit_code == 0, result.output
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()[2:]] == [
+        "weight-floor 0.3",
+        "weight-floor 1",
+    ]
+    found = compare(sweep(str(model), Settings(), "steps", (1, 2)), folder).rows
+    assert found["steps 2"]["psnr"] == evaluate_pairs(str(model), folder).mean()["DE/psnr"]
+    assert found["steps 1"]["psnr"] != found["steps 2"]["psnr"]
+
+
+def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
+    other = tiny_model(tmp_path / "other.safetensors", seed=1)
+    result = invoke("--model", model, "--model", other, "--data", folder)
+    assert result.exit_code == 0, result.output
+    labels = ["cloudy", "tiny reference", "tiny", "other reference", "other"]
+    assert [line[:20].strip() for line in result.stdout.splitlines()[1:]] == labels
+    four = tiny_model(tmp_path / "four.safetensors", bands=("red", "green", "blue", "nir"))
+    with pytest.raises(OptionError, match="compare models of the same bands"):
+        compare(compare_models([str(model), str(four)], Settings()), folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--ablation", "--sweep", "steps=5"), "take one"),
+        (("--sweep", "colour=5"), "a sweep is such as"),
+        (("--sweep", "steps=2.5"), "whole numbers"),
+        (("--sweep", "steps=many"), "is no sweep"),
+        (("--ablation", "--sheet", "x.png"), "drop them"),
+        (("--steps", "300"), "steps from start 200"),
+        (("--weight-floor", "2"), "weight_floor must be in"),
+        (("--protocol", "paper", "--reduce", "2"), "drop --reduce"),
+    ],
+)
+def test_a_wrong_call_is_one_line(folder, model, options, told):
+    result = invoke("--model", model, "--data", folder, *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_lpips_says_what_is_missing(folder, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
+    result = invoke("--model", model, "--data", folder, "--lpips")
+    assert result.exit_code == 2
+    assert "LPIPS needs torchmetrics and torchvision: pip install 'decr-scene[lpips]'" in result.stderr
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", lpips_module(OSError("no route to host")))
+    result = invoke("--model", model, "--data", folder, "--lpips")
+    assert result.exit_code == 2
+    assert "AlexNet's weights, which torchvision could not fetch (no route to host)" in result.stderr
+
+
+@pytest.mark.parametrize(("protocol", "low", "high"), [("plain", -1, 1), ("paper", 0, 255)])
+def test_lpips_is_given_what_the_protocol_says(folder, model, monkeypatch, protocol, low, high):
+    seen = []
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", lpips_module(seen=seen))
+    mean = evaluate_pairs(str(model), folder, protocol=protocol, lpips=True).mean()
+    assert mean["DE/lpips"] == 0.25
+    assert {image.shape[:2] for image in seen} == {(1, 3)}
+    assert low <= min(float(i.min()) for i in seen)
+    assert high / 2 < max(float(i.max()) for i in seen) <= high
+
+
+def lpips_module(error=None, seen=None):
+    """torchmetrics' module as far as it is used, with a network of no weights."""
+
+    class Metric:
+        def __init__(self, net_type):
+            assert net_type == "alex"
+            if error is not None:
+                raise error
+
+        def net(self, image, truth):
+            seen.extend([image, truth])
+            return torch.full((1, 1, 1, 1), 0.25)
+
+    module = ModuleType("torchmetrics.image.lpip")
+    module.LearnedPerceptualImagePatchSimilarity = Metric
+    return module
+
+
+def test_an_ablation_without_a_prior_begins_at_noise():
+    settings = {system.label: system.settings for system in ablation("m", Settings(steps=5, start=100))}
+    assert settings["no prior"] == Settings(steps=5, start=1000, weight=0.0)
+    assert settings["fixed weight 0.5"] == Settings(steps=5, start=100, weight=0.5)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--trace"])
+def test_a_folder_to_write_to_is_missed_before_anything_is_measured(option, folder, model, tmp_path):
+    result = invoke("--model", model, "--data", folder, option, tmp_path / "no" / "file")
+    assert result.exit_code == 1
+    assert "no such folder" in result.stderr
+    assert result.stdout == ""
+
+
+def test_bands_may_be_written_as_everywhere(folder, model):
+    plain = evaluate_pairs(str(model), folder)
+    assert evaluate_pairs(str(model), folder, bands="R, g, b").rows == plain.rows

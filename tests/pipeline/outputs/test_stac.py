@@ -1,0 +1,98 @@
+"""The STAC item beside an output: where, when and what, for whoever reads items."""
+
+import json
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import shapely
+from beside_cases import run
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
+from raster_cases import no_georeferencing
+from test_resume import hidden
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.outputs.stac import acquired
+from decr_scene.pipeline.raster.scene import RasterioScene
+
+
+def item_of(path):
+    """Read an Item and hold it against the core schema; those of extensions are not to be had offline."""
+    item = pystac.Item.from_dict(json.loads(path.read_text()))
+    JsonSchemaSTACValidator().validate_core(
+        item.to_dict(), pystac.STACObjectType.ITEM, str(pystac.get_stac_version())
+    )
+    return item
+
+
+def test_the_stac_item_says_where_when_and_what(scene, tmp_path):
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2021-05-04 02:11:00")
+    run(scene, stac=True, samples=2)
+    item = item_of(tmp_path / "clean.stac.json")
+    assert item.datetime.isoformat() == "2021-05-04T02:11:00+00:00"
+    assert item.properties["decr_scene:datetime_from"] == "IMAGERY:ACQUISITIONDATETIME"
+    assert item.properties["proj:code"] == "EPSG:32650"
+    assert item.properties["proj:shape"] == [300, 280]
+    assert item.properties["processing:software"].keys() == {"decr-scene"}
+    assert {"data", "provenance", "uncertainty", "report", "style"} <= item.assets.keys()
+    assert all((tmp_path / asset.href).exists() for asset in item.assets.values())
+    assert [band["data_type"] for band in item.assets["data"].extra_fields["raster:bands"]] == ["uint16"] * 4
+    place = rasterio.warp.transform_bounds("EPSG:32650", "EPSG:4326", *rasterio.open(scene).bounds)
+    np.testing.assert_allclose(item.bbox, place, atol=1e-5)
+    outline = shapely.geometry.shape(item.geometry)
+    corners = shapely.geometry.mapping(shapely.box(*rasterio.open(scene).bounds))
+    whole = shapely.geometry.shape(rasterio.warp.transform_geom("EPSG:32650", "EPSG:4326", corners))
+    assert outline.area / whole.area == pytest.approx(1 - 40 * 50 / (300 * 280), abs=0.003), "without nodata"
+
+
+@pytest.mark.parametrize(
+    ("tags", "first", "last", "origin"),
+    [
+        ({"TIFFTAG_DATETIME": "2020:01:02 03:04:05"}, "2020-01-02T03:04:05", None, "TIFFTAG_DATETIME"),
+        ({"DATE_ACQUIRED": "2020-01-02"}, "2020-01-02T00:00:00", "2020-01-02T23:59:59", "DATE_ACQUIRED"),
+        (
+            {"TIFFTAG_DATETIME": "2020:01:02 03:04:05", "ACQUISITION_TIME": "2019-05-06T07:08:09+08:00"},
+            *("2019-05-05T23:08:09", None, "ACQUISITION_TIME"),
+        ),
+        ({"ACQUISITION_TIME": "yesterday"}, None, None, None),
+    ],
+)
+def test_the_time_is_what_a_tag_says(tags, first, last, origin, scene):
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.update_tags(**tags)
+    with RasterioScene.open(scene) as opened:
+        found = acquired(opened)
+    if first is None:
+        assert found is None
+    else:
+        expected = (f"{first}+00:00", f"{last or first}+00:00", origin)
+        assert (found[0].isoformat(), found[1].isoformat(), found[2]) == expected
+
+
+def test_a_day_is_a_span_and_no_time_at_all_is_said(scene, tmp_path):
+    run(scene, stac=True)
+    item = item_of(tmp_path / "clean.stac.json")
+    assert item.properties["decr_scene:datetime_from"].startswith("time of processing")
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.update_tags(DATE_ACQUIRED="2020-01-02")
+    run(scene, stac=True, overwrite=True)
+    item = item_of(tmp_path / "clean.stac.json")
+    assert item.datetime is None
+    assert item.properties["end_datetime"] == "2020-01-02T23:59:59Z"
+
+
+def test_an_item_takes_any_name_that_a_file_may_have(scene, tmp_path):
+    process_scene(scene, tmp_path / "a#b?c;d%20e.tif", model="identity", stac=True)
+    item = pystac.Item.from_dict(json.loads((tmp_path / "a#b?c;d%20e.stac.json").read_text()))
+    assert item.id == "a#b?c;d%20e"
+    assert not hidden(tmp_path)
+
+
+def test_a_scene_without_a_place_has_an_item_without_geometry(tmp_path):
+    scene = no_georeferencing(tmp_path)
+    process_scene(scene, tmp_path / "clean.tif", model="identity", stac=True)
+    item = item_of(tmp_path / "clean.stac.json")
+    assert item.geometry is None
+    assert item.properties["proj:code"] is None

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid, fit_radiometry
+
+DTYPES = ["uint8", "uint16", "int16", "float32"]
+scalings = st.builds(
+    lambda low, span: Radiometry((low,), (low + span,)), st.floats(-3000, 3000), st.floats(1, 40000)
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_no_change_keeps_every_bit(dtype, data):
+    dn = data.draw(arrays(dtype, (1, 3, 5)))
+    radiometry = data.draw(scalings)
+    kept = radiometry.apply(dn, np.zeros(dn.shape, np.float32))
+    assert kept.tobytes() == dn.tobytes()
+
+
+@given(arrays("uint16", (1, 4, 4)), scalings, st.floats(-2, 2))
+def test_a_change_is_scaled_rounded_and_saturated(dn, radiometry, change):
+    changed = radiometry.apply(dn, np.full(dn.shape, change, np.float32))
+    assert changed.dtype == dn.dtype
+    low, high = radiometry.low[0], radiometry.high[0]
+    inside = (dn >= low) & (dn <= high)
+    wanted = np.clip(dn + np.float32(change) * (high - low) / 2, 0, 65535)
+    tolerance = 0.51 + 1e-6 * (high - low)
+    if abs(change) > 1e-5:
+        assert (np.abs(changed[inside].astype(float) - wanted[inside]) <= tolerance).all()
+
+
+def test_uint8_is_scaled_as_published():
+    radiometry = fit_radiometry(np.dtype("uint8"), 3, np.empty(0), np.empty(0, bool))
+    dn = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3).repeat(3, axis=0)
+    np.testing.assert_allclose(radiometry.to_model(dn)[0, 0], [-1, -0.6, 1], atol=1e-6)
+
+
+def test_limits_are_robust_and_do_not_see_nodata():
+    rng = np.random.default_rng(0)
+    sample = rng.integers(500, 9000, (1, 20000)).astype(np.uint16)
+    sample[0, :3] = 65535
+    sample[0, 10000:] = 0
+    radiometry = fit_radiometry(sample.dtype, 1, sample, sample != 0)
+    assert 500 <= radiometry.low[0] < 600
+    assert 8900 < radiometry.high[0] <= 9000
+
+
+@pytest.mark.parametrize("sample", [np.full((1, 9), 7.0), np.full((1, 9), np.nan)])
+def test_a_band_without_spread_still_has_a_scaling(sample):
+    radiometry = fit_radiometry(np.dtype("float32"), 1, sample, np.isfinite(sample))
+    assert radiometry.low[0] < radiometry.high[0]
+
+
+def test_dn_beyond_the_limits_survive_where_nothing_changes_and_go_with_the_cloud_where_it_does():
+    radiometry = Radiometry((0,), (1000,))
+    dn = np.array([[[40000, 40000, 40000]]], np.uint16)
+    change = np.array([[[0, -1, 0]]], np.float32)
+    np.testing.assert_array_equal(radiometry.apply(dn, change), [[[40000, 500, 40000]]])
+
+
+def test_invalid_pixels_stay_and_valid_ones_never_become_nodata():
+    radiometry = Radiometry((0,), (200,))
+    dn = np.array([[[0, 100, 50]]], np.uint16)
+    valid = dn != 0
+    changed = radiometry.apply(dn, np.full(dn.shape, -1, np.float32), valid, nodata=0)
+    np.testing.assert_array_equal(changed, [[[0, 1, 1]]])
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 255), ("uint16", 65535), ("int16", 32767)])
+def test_nodata_at_the_upper_end_is_avoided_downwards(dtype, nodata):
+    dn = np.array([[[nodata, 100, 50]]], dtype)
+    change = np.full(dn.shape, 2, np.float32)
+    changed = Radiometry((0,), (nodata,)).apply(dn, change, dn != nodata, nodata=nodata)
+    assert changed.dtype == dn.dtype
+    np.testing.assert_array_equal(changed, [[[nodata, nodata - 1, nodata - 1]]])
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [("float32", 3e38), ("float64", 1e300)])
+def test_a_valid_pixel_is_kept_where_the_dtype_cannot_hold_its_change(dtype, huge):
+    dn = np.array([[[huge, -huge]]], dtype)
+    changed = Radiometry((-huge,), (huge,)).apply(dn, np.ones(dn.shape, np.float32))
+    assert np.isfinite(changed).all()
+    assert changed[0, 0, 0] == dn[0, 0, 0]
+
+
+def test_nothing_invalid_reaches_a_network():
+    radiometry = Radiometry((0,), (1,))
+    dn = np.array([[[np.nan, 0.5, np.inf], [0.25, -9999, 0.75]]], np.float32)
+    valid = np.isfinite(dn) & (dn != -9999)
+    x = radiometry.to_model(dn, valid)
+    assert np.isfinite(x).all()
+    np.testing.assert_allclose(x[0, 0, 1], 0)
+    assert set(x.ravel()) <= {0.0, -0.5, 0.5}
+
+
+def test_a_band_without_a_valid_pixel_is_filled_with_the_middle():
+    filled = fill_invalid(np.full((1, 2, 2), np.nan, np.float32), np.zeros((1, 2, 2), bool))
+    np.testing.assert_array_equal(filled, 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((1,), (1,)), ((2,), (1,)), ((np.nan,), (1,)), ((0,), (1, 2)), ((), ())]
+)
+def test_a_scaling_that_cannot_be_is_refused(low, high):
+    with pytest.raises(ValueError, match="scaling needs"):
+        Radiometry(low, high)

@@ -1,0 +1,184 @@
+"""``--reference FILE``: another date's ground where there is cloud."""
+
+import numpy as np
+import pytest
+import rasterio
+from places import SAMPLES
+from raster_cases import NORTH_UP, draw, write
+from rasterio.transform import Affine
+from rasterio.warp import calculate_default_transform, reproject
+
+from decr_scene.models.data.tone import fit_tone, regions
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import OptionError, OtherDateError
+from decr_scene.pipeline.evaluation.metrics import psnr
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.other_date import OtherDate
+from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.run import run_guard
+from decr_scene.pipeline.tiling.grid import Span
+
+CLOUDY, CLEAR = SAMPLES / "landsat_cloudy.tif", SAMPLES / "landsat_clear.tif"
+WHOLE = Span(0, 0, 640, 640)
+
+
+def pixels(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def laid_over(reference, scene=CLOUDY, model="rice2"):
+    with RasterioScene.open(scene) as opened:
+        return plan_scene(opened, Options(model=model, mask="none", reference=str(reference))).plan.other
+
+
+def of_another_kind(path):
+    """The clear date in degrees, with 16 bits, other digital numbers and the bands in another order."""
+    with rasterio.open(CLEAR) as clear:
+        crs = "EPSG:4326"
+        transform, width, height = calculate_default_transform(
+            clear.crs, crs, clear.width, clear.height, *clear.bounds
+        )
+        values = np.zeros((3, height, width), "uint16")
+        scaled = clear.read()[::-1].astype("uint16") * 37 + 500
+        where = {"src_crs": clear.crs, "src_transform": clear.transform, "dst_crs": crs}
+        reproject(scaled, values, dst_transform=transform, init_dest_nodata=True, **where, dst_nodata=0)
+    profile = {"driver": "GTiff", "crs": crs, "transform": transform, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(path, "w", **profile, count=3, height=height, width=width) as dataset:
+        dataset.write(values)
+        dataset.descriptions = ("blue", "green", "red")
+    return path
+
+
+def test_it_is_brought_into_the_tone_of_the_scene():
+    values, known = laid_over(CLEAR).read(WHOLE)
+    cloudy, clear = (pixels(path) / np.float32(127.5) - 1 for path in (CLOUDY, CLEAR))
+    assert known.all()
+    truth = fit_tone(cloudy, clear).apply(clear)
+    clear_ground = regions(cloudy, truth).clear
+    assert np.abs((values - cloudy)[:, clear_ground]).mean() * 127.5 < 3.5
+    assert np.abs((values - truth).mean(axis=(1, 2))).max() * 127.5 < 2
+
+
+def test_another_projection_type_and_order_of_bands_is_the_same_ground(tmp_path):
+    there = laid_over(of_another_kind(tmp_path / "other.tif"))
+    assert there.indexes == (2, 1, 0)
+    values, known = there.read(WHOLE)
+    plain, _ = laid_over(CLEAR).read(WHOLE)
+    inside = (slice(None), slice(20, -20), slice(20, -20))
+    assert known[inside[1:]].all()
+    assert np.abs(values - plain)[inside].mean() < 0.03
+    shifted = np.abs(values - np.roll(plain, 2, axis=2))[inside].mean()
+    assert np.abs(values - plain)[inside].mean() < shifted / 1.5
+
+
+def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_path):
+    date = np.maximum(pixels(CLEAR), 1)  # 0 is to be nodata
+    date[:, :, :300] = 0
+    with rasterio.open(CLEAR) as clear, rasterio.open(tmp_path / "half.tif", "w", **clear.profile) as half:
+        half.write(date)
+        half.nodata = 0
+    other = laid_over(tmp_path / "half.tif")
+    image = pixels(CLOUDY) / np.float32(127.5) - 1
+    guess = image.copy()
+    guess[:, 100:500, 100:500] -= 0.4
+    mixed = other.instead_of(guess, image, WHOLE)
+    values, known = other.read(WHOLE)
+    assert not known[:, :300].any()
+    np.testing.assert_array_equal(mixed[:, :, :300], guess[:, :, :300])
+    np.testing.assert_array_equal(mixed[:, 520:], image[:, 520:])
+    core = (slice(None), slice(130, 470), slice(320, 470))
+    assert known[:, 300:].all()
+    np.testing.assert_allclose(mixed[core], values.clip(-1, 1)[core], atol=1e-5)
+    edge = np.abs(mixed - guess)[:, 130:470, 300:315].mean(axis=(0, 1))
+    assert (edge[1:] >= edge[:-1] - 0.01).all()
+    assert edge[0] < edge[-1] / 4
+
+
+@pytest.mark.slow
+def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
+    process_scene(CLOUDY, tmp_path / "alone.tif", model="rice2")
+    report = process_scene(CLOUDY, tmp_path / "with.tif", model="rice2", reference=str(CLEAR))
+    cloudy, clear, alone, given = (
+        pixels(path) / np.float32(127.5) - 1
+        for path in (CLOUDY, CLEAR, tmp_path / "alone.tif", tmp_path / "with.tif")
+    )
+    truth = fit_tone(cloudy, clear).apply(clear)
+    area = regions(cloudy, truth)
+    gain = psnr(given[:, area.cloud], truth[:, area.cloud]) - psnr(alone[:, area.cloud], truth[:, area.cloud])
+    shift = np.abs((given - cloudy)[:, area.clear].mean(axis=1)) * 127.5
+    print(
+        f"under cloud {gain:+.2f} dB over the network's guess; clear ground moves by {shift.round(2)} of 255"
+    )
+    assert gain > 2
+    assert shift.max() <= 2
+    assert report.parameters["reference"] == str(CLEAR)
+
+
+def test_a_run_without_it_is_another_run():
+    with RasterioScene.open(CLOUDY) as scene:
+        plans = [plan_scene(scene, Options(model="rice2", reference=given)) for given in (None, str(CLEAR))]
+        guards = [run_guard(scene, planned, "deflate", 512) for planned in plans]
+    assert guards[0] != guards[1]
+
+
+FAR = NORTH_UP @ Affine.translation(10000, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "profile", "said"),
+    [
+        (4, {"transform": FAR}, "shows 0 of the scene's pixels"),
+        (2, {}, "has the bands .* expected blue, green, red, nir by name, or as many bands as the scene, 4"),
+        (4, {"crs": None, "transform": None}, r"is \(100, 120\) px, scene \(300, 260\)"),
+    ],
+)
+def test_what_does_not_go_with_the_scene_is_refused(count, profile, said, tmp_path):
+    scene = write(tmp_path / "scene.tif", draw((300, 260), 4, "uint16"))
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.descriptions = ("blue", "green", "red", "nir")
+    other = write(tmp_path / "other.tif", draw((100, 120), count, "uint16", seed=1), **profile)
+    with pytest.raises(OtherDateError, match=said) as caught:
+        process_scene(scene, tmp_path / "out.tif", mask="none", reference=str(other))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_other_ground_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 640, 640), dtype=np.uint8)
+    with rasterio.open(CLEAR) as clear, rasterio.open(tmp_path / "noise.tif", "w", **clear.profile) as other:
+        other.write(noise)
+    with pytest.raises(OtherDateError, match="is nowhere like the scene, expected the same ground"):
+        laid_over(tmp_path / "noise.tif")
+
+
+def test_it_needs_a_model_and_a_file(tmp_path):
+    scene = write(tmp_path / "scene.tif", draw((300, 260), 4, "uint16"))
+    with pytest.raises(OptionError, match="which identity has no use for"):
+        process_scene(scene, tmp_path / "out.tif", model="identity", reference=str(scene))
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        process_scene(CLOUDY, tmp_path / "out.tif", model="rice2", reference=str(tmp_path / "none.tif"))
+
+
+def test_of_dates_that_are_alike_the_fit_is_the_identity(tmp_path):
+    image = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 60, 60)).astype(np.float32)
+    scene = write(tmp_path / "scene.tif", np.round(image * 1000 + 2000).astype("uint16"))
+    with RasterioScene.open(scene) as opened:
+        windows = [(Span(0, 0, 60, 60), image, np.ones((60, 60), bool))]
+        other = OtherDate.fit(str(scene), opened, ("", ""), (0, 1), windows)
+    np.testing.assert_allclose(other.gain, 1e-3, rtol=0.01)
+    np.testing.assert_allclose(other.offset, -2, atol=0.01)
+
+
+def test_the_tone_is_found_where_most_of_the_scene_is_under_cloud(tmp_path):
+    rng = np.random.default_rng(1)
+    ground = rng.uniform(-0.9, -0.2, (2, 320, 320)).astype(np.float32)
+    cloudy = np.float32(0.6) * ground + np.float32(0.1)
+    cloudy[:, 64:] = 0.9 + 0.05 * rng.standard_normal((2, 256, 320))
+    scene = write(tmp_path / "date.tif", np.round(ground * 1000 + 2000).astype("uint16"))
+    with RasterioScene.open(scene) as opened:
+        windows = [(Span(0, 0, 320, 320), cloudy, np.ones((320, 320), bool))]
+        other = OtherDate.fit(str(scene), opened, ("", ""), (0, 1), windows)
+    np.testing.assert_allclose(other.gain, 0.6e-3, rtol=0.01)
+    np.testing.assert_allclose(other.offset, 0.1 - 1.2, atol=0.01)

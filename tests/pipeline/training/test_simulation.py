@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import rasterio
+from raster_cases import described, draw, with_alpha, write
+
+from decr_scene.models.clouds.simulate import CloudRecipe
+from decr_scene.pipeline.errors import OptionError, OutputError
+from decr_scene.pipeline.training.simulation import simulate_scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return described(tmp_path / "scene.tif", ("blue", "green", "red", "nir"), nodata=0)
+
+
+def pixels(path):
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+def test_ground_away_from_cloud_keeps_its_bits_and_the_truth_is_the_scene(scene, tmp_path):
+    drawn = simulate_scene(scene, tmp_path / "pairs", coverage=(0.3, 0.4), seed=1)
+    clear, cloudy, classes = pixels(drawn.clear), pixels(drawn.cloudy), pixels(drawn.mask)[0]
+    np.testing.assert_array_equal(clear, pixels(scene))
+    changed = (clear != cloudy).any(axis=0)
+    assert 0.05 < drawn.cover < 0.8
+    assert changed[classes == 1].all()
+    assert not changed.all()
+    assert (cloudy != 0).all()
+    with rasterio.open(scene) as before, rasterio.open(drawn.cloudy) as after:
+        assert (before.crs, before.transform, before.descriptions) == (
+            after.crs,
+            after.transform,
+            after.descriptions,
+        )
+
+
+def test_a_seed_is_a_cloud(scene, tmp_path):
+    a, b, c = (simulate_scene(scene, tmp_path / str(n), seed=seed) for n, seed in enumerate((5, 5, 6)))
+    np.testing.assert_array_equal(pixels(a.cloudy), pixels(b.cloudy))
+    assert not np.array_equal(pixels(a.cloudy), pixels(c.cloudy))
+
+
+def test_nodata_stays_nodata(tmp_path):
+    image = draw((200, 200), 3, "uint16")
+    image[:, :50] = 0
+    scene = write(tmp_path / "scene.tif", image, nodata=0, photometric="RGB")
+    cloudy = pixels(simulate_scene(scene, tmp_path / "pairs", recipe=CloudRecipe(clear=0, aside=0)).cloudy)
+    assert not cloudy[:, :50].any()
+    assert cloudy[:, 50:].all()
+
+
+def test_clouds_are_as_large_and_as_fine_as_asked_for(tmp_path):
+    flat = np.full((1, 300, 300), 2000, np.uint16)
+    scene = write(tmp_path / "scene.tif", flat)
+    sharpness = []
+    for scale, finest in (((10, 20), (0.5, 1)), ((300, 400), (0.5, 1)), ((300, 400), (20, 30))):
+        steps = []
+        for seed in range(4):
+            drawn = simulate_scene(
+                scene, tmp_path / f"{scale}{finest}{seed}", seed=seed, bands="red", scale=scale, finest=finest
+            )
+            cloudy = pixels(drawn.cloudy)[0].astype(float)
+            steps.append(np.abs(np.diff(cloudy, axis=1)).mean() / cloudy.std())
+        sharpness.append(np.mean(steps))
+    assert sharpness[0] > 2 * sharpness[1]
+    assert sharpness[1] > 2 * sharpness[2]
+
+
+@pytest.mark.parametrize("name", ["coverage", "scale", "finest", "thickness"])
+def test_a_range_out_of_bounds_is_refused(scene, tmp_path, name):
+    with pytest.raises(OptionError, match=name):
+        simulate_scene(scene, tmp_path / "pairs", **{name: (0.9, 0.1)})
+
+
+def test_no_cloud_is_drawn_over_an_alpha_band(tmp_path):
+    scene = with_alpha(tmp_path)
+    drawn = simulate_scene(scene, tmp_path / "pairs", coverage=(0.6, 0.7))
+    clear, cloudy = pixels(scene), pixels(drawn.cloudy)
+    np.testing.assert_array_equal(cloudy[3], clear[3])
+    assert (cloudy[:3] != clear[:3]).any(axis=0).mean() > 0.2
+
+
+def test_a_seed_may_be_any_whole_number(scene, tmp_path):
+    drawn = simulate_scene(scene, tmp_path / "pairs", seed=-1)
+    assert (pixels(drawn.cloudy) != pixels(scene)).any()
+
+
+def test_a_folder_that_cannot_be_made_is_told(scene, tmp_path):
+    with pytest.raises(OutputError, match="cannot be made"):
+        simulate_scene(scene, scene / "pairs")

@@ -1,0 +1,418 @@
+"""Training from the command line to the run folder: killed, shared by processes, on data as published."""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from rasterio.transform import from_origin
+from torch._dynamo.utils import counters
+
+from decr_scene.models.checkpoints.model_file import read_model_file
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.source import batches, held_in_memory
+from decr_scene.models.errors import TrainingError, UnknownModelError
+from decr_scene.models.model import find_model
+from decr_scene.models.training.config import read_config
+from decr_scene.models.training.logs import METRICS
+from decr_scene.models.training.loop import CHECKPOINT
+from decr_scene.models.training.weights import averaged_weights
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.raster.images import RasterImage, read_image
+from decr_scene.pipeline.training.stage import train
+
+TOML = """
+stage = "reference"
+bands = ["red", "green", "blue"]
+steps = {steps}
+batch = {batch}
+accumulate = {accumulate}
+crop = 32
+warmup = 2
+precision = "fp32"
+checkpoint_every = {every}
+validate_every = {every}
+
+[reference]
+width = 8
+multipliers = [1, 2]
+blocks = 1
+middle_blocks = 1
+
+[[data]]
+folder = "."
+simulate = 0.3
+"""
+
+
+def toml(folder, steps=6, batch=2, accumulate=1, every=3, more=""):
+    path = folder / f"run{steps}x{batch}x{accumulate}.toml"
+    path.write_text(TOML.format(steps=steps, batch=batch, accumulate=accumulate, every=every) + more)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Six pairs of 64 px, laid out as RICE is."""
+    root = tmp_path / "RICE"
+    rng = np.random.default_rng(0)
+    for kind in ("cloud", "label"):
+        (root / kind).mkdir(parents=True)
+        for number in range(6):
+            save(root / kind / f"{number}.png", rng.integers(0, 255, (64, 64, 3)))
+    return root
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def write_tiff(path, pixels, nodata=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = pixels.shape
+    profile = {"driver": "GTiff", "count": bands, "dtype": pixels.dtype, "height": height, "width": width}
+    transform = from_origin(0, 0, 1, 1)
+    with rasterio.open(
+        path, "w", **profile, crs=32650, transform=transform, nodata=nodata, photometric="minisblack"
+    ) as target:
+        target.write(pixels)
+
+
+def command(config, data, out):
+    return ["train", "reference", "--config", config, "--data", data, "--out", out, "--quiet"]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(*args, program=("-m", "decr_scene.pipeline")):
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, args)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*args):
+    """Run it to its end, on as many threads as `start`: sums in another order are others in the last bit."""
+    process = start(*args)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
+def same_weights(one, other):
+    first, second = (averaged_weights(folder / CHECKPOINT) for folder in (one, other))
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights_and_table(data, tmp_path):
+    config = toml(tmp_path, steps=150, every=1)
+    finish(*command(config, data, tmp_path / "whole"))
+    killed, rng = tmp_path / "killed", random.Random(time.time_ns())
+    kills = 0
+    for _ in range(4):
+        before = (killed / CHECKPOINT).stat().st_mtime_ns if (killed / CHECKPOINT).exists() else 0
+        process = start(*command(config, data, killed))
+        while process.poll() is None and not (
+            (killed / CHECKPOINT).exists() and (killed / CHECKPOINT).stat().st_mtime_ns > before
+        ):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    assert kills >= 2
+    finish(*command(config, data, killed))
+    assert same_weights(tmp_path / "whole", killed)
+    assert (killed / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
+
+
+def test_accumulated_batches_are_one_larger_batch(data, tmp_path):
+    large, small = toml(tmp_path, batch=4), toml(tmp_path, batch=2, accumulate=2)
+    for config in (large, small):
+        train(read_config(config), data, tmp_path / config.stem, quiet=True)
+    assert_close(tmp_path / large.stem, tmp_path / small.stem)
+    train(read_config(toml(tmp_path, batch=2)), data, tmp_path / "half", quiet=True)
+    assert difference(tmp_path / large.stem, tmp_path / "half") > 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch_and_go_on_after_a_stop(data, tmp_path):
+    train(read_config(toml(tmp_path, batch=4)), data, tmp_path / "one", quiet=True)
+    config, torchrun = toml(tmp_path, batch=2), ("-m", "torch.distributed.run", "--nproc-per-node", 2)
+    program = [*torchrun, "--master-port", 29000 + os.getpid() % 1000, "-m", "decr_scene.pipeline"]
+    for _ in range(2):  # the second one finds the checkpoint and has nothing left to do
+        process = start(*program, *command(config, data, tmp_path / "two"), program=())
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    assert_close(tmp_path / "one", tmp_path / "two")
+    with pytest.raises(TrainingError, match="a run of 2 processes, these are 1"):
+        train(read_config(config), data, tmp_path / "two", quiet=True)
+
+
+def assert_close(one, other):
+    assert difference(one, other) < 1e-5
+    first, second = table(one), table(other)
+    assert [row["step"] for row in first] == [row["step"] for row in second]
+    losses = [[float(row["charbonnier"]) for row in rows] for rows in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-5)
+
+
+def difference(one, other):
+    first, second = (averaged_weights(folder / CHECKPOINT) for folder in (one, other))
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def table(folder):
+    return list(csv.DictReader((folder / METRICS).read_text().splitlines()))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_bundled_model_is_trained_further(by_name, data, tmp_path):
+    before, weights = read_model_file(find_model("rice2"))
+    config = read_config(toml(tmp_path, steps=1))
+    config = replace(config, reference=before.reference, learning_rate=1e-9)
+    model = Path("rice2") if by_name else find_model("rice2")
+    train(config, data, tmp_path / "run", (model,), quiet=True)
+    after = averaged_weights(tmp_path / "run" / CHECKPOINT)
+    own = {name for name in weights if name.startswith("reference.")}
+    assert after.keys() == own
+    for name in own:
+        torch.testing.assert_close(after[name], weights[name].float(), rtol=0, atol=1e-6)
+
+
+def test_what_is_neither_a_run_nor_a_model_is_named(data, tmp_path):
+    config = read_config(toml(tmp_path))
+    with pytest.raises(UnknownModelError, match=r"nothing-here.*bundled models are default, rice2"):
+        train(config, data, tmp_path / "run", (Path("nothing-here"),), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mean_of_two_runs_is_what_a_third_begins_with(data, tmp_path):
+    config = read_config(toml(tmp_path, steps=2))
+    for seed in (1, 2):
+        train(replace(config, seed=seed), data, tmp_path / str(seed), quiet=True)
+    mean = tmp_path / "mean.pt"
+    call = ["models", "average", tmp_path / "1", tmp_path / "2", "--out", mean]
+    told = CliRunner().invoke(main, [str(part) for part in call])
+    assert told.exit_code == 0, told.output
+    first, second = (averaged_weights(tmp_path / seed / CHECKPOINT) for seed in ("1", "2"))
+    train(replace(config, learning_rate=1e-9, steps=1), data, tmp_path / "3", (mean,), quiet=True)
+    third = averaged_weights(tmp_path / "3" / CHECKPOINT)
+    assert third.keys() == first.keys()
+    for name, weight in third.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, rtol=0, atol=1e-6)
+    again = CliRunner().invoke(main, [str(part) for part in call])
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (("small",), "two runs at least, got 1"),
+        (("small", "rice2"), "rice2.* holds other networks than .*small"),
+    ],
+)
+def test_runs_that_have_no_mean_are_refused(runs, said, data, tmp_path):
+    train(read_config(toml(tmp_path, steps=1)), data, tmp_path / "small", quiet=True)
+    places = [tmp_path / run if run == "small" else run for run in runs]
+    call = ["models", "average", *places, "--out", tmp_path / "mean.pt"]
+    told = CliRunner().invoke(main, [str(part) for part in call])
+    assert told.exit_code == 1
+    assert re.search(said, told.output), told.output
+    assert not (tmp_path / "mean.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(data, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("NO G++ HERE: torch compiles with it")
+    config = read_config(toml(tmp_path, steps=3))
+    counters.clear()
+    for name, compiled in (("plain", False), ("compiled", True)):
+        train(replace(config, compiled=compiled), data, tmp_path / name, quiet=True)
+        assert bool(counters["stats"]["unique_graphs"]) == compiled
+    plain, compiled = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=2e-4)
+
+
+def test_a_run_folder_tells_what_the_run_was_made_of(data, tmp_path):
+    config = toml(tmp_path)
+    result = CliRunner().invoke(main, [str(a) for a in command(config, data, tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "run"
+    assert (run / "config.toml").read_text() == config.read_text()
+    told = json.loads((run / "run.json").read_text())
+    assert told["versions"]["torch"] == torch.__version__
+    assert told["data"]["files"] == 12
+    rows = list(csv.DictReader((run / "data.csv").read_text().splitlines()))
+    assert [r["name"] for r in rows] == [f"{kind}/{i}.png" for kind in ("cloud", "label") for i in range(6)]
+    assert all(len(r["sha256"]) == 64 and int(r["bytes"]) > 0 for r in rows)
+    with Image.open(run / "samples" / "000006.png") as picture:
+        assert picture.size == (3 * 32 + 8, 4 * 32 + 12)
+    assert [row["step"] for row in table(run)] == ["3", "6"]
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_run_does_not_go_on_with_other_data(data, tmp_path):
+    config = read_config(toml(tmp_path))
+    train(config, data, tmp_path / "run", quiet=True)
+    train(config, data, tmp_path / "run", quiet=True)
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]) == 1
+    save(data / "label" / "3.png", np.zeros((64, 64, 3)))
+    with pytest.raises(TrainingError, match=r"1 files differ: label/3\.png"):
+        train(config, data, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_path):
+    held = 'holdout = [["2", "3"]]\n'
+    for number in (2, 3):  # hardly cloudy, while the others have nothing in common
+        ground = np.random.default_rng(number).integers(0, 250, (64, 64, 3))
+        save(data / "cloud" / f"{number}.png", ground)
+        save(data / "label" / f"{number}.png", ground + 1)
+    more = held + '[validation]\nfolder = "."\ntone = false\n' + (held if named else "")
+    figures = train(read_config(toml(tmp_path, 3, more=more)), data, tmp_path / "run", quiet=True)
+    assert (figures["input_db"] > 40) is named
+
+
+def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
+    save(data / "cloud" / "0.png", np.zeros((64, 64)))
+    save(data / "label" / "0.png", np.zeros((64, 64)))
+    save(data / "cloud" / "1.png", np.zeros((32, 64, 3)))
+    (data / "label" / "2.png").write_bytes(b"no picture")
+    (data / "label" / "3.png").unlink()
+    for kind in ("cloud", "label"):
+        save(data / kind / "4.png", np.zeros((20, 64, 3)))
+    arguments = [str(a) for a in command(toml(tmp_path), data, tmp_path / "run")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "5 of 6 images" in result.stderr
+    for text in ("0.png: 1 bands, the run has 3", "1.png: cloudy is (3, 32, 64)", "2.png: ", "3 has no twin"):
+        assert text in result.stderr
+    assert "4.png: 20 px at the smallest of its scales, a crop has 32" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_layout_is_refused_with_what_is_there(tmp_path):
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    with pytest.raises(TrainingError, match="found train, expected cloudy or cloud, and clear or label"):
+        load_source(DataConfig(folder="set"), tmp_path, read_image)
+
+
+@pytest.mark.parametrize("kinds", [("cloud", "label"), ("cloudy", "clear")])
+def test_near_infrared_beside_the_colours_is_the_fourth_band_where_four_are_wanted(tmp_path, kinds):
+    rng = np.random.default_rng(0)
+    images = {}
+    for kind in kinds:
+        colours, nir = rng.integers(0, 255, (40, 40, 3)), rng.integers(0, 255, (40, 40))
+        save(tmp_path / kind / "7.png", colours)
+        save(tmp_path / "nir" / kind / "7.png", np.stack([nir] * 3, axis=2))
+        images[kind] = np.concatenate([colours.transpose(2, 0, 1), nir[None]])
+    four = load_source(DataConfig(folder="."), tmp_path, read_image, bands=4).pairs[0][0]
+    np.testing.assert_allclose((four.cloudy + 1) * 127.5, images[kinds[0]], atol=1e-3)
+    np.testing.assert_allclose((four.clear + 1) * 127.5, images[kinds[1]], atol=1e-3)
+    three = load_source(DataConfig(folder="."), tmp_path, read_image, bands=3).pairs[0][0]
+    np.testing.assert_array_equal(three.clear, four.clear[:3])
+    (tmp_path / "nir" / kinds[0] / "7.png").rename(tmp_path / "nir" / kinds[0] / "8.png")
+    with pytest.raises(TrainingError, match=r"7 has no twin in .*nir.*8 has no twin in"):
+        load_source(DataConfig(folder="."), tmp_path, read_image, bands=4)
+
+
+def test_an_alpha_channel_of_a_picture_is_no_band(tmp_path):
+    pixels = np.dstack([np.full((8, 8, 3), 100), np.full((8, 8), 255)])
+    save(tmp_path / "a.png", pixels)
+    assert read_image(tmp_path / "a.png").shape == (3, 8, 8)
+
+
+def test_crops_by_window_are_those_of_images_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in ("cloudy", "clear"):
+        write_tiff(tmp_path / kind / "a.tif", rng.integers(1, 255, (4, 150, 200)).astype(np.uint8), nodata=0)
+    config = DataConfig(folder=".", bands=(2, 1, 0), scales=(1.0, 0.5), tone=False, windowed=True)
+    opened = load_source(config, tmp_path, read_image, bands=3, crop=32, opener=RasterImage.open)
+    held = load_source(replace(config, windowed=False), tmp_path, read_image, bands=3, crop=32)
+    assert opened.pairs[0][0].clear.shape == held.pairs[0][0].clear.shape
+    assert not isinstance(opened.pairs[0][0].clear, np.ndarray)
+    drawn = [next(batches([source], 0, 32, 6, ("red", "green", "blue"))) for source in (opened, held)]
+    np.testing.assert_array_equal(drawn[0].cloudy, drawn[1].cloudy)
+    np.testing.assert_array_equal(drawn[0].clear, drawn[1].clear)
+    middle = held_in_memory(opened.pairs[0][0], most=64)
+    np.testing.assert_array_equal(middle.clear, held.pairs[0][0].clear[:, 43:107, 68:132])
+
+
+def test_a_large_raster_gets_one_scaling_and_a_tone(tmp_path):
+    clear, cloudy = pair_of_tones((2, 2100, 300))
+    write_tiff(tmp_path / "clear" / "a.tif", clear)
+    write_tiff(tmp_path / "cloudy" / "a.tif", cloudy)
+    config = DataConfig(folder=".", windowed=True)
+    pair = load_source(config, tmp_path, read_image, opener=RasterImage.open).pairs[0][0]
+    top, bottom = (pair.clear[:, rows, slice(0, 50)] for rows in (slice(0, 50), slice(2050, 2100)))
+    assert abs(float(top.mean() - bottom.mean())) < 0.05
+    assert pair.tone is not None
+    np.testing.assert_allclose(pair.tone.apply(bottom), pair.cloudy[:, 2050:2100, slice(0, 50)], atol=0.03)
+
+
+@pytest.mark.parametrize("windowed", [True, False])
+def test_both_images_of_a_pair_take_the_scaling_of_the_cloudy_one(windowed, tmp_path):
+    clear, cloudy = pair_of_tones((2, 600, 300))
+    write_tiff(tmp_path / "clear" / "a.tif", clear)
+    write_tiff(tmp_path / "cloudy" / "a.tif", cloudy)
+    config = DataConfig(folder=".", windowed=windowed, tone=False)
+    pair = load_source(config, tmp_path, read_image, opener=RasterImage.open).pairs[0][0]
+    scaling = RasterImage.open(tmp_path / "cloudy" / "a.tif").radiometry
+    whole = (slice(None), slice(0, 600), slice(0, 300))
+    np.testing.assert_allclose(pair.clear[whole], scaling.to_model(clear), atol=1e-6)
+    np.testing.assert_allclose(pair.cloudy[whole], scaling.to_model(cloudy), atol=1e-6)
+
+
+def pair_of_tones(shape):
+    """Noise of 200 to 3000 DN; the same in another tone, with cloud and shadow over its first rows."""
+    clear = np.random.default_rng(0).integers(200, 3000, shape).astype(np.uint16)
+    cloudy = (clear // 2 + 700).astype(np.uint16)
+    cloudy[:, :100], cloudy[:, 100:150] = 4000, 100
+    return clear, cloudy
+
+
+def test_a_window_that_cannot_be_read_is_named(tmp_path):
+    write_tiff(tmp_path / "a.tif", np.ones((1, 300, 300), np.uint8))
+    raster = RasterImage.open(tmp_path / "a.tif")
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(TrainingError, match=r"a\.tif: .*cannot be read"):
+        raster.read(0, 0, 10, 10)
+
+
+def test_images_are_resized_as_the_paper_does(data):
+    source = load_source(DataConfig(folder=".", resize=24), data, read_image, crop=24)
+    assert {pair.clear.shape for pair in source.pairs[0]} == {(3, 24, 24)}
+    from decr_scene.models.data.resize import resize
+
+    whole = read_image(data / "label" / "0.png")
+    np.testing.assert_array_equal(source.pairs[0][0].clear, resize(whole, 24 / 64))
