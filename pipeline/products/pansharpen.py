@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from decr_scene.pipeline.arrays import Double
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.raster.vrt import (
     BAND_PARTS,
@@ -111,8 +112,7 @@ def fit_weights(spectral: Any, pan: Any, pair: _Pair) -> tuple[float, ...]:
     bands, sharp = _decimated(spectral, pan, pair)
     good = np.isfinite(sharp) & np.isfinite(bands).all(axis=0) & (sharp > 0)
     for dataset, values in ((spectral, bands[0]), (pan, sharp)):
-        if dataset.nodata is not None and not np.isnan(dataset.nodata):
-            good &= values != dataset.nodata
+        good &= ~is_nodata(values, dataset.nodata)
     equal = (1 / len(bands),) * len(bands)
     if np.count_nonzero(good) < 10 * len(bands):
         return equal

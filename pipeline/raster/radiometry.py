@@ -15,11 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.raster.nodata import off_nodata
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span
 
 TAIL_PERCENT = 0.1
 """Share of the valid pixels, in percent, left outside the limits at each end."""
+
+ABSURD = 1e7
+"""So many times as wide as the ground's own values, a span leaves float32 no digit to tell them apart."""
+
+LARGEST = 1e15
+"""No instrument has digital numbers beyond."""
 
 MIN_CHANGE = 1e-6
 """Changes smaller than this (of a range of 2) are no change."""
@@ -78,7 +86,7 @@ class Radiometry:
         with np.errstate(invalid="ignore", over="ignore"):
             value = dn.astype(np.float64) + change * (self._span / 2)
             value -= self._excess(dn) * np.clip(np.abs(change) / 0.1, 0, 1)
-            restored = _off_nodata(_cast(value, dn.dtype), nodata)
+            restored = off_nodata(_cast(value, dn.dtype), nodata)
         if dn.dtype.kind == "f":
             changed &= np.isfinite(restored)
         return np.where(changed, restored, dn)
@@ -129,11 +137,41 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
         pixel, gets a span of 1 DN around what it has.
+
+    Raises:
+        SceneError: The span is absurd, as when nodata is taken for ground.
     """
     if dtype == np.uint8:
         return Radiometry((0.0,) * bands, (255.0,) * bands)
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
+    if dtype.kind == "f" or dtype.itemsize > 2:  # what has less bits has no room for it
+        for band, span in enumerate(limits, start=1):
+            _check_span(band, sample[band - 1][valid[band - 1]], span)
     return Radiometry(tuple(a for a, _ in limits), tuple(b for _, b in limits))
+
+
+def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
+    """Refuse a span in which the ground is nothing: its values would come out as one."""
+    values = np.sort(values[np.isfinite(values)].astype(np.float64))
+    low, high = _narrowest_half(values)
+    if low == high and (others := values[values != low]).size:  # a collar may be most of the scene
+        low, high = _narrowest_half(others)
+    ground = max(high - low, abs(low), 1.0)
+    if max(map(abs, span)) < LARGEST and span[1] - span[0] <= ABSURD * ground:
+        return
+    raise SceneError(
+        f"band {band} has valid values from {span[0]:.4g} to {span[1]:.4g}, half of them between {low:.4g} "
+        f"and {high:.4g}: some must be nodata, declare it with gdal_edit -a_nodata, or give --scale"
+    )
+
+
+def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The shortest interval that half of some sorted values lie in; 0, 0 for none."""
+    if not values.size:
+        return 0.0, 0.0
+    half = -(-len(values) // 2)
+    first = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
+    return float(values[first]), float(values[first + half - 1])
 
 
 def fill_invalid(x: Float, valid: Bool) -> Float:
@@ -157,17 +195,6 @@ def _robust_limits(values: Pixels) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values, [TAIL_PERCENT, 100 - TAIL_PERCENT]))
     return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _off_nodata(value: Pixels, nodata: float | None) -> Pixels:
-    """Move what fell on the nodata value to its neighbour, upwards unless there is none."""
-    if nodata is None or np.isnan(nodata):
-        return value
-    if value.dtype.kind == "f":
-        return np.where(value == nodata, np.nextafter(value, np.inf, dtype=value.dtype), value)
-    one = value.dtype.type(1)
-    beside = value - one if nodata >= np.iinfo(value.dtype).max else value + one
-    return np.where(value == nodata, beside, value)
 
 
 def _cast(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:

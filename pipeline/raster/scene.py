@@ -31,6 +31,7 @@ from decr_scene.pipeline.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
+from decr_scene.pipeline.raster.nodata import is_nodata
 
 if TYPE_CHECKING:
     import xarray as xr  # takes a second to import, and most runs have no use for it
@@ -106,8 +107,9 @@ class RasterioScene:
     """A raster file; use `RasterioScene.open`.
 
     Equal scenes are the same state of the same file. Pickling carries these values, not the pixels and not
-    the open file. ``masks`` has the 1-based band under whose number the mask of each band is read, 0 where it
-    has none; ``state`` is what the file system said of the file when it was opened.
+    the open file. ``masks`` has the 1-based band under whose number GDAL's mask of each band is read, 0 where
+    the values alone say it; ``nodatavals`` the values of those bands whose mask does not know of them;
+    ``state`` is what the file system said of the file when it was opened.
     """
 
     path: str
@@ -161,7 +163,7 @@ class RasterioScene:
         return pixels
 
     def valid(self, window: Window, pixels: Pixels | None = None) -> Bool:
-        """Tell real pixels from the rest.
+        """Tell real pixels from the rest: GDAL's masks answer, and NaN and infinities come on top.
 
         A mask of 0 or an alpha of 0 invalidates all bands, but for the alpha band itself, which is valid
         everywhere.
@@ -180,8 +182,8 @@ class RasterioScene:
             pixels = self.read(window)
         valid = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else np.isfinite(pixels)
         for band, nodata in enumerate(self.nodatavals):
-            if nodata is not None and not np.isnan(nodata):
-                valid[band] &= pixels[band] != _as_dtype(nodata, pixels.dtype)
+            if nodata is not None:
+                valid[band] &= ~is_nodata(pixels[band], nodata)
         self._apply_masks(valid, window)
         if "alpha" in self.bands:
             alpha = self.bands.index("alpha")
@@ -341,17 +343,31 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
         transform=dataset.transform,
         nodata=dataset.nodatavals[0],
         block_shape=dataset.block_shapes[0],
-        nodatavals=tuple(dataset.nodatavals),
-        masks=tuple(_mask_of(band, flags) for band, flags in enumerate(dataset.mask_flag_enums, start=1)),
+        nodatavals=tuple(_nodata_beside_mask(band, dataset) for band in dataset.indexes),
+        masks=tuple(_mask_of(band, dataset) for band in dataset.indexes),
         state=state,
     )
 
 
-def _mask_of(band: int, flags: list[MaskFlags]) -> int:
-    """The band (1-based) under whose number a band's mask is read; 0: values, nodata or alpha say it all."""
-    if {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha} & set(flags):
+def _mask_of(band: int, dataset: Any) -> int:
+    """The band (1-based) under whose number a band's mask is read; 0: values or alpha say it all."""
+    flags = dataset.mask_flag_enums[band - 1]
+    if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_by_whole_numbers(band, dataset):
         return 0
     return 1 if MaskFlags.per_dataset in flags else band
+
+
+def _nodata_beside_mask(band: int, dataset: Any) -> float | None:
+    """A band's nodata value, where the mask that is read does not tell of it."""
+    told = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
+    value: float | None = dataset.nodatavals[band - 1]
+    return None if told and not _is_by_whole_numbers(band, dataset) else value
+
+
+def _is_by_whole_numbers(band: int, dataset: Any) -> bool:
+    """Whether a band's mask says nothing but which integers are nodata: no need to decode them twice."""
+    integers = np.dtype(dataset.dtypes[band - 1]).kind != "f"
+    return integers and dataset.mask_flag_enums[band - 1] == [MaskFlags.nodata]
 
 
 def _check_supported(path: str, dataset: Any) -> None:
@@ -384,11 +400,6 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
 
 def _no_file(path: str) -> str:
     return f"{path}: no such file, expected a raster: check the path"
-
-
-def _as_dtype(value: float, dtype: np.dtype[Any]) -> Any:
-    """A nodata value as pixels hold it; one that an integer cannot hold stays as it is and matches none."""
-    return dtype.type(value) if dtype.kind == "f" else value
 
 
 def _place(window: Window) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -74,8 +75,7 @@ class ArraySource:
     def valid(self, span: Span, pixels: Pixels) -> Bool:
         """Everything but nodata, NaN, infinities and an alpha of 0, same shape."""
         valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
-        if self.nodata is not None and not np.isnan(self.nodata):
-            valid &= pixels != self.nodata
+        valid &= ~is_nodata(pixels, self.nodata)
         if self.alpha is not None:
             valid &= pixels[self.alpha] != 0
             valid[self.alpha] = True

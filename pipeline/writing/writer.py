@@ -43,6 +43,7 @@ from decr_scene.pipeline.files import (
     sync_to_disk,
     with_ending,
 )
+from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene, Scene, gdal_env
 from decr_scene.pipeline.raster.vrt import NewBands, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.tiling.grid import Span
@@ -196,7 +197,7 @@ class SceneWriter:
         valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else None
         if self.scene.nodata is None or np.isnan(self.scene.nodata):
             return valid
-        differs = pixels != self.scene.nodata
+        differs = ~is_nodata(pixels, self.scene.nodata)
         return differs if valid is None else valid & differs
 
     def _check(self) -> None:
