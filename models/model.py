@@ -64,11 +64,18 @@ class Model:
         return eps, raw
 
     @torch.inference_mode()
-    def reference(self, cloudy: Tensor) -> Tensor:
-        """First guess of the clear image, float32 ``(B, C, H, W)``."""
+    def reference(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+        """First guess of the clear image, float32 ``(B, C, H, W)``.
+
+        Args:
+            cloudy: Cloudy images.
+            context: What the scene as a whole shows of the same area, as `PlainUNet.forward` takes it;
+                ``None``: nothing is known. Networks whose configuration has no ``context`` pass it over.
+        """
         kept = self.config.reference.kind in ALWAYS_FP32
+        context = None if context is None else context.to(self.device, torch.float32)
         with self._computing("fp32" if kept else self.precision):
-            guess: Tensor = self.modules["reference"](self._here(cloudy))
+            guess: Tensor = self.modules["reference"](self._here(cloudy), context)
         return guess.float()
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from decr_scene.models.clouds.simulate import CloudRecipe
+from decr_scene.models.clouds.types import Range
+from decr_scene.models.clouds.veils import VeilRecipe
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class DataConfig:
         enlarge: Greatest factor that crops are enlarged by; from a smaller part of the image, then.
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
+        mean: Range that the mean light of the truth is drawn from, before ``brightness``; ``None``: as it is.
+        veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
+        veil_clouds: Share of those that have clouds besides.
+        veil_seen: Share of those whose veil a detector sees.
+        veils: What veils are drawn.
         roofs: Share of the crops that flat roofs are painted on; where all clouds are simulated.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
@@ -57,6 +64,11 @@ class DataConfig:
     resize: int | None = None
     windowed: bool | None = None
     clouds: CloudRecipe = field(default_factory=CloudRecipe)
+    mean: Range | None = None
+    veil: float = 0.0
+    veil_clouds: float = 0.4
+    veil_seen: float = 0.5
+    veils: VeilRecipe = field(default_factory=VeilRecipe)
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
@@ -75,6 +87,10 @@ class DataConfig:
             raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
         if not 0 <= self.roofs <= 1 or (self.roofs and self.simulate != 1.0):
             raise ValueError(f"roofs must be a share, from 0 to 1, with simulate = 1.0, got {self.roofs:g}")
+        if any(not 0 <= part <= 1 for part in (self.veil, self.veil_clouds, self.veil_seen)):
+            raise ValueError("veil, veil_clouds and veil_seen must be shares, from 0 to 1")
+        if self.mean is not None and not 0 < self.mean[0] <= self.mean[1] < 1:
+            raise ValueError(f"mean must rise between black and white, 0 and 1, got {self.mean}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 

@@ -17,7 +17,9 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.roofs import roofed
 from decr_scene.models.clouds.simulate import simulate
+from decr_scene.models.clouds.veils import veiled
 from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.contexts import draw_context
 from decr_scene.models.data.crops import Look, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
 
@@ -37,11 +39,28 @@ class Pair(NamedTuple):
     tone: Tone | None
 
 
-class Batch(NamedTuple):
-    """``(N, C, H, W)`` each: what the network sees and what it should give."""
+class Crop(NamedTuple):
+    """What the network sees and what it should give, ``(C, H, W)``, and the context, ``(C + 3, h, w)``."""
 
     cloudy: Float
     clear: Float
+    context: Float | None = None
+
+
+class Batch(NamedTuple):
+    """As `Crop`, ``N`` of them."""
+
+    cloudy: Float
+    clear: Float
+    context: Float | None = None
+
+
+class Covered(NamedTuple):
+    """An image under cloud and how deep, ``(H, W)`` in [0, 1] each: opacity, and light lost to shadow."""
+
+    image: Float
+    opacity: Float
+    shadow: Float
 
 
 @dataclass(frozen=True)
@@ -51,23 +70,44 @@ class Source:
     config: DataConfig
     pairs: tuple[tuple[Pair, ...], ...]
 
-    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> tuple[Float, Float]:
-        """Draw one ``(C, size, size)`` crop, cloudy and clear in one tone, turned and jittered."""
+    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> Crop:
+        """Draw one ``(C, size, size)`` crop, cloudy and clear in one tone, turned and jittered.
+
+        What the context draws comes last: crops are the same whether anybody looks at it or not.
+        """
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
         cloudy, clear = self._cut(rng, pair, size)
         if self.config.roofs and rng.random() < self.config.roofs:
             clear = roofed(clear, rng)
-        look = self._look(rng, len(cloudy))
+        look = self._look(rng, clear)
         if rng.random() < self.config.simulate:
             clear = look.of(clear)
-            cloudy = simulate(clear, spectrum, rng, self.config.clouds).cloudy
+            covered = self._covered(rng, clear, spectrum)
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
             cloudy, clear = look.of(cloudy), look.of(clear)
-        return turn(rng, cloudy, clear)
+            covered = Covered(cloudy, *differing(cloudy, clear))
+        image, truth = turn(
+            rng, np.concatenate([covered.image, covered.opacity[None], covered.shadow[None]]), clear
+        )
+        cloudy, (opacity, shadow) = np.ascontiguousarray(image[:-2]), image[-2:]
+        return Crop(cloudy, truth, draw_context(cloudy, truth, opacity, shadow, rng))
+
+    def _covered(self, rng: np.random.Generator, clear: Float, spectrum: tuple[str, ...]) -> Covered:
+        """The image under simulated cloud, under a veil, or under both."""
+        config = self.config
+        if not config.veil or rng.random() >= config.veil:
+            drawn = simulate(clear, spectrum, rng, config.clouds)
+            return Covered(drawn.cloudy, drawn.opacity, drawn.shadow)
+        below = veiled(clear, spectrum, rng, config.veils)
+        seen = below.opacity * np.float32(rng.random() < config.veil_seen)
+        if rng.random() >= config.veil_clouds:
+            return Covered(below.image, seen, np.zeros_like(seen))
+        drawn = simulate(below.image, spectrum, rng, config.clouds)
+        return Covered(drawn.cloudy, np.maximum(drawn.opacity, seen), drawn.shadow)
 
     def _cut(self, rng: np.random.Generator, pair: Pair, size: int) -> list[Float]:
         """A crop of ``size`` px, maybe enlarged from a smaller one, by any factor up to the source's."""
@@ -76,10 +116,14 @@ class Source:
         part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
         return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
-    def _look(self, rng: np.random.Generator, bands: int) -> Look:
+    def _look(self, rng: np.random.Generator, image: Float) -> Look:
         """Another gain of each band, another tone curve; half of the images get a haze, if any do."""
         config = self.config
+        bands = len(image)
         gain = np.full((bands, 1, 1), rng.uniform(*config.brightness), np.float32)
+        if config.mean is not None:
+            light = max((float(image.mean()) + 1) / 2, 0.02)
+            gain *= np.float32(np.clip(rng.uniform(*config.mean) / light, 0.1, 4.0))
         if config.tint:
             gain *= np.exp(rng.uniform(-config.tint, config.tint, (bands, 1, 1)), dtype=np.float32)
         power = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
@@ -106,6 +150,20 @@ def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Fl
     changed = np.clip((np.abs(difference).max(axis=0) - low) / (high - low), 0, 1)
     truth: Float = cloudy + (matched - cloudy) * changed
     return truth
+
+
+def differing(cloudy: Float, clear: Float) -> tuple[Float, Float]:
+    """How deep a real pair differs: the opacity of cloud and the loss of light, ``(H, W)`` in [0, 1] each.
+
+    Cloud of opacity ``o`` brings the ground's light ``L`` to ``L + o (1 - L)``, shadow of depth ``s`` to
+    ``L (1 - s)``; of lights smoothed and averaged over the bands.
+    """
+    sigma = (0, CLEAR_SMOOTHING, CLEAR_SMOOTHING)
+    seen, ground = ((ndimage.gaussian_filter(i, sigma).mean(axis=0) + 1) / 2 for i in (cloudy, clear))
+    rise = seen - ground
+    opacity = np.clip(rise / np.maximum(1 - ground, 0.1), 0, 1).astype(np.float32)
+    shadow = np.clip(-rise / np.maximum(ground, 0.1), 0, 1).astype(np.float32)
+    return opacity, shadow
 
 
 def held_in_memory(pair: Pair, most: int = 512) -> Pair:
@@ -135,7 +193,9 @@ def batches(
 
     def make(step: int) -> Batch:
         crops = [_draw(sources, shares, seed, step, first + i, size, spectrum) for i in range(count)]
-        return Batch(*(np.stack(images) for images in zip(*crops, strict=True)))
+        cloudy, clear, contexts = zip(*crops, strict=True)
+        context = None if contexts[0] is None else np.stack(contexts)
+        return Batch(np.stack(cloudy), np.stack(clear), context)
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(make, start)
@@ -153,6 +213,6 @@ def _draw(
     index: int,
     size: int,
     spectrum: tuple[str, ...],
-) -> tuple[Float, Float]:
+) -> Crop:
     rng = np.random.default_rng([seed, step, index])
     return sources[rng.choice(len(sources), p=shares)].crop(rng, size, spectrum)

@@ -22,8 +22,8 @@ from decr_scene.models.networks.mprnet import MPRNet
 class Reference(Protocol):
     """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
 
-    def __call__(self, cloudy: Tensor) -> Tensor:
-        """Return the first guess."""
+    def __call__(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the first guess; networks that take no context pass it over."""
         ...
 
 
@@ -40,6 +40,7 @@ class ReferenceConfig:
         middle_blocks: Residual blocks at the coarsest level; ours only.
         patch: Pixel-unshuffle factor at the door; ours only.
         contrast: The network also tells by how much local contrast is to grow; ours only.
+        context: The network also sees what the scene as a whole shows of a place; ours only.
     """
 
     kind: str = "unet"
@@ -50,6 +51,7 @@ class ReferenceConfig:
     middle_blocks: int = 4
     patch: int = 2
     contrast: bool = False
+    context: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _BUILDERS:
@@ -58,6 +60,8 @@ class ReferenceConfig:
             raise ValueError(f"a reference needs bands, width, patch and a level at least, got {self}")
         if self.kind == "unet" and self.width % GROUPS:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
+        if self.context and self.kind != "unet":
+            raise ValueError(f"a reference of kind {self.kind!r} takes no context")
 
 
 GROUPS = 8
@@ -68,6 +72,14 @@ AROUND = 8
 
 MOST_CONTRAST = 2.0
 """Greatest power of e that contrast grows by."""
+
+LOOKS = 3
+"""Channels of a context beside the bands of its anchor: cloud, shadow, nearness of clear ground."""
+
+CLOUD_LOOK, NEARNESS_LOOK = 0, 2
+
+ANCHOR_LOGIT = (-5.0, 5.0)
+"""Logit of the anchor's part before training: of ground without cloud, and what certain cloud adds to it."""
 
 
 class ResidualBlock(nn.Module):
@@ -98,6 +110,10 @@ class PlainUNet(nn.Module):
     Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast``,
     the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
     and ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
+
+    Where the configuration has ``context``, the network is also given the anchor, the tone of the clear
+    ground around, and where the scene as a whole shows cloud and shadow; and its answer may go over to the
+    anchor, ``(1 - g) (y + change) + g anchor``, by a part ``g`` that it gives for each folded pixel.
     """
 
     def __init__(self, config: ReferenceConfig) -> None:
@@ -116,16 +132,56 @@ class PlainUNet(nn.Module):
         self.contrast = nn.Conv2d(channels[0], config.bands, 3, padding=1) if config.contrast else None
         if self.contrast is not None:
             _zero(self.contrast)
+        self.context = self.gate = None
+        if config.context:
+            self.context = nn.Conv2d(config.bands + LOOKS, channels[0], 3, padding=1)
+            self.gate = nn.Conv2d(channels[0], 1, 3, padding=1)
+            _zero(self.context)
+            _zero(self.gate)
 
-    def forward(self, cloudy: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the first guess, not clipped while training."""
+    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the first guess, not clipped while training.
+
+        Args:
+            cloudy: ``(B, C, H, W)`` in [-1, 1].
+            context: ``(B, C + LOOKS, h, w)`` of the same area at any resolution: the anchor in [-1, 1], the
+                probabilities of cloud and shadow, the nearness of clear ground, all zero where nothing is
+                known; ``None``: nothing is. A network without ``context`` does not look at it.
+        """
         height, width = cloudy.shape[-2:]
         padded = _mirror(cloudy, self.multiple)
-        result = cloudy + self._change(padded)[..., :height, :width]
+        looks = None
+        if self.context is not None:
+            if context is None:
+                context = cloudy.new_zeros((len(cloudy), self.context.in_channels, 1, 1))
+            looks = _mirror(F.interpolate(context, size=(height, width), mode="bilinear"), self.multiple)
+        result = self._answer(padded, looks)[..., :height, :width]
         return result if self.training else result.clamp(-1, 1)
 
-    def _change(self, image: Tensor) -> Tensor:
+    def _answer(self, image: Tensor, looks: Tensor | None) -> Tensor:
+        folded = None if looks is None else F.avg_pool2d(looks, self.patch)
+        h = self._features(image, folded)
+        change = F.pixel_shuffle(self.leave(h), self.patch)
+        if self.contrast is not None:
+            change = change + self._grown(image, self.contrast(h).float())
+        if looks is None or folded is None:
+            return image + change
+        part = F.interpolate(self._anchored(h, folded), scale_factor=float(self.patch), mode="bilinear")
+        anchor = looks[:, : image.shape[1]]
+        return image + change + part * (anchor - image - change)
+
+    def _anchored(self, h: Tensor, folded: Tensor) -> Tensor:
+        """The part of the anchor in the answer, ``(B, 1, h, w)``; none where nothing clear is known."""
+        assert self.gate is not None
+        bands = folded.shape[1] - LOOKS
+        cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_LOOK, NEARNESS_LOOK))
+        base, rise = ANCHOR_LOGIT
+        return torch.sigmoid(self.gate(h).float() + base + rise * cloud) * (near * 4).clamp(max=1)
+
+    def _features(self, image: Tensor, folded: Tensor | None) -> Tensor:
         h = self.enter(F.pixel_unshuffle(image, self.patch))
+        if self.context is not None and folded is not None:
+            h = h + self.context(folded)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             h = blocks(h)
@@ -134,8 +190,7 @@ class PlainUNet(nn.Module):
         h = self.middle(h)
         for level in reversed(range(len(skips))):
             h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
-        change = F.pixel_shuffle(self.leave(h), self.patch)
-        return change if self.contrast is None else change + self._grown(image, self.contrast(h).float())
+        return h
 
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
         """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
@@ -153,8 +208,8 @@ class PublishedReference(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, cloudy: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the same."""
+    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the same; it takes no context."""
         first_guess: Tensor = self.net((cloudy + 1) / 2)
         return 2 * first_guess - 1
 

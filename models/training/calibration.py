@@ -67,7 +67,7 @@ def score(detector: Detector, source: LabelledSource, size: int, spectrum: tuple
     """Look at `CROPS` labelled crops of a source that no training has seen."""
     scores = Scores()
     for number in range(CROPS):
-        image, labels = source.crop(np.random.default_rng([number, 2]), size, spectrum)
+        image, labels, _ = source.crop(np.random.default_rng([number, 2]), size, spectrum)
         found = detector.probability(torch.from_numpy(image[None]))[0, RESTORE].numpy()
         scores.add(found, labels[0] > 0.5, labels[2] > 0.5)
     return scores

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.models.clouds.simulate import CloudRecipe
+from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import DetectorConfig
@@ -192,7 +193,8 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
 
 def _source(table: dict[str, Any]) -> DataConfig:
     clouds: CloudRecipe = _build(CloudRecipe, table.get("clouds", {}))
-    source: DataConfig = _build(DataConfig, {**table, "clouds": clouds})
+    veils: VeilRecipe = _build(VeilRecipe, table.get("veils", {}))
+    source: DataConfig = _build(DataConfig, {**table, "clouds": clouds, "veils": veils})
     return source
 
 

@@ -22,7 +22,7 @@ from decr_scene.models.clouds.simulate import (
     simulate,
 )
 from decr_scene.models.data.crops import UNCHANGED, turn
-from decr_scene.models.data.source import Source
+from decr_scene.models.data.source import Crop, Source
 
 VISIBLE = 16 / 127.5
 """Cloud brightens, and shadow darkens, the mean of the bands by so much at least (16 of 255 DN)."""
@@ -81,12 +81,12 @@ class LabelledSource(Source):
 
     plain: bool = False
 
-    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> tuple[Float, Float]:
+    def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> Crop:
         """Draw one crop, ``(C, size, size)``, and its labels ``(3, size, size)``."""
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
         cloudy, clear = self._cut(rng, pair, size)
-        look = self._look(rng, len(cloudy))
+        look = self._look(rng, clear)
         if self.plain:
             look = UNCHANGED
         if rng.random() < self.config.simulate:
@@ -106,7 +106,7 @@ class LabelledSource(Source):
             cloudy, clear = look.of(cloudy), look.of(matched)
         if rng.random() < STRETCHED and not self.plain:
             cloudy = _stretched(cloudy, clear, rng)
-        return turn(rng, cloudy, labels)
+        return Crop(*turn(rng, cloudy, labels))
 
 
 def labelled(source: Source, simulated: float | None = None, plain: bool = False) -> LabelledSource:

@@ -109,7 +109,8 @@ class Trainer:
         while self.step < config.steps:
             began = time.perf_counter()
             batch = next(crops)
-            losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear))
+            context = None if batch.context is None else self._tensor(batch.context)
+            losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear), context)
             self.step += 1
             losses_and_time = {**losses, "seconds": time.perf_counter() - began}
             report(self.step, losses_and_time)
@@ -168,7 +169,7 @@ class Trainer:
             optimiser.load_state_dict(at)
         self.step = state["step"]
 
-    def _update(self, cloudy: Tensor, clear: Tensor) -> dict[str, float]:
+    def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
         """One step on this process's share of the batch, ``accumulate`` parts of it one after the other."""
         config, parts = self.config, self.config.accumulate
         for optimiser in self.optimisers:
@@ -181,7 +182,8 @@ class Trainer:
             first = (_rank() * parts + part) * config.batch
             draws = Draws(self._generator(), first, _processes() * parts * config.batch)
             with _precision(config.precision, self.device):
-                losses = self.objective.losses(cloudy[images], clear[images], draws)
+                looks = None if context is None else context[images]
+                losses = self.objective.losses(cloudy[images], clear[images], draws, looks)
             total = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(total):
                 raise TrainingError(f"the loss is {total.item()} at step {self.step}: lower learning_rate")

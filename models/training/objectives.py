@@ -65,8 +65,10 @@ class Objective(Protocol):
         """Parameters that this stage changes."""
         ...
 
-    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Losses by name; their sum is what is minimised."""
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses by name; their sum is what is minimised. ``context`` is what the reference may look at."""
         ...
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
@@ -122,9 +124,11 @@ class ReferenceObjective:
         """The reference's."""
         return list(self.modules.parameters())
 
-    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The run's loss of ``E(y) - x0``, by its name, and the shift of clear ground if that counts."""
-        answer = self.modules["reference"](cloudy).float()
+        answer = self.modules["reference"](cloudy, context).float()
         losses = {self.loss: DISTANCES[self.loss](answer - clear)}
         if self.steady:
             losses["shift"] = self.steady * shift_of_clear(answer, cloudy, clear)
@@ -160,10 +164,12 @@ class EnhancementObjective:
         parts = {"diffusion": ["noise"], "weight": ["weight"], "joint": ["noise", "weight"]}[self.stage]
         return [p for part in parts for p in network.get_submodule(f"{part}_net").parameters()]
 
-    def losses(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Noise loss and fusion loss, whichever the stage has."""
         if self.on_path:
-            return self._losses_on_path(cloudy, clear, draws)
+            return self._losses_on_path(cloudy, clear, draws, context)
         network, schedule = self.network, self.schedule
         t = draws.steps(schedule.timesteps, clear)
         noise = draws.normal(clear)
@@ -178,7 +184,7 @@ class EnhancementObjective:
         if self.stage != "diffusion":
             predicted = predicted.detach()
             x0 = schedule.add_noise(x_t, -predicted, t) if is_v else schedule.x0_from_eps(x_t, predicted, t)
-            losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear)
+            losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear, context)
         return losses
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
@@ -202,7 +208,9 @@ class EnhancementObjective:
         assert isinstance(network, NoiseNetwork)
         return network
 
-    def _losses_on_path(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def _losses_on_path(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None
+    ) -> dict[str, Tensor]:
         """Losses at two steps of one sampling run, from the noised first guess on.
 
         The weight network's is eq. 16, with the run's ``loss`` in the place of L1. The noise network's, in
@@ -214,7 +222,7 @@ class EnhancementObjective:
         than the first guess, it trusts its leftover noise.
         """
         with torch.no_grad():
-            guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
+            guess = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
         noise = draws.normal(clear)
         first = draws.step(2, self.latest_start)
         second = draws.step(0, first)
@@ -236,10 +244,18 @@ class EnhancementObjective:
             x0 = floored * guess + (1 - floored) * x0_eps
         return losses
 
-    def _fusion_loss(self, x_t: Tensor, t: Tensor, x0_eps: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
-        """``mean |x0 - (1 - W) x0_eps - W x0_E|`` with x0_eps clipped and W free (ARCHITECTURE of DE)."""
+    def _fusion_loss(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        x0_eps: Tensor,
+        cloudy: Tensor,
+        clear: Tensor,
+        context: Tensor | None,
+    ) -> Tensor:
+        """``mean |x0 - (1 - W) x0_eps - W x0_E|`` (eq. 16) with x0_eps clipped and W free."""
         with torch.no_grad():
-            guess = self.modules["reference"](cloudy).float().clamp(-1, 1)
+            guess = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
         weight = self.network.weight(x_t, t, cloudy, guess).float()
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
 
@@ -261,7 +277,9 @@ class DetectorObjective:
         """All of them."""
         return list(self.modules.parameters())
 
-    def losses(self, cloudy: Tensor, clear: Tensor, draws: object) -> dict[str, Tensor]:
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: object, context: object = None
+    ) -> dict[str, Tensor]:
         """Mean over the pixels that count; ``clear`` holds labels, ``(B, 3, H, W)``."""
         answers, counts = clear[:, :2], clear[:, 2:]
         logits = self.modules["detector"](cloudy).float()

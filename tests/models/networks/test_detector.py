@@ -156,7 +156,7 @@ def test_a_pair_is_labelled_by_what_differs() -> None:
 def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
     source = labelled(load_source(DataConfig("clear", simulate=1.0), root, read_png))
     bands = ("red", "green", "blue")
-    image, labels = source.crop(np.random.default_rng(3), 24, bands)
+    image, labels, _ = source.crop(np.random.default_rng(3), 24, bands)
     again = source.crop(np.random.default_rng(3), 24, bands)
     assert image.shape == labels.shape == (3, 24, 24)
     np.testing.assert_array_equal(image, again[0])

@@ -43,3 +43,46 @@ def test_contrast_is_learned_from_the_first_step_on():
     (network(cloudy) - 2 * cloudy).square().mean().backward()
     assert network.contrast.bias.grad.max() < 0  # downhill is more contrast
     assert network.leave.weight.grad.abs().max() > 0
+
+
+def with_context():
+    return build_reference(replace(CONFIG, context=True)).eval()
+
+
+def context(cloud, near, anchor=-0.5, side=8):
+    values = torch.tensor([anchor, anchor, cloud, 0.0, near])
+    return values[None, :, None, None].expand(2, 5, side, side)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 50), (3, 5)])
+def test_without_a_context_a_fresh_network_gives_its_input_back(size):
+    torch.testing.assert_close(with_context()(image(*size)), image(*size))
+
+
+def test_an_anchor_that_nothing_clear_is_near_is_not_taken():
+    cloudy = image(64, 64)
+    torch.testing.assert_close(with_context()(cloudy, context(1.0, 0.0)), cloudy)
+
+
+def test_the_gate_goes_over_to_the_anchor_under_cloud():
+    network, cloudy = with_context(), image(64, 64)
+    torch.nn.init.constant_(network.gate.bias, 4.0)
+    torch.testing.assert_close(
+        network(cloudy, context(1.0, 1.0)), torch.full_like(cloudy, -0.5), atol=0.03, rtol=0
+    )
+    clear = network(cloudy, context(0.0, 1.0))
+    assert (clear - cloudy).abs().mean() < 0.7 * (cloudy + 0.5).abs().mean()
+
+
+def test_a_context_of_any_resolution_will_do():
+    network, cloudy = with_context(), image(64, 48)
+    torch.nn.init.normal_(network.context.weight, std=0.1)
+    torch.nn.init.normal_(network.leave.weight, std=0.1)
+    torch.testing.assert_close(
+        network(cloudy, context(0.5, 0.5)), network(cloudy, context(0.5, 0.5, side=32))
+    )
+
+
+def test_published_networks_take_no_context():
+    with pytest.raises(ValueError, match="takes no context"):
+        ReferenceConfig(kind="mdsa", context=True)

@@ -254,11 +254,18 @@ def test_training_the_reference_beats_its_input(root, tmp_path):
     assert figures["answer_db"] > figures["input_db"] + 3
 
 
+class Perfect(torch.nn.Module):
+    """A first guess that is its input."""
+
+    def forward(self, cloudy: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        return cloudy
+
+
 def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_guess(root, tmp_path):
     """With a first guess that is the truth, and a noise network that knows nothing, W rises towards 1."""
     config = run_of("weight", on_path=True, steps=60, batch=4, learning_rate=3e-3)
     trainer = Trainer.start(config, tmp_path / "run")
-    trainer.objective.modules["reference"] = trainer.ema["reference"] = torch.nn.Identity()
+    trainer.objective.modules["reference"] = trainer.ema["reference"] = Perfect()
     sources = [load_source(DataConfig("clear", "clear", tone=False), root, read_png)]
     trainer.run(sources, [], lambda step, figures: None)
     cloudy = torch.rand(2, 3, 32, 32) - 0.5
