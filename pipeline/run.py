@@ -118,7 +118,7 @@ def process_scene(
         going_on = resume and journal_path(dst).exists()
         beside.check(src, overwrite, going_on)
         _check_wishes(scene, stac, wanted)
-        planned = plan_scene(scene, used)
+        planned = plan_scene(scene, used).warning(*given.warnings)
         planning = time.perf_counter() - began
         guard = run_guard(scene, planned, compress, blocksize)
         main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)

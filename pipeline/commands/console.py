@@ -19,6 +19,7 @@ import click
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.text import plain
 
 if TYPE_CHECKING:
     from decr_scene.pipeline.batch.ledger import BatchReport
@@ -56,36 +57,41 @@ def debugging() -> bool:
     return bool(click.get_current_context().find_root().params.get("debug"))
 
 
+def say(text: str, err: bool = False) -> None:
+    """A text on stdout or stderr; nothing in it, whoever wrote it, steers the terminal."""
+    click.echo(plain(text), err=err)
+
+
 def tell_error(text: str) -> None:
     """One line on stderr, under the program's name."""
-    click.echo(f"decr-scene: {text}", err=True)
+    say(f"decr-scene: {text}", err=True)
 
 
 def tell_json(found: Any) -> None:
     """An answer for programs."""
-    click.echo(json.dumps(_in_json(found), indent=2))
+    say(json.dumps(_in_json(found), indent=2))
 
 
 def tell_table(found: dict[str, Any]) -> None:
     """An answer for people: a line for each name, its value behind it."""
     for name, value in found.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        click.echo(f"{name:>12}  {text}")
+        say(f"{name:>12}  {text}")
 
 
 def summarise(report: Report) -> None:
     """What was done to a scene; a check that failed ends the program."""
     tiles, seconds = report.tiles, report.seconds
     megabytes = report.output["bytes"] / 1e6
-    click.echo(
+    say(
         f"{report.output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
         f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {megabytes:.1f} MB"
     )
     for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     failed = [name for name, good in report.checks.items() if not good]
     if failed:
-        click.echo(f"check failed: {', '.join(failed)}", err=True)
+        say(f"check failed: {', '.join(failed)}", err=True)
         sys.exit(1)
 
 
@@ -94,10 +100,10 @@ def summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -
     failed = report.having("failed")
     if not quiet:
         counts = f"{len(report.having('done'))} done, {len(report.having('skipped'))} skipped"
-        click.echo(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more")
+        say(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more")
         for entry in report.having("skipped"):
             if entry.error:
-                click.echo(f"skipped {_under(entry.input, folder)}: {entry.error}", err=True)
+                say(f"skipped {_under(entry.input, folder)}: {entry.error}", err=True)
     for entry in failed:
         tell_error(f"failed {_under(entry.input, folder)}: {entry.error}")
     if failed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors
+from decr_scene.pipeline.commands.console import one_line_errors, say
 from decr_scene.pipeline.commands.options import FILE, SweepType, example, quiet_option, sampling_options
 from decr_scene.pipeline.errors import OptionError
 
@@ -76,11 +76,11 @@ def evaluate(
     systems = _compared(models, ablation, sweep, settings)
     if systems is None:
         options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
-        click.echo(evaluate_pairs(models[0], **options).to_text())
+        say(evaluate_pairs(models[0], **options).to_text())
         return
     if sheet is not None or trace is not None:
         raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
-    click.echo(compare(systems, **options).to_text())
+    say(compare(systems, **options).to_text())
 
 
 def _compared(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, tell_json, tell_table
+from decr_scene.pipeline.commands.console import one_line_errors, say, tell_json, tell_table
 from decr_scene.pipeline.commands.options import FILE, example, restoring_options
 from decr_scene.pipeline.errors import OptionError
 
@@ -51,4 +51,4 @@ def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[s
     if as_json:
         tell_json({"images": len(found.names), "mean": found.mean, "shares": found.shares()})
     else:
-        click.echo(found.to_text())
+        say(found.to_text())

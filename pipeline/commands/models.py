@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, tell_json
+from decr_scene.pipeline.commands.console import one_line_errors, say, tell_json
 from decr_scene.pipeline.commands.options import (
     FILE,
     example,
@@ -30,14 +30,12 @@ def models_list() -> None:
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.model import bundled_models, find_model
 
-    click.echo(f"{'identity':<12} any bands; returns its input")
+    say(f"{'identity':<12} any bands; returns its input")
     for name in bundled_models():
         path = find_model(name)
         config = read_model_config(path)
         megabytes = path.stat().st_size / 1e6
-        click.echo(
-            f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}"
-        )
+        say(f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}")
 
 
 @models.command("show", epilog=example("decr-scene models show default"))
@@ -73,7 +71,7 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     if bands:
         config = replace(config, bands=resolve_names(("",) * len(bands.split(",")), bands))
     save_model_file(out, config, tensors)
-    click.echo(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
+    say(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
 
 
 @models.command(
@@ -99,7 +97,7 @@ def models_export(
 
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)
-    click.echo(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+    say(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 @models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))
@@ -115,4 +113,4 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 
     check_target(None, out, overwrite)
     average_runs([weights_of(run) for run in runs], out)
-    click.echo(f"{out}: the mean of {len(runs)} runs")
+    say(f"{out}: the mean of {len(runs)} runs")

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from decr_scene.pipeline.inputs.text import plain
+
 Told = Callable[[int, int], None]
 """``(done, in all)``."""
 
@@ -34,6 +36,7 @@ class SceneBar:
     """
 
     def __init__(self, bars: Progress, name: str = "") -> None:
+        name = plain(name)
         self._bars, self._name, self._tiles, self._said = bars, name, (0, 0), False
         # A call that is refused at once shows no bar.
         self._bar = bars.add_task(name, total=None, unit="tiles", visible=False)
@@ -46,6 +49,7 @@ class SceneBar:
 
     def begin(self, name: str) -> SceneBar:
         """Take the bar for the next scene."""
+        name = plain(name)
         self._name, self._tiles, self._said = name, (0, 0), False
         self._bars.update(self._rest, visible=False)
         self._bars.reset(self._bar, description=name, total=1, visible=True)
@@ -53,6 +57,7 @@ class SceneBar:
 
     def stage(self, text: str) -> None:
         """Tell what begins when the tiles are done, of which nobody knows how long it takes."""
+        text = plain(text)
         if self._bars.console.is_terminal:
             self._bars.reset(self._rest, description=text, visible=True)
         elif not self._bars.disable and not self._said:
@@ -77,7 +82,7 @@ def batch_progress(name: str, quiet: bool) -> Iterator[tuple[Told, Callable[[str
         the other bar and gives what moves it.
     """
     with _bars(quiet) as bars:
-        whole = bars.add_task(name, total=None, unit="scenes")
+        whole = bars.add_task(plain(name), total=None, unit="scenes")
         part = SceneBar(bars)
         yield lambda done, total: bars.update(whole, completed=done, total=total), part.begin
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors
+from decr_scene.pipeline.commands.console import one_line_errors, say
 from decr_scene.pipeline.commands.options import FILE, RangeType, example, overwrite_option
 from decr_scene.pipeline.errors import OptionError
 
@@ -32,4 +32,4 @@ def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
         raise OptionError(f"{twice[0]} is the name of several scenes, of pairs in one folder: rename one")
     for scene in scenes:
         drawn = simulate_scene(scene, out, **options)
-        click.echo(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")
+        say(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors
+from decr_scene.pipeline.commands.console import one_line_errors, say
 from decr_scene.pipeline.commands.options import FILE, device_option, example, quiet_option, run_config_option
 from decr_scene.pipeline.errors import OptionError
 
@@ -37,4 +37,4 @@ def train(
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     figures = train_stage(run, data, out, init, quiet, device, config.read_text())
     if figures:
-        click.echo(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        say(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -39,7 +39,9 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
     ):
         chosen = replace(chosen, bands=given.bands)
         began = time.perf_counter()
-        planned = detect_clouds(plan_scene(scene, chosen), scene, chosen, Path(folder) / "cloud.tif")
+        planned = detect_clouds(
+            plan_scene(scene, chosen).warning(*given.warnings), scene, chosen, Path(folder) / "cloud.tif"
+        )
         needed = estimate(scene, planned, chosen, time.perf_counter() - began)
         plan = planned.plan
         height, width = scene.shape

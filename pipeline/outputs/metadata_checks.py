@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from decr_scene.pipeline.raster.vrt import Tags, band_tags, document, has_mask, scene_tags
+from decr_scene.pipeline.raster.vrt import (
+    Tags,
+    band_tags,
+    descriptions,
+    document,
+    has_mask,
+    scene_tags,
+    units,
+)
 
 _STRIP = 1024
 
@@ -50,8 +58,8 @@ def _properties(dataset: Any) -> dict[str, Any]:
         "nodata": repr(dataset.nodatavals),
         "color_interpretation": [colour.name.replace("undefined", "gray") for colour in dataset.colorinterp],
         "color_table": _color_table(dataset),
-        "descriptions": dataset.descriptions,
-        "units": [unit or "" for unit in dataset.units],
+        "descriptions": descriptions(dataset),
+        "units": units(dataset),
         "scales": dataset.scales,
         "offsets": dataset.offsets,
         "tags": _comparable(scene_tags(dataset)),

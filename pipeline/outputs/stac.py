@@ -19,12 +19,13 @@ from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.inputs.text import readable
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.polygons import footprint, read_classes, to_wgs84
 from decr_scene.pipeline.products.metadata import acquisition_time
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.vrt import scene_tags
+from decr_scene.pipeline.raster.vrt import scene_tags, units
 
 SIDE = 1024
 """Greatest side of the raster that the footprint is traced from, px."""
@@ -197,7 +198,7 @@ def _bands(output: Path) -> list[Any]:
             band = RasterBand.create(
                 data_type=dataset.dtypes[number - 1],
                 nodata=_number(dataset.nodatavals[number - 1]),
-                unit=dataset.units[number - 1] or None,
+                unit=readable(units(dataset)[number - 1]) or None,
                 scale=dataset.scales[number - 1],
                 offset=dataset.offsets[number - 1],
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.files import check_target, journal_path, vrt_path
-from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of
+from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, trouble_of
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.raster.scene import fingerprint
@@ -24,12 +24,14 @@ class Delivery:
         origin: The file that the pixels are from, the multispectral one of a pair.
         bands: What its bands are, where the user or the metadata says it.
         facts: For the report: plain values.
+        warnings: What a user should know.
     """
 
     path: Path
     origin: Path
     bands: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -52,9 +54,9 @@ def delivered(
     product = find_product(src)
     sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
     bands = bands or bands_of(product)
-    facts = facts_of(product, Path(src))
+    facts, warnings = facts_of(product, Path(src)), trouble_of(product)
     if sharp is None:
-        yield Delivery(product.scene, product.scene, bands, facts)
+        yield Delivery(product.scene, product.scene, bands, facts, warnings)
         return
     out = Path(out)
     for source in (product.scene, sharp):
@@ -64,7 +66,7 @@ def delivered(
         when = acquisition_time(product.scene)
         weights = write_pansharpened(product.scene, sharp, vrt, bands, when)
         facts |= {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
-        yield Delivery(vrt, product.scene, bands, facts)
+        yield Delivery(vrt, product.scene, bands, facts, warnings)
     finally:
         if not journal_path(out).exists():
             vrt.unlink(missing_ok=True)

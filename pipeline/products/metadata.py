@@ -22,6 +22,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.inputs.text import xml_root
 from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
 from decr_scene.pipeline.raster.bands import ROLES, name_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -76,6 +77,22 @@ def facts_of(product: Product, src: Path) -> dict[str, Any]:
     return facts
 
 
+def trouble_of(product: Product) -> tuple[str, ...]:
+    """What keeps the metadata that are there from being read, for a warning."""
+    if product.metadata is not None:
+        try:
+            xml_root(product.metadata.read_bytes())
+        except (OSError, ET.ParseError) as error:
+            told = f"{product.metadata} is beside the scene, but cannot be read as XML ({error})"
+            return (f"{told}: nothing that it says of bands, time or gain is known; get it again",)
+        return ()
+    beside = sorted(path.name for path in product.scene.parent.glob("*_meta.xml"))
+    if IN_NAME.match(product.scene.name) and len(beside) > 1:
+        told = f"{', '.join(beside[:4])} beside the scene may tell of it"
+        return (f"{told}, none has its name: none is read; rename the right one",)
+    return ()
+
+
 def bands_of(product: Product) -> str | None:
     """The bands that the metadata tells, as ``--bands``; ``None`` where the raster says it or nobody does."""
     if product.metadata is None or not product.scene.is_file():
@@ -107,8 +124,8 @@ def _names(words: list[str], count: int) -> tuple[str, ...] | None:
 def _elements(metadata: Path) -> dict[str, list[str]]:
     """Texts of all elements by name, without prefix, in lower case; nothing of a file that is no XML."""
     try:
-        root = ET.parse(metadata).getroot()
-    except (OSError, ET.ParseError, ValueError, LookupError):
+        root = xml_root(metadata.read_bytes())
+    except (OSError, ET.ParseError):
         return {}
     found: dict[str, list[str]] = {}
     for element in root.iter():

@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from decr_scene.pipeline.arrays import Double
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.inputs.text import released
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.raster.vrt import (
@@ -90,9 +91,10 @@ def write_pansharpened(
         weights = fit_weights(many, one, pair)
         text = _describe(many, one, pair, weights, acquired)
     text += f"<!-- {json.dumps([fingerprint(path) for path in (colours.path, sharp.path)])} -->"
-    if not vrt.exists() or vrt.read_text() != text:
+    raw = released(text)
+    if not vrt.exists() or vrt.read_bytes() != raw:
         with write_whole(vrt) as partial:
-            partial.write_text(text)
+            partial.write_bytes(raw)
     return weights
 
 

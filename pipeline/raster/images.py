@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from decr_scene.models.errors import TrainingError
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
+from decr_scene.pipeline.raster.vrt import band_names
 
 SAMPLE_SIDE = 1024
 """Longest side of the decimated read that the scaling of a large raster is fitted to, px."""
@@ -112,7 +113,7 @@ def band_descriptions(path: Path) -> tuple[str | None, ...]:
     """What a raster says that its bands are; nothing, if it cannot be opened."""
     try:
         with _opened(path) as source:
-            return tuple(source.descriptions)
+            return band_names(source)
     except RasterioError:
         return ()
 

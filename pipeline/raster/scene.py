@@ -32,6 +32,7 @@ from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneRead
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
 from decr_scene.pipeline.raster.nodata import is_nodata
+from decr_scene.pipeline.raster.vrt import band_names
 
 if TYPE_CHECKING:
     import xarray as xr  # takes a second to import, and most runs have no use for it
@@ -326,7 +327,7 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
         raise _cannot_open(path, error) from error
     try:
         _check_supported(path, dataset)
-        names = name_bands(dataset.descriptions, [colour.name for colour in dataset.colorinterp])
+        names = name_bands(band_names(dataset), [colour.name for colour in dataset.colorinterp])
     except SceneError:
         _handles.close(path, state)
         raise

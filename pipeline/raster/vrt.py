@@ -4,12 +4,19 @@ GDAL describes the source as a VRT; what that rounds or leaves out (GCPs, tags o
 bands) is put in from the source, what would be stale (statistics, structure) is taken out, and the pixels are
 pointed to our scratch file. The COG driver then copies this VRT, and nothing has to be set on the finished
 file, whose layout would break. Masks stay where they are, in the source, until then.
+
+Texts need not be UTF-8, and nobody says what they are: they are `carried` here, and `released` where the VRT
+is written, so that each is the bytes that it was.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,6 +28,7 @@ from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 
 from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.inputs.text import carried, readable
 
 Tags = dict[str, str]
 
@@ -71,7 +79,7 @@ def copy_vrt(
         resampling: How the overviews will be made, for tags that tell.
 
     Returns:
-        The text of a VRT, and the number of tags under `MARK`.
+        The text of a VRT, to be `released`, and the number of tags under `MARK`.
     """
     root = located_vrt(dataset, {"VRTRasterBand"})
     tags = scene_tags(dataset, resampling)
@@ -155,7 +163,7 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
         dataset: Open dataset.
         resampling: What tags about overviews are set to; they are left out if not given.
     """
-    tags = {ns: dataset.tags(ns=ns or None) for ns in ["", *_domains(dataset.tag_namespaces())]}
+    tags = {ns: _tags(dataset, 0, ns) for ns in ["", *_domains(dataset.tag_namespaces())]}
     for key in _RESAMPLING & set(tags[""]):
         if resampling is None:
             del tags[""][key]
@@ -167,16 +175,82 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
 def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     """Tags of a band (1-based) by domain, without statistics and those that describe the old file."""
     domains = ["", *_domains(dataset.tag_namespaces(number))]
-    tags = {ns: dataset.tags(number, ns=ns or None) for ns in domains}
+    tags = {ns: _tags(dataset, number, ns) for ns in domains}
     tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
     return {ns: found for ns, found in tags.items() if found}
+
+
+def descriptions(dataset: Any) -> tuple[str | None, ...]:
+    """What the bands are called, `carried`."""
+    try:
+        found: tuple[str | None, ...] = tuple(dataset.descriptions)
+    except UnicodeDecodeError:
+        bands = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")
+        found = tuple(band.findtext("Description") or None for band in bands)
+    return found
+
+
+def band_names(dataset: Any) -> tuple[str | None, ...]:
+    """What the bands are called, as people read it."""
+    return tuple(name and readable(name) for name in descriptions(dataset))
+
+
+def units(dataset: Any) -> tuple[str, ...]:
+    """Units of the bands, `carried`."""
+    try:
+        return tuple(unit or "" for unit in dataset.units)
+    except UnicodeDecodeError:
+        bands = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")
+        return tuple(band.findtext("UnitType") or "" for band in bands)
+
+
+def _tags(dataset: Any, number: int, domain: str) -> Tags:
+    """Tags of a band, or with 0 of the dataset, `carried`."""
+    with _undecoded() as items:
+        try:
+            tags: Tags = dict(dataset.tags(number, ns=domain or None))
+        except UnicodeDecodeError as error:  # of a document
+            return {domain: carried(bytes(error.object)).removeprefix(f"{domain}=")}
+    for item in items:  # as GDAL cuts them
+        key, value = re.split("[=:]", carried(item) + "=", maxsplit=1)
+        tags[key] = value[:-1]
+    return tags
+
+
+@contextmanager
+def _undecoded() -> Iterator[list[bytes]]:
+    """What rasterio leaves out of the tags that this thread reads meanwhile: it tells nobody but its log."""
+    found: list[bytes] = []
+    reader, log = threading.get_ident(), logging.getLogger("rasterio._base")
+
+    def takes(record: logging.LogRecord) -> bool:
+        item = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if record.thread != reader or not isinstance(item, bytes):
+            return True
+        found.append(item)
+        return False
+
+    with _log_lock:
+        before, disabled = log.level, log.manager.disable
+        log.addFilter(takes)
+        log.setLevel(logging.WARNING)
+        log.manager.disable = logging.NOTSET
+        try:
+            yield found
+        finally:
+            log.removeFilter(takes)
+            log.setLevel(before)
+            log.manager.disable = disabled
+
+
+_log_lock = threading.RLock()
 
 
 def located_vrt(dataset: Any, also: set[str]) -> ET.Element:
     """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        root = ET.fromstring(memory.read())
+        root = ET.fromstring(carried(memory.read()))
     root.attrib.pop("subClass", None)
     keep_only(root, {"SRS", "GeoTransform", "GCPList"} | also)
     _set_gcps(root, dataset)

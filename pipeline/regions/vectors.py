@@ -22,9 +22,13 @@ from shapely.geometry import shape as geometry_of
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import MaskError, OutputError
+from decr_scene.pipeline.inputs.text import json_text
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
 """Name of a layer; geometry and attributes of what is in it."""
+
+_BEFORE = " \t\r\n\x1e"
+"""What may stand before a JSON document, and between those of a sequence."""
 
 _READER = "decr_scene.pipeline.regions.vector_reader"
 _WRITER = "decr_scene.pipeline.regions.vector_writer"
@@ -66,12 +70,27 @@ def _json_of(path: Path) -> dict[str, Any] | None:
         return None
     try:
         with path.open("rb") as file:
-            if not file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            if not json_text(file.read(64)).lstrip(_BEFORE).startswith("{"):
                 return None
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        text = json_text(path.read_bytes()).strip(_BEFORE)
+        document = _one_or_many(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise MaskError(f"area of interest {path} cannot be read ({error}): is it whole?") from error
     return document if document.get("type") != "Topology" else None
+
+
+def _one_or_many(text: str) -> dict[str, Any]:
+    """A document, or all of a file that has one after the other, such as a feature a line."""
+    decoder, at, found = json.JSONDecoder(), 0, []
+    while at < len(text):
+        document, at = decoder.raw_decode(text, at)
+        found.append(document)
+        while at < len(text) and text[at] in _BEFORE:
+            at += 1
+    if len(found) == 1:
+        return dict(found[0])
+    features = [part for each in found for part in (each.get("features") or [each])]
+    return {"type": "FeatureCollection", "features": features}
 
 
 def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry], CRS]:
@@ -92,7 +111,7 @@ def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry],
 def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
     """What pyogrio reads, in another process."""
     command = [sys.executable, "-m", _READER, str(Path(path).absolute()), layer]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if "No module named 'pyogrio'" in done.stderr:
         raise MaskError(
             f"area of interest {path}: formats other than GeoJSON need pyogrio: "
@@ -158,7 +177,14 @@ def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS) -> None:
         ],
     }
     command = [sys.executable, "-m", _WRITER]
-    done = subprocess.run(command, input=json.dumps(content), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        input=json.dumps(content),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if done.returncode:
         told = (done.stderr.strip().splitlines() or ["pyogrio crashed"])[-1]
         raise OutputError(f"polygons cannot be written to {path.parent} ({told}): write a .geojson instead")

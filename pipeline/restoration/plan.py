@@ -91,6 +91,10 @@ class ScenePlan:
         """The tiles to restore, ``size`` at a time or as many as are denoised together."""
         return Batches.of(self.plan.grid, size, self.chosen, self.plan.joint)
 
+    def warning(self, *more: str) -> ScenePlan:
+        """The same, with something to know that comes before the rest."""
+        return replace(self, warnings=(*more, *self.warnings))
+
     @property
     def tiles_to_restore(self) -> int:
         """How many tiles will be restored."""

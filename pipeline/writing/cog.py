@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,9 +13,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.inputs.text import carried, released
 from decr_scene.pipeline.raster.vrt import MARK, has_mask
 from decr_scene.pipeline.writing.scratch import as_geotiff, predictor_of
 
@@ -48,7 +51,7 @@ def write_cog(
     Raises:
         OutputError: Something is missing in it, as when the disk was full: GDAL does not always say.
     """
-    with rasterio.Env(**_CONFIG), rasterio.open(text) as vrt, rasterio.Env(**_predictor(vrt)):
+    with rasterio.Env(**_CONFIG), _opened(text) as vrt, rasterio.Env(**_predictor(vrt)):
         indexed = has_palette(vrt)
         rasterio.shutil.copy(
             vrt,
@@ -72,6 +75,13 @@ def write_cog(
         raise OutputError(
             f"GDAL {rasterio.__gdal_version__} has not kept the tags of the bands: please report"
         )
+
+
+@contextmanager
+def _opened(text: str) -> Iterator[Any]:
+    """A VRT whose text may have other bytes than UTF-8, which rasterio would not hand on."""
+    with MemoryFile(released(text), ext=".vrt") as memory, rasterio.open(memory.name) as vrt:
+        yield vrt
 
 
 def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
@@ -177,9 +187,9 @@ def _release_in_sidecar(path: Path) -> int:
     """The same where GDAL puts tags beside the file too, as it does when one of them is a JSON document."""
     if not path.exists():
         return 0
-    tree = ET.parse(path)
-    places = tree.findall(f".//PAMRasterBand/Metadata[@domain='{MARK}']")
+    root = ET.fromstring(carried(path.read_bytes()))
+    places = root.findall(f".//PAMRasterBand/Metadata[@domain='{MARK}']")
     for place in places:
         del place.attrib["domain"]
-    tree.write(path, encoding="utf-8")
+    path.write_bytes(released(ET.tostring(root, encoding="unicode")))
     return sum(len(place) for place in places)

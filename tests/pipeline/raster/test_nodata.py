@@ -88,7 +88,8 @@ def test_the_rule_is_that_of_gdal(dtype, nodata, digits):
     if info is not None and not info.min <= nodata <= info.max:
         return
     near = nodata * (1 + digits * 4e-8) if info is None else np.clip(int(nodata) + digits, info.min, info.max)
-    pixels = np.array([[[near, 0, 1]]]).astype(dtype)
+    with np.errstate(over="ignore"):
+        pixels = np.array([[[near, 0, 1]]]).astype(dtype)
     with rasterio.MemoryFile() as memory:
         shape = {"count": 1, "height": 1, "width": 3, "dtype": dtype, "nodata": nodata}
         with memory.open(driver="GTiff", **shape, transform=cases.NORTH_UP) as dataset:

@@ -1,0 +1,1 @@
+"""What others made: what it is called, which state of it is meant, and what is written in it."""

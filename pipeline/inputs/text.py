@@ -1,0 +1,93 @@
+"""Texts that others wrote: of any encoding, or of none that they tell.
+
+What is passed on stays the bytes that it is. Bytes that are no UTF-8, and characters that no XML may have,
+are carried through Python's strings and its XML as characters that nobody uses, and become what they were
+again when the text is written: `carried` and `released`. What is read for its meaning is decoded as it
+declares, or else as what it most likely is: `decoded`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from xml.etree import ElementTree as ET
+
+_BYTES, _CHARACTERS = 0x10FE00, 0x10FD00
+"""Private characters: a byte of 0x80 to 0xFF; a control character, U+FFFE or U+FFFF."""
+
+_CONTROLS = {code: code for code in range(32) if chr(code) not in "\t\n\r"} | {0xFFFE: 0xFE, 0xFFFF: 0xFF}
+_CARRY = {0xDC00 + byte: _BYTES + byte for byte in range(0x80, 0x100)}
+_CARRY |= {code: _CHARACTERS + place for code, place in _CONTROLS.items()}
+_RELEASE = {there: here for here, there in _CARRY.items()}
+
+_MARKS = (
+    *((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be")),
+    *((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")),
+)
+_DECLARED = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']", re.IGNORECASE)
+_DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "iso-8859-1": "cp1252"}
+"""What such texts really are: files that declare the narrower one use characters of the wider."""
+
+
+def carried(raw: bytes) -> str:
+    """Any bytes as a text that XML may hold; UTF-8 is what it says."""
+    return raw.decode("utf-8", "surrogateescape").translate(_CARRY)
+
+
+def released(text: str) -> bytes:
+    """The bytes that were `carried`; any other text as UTF-8."""
+    return text.translate(_RELEASE).encode("utf-8", "surrogateescape")
+
+
+def decoded(raw: bytes, declared: str | None = None) -> str:
+    """Bytes as people read them: by their byte order mark, as declared, as UTF-8, or as what they may be."""
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return raw[len(mark) :].decode(encoding, "replace")
+    name = (declared or "utf-8").lower()
+    for encoding in (_WIDER.get(name, name), "utf-8", "gb18030", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return raw.decode("latin-1")
+
+
+def readable(text: str) -> str:
+    """A `carried` text as people read it."""
+    raw = released(text)
+    return text if raw == text.encode("utf-8", "surrogatepass") else decoded(raw)
+
+
+def xml_root(raw: bytes) -> ET.Element:
+    """The root of an XML document in any encoding that Python knows.
+
+    Raises:
+        ParseError: It is no XML, or not whole.
+    """
+    found = _DECLARED.match(raw)
+    text = decoded(raw, found.group(1).decode("ascii") if found else None)
+    return ET.fromstring(_DECLARATION.sub("", text.lstrip("\ufeff \t\r\n")).translate(_CARRY))
+
+
+def json_text(raw: bytes) -> str:
+    """The text of JSON: UTF-8, -16 or -32 as its first bytes tell, else what it may be."""
+    return decoded(raw, json.detect_encoding(raw)).lstrip("\ufeff")
+
+
+def plain(text: str) -> str:
+    """A text for a terminal: what would steer it is spelled out, such as escapes and turns of direction."""
+    return "".join(c if c in "\n\t" or c.isprintable() else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    if code in _RELEASE:
+        return plain(chr(_RELEASE[code]))
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if unicodedata.category(character) == "Zs":  # spaces of other kinds
+        return character
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
