@@ -114,3 +114,32 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     check_target(None, out, overwrite)
     average_runs([weights_of(run) for run in runs], out)
     say(f"{out}: the mean of {len(runs)} runs")
+
+
+@models.command(
+    "fold",
+    epilog=example("decr-scene models fold default --band nir --into red --name rgb --out rgb.safetensors"),
+)
+@click.argument("model")
+@click.option("--band", required=True, help="Band of the model that is to go.")
+@click.option("--into", required=True, help="Band that stands in for it.")
+@click.option("--name", required=True, help="Name of the new model.")
+@click.option("--about", default="", help="One line about it, for `models list`.")
+@model_file_option
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_fold(model: str, band: str, into: str, name: str, about: str, out: Path, overwrite: bool) -> None:
+    """Make of MODEL one for fewer bands: it answers as if one band were a copy of another."""
+    from decr_scene.models.checkpoints.fewer_bands import without_band
+    from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
+    from decr_scene.models.model import find_model
+    from decr_scene.pipeline.files import check_target
+
+    source = find_model(model)
+    check_target(source, out, overwrite)
+    config, tensors = without_band(*read_model_file(source), band, into)
+    about = about or f"{config.name} without {band}"
+    spectrum = [known for known in config.info.get("spectrum", config.bands) if known != band]
+    info = {**config.info, "about": about, "folded": f"{band} into {into}", "spectrum": spectrum}
+    save_model_file(out, replace(config, name=name, info=info), tensors)
+    say(f"{out}: {name}, {', '.join(config.bands)}, {out.stat().st_size / 1e6:.1f} MB")

@@ -81,3 +81,25 @@ def test_an_imported_model_runs_a_scene(published, tmp_path):
     assert result.exit_code == 0, result.output
     with rasterio.open(scene) as before, rasterio.open(tmp_path / "clean.tif") as after:
         assert not np.array_equal(before.read(), after.read())
+
+
+def test_a_folded_model_answers_as_if_the_band_were_a_copy(tmp_path):
+    out = tmp_path / "rgb.safetensors"
+    result = call(
+        "models", "fold", "default", "--band", "nir", "--into", "red", "--name", "rgb", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    four, three = (load_model(model, device="cpu", precision="fp32") for model in ("default", out))
+    assert three.config.name == "rgb"
+    assert three.config.bands == ("blue", "green", "red")
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 1.5 - 1
+    expected = four.reference(torch.cat([image, image[:, 2:]], dim=1))[:, :3]
+    torch.testing.assert_close(three.reference(image), expected, atol=2e-3, rtol=0)  # half precision
+
+
+def test_a_band_that_the_model_lacks_cannot_be_folded(tmp_path):
+    out = tmp_path / "less.safetensors"
+    result = call("models", "fold", "default", "--band", "swir", "--into", "red", "--name", "x", "--out", out)
+    assert result.exit_code == 1
+    assert "no 'swir'" in result.stderr
+    assert not out.exists()
