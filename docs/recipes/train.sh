@@ -20,7 +20,8 @@ if [ "$model" = default ]; then
     stage reference further --init "$runs/$model-deepen"
     [ -e "$runs/$model-mean.pt" ] ||
         decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$model-mean.pt"
-    reference=$model-mean.pt
+    stage reference veils --init "$runs/$model-mean.pt"
+    reference=$model-veils
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"

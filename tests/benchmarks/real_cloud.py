@@ -2,6 +2,8 @@
 
     python tests/benchmarks/real_cloud.py DATA [SHEET.png]
 
+The sheet has what may be shown: Sentinel-2 (SEN12MS-CR, CC BY 4.0) and clouds drawn over NAIP (CC BY 4.0).
+
 For each pair of a cloudy and a clear image: how much of the clear image's local contrast is left (what is
 finer than 4 px), how uneven the cloudy image is at low frequencies beside the clear one (spread of what is
 coarser than 32 px, DN of 255), how far the bands of what was added lie apart, and the slope of its power
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from PIL import Image
 from scipy import ndimage
 
@@ -30,13 +33,23 @@ REAL = {
     "real: RICE1": "pairs/rice1_256/train",
     "real: T-Cloud": "pairs/tcloud/train",
     "real: Sen2_MTC": "pairs/sen2_mtc/train",
+    "real: SEN12MS-CR": "pairs4/sen12mscr/train",
+    "real: SEN12MS-CR-TS": "pairs4/sen12mscr_ts/train",
 }
-SHOWN = 6
+CHIPS = "clear4_chips/naip_0p6m/train"
+SHOWN, SIDE = 6, 180
+OPEN = ("SEN12MS", "simulated")
+"""Names that the sheet shows, and its layout."""
 
 
 def picture(path: Path) -> np.ndarray:
-    """An image as ``(3, H, W)`` from 0 to 255."""
-    return np.moveaxis(np.asarray(Image.open(path).convert("RGB"), dtype=np.float32), -1, 0)
+    """An image as red, green and blue, ``(3, H, W)`` from 0 to 255; reflectance from 0 to 0.5."""
+    if path.suffix != ".tif":
+        return np.moveaxis(np.asarray(Image.open(path).convert("RGB"), dtype=np.float32), -1, 0)
+    with rasterio.open(path) as dataset:
+        if dataset.dtypes[0] == "uint8":
+            return dataset.read((1, 2, 3)).astype(np.float32)
+        return dataset.read((3, 2, 1)).astype(np.float32) * (255 / 5000)
 
 
 def smoothed(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -70,7 +83,7 @@ def real_pairs(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def simulated_pairs(kind: str, folder: Path, count: int = 40) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(0)
-    for path in sorted(folder.iterdir())[:count]:
+    for path in rng.permutation(sorted(folder.iterdir()))[:count]:
         clear = picture(path) / 127.5 - 1
         if kind == "veil":
             cloudy = veiled(clear, RGB, rng, VeilRecipe()).image
@@ -81,9 +94,8 @@ def simulated_pairs(kind: str, folder: Path, count: int = 40) -> Iterator[tuple[
 
 def main(data: Path, sheet: Path | None) -> None:
     """Print the table; draw the sheet if one is named."""
-    chips = data / "clear_rgb/rsscn7/train"
     sources = {name: list(real_pairs(data / folder)) for name, folder in REAL.items()}
-    sources |= {f"simulated: {kind}": list(simulated_pairs(kind, chips)) for kind in ("veil", "cloud")}
+    sources |= {f"simulated: {kind}": list(simulated_pairs(kind, data / CHIPS)) for kind in ("veil", "cloud")}
     print(f"{'':32} pairs  contrast   spread  (clear)   bands apart   slope")
     for name, pairs in sources.items():
         rows = np.array([figures(*pair) for pair in pairs])
@@ -94,15 +106,14 @@ def main(data: Path, sheet: Path | None) -> None:
             f"{rest[0]:6.1f}  ({rest[1]:5.1f})  {rest[2]:10.1f}  {rest[3]:8.1f}"
         )
     if sheet is not None:
-        rows = [
-            [pair[0] for pair in pairs if min(pair[0].shape[1:]) >= 180][:SHOWN] for pairs in sources.values()
-        ]
-        Image.fromarray(np.concatenate([_row(images) for images in rows if images])).save(sheet)
+        shown = [pairs for name, pairs in sources.items() if any(word in name for word in OPEN)]
+        rows = [_row([cloudy for cloudy, _ in pairs][:SHOWN]) for pairs in shown]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
 
 
 def _row(images: list[np.ndarray]) -> np.ndarray:
-    cells = [np.moveaxis(image[:, :180, :180], 0, -1).clip(0, 255).astype(np.uint8) for image in images]
-    cells += [np.full((180, 180, 3), 255, np.uint8)] * (SHOWN - len(cells))
+    cells = [np.moveaxis(image[:, :SIDE, :SIDE], 0, -1).clip(0, 255).astype(np.uint8) for image in images]
+    cells += [np.full((SIDE, SIDE, 3), 255, np.uint8)] * (SHOWN - len(cells))
     return np.concatenate(cells, axis=1)
 
 
