@@ -22,6 +22,9 @@ if [ "$model" = default ]; then
         decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$model-mean.pt"
     stage reference veils --init "$runs/$model-mean.pt"
     reference=$model-veils
+else
+    stage reference context --init "$runs/$reference"
+    reference=$model-context
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
