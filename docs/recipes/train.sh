@@ -21,7 +21,8 @@ if [ "$model" = default ]; then
     [ -e "$runs/$model-mean.pt" ] ||
         decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$model-mean.pt"
     stage reference veils --init "$runs/$model-mean.pt"
-    reference=$model-veils
+    stage reference clear-days --init "$runs/$model-veils"
+    reference=$model-clear-days
 else
     stage reference context --init "$runs/$reference"
     reference=$model-context
