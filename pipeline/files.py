@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises, under no public name
@@ -57,12 +57,60 @@ def check_target(
         raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
 
 
+def check_no_input(
+    targets: Iterable[str | os.PathLike[str]], inputs: Iterable[tuple[str, str | os.PathLike[str] | None]]
+) -> None:
+    """Refuse to write over what is read, by whatever name: even ``--overwrite`` means no input.
+
+    Args:
+        targets: All that is written.
+        inputs: What each file is that is read, and its path; ``None``, or what is no file, is none.
+
+    Raises:
+        OutputError: One is the other.
+    """
+    there = {_identity(path): path for path in targets if os.path.exists(path)}
+    if not there:
+        return
+    for what, path in inputs:
+        if path is not None and os.path.isfile(path) and (target := there.get(_identity(path))) is not None:
+            raise OutputError(
+                f"{os.fspath(target)} is {what}: choose another name for the output, which no input may have"
+            )
+
+
+def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
+    """A file, or all those in a folder, however deep."""
+    if os.path.isfile(place):
+        yield os.fspath(place)
+    for folder, _, names in os.walk(place):
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def written_for(output: Path) -> list[Path]:
+    """All names that making an output writes to or removes, but for those that lie beside it for good."""
+    hidden = [name(output) for name in (journal_path, detection_path, vrt_path, mark_path)]
+    parts = [part_path(output, UNFINISHED, role) for role in PARTS]
+    return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *hidden, *parts]
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
 def check_name(output: Path) -> None:
     """Refuse a name that no file can have, or none of those that lie beside an output for a while.
 
     Raises:
         OutputError: It is empty, too long, or promises another format than GeoTIFF.
     """
+    try:
+        os.fspath(output.absolute()).encode()
+    except UnicodeEncodeError:
+        raise OutputError(
+            f"{output} has bytes that are no UTF-8, which no raster can be written under: choose another name"
+        ) from None
     if not output.name:
         raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
     if output.suffix.lower() not in GEOTIFF:

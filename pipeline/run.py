@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,21 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from distributed import Client
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
 from decr_scene.pipeline.engine.flow import Flow
-from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import check_name, check_target, detection_path, journal_path, write_whole
+from decr_scene.pipeline.errors import OptionError, SceneReadError
+from decr_scene.pipeline.files import (
+    check_name,
+    check_no_input,
+    check_target,
+    detection_path,
+    journal_path,
+    write_whole,
+    written_for,
+)
+from decr_scene.pipeline.inputs.identity import FileIdentity, identities
+from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import detection_kept
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
@@ -98,7 +109,7 @@ def process_scene(
     Raises:
         DecrSceneError: Whatever is wrong with input, options or output; nothing is left behind.
     """
-    src, dst = Path(src), Path(dst)
+    dst = Path(dst)
     began = time.perf_counter()
     chosen = Options(**options)
     check_workers(workers, scheduler)
@@ -108,15 +119,20 @@ def process_scene(
     wanted = None if polygons is None else Path(polygons)
     beside = Beside(dst, chosen.samples > 1, stac, quicklook, wanted)
     clouds = detection_path(dst)
+    targets = _targets(beside)
+    check_no_input(targets, _named_inputs(src, chosen))
     with (
         delivered(src, dst, chosen.pan, chosen.bands) as given,
         RasterioScene.open(given.path, given.bands) as scene,
         detection_kept(clouds, journal_path(dst)),
     ):
-        src, used = given.path, replace(chosen, bands=given.bands)
-        check_target(src, dst, overwrite)
+        used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
+        check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
+        check_no_input(targets, _files_of_rasters(chosen))
+        files = identities(_opened_files(scene, chosen), scheduler is not None)
+        check_target(scene.path, dst, overwrite)
         going_on = resume and journal_path(dst).exists()
-        beside.check(src, overwrite, going_on)
+        beside.check(Path(scene.path), overwrite, going_on)
         _check_wishes(scene, stac, wanted)
         planned = plan_scene(scene, used).warning(*given.warnings)
         planning = time.perf_counter() - began
@@ -129,7 +145,10 @@ def process_scene(
             kept = len(writers.finished)
             planned = detect_clouds(planned, scene, used, clouds, again=kept > 0)
             detecting = time.perf_counter() - began - planning
-            done = _stream(planned, used, src, writers, blocksize, workers, scheduler, progress)
+            seen = identities([str(clouds.resolve())] if clouds.exists() else [], scheduler is not None)
+            planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
+            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress)
+            planned.plan.check_files()
         streaming = time.perf_counter() - began - planning - detecting
         tell("checking")
         checks, verification = verify_pixels(scene, dst, beside.paths["provenance"], planned.plan)
@@ -137,7 +156,7 @@ def process_scene(
         checking = time.perf_counter() - began - planning - detecting - streaming
         report = Report(
             program={"name": "decr-scene", "version": version("decr-scene")},
-            input=fingerprint(given.origin),
+            input=taken,
             product=given.facts,
             output={"path": str(dst), "bytes": dst.stat().st_size},
             beside={role: str(path) for role, path in beside.paths.items()},
@@ -151,7 +170,7 @@ def process_scene(
                 "processing": round(streaming, 3),
                 "checking": round(checking, 3),
             },
-            checks=verify_roundtrip(str(src), str(dst)) | checks,
+            checks=verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)},
             verification=verification,
             warnings=list(planned.warnings),
             clouds=None if planned.coverage is None else vars(planned.coverage),
@@ -159,6 +178,59 @@ def process_scene(
     with write_whole(beside.paths["report"]) as partial:
         partial.write_text(report.to_json())
     return report
+
+
+_ROLES = {"pan": "the input itself", "aoi": "the area of interest itself"}
+
+
+def _targets(beside: Beside) -> list[Path]:
+    """All that a run writes to or removes."""
+    rasters = [beside.output, *(path for path in beside.paths.values() if path.suffix == ".tif")]
+    return [*beside.paths.values(), *(path for raster in rasters for path in written_for(raster))]
+
+
+def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path | None]]:
+    """What the options name: all that is read, as far as it can be told before anything is opened."""
+    named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
+    for option in ("mask", "reference", "pan", "model", "aoi"):
+        value = getattr(chosen, option)
+        path = None if value is None else value.partition("|layername=")[0]
+        named += (
+            []
+            if path is None
+            else [(_ROLES.get(option, f"the {option} itself"), file) for file in local_files(path)]
+        )
+    return named
+
+
+def _files_of_rasters(chosen: Options) -> list[tuple[str, str | Path | None]]:
+    """Files that the other rasters of a run are made of, besides their own."""
+    return [("a file of its mask or reference", path) for path in _other_rasters(chosen)]
+
+
+def _other_rasters(chosen: Options) -> list[str]:
+    found = []
+    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.reference):
+        if name is not None:
+            found += local_files(name)
+            with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
+                found += RasterioScene.open(name).other_files()
+    return [os.path.realpath(path) for path in found]
+
+
+def _opened_files(scene: RasterioScene, chosen: Options) -> list[str]:
+    """All files that tasks open, wherever they run."""
+    return [*local_files(scene.path), *scene.other_files(), *_other_rasters(chosen)]
+
+
+def _unchanged(files: Sequence[FileIdentity]) -> bool:
+    """Whether all are what they were when the run began: else what the checks compared is something else."""
+    try:
+        for file in files:
+            file.check()
+    except SceneReadError:
+        return False
+    return True
 
 
 def _stage_of(progress: object) -> Callable[[str], None]:
@@ -215,7 +287,7 @@ def _write_beside(scene: RasterioScene, planned: ScenePlan, beside: Beside, give
 def _stream(
     planned: ScenePlan,
     options: Options,
-    src: Path,
+    src: str,
     writers: WritersTogether,
     blocksize: int,
     workers: int,
@@ -240,7 +312,7 @@ def _stream(
         flow = Flow(
             client,
             plan,
-            FileSource(str(src.resolve()), options.bands),
+            FileSource(src, options.bands),
             planned.batches(options.batch_size),
             needs_field=spec.bands is not None,
             on_batch=count,
@@ -258,7 +330,14 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "program": version("decr-scene"),
         "input": fingerprint(scene.path),
         "files of the input": [[name, *_state(name)] for name in scene.other_files()],
-        "model": [spec.name, planned.model_sha256, spec.steps, spec.start, spec.weight_floor, spec.halo],
+        "model": [
+            _model_path(spec),
+            planned.model_sha256,
+            spec.steps,
+            spec.start,
+            spec.weight_floor,
+            spec.halo,
+        ],
         "precision": spec.precision,
         "seed": plan.seed,
         "samples": plan.samples,
@@ -271,6 +350,15 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "compress": compress,
         "blocksize": blocksize,
     }
+
+
+def _model_path(spec: RestorerSpec) -> str:
+    """Where the model is, if it is a file."""
+    if spec.sha256 is None:
+        return spec.name
+    from decr_scene.models.model import find_model
+
+    return str(find_model(spec.name))
 
 
 def _state(path: str) -> tuple[int, int]:

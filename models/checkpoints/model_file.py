@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,10 @@ from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig, build_detector
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.value_types import check_types
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT, PACKED_FORMAT = 1, 2
 """Of files; a program that cannot unpack kernels is to refuse those that are packed."""
@@ -36,8 +40,11 @@ PACKED, SCALE = "network.", ".scale"
 LARGEST = 127
 """Magnitude that the largest weight of an output channel has in a packed kernel."""
 
+COUNTERS = ("num_batches_tracked",)
+"""Endings of the names of tensors that are whole numbers."""
+
 State = Mapping[str, Tensor]
-C = TypeVar("C")
+C = TypeVar("C", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,16 @@ class SamplingConfig:
     start: int | None = None
     weight_floor: float = WEIGHT_FLOOR
     halo: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("steps", self.steps, 1, 1000),
+            ("start", self.start, 1, 1000),
+            ("weight_floor", self.weight_floor, 0, 1),
+            ("halo", self.halo, 0, 512),
+        ):
+            if value is not None and not low <= value <= high:
+                raise CheckpointError(f"{name} of a model must be in {low} to {high}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -142,6 +159,7 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     if config.packed:
         tensors = _unpacked(tensors, str(path))
     _check(config, shapes(tensors), str(path))
+    _check_values(tensors, str(path))
     return config, tensors
 
 
@@ -159,8 +177,12 @@ def read_model_config(path: str | Path) -> ModelConfig:
         )
     try:
         return _from_json(text)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} has an unreadable configuration: {error}") from error
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} has an unreadable configuration ({type(error).__name__}: {error}): copy it again"
+        ) from error
 
 
 @contextmanager
@@ -191,6 +213,18 @@ def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str)
         told = "without a configuration of it" if detector else "is configured, its tensors are missing"
         raise CheckpointError(f"{what}: a detector {told}")
     check_shapes(found, expected_shapes(config), what)
+
+
+def _check_values(tensors: State, what: str) -> None:
+    """Refuse weights that are no numbers: a network of them would see no cloud anywhere, and say nothing."""
+    for name, tensor in tensors.items():
+        if not tensor.dtype.is_floating_point and not name.endswith(COUNTERS):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{what}: {name} is of {kind}, expected floating point: export it again")
+        if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(
+                f"{what}: {name} has values that are not finite: the training failed, or the file is damaged"
+            )
 
 
 def _packed(tensors: State) -> dict[str, Tensor]:
@@ -252,4 +286,6 @@ def _from_json(text: str) -> ModelConfig:
 
 def _build(kind: type[C], values: dict[str, Any]) -> C:
     """A dataclass of its JSON form, in which tuples have become lists."""
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    built = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    check_types(kind, {name: value for name, value in built.items() if name in kind.__dataclass_fields__})
+    return kind(**built)

@@ -17,9 +17,11 @@ from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
+from decr_scene.models.value_types import check_types
 
 STAGES = ("reference", "diffusion", "weight", "joint", "detector")
 LOSSES = ("charbonnier", "log_mse")
+PRECISIONS = ("auto", "fp32", "bf16")
 HELD_OUT = ("with", "without", "only")
 
 
@@ -94,6 +96,12 @@ class RunConfig:
             raise ValueError(f"held_out {self.held_out!r} is unknown, expected one of {HELD_OUT}")
         if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
             raise ValueError("batch, accumulate, steps and crop must be 1 at least")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is unknown, expected one of {PRECISIONS}")
         if self.compiled and self.stage != "reference":
             raise ValueError("compiled is of stage reference alone")
         if self.stage == "detector":
@@ -139,7 +147,15 @@ def read_config(path: Path) -> RunConfig:
     try:
         with path.open("rb") as file:
             return config_from_table(tomllib.load(file))
-    except (tomllib.TOMLDecodeError, TypeError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise TrainingError(
+            f"{path} lacks {error}, expected a run: the recipes in docs/recipes show one"
+        ) from error
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be read ({error.strerror}), expected the TOML of a run"
+        ) from error
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {error}") from error
 
 
@@ -203,7 +219,9 @@ def _build(kind: type[Any], table: dict[str, Any]) -> Any:
     unknown = sorted(set(table) - known)
     if unknown:
         raise ValueError(f"unknown keys {unknown} for {kind.__name__}, expected some of {sorted(known)}")
-    return kind(**{key: _frozen(value) for key, value in table.items()})
+    values = {key: _frozen(value) for key, value in table.items()}
+    check_types(kind, values)
+    return kind(**values)
 
 
 def _frozen(value: Any) -> Any:

@@ -94,7 +94,7 @@ def with_detector(
 def _read_card(card: Path) -> dict[str, Any]:
     try:
         told = tomllib.loads(card.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TrainingError(f"{card} cannot be read: {error}") from error
     missing = [key for key in ("name", "sampling", "info") if key not in told]
     if missing:

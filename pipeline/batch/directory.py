@@ -22,7 +22,7 @@ from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
 from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError
-from decr_scene.pipeline.files import make_folder
+from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
 from decr_scene.pipeline.run import Progress, process_scene
 
@@ -74,6 +74,8 @@ def process_directory(
     recipe = recipe_of(options)
     entries = find_scenes(src, dst, pattern, recursive)
     tell = progress or (lambda done, total: None)
+    named = [options.get(option) for option in ("mask", "reference", "aoi", "model")]
+    check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in named if name])
     make_folder(dst)
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.outputs.report import Report
 
 
+EXTRAS = {
+    **dict.fromkeys(("PIL", "skimage", "tensorboard", "torchmetrics"), "train"),
+    **{"torchvision": "lpips", "pystac": "stac", "pyogrio": "vector"},
+}
+"""What the plain installation lacks, and the extra that brings it."""
+
+
 def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Turn what a user can cause into one line: exit code 2 for a wrong call, 1 for a failed job."""
 
@@ -39,6 +46,14 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             tell_error(f"{' '.join(str(error).split())}{_what_is_kept(context)}")
             context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
+        except ModuleNotFoundError as error:
+            if debugging() or error.name is None:
+                raise
+            module = error.name.partition(".")[0]
+            extra = EXTRAS.get(module)
+            what = f"pip install 'decr-scene[{extra}]'" if extra else f"install {module}"
+            tell_error(f"this needs {module}, which is not installed: {what}")
+            context.exit(1)
         except Exception as error:
             if debugging():
                 raise

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decr_scene.pipeline.commands.console import one_line_errors, say
-from decr_scene.pipeline.commands.options import FILE, SweepType, example, quiet_option, sampling_options
+from decr_scene.pipeline.commands.options import (
+    FILE,
+    SweepType,
+    example,
+    overwrite_option,
+    quiet_option,
+    sampling_options,
+)
 from decr_scene.pipeline.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
 @click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")
 @click.option("--trace", type=FILE, help="Write the mean weight of the first guess at every step as CSV.")
+@overwrite_option("files that exist")
 @quiet_option()
 @one_line_errors
 def evaluate(

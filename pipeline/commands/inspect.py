@@ -8,25 +8,26 @@ from typing import Any
 import click
 
 from decr_scene.pipeline.commands.console import one_line_errors, say, tell_json, tell_table
-from decr_scene.pipeline.commands.options import FILE, example, restoring_options
+from decr_scene.pipeline.commands.options import FILE, NAME, example, overwrite_option, restoring_options
 from decr_scene.pipeline.errors import OptionError
 
 
 @click.command(epilog=example("decr-scene inspect scene.tif --model default"))
-@click.argument("scene", type=FILE)
+@click.argument("scene", type=NAME)
 @restoring_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--ccp", is_flag=True, help="Cloud coverage probability alone, of a scene or of a folder of images."
 )
 @click.option("--out", type=FILE, help="With --ccp: write a row per image (.csv) or the histogram (.png).")
+@overwrite_option("a file that exists")
 @one_line_errors
-def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: Any) -> None:
+def inspect(scene: str, as_json: bool, ccp: bool, out: Path | None, overwrite: bool, **options: Any) -> None:
     """Say what would be done to SCENE, without doing it; or with --ccp how cloudy it is."""
     from decr_scene.pipeline.inspection.summary import inspect_scene
 
     if ccp:
-        _show_coverage(scene, as_json, out, options)
+        _show_coverage(Path(scene), as_json, out, overwrite, options)
         return
     if out is not None:
         raise OptionError("--out goes with --ccp: inspect alone writes nothing")
@@ -37,14 +38,18 @@ def inspect(scene: Path, as_json: bool, ccp: bool, out: Path | None, **options: 
         tell_table(found)
 
 
-def _show_coverage(place: Path, as_json: bool, out: Path | None, options: dict[str, Any]) -> None:
-    from decr_scene.pipeline.files import check_target
+def _show_coverage(
+    place: Path, as_json: bool, out: Path | None, overwrite: bool, options: dict[str, Any]
+) -> None:
+    from decr_scene.pipeline.files import check_no_input, check_target, files_under
     from decr_scene.pipeline.inspection.coverage import measure_coverage
 
     if out is not None and out.suffix.lower() not in (".csv", ".png"):
         raise OptionError(f"{out} must end in .csv or .png")
     if out is not None:
-        check_target(None, out, overwrite=True)
+        read = [("an image", path) for path in files_under(place)]
+        check_no_input([out], [*read, ("the model", options["model"])])
+        check_target(None, out, overwrite)
     found = measure_coverage(place, **options)
     if out is not None:
         found.write(out)

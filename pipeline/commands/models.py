@@ -64,9 +64,10 @@ def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | Non
     """Turn the published DE CHECKPOINT and its reference into one model file."""
     from decr_scene.models.checkpoints.model_file import save_model_file
     from decr_scene.models.checkpoints.published import read_published
-    from decr_scene.pipeline.files import check_target
+    from decr_scene.pipeline.files import check_no_input, check_target
 
-    check_target(checkpoint, out, overwrite)
+    check_no_input([out], [("the checkpoint", checkpoint), ("the reference", reference)])
+    check_target(None, out, overwrite)
     config, tensors = read_published(checkpoint, reference)
     if bands:
         config = replace(config, bands=resolve_names(("",) * len(bands.split(",")), bands))
@@ -93,8 +94,10 @@ def models_export(
     """Make one model file of a finished training RUN."""
     from decr_scene.models.training.config import read_config
     from decr_scene.models.training.export import export_model
-    from decr_scene.pipeline.files import check_target
+    from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
+    runs = [("a file of the run", path) for place in (run, detector) if place for path in files_under(place)]
+    check_no_input([out], [*runs, ("the configuration", config), ("the card", card)])
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)
     say(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
@@ -108,9 +111,10 @@ def models_export(
 def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     """Average the weights of training RUNS that went on from one another, or from the same weights."""
     from decr_scene.models.training.weights import average_runs
-    from decr_scene.pipeline.files import check_target
+    from decr_scene.pipeline.files import check_no_input, check_target, files_under
     from decr_scene.pipeline.training.stage import weights_of
 
+    check_no_input([out], [("a file of a run", path) for run in runs for path in files_under(run)])
     check_target(None, out, overwrite)
     average_runs([weights_of(run) for run in runs], out)
     say(f"{out}: the mean of {len(runs)} runs")

@@ -15,6 +15,9 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 FILE = click.Path(path_type=Path)
+NAME = click.Path(path_type=str)
+"""Of a raster, which need not be a path: ``//`` in it stays."""
+
 SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
 COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
 

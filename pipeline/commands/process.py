@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from decr_scene.pipeline.commands.console import one_line_errors, summarise
-from decr_scene.pipeline.commands.options import FILE, example, restoring_options, writing_options
+from decr_scene.pipeline.commands.options import FILE, NAME, example, restoring_options, writing_options
 
 
 @click.command(epilog=example("decr-scene process scene.tif --out clean.tif"))
-@click.argument("scene", type=FILE)
+@click.argument("scene", type=NAME)
 @click.option("--out", type=FILE, required=True, help="The output, a cloud-optimised GeoTIFF.")
 @click.option("--polygons", type=FILE, help="Write footprint and restored areas to this .gpkg or .geojson.")
 @restoring_options
 @writing_options
 @one_line_errors
-def process(scene: Path, out: Path, quiet: bool, **options: Any) -> None:
+def process(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of SCENE and write OUT, with a report beside it."""
     from decr_scene.pipeline.commands.progress import tile_progress
     from decr_scene.pipeline.run import process_scene
 
-    with tile_progress(scene.name, quiet) as progress:
+    with tile_progress(os.path.basename(scene), quiet) as progress:
         report = process_scene(scene, out, progress=progress, **options)
     if not quiet:
         summarise(report)

@@ -26,10 +26,13 @@ from decr_scene.pipeline.errors import OptionError
 @one_line_errors
 def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Draw clouds over clear SCENES: pairs with a mask, for training and measuring."""
+    from decr_scene.pipeline.files import check_no_input
     from decr_scene.pipeline.training.simulation import simulate_scene
 
     if twice := [stem for stem, count in Counter(scene.stem for scene in scenes).items() if count > 1]:
         raise OptionError(f"{twice[0]} is the name of several scenes, of pairs in one folder: rename one")
+    names = [out / kind / f"{scene.stem}.tif" for scene in scenes for kind in ("cloudy", "clear", "mask")]
+    check_no_input(names, [("a scene itself", scene) for scene in scenes])
     for scene in scenes:
         drawn = simulate_scene(scene, out, **options)
         say(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")

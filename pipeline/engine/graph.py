@@ -13,6 +13,7 @@ from dask.delayed import Delayed
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.raster.radiometry import fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.raster.scene import DTYPES
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Plan, choose_bands, is_joint, spec_of
@@ -45,8 +46,7 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
         SceneError: The array has other dimensions.
         DecrSceneError: As `process_scene`.
     """
-    if scene.ndim != 3 or scene.dims[0] != "band":
-        raise SceneError(f"the array has dimensions {scene.dims}, expected ('band', 'y', 'x'): transpose it")
+    _check_array(scene)
     chosen = Options(**options)
     if any(file is not None for file in (chosen.aoi, chosen.pan, chosen.reference)):
         raise OptionError("restore takes no aoi, pan or reference, which are files: use process_scene")
@@ -57,6 +57,30 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
         [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCK)
     ]
     return scene.copy(data=da.block(rows))
+
+
+def _check_array(scene: Any) -> None:
+    """Refuse what is no scene, as far as it can be told without a pixel.
+
+    Raises:
+        SceneError: It says what was found.
+    """
+    if isinstance(scene, xr.Dataset):
+        raise SceneError(
+            f"this is a Dataset of {', '.join(map(str, scene.data_vars)) or 'nothing'}, expected a DataArray:"
+            " take one variable, or make one with .to_dataarray('band')"
+        )
+    if not isinstance(scene, xr.DataArray):
+        raise SceneError(f"this is a {type(scene).__name__}, expected a DataArray, as open_scene gives one")
+    if scene.dims != ("band", "y", "x"):
+        raise SceneError(
+            f"the array has dimensions {scene.dims}, expected ('band', 'y', 'x'): select one time, add the "
+            "band with .expand_dims('band'), transpose or rename it"
+        )
+    if not scene.size:
+        raise SceneError(f"the array has no pixels, its shape is {scene.shape}")
+    if str(scene.dtype) not in DTYPES:
+        raise SceneError(f"the array is of {scene.dtype}, expected one of {', '.join(DTYPES)}: convert it")
 
 
 class _Graph:
@@ -127,8 +151,13 @@ class _Graph:
 def _nodata(scene: xr.DataArray) -> float | None:
     import rioxarray  # noqa: F401  # registers .rio
 
-    nodata = scene.rio.nodata
-    return None if nodata is None else float(nodata)
+    try:
+        nodata = scene.rio.nodata
+        return None if nodata is None else float(nodata)
+    except (TypeError, ValueError) as error:
+        raise SceneError(
+            f"the array's nodata value is no number ({error}): set it with .rio.write_nodata"
+        ) from error
 
 
 def _names(scene: xr.DataArray) -> tuple[str, ...]:
@@ -136,7 +165,7 @@ def _names(scene: xr.DataArray) -> tuple[str, ...]:
     names = scene.attrs.get("long_name")
     if isinstance(names, str):
         names = (names,)
-    if names is not None and len(names) == len(scene):
+    if isinstance(names, (tuple, list)) and len(names) == len(scene):
         return tuple(str(name) for name in names)
     if "band" in scene.coords and scene["band"].dtype.kind in "UO":
         return tuple(str(name) for name in scene["band"].values)

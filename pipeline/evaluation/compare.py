@@ -9,7 +9,7 @@ from pathlib import Path
 from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, first_guess, restore
-from decr_scene.pipeline.evaluation.evaluate import Evaluation, check_folders, progress, write_rows
+from decr_scene.pipeline.evaluation.evaluate import Evaluation, check_outputs, progress, write_rows
 from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 
@@ -108,6 +108,7 @@ def compare(
     bands: str | None = None,
     lpips: bool = False,
     table: Path | None = None,
+    overwrite: bool = False,
     quiet: bool = True,
 ) -> Comparison:
     """Measure several systems on the same pairs.
@@ -121,12 +122,13 @@ def compare(
         bands: What the bands of the images are.
         lpips: Measure LPIPS as well.
         table: CSV to write, one row per system.
+        overwrite: Replace it if it exists.
         quiet: No progress bar.
 
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
-    check_folders(table)
+    check_outputs([table], [system.model for system in systems], data, overwrite)
     models = {name: load_model(name) for name in dict.fromkeys(system.model for system in systems)}
     first = _one_of(models)
     pairs = load_pairs(first, data, reduce, protocol, bands)

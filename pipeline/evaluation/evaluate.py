@@ -20,7 +20,7 @@ from decr_scene.pipeline.evaluation.answers import Settings, first_guess, restor
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
 from decr_scene.pipeline.evaluation.pairs import load_pairs
-from decr_scene.pipeline.files import check_target
+from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def evaluate_pairs(
     lpips: bool = False,
     sheet: Path | None = None,
     trace: Path | None = None,
+    overwrite: bool = False,
     quiet: bool = True,
 ) -> Evaluation:
     """Measure a model on a folder of pairs.
@@ -106,6 +107,7 @@ def evaluate_pairs(
         lpips: Measure LPIPS as well.
         sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
         trace: CSV to write: mean weight of the first guess by step.
+        overwrite: Replace files that exist.
         quiet: No progress bar.
 
     Returns:
@@ -115,7 +117,7 @@ def evaluate_pairs(
         OptionError: An option is out of range, or needs what is not there.
         TrainingError: The images cannot be used.
     """
-    check_folders(table, trace)
+    check_outputs([table, sheet, trace], [model], data, overwrite)
     loaded = load_model(model)
     pairs = load_pairs(loaded, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
@@ -171,15 +173,17 @@ class StepWeights:
         )
 
 
-def check_folders(*paths: Path | None) -> None:
-    """Refuse before anything is measured what could not be written afterwards; files are replaced.
+def check_outputs(paths: Iterable[Path | None], models: Iterable[str], data: Path, overwrite: bool) -> None:
+    """Refuse before anything is measured what could not, or must not, be written afterwards.
 
     Raises:
-        OutputError: As `check_target`.
+        OutputError: As `check_target`; or it is an image or a model that is measured.
     """
-    for path in paths:
-        if path is not None:
-            check_target(None, path, overwrite=True)
+    wanted = [path for path in paths if path is not None]
+    images = [("an image", path) for path in (files_under(data) if wanted else ())]
+    check_no_input(wanted, [*images, *(("the model", model) for model in models)])
+    for path in wanted:
+        check_target(None, path, overwrite)
 
 
 def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.files import check_target, journal_path, vrt_path
+from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, trouble_of
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import find_product
@@ -25,13 +26,15 @@ class Delivery:
         bands: What its bands are, where the user or the metadata says it.
         facts: For the report: plain values.
         warnings: What a user should know.
+        files: All files of it that are known so far.
     """
 
-    path: Path
-    origin: Path
+    path: str | Path
+    origin: str | Path
     bands: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -51,12 +54,17 @@ def delivered(
         PairError: The folder has no raster or several, or the pair does not go together.
         OutputError: The output cannot be written there.
     """
+    if is_known_to_gdal_alone(src) and pan in (None, "none"):
+        name = full_name(src)
+        yield Delivery(name, name, bands, files=tuple(local_files(name)))
+        return
     product = find_product(src)
+    files = tuple(str(path) for path in (product.scene, product.metadata) if path is not None)
     sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
     bands = bands or bands_of(product)
     facts, warnings = facts_of(product, Path(src)), trouble_of(product)
     if sharp is None:
-        yield Delivery(product.scene, product.scene, bands, facts, warnings)
+        yield Delivery(product.scene, product.scene, bands, facts, warnings, files)
         return
     out = Path(out)
     for source in (product.scene, sharp):
@@ -66,7 +74,7 @@ def delivered(
         when = acquisition_time(product.scene)
         weights = write_pansharpened(product.scene, sharp, vrt, bands, when)
         facts |= {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
-        yield Delivery(vrt, product.scene, bands, facts, warnings)
+        yield Delivery(vrt, product.scene, bands, facts, warnings, (*files, str(sharp)))
     finally:
         if not journal_path(out).exists():
             vrt.unlink(missing_ok=True)

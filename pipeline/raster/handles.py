@@ -10,6 +10,8 @@ from typing import Any
 import rasterio
 from rasterio.errors import RasterioError
 
+from decr_scene.pipeline.inputs.names import local_files
+
 PER_THREAD = 8
 """Files that a thread keeps open."""
 
@@ -57,7 +59,9 @@ class Handles:
 
 
 def file_state(path: str) -> tuple[int, ...]:
-    """What changes when a file, or what GDAL keeps beside it, is replaced."""
+    """What changes when a file, or what GDAL keeps beside it, is replaced; nothing for what is no file."""
+    if not os.path.exists(path):
+        return tuple(number for file in local_files(path) for number in file_state(file))
     stat = os.stat(path)
     beside = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *beside)
@@ -73,4 +77,7 @@ def _modified(path: str) -> int:
 def _open(path: str, state: tuple[int, ...]) -> Any:
     if state and file_state(path) != state:
         raise OSError("it has changed since it was opened")
-    return rasterio.open(path)
+    try:
+        return rasterio.open(path)
+    except UnicodeEncodeError:
+        raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None

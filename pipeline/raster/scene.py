@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from rasterio.windows import Window
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
 from decr_scene.pipeline.raster.nodata import is_nodata
@@ -140,9 +141,8 @@ class RasterioScene:
             SceneError: It has no bands, or of a dtype other than `DTYPES`.
             BandError: ``bands`` does not go with the file.
         """
-        name = os.fspath(path)
-        local = os.path.exists(name)
-        return _describe(os.path.abspath(name) if local else name, file_state(name) if local else (), bands)
+        name = full_name(path)
+        return _describe(name, file_state(name), bands)
 
     def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
         """Read digital numbers.
@@ -218,9 +218,16 @@ class RasterioScene:
 
     def other_files(self) -> list[str]:
         """Files that pixels come from besides its own: a mask, what a VRT is made of."""
+        return [name for name in self.files() if not name.endswith((".aux.xml", ".ovr"))]
+
+    def files(self) -> list[str]:
+        """All files besides its own, those of the rasters that a VRT is made of included."""
         with self.dataset() as dataset:
             names = [os.path.abspath(name) for name in dataset.files if os.path.isfile(name)]
-        return [name for name in names if name != self.path and not name.endswith((".aux.xml", ".ovr"))]
+        for name in [name for name in names if name != self.path and name.lower().endswith(".vrt")]:
+            with suppress(DecrSceneError):
+                names += RasterioScene.open(name).files()
+        return [name for name in dict.fromkeys(names) if name != self.path]
 
     def close(self) -> None:
         """Close the file in all threads of this process; reading opens it again."""
@@ -282,6 +289,8 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         SceneNotFoundError: There is no such file.
     """
+    if is_known_to_gdal_alone(path):
+        return _fingerprint_of_name(full_name(path))
     where = Path(path).absolute()
     try:
         size = where.stat().st_size
@@ -297,6 +306,18 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
         "modified": where.stat().st_mtime_ns,
         "sha256_ends": ends.hexdigest(),
     }
+
+
+def _fingerprint_of_name(name: str) -> dict[str, Any]:
+    """Of a container's file; of what is no file of this machine, what it says of itself and its corners."""
+    if files := local_files(name):
+        return fingerprint(files[0]) | {"path": name}
+    scene = RasterioScene.open(name)
+    height, width = (min(256, side) for side in scene.shape)
+    said = hashlib.sha256(repr((scene.shape, scene.dtype, scene.bands, scene.transform, scene.crs)).encode())
+    for row, col in ((0, 0), (scene.shape[0] - height, scene.shape[1] - width)):
+        said.update(scene.read(Window(row_off=row, col_off=col, height=height, width=width)).tobytes())
+    return {"path": name, "bytes": None, "modified": None, "sha256_ends": said.hexdigest()}
 
 
 def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
@@ -377,6 +398,11 @@ def _check_supported(path: str, dataset: Any) -> None:
         raise SceneError(
             f"{path}: no bands{f', but the rasters {inside}: name one of them' if inside else ''}"
         )
+    if len(dataset.subdatasets) > 1:
+        raise SceneError(
+            f"{path} has {len(dataset.subdatasets)} rasters ({', '.join(dataset.subdatasets[:4])}), and "
+            "nothing says which is the scene: name one of them"
+        )
     found = sorted(set(dataset.dtypes))
     if len(found) > 1 or found[0] not in DTYPES:
         raise SceneError(
@@ -388,7 +414,7 @@ def _check_supported(path: str, dataset: Any) -> None:
 def _cannot_open(path: str, error: Exception) -> SceneReadError:
     if os.path.isdir(path):
         return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
-    if not os.path.exists(path) and "/vsi" not in path and ":" not in path and "<" not in path:
+    if not os.path.exists(path) and not is_known_to_gdal_alone(path):
         return SceneNotFoundError(_no_file(path))
     if path.lower().endswith(_ARCHIVES):
         return SceneReadError(

@@ -22,6 +22,7 @@ from shapely.geometry import shape as geometry_of
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import MaskError, OutputError
+from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone
 from decr_scene.pipeline.inputs.text import json_text
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
@@ -47,7 +48,7 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
         MaskError: It cannot be read, has no polygons, no CRS or an invalid one.
     """
     name, _, layer = path.partition("|layername=")
-    if not Path(name).exists():
+    if not Path(name).exists() and not is_known_to_gdal_alone(name):
         raise MaskError(f"area of interest {name}: no such file, expected a vector file: check the path")
     document = _json_of(Path(name)) if not layer else None
     geometries, crs = _from_json(document, name) if document is not None else _from_vector(name, layer)
@@ -66,7 +67,7 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
 
 def _json_of(path: Path) -> dict[str, Any] | None:
     """A GeoJSON document, or ``None`` for anything else."""
-    if path.is_dir():
+    if path.is_dir() or not path.exists():
         return None
     try:
         with path.open("rb") as file:
@@ -110,7 +111,7 @@ def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry],
 
 def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
     """What pyogrio reads, in another process."""
-    command = [sys.executable, "-m", _READER, str(Path(path).absolute()), layer]
+    command = [sys.executable, "-m", _READER, full_name(path), layer]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if "No module named 'pyogrio'" in done.stderr:
         raise MaskError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.files import file_sha256
+from decr_scene.pipeline.inputs.identity import FileIdentity
+from decr_scene.pipeline.inputs.names import full_name
 from decr_scene.pipeline.look.detection import Coverage
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
@@ -45,6 +48,7 @@ class Plan:
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
+        files: What is opened for it, each in the state that is meant.
     """
 
     grid: TileGrid
@@ -58,6 +62,16 @@ class Plan:
     aoi: Aoi | None = None
     joint: bool = False
     other: OtherDate | None = None
+    files: tuple[FileIdentity, ...] = ()
+
+    def check_files(self) -> None:
+        """Refuse to go on with other files than the run was started with.
+
+        Raises:
+            SceneReadError: One is not there, or is another one.
+        """
+        for file in self.files:
+            file.check()
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -136,8 +150,9 @@ def _detector_of(spec: RestorerSpec, options: Options) -> DetectorConfig | None:
     if options.mask != "auto" or spec.bands is None:
         return None
     from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.model import find_model
 
-    return read_model_config(spec.name).detector
+    return read_model_config(find_model(spec.name)).detector
 
 
 def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
@@ -155,7 +170,7 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
         return RestorerSpec("identity"), None
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.diffusion.schedule import Schedule
-    from decr_scene.models.model import find_model, pick_device
+    from decr_scene.models.model import bundled_models, find_model, pick_device
 
     path = find_model(options.model)
     config = read_model_config(path)
@@ -169,10 +184,12 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
         Schedule().pairs(steps, None if start == 1000 else start)
     except ValueError as error:
         raise OptionError(str(error)) from error
+    digest = file_sha256(Path(path))
+    name = options.model if options.model in bundled_models() else os.path.abspath(path)
     spec = RestorerSpec(
-        str(path), tuple(config.bands), steps, start, floor, halo, options.device, options.precision
+        name, tuple(config.bands), steps, start, floor, halo, options.device, options.precision, sha256=digest
     )
-    return spec, file_sha256(Path(path))
+    return spec, digest
 
 
 def _other_date(
@@ -237,4 +254,4 @@ def choose_bands(
 
 def _absolute(path: str) -> str:
     """Workers may run elsewhere; what is no file here, GDAL may know."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
+    return str(Path(path).resolve()) if Path(path).exists() else full_name(path)

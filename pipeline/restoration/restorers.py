@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from distributed import get_worker
 
+from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.files import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +63,7 @@ class RestorerSpec:
         halo: How far beyond its tile a first guess sees, px.
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``auto``, ``fp32``, ``bf16``.
+        sha256: Of the model file: a worker that has another one under its name refuses it.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -72,6 +76,7 @@ class RestorerSpec:
     halo: int = 0
     device: str = "auto"
     precision: str = "auto"
+    sha256: str | None = None
     plugin: Restorer | None = None
     plugin_key: str | None = None
 
@@ -119,6 +124,19 @@ class Plugin:
         return np.array(self.restorer(tiles.copy(), noise.copy()))
 
 
+@contextmanager
+def _worker_named() -> Iterator[None]:
+    """Say in what goes wrong with a model which worker it is that has no such file, or another one."""
+    try:
+        yield
+    except (UnknownModelError, CheckpointError) as error:
+        try:
+            where = f"worker {get_worker().address}: "
+        except ValueError:
+            raise error from None
+        raise type(error)(where + str(error)) from error
+
+
 class Diffusion:
     """DE: the first guess, then sampling from noise of the place, steered by the field of first guesses."""
 
@@ -126,10 +144,16 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
-        from decr_scene.models.model import load_model
+        from decr_scene.models.model import find_model, load_model
 
         self.spec = spec
-        self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
+        with _worker_named():
+            self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
+            if spec.sha256 is not None and file_sha256(Path(find_model(spec.name))) != spec.sha256:
+                raise CheckpointError(
+                    f"model {spec.name} is another file than the run was started with: it was changed, or "
+                    "another version is installed; use one on all machines, then run again"
+                )
 
     def guess(self, tiles: Float) -> Float:
         """First guess of the reference network."""

@@ -60,6 +60,8 @@ def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
     @wraps(task)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            if isinstance(args[0], Plan):
+                args[0].check_files()
             return task(*args, **kwargs)
         except DecrSceneError as error:
             ours = type(error)(str(error))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from decr_scene.models.clouds.simulate import CloudRecipe, simulate
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.files import check_target, make_folder
+from decr_scene.pipeline.files import check_no_input, check_target, make_folder, written_for
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -84,6 +84,8 @@ def simulate_scene(
         if scene.shape[0] * scene.shape[1] > MOST_PIXELS:
             raise SceneError(f"{src} has {scene.shape} px, clouds are drawn over at most 4096 x 4096: cut it")
         names = resolve_names(scene.bands, bands)
+        written = [name for path in paths for name in written_for(path)]
+        check_no_input(written, [("a file of the scene", name) for name in (scene.path, *scene.files())])
         for path in paths:
             make_folder(path.parent)
             check_target(src, path, overwrite)

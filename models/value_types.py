@@ -1,0 +1,42 @@
+"""Whether values that come from a file are what a dataclass says they are: files know no types."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+
+def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Refuse values of another type than the fields of a dataclass have, and numbers that are none.
+
+    Raises:
+        TypeError: It names the field, what was found and what was expected.
+    """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _is(value, hints[name]):
+            hint = hints[name]
+            told = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
+            raise TypeError(f"{name} is {value!r}, expected {told}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is(value, part) for part in inside)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(inside) == 2 and inside[1] is Ellipsis:
+            return all(_is(part, inside[0]) for part in value)
+        return len(value) == len(inside) and all(map(_is, value, inside))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is None:
+        return value is None
+    known = origin or hint
+    return not isinstance(known, type) or isinstance(value, known)

@@ -1,0 +1,52 @@
+"""What a raster is called: a path, or anything else that GDAL opens: a page, a member, an address."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_PREFIX = re.compile(r"^(/vsi\w+/|(?:zip|tar|gzip|7z|rar)\+|file://|[A-Za-z0-9]+://)")
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|(https?|ftp|s3|gs|az|oss)://")
+_AROUND = "{}\"'"
+
+
+def full_name(name: str | os.PathLike[str]) -> str:
+    """The same name from whatever folder it is asked for: the files in it by their whole paths."""
+    text = os.fspath(name)
+    if os.path.exists(text):
+        return os.path.abspath(text)
+    for file in _files_in(text):
+        if not os.path.isabs(file):
+            text = text.replace(file, os.path.abspath(file), 1)
+    return text
+
+
+def local_files(name: str | os.PathLike[str]) -> list[str]:
+    """The files of this machine that a name is of: itself, an archive, a container; none of an address."""
+    text = os.fspath(name)
+    found = [text] if os.path.isfile(text) else _files_in(text)
+    return [os.path.abspath(file) for file in found]
+
+
+def is_known_to_gdal_alone(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is no path, but may be one of GDAL's own."""
+    text = os.fspath(name)
+    return not os.path.exists(text) and ("/vsi" in text or ":" in text or "<" in text)
+
+
+def _files_in(text: str) -> list[str]:
+    """Parts of a name that are files, as they stand in it."""
+    if "<" in text or "\0" in text or _REMOTE.search(text):  # the text of a VRT, or an address
+        return []
+    while found := _PREFIX.match(text):
+        text = text[found.end() :]
+    whole = [text, *re.split(r"[:!,]|\.zip/(?=vsi)", text)]
+    files = (_file_at_head(part.strip(_AROUND).split("}")[0]) for part in whole)
+    return list(dict.fromkeys(file for file in files if file))
+
+
+def _file_at_head(path: str) -> str:
+    """The file that a path leads to or through; nothing if it leads through none."""
+    while path and not os.path.isfile(path):
+        path = os.path.dirname(path) if os.path.dirname(path) != path else ""
+    return path

@@ -1,0 +1,175 @@
+"""What others would raise is told by us, in one line, when the call is made where it can be known then."""
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from click.testing import CliRunner
+
+from decr_scene.models.checkpoints.model_file import read_model_config, read_model_file, save_model_file
+from decr_scene.models.errors import CheckpointError, TrainingError
+from decr_scene.models.model import find_model
+from decr_scene.models.training.config import read_config
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.engine.graph import restore
+from decr_scene.pipeline.errors import SceneError
+
+ZEROS = np.zeros((3, 4, 5), np.uint8)
+NO_SCENES = {
+    "a dataset": xr.Dataset({"red": (("y", "x"), ZEROS[0])}),
+    "an array of numpy": ZEROS,
+    "a time axis": xr.DataArray(ZEROS[None], dims=("time", "band", "y", "x")),
+    "no band axis": xr.DataArray(ZEROS[0], dims=("y", "x")),
+    "other names": xr.DataArray(ZEROS, dims=("band", "lat", "lon")),
+    "bands last": xr.DataArray(ZEROS, dims=("y", "x", "band")),
+    "no pixels": xr.DataArray(ZEROS[:, :0], dims=("band", "y", "x")),
+    "complex": xr.DataArray(ZEROS.astype(complex), dims=("band", "y", "x")),
+    "words for nodata": xr.DataArray(ZEROS, dims=("band", "y", "x"), attrs={"_FillValue": "none"}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SCENES)
+def test_what_is_no_scene_is_refused_when_restore_is_called(kind):
+    with pytest.raises(SceneError, match=r"array|Dataset"):
+        restore(NO_SCENES[kind], model="identity")
+
+
+@pytest.mark.parametrize("names", [7, ("a", "b"), None, "one"])
+def test_names_that_are_none_do_no_harm(names):
+    scene = xr.DataArray(ZEROS, dims=("band", "y", "x"), attrs={"long_name": names})
+    assert (restore(scene, model="identity") == scene).all()
+
+
+RUN = """
+stage = "reference"
+bands = ["red", "green", "blue"]
+steps = 5
+[[data]]
+cloudy = "a"
+clear = "b"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("steps = 5", 'steps = "three"'),
+        ("steps = 5", "steps = 2.5"),
+        ("steps = 5", "steps = true"),
+        ("steps = 5", 'steps = 5\nlearning_rate = "x"'),
+        ("steps = 5", "steps = 5\nlearning_rate = nan"),
+        ("steps = 5", "steps = 5\nseed = -1"),
+        ("steps = 5", 'steps = 5\nprecision = "fp8"'),
+        ('bands = ["red", "green", "blue"]', "bands = 3"),
+        ('bands = ["red", "green", "blue"]', "bands = [1, 2, 3]"),
+        ("[[data]]", 'data = "here"\n[more]'),
+        ("stage", "["),
+        ("steps = 5", ""),
+    ],
+)
+def test_a_run_of_wrong_values_is_told_in_one_line(old, new, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(RUN.replace(old, new))
+    with pytest.raises(TrainingError, match=r"run\.toml"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_bytes(b"\xff\xfe\x00")]
+)
+def test_a_run_that_is_no_file_of_text_is_too(make, tmp_path):
+    make(tmp_path / "run.toml")
+    with pytest.raises(TrainingError, match=r"run\.toml"):
+        read_config(tmp_path / "run.toml")
+
+
+# -- model files ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    return read_model_file(find_model("rice2"))
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t * float("nan"), lambda t: t / 0, lambda t: t.to(torch.int64)])
+def test_weights_that_are_no_numbers_are_refused(spoil, model, tmp_path):
+    config, tensors = model
+    name = next(iter(tensors))
+    save_model_file(tmp_path / "m", config, {**tensors, name: spoil(tensors[name])})
+    with pytest.raises(CheckpointError, match=r"not finite|of int64"):
+        read_model_file(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"weight_floor": 0', '"weight_floor": 9'),
+        ('"weight_floor": 0', '"weight_floor": NaN, "steps": 0'),
+        ('"halo": 0', '"halo": 1.5'),
+        ('"bands": ["red"', '"bands": [1'),
+        ("{", "[" * 100_000),
+        ("{", "["),
+    ],
+)
+def test_a_configuration_of_wrong_values_is_refused(old, new, model, tmp_path):
+    import json
+    from dataclasses import asdict
+
+    from safetensors.torch import save_file
+
+    config, _ = model
+    values = {"format": 2, **asdict(config)}
+    values["sampling"] |= {"weight_floor": 0, "halo": 0}
+    text = json.dumps(values).replace(str(config.bands[0]), "red", 1).replace(old, new, 1)
+    save_file({"x": torch.zeros(1)}, tmp_path / "m", metadata={"decr_scene": text})
+    with pytest.raises(CheckpointError):
+        read_model_config(tmp_path / "m")
+
+
+@pytest.mark.parametrize("raw", [b"", b"text", b"\x80\x02}q\x00.", b"\x80\x04K\x05.", bytes(range(256))])
+def test_a_checkpoint_that_is_none_is_told_in_one_line(raw, tmp_path):
+    for name in ("de.pt", "mn.pth"):
+        (tmp_path / name).write_bytes(raw)
+    args = [
+        "models",
+        "import",
+        tmp_path / "de.pt",
+        "--reference",
+        tmp_path / "mn.pth",
+        "--out",
+        tmp_path / "o",
+    ]
+    done = CliRunner().invoke(main, [str(word) for word in args])
+    assert done.exit_code == 1
+    assert "unexpected" not in done.output
+    assert "weights_only" not in done.output
+
+
+def test_keys_that_are_no_names_are_told_in_one_line(tmp_path):
+    torch.save({1: torch.zeros(2)}, tmp_path / "de.pt")
+    args = ["models", "import", "de.pt", "--reference", "de.pt", "--out", "o"]
+    done = CliRunner().invoke(
+        main, [str(tmp_path / word) if "." in word or word == "o" else word for word in args]
+    )
+    assert "its 1 is no name of a tensor" in done.output
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tmp_path):
+    import sys
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("skimage"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    for module in [m for m in sys.modules if m.startswith("decr_scene.pipeline.evaluation")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", without)
+    done = CliRunner().invoke(main, ["evaluate", "--data", str(Path(tmp_path))])
+    assert done.exit_code == 1
+    assert "needs skimage, which is not installed: pip install 'decr-scene[train]'" in done.output
