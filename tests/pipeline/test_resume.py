@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from places import TESTS
 from raster_cases import draw, plain, write
 from test_run import assert_same_pixels, pixels_of, smooth
 
@@ -21,6 +22,7 @@ from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.run import run_guard
 
+HELPERS = [str(TESTS / "pipeline"), str(TESTS)]
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would not hear Ctrl-C
@@ -188,8 +190,7 @@ def test_bands_of_other_names_are_another_run(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, tmp_path):
     out = tmp_path / "clean.tif"
-    here = [os.path.dirname(__file__)]
-    code = SLOW.format(path=here, scene=str(scene), out=str(out))
+    code = SLOW.format(path=HELPERS, scene=str(scene), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     last = journal_path(tmp_path / "clean_provenance.tif")  # a window is finished when it stands there too
@@ -211,7 +212,7 @@ def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, 
 @pytest.mark.slow
 def test_two_runs_at_one_output_do_not_meet(scene, tmp_path):
     out = tmp_path / "clean.tif"
-    code = SLOW.format(path=[os.path.dirname(__file__)], scene=str(scene), out=str(out))
+    code = SLOW.format(path=HELPERS, scene=str(scene), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         while not (journal_path(out).exists() and journal_path(out).read_text().count("\n") >= 2):
