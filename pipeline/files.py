@@ -155,6 +155,11 @@ def detection_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.cloud.partial.tif")
 
 
+def ground_path(output: Path) -> Path:
+    """Where the raster of the scene's ground lies while an output is being made."""
+    return output.with_name(f".{output.name}.ground.partial.tif")
+
+
 def vrt_path(output: Path) -> Path:
     """Where the description of a sharpened scene lies while its output is being made."""
     return output.with_name(f".{output.name}.pansharpened.vrt")
@@ -182,7 +187,7 @@ def _longest() -> int:
     output = Path("_uncertainty.tif")  # the longest that a companion's name has more
     hidden = (
         *(part_path(output, UNFINISHED, role) for role in PARTS),
-        *(name(output) for name in (journal_path, detection_path, vrt_path, mark_path)),
+        *(name(output) for name in (journal_path, detection_path, ground_path, vrt_path, mark_path)),
     )
     return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)
 

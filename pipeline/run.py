@@ -1,7 +1,7 @@
 """`process_scene`: the recipe of a whole scene, top to bottom.
 
-open -> bands, scaling, tiles -> cloud detector -> Dask: first guess, sampling, blending -> blocks in order ->
-COGs -> checks -> what else lies beside the output -> report.
+open -> bands, scaling, tiles -> look at the whole -> Dask: first guess, sampling, blending -> blocks in order
+-> COGs -> checks -> what else lies beside the output -> report.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from decr_scene.pipeline.files import (
     check_no_input,
     check_target,
     detection_path,
+    ground_path,
     journal_path,
     write_whole,
     written_for,
 )
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
-from decr_scene.pipeline.look.detection import detection_kept
+from decr_scene.pipeline.look.detection import Places, look_kept
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
@@ -44,6 +45,7 @@ from decr_scene.pipeline.outputs.style import write_styles
 from decr_scene.pipeline.products.delivery import Delivery, delivered
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration import provenance
 from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Options
@@ -118,13 +120,13 @@ def process_scene(
         raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
     wanted = None if polygons is None else Path(polygons)
     beside = Beside(dst, chosen.samples > 1, stac, quicklook, wanted)
-    clouds = detection_path(dst)
+    places = Places(detection_path(dst), ground_path(dst))
     targets = _targets(beside)
     check_no_input(targets, _named_inputs(src, chosen))
     with (
         delivered(src, dst, chosen.pan, chosen.bands) as given,
         RasterioScene.open(given.path, given.bands) as scene,
-        detection_kept(clouds, journal_path(dst)),
+        look_kept(places, journal_path(dst)),
     ):
         used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
         check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
@@ -143,9 +145,10 @@ def process_scene(
         together = [main, *_companions(scene, beside, *options_beside)]
         with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
-            planned = detect_clouds(planned, scene, used, clouds, again=kept > 0)
+            planned = detect_clouds(planned, scene, used, places, again=kept > 0)
             detecting = time.perf_counter() - began - planning
-            seen = identities([str(clouds.resolve())] if clouds.exists() else [], scheduler is not None)
+            looks = [str(path.resolve()) for path in places if path.exists()]
+            seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress)
             planned.plan.check_files()
@@ -325,7 +328,7 @@ def _stream(
 def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
     """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
-    mask = None if plan.mask is None else fingerprint(plan.mask.path)
+    mask = fingerprint(plan.mask.path) if isinstance(plan.mask, MaskFile) else None
     return {
         "program": version("decr-scene"),
         "input": fingerprint(scene.path),
@@ -345,6 +348,7 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
         "bands": [list(plan.indexes), list(planned.bands)],
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
+        "look": None if planned.look is None else list(vars(planned.look).values()),
         "reference": None if plan.other is None else fingerprint(plan.other.path),
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,

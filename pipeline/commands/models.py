@@ -31,6 +31,7 @@ def models_list() -> None:
     from decr_scene.models.model import bundled_models, find_model
 
     say(f"{'identity':<12} any bands; returns its input")
+    say(f"{'fill':<12} any bands; the tone of the clear ground around, in the place of cloud")
     for name in bundled_models():
         path = find_model(name)
         config = read_model_config(path)

@@ -103,7 +103,7 @@ sampling_options = in_order(
 """How the diffusion is sampled."""
 
 restoring_options = in_order(
-    click.option("--model", default="default", show_default=True, help="Bundled name, file or identity."),
+    click.option("--model", default="default", show_default=True, help="Bundled name, file, fill, identity."),
     sampling_options,
     click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
     click.option(
@@ -134,7 +134,15 @@ restoring_options = in_order(
         default="auto",
         show_default=True,
         help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: where "
-        "the model's cloud detector, if any, sees cloud or shadow, and clear ground keeps its bits.",
+        "the detector sees cloud or shadow, or without one where the model changes more than a little.",
+    ),
+    click.option(
+        "--detector",
+        type=click.Choice(["auto", "model", "ukis", "none"]),
+        default="auto",
+        show_default=True,
+        help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
+        "auto: the first that can, and with ukis even veils that the model changes much are removed.",
     ),
     click.option(
         "--reference",

@@ -100,7 +100,7 @@ class Flow:
                 self._run_ahead()
                 yield from self._meanwhile(future)
                 yield span, result_of(self.client, future)
-            self._forget_above(row[0].bottom)
+            self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
 
@@ -125,7 +125,7 @@ class Flow:
         """The batches that some windows need, each when the first of them does."""
         seen: set[int] = set()
         for row in rows:
-            found = set().union(*(self.batches.touching(span) for span in row)) - seen
+            found = set().union(*(self._needed(span) for span in row)) - seen
             yield from sorted(found)
             seen |= found
 
@@ -144,7 +144,7 @@ class Flow:
         return [self._blend(span) for span in row]
 
     def _blend(self, span: Span) -> Future:
-        needed = sorted(self.batches.touching(span))
+        needed = sorted(self._needed(span))
         self._last_needed = max([self._last_needed, *needed])
         parts = [self._change(number) for number in needed]
         return self.client.submit(
@@ -156,6 +156,11 @@ class Flow:
             key=_key("blend", span.row, span.col),
             pure=False,
         )
+
+    def _needed(self, span: Span) -> set[int]:
+        """Batches that a window is blended from; none if no tile touches it."""
+        touching = self.batches.touching(span)
+        return self.batches.touching(self.plan.sight(span)) if touching else touching
 
     def _change(self, number: int) -> Future:
         if number not in self._changes:

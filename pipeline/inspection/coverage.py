@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
-from decr_scene.pipeline.look.detection import Coverage
+from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import scene_coverage
 from decr_scene.pipeline.restoration.options import Options
@@ -119,9 +119,10 @@ def measure_coverage(place: str | Path, **options: Any) -> DatasetCoverage:
         if not paths:
             raise SceneNotFoundError(f"{place}: no images, expected some of {', '.join(sorted(ENDINGS))}")
     with TemporaryDirectory() as folder:
+        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
         found = []
         for path in paths:
             with RasterioScene.open(path, chosen.bands) as scene:
                 planned = plan_scene(scene, chosen)
-                found.append(scene_coverage(planned, scene, chosen, Path(folder) / "cloud.tif"))
+                found.append(scene_coverage(planned, scene, chosen, places))
     return DatasetCoverage(tuple(path.name for path in paths), tuple(found))

@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
+from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
+from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles, plan_scene
 from decr_scene.pipeline.restoration.restorers import describe
 
 
@@ -39,9 +40,9 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
     ):
         chosen = replace(chosen, bands=given.bands)
         began = time.perf_counter()
-        planned = detect_clouds(
-            plan_scene(scene, chosen).warning(*given.warnings), scene, chosen, Path(folder) / "cloud.tif"
-        )
+        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
+        planned = plan_scene(scene, chosen).warning(*given.warnings)
+        planned = detect_clouds(planned, scene, chosen, places)
         needed = estimate(scene, planned, chosen, time.perf_counter() - began)
         plan = planned.plan
         height, width = scene.shape
@@ -60,11 +61,21 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
             },
             "tiles": len(plan.grid),
             "tiles to restore": planned.tiles_to_restore,
-            "cloudy tiles": None if planned.plan.mask is None else planned.tiles_to_restore,
+            "detector": None if planned.look is None else planned.look.kind,
+            "cloudy tiles": _cloudy_tiles(planned),
             "clouds": _coverage(planned),
             "estimate": _told(needed),
             "warnings": list(planned.warnings),
         }
+
+
+def _cloudy_tiles(planned: ScenePlan) -> int | None:
+    """Tiles that the mask touches; ``None``: there is no mask."""
+    plan = replace(planned.plan, veils=False)
+    if plan.mask is None:
+        return None
+    chosen = chosen_tiles(plan)
+    return None if chosen is None else len(chosen)
 
 
 def _told(needed: Estimate) -> dict[str, float]:

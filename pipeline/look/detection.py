@@ -1,17 +1,17 @@
-"""Where a scene is cloudy, as its model's detector sees it: one look over the whole scene before it is tiled.
+"""One look over a whole scene before it is tiled: where cloud and shadow are, and what the ground looks like.
 
 The scene is read once, a few rows at a time, averaged to the detector's coarse pixels, and looked at in
-windows that overlap by as far as the detector sees, so that they join without a seam. The answer is a small
-raster beside the output that takes the same road as a mask of the user's. Memory follows the scene's width.
+windows that overlap by as far as the detector sees, so that they join without a seam. The answer is two small
+rasters beside the output: probabilities, which take the same road as a mask of the user's, and the ground.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -23,24 +23,27 @@ from rasterio.windows import Window
 from decr_scene.pipeline.arrays import Bool, Float
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.files import write_whole
-from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
+from decr_scene.pipeline.look.coarse import Coarse, CoarseReader
+from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
+from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_step
+from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.tiling.grid import Span
-
-if TYPE_CHECKING:
-    from decr_scene.models.networks.detector import Detector
-
 
 Bytes = NDArray[np.uint8]
 
-STRIP = 256
-"""Side of the windows that the detector answers for at a time, coarse pixels; a multiple of 8."""
+_LOST = "the raster of the look at the scene"
 
-ROWS = 64
-"""About so many rows of the scene are read at a time."""
 
-_LOST = "the cloud detector's raster"
+class Places(NamedTuple):
+    """Where the two rasters of a look lie: probabilities, and the ground."""
+
+    cloud: Path
+    ground: Path
+
+    def remove(self) -> None:
+        """Remove both."""
+        for path in self:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -58,45 +61,124 @@ class Coverage:
     valid: float
 
 
+class Strip(NamedTuple):
+    """Some rows of an answer: which, and ``(C, h, w)`` image, valid share, answers and where they count."""
+
+    rows: range
+    image: Float
+    share: Float
+    found: Bytes
+    usable: Bool
+
+
 @contextmanager
-def detection_kept(raster: Path, journal: Path) -> Iterator[None]:
-    """Remove the raster in the end, unless there is a journal to go on from, which goes with it."""
+def look_kept(places: Places, journal: Path) -> Iterator[None]:
+    """Remove the rasters in the end, unless there is a journal to go on from, which they go with."""
     try:
         yield
     finally:
         if not journal.exists():
-            raster.unlink(missing_ok=True)
+            places.remove()
 
 
-def write_detection(
-    detector: Detector,
-    scene: RasterioScene,
-    source: FileSource,
-    indexes: Sequence[int],
-    radiometry: Radiometry,
-    path: Path,
+def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
+    """Look at a scene from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid."""
+    height, width = reader.coarse_shape
+    own = lookout.whole if max(height, width) <= lookout.whole else lookout.own
+    for mine, near, coarse in reader.strips(own, lookout.reach):
+        found = np.zeros((3, len(mine), width), np.uint8)
+        usable = np.asarray(coarse.known.any(axis=0))
+        rows = slice(mine.start - near.start, mine.stop - near.start)
+        windows = [_around(left, own, lookout.reach, width) for left in range(0, width, own)]
+        windows = [cols for cols in windows if usable[:, slice(*cols[1])].any()]
+        seen = [(coarse.seen[..., slice(*near)], coarse.known[..., slice(*near)]) for _, near in windows]
+        for (cols, beside), answer in zip(windows, lookout.answers(seen), strict=True):
+            inner = answer[:, rows, cols[0] - beside[0] : cols[1] - beside[0]]
+            found[:, :, slice(*cols)] = np.rint(inner * 255)
+        kept: Coarse = coarse.rows(rows.start, rows.stop)
+        yield Strip(mine, kept.image, kept.share, found * usable[rows], usable[rows])
+
+
+def _around(left: int, own: int, reach: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Columns that a window answers for, and those that it sees."""
+    right = min(width, left + own)
+    return (left, right), (max(0, left - reach), min(width, right + reach))
+
+
+class Tally:
+    """Adds up, strip by strip, how cloudy a scene is and what its ground looks like."""
+
+    def __init__(self, reader: CoarseReader, threshold: float) -> None:
+        self._least = round(255 * threshold)
+        self._pixels = reader.coarse_shape[0] * reader.coarse_shape[1]
+        self._count, self._cloud, self._restore = 0, 0.0, 0
+        step = ground_step(reader.shape, reader.factor)
+        self.ground = GroundSums(len(reader.indexes), reader.coarse_shape, step)
+
+    def add(self, strip: Strip) -> None:
+        """Add a strip."""
+        self._count += int(strip.usable.sum())
+        self._cloud += float(strip.found[CLOUD][strip.usable].sum(dtype=np.int64)) / 255
+        self._restore += int((strip.found[RESTORE] >= self._least).sum())
+        found = strip.found.astype(np.float32) / np.float32(255)
+        self.ground.add(strip.rows, strip.image, strip.share, found)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Of what was added."""
+        total = max(1, self._count)
+        return Coverage(self._cloud / total, self._restore / total, self._count / self._pixels)
+
+
+def write_look(
+    lookout: Lookout, scene: RasterioScene, reader: CoarseReader, threshold: float, places: Places
 ) -> Coverage:
-    """Look at a whole scene and write what was found, under its name only when it is whole.
+    """Look at a whole scene and write what was found, under its names only when it is whole.
 
     Args:
-        detector: The detector.
+        lookout: Who looks.
         scene: The scene.
-        source: Its pixels.
-        indexes: Bands that the detector sees, 0-based, in its order.
-        radiometry: Their scaling.
-        path: The raster: uint8 probabilities, 0 to 255, of needing restoration and of cloud; 0 where no
-            pixel is valid.
+        reader: It on the detector's pixels.
+        threshold: Probability from which on a pixel is taken to need restoring.
+        places: The rasters: uint8 probabilities, 0 to 255, of needing restoration, of cloud and of shadow,
+            0 where no pixel is valid; and the ground, as `GroundSums.context`.
     """
-    from decr_scene.models.networks.detector import CLOUD, RESTORE
+    tally = Tally(reader, threshold)
+    try:
+        with write_whole(places.cloud) as partial:
+            profile = _profile(scene, "uint8", 3, reader.coarse_shape, reader.factor)
+            with rasterio.open(partial, "w", **profile) as target:
+                for strip in look_at(lookout, reader):
+                    height, width = strip.found.shape[1:]
+                    window = Window(col_off=0, row_off=strip.rows.start, width=width, height=height)
+                    target.write(strip.found, window=window)
+                    tally.add(strip)
+                target.update_tags(**{k.upper(): repr(v) for k, v in vars(tally.coverage).items()})
+            _write_ground(tally, scene, reader, places.ground)
+    except RasterioError as error:
+        raise OutputError(f"{_LOST} {places.cloud} cannot be written ({error}): is the disk full?") from error
+    return tally.coverage
 
-    factor = detector.config.factor
-    height, width = (-(-side // factor) for side in scene.shape)
-    profile = {
+
+def _write_ground(tally: Tally, scene: RasterioScene, reader: CoarseReader, path: Path) -> None:
+    context = tally.ground.context()
+    side = reader.factor * tally.ground.step
+    with write_whole(path) as partial:
+        profile = _profile(scene, "float32", len(context), context.shape[1:], side)
+        with rasterio.open(partial, "w", **profile) as target:
+            target.write(context)
+            target.update_tags(SIDE=repr(side), KNOWN=repr(int(context[-1].any())))
+
+
+def _profile(
+    scene: RasterioScene, dtype: str, count: int, shape: tuple[int, ...], factor: int
+) -> dict[str, Any]:
+    return {
         "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 2,
-        "height": height,
-        "width": width,
+        "dtype": dtype,
+        "count": count,
+        "height": shape[0],
+        "width": shape[1],
         "tiled": True,
         "blockxsize": 256,
         "blockysize": 256,
@@ -104,20 +186,6 @@ def write_detection(
         "crs": scene.crs,
         "transform": scene.transform @ Affine.scale(factor),
     }
-    count, cloud, restore = 0, 0.0, 0
-    try:
-        with write_whole(path) as partial, rasterio.open(partial, "w", **profile) as target:
-            for window, found, valid in _look(detector, scene, source, indexes, radiometry):
-                target.write(found, window=window)
-                count += int(valid.sum())
-                cloud += float(found[CLOUD][valid].sum(dtype=np.int64)) / 255
-                restore += int((found[RESTORE] >= round(255 * detector.config.threshold)).sum())
-            total = max(1, count)
-            coverage = Coverage(cloud / total, restore / total, count / (height * width))
-            target.update_tags(**{name.upper(): repr(value) for name, value in vars(coverage).items()})
-    except RasterioError as error:
-        raise OutputError(f"{_LOST} {path} cannot be written ({error}): is the disk full?") from error
-    return coverage
 
 
 def read_coverage(path: Path) -> Coverage | None:
@@ -130,118 +198,11 @@ def read_coverage(path: Path) -> Coverage | None:
         return None
 
 
-def _look(
-    detector: Detector,
-    scene: RasterioScene,
-    source: FileSource,
-    indexes: Sequence[int],
-    radiometry: Radiometry,
-) -> Iterator[tuple[Window, Bytes, Bool]]:
-    """Windows of the raster from top to bottom, with the two answers and the valid pixels of each."""
-    from decr_scene.models.networks.detector import REACH
-
-    factor = detector.config.factor
-    width = -(-scene.shape[1] // factor)
-
-    def coarse(rows: range) -> tuple[Float, Bool]:
-        return _coarse_rows(scene.shape, source, indexes, radiometry, factor, rows)
-
-    for own, near, image, valid in _strips(coarse, scene.shape, factor, REACH):
-        for left in range(0, width, STRIP):
-            right = min(width, left + STRIP)
-            cols = slice(max(0, left - REACH), min(width, right + REACH))
-            found, usable = _answer(detector, image[..., cols], valid[..., cols])
-            inner = (
-                slice(own.start - near.start, own.stop - near.start),
-                slice(left - cols.start, right - cols.start),
-            )
-            window = Window(col_off=left, row_off=own.start, width=right - left, height=len(own))
-            yield window, found[(slice(None), *inner)], usable[inner]
-
-
-def _strips(
-    read: Callable[[range], tuple[Float, Bool]], shape: tuple[int, int], factor: int, reach: int
-) -> Iterator[tuple[range, range, Float, Bool]]:
-    """Strips of coarse pixels: own rows, those within reach of them, and image and validity of the latter."""
-    height = -(-shape[0] // factor)
-    chunk = max(1, ROWS // factor)
-    parts: list[tuple[Float, Bool]] = []
-    first = last = 0
-    for top in range(0, height, STRIP):
-        own = range(top, min(height, top + STRIP))
-        near = range(max(0, top - reach), min(height, own.stop + reach))
-        while last < near.stop:
-            rows = range(last, min(last + chunk, height))
-            parts.append(read(rows))
-            last = rows.stop
-        image, valid = (
-            np.concatenate(arrays, axis=1)[:, near.start - first :] for arrays in zip(*parts, strict=True)
-        )
-        parts, first = [(image, valid)], near.start
-        yield own, near, image[:, : len(near)], valid[:, : len(near)]
-
-
-def _answer(detector: Detector, image: Float, valid: Bool) -> tuple[Bytes, Bool]:
-    """Probabilities of 0 to 255, ``(2, h, w)``, and the pixels that they mean anything for."""
-    import torch
-
-    usable: Bool = np.asarray(valid.any(axis=0))
-    if not usable.any():
-        return np.zeros((2, *usable.shape), np.uint8), usable
-    filled = image if valid.all() else fill_invalid(image, valid)
-    device = next((p.device for p in _parameters(detector)), torch.device("cpu"))
-    found = detector.probability(torch.from_numpy(np.ascontiguousarray(filled))[None].to(device))[0]
-    bytes_: Bytes = (np.rint(found.cpu().numpy() * 255) * usable).astype(np.uint8)
-    return bytes_, usable
-
-
-def _parameters(detector: Any) -> Iterator[Any]:
-    return iter(getattr(detector, "parameters", tuple)())
-
-
-def _coarse_rows(
-    shape: tuple[int, int],
-    source: FileSource,
-    indexes: Sequence[int],
-    radiometry: Radiometry,
-    factor: int,
-    rows: range,
-) -> tuple[Float, Bool]:
-    """Some rows of coarse pixels over the whole width, in [-1, 1], and whether any pixel of each is valid."""
-    height, width = shape
-    row = rows.start * factor
-    span = Span(row, 0, min(height, rows.stop * factor) - row, width)
-    bands = list(indexes)
-    pixels = source.read(span)
-    valid = source.valid(span, pixels)[bands]
-    image = radiometry.to_model(pixels[bands])
-    if valid.all():
-        return _block_sums(image, factor) / _block_counts(span, factor), np.ones(
-            (len(bands), len(rows), -(-width // factor)), bool
-        )
-    counts = _block_sums(valid.astype(np.float32), factor)
-    sums = _block_sums(np.where(valid, image, np.float32(0)), factor)
-    sums /= np.maximum(counts, 1)
-    return sums, counts > 0
-
-
-def _block_sums(image: Float, factor: int) -> Float:
-    """Sums over ``factor`` x ``factor`` pixels of ``(C, H, W)``; the last ones of a side may have fewer."""
-    bands, height, width = image.shape
-    missing = [(0, 0), (0, -height % factor), (0, -width % factor)]
-    if any(after for _, after in missing):
-        image = np.pad(image, missing)
-    rows: Float = image.reshape(bands, -1, factor, image.shape[2]).sum(axis=2, dtype=np.float32)
-    sums: Float = rows[..., ::factor].copy()
-    for offset in range(1, factor):
-        sums += rows[..., offset::factor]
-    return sums
-
-
-def _block_counts(span: Span, factor: int) -> Float:
-    """Pixels in each of the blocks of a window that begins at one, ``(h, w)``."""
-    down, across = (
-        np.minimum(factor, side - factor * np.arange(-(-side // factor)))
-        for side in (span.height, span.width)
-    )
-    return (down[:, None] * across[None, :]).astype(np.float32)
+def read_ground(path: Path) -> Ground | None:
+    """The ground that is there; ``None``: there is none, or it is damaged."""
+    try:
+        with rasterio.open(path) as source:
+            tags, shape = source.tags(), source.shape
+        return Ground(FileField(str(path.resolve()), shape), int(tags["SIDE"]), tags["KNOWN"] == "1")
+    except (RasterioError, LookupError, ValueError):
+        return None

@@ -1,10 +1,15 @@
-"""Where the model hardly changes anything, which is clear ground that keeps its bits."""
+"""Where the model hardly changes anything, which is clear ground that keeps its bits.
+
+What decides is the change without its detail: a rule for single pixels would draw contours along its limits.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.raster.fields import ArrayField, between
+from decr_scene.pipeline.tiling.grid import Span
 
 CLEAR_CHANGE = 2 * 5 / 255
 """A change of 5 of 255 DN is the model's own unsteadiness on clear ground, not cloud."""
@@ -12,23 +17,79 @@ CLEAR_CHANGE = 2 * 5 / 255
 CLOUDY_CHANGE = 2 * 15 / 255
 """A change of 15 of 255 DN is cloud or shadow."""
 
+CELL = 8
+"""Side of the squares, px, anchored at the scene's origin, over which a change is averaged first."""
+
+WIDE, WIDE_LIMITS = 2.0, (2 * 4 / 255, 2 * 10 / 255)
+"""Standard deviation of a low pass, cells, and which change is nothing, and which cloud, after it: veils."""
+
+NARROW, NARROW_LIMITS = 0.7, (2 * 10 / 255, 2 * 24 / 255)
+"""The same for small clouds."""
+
+TRUNCATE = 3.0
+"""Where the low passes end, standard deviations."""
+
+MARGIN = 64
+"""How far around a pixel its share depends on the change, px; a multiple of `CELL`."""
+
 
 def keep_clear_ground(change: Float) -> Float:
     """Leave alone what the model hardly changes: its own change says where it sees cloud or shadow.
 
     Args:
-        change: ``(C, H, W)`` on the [-1, 1] scale.
+        change: ``(C, H, W)`` of a whole image on the [-1, 1] scale.
 
     Returns:
-        The change, faded out smoothly where its largest band is below `CLOUDY_CHANGE`, and nothing at all
-        below `CLEAR_CHANGE`: there every pixel keeps its bits.
+        The change, faded out smoothly; where it is nothing, every pixel keeps its bits.
     """
-    return change * cloudy_share(change)
+    whole = Span(0, 0, *change.shape[1:])
+    return change * change_share(change, whole, whole)
+
+
+def around(span: Span, shape: tuple[int, int]) -> Span:
+    """The window of the change that `change_share` of a window wants to see: as much as the scene has."""
+    row, col = (max(0, first - MARGIN) // CELL * CELL for first in (span.row, span.col))
+    bottom, right = (
+        min(extent, -(-(end + MARGIN) // CELL) * CELL)
+        for end, extent in zip((span.bottom, span.right), shape, strict=True)
+    )
+    return Span(row, col, bottom - row, right - col)
+
+
+def change_share(change: Float, seen: Span, span: Span) -> Float:
+    """How much of a change is taken: 0 on clear ground, 1 in cloud, ``(h, w)`` of ``span``.
+
+    Args:
+        change: ``(C, H, W)`` on the [-1, 1] scale.
+        seen: Its window: `around` the other, which makes the answer that of the whole scene.
+        span: The window that is wanted.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    cells = _cell_means(change)
+    share = np.zeros(cells.shape[1:], np.float32)
+    for sigma, (clear, cloudy) in ((WIDE, WIDE_LIMITS), (NARROW, NARROW_LIMITS)):
+        smooth = gaussian_filter(cells, (0, sigma, sigma), mode="nearest", truncate=TRUNCATE)
+        share = np.maximum(share, _rise(np.abs(smooth).max(axis=0), clear, cloudy))
+    rows = (span.row - seen.row + np.arange(span.height) + 0.5) / CELL
+    cols = (span.col - seen.col + np.arange(span.width) + 0.5) / CELL
+    return between(ArrayField(share[None]), rows, cols)[0]
 
 
 def cloudy_share(change: Float) -> Float:
-    """What `keep_clear_ground` leaves of a change: 0 on clear ground, 1 in cloud, ``(H, W)``."""
-    size = np.abs(change).max(axis=0)
-    rise = np.clip((size - CLEAR_CHANGE) / (CLOUDY_CHANGE - CLEAR_CHANGE), 0, 1)
-    share: Float = rise * rise * (3 - 2 * rise)
-    return share
+    """The same for single pixels, ``(H, W)``: for what is smoothed afterwards."""
+    return _rise(np.abs(change).max(axis=0), CLEAR_CHANGE, CLOUDY_CHANGE)
+
+
+def _rise(size: Float, clear: float, cloudy: float) -> Float:
+    rise = np.clip((size - clear) / (cloudy - clear), 0, 1)
+    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
+
+
+def _cell_means(change: Float) -> Float:
+    """Means over squares; those at the lower and right border may be cut."""
+    height, width = change.shape[1:]
+    rows, cols = np.arange(0, height, CELL), np.arange(0, width, CELL)
+    sums = np.add.reduceat(np.add.reduceat(change.astype(np.float64), rows, axis=1), cols, axis=2)
+    counts = np.diff([*rows, height])[:, None] * np.diff([*cols, width])[None, :]
+    return np.asarray(sums / counts, np.float32)

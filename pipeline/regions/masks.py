@@ -5,6 +5,7 @@ Outside the soft mask every pixel is the input's, bit for bit; tiles that it doe
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ import numpy as np
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from decr_scene.pipeline.arrays import Bool, Float
 from decr_scene.pipeline.errors import MaskError
+from decr_scene.pipeline.raster.fields import ArrayField, Field, between
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import laid_over, misfit
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
@@ -53,7 +54,7 @@ class Mask(ABC):
         row, col = max(0, span.row - reach), max(0, span.col - reach)
         bottom, right = min(height, span.bottom + reach), min(width, span.right + reach)
         wide = Span(row, col, bottom - row, right - col)
-        return _soft_inside(self._cloud(wide), span.inside(wide))
+        return _soft_inside(self.cloud(wide), span.inside(wide))
 
     def touched_cells(self, grid: TileGrid) -> Bool:
         """Which cells of a grid the soft mask touches, of the shape of `TileGrid.cells`."""
@@ -62,7 +63,7 @@ class Mask(ABC):
         touched = np.zeros((len(rows), len(cols)), bool)
         for top, bottom in pairwise((*grid.rows, height)):
             above = max(0, top - reach)
-            cloud = self._cloud(Span(above, 0, min(height, bottom + reach) - above, width))
+            cloud = self.cloud(Span(above, 0, min(height, bottom + reach) - above, width))
             if not cloud.any():
                 continue
             for number, (first, end) in enumerate(rows):
@@ -72,7 +73,7 @@ class Mask(ABC):
         return touched
 
     @abstractmethod
-    def _cloud(self, span: Span) -> Bool:
+    def cloud(self, span: Span) -> Bool:
         """Where cloud is in a window of the scene."""
 
 
@@ -92,7 +93,7 @@ class MaskFile(Mask):
         if trouble is not None:
             raise MaskError(f"mask {self.path} {trouble}")
 
-    def _cloud(self, span: Span) -> Bool:
+    def cloud(self, span: Span) -> Bool:
         """Cloud where the mask says so; where it does not reach, or says nothing, there is none."""
         with self._open() as source:
             (values,), known = laid_over(source, self.scene, span, [1], Resampling.nearest)
@@ -108,57 +109,82 @@ class MaskFile(Mask):
 
 
 @dataclass(frozen=True)
-class DetectedMask(Mask):
-    """What a detector wrote: probabilities of 0 to 255 on pixels that are whole blocks of the scene's.
+class DetectedMask:
+    """What a detector found: probabilities of 0 to 255 on pixels that are whole blocks of the scene's.
 
-    It is laid over the scene by counting pixels, so it needs no georeferencing.
+    It is laid over the scene by counting pixels, so it needs no georeferencing. Between its pixels it is
+    interpolated, so that coarse ones leave no steps.
 
     Args:
+        field: The probabilities, in its first band.
+        shape: Of the scene, px.
         factor: Side of a block, px of the scene.
         least: Value from which on a block is cloud.
-
-    Raises:
-        MaskError: It cannot be read.
     """
 
+    field: Field
+    shape: tuple[int, int]
     factor: int
     least: int
 
-    def _cloud(self, span: Span) -> Bool:
-        rows = slice(span.row // self.factor, -(-span.bottom // self.factor))
-        cols = slice(span.col // self.factor, -(-span.right // self.factor))
-        blocks = self._blocks(rows, cols)
-        wide = blocks.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
-        row, col = span.row - rows.start * self.factor, span.col - cols.start * self.factor
-        return wide[row : row + span.height, col : col + span.width]
+    @property
+    def reach(self) -> int:
+        """How far from a block of cloud anything may change, px."""
+        return math.ceil(self._buffer + self._falloff) + self.factor
+
+    def soft(self, span: Span) -> Float:
+        """As `Mask.soft`."""
+        beyond = -(-self.reach // self.factor) + 1
+        rows, cols = (
+            slice(max(0, first // self.factor - beyond), min(extent, -(-end // self.factor) + beyond))
+            for first, end, extent in (
+                (span.row, span.bottom, self.field.shape[0]),
+                (span.col, span.right, self.field.shape[1]),
+            )
+        )
+        cloud = self._cloud(rows, cols)
+        if not cloud.any():
+            return np.zeros((span.height, span.width), np.float32)
+        if cloud.all():
+            return np.ones((span.height, span.width), np.float32)
+        soft = ArrayField(self._soften(cloud)[None])
+        down = (span.row + np.arange(span.height) + 0.5) / self.factor - rows.start
+        across = (span.col + np.arange(span.width) + 0.5) / self.factor - cols.start
+        return between(soft, down, across)[0]
 
     def touched_cells(self, grid: TileGrid) -> Bool:
         """As `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
         rows, cols = grid.cells
-        reach, factor, (height, width) = BUFFER + FALLOFF, self.factor, grid.shape
+        reach, factor, (height, width) = self.reach, self.factor, grid.shape
         touched = np.zeros((len(rows), len(cols)), bool)
         for number, (first, end) in enumerate(rows):
             near = slice(max(0, first - reach) // factor, -(-min(height, end + reach) // factor))
-            cloudy = np.asarray(self._blocks(near, slice(0, -(-width // factor))).any(axis=0))
+            cloudy = np.asarray(self._cloud(near, slice(0, -(-width // factor))).any(axis=0))
             touched[number] = [
                 cloudy[max(0, left - reach) // factor : -(-(right + reach) // factor)].any()
                 for left, right in cols
             ]
         return touched
 
-    def _blocks(self, rows: slice, cols: slice) -> Bool:
-        window = Window(
-            col_off=cols.start,
-            row_off=rows.start,
-            width=cols.stop - cols.start,
-            height=rows.stop - rows.start,
-        )
-        try:
-            with rasterio.open(self.path) as source:
-                values = source.read(1, window=window)
-        except RasterioError as error:
-            raise MaskError(f"the detected cloud in {self.path} cannot be read: {error}") from error
-        return np.asarray(values >= self.least)
+    @property
+    def _buffer(self) -> float:
+        """At least so much that all of a block's neighbours are restored fully."""
+        return max(BUFFER, (self.factor + 1) / 2)
+
+    @property
+    def _falloff(self) -> int:
+        return max(FALLOFF, self.factor)
+
+    def _cloud(self, rows: slice, cols: slice) -> Bool:
+        return np.asarray(self.field.read(rows, cols)[0] >= self.least)
+
+    def _soften(self, cloud: Bool) -> Float:
+        """As `_soften`, on blocks: distances are those from the edge of a block."""
+        from scipy.ndimage import distance_transform_edt
+
+        distance = distance_transform_edt(~cloud) * self.factor - (self.factor - 1) / 2
+        away = np.clip((distance - self._buffer) / self._falloff, 0, 1)
+        return (0.5 + 0.5 * np.cos(np.pi * away)).astype(np.float32)
 
 
 def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:

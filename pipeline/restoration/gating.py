@@ -1,67 +1,99 @@
-"""Where a plan restores: the tiles over what a detector takes for cloud or shadow."""
+"""The look at a scene, and where a plan then restores: the tiles over what was taken for cloud or shadow."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.look.detection import Coverage, read_coverage, write_detection
+from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, read_ground, write_look
+from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, ModelLookout, UkisLookout
+from decr_scene.pipeline.look.reflectance import fit_reflectance
+from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.regions.masks import DetectedMask, Mask
+from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
+from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles
 
+NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
-def gated(planned: ScenePlan, mask: Mask) -> ScenePlan:
-    """The same plan, restoring only where a mask says."""
-    plan = replace(planned.plan, mask=mask)
+
+def gated(planned: ScenePlan, mask: Region, veils: bool = False) -> ScenePlan:
+    """The same plan, restoring only where a mask says; with veils, also where the model changes much."""
+    plan = replace(planned.plan, mask=mask, veils=veils)
     return replace(planned, plan=plan, chosen=chosen_tiles(plan))
 
 
 def detect_clouds(
-    planned: ScenePlan, scene: RasterioScene, options: Options, raster: Path, again: bool = False
+    planned: ScenePlan, scene: RasterioScene, options: Options, places: Places, again: bool = False
 ) -> ScenePlan:
-    """Let the model's detector, if it has one and the mask is ``auto``, choose where a plan restores.
+    """Look at the scene, if the plan says so, and let what is found choose where it restores.
 
     Args:
         planned: The plan.
         scene: The scene.
         options: Those that the plan was made of.
-        raster: Where the raster is written; workers read it there.
-        again: Take the raster that an interrupted run of the same plan has left, if there is one.
+        places: Where the rasters are written; workers read them there.
+        again: Take those that an interrupted run of the same plan has left, if they are there.
 
     Raises:
         SceneReadError: The scene cannot be read somewhere.
-        OutputError: The raster cannot be written.
+        OutputError: The rasters cannot be written.
     """
-    config = planned.detector
-    if config is None:
+    look = planned.look
+    if look is None:
         return planned
-    coverage = read_coverage(raster) if again else None
-    if coverage is None:
-        from decr_scene.models.model import load_detector
-
-        detector = load_detector(planned.plan.spec.name, options.device)
-        assert detector is not None, "the plan says that there is one"
+    coverage = read_coverage(places.cloud) if again else None
+    ground = None if coverage is None else read_ground(places.ground)
+    plan = planned.plan
+    sides = [-(-side // look.factor) for side in scene.shape]
+    if coverage is None or ground is None:
         source = FileSource(scene.path, options.bands)
-        coverage = write_detection(
-            detector, scene, source, planned.plan.indexes, planned.plan.radiometry, raster
-        )
-    mask = DetectedMask(str(raster.resolve()), scene, config.factor, round(255 * config.threshold))
-    return replace(gated(planned, mask), coverage=coverage)
+        lookout = _lookout(look, planned, scene, options, source)
+        reader = CoarseReader(scene.shape, source, plan.indexes, plan.radiometry, look.factor, lookout.sight)
+        coverage = write_look(lookout, scene, reader, look.threshold, places)
+        ground = read_ground(places.ground)
+        assert ground is not None, "it was just written"
+    planned = replace(planned, plan=replace(plan, ground=ground), coverage=coverage)
+    if look.gates:
+        field = FileField(str(places.cloud.resolve()), (sides[0], sides[1]))
+        mask = DetectedMask(field, scene.shape, look.factor, round(255 * look.threshold))
+        planned = gated(planned, mask, look.veils)
+    if plan.spec.name == "fill" and not ground.known:
+        planned = replace(planned, warnings=(*planned.warnings, f"{NOTHING_CLEAR}: nothing is changed"))
+    return planned
 
 
-def scene_coverage(planned: ScenePlan, scene: RasterioScene, options: Options, raster: Path) -> Coverage:
-    """How cloudy a scene is; the raster is left where it was written.
+def _lookout(
+    look: LookPlan, planned: ScenePlan, scene: RasterioScene, options: Options, source: FileSource
+) -> Lookout:
+    """Who looks."""
+    if look.kind == "ukis":
+        return UkisLookout(fit_reflectance(scene, source, look.bands, look.factor))
+    if look.kind == "mask":
+        mask = planned.plan.mask
+        assert isinstance(mask, MaskFile), "the plan says that there is one"
+        return MaskLookout(mask.cloud)
+    from decr_scene.models.model import load_detector
+
+    detector = load_detector(planned.plan.spec.name, options.device)
+    assert detector is not None, "the plan says that there is one"
+    return ModelLookout(detector)
+
+
+def scene_coverage(planned: ScenePlan, scene: RasterioScene, options: Options, places: Places) -> Coverage:
+    """How cloudy a scene is; the rasters are left where they were written.
 
     Raises:
-        SceneError: The model has no detector.
+        SceneError: Nothing looks.
     """
-    coverage = detect_clouds(planned, scene, options, raster).coverage
+    coverage = detect_clouds(planned, scene, options, places).coverage
     if coverage is None:
         raise SceneError(
-            f"model {options.model} has no cloud detector to look at {scene.path} with: take one that has"
+            f"model {options.model} has no cloud detector to look at {scene.path} with: take one that has, "
+            "or a scene with blue, green, red and nir"
         )
     return coverage

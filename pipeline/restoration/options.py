@@ -12,6 +12,7 @@ from decr_scene.pipeline.restoration.restorers import Restorer
 BATCH_SIZE = 8
 
 BLENDS = ("feather", "joint")
+DETECTORS = ("auto", "model", "ukis", "none")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Options:
     """What a user may choose; the names are those of the command line.
 
     Args:
-        model: Bundled name, model file, or ``identity``.
+        model: Bundled name, model file, ``identity``, or ``fill``, the tone of the clear ground around.
         restorer: A callable in the place of a model.
         steps: Diffusion steps; ``None``: the model's own default.
         start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
@@ -35,8 +36,11 @@ class Options:
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
         scale: ``(low, high)`` DN for all bands instead of the fitted limits.
         mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: where
-            the model's cloud detector sees cloud or shadow, or everywhere if it has none, and what the model
-            hardly changes there, which is clear ground, keeps its bits.
+            the detector sees cloud or shadow; without one, wherever the model changes more than a little.
+        detector: Who looks at the scene as a whole. ``model``: the model's own detector; ``ukis``:
+            ukis-csmask, on scenes with blue, green, red and nir; ``none``; ``auto``: the model's own if it
+            has one, else ukis where the scene has its bands, and then what the model itself changes much,
+            such as an even veil, is changed as well.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
         reference: A raster of the same ground at another date, which is to be clear. It is laid over the
@@ -61,6 +65,7 @@ class Options:
     bands: str | None = None
     scale: tuple[float, float] | None = None
     mask: str = "auto"
+    detector: str = "auto"
     samples: int = 1
     reference: str | None = None
     aoi: str | None = None
@@ -75,6 +80,8 @@ class Options:
         _check_range("samples", self.samples, 1, 1000)
         if self.blend not in BLENDS:
             raise OptionError(f"blend must be {' or '.join(BLENDS)}, got {self.blend}")
+        if self.detector not in DETECTORS:
+            raise OptionError(f"detector must be {', '.join(DETECTORS[:-1])} or none, got {self.detector}")
         if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,22 +13,23 @@ from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.inputs.names import full_name
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.choice import THRESHOLD, LookPlan, coarse_factor, pixel_size
 from decr_scene.pipeline.look.detection import Coverage
+from decr_scene.pipeline.look.ground import Ground
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.aoi import Aoi
-from decr_scene.pipeline.regions.masks import Mask, MaskFile
+from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, RestorerSpec
 from decr_scene.pipeline.tiling.batches import Batches
-from decr_scene.pipeline.tiling.grid import TileGrid
-
-if TYPE_CHECKING:
-    from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ class Plan:
         seed: Of the noise.
         mask: Where anything may change; ``None``: everywhere.
         keeps_clear_ground: Leave alone what the restorer hardly changes.
+        veils: What the restorer changes much is changed though it lies outside the mask. Tiles that have
+            neither are given a first guess, and are not sampled.
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
+        ground: The ground of the scene as a whole, for those that want to know; ``None``: nobody has looked.
     """
 
     grid: TileGrid
@@ -56,8 +59,9 @@ class Plan:
     radiometry: Radiometry
     spec: RestorerSpec
     seed: int = 0
-    mask: Mask | None = None
+    mask: Region | None = None
     keeps_clear_ground: bool = False
+    veils: bool = False
     samples: int = 1
     aoi: Aoi | None = None
     joint: bool = False
@@ -72,11 +76,21 @@ class Plan:
         """
         for file in self.files:
             file.check()
+    ground: Ground | None = None
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """Where alone anything may change: in all of them."""
         return tuple(region for region in (self.mask, self.aoi) if region is not None)
+
+    @property
+    def weighs_change(self) -> bool:
+        """Whether the change itself, in some surroundings, says where it is taken."""
+        return self.keeps_clear_ground or self.veils
+
+    def sight(self, span: Span) -> Span:
+        """The window of the change that must be known to blend a window."""
+        return clear_ground.around(span, self.grid.shape) if self.weighs_change else span
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class ScenePlan:
         model_sha256: Of the model file.
         chosen: The tiles to restore; ``None``: all.
         warnings: What a user should know.
-        detector: What is to look for cloud before anything is restored; ``None``: nothing.
+        look: What is to look at the scene before anything is restored; ``None``: nothing.
         coverage: What it found; ``None``: it has not looked.
     """
 
@@ -98,7 +112,7 @@ class ScenePlan:
     model_sha256: str | None = None
     chosen: tuple[int, ...] | None = None
     warnings: tuple[str, ...] = field(default=())
-    detector: DetectorConfig | None = None
+    look: LookPlan | None = None
     coverage: Coverage | None = None
 
     def batches(self, size: int) -> Batches:
@@ -134,30 +148,105 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
     grid = TileGrid(scene.shape, overlap=options.overlap)
     mask = None if options.mask in ("auto", "none") else MaskFile(_absolute(options.mask), scene)
     aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
-    quiet = options.mask == "auto" and spec.bands is not None
     joint = is_joint(spec, options)
-    plan = Plan(grid, indexes, radiometry, spec, options.seed, mask, quiet, options.samples, aoi, joint)
+    pixel = pixel_size(scene.crs, scene.transform, scene.shape)
+    look = look_of(spec, options, bands, scene.shape, pixel)
+    plan = Plan(
+        grid,
+        indexes,
+        radiometry,
+        spec,
+        options.seed,
+        mask,
+        keeps_clear_ground(spec, options, look),
+        samples=options.samples,
+        aoi=aoi,
+        joint=joint,
+    )
     if options.reference is not None:
         plan = replace(plan, other=_other_date(options.reference, scene, bands, plan, source))
     chosen = chosen_tiles(plan)
     if aoi is not None and not chosen:
         warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
-    return ScenePlan(plan, bands, digest, chosen, warnings, _detector_of(spec, options))
+    return ScenePlan(plan, bands, digest, chosen, warnings, look)
 
 
-def _detector_of(spec: RestorerSpec, options: Options) -> DetectorConfig | None:
-    """The detector that ``--mask auto`` asks for: that of the model, if it has one."""
-    if options.mask != "auto" or spec.bands is None:
+def look_of(
+    spec: RestorerSpec,
+    options: Options,
+    bands: Sequence[str],
+    shape: tuple[int, int],
+    pixel: float | None,
+) -> LookPlan | None:
+    """What is to look at a scene.
+
+    Args:
+        spec: The restorer.
+        options: The options.
+        bands: Names of the scene's bands.
+        shape: Of the scene, px.
+        pixel: Side of a pixel, m; ``None``: nobody knows.
+
+    Raises:
+        OptionError: The detector that is asked for is not there; or the restorer needs one.
+        BandError: The scene lacks a band of it.
+    """
+    wanted = spec.context or spec.name == "fill"
+    if options.mask not in ("auto", "none"):
+        return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if wanted else None
+    gates = options.mask == "auto"
+    look = None if not (gates or wanted) else _detector(spec, options, bands, coarse_factor(shape, pixel))
+    if spec.name == "fill" and look is None:
+        raise OptionError(
+            "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
+            "nir (name them with --bands), or give a mask"
+        )
+    return None if look is None else replace(look, gates=gates, veils=look.veils and gates)
+
+
+def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:
+    """The detector of ``--detector``; ``auto`` lets callables and ``identity`` change everything."""
+    if options.detector == "none":
+        return None
+    own = _own_detector(spec) if options.detector != "ukis" else None
+    if own is not None or options.detector == "model":
+        if own is None:
+            raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
+        return own
+    is_told = all(bands.count(band) == 1 for band in ukis.BANDS)
+    if options.detector == "auto":
+        if (spec.bands is None and spec.name != "fill") or not is_told:
+            return None
+        return _ukis(bands, factor, veils=spec.bands is not None)
+    if not is_told:
+        select_bands(bands, ukis.BANDS)
+    return _ukis(bands, factor, veils=False)
+
+
+def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
+    indexes = tuple(bands.index(band) for band in ukis.BANDS)
+    return LookPlan("ukis", factor, THRESHOLD, indexes, veils=veils, version=ukis.installed_version())
+
+
+def _own_detector(spec: RestorerSpec) -> LookPlan | None:
+    if spec.bands is None:
         return None
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.model import find_model
 
-    return read_model_config(find_model(spec.name)).detector
+    config = read_model_config(find_model(spec.name)).detector
+    return None if config is None else LookPlan("model", config.factor, config.threshold)
+
+
+def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | None) -> bool:
+    """Whether the model's own change must say where clear ground is: nobody else does."""
+    return options.mask == "auto" and spec.bands is not None and look is None
 
 
 def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
     """Tiles over anything that mask and area of interest both let change; ``None``: all."""
-    cells = [region.touched_cells(plan.grid) for region in plan.regions]
+    regions = plan.regions if not plan.veils else tuple(r for r in (plan.aoi,) if r is not None)
+    cells = [region.touched_cells(plan.grid) for region in regions]
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
 
 
@@ -166,8 +255,8 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     if options.restorer is not None:
         name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
         return RestorerSpec(name, device=options.device, precision=options.precision), None
-    if options.model == "identity":
-        return RestorerSpec("identity"), None
+    if options.model in BUILT_IN:
+        return RestorerSpec(options.model), None
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.diffusion.schedule import Schedule
     from decr_scene.models.model import bundled_models, find_model, pick_device
@@ -187,7 +276,16 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     digest = file_sha256(Path(path))
     name = options.model if options.model in bundled_models() else os.path.abspath(path)
     spec = RestorerSpec(
-        name, tuple(config.bands), steps, start, floor, halo, options.device, options.precision, sha256=digest
+        name,
+        tuple(config.bands),
+        steps,
+        start,
+        floor,
+        halo,
+        options.device,
+        options.precision,
+        sha256=digest,
+        context=bool(getattr(config.reference, "context", False)),
     )
     return spec, digest
 

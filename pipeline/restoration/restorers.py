@@ -36,8 +36,11 @@ class TileModel(Protocol):
     needs_noise: bool
     needs_field: bool
 
-    def guess(self, tiles: Float) -> Float:
-        """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``."""
+    def guess(self, tiles: Float, context: Float | None = None) -> Float:
+        """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``.
+
+        ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows.
+        """
         ...
 
     def restore(
@@ -55,7 +58,7 @@ class RestorerSpec:
     """Everything a worker needs to build the restorer; small, picklable, and the key of its cache.
 
     Args:
-        name: ``identity``, a bundled model or a model file; for a callable, what it is called in the report.
+        name: ``identity``, ``fill``, a bundled model or a model file; for a callable, its name in the report.
         bands: Bands that the restorer takes, by name; ``None``: all that the scene has.
         steps: Diffusion steps.
         start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
@@ -64,6 +67,7 @@ class RestorerSpec:
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``auto``, ``fp32``, ``bf16``.
         sha256: Of the model file: a worker that has another one under its name refuses it.
+        context: The first guess is told what the scene as a whole shows.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -77,6 +81,7 @@ class RestorerSpec:
     device: str = "auto"
     precision: str = "auto"
     sha256: str | None = None
+    context: bool = False
     plugin: Restorer | None = None
     plugin_key: str | None = None
 
@@ -87,7 +92,7 @@ class Identity:
     needs_noise = False
     needs_field = False
 
-    def guess(self, tiles: Float) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None) -> Float:
         """The input."""
         return tiles
 
@@ -96,6 +101,19 @@ class Identity:
     ) -> Float:
         """The input."""
         return tiles
+
+
+class Fill(Identity):
+    """The tone of the clear ground around: the baseline of every model. Its field is that of the ground."""
+
+    needs_field = True
+
+    def restore(
+        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+    ) -> Float:
+        """The ground's tone."""
+        assert field is not None, "needs_field"
+        return field
 
 
 class Plugin:
@@ -107,7 +125,7 @@ class Plugin:
     def __init__(self, restorer: Restorer) -> None:
         self.restorer = restorer
 
-    def guess(self, tiles: Float) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None) -> Float:
         """The input: a plug-in has no first guess."""
         return tiles
 
@@ -155,9 +173,11 @@ class Diffusion:
                     "another version is installed; use one on all machines, then run again"
                 )
 
-    def guess(self, tiles: Float) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None) -> Float:
         """First guess of the reference network."""
-        return self._on_device(self.model.reference, tiles)
+        if context is None:
+            return self._on_device(self.model.reference, tiles)
+        return self._on_device(self.model.reference, tiles, context)
 
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
@@ -225,6 +245,9 @@ class Diffusion:
         return count if self.model.device.type == "cuda" else 1
 
 
+BUILT_IN: dict[str, Callable[[], TileModel]] = {"identity": Identity, "fill": Fill}
+"""Restorers that are no model files."""
+
 _PLUGINS: dict[str, Restorer] = {}
 
 
@@ -253,7 +276,8 @@ _opening = threading.Lock()
 
 @lru_cache(maxsize=2)
 def _open_model(spec: RestorerSpec) -> TileModel:
-    return Identity() if spec.name == "identity" else Diffusion(spec)
+    built_in = BUILT_IN.get(spec.name)
+    return Diffusion(spec) if built_in is None else built_in()
 
 
 def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:

@@ -13,11 +13,12 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.arrays import Float, Pixels
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.raster.source import Source
-from decr_scene.pipeline.regions.clear_ground import cloudy_share
+from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.restorers import Agree, models_turn, open_restorer, run_in_halves
@@ -77,8 +78,9 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     if not found:
         return {}
     model = open_restorer(plan.spec)
+    context = _contexts(plan, views, images) if plan.spec.context else None
     with models_turn():
-        guesses = run_in_halves(model.guess, images)
+        guesses = run_in_halves(model.guess, images, context)
     results = {}
     for tile, view, image, guess in zip(found, views, images, guesses, strict=True):
         span = plan.grid.span(tile)
@@ -105,11 +107,16 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     Raises:
         RestorerError: The restorer gave another shape, or values that are not finite.
     """
-    found, spans, images = _prepare(plan, source, tiles)
-    if not found:
+    prepared = _prepare(plan, source, tiles)
+    if not prepared.tiles:
         return {}
     model = open_restorer(plan.spec)
-    field = np.stack([_field(plan, span, guesses) for span in spans]) if model.needs_field else None
+    field = _fields(plan, prepared, guesses) if model.needs_field else None
+    if plan.veils and field is not None:
+        prepared, field = _worth_sampling(plan, prepared, field)
+        if not prepared.tiles:
+            return {}
+    found, spans, images = prepared
     samples = []
     for sample in range(plan.samples):
         noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
@@ -133,12 +140,14 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     """A window of the result: the input plus the feathered change of the tiles that touch it."""
     pixels, bands = source.read(span), list(plan.indexes)
     valid = source.valid(span, pixels)[bands]
-    found = _found(plan, span, changes)
+    found, seen = _found(plan, span, changes), plan.sight(span)
     if not found:
         classes = untouched(valid)
         return Blended(pixels, classes, _no_uncertainty(classes) if plan.samples > 1 else None)
-    change = blend(plan.grid, span, _part(found, slice(len(bands))), len(bands))
-    share = _share(plan, span, change)
+    in_sight = found if seen == span else _found(plan, seen, changes)
+    wide = blend(plan.grid, seen, _part(in_sight, slice(len(bands))), len(bands))
+    change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
+    share = _share(plan, span, wide, seen)
     taken = change if share is None else change * share
     restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
     classes = classify(pixels[bands], restored, valid, share)
@@ -230,13 +239,46 @@ def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Til
     return [(tile, values[bands]) for tile, values in results]
 
 
-def _share(plan: Plan, span: Span, change: Float) -> Float | None:
-    """How much of the change is taken, ``(h, w)``; ``None``: all of it."""
-    shares = []
-    if plan.keeps_clear_ground:
-        shares.append(cloudy_share(change))
-    shares += [region.soft(span) for region in plan.regions]
+def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
+    """How much of the change is taken, ``(h, w)``; ``None``: all of it. The change is that of ``seen``."""
+    shares = [region.soft(span) for region in plan.regions]
+    if plan.weighs_change:
+        much = change_share(change, seen, span)
+        if plan.veils and plan.mask is not None:
+            shares[0] = np.maximum(shares[0], much)
+        else:
+            shares.append(much)
     return reduce(np.multiply, shares) if shares else None
+
+
+def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
+    """What the scene as a whole shows of windows; zeros, which stand for nothing, if nobody has looked."""
+    if plan.ground is None:
+        return np.zeros((len(views), len(plan.indexes) + CONTEXT, 1, 1), np.float32)
+    height, width = images.shape[2:]
+    return np.stack([plan.ground.context(Span(view.row, view.col, height, width)) for view in views])
+
+
+def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
+    """Windows of the field that a restorer wants: of first guesses, or of the ground, where it has none."""
+    if plan.spec.bands is not None:
+        return np.stack([_field(plan, span, guesses) for span in prepared.spans])
+    if plan.ground is None or not plan.ground.known:
+        return prepared.images
+    size = plan.grid.size
+    return np.stack([_pad(plan.ground.tone(span), size, size) for span in prepared.spans])
+
+
+def _worth_sampling(plan: Plan, prepared: Prepared, field: Float) -> tuple[Prepared, Float]:
+    """The tiles that the mask touches, or of which the first guess changes much."""
+    chosen = []
+    for number, span in enumerate(prepared.spans):
+        change = _cut(field[number] - prepared.images[number], span)
+        in_mask = plan.mask is not None and bool(plan.mask.soft(span).any())
+        if in_mask or change_share(change, span, span).any():
+            chosen.append(number)
+    tiles, spans = [prepared.tiles[i] for i in chosen], [prepared.spans[i] for i in chosen]
+    return Prepared(tiles, spans, prepared.images[chosen]), field[chosen]
 
 
 def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:

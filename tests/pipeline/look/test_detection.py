@@ -26,8 +26,12 @@ from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.files import detection_path, journal_path
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
-from decr_scene.pipeline.look import detection
-from decr_scene.pipeline.look.detection import write_detection
+from decr_scene.pipeline.look import coarse, detectors
+from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.detection import Places, write_look
+from decr_scene.pipeline.look.detectors import ModelLookout
+from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
@@ -143,7 +147,7 @@ def test_an_interrupted_run_goes_on_with_the_cloud_it_has_found(scene, model, tm
 
     def counting(*args):
         looked.append(1)
-        return write_detection(*args)
+        return write_look(*args)
 
     def failing(flow, *args):
         for number, block in enumerate(stream(flow, *args)):
@@ -151,7 +155,7 @@ def test_an_interrupted_run_goes_on_with_the_cloud_it_has_found(scene, model, tm
                 raise OSError("the machine is on fire")
             yield block
 
-    monkeypatch.setattr(gating, "write_detection", counting)
+    monkeypatch.setattr(gating, "write_look", counting)
     monkeypatch.setattr(running.Flow, "blocks", failing)
     with pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
@@ -186,11 +190,15 @@ def test_cloud_is_looked_for_again_when_the_raster_is_gone(scene, model, tmp_pat
 
 def look(path, detector, raster, scale=(0.0, 255.0)):
     scene = RasterioScene.open(path)
-    bands = detector.config.bands
-    radiometry = Radiometry((scale[0],) * bands, (scale[1],) * bands)
-    coverage = write_detection(detector, scene, FileSource(str(path)), range(bands), radiometry, raster)
-    mask = DetectedMask(str(raster), scene, detector.config.factor, round(255 * detector.config.threshold))
-    return coverage, mask
+    config = detector.config
+    radiometry = Radiometry((scale[0],) * config.bands, (scale[1],) * config.bands)
+    reader = CoarseReader(
+        scene.shape, FileSource(str(path)), tuple(range(config.bands)), radiometry, config.factor
+    )
+    places = Places(raster, raster.with_suffix(".ground.tif"))
+    coverage = write_look(ModelLookout(detector), scene, reader, config.threshold, places)
+    field = FileField(str(raster), reader.coarse_shape)
+    return coverage, DetectedMask(field, scene.shape, config.factor, round(255 * config.threshold))
 
 
 def random_detector(factor):
@@ -208,14 +216,14 @@ def test_a_look_in_strips_and_windows_has_no_seams(tmp_path, monkeypatch):
     path = write(tmp_path / "scene.tif", image)
     detector = random_detector(2)
     look(path, detector, tmp_path / "whole.tif")
-    monkeypatch.setattr(detection, "STRIP", 64)
-    monkeypatch.setattr(detection, "ROWS", 6)
+    monkeypatch.setattr(detectors, "STRIP", 64)
+    monkeypatch.setattr(coarse, "ROWS", 6)
     look(path, detector, tmp_path / "strips.tif")
     whole, strips = (
         pixels_of(tmp_path / "whole.tif").astype(int),
         pixels_of(tmp_path / "strips.tif").astype(int),
     )
-    assert whole.shape == (2, 151, 210)
+    assert whole.shape == (3, 151, 210)
     assert whole.std() > 1
     assert np.abs(whole - strips).max() <= 1
 
@@ -230,7 +238,7 @@ def test_a_scene_without_coordinates_is_laid_out_by_counting_pixels(maker, tmp_p
     top = 255.0 if pixels.max() <= 255 else 12750.0
     scale = (0.0, 255.0) if rasterio.open(path).dtypes[0] == "uint8" else (0.0, top)
     _, mask = look(path, detector, tmp_path / "cloud.tif", scale)
-    height, width = mask.scene.shape
+    height, width = mask.shape
     soft = mask.soft(Span(0, 0, height, width))
     assert soft.shape == (height, width)
     with rasterio.open(path) as dataset:
@@ -248,7 +256,7 @@ def test_invalid_pixels_are_no_cloud_and_do_not_count(tmp_path):
     )  # all valid ones are cloud
     found = pixels_of(tmp_path / "cloud.tif")
     assert not found[:, :10].any()
-    assert (found[:, 10:, :47] == 255).all()
+    assert (found[:2, 10:, :47] == 255).all()
     assert coverage.restore == 1
     assert coverage.cloud == pytest.approx(1)
     assert coverage.valid == pytest.approx((65 * 48) / (75 * 65))
@@ -302,7 +310,9 @@ def test_coverage_of_a_folder_is_a_histogram_over_its_images(model, tmp_path):
 
 def test_the_plan_says_whether_anything_will_look(scene, model):
     with RasterioScene.open(scene) as opened:
-        assert plan_scene(opened, Options(model=str(model))).detector == DETECTOR
-        assert plan_scene(opened, Options(model=str(model), mask="none")).detector is None
-        assert plan_scene(opened, Options(model="identity")).detector is None
+        assert plan_scene(opened, Options(model=str(model))).look == LookPlan(
+            "model", DETECTOR.factor, DETECTOR.threshold
+        )
+        assert plan_scene(opened, Options(model=str(model), mask="none")).look is None
+        assert plan_scene(opened, Options(model="identity")).look is None
         assert plan_scene(opened, Options(model=str(model))).plan.mask is None

@@ -1,0 +1,142 @@
+"""A scene on coarse pixels, a few rows at a time: memory follows its width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.tiling.grid import Span
+
+ROWS = 64
+"""About so many rows of the scene are read at a time."""
+
+
+class Sight(Protocol):
+    """What a detector wants to see of a window at full resolution, before it is averaged."""
+
+    def __call__(self, span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
+        """``(D, h, w)`` and which of it is valid, of all bands' digital numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Some rows of coarse pixels over the whole width.
+
+    Args:
+        image: The restorer's bands in [-1, 1], ``(C, h, w)``; means of valid pixels.
+        share: How much of each is valid in all of them, ``(1, h, w)``.
+        seen: What the detector is to see, ``(D, h, w)``.
+        known: Where any pixel of that is valid, ``(D, h, w)``.
+    """
+
+    image: Float
+    share: Float
+    seen: Float
+    known: Bool
+
+    def rows(self, first: int, end: int) -> Coarse:
+        """Some of the rows."""
+        return Coarse(*(getattr(self, part.name)[:, first:end] for part in fields(self)))
+
+
+@dataclass(frozen=True)
+class CoarseReader:
+    """Averages a scene.
+
+    Args:
+        shape: Of the scene, px.
+        source: Its pixels.
+        indexes: The restorer's bands.
+        radiometry: Their scaling.
+        factor: Pixels a side of a coarse one.
+        sight: What the detector sees; ``None``: the restorer's bands in [-1, 1].
+    """
+
+    shape: tuple[int, int]
+    source: Source
+    indexes: tuple[int, ...]
+    radiometry: Radiometry
+    factor: int
+    sight: Sight | None = None
+
+    @property
+    def coarse_shape(self) -> tuple[int, int]:
+        """``(height, width)`` in coarse pixels; the last ones may be cut."""
+        return -(-self.shape[0] // self.factor), -(-self.shape[1] // self.factor)
+
+    def read(self, rows: range) -> Coarse:
+        """Rows of coarse pixels."""
+        row, factor = rows.start * self.factor, self.factor
+        span = Span(row, 0, min(self.shape[0], rows.stop * factor) - row, self.shape[1])
+        pixels = self.source.read(span)
+        valid, bands = self.source.valid(span, pixels), list(self.indexes)
+        counts = _block_counts(span, factor)
+        image, known = _means(self.radiometry.to_model(pixels[bands]), valid[bands], counts, factor)
+        everywhere = np.asarray(valid[bands].all(axis=0, keepdims=True), np.float32)
+        share = np.asarray(_block_sums(everywhere, factor) / counts, np.float32)
+        if self.sight is None:
+            return Coarse(image, share, image, known)
+        seen, of_seen = self.sight(span, pixels, valid)
+        return Coarse(image, share, *_means(seen, of_seen, counts, factor))
+
+    def strips(self, own: int, reach: int) -> Iterator[tuple[range, range, Coarse]]:
+        """Strips of ``own`` rows, those within ``reach`` of them, and what there is to see in the latter."""
+        height = self.coarse_shape[0]
+        chunk = max(1, ROWS // self.factor)
+        parts: list[Coarse] = []
+        first = last = 0
+        for top in range(0, height, own):
+            mine = range(top, min(height, top + own))
+            near = range(max(0, top - reach), min(height, mine.stop + reach))
+            while last < near.stop:
+                rows = range(last, min(last + chunk, height))
+                parts.append(self.read(rows))
+                last = rows.stop
+            whole = _joined(parts).rows(near.start - first, last - first)
+            parts, first = [whole], near.start
+            yield mine, near, whole.rows(0, len(near))
+
+
+def _joined(parts: list[Coarse]) -> Coarse:
+    return Coarse(
+        *(np.concatenate([getattr(part, own.name) for part in parts], axis=1) for own in fields(Coarse))
+    )
+
+
+def _means(image: Float, valid: Bool, counts: Float, factor: int) -> tuple[Float, Bool]:
+    """Means of valid pixels, and where there are any."""
+    if valid.all():
+        means = _block_sums(image, factor) / counts
+        return np.asarray(means, np.float32), np.ones(means.shape, bool)
+    found = _block_sums(valid.astype(np.float32), factor)
+    sums = _block_sums(np.where(valid, image, np.float32(0)), factor)
+    return np.asarray(sums / np.maximum(found, 1), np.float32), found > 0
+
+
+def _block_sums(image: Float, factor: int) -> Float:
+    """Sums over ``factor`` x ``factor`` pixels of ``(C, H, W)``; the last ones of a side may have fewer."""
+    bands, height, width = image.shape
+    missing = [(0, 0), (0, -height % factor), (0, -width % factor)]
+    if any(after for _, after in missing):
+        image = np.pad(image, missing)
+    rows: Float = image.reshape(bands, -1, factor, image.shape[2]).sum(axis=2, dtype=np.float32)
+    sums: Float = rows[..., ::factor].copy()
+    for offset in range(1, factor):
+        sums += rows[..., offset::factor]
+    return sums
+
+
+def _block_counts(span: Span, factor: int) -> Float:
+    """Pixels in each of the blocks of a window that begins at one, ``(h, w)``."""
+    down, across = (
+        np.minimum(factor, side - factor * np.arange(-(-side // factor)))
+        for side in (span.height, span.width)
+    )
+    return (down[:, None] * across[None, :]).astype(np.float32)

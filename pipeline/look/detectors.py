@@ -1,0 +1,117 @@
+"""Who looks: a model's own detector, `ukis-csmask`, or a mask of the user's in the place of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.coarse import Sight
+from decr_scene.pipeline.look.reflectance import Reflectance
+from decr_scene.pipeline.raster.radiometry import fill_invalid
+from decr_scene.pipeline.tiling.grid import Span
+
+if TYPE_CHECKING:
+    from decr_scene.models.networks.detector import Detector
+
+RESTORE, CLOUD, SHADOW = range(3)
+"""What an answer says, each a probability: cloud or shadow, which needs restoring; cloud; shadow."""
+
+STRIP = 256
+"""Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
+
+
+class Lookout(Protocol):
+    """Anything that says where cloud and shadow are.
+
+    ``own`` is the side of the windows that it answers for, ``reach`` how much it sees around each, in coarse
+    pixels; a scene of no more than ``whole`` a side is one window.
+    """
+
+    own: int
+    reach: int
+    whole: int
+    sight: Sight | None
+
+    def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
+        """``(3, h, w)`` probabilities of each window ``(D, h, w)``, which has some valid pixels."""
+        ...
+
+
+class ModelLookout:
+    """The detector that a model file brings along; it sees what the model sees."""
+
+    whole = 0
+
+    def __init__(self, detector: Detector) -> None:
+        from decr_scene.models.networks.detector import REACH
+
+        self.detector = detector
+        self.own, self.reach = STRIP, REACH
+        self.sight: Sight | None = None
+
+    def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
+        """One window after the other."""
+        return [self._answer(_filled(*window)) for window in windows]
+
+    def _answer(self, image: Float) -> Float:
+        import torch
+
+        device = next((p.device for p in _parameters(self.detector)), torch.device("cpu"))
+        tensor = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
+        restore, cloud = self.detector.probability(tensor)[0].cpu().numpy()
+        return np.stack([restore, cloud, np.clip(restore - cloud, 0, 1)])
+
+
+class UkisLookout:
+    """`ukis-csmask`, which sees reflectance."""
+
+    reach = ukis.REACH
+    own = ukis.SIDE - 2 * ukis.REACH
+    whole = ukis.SIDE
+
+    def __init__(self, reflectance: Reflectance) -> None:
+        self.sight: Sight | None = _Reflectances(reflectance)
+
+    def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
+        """Some windows at a time."""
+        found = ukis.probabilities([_filled(*window) for window in windows])
+        return [np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW]]) for p in found]
+
+
+class MaskLookout:
+    """A mask of the user's, which knows no shadow from cloud."""
+
+    reach = 0
+    own = 256
+    whole = 0
+
+    def __init__(self, cloud: Callable[[Span], Bool]) -> None:
+        def sight(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
+            seen = cloud(span)[None].astype(np.float32)
+            return seen, np.asarray(valid.any(axis=0, keepdims=True))
+
+        self.sight: Sight | None = sight
+
+    def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
+        """What the mask says."""
+        return [np.concatenate([image, image, np.zeros_like(image)]) for image, _ in windows]
+
+
+class _Reflectances:
+    def __init__(self, reflectance: Reflectance) -> None:
+        self.reflectance = reflectance
+
+    def __call__(self, span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
+        return self.reflectance(pixels), valid[list(self.reflectance.indexes)]
+
+
+def _filled(image: Float, valid: Bool) -> Float:
+    return image if valid.all() else fill_invalid(image, valid)
+
+
+def _parameters(detector: Any) -> Any:
+    return iter(getattr(detector, "parameters", tuple)())

@@ -1,0 +1,101 @@
+"""The ground of a scene as a whole: its tone, filled in under cloud from clear ground, and how far that is.
+
+What is restored here and there takes its tone from one field, which knows the whole scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.models.data.anchor import CONTEXT, clearness, pull_push
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
+from decr_scene.pipeline.raster.fields import Field, between
+from decr_scene.pipeline.tiling.grid import Span
+
+FINEST = 8
+"""Least side of its pixels, px of the scene."""
+
+LARGEST = 1024
+"""Most of its pixels along a side of the scene: so it fits in memory, whatever the scene."""
+
+STEP = 8
+"""Pixels of the scene from one of a network's context to the next, about."""
+
+AT_THE_RIM = 1e-3
+"""How much clear ground counts right beside cloud or shadow, which have thin rims that no detector sees."""
+
+
+def ground_step(shape: tuple[int, int], factor: int) -> int:
+    """How many of a detector's pixels a side one of the ground's has."""
+    return max(-(-FINEST // factor), -(-max(shape) // (factor * LARGEST)))
+
+
+class GroundSums:
+    """What clear ground looks like on pixels of the ground, added up strip by strip.
+
+    Args:
+        bands: Of the restorer.
+        shape: Of the scene in the detector's pixels.
+        step: How many of them a side a pixel of the ground has.
+    """
+
+    def __init__(self, bands: int, shape: tuple[int, int], step: int) -> None:
+        self.step = step
+        height, width = (-(-side // step) for side in shape)
+        self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
+
+    def add(self, rows: range, image: Float, share: Float, found: Float) -> None:
+        """Add some rows over the whole width: image ``(C, h, w)``, valid share and answers ``(3, h, w)``."""
+        clear = clearness(found[CLOUD], found[SHADOW]) * share[0]
+        values = np.concatenate([image * clear, clear[None], found[[CLOUD, SHADOW]] * share, share])
+        missing = self._sums.shape[2] * self.step - values.shape[2]
+        wide = np.pad(values, ((0, 0), (0, 0), (0, missing))).astype(np.float64)
+        sums = wide.reshape(*wide.shape[:2], -1, self.step).sum(axis=3)
+        for number, row in enumerate(rows):
+            self._sums[:, row // self.step] += sums[:, number]
+
+    def context(self) -> Float:
+        """``(C + 3, h, w)``: the tone of the ground in [-1, 1], cloud, shadow, nearness of clear ground."""
+        from scipy.ndimage import minimum_filter
+
+        *image, clear, cloud, shadow, valid = self._sums
+        tone = np.stack(image) / np.where(clear > 0, clear, 1)
+        all_valid = np.where(valid > 0, valid, 1)
+        share = clear / all_valid
+        weights = np.where(valid > 0, minimum_filter(np.where(valid > 0, share, 1), 3), 0)
+        weights = np.maximum(weights, AT_THE_RIM * share) * (clear > 0)
+        filled, nearness = pull_push(tone.astype(np.float32), weights.astype(np.float32))
+        return np.concatenate([filled, [cloud / all_valid, shadow / all_valid], nearness[None]]).astype(
+            np.float32
+        )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The ground of a scene, in a form that goes to the workers.
+
+    Args:
+        field: ``(C + 3, h, w)``: as `GroundSums.context`.
+        side: Side of its pixels, px of the scene.
+        known: There is clear ground somewhere.
+    """
+
+    field: Field
+    side: int
+    known: bool = True
+
+    def tone(self, span: Span) -> Float:
+        """Tone of the ground in a window, ``(C, h, w)`` in [-1, 1]."""
+        return self._at(span, span.height, span.width)[:-CONTEXT]
+
+    def context(self, span: Span) -> Float:
+        """What a reference network is told of a window at every `STEP` px; it may end beyond the scene."""
+        return self._at(span, *(max(1, round(side / STEP)) for side in (span.height, span.width)))
+
+    def _at(self, span: Span, height: int, width: int) -> Float:
+        rows = (span.row + (np.arange(height) + 0.5) * (span.height / height)) / self.side
+        cols = (span.col + (np.arange(width) + 0.5) * (span.width / width)) / self.side
+        return between(self.field, rows, cols)

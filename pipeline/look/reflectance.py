@@ -1,0 +1,114 @@
+"""From digital numbers to reflectance, as far as a cloud detector needs it.
+
+Where the raster has a scale and an offset that give reflectance, they are taken. Else one gain for all
+bands is fitted to the scene: its brightest hundredth becomes `BRIGHT`. So digital numbers in another unit
+give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Float, Pixels
+from decr_scene.pipeline.raster.radiometry import sample_spans
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.tiling.grid import Span
+
+BRIGHT = 0.4
+"""Reflectance, mean of the bands, of the `TAIL` percentile of a scene that does not tell its own."""
+
+TAIL = 99
+
+PLAUSIBLE = (0.02, 1.2)
+"""What the `TAIL` percentile of a scene's reflectance may be if its scale and offset are to be believed."""
+
+
+@dataclass(frozen=True)
+class Reflectance:
+    """An affine map a band: reflectance = gain * DN + offset.
+
+    Args:
+        indexes: 0-based positions of the bands, in the detector's order.
+        gain: One a band.
+        offset: One a band.
+        known: Told by the raster, not fitted.
+    """
+
+    indexes: tuple[int, ...]
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+    known: bool = False
+
+    def __call__(self, pixels: Pixels) -> Float:
+        """``(C, h, w)`` reflectance of all bands' digital numbers."""
+        chosen = pixels[list(self.indexes)].astype(np.float32)
+        gain, offset = (np.asarray(v, np.float32)[:, None, None] for v in (self.gain, self.offset))
+        return np.asarray(chosen * gain + offset, np.float32)
+
+    @classmethod
+    def of(
+        cls,
+        indexes: Sequence[int],
+        scales: Sequence[float],
+        offsets: Sequence[float],
+        sample: Float,
+    ) -> Reflectance:
+        """What the raster tells, if that can be, else what fits the sample.
+
+        Args:
+            indexes: The bands, in the detector's order.
+            scales: Of all bands of the raster; 1 where it tells none.
+            offsets: The same.
+            sample: ``(C, N)`` digital numbers of those bands, valid, averaged to the detector's pixels.
+        """
+        chosen = tuple(indexes)
+        told = cls(chosen, tuple(scales[i] for i in chosen), tuple(offsets[i] for i in chosen), known=True)
+        if any(gain != 1 for gain in told.gain):
+            gain, offset = (np.asarray(v)[:, None] for v in (told.gain, told.offset))
+            if PLAUSIBLE[0] <= _bright(sample * gain + offset) <= PLAUSIBLE[1]:
+                return told
+        bright = _bright(sample)
+        gain_of_all = BRIGHT / bright if bright > 0 else 1.0
+        return cls(chosen, (gain_of_all,) * len(chosen), (0.0,) * len(chosen))
+
+
+def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:
+    """The reflectance of a scene, by a decimated read.
+
+    Args:
+        scene: The scene.
+        source: Its pixels.
+        indexes: The bands that the detector takes, in its order.
+        factor: How many pixels a side it averages.
+    """
+    with scene.dataset() as dataset:
+        scales, offsets = dataset.scales, dataset.offsets
+    return Reflectance.of(indexes, scales, offsets, sample_of(source, scene.shape, indexes, factor))
+
+
+def sample_of(source: Source, shape: tuple[int, int], indexes: Sequence[int], factor: int) -> Float:
+    """``(C, N)`` digital numbers, averaged over blocks of pixels that are valid in all bands."""
+    return np.concatenate(
+        [_blocks(source, span, list(indexes), factor) for span in sample_spans(shape)], axis=1
+    )
+
+
+def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Float:
+    pixels = source.read(span)
+    valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+    side = min(factor, *valid.shape)
+    height, width = (extent // side * side for extent in valid.shape)
+    shape = (height // side, side, width // side, side)
+    whole = valid[:height, :width].reshape(shape).all(axis=(1, 3))
+    values = pixels[indexes][:, :height, :width].astype(np.float32)
+    means = values.reshape(len(indexes), *shape).mean(axis=(2, 4), dtype=np.float32)
+    return np.asarray(means[:, whole], np.float32)
+
+
+def _bright(sample: Float) -> float:
+    """The `TAIL` percentile, mean of the bands; 0 of an empty sample."""
+    return float(np.percentile(sample, TAIL, axis=1).mean()) if sample.size else 0.0

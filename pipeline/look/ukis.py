@@ -1,0 +1,92 @@
+"""A cloud and shadow detector for blue, green, red and near infrared: `ukis-csmask`, imported on first use.
+
+A network of the German Aerospace Center (Apache-2.0), trained on CloudSEN12+ and SPARCS at 10 to 30 m. It
+takes top-of-atmosphere reflectance in windows of 256 px, and answers with clear, cloud and shadow. The
+package gives hard classes; its network, which is called here, gives probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.errors import OptionError
+
+BANDS = ("blue", "green", "red", "nir")
+"""What it takes, in its order."""
+
+SIDE = 256
+"""Side of its window, px."""
+
+REACH = 48
+"""Answers are taken from no nearer than this to the border of a window, px, but at the scene's own."""
+
+CLEAR, CLOUD, SHADOW = range(3)
+
+THREADS = 4
+"""Windows at a time, at most. Each takes some 200 MB, and is computed by one thread: always the same sum."""
+
+
+def installed_version() -> str | None:
+    """Of the package; ``None``: it is not installed, or what it needs is not."""
+    if find_spec("onnxruntime") is None:
+        return None
+    try:
+        return version("ukis-csmask")
+    except PackageNotFoundError:
+        return None
+
+
+def probabilities(windows: Sequence[Float]) -> list[Float]:
+    """Clear, cloud and shadow of windows of reflectance.
+
+    Args:
+        windows: ``(4, h, w)``, `BANDS`, up to `SIDE` px a side; smaller ones are mirrored up to it.
+
+    Returns:
+        As many ``(3, h, w)``, which sum to 1.
+
+    Raises:
+        OptionError: The package is not installed.
+    """
+    session, mean, std = _network()
+
+    def answer(window: Float) -> Float:
+        height, width = window.shape[1:]
+        extended = np.pad(window, ((0, 0), (0, SIDE - height), (0, SIDE - width)), mode="symmetric")
+        logits = session.run(None, {session.get_inputs()[0].name: ((extended - mean) / std)[None]})[0][0]
+        odds = np.exp(logits - logits.max(axis=0))
+        return np.asarray((odds / odds.sum(axis=0))[:, :height, :width], np.float32)
+
+    with ThreadPoolExecutor(min(THREADS, len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(answer, windows))
+
+
+@lru_cache(maxsize=1)
+def _network() -> tuple[Any, Float, Float]:
+    """The network, and mean and standard deviation of its bands."""
+    if installed_version() is None:
+        raise OptionError("detector ukis is not installed: pip install ukis-csmask onnxruntime")
+    import onnxruntime
+
+    package = find_spec("ukis_csmask")
+    assert package is not None, "its version is known"
+    assert package.origin is not None, "it is a package"
+    path = Path(package.origin).parent / "model_4b_l1c.onnx"
+    told = json.loads(path.with_suffix(".json").read_text())["data"]["dataset_statistics"]
+    assert told["band_names"] == list(BANDS), told
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in told["img"])
+    return session, mean, std
