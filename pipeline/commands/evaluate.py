@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("rice2",),
     show_default=True,
-    help="Bundled name or file; several, given one by one, are compared.",
+    help="Bundled name, file or fill; several, given one by one, are compared.",
 )
 @click.option("--data", type=FILE, required=True, help="Folder with cloudy/ (cloud/) and clear/ (label/).")
 @click.option("--reduce", type=click.IntRange(1), default=1, show_default=True, help="Average n x n pixels.")
@@ -50,7 +50,14 @@ if TYPE_CHECKING:
     type=click.Choice(["none", "auto"]),
     default="none",
     show_default=True,
-    help="auto: what the model hardly changes keeps its values.",
+    help="auto: only what is seen as cloud, or changed much, is changed.",
+)
+@click.option(
+    "--detector",
+    type=click.Choice(["auto", "model", "ukis", "none"]),
+    default="auto",
+    show_default=True,
+    help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir.",
 )
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
 @click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")

@@ -7,16 +7,33 @@ from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
+from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.raster.radiometry import fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.look.choice import LookPlan, pixel_size
+from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
+from decr_scene.pipeline.look.detection import look_in_memory
+from decr_scene.pipeline.look.detectors import Lookout, UkisLookout
+from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
+from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
 from decr_scene.pipeline.raster.scene import DTYPES
-from decr_scene.pipeline.raster.source import ArraySource
+from decr_scene.pipeline.raster.source import ArraySource, Source
+from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration.gating import open_lookout
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import Plan, choose_bands, is_joint, spec_of
+from decr_scene.pipeline.restoration.plan import (
+    Plan,
+    choose_bands,
+    is_joint,
+    keeps_clear_ground,
+    look_of,
+    spec_of,
+)
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
 from decr_scene.pipeline.tiling.batches import Batches
@@ -29,9 +46,9 @@ BLOCK = 512
 def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     """Remove the clouds of a DataArray, lazily.
 
-    No cloud detector is run: every tile is sampled, even where the model has one. Nothing is read and nothing
-    is sampled before the result is computed; each tile is sampled once, however many chunks it touches, if
-    the result is computed at once.
+    Nothing is read and nothing is sampled before the result is computed; each tile is sampled once, however
+    many chunks it touches, if the result is computed at once. Where a detector looks at the scene, it looks
+    at all of it before the first tile is sampled, and its coarse pixels are held in memory.
 
     Args:
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
@@ -48,8 +65,9 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     """
     _check_array(scene)
     chosen = Options(**options)
-    if any(file is not None for file in (chosen.aoi, chosen.pan, chosen.reference)):
-        raise OptionError("restore takes no aoi, pan or reference, which are files: use process_scene")
+    files = (chosen.aoi, chosen.pan, chosen.reference)
+    if any(file is not None for file in files) or chosen.mask not in ("auto", "none"):
+        raise OptionError("restore takes no aoi, mask, pan or reference, which are files: use process_scene")
     if chosen.samples > 1:
         raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
     graph = _Graph(scene, chosen)
@@ -94,25 +112,36 @@ class _Graph:
         self.alpha = names.index("alpha") if "alpha" in names else None
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
-        quiet = options.mask == "auto" and self.needs_field
         grid = TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap)
         joint = is_joint(spec, options)
+        look = look_of(spec, options, names, grid.shape, _pixel(scene))
+        radiometry = self._radiometry(options)
+        mask, ground = (None, None) if look is None else self._look(look, radiometry, spec, options)
+        quiet = keeps_clear_ground(spec, options, look)
+        veils = look is not None and look.veils
+        # as of windows, for what must be known of a plan before there is one
+        self.shown = Plan(
+            grid, self.indexes, Radiometry((0.0,), (1.0,)), spec, keeps_clear_ground=quiet, veils=veils
+        )
         self.batches = Batches.of(grid, options.batch_size, joint=joint)
         self.plan = dask.delayed(Plan)(
             grid,
             self.indexes,
-            self._radiometry(options),
+            radiometry,
             _local(spec, options),
             options.seed,
-            keeps_clear_ground=quiet,
+            mask,
+            quiet,
+            veils,
             joint=joint,
+            ground=ground,
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
 
     def block(self, span: Span) -> da.Array:
         """One chunk of the result."""
-        parts = [self._change(number) for number in sorted(self.batches.touching(span))]
+        parts = [self._change(number) for number in sorted(self.batches.touching(self.shown.sight(span)))]
         shape = (len(self.pixels), span.height, span.width)
         task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts).pixels
         return da.from_delayed(task, shape, self.pixels.dtype)
@@ -138,6 +167,32 @@ class _Graph:
         part = self.pixels[:, span.row : span.bottom, span.col : span.right]
         return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
 
+    def _look(
+        self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options
+    ) -> tuple[Delayed | None, Delayed]:
+        """The mask, if the look is to gate, and the ground."""
+        shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
+        lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape))
+        parts, step = [], max(1, BLOCK // factor)
+        height = -(-shape[0] // factor)
+        for row in range(0, height, step):
+            rows = range(row, min(height, row + step))
+            first, end = row * factor, min(shape[0], rows.stop * factor)
+            source = self._source(Span(first, 0, end - first, shape[1]))
+            parts.append(
+                dask.delayed(_read_rows)(shape, source, self.indexes, radiometry, factor, lookout, rows)
+            )
+        found = dask.delayed(_found)(shape, self.indexes, radiometry, look, lookout, parts)
+        return (found[0] if look.gates else None), found[1]
+
+    def _sample(self, look: LookPlan, shape: tuple[int, int]) -> Delayed | None:
+        """What the reflectance is fitted to."""
+        if look.kind != "ukis":
+            return None
+        spans = sample_spans(shape)
+        sources = [self._source(span) for span in spans]
+        return dask.delayed(sample_of)(sources, spans, look.bands, look.factor)
+
     def _radiometry(self, options: Options) -> Any:
         """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
@@ -146,6 +201,48 @@ class _Graph:
             return known
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
+
+
+def _lookout(look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None) -> Lookout:
+    """Who looks at an array, which tells no reflectance."""
+    if sample is None:
+        return open_lookout(look, spec, options)
+    count = max(look.bands) + 1
+    return UkisLookout(Reflectance.of(look.bands, [1.0] * count, [0.0] * count, sample))
+
+
+def _read_rows(
+    shape: tuple[int, int],
+    source: Source,
+    indexes: tuple[int, ...],
+    radiometry: Radiometry,
+    factor: int,
+    lookout: Lookout,
+    rows: range,
+) -> Coarse:
+    return CoarseReader(shape, source, indexes, radiometry, factor, lookout.sight).read(rows)
+
+
+def _found(
+    shape: tuple[int, int],
+    indexes: tuple[int, ...],
+    radiometry: Radiometry,
+    look: LookPlan,
+    lookout: Lookout,
+    parts: list[Coarse],
+) -> tuple[DetectedMask, Ground]:
+    """The look at what was read."""
+    nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
+    reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, tuple(parts))
+    found = look_in_memory(lookout, reader, look.threshold)
+    return DetectedMask(found.cloud, shape, look.factor, round(255 * look.threshold)), found.ground
+
+
+def _pixel(scene: xr.DataArray) -> float | None:
+    """Side of a pixel, m; ``None``: the array does not say."""
+    import rioxarray  # noqa: F401  # registers .rio
+
+    return pixel_size(scene.rio.crs, scene.rio.transform(), (scene.shape[1], scene.shape[2]))
 
 
 def _nodata(scene: xr.DataArray) -> float | None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
-from decr_scene.models.model import Model
+from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.regions.clear_ground import keep_clear_ground
+from decr_scene.pipeline.evaluation.looking import Look, look_at_image
+from decr_scene.pipeline.evaluation.pairs import bands_of_folder
+from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.regions.clear_ground import change_share, keep_clear_ground
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import look_of, spec_of
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.noise import place_noise
 
@@ -69,17 +79,69 @@ class Settings:
         return DESampler(denoiser, steps, None if start == model.schedule.timesteps else start)
 
 
-def first_guess(model: Model, cloudy: Float) -> Float:
-    """The reference network's answer to one image."""
-    return _to_array(model.reference(torch.from_numpy(cloudy[None])))
+@dataclass(frozen=True)
+class Answerer:
+    """A model, or ``fill``, which has none.
+
+    Args:
+        bands: That it takes.
+        spec: As of a scene.
+        options: As of a scene.
+        model: ``None``: ``fill``.
+    """
+
+    bands: tuple[str, ...]
+    spec: RestorerSpec
+    options: Options
+    model: Model | None = None
+
+    def look(self, cloudy: Float, mask: str = "none") -> Look | None:
+        """What is seen of one image as a whole, if it is of any use."""
+        shape = cloudy.shape[1], cloudy.shape[2]
+        plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, None)
+        return None if plan is None else look_at_image(plan, cloudy, self.model)
+
+    def guess(self, cloudy: Float, seen: Look | None = None) -> Float:
+        """The first guess of an image: the reference network's, or the ground's tone where there is cloud."""
+        whole = Span(0, 0, *cloudy.shape[1:])
+        if self.model is None:
+            assert seen is not None, "fill cannot be planned without"
+            tone = seen.ground.tone(whole) if seen.ground.known else cloudy
+            return cloudy + seen.mask.soft(whole) * (tone - cloudy)
+        if not self.spec.context:
+            return _to_array(self.model.reference(torch.from_numpy(cloudy[None])))
+        height, width = whole.height, whole.width
+        unknown = np.zeros((len(cloudy) + CONTEXT, height, width), np.float32)
+        context = unknown if seen is None else seen.ground.context(whole)
+        reference: Callable[..., torch.Tensor] = self.model.reference
+        return _to_array(reference(torch.from_numpy(cloudy[None]), torch.from_numpy(context[None])))
+
+
+def open_answerer(name: str, data: Path, bands: str | None, detector: str = "auto") -> Answerer:
+    """Load a model, or make ``fill`` ready for the bands of a folder.
+
+    Raises:
+        OptionError: Nobody knows which bands those are.
+        DecrSceneError: As `load_model`.
+    """
+    options = Options(model=name, detector=detector)
+    spec, _ = spec_of(options)
+    if name != "fill":
+        loaded = load_model(name)
+        return Answerer(loaded.config.bands, spec, options, loaded)
+    names = resolve_names(("",) * len(bands.split(",")), bands) if bands else bands_of_folder(data)
+    if names is None:
+        raise OptionError(f"fill does not know the bands of {data}: name them with --bands")
+    return Answerer(names, spec, options)
 
 
 def restore(
-    model: Model,
+    answerer: Answerer,
     cloudy: Float,
     guess: Float,
     settings: Settings,
     mask: str = "none",
+    seen: Look | None = None,
     on_step: OnStep | None = None,
 ) -> Float:
     """One image restored, ``(C, H, W)``.
@@ -89,11 +151,21 @@ def restore(
     """
     if mask not in ("none", "auto"):
         raise OptionError(f"mask must be none or auto here, got {mask}")
+    if answerer.model is None:
+        return guess
     try:
-        answer = settings.sample(model, cloudy, guess, on_step)
+        answer = settings.sample(answerer.model, cloudy, guess, on_step)
     except ValueError as error:
         raise OptionError(str(error)) from error
-    return answer if mask == "none" else cloudy + keep_clear_ground(answer - cloudy)
+    if mask == "none":
+        return answer
+    whole, change = Span(0, 0, *cloudy.shape[1:]), answer - cloudy
+    if seen is None:
+        return cloudy + keep_clear_ground(change)
+    share = seen.mask.soft(whole)
+    if seen.veils:
+        share = np.maximum(share, change_share(change, whole, whole))
+    return cloudy + share * change
 
 
 def _to_array(images: torch.Tensor) -> Float:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Settings, first_guess, restore
+from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, check_outputs, progress, write_rows
 from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
 from decr_scene.pipeline.evaluation.pairs import load_pairs
@@ -105,6 +104,7 @@ def compare(
     *,
     protocol: str = "plain",
     mask: str = "none",
+    detector: str = "auto",
     bands: str | None = None,
     lpips: bool = False,
     table: Path | None = None,
@@ -119,6 +119,7 @@ def compare(
         reduce: Average ``reduce`` x ``reduce`` pixels first.
         protocol: ``plain`` or ``paper``.
         mask: ``auto`` or ``none``.
+        detector: Who looks at each image, as ``Options.detector``.
         bands: What the bands of the images are.
         lpips: Measure LPIPS as well.
         table: CSV to write, one row per system.
@@ -128,18 +129,22 @@ def compare(
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
-    check_outputs([table], [system.model for system in systems], data, overwrite)
-    models = {name: load_model(name) for name in dict.fromkeys(system.model for system in systems)}
-    first = _one_of(models)
-    pairs = load_pairs(first, data, reduce, protocol, bands)
-    figures = Figures.open(protocol, lpips, first.config.bands)
+    used = dict.fromkeys(system.model for system in systems)
+    check_outputs([table], list(used), data, overwrite)
+    models = {name: open_answerer(name, data, bands, detector) for name in used}
+    wanted = _one_of(models).bands
+    pairs = load_pairs(wanted, data, reduce, protocol, bands)
+    figures = Figures.open(protocol, lpips, wanted)
     rows: dict[str, list[Row]] = {}
     for pair in progress(pairs, quiet):
-        guesses = {name: first_guess(model, pair.cloudy) for name, model in models.items()}
+        looks = {name: model.look(pair.cloudy, mask) for name, model in models.items()}
+        guesses = {name: model.guess(pair.cloudy, looks[name]) for name, model in models.items()}
         answers = {"cloudy": pair.cloudy}
         for system in systems:
             model, guess = models[system.model], guesses[system.model]
-            answers[system.label] = restore(model, pair.cloudy, guess, system.settings, mask)
+            answers[system.label] = restore(
+                model, pair.cloudy, guess, system.settings, mask, looks[system.model]
+            )
         told = judge(pair, answers, figures)
         for label in answers:
             own = {k.removeprefix(f"{label}/"): v for k, v in told.items() if k.startswith(f"{label}/")}
@@ -160,6 +165,7 @@ def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
         System(f"{label} {what}".strip(), model, how)
         for label, model in zip(labels, models, strict=True)
         for what, how in (("reference", Settings(weight=1.0)), ("", settings))
+        if model != "fill" or not what
     ]
 
 
@@ -169,12 +175,12 @@ def _labels(models: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(models)
 
 
-def _one_of(models: dict[str, Model]) -> Model:
+def _one_of(models: dict[str, Answerer]) -> Answerer:
     first = next(iter(models.values()))
     for name, model in models.items():
-        if model.config.bands != first.config.bands:
+        if model.bands != first.bands:
             raise OptionError(
-                f"{name} takes {','.join(model.config.bands)}, others {','.join(first.config.bands)}: "
+                f"{name} takes {','.join(model.bands)}, others {','.join(first.bands)}: "
                 "compare models of the same bands"
             )
     return first

@@ -14,9 +14,8 @@ from rich.progress import track
 
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
-from decr_scene.models.model import load_model
 from decr_scene.pipeline.arrays import Bool, Float
-from decr_scene.pipeline.evaluation.answers import Settings, first_guess, restore
+from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
 from decr_scene.pipeline.evaluation.pairs import load_pairs
@@ -83,6 +82,7 @@ def evaluate_pairs(
     *,
     protocol: str = "plain",
     mask: str = "none",
+    detector: str = "auto",
     bands: str | None = None,
     lpips: bool = False,
     sheet: Path | None = None,
@@ -93,7 +93,7 @@ def evaluate_pairs(
     """Measure a model on a folder of pairs.
 
     Args:
-        model: Bundled name or file.
+        model: Bundled name or file, or ``fill``.
         data: The folder, with ``cloudy`` or ``cloud``, and ``clear`` or ``label``, in it.
         reduce: Average ``reduce`` x ``reduce`` pixels first (2 halves 512 px images to 256).
         steps: Diffusion steps; ``None``: the model's own.
@@ -101,7 +101,8 @@ def evaluate_pairs(
         weight_floor: Least weight of the first guess; ``None``: the model's own.
         table: CSV to write, one row per image.
         protocol: ``plain``, or ``paper``: 256 px by its resize, and PSNR and SSIM as its code takes them.
-        mask: ``auto``: what the model hardly changes keeps its values; ``none``: all is the model's.
+        mask: ``auto``: only what is seen as cloud, or changed much, is changed; ``none``: all is the model's.
+        detector: Who looks at each image, as ``Options.detector``.
         bands: What the bands of the images are, such as ``red,green,blue,nir``, where the model's order is
             another one.
         lpips: Measure LPIPS as well.
@@ -118,17 +119,18 @@ def evaluate_pairs(
         TrainingError: The images cannot be used.
     """
     check_outputs([table, sheet, trace], [model], data, overwrite)
-    loaded = load_model(model)
-    pairs = load_pairs(loaded, data, reduce, protocol, bands)
+    loaded = open_answerer(model, data, bands, detector)
+    pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
-    figures = Figures.open(protocol, lpips, loaded.config.bands)
+    figures = Figures.open(protocol, lpips, loaded.bands)
     steps_seen = StepWeights() if trace is not None else None
-    shown = Sheet(loaded.config.bands, len(pairs)) if sheet is not None else None
+    shown = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
-        guess = first_guess(loaded, pair.cloudy)
+        seen = loaded.look(pair.cloudy, mask)
+        guess = loaded.guess(pair.cloudy, seen)
         on_step = steps_seen.watch(parts(pair.cloudy, matched_truth(pair))) if steps_seen else None
-        answer = restore(loaded, pair.cloudy, guess, settings, mask, on_step)
+        answer = restore(loaded, pair.cloudy, guess, settings, mask, seen, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
         rows.append(judge(pair, answers, figures))
         if shown is not None:

@@ -11,7 +11,6 @@ from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
-from decr_scene.models.model import Model
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.files import GEOTIFF
@@ -27,9 +26,9 @@ MOST_SIDE = 2048
 
 
 def load_pairs(
-    model: Model, data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
+    wanted: tuple[str, ...], data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
 ) -> list[Pair]:
-    """The pairs of a folder, as a model wants them and a protocol resizes them.
+    """The pairs of a folder, with the bands that a model wants and a protocol resizes them.
 
     Raises:
         OptionError: There is no such protocol, the bands are not those of the model, or not in one order.
@@ -39,7 +38,6 @@ def load_pairs(
         raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
-    wanted = model.config.bands
     chosen = _described(wanted, data) if bands is None else _positions(wanted, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
@@ -49,10 +47,7 @@ def load_pairs(
 
 def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
     """Where the files themselves say that the model's bands are; ``None``: they say nothing of them."""
-    said: set[tuple[str, ...]] = set()
-    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
-        files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
-        said |= {name_bands(band_descriptions(path)) for path in files}
+    said = _said(data)
     known = {names for names in said if set(wanted) <= set(names)}
     if not known:
         return None
@@ -61,6 +56,21 @@ def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
         raise OptionError(f"{data}: files have bands {orders}, expected one order: say it with --bands")
     names = known.pop()
     return tuple(names.index(name) for name in wanted)
+
+
+def bands_of_folder(data: Path) -> tuple[str, ...] | None:
+    """What all files of a folder of pairs say that their bands are; ``None``: nothing, or not the same."""
+    said = _said(data)
+    names = next(iter(said), ())
+    return names if len(said) == 1 and all(names) else None
+
+
+def _said(data: Path) -> set[tuple[str, ...]]:
+    said: set[tuple[str, ...]] = set()
+    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
+        files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
+        said |= {name_bands(band_descriptions(path)) for path in files}
+    return said
 
 
 def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:

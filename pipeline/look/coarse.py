@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -102,6 +103,25 @@ class CoarseReader:
             whole = _joined(parts).rows(near.start - first, last - first)
             parts, first = [whole], near.start
             yield mine, near, whole.rows(0, len(near))
+
+
+@dataclass(frozen=True)
+class ReadAlready(CoarseReader):
+    """Rows that others have averaged.
+
+    Args:
+        parts: All of the scene, from top to bottom.
+    """
+
+    parts: tuple[Coarse, ...] = ()
+
+    def read(self, rows: range) -> Coarse:
+        """Rows of coarse pixels."""
+        return self._whole.rows(rows.start, rows.stop)
+
+    @cached_property
+    def _whole(self) -> Coarse:
+        return _joined(list(self.parts))
 
 
 def _joined(parts: list[Coarse]) -> Coarse:

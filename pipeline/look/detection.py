@@ -26,7 +26,7 @@ from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader
 from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_step
-from decr_scene.pipeline.raster.fields import FileField
+from decr_scene.pipeline.raster.fields import ArrayField, FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 Bytes = NDArray[np.uint8]
@@ -128,6 +128,25 @@ class Tally:
         """Of what was added."""
         total = max(1, self._count)
         return Coverage(self._cloud / total, self._restore / total, self._count / self._pixels)
+
+
+class Found(NamedTuple):
+    """A look in memory: probabilities as `write_look` writes them, the ground, and how cloudy it is."""
+
+    cloud: ArrayField
+    ground: Ground
+    coverage: Coverage
+
+
+def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> Found:
+    """As `write_look`, with nothing on disk: for images, and for arrays that Dask hands in."""
+    tally, found = Tally(reader, threshold), []
+    for strip in look_at(lookout, reader):
+        tally.add(strip)
+        found.append(strip.found)
+    context = tally.ground.context()
+    ground = Ground(ArrayField(context), reader.factor * tally.ground.step, bool(context[-1].any()))
+    return Found(ArrayField(np.concatenate(found, axis=1)), ground, tally.coverage)
 
 
 def write_look(

@@ -87,13 +87,15 @@ def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int]
     """
     with scene.dataset() as dataset:
         scales, offsets = dataset.scales, dataset.offsets
-    return Reflectance.of(indexes, scales, offsets, sample_of(source, scene.shape, indexes, factor))
+    spans = sample_spans(scene.shape)
+    return Reflectance.of(indexes, scales, offsets, sample_of([source] * len(spans), spans, indexes, factor))
 
 
-def sample_of(source: Source, shape: tuple[int, int], indexes: Sequence[int], factor: int) -> Float:
-    """``(C, N)`` digital numbers, averaged over blocks of pixels that are valid in all bands."""
+def sample_of(sources: Sequence[Source], spans: Sequence[Span], indexes: Sequence[int], factor: int) -> Float:
+    """``(C, N)`` digital numbers of windows, averaged over blocks of pixels that are valid in all bands."""
     return np.concatenate(
-        [_blocks(source, span, list(indexes), factor) for span in sample_spans(shape)], axis=1
+        [_blocks(source, span, list(indexes), factor) for source, span in zip(sources, spans, strict=True)],
+        axis=1,
     )
 
 

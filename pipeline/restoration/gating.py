@@ -17,6 +17,7 @@ from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
 
 NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
@@ -77,9 +78,15 @@ def _lookout(
         mask = planned.plan.mask
         assert isinstance(mask, MaskFile), "the plan says that there is one"
         return MaskLookout(mask.cloud)
+    return open_lookout(look, planned.plan.spec, options)
+
+
+def open_lookout(look: LookPlan, spec: RestorerSpec, options: Options) -> Lookout:
+    """The model's own detector."""
     from decr_scene.models.model import load_detector
 
-    detector = load_detector(planned.plan.spec.name, options.device)
+    assert look.kind == "model", look
+    detector = load_detector(spec.name, options.device)
     assert detector is not None, "the plan says that there is one"
     return ModelLookout(detector)
 

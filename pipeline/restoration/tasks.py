@@ -19,6 +19,7 @@ from decr_scene.pipeline.arrays import Float, Pixels
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share
+from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.restorers import Agree, models_turn, open_restorer, run_in_halves
@@ -112,7 +113,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         return {}
     model = open_restorer(plan.spec)
     field = _fields(plan, prepared, guesses) if model.needs_field else None
-    if plan.veils and field is not None:
+    if isinstance(plan.mask, DetectedMask):
         prepared, field = _worth_sampling(plan, prepared, field)
         if not prepared.tiles:
             return {}
@@ -269,16 +270,18 @@ def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float
     return np.stack([_pad(plan.ground.tone(span), size, size) for span in prepared.spans])
 
 
-def _worth_sampling(plan: Plan, prepared: Prepared, field: Float) -> tuple[Prepared, Float]:
+def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tuple[Prepared, Float | None]:
     """The tiles that the mask touches, or of which the first guess changes much."""
     chosen = []
     for number, span in enumerate(prepared.spans):
-        change = _cut(field[number] - prepared.images[number], span)
-        in_mask = plan.mask is not None and bool(plan.mask.soft(span).any())
-        if in_mask or change_share(change, span, span).any():
+        worth = plan.mask is not None and bool(plan.mask.soft(span).any())
+        if not worth and plan.veils and field is not None:
+            change = _cut(field[number] - prepared.images[number], span)
+            worth = bool(change_share(change, span, span).any())
+        if worth:
             chosen.append(number)
     tiles, spans = [prepared.tiles[i] for i in chosen], [prepared.spans[i] for i in chosen]
-    return Prepared(tiles, spans, prepared.images[chosen]), field[chosen]
+    return Prepared(tiles, spans, prepared.images[chosen]), None if field is None else field[chosen]
 
 
 def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:

@@ -1,0 +1,58 @@
+"""What is seen of one image as a whole, as a scene would be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.models.model import Model
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.detection import look_in_memory
+from decr_scene.pipeline.look.detectors import Lookout, ModelLookout, UkisLookout
+from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
+from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
+from decr_scene.pipeline.raster.source import ArraySource
+from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.tiling.grid import Span
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen of an image.
+
+    Args:
+        mask: Where cloud and shadow are.
+        ground: The ground.
+        veils: As of `LookPlan`.
+    """
+
+    mask: DetectedMask
+    ground: Ground
+    veils: bool = False
+
+
+def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
+    """Look at an image ``(C, H, W)`` in [-1, 1]; the detector of the model is the model's own."""
+    shape, bands = (cloudy.shape[1], cloudy.shape[2]), len(cloudy)
+    source = ArraySource(Span(0, 0, *shape), (cloudy + 1) / np.float32(2))
+    lookout = _lookout(plan, source, shape, model)
+    scaling = Radiometry((0.0,) * bands, (1.0,) * bands)
+    reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight)
+    found = look_in_memory(lookout, reader, plan.threshold)
+    mask = DetectedMask(found.cloud, shape, plan.factor, round(255 * plan.threshold))
+    return Look(mask, found.ground, plan.veils)
+
+
+def _lookout(plan: LookPlan, source: ArraySource, shape: tuple[int, int], model: Model | None) -> Lookout:
+    if plan.kind == "ukis":
+        spans = sample_spans(shape)
+        sample = sample_of([source] * len(spans), spans, plan.bands, plan.factor)
+        count = max(plan.bands) + 1
+        return UkisLookout(Reflectance.of(plan.bands, [1.0] * count, [0.0] * count, sample))
+    assert model is not None, "fill has no detector"
+    assert model.detector is not None, "the plan says that there is one"
+    return ModelLookout(model.detector)

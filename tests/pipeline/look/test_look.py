@@ -1,0 +1,420 @@
+"""The scene as a whole: who looks at it, what is seen, and what is done with it."""
+
+import json
+
+import dask.array as da
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from click.testing import CliRunner
+from model_cases import tiny_model
+from raster_cases import write
+
+from decr_scene.pipeline import process_scene, restore
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.choice import coarse_factor, pixel_size
+from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.detection import look_in_memory
+from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
+from decr_scene.pipeline.look.ground import Ground, GroundSums
+from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
+from decr_scene.pipeline.raster.fields import ArrayField, between
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import ArraySource, FileSource
+from decr_scene.pipeline.regions.clear_ground import around, change_share, keep_clear_ground
+from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration import tasks
+from decr_scene.pipeline.restoration.restorers import Diffusion
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
+
+BGRN = ("blue", "green", "red", "nir")
+GROUND = np.array([900, 1000, 1100, 2500])[:, None, None]
+CLOUD = np.array([6500, 6300, 6400, 6600])[:, None, None]
+
+
+def land(shape=(300, 420), cloud=(slice(100, 170), slice(200, 300)), seed=0):
+    """Fields of vegetation with a cloud, reflectance x 10000, `BGRN`; and where the cloud is."""
+    rng = np.random.default_rng(seed)
+    fields = np.kron(rng.normal(1, 0.15, [-(-side // 20) for side in shape]), np.ones((20, 20)))
+    image = GROUND * fields[: shape[0], : shape[1]] + rng.normal(0, 30, (4, *shape))
+    where = np.zeros(shape, bool)
+    where[cloud] = True
+    rng = np.random.default_rng(1)
+    image[:, where] = (CLOUD * rng.normal(1, 0.03, shape))[:, where]
+    return np.clip(image, 1, 60000).astype(np.uint16), where
+
+
+def scene_of(path, image, **more):
+    return write(path, image, descriptions=BGRN, **more)
+
+
+def pixels_of(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def ukis_look(path, factor=1):
+    scene, source = RasterioScene.open(path), FileSource(str(path))
+    indexes = tuple(scene.bands.index(name) for name in BGRN)
+    lookout = UkisLookout(fit_reflectance(scene, source, indexes, factor))
+    reader = CoarseReader(
+        scene.shape, source, indexes, Radiometry((0,) * 4, (10000,) * 4), factor, lookout.sight
+    )
+    return look_in_memory(lookout, reader, 0.5)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_digital_numbers_in_another_unit_give_the_same_mask(gain, tmp_path):
+    image, _ = land()
+    one = ukis_look(scene_of(tmp_path / "one.tif", image))
+    other = ukis_look(scene_of(tmp_path / "other.tif", (image * gain).astype(np.uint16)))
+    differing = (one.cloud.values[0] >= 128) != (other.cloud.values[0] >= 128)
+    assert (one.cloud.values[0] >= 128).any()
+    assert differing.mean() < 0.03
+
+
+def test_a_bright_block_over_vegetation_is_cloud(tmp_path):
+    image, where = land()
+    found = ukis_look(scene_of(tmp_path / "scene.tif", image)).cloud.values[1] >= 128
+    assert found[where].mean() > 0.9
+    assert found[~where].mean() < 0.05
+
+
+def test_windows_of_the_detector_join(tmp_path):
+    """One strip of windows, against single windows around the same places."""
+    image, _ = land((200, 600), cloud=(slice(60, 140), slice(100, 480)))
+    found = ukis_look(scene_of(tmp_path / "scene.tif", image)).cloud.values[1].astype(int)
+    lines = range(160, 600, 160)
+    across = np.abs(np.diff(found, axis=1))
+    at_lines = np.mean([across[70:130, line - 1] for line in lines])
+    assert at_lines <= across[70:130, 110:470].mean() + 3
+
+
+def test_probabilities_of_the_package_are_those_of_its_network():
+    from ukis_csmask.mask import CSmask
+
+    image, _ = land((256, 256), cloud=(slice(50, 150), slice(60, 200)))
+    reflectance = (image / 10000).astype(np.float32)
+    (mine,) = ukis.probabilities([reflectance])
+    theirs = CSmask(np.moveaxis(reflectance, 0, -1).copy(), list(BGRN), intra_op_num_threads=1).csm[..., 0]
+    assert mine.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    assert (mine.argmax(axis=0) == theirs).mean() > 0.97  # they tile and blend
+
+
+def test_what_the_raster_tells_of_its_reflectance_is_taken_if_it_can_be(tmp_path):
+    image, _ = land((64, 64), cloud=(slice(0, 20), slice(0, 20)))
+    told = scene_of(tmp_path / "told.tif", image, scales=(1e-4,) * 4, offsets=(0.0,) * 4)
+    wrong = scene_of(tmp_path / "wrong.tif", image, scales=(0.01,) * 4, offsets=(0.0,) * 4)
+    for path, known in ((told, True), (wrong, False)):
+        scene = RasterioScene.open(path)
+        assert fit_reflectance(scene, FileSource(str(path)), (0, 1, 2, 3), 1).known is known
+
+
+def test_a_scene_without_light_has_a_reflectance_all_the_same():
+    dark = Reflectance.of((0, 1), (1, 1), (0, 0), np.zeros((2, 9), np.float32))
+    assert dark.gain == (1.0, 1.0)
+    assert Reflectance.of((0, 1), (1, 1), (0, 0), np.zeros((2, 0), np.float32)).gain == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel", "factor"),
+    [
+        ((5490, 5490), 10.0, 2),
+        ((600, 600), 30.0, 1),
+        ((40000, 40000), 0.5, 40),
+        ((600, 700), 0.5, 9),
+        ((30, 30), 0.5, 1),
+        ((256, 256), None, 1),
+        ((4096, 4096), None, 8),
+    ],
+)
+def test_coarse_pixels_are_large_where_the_scene_is(shape, pixel, factor):
+    assert coarse_factor(shape, pixel) == factor
+
+
+def test_pixels_in_degrees_and_feet_are_measured_in_metres():
+    degrees = rasterio.transform.from_origin(10, 60.01, 1e-4, 1e-4)
+    side = pixel_size(rasterio.crs.CRS.from_epsg(4326), degrees, (200, 200))
+    assert side == pytest.approx(11.13 * np.sqrt(0.5), rel=1e-3)
+    feet = rasterio.transform.from_origin(0, 0, 3.0, 3.0)
+    assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
+    assert pixel_size(None, degrees, (9, 9)) is None
+
+
+def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_whole():
+    image = np.full((2, 60, 80), -0.5, np.float32)
+    found = np.zeros((3, 60, 80), np.float32)
+    image[:, 20:40, 30:60], found[:2, 20:40, 30:60] = 0.9, 1.0
+    sums = GroundSums(2, (60, 80), 4)
+    for rows in (range(0, 17), range(17, 60)):
+        part = slice(rows.start, rows.stop)
+        sums.add(rows, image[:, part], np.ones((1, len(rows), 80), np.float32), found[:, part])
+    context = sums.context()
+    assert context.shape == (5, 15, 20)
+    np.testing.assert_allclose(context[:2], -0.5, atol=1e-4)
+    assert context[2, 7, 11] == 1
+    assert context[4, 7, 11] < 0.8 < context[4, 0, 0]
+    ground = Ground(ArrayField(context), 8)
+    whole, part = ground.tone(Span(0, 0, 120, 160)), ground.tone(Span(33, 41, 20, 30))
+    np.testing.assert_array_equal(part, whole[:, 33:53, 41:71])
+    assert ground.context(Span(0, 0, 64, 128)).shape == (5, 8, 16)
+
+
+def test_a_scene_wholly_under_cloud_knows_no_ground():
+    sums = GroundSums(1, (8, 8), 2)
+    sums.add(
+        range(8),
+        np.ones((1, 8, 8), np.float32),
+        np.ones((1, 8, 8), np.float32),
+        np.ones((3, 8, 8), np.float32),
+    )
+    context = sums.context()
+    assert not context[0].any()
+    assert not context[-1].any()
+
+
+def test_a_field_between_its_pixels_is_bilinear_and_ends_flat():
+    field = ArrayField(np.array([[[0.0, 1.0, 3.0]]], np.float32))
+    found = between(field, np.array([0.5]), np.array([0.0, 0.5, 1.0, 1.5, 2.25, 9.0]))
+    np.testing.assert_allclose(found[0, 0], [0, 0, 0.5, 1, 2.5, 3])
+
+
+def test_the_soft_mask_of_coarse_pixels_has_no_steps_and_does_not_depend_on_the_window():
+    values = np.zeros((1, 10, 12), np.uint8)
+    values[0, 4:6, 5:8] = 255
+    shape, factor = (395, 470), 40
+    mask = DetectedMask(ArrayField(values), shape, factor, 128)
+    whole = mask.soft(Span(0, 0, *shape))
+    np.testing.assert_allclose(whole[170:230, 210:310], 1)
+    assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) < 0.05
+    assert not whole[: 160 - mask.reach].any()
+    np.testing.assert_array_equal(mask.soft(Span(111, 93, 80, 90)), whole[111:191, 93:183])
+    grid = TileGrid(shape)
+    rows, cols = grid.cells
+    touched = np.array([[whole[slice(*row), slice(*col)].any() for col in cols] for row in rows])
+    assert mask.touched_cells(grid)[touched].all()
+
+
+def test_the_share_of_a_change_does_not_depend_on_the_window():
+    shape = (301, 407)
+    rng = np.random.default_rng(0)
+    change = rng.normal(0, 0.05, (3, *shape)).astype(np.float32)
+    change[:, 90:150, 100:260] -= 0.3
+    whole = Span(0, 0, *shape)
+    share = change_share(change, whole, whole)
+    assert share[110:130, 150:200].min() == 1
+    assert not share[250:, :50].any()
+    for span in (Span(0, 0, 64, 64), Span(77, 93, 100, 130), Span(240, 300, 61, 107)):
+        seen = around(span, shape)
+        part = change[(slice(None), *seen.inside(whole))]
+        rows, cols = span.inside(whole)
+        np.testing.assert_array_equal(change_share(part, seen, span), share[rows, cols])
+
+
+def test_no_rim_follows_single_pixels():
+    """A ramp of change from nothing to cloud is taken smoothly, whatever the noise on it."""
+    rng = np.random.default_rng(0)
+    change = np.linspace(0, 0.3, 400, dtype=np.float32) + rng.normal(0, 0.03, (2, 200, 400)).astype(
+        np.float32
+    )
+    whole = Span(0, 0, 200, 400)
+    share = change_share(change, whole, whole)
+    assert np.abs(np.diff(share, axis=1)).max() < 0.05
+    assert np.abs(np.diff(share, axis=0)).max() < 0.05
+    assert not keep_clear_ground(np.full((1, 40, 40), 0.02, np.float32)).any()
+
+
+def test_fill_removes_the_cloud_and_leaves_the_rest_to_the_bit(tmp_path):
+    image, where = land()
+    scene = scene_of(tmp_path / "scene.tif", image)
+    report = process_scene(scene, tmp_path / "clean.tif", model="fill")
+    clean = pixels_of(tmp_path / "clean.tif")
+    ground = image[:, ~where].mean(axis=1)
+    np.testing.assert_allclose(clean[:, where].mean(axis=1), ground, rtol=0.12)
+    far = np.ones(where.shape, bool)
+    far[50:220, 140:360] = False
+    np.testing.assert_array_equal(clean[:, far], image[:, far])
+    assert report.checks["clear_pixels_identical"]
+    assert report.clouds["cloud"] == pytest.approx(where.mean(), rel=0.3)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_fill_does_not_depend_on_blocks_and_workers_of_tiles(tmp_path):
+    image, _ = land((700, 600), cloud=(slice(200, 420), slice(180, 400)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    for name, more in (("a", {}), ("b", {"blocksize": 128, "batch_size": 3, "overlap": 64})):
+        process_scene(scene, tmp_path / f"{name}.tif", model="fill", **more)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "b.tif"))
+
+
+def test_fill_takes_a_mask_of_the_users_in_the_place_of_a_detector(tmp_path):
+    image, where = land((200, 240), cloud=(slice(60, 120), slice(80, 150)))
+    scene = write(tmp_path / "scene.tif", image[:1])
+    mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
+    process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
+    clean = pixels_of(tmp_path / "clean.tif")
+    assert clean[0][where].mean() == pytest.approx(image[0][~where].mean(), rel=0.12)
+    assert (clean[0, :20] == image[0, :20]).all()
+
+
+def test_fill_without_anybody_who_looks_is_refused_in_one_line(tmp_path):
+    scene = write(tmp_path / "scene.tif", land((64, 64))[0][:3])
+    for options in ({}, {"bands": "red,green,blue"}, {"detector": "none"}):
+        with pytest.raises(OptionError, match="fill needs to know where cloud is"):
+            process_scene(scene, tmp_path / "clean.tif", model="fill", **options)
+    called = CliRunner().invoke(
+        main, ["process", str(scene), "--out", str(tmp_path / "c.tif"), "--model", "fill"]
+    )
+    assert called.exit_code == 2
+    assert called.output.count("\n") == 1
+
+
+def test_fill_changes_nothing_where_nothing_is_clear(tmp_path):
+    image, where = land((128, 128), cloud=(slice(0, 128), slice(0, 128)))
+    scene = write(tmp_path / "scene.tif", image)
+    mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
+    report = process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
+    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif"), image)
+    assert any("nowhere is the ground clear" in warning for warning in report.warnings)
+
+
+def test_a_detector_that_is_not_there_is_refused(tmp_path):
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=("red", "green", "blue"))
+    scene = write(tmp_path / "scene.tif", land((64, 64))[0][:3], descriptions=("red", "green", "blue"))
+    with pytest.raises(OptionError, match="no detector of its own"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="model")
+    with pytest.raises(BandError, match="nir"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="ukis")
+    with pytest.raises(OptionError, match="detector must be"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="owl")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model of random weights, whose first guess differs everywhere from its input."""
+    return str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
+
+
+def test_the_detector_alone_gates_and_auto_also_takes_veils(model, tmp_path):
+    image, where = land((300, 700), cloud=(slice(100, 170), slice(60, 150)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    strict = process_scene(scene, tmp_path / "strict.tif", model=model, detector="ukis")
+    auto = process_scene(scene, tmp_path / "auto.tif", model=model)
+    assert strict.tiles["restored"] < strict.tiles["total"] == auto.tiles["restored"]
+    gated, open_ = (pixels_of(tmp_path / f"{name}.tif") != image for name in ("strict", "auto"))
+    assert gated[:, where].mean() > 0.9
+    assert not gated[:, :, 400:].any()
+    assert open_[:, :, 400:].mean() > 0.9  # this model changes everything much
+    told = inspect_scene(scene, model=model)
+    assert told["detector"] == "ukis"
+    assert told["cloudy tiles"] < told["tiles to restore"]
+
+
+def test_tiles_that_show_neither_cloud_nor_veil_are_not_sampled(model, tmp_path, monkeypatch):
+    sampled = []
+    sample = Diffusion.restore
+
+    def counting(self, tiles, *rest):
+        sampled.append(len(tiles))
+        return sample(self, tiles, *rest)
+
+    monkeypatch.setattr(Diffusion, "restore", counting)
+    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None: tiles)
+    image, _ = land((300, 900), cloud=(slice(100, 170), slice(60, 150)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    report = process_scene(scene, tmp_path / "clean.tif", model=model)
+    assert report.tiles["restored"] == report.tiles["total"]
+    assert 0 < sum(sampled) < report.tiles["total"]
+    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif")[:, :, 500:], image[:, :, 500:])
+
+
+def test_blending_by_the_change_does_not_depend_on_blocks_and_batches(model, tmp_path):
+    image, _ = land((520, 560), cloud=(slice(100, 170), slice(60, 150)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    for name, more in (("a", {}), ("b", {"blocksize": 128, "batch_size": 2})):
+        process_scene(scene, tmp_path / f"{name}.tif", model=model, **more)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "b.tif"))
+
+
+def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(model, tmp_path, monkeypatch):
+    told = []
+
+    def guess(self, tiles, context=None):
+        told.append((tiles.shape, context))
+        return tiles
+
+    monkeypatch.setattr(Diffusion, "guess", guess)
+    described = tasks.Plan.__dict__  # the plan of the run below wants context
+    assert "ground" in described["__dataclass_fields__"]
+    from decr_scene.pipeline.restoration import plan as planning
+
+    spec_of = planning.spec_of
+
+    def with_context(options):
+        spec, digest = spec_of(options)
+        return planning.replace(spec, context=True), digest
+
+    monkeypatch.setattr(planning, "spec_of", with_context)
+    image, where = land((300, 420))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    process_scene(scene, tmp_path / "clean.tif", model=model, batch_size=1)
+    assert told
+    for shape, context in told:
+        assert context.shape == (shape[0], 4 + 3, shape[2] // 8, shape[3] // 8)
+        assert np.abs(context[:, :4]).max() <= 1
+    cloudiest = max(context[0, 4].max() for _, context in told)
+    assert cloudiest > 0.9
+    told.clear()
+    process_scene(scene, tmp_path / "nobody.tif", model=model, batch_size=1, detector="none", mask="none")
+    assert not any(context.any() for _, context in told)
+
+
+def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
+    image, _ = land((300, 420))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    array = xr.DataArray(
+        da.from_array(image, chunks=(4, 100, 200)), dims=("band", "y", "x"), attrs={"long_name": BGRN}
+    )
+    array = array.rio.write_crs(rasterio.open(scene).crs).rio.write_transform(rasterio.open(scene).transform)
+    for name, options in (("fill", {"model": "fill"}), ("model", {"model": model})):
+        process_scene(scene, tmp_path / f"{name}.tif", **options)
+        lazy = restore(array, **options).compute(scheduler="synchronous")
+        np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / f"{name}.tif"))
+    with pytest.raises(OptionError, match="mask"):
+        restore(array, model="fill", mask=str(scene))
+
+
+def test_fill_is_measured_like_a_model(tmp_path):
+    image, where = land((192, 192), cloud=(slice(60, 120), slice(80, 150)))
+    clear, _ = land((192, 192), cloud=(slice(0, 0), slice(0, 0)))
+    for name, pixels in (("cloudy", image), ("clear", clear)):
+        (tmp_path / name).mkdir()
+        scene_of(tmp_path / name / "a.tif", np.clip(pixels // 40, 0, 255).astype(np.uint8))
+    found = evaluate_pairs("fill", tmp_path).mean()
+    assert found["DE/psnr"] > found["cloudy/psnr"] + 5
+    assert found["reference/psnr"] == found["DE/psnr"]
+
+
+def test_a_mask_in_the_place_of_a_detector_is_averaged():
+    cloud = np.zeros((20, 20), bool)
+    cloud[:10] = True
+    source = ArraySource(Span(0, 0, 20, 20), np.ones((1, 20, 20), np.uint8))
+    lookout = MaskLookout(lambda span: cloud[span.inside(Span(0, 0, 20, 20))])
+    reader = CoarseReader((20, 20), source, (0,), Radiometry((0,), (255,)), 4, lookout.sight)
+    found = look_in_memory(lookout, reader, 0.5)
+    assert found.coverage.cloud == pytest.approx(0.5, abs=0.01)
+    assert found.cloud.values[:, :2].min(axis=(1, 2)).tolist() == [255, 255, 0]
+
+
+def test_the_detector_stands_in_the_report_and_in_help(tmp_path):
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
+    process_scene(scene, tmp_path / "clean.tif", model="fill")
+    assert json.loads((tmp_path / "clean.json").read_text())["parameters"]["detector"] == "auto"
+    assert "--detector" in CliRunner().invoke(main, ["process", "--help"]).output
+    assert "fill" in CliRunner().invoke(main, ["models", "list"]).output
