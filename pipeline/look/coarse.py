@@ -100,7 +100,7 @@ class CoarseReader:
                 rows = range(last, min(last + chunk, height))
                 parts.append(self.read(rows))
                 last = rows.stop
-            whole = _joined(parts).rows(near.start - first, last - first)
+            whole = joined(parts).rows(near.start - first, last - first)
             parts, first = [whole], near.start
             yield mine, near, whole.rows(0, len(near))
 
@@ -121,10 +121,11 @@ class ReadAlready(CoarseReader):
 
     @cached_property
     def _whole(self) -> Coarse:
-        return _joined(list(self.parts))
+        return joined(list(self.parts))
 
 
-def _joined(parts: list[Coarse]) -> Coarse:
+def joined(parts: list[Coarse]) -> Coarse:
+    """Rows of several parts, from top to bottom."""
     return Coarse(
         *(np.concatenate([getattr(part, own.name) for part in parts], axis=1) for own in fields(Coarse))
     )

@@ -20,10 +20,10 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.files import write_whole
-from decr_scene.pipeline.look.coarse import Coarse, CoarseReader
+from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined
 from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_step
 from decr_scene.pipeline.raster.fields import ArrayField, FileField
@@ -82,27 +82,65 @@ def look_kept(places: Places, journal: Path) -> Iterator[None]:
 
 
 def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
-    """Look at a scene from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid."""
+    """Look at a scene from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid.
+
+    Windows overlap by twice the detector's reach. A detector whose answers depend on no more than what is in
+    reach is cut in the middle; those of one that sees its whole window are blended.
+    """
     height, width = reader.coarse_shape
     own = lookout.whole if max(height, width) <= lookout.whole else lookout.own
+    total, weight, waiting = np.zeros((3, 0, width)), np.zeros((0, width)), None
+    first = 0
     for mine, near, coarse in reader.strips(own, lookout.reach):
-        found = np.zeros((3, len(mine), width), np.uint8)
-        usable = np.asarray(coarse.known.any(axis=0))
-        rows = slice(mine.start - near.start, mine.stop - near.start)
-        windows = [_around(left, own, lookout.reach, width) for left in range(0, width, own)]
-        windows = [cols for cols in windows if usable[:, slice(*cols[1])].any()]
-        seen = [(coarse.seen[..., slice(*near)], coarse.known[..., slice(*near)]) for _, near in windows]
-        for (cols, beside), answer in zip(windows, lookout.answers(seen), strict=True):
-            inner = answer[:, rows, cols[0] - beside[0] : cols[1] - beside[0]]
-            found[:, :, slice(*cols)] = np.rint(inner * 255)
-        kept: Coarse = coarse.rows(rows.start, rows.stop)
-        yield Strip(mine, kept.image, kept.share, found * usable[rows], usable[rows])
+        new = near.stop - first - len(weight)
+        total = np.pad(total, ((0, 0), (0, new), (0, 0)))
+        weight = np.pad(weight, ((0, new), (0, 0)))
+        fresh = coarse.rows(len(near) - new, len(near))
+        waiting = fresh if waiting is None else joined([waiting, fresh])
+        gone = max(0, first - near.start)
+        rows = slice(near.start + gone - first, near.stop - first)
+        for cols, answer, counts in _answers(lookout, coarse, mine, near, own):
+            total[:, rows, cols] += (answer * counts)[:, gone:]
+            weight[rows, cols] += counts[gone:]
+        end = height if mine.stop == height else mine.stop - (lookout.reach if lookout.blends else 0)
+        done = end - first
+        probability = total[:, :done] / np.where(weight[:done] > 0, weight[:done], 1)
+        ready = waiting.rows(0, done)
+        usable = np.asarray(ready.known.any(axis=0))
+        found = np.rint(probability * 255).astype(np.uint8) * usable
+        yield Strip(range(first, end), ready.image, ready.share, found, usable)
+        total, weight, first = total[:, done:], weight[done:], end
+        waiting = waiting.rows(done, done + len(weight))
 
 
-def _around(left: int, own: int, reach: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Columns that a window answers for, and those that it sees."""
-    right = min(width, left + own)
-    return (left, right), (max(0, left - reach), min(width, right + reach))
+def _answers(
+    lookout: Lookout, coarse: Coarse, mine: range, near: range, own: int
+) -> Iterator[tuple[slice, Float, Float]]:
+    """Columns, answers and their weights of the windows of a strip that have a valid pixel."""
+    width = coarse.known.shape[2]
+    windows = []
+    for left in range(0, width, own):
+        right = min(width, left + own)
+        beside = slice(max(0, left - lookout.reach), min(width, right + lookout.reach))
+        if coarse.known[..., beside].any():
+            windows.append((range(left, right), range(beside.start, beside.stop), beside))
+    answers = lookout.answers([(coarse.seen[..., cols], coarse.known[..., cols]) for *_, cols in windows])
+    weigh = _ramp if lookout.blends else _inside
+    for (across, seen, place), answer in zip(windows, answers, strict=True):
+        down = weigh(mine, near, lookout.reach)[:, None]
+        yield place, answer, np.asarray(down * weigh(across, seen, lookout.reach), np.float32)
+
+
+def _inside(own: range, near: range, reach: int) -> Double:
+    """1 in what a window answers for, else 0."""
+    places = np.asarray(near)
+    return ((places >= own.start) & (places < own.stop)).astype(np.float64)
+
+
+def _ramp(own: range, near: range, reach: int) -> Double:
+    """Up and down again in what overlaps with the windows beside; where there is none, it ends there."""
+    place = np.arange(len(near)) + 0.5
+    return np.minimum(1, np.minimum(place, len(near) - place) / (2 * reach))
 
 
 class Tally:

@@ -28,12 +28,14 @@ class Lookout(Protocol):
     """Anything that says where cloud and shadow are.
 
     ``own`` is the side of the windows that it answers for, ``reach`` how much it sees around each, in coarse
-    pixels; a scene of no more than ``whole`` a side is one window.
+    pixels; a scene of no more than ``whole`` a side is one window. One that ``blends`` sees its whole window,
+    and answers for all of it.
     """
 
     own: int
     reach: int
     whole: int
+    blends: bool
     sight: Sight | None
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
@@ -45,6 +47,7 @@ class ModelLookout:
     """The detector that a model file brings along; it sees what the model sees."""
 
     whole = 0
+    blends = False
 
     def __init__(self, detector: Detector) -> None:
         from decr_scene.models.networks.detector import REACH
@@ -72,6 +75,7 @@ class UkisLookout:
     reach = ukis.REACH
     own = ukis.SIDE - 2 * ukis.REACH
     whole = ukis.SIDE
+    blends = True
 
     def __init__(self, reflectance: Reflectance) -> None:
         self.sight: Sight | None = _Reflectances(reflectance)
@@ -88,6 +92,7 @@ class MaskLookout:
     reach = 0
     own = 256
     whole = 0
+    blends = False
 
     def __init__(self, cloud: Callable[[Span], Bool]) -> None:
         def sight(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:

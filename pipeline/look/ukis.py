@@ -29,7 +29,7 @@ SIDE = 256
 """Side of its window, px."""
 
 REACH = 48
-"""Answers are taken from no nearer than this to the border of a window, px, but at the scene's own."""
+"""Windows overlap by twice this, px."""
 
 CLEAR, CLOUD, SHADOW = range(3)
 

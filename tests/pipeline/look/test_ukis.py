@@ -1,0 +1,70 @@
+"""The network of `ukis-csmask` itself, which the other tests of a look do without."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.detection import look_in_memory
+from decr_scene.pipeline.look.detectors import UkisLookout
+from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
+from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
+from decr_scene.pipeline.raster.source import ArraySource
+from decr_scene.pipeline.tiling.grid import Span
+
+GROUND = np.array([900, 1000, 1100, 2500])[:, None, None]
+CLOUD = np.array([6500, 6300, 6400, 6600])[:, None, None]
+
+
+def land(shape=(256, 256), seed=0):
+    """Fields under broken cloud, reflectance x 10000, blue, green, red, nir."""
+    rng = np.random.default_rng(seed)
+    fields = np.kron(rng.normal(1, 0.15, [-(-side // 20) for side in shape]), np.ones((20, 20)))
+    image = GROUND * fields[: shape[0], : shape[1]] + rng.normal(0, 30, (4, *shape))
+    large, small = (gaussian_filter(rng.normal(0, 1, shape), sigma) for sigma in (12, 3))
+    thick = np.clip(1.2 * (large / large.std() + 0.4 * small / small.std() - 0.3), 0, 1)
+    return np.rint(image * (1 - thick) + CLOUD * thick).clip(1, 60000).astype(np.uint16)
+
+
+def look(image):
+    shape = image.shape[1:]
+    source = ArraySource(Span(0, 0, *shape), image)
+    spans = sample_spans(shape)
+    sample = sample_of([source] * len(spans), spans, range(4), 1)
+    lookout = UkisLookout(Reflectance.of(range(4), [1] * 4, [0] * 4, sample))
+    reader = CoarseReader(shape, source, (0, 1, 2, 3), Radiometry((0,) * 4, (10000,) * 4), 1, lookout.sight)
+    return look_in_memory(lookout, reader, 0.5).cloud.values
+
+
+def test_digital_numbers_in_another_unit_give_the_same_mask():
+    image = land()
+    one = look(image)[0] >= 128
+    assert 0.05 < one.mean() < 0.5
+    for gain in (0.5, 2.0):
+        assert (one != (look((image * gain).astype(np.uint16))[0] >= 128)).mean() < 0.03
+
+
+def test_windows_of_the_detector_join_without_a_line():
+    found = look(land((220, 600)))[1].astype(int)
+    steps = np.abs(np.diff(found, axis=1)).mean(axis=0)
+    lines = np.arange(ukis.SIDE - 2 * ukis.REACH, 600, ukis.SIDE - 2 * ukis.REACH)
+    near = np.concatenate([steps[line - 20 : line + 20] for line in lines])
+    assert steps[lines - 1].mean() < 2.5 * near.mean()
+
+
+def test_probabilities_are_those_of_the_package():
+    from ukis_csmask.mask import CSmask
+
+    reflectance = (land() / 10000).astype(np.float32)
+    (mine,) = ukis.probabilities([reflectance])
+    theirs = CSmask(np.moveaxis(reflectance, 0, -1).copy(), list(ukis.BANDS), intra_op_num_threads=1).csm
+    assert mine.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    assert (mine.argmax(axis=0) == theirs[..., 0]).mean() > 0.9  # they tile, and blend what they get
+
+
+def test_a_window_gets_the_same_answer_alone_and_among_others():
+    windows = [(land((200, 180), seed) / 10000).astype(np.float32) for seed in range(3)]
+    together = ukis.probabilities(windows)
+    for window, answer in zip(windows, together, strict=True):
+        np.testing.assert_array_equal(ukis.probabilities([window])[0], answer)
