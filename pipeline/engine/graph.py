@@ -18,7 +18,7 @@ from decr_scene.pipeline.look.choice import LookPlan, pixel_size
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, UkisLookout
-from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
 from decr_scene.pipeline.raster.scene import DTYPES
@@ -220,7 +220,8 @@ def _read_rows(
     lookout: Lookout,
     rows: range,
 ) -> Coarse:
-    return CoarseReader(shape, source, indexes, radiometry, factor, lookout.sight).read(rows)
+    split, _ = ground_side(shape, factor)
+    return CoarseReader(shape, source, indexes, radiometry, factor, lookout.sight, split).read(rows)
 
 
 def _found(
@@ -233,7 +234,8 @@ def _found(
 ) -> tuple[DetectedMask, Ground]:
     """The look at what was read."""
     nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
-    reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, tuple(parts))
+    split, _ = ground_side(shape, look.factor)
+    reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
     found = look_in_memory(lookout, reader, look.threshold)
     return DetectedMask(found.cloud, shape, look.factor, round(255 * look.threshold)), found.ground
 

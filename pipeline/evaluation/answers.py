@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, load_model
@@ -110,11 +108,8 @@ class Answerer:
             return cloudy + seen.mask.soft(whole) * (tone - cloudy)
         if not self.spec.context:
             return _to_array(self.model.reference(torch.from_numpy(cloudy[None])))
-        height, width = whole.height, whole.width
-        unknown = np.zeros((len(cloudy) + CONTEXT, height, width), np.float32)
-        context = unknown if seen is None else seen.ground.context(whole)
-        reference: Callable[..., torch.Tensor] = self.model.reference
-        return _to_array(reference(torch.from_numpy(cloudy[None]), torch.from_numpy(context[None])))
+        context = None if seen is None else torch.from_numpy(seen.ground.context(whole)[None])
+        return _to_array(self.model.reference(torch.from_numpy(cloudy[None]), context))
 
 
 def open_answerer(name: str, data: Path, bands: str | None, detector: str = "auto") -> Answerer:

@@ -12,7 +12,7 @@ from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, ModelLookout, UkisLookout
-from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
 from decr_scene.pipeline.raster.source import ArraySource
@@ -41,7 +41,8 @@ def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
     source = ArraySource(Span(0, 0, *shape), (cloudy + 1) / np.float32(2))
     lookout = _lookout(plan, source, shape, model)
     scaling = Radiometry((0.0,) * bands, (1.0,) * bands)
-    reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight)
+    split, _ = ground_side(shape, plan.factor)
+    reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight, split)
     found = look_in_memory(lookout, reader, plan.threshold)
     mask = DetectedMask(found.cloud, shape, plan.factor, round(255 * plan.threshold))
     return Look(mask, found.ground, plan.veils)

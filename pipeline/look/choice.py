@@ -8,6 +8,8 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from decr_scene.pipeline.look.ground import FINEST
+
 GROUND = 20.0
 """Side of a coarse pixel of `ukis-csmask`, m: it was trained at 10 to 30."""
 
@@ -56,7 +58,8 @@ def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
     shorter = min(shape)
     if pixel is None:
         return max(1, round(shorter / UNKNOWN_SIDE))
-    return max(1, min(round(GROUND / pixel), shorter // LEAST_SIDE))
+    side = max(1, min(round(GROUND / pixel), shorter // LEAST_SIDE))
+    return side if side < FINEST else side // FINEST * FINEST
 
 
 def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -31,20 +31,26 @@ class Coarse:
     """Some rows of coarse pixels over the whole width.
 
     Args:
-        image: The restorer's bands in [-1, 1], ``(C, h, w)``; means of valid pixels.
-        share: How much of each is valid in all of them, ``(1, h, w)``.
+        image: The restorer's bands in [-1, 1], ``(C, h, w)``, on pixels ``split`` times finer; means of valid
+            ones.
+        share: How much of each of these is valid in all bands, ``(1, h, w)``.
         seen: What the detector is to see, ``(D, h, w)``.
         known: Where any pixel of that is valid, ``(D, h, w)``.
+        split: How many times.
     """
 
     image: Float
     share: Float
     seen: Float
     known: Bool
+    split: int = 1
 
     def rows(self, first: int, end: int) -> Coarse:
         """Some of the rows."""
-        return Coarse(*(getattr(self, part.name)[:, first:end] for part in fields(self)))
+        fine, own = slice(first * self.split, end * self.split), slice(first, end)
+        return Coarse(
+            self.image[:, fine], self.share[:, fine], self.seen[:, own], self.known[:, own], self.split
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class CoarseReader:
         radiometry: Their scaling.
         factor: Pixels a side of a coarse one.
         sight: What the detector sees; ``None``: the restorer's bands in [-1, 1].
+        split: How many times finer the restorer's bands are averaged; a divisor of ``factor``.
     """
 
     shape: tuple[int, int]
@@ -66,6 +73,7 @@ class CoarseReader:
     radiometry: Radiometry
     factor: int
     sight: Sight | None = None
+    split: int = 1
 
     @property
     def coarse_shape(self) -> tuple[int, int]:
@@ -78,14 +86,12 @@ class CoarseReader:
         span = Span(row, 0, min(self.shape[0], rows.stop * factor) - row, self.shape[1])
         pixels = self.source.read(span)
         valid, bands = self.source.valid(span, pixels), list(self.indexes)
-        counts = _block_counts(span, factor)
-        image, known = _means(self.radiometry.to_model(pixels[bands]), valid[bands], counts, factor)
+        scaled = self.radiometry.to_model(pixels[bands])
+        image, _ = _means(scaled, valid[bands], span, factor // self.split)
         everywhere = np.asarray(valid[bands].all(axis=0, keepdims=True), np.float32)
-        share = np.asarray(_block_sums(everywhere, factor) / counts, np.float32)
-        if self.sight is None:
-            return Coarse(image, share, image, known)
-        seen, of_seen = self.sight(span, pixels, valid)
-        return Coarse(image, share, *_means(seen, of_seen, counts, factor))
+        share, _ = _means(everywhere, np.ones(everywhere.shape, bool), span, factor // self.split)
+        sight = (scaled, valid[bands]) if self.sight is None else self.sight(span, pixels, valid)
+        return Coarse(image, share, *_means(*sight, span, factor), self.split)
 
     def strips(self, own: int, reach: int) -> Iterator[tuple[range, range, Coarse]]:
         """Strips of ``own`` rows, those within ``reach`` of them, and what there is to see in the latter."""
@@ -126,13 +132,16 @@ class ReadAlready(CoarseReader):
 
 def joined(parts: list[Coarse]) -> Coarse:
     """Rows of several parts, from top to bottom."""
-    return Coarse(
-        *(np.concatenate([getattr(part, own.name) for part in parts], axis=1) for own in fields(Coarse))
+    image, share, seen, known = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("image", "share", "seen", "known")
     )
+    return Coarse(image, share, seen, known, parts[0].split)
 
 
-def _means(image: Float, valid: Bool, counts: Float, factor: int) -> tuple[Float, Bool]:
+def _means(image: Float, valid: Bool, span: Span, factor: int) -> tuple[Float, Bool]:
     """Means of valid pixels, and where there are any."""
+    counts = _block_counts(span, factor)
     if valid.all():
         means = _block_sums(image, factor) / counts
         return np.asarray(means, np.float32), np.ones(means.shape, bool)

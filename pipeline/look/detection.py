@@ -25,7 +25,7 @@ from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined
 from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
-from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_step
+from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
 from decr_scene.pipeline.raster.fields import ArrayField, FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 
@@ -150,8 +150,9 @@ class Tally:
         self._least = round(255 * threshold)
         self._pixels = reader.coarse_shape[0] * reader.coarse_shape[1]
         self._count, self._cloud, self._restore = 0, 0.0, 0
-        step = ground_step(reader.shape, reader.factor)
-        self.ground = GroundSums(len(reader.indexes), reader.coarse_shape, step)
+        _, step = ground_side(reader.shape, reader.factor)
+        side = reader.factor // reader.split
+        self.ground = GroundSums(len(reader.indexes), reader.shape, side, step, reader.split)
 
     def add(self, strip: Strip) -> None:
         """Add a strip."""
@@ -183,7 +184,7 @@ def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> 
         tally.add(strip)
         found.append(strip.found)
     context = tally.ground.context()
-    ground = Ground(ArrayField(context), reader.factor * tally.ground.step, bool(context[-1].any()))
+    ground = Ground(ArrayField(context), tally.ground.side, bool(context[-1].any()))
     return Found(ArrayField(np.concatenate(found, axis=1)), ground, tally.coverage)
 
 
@@ -219,7 +220,7 @@ def write_look(
 
 def _write_ground(tally: Tally, scene: RasterioScene, reader: CoarseReader, path: Path) -> None:
     context = tally.ground.context()
-    side = reader.factor * tally.ground.step
+    side = tally.ground.side
     with write_whole(path) as partial:
         profile = _profile(scene, "float32", len(context), context.shape[1:], side)
         with rasterio.open(partial, "w", **profile) as target:

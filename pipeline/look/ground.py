@@ -5,18 +5,20 @@ What is restored here and there takes its tone from one field, which knows the w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from decr_scene.models.data.anchor import CONTEXT, clearness, pull_push
+from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
 from decr_scene.pipeline.raster.fields import Field, between
+from decr_scene.pipeline.regions.masks import BUFFER
 from decr_scene.pipeline.tiling.grid import Span
 
 FINEST = 8
-"""Least side of its pixels, px of the scene."""
+"""Least side of its pixels, px of the scene: that of the contexts that networks are trained with."""
 
 LARGEST = 1024
 """Most of its pixels along a side of the scene: so it fits in memory, whatever the scene."""
@@ -28,9 +30,14 @@ AT_THE_RIM = 1e-3
 """How much clear ground counts right beside cloud or shadow, which have thin rims that no detector sees."""
 
 
-def ground_step(shape: tuple[int, int], factor: int) -> int:
-    """How many of a detector's pixels a side one of the ground's has."""
-    return max(-(-FINEST // factor), -(-max(shape) // (factor * LARGEST)))
+def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
+    """How many times finer than a detector's pixels the ground is averaged, and how many of those it joins.
+
+    One of the two is 1.
+    """
+    least = max(FINEST, -(-max(shape) // LARGEST))
+    divisors = [side for side in range(least, factor + 1) if factor % side == 0]
+    return (factor // divisors[0], 1) if divisors else (1, -(-least // factor))
 
 
 class GroundSums:
@@ -38,24 +45,29 @@ class GroundSums:
 
     Args:
         bands: Of the restorer.
-        shape: Of the scene in the detector's pixels.
+        shape: Of the scene, px.
+        side: Side of a pixel of the images that are added, px of the scene.
         step: How many of them a side a pixel of the ground has.
+        split: How many of them a side a pixel of the answers has.
     """
 
-    def __init__(self, bands: int, shape: tuple[int, int], step: int) -> None:
-        self.step = step
-        height, width = (-(-side // step) for side in shape)
+    def __init__(self, bands: int, shape: tuple[int, int], side: int, step: int, split: int = 1) -> None:
+        self.side, self._step, self._split = side * step, step, split
+        height, width = (-(-extent // self.side) for extent in shape)
+        self._rim = math.ceil(max(BUFFER, (side * split + 1) / 2) / self.side)
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
 
     def add(self, rows: range, image: Float, share: Float, found: Float) -> None:
-        """Add some rows over the whole width: image ``(C, h, w)``, valid share and answers ``(3, h, w)``."""
-        clear = clearness(found[CLOUD], found[SHADOW]) * share[0]
-        values = np.concatenate([image * clear, clear[None], found[[CLOUD, SHADOW]] * share, share])
-        missing = self._sums.shape[2] * self.step - values.shape[2]
+        """Add some rows of answers ``(3, h, w)`` over the whole width, with image and valid share of them."""
+        fine = found.repeat(self._split, axis=1).repeat(self._split, axis=2)
+        fine = fine[:, : image.shape[1], : image.shape[2]]
+        clear = clearness(fine[CLOUD], fine[SHADOW]) * share[0]
+        values = np.concatenate([image * clear, clear[None], fine[[CLOUD, SHADOW]] * share, share])
+        missing = self._sums.shape[2] * self._step - values.shape[2]
         wide = np.pad(values, ((0, 0), (0, 0), (0, missing))).astype(np.float64)
-        sums = wide.reshape(*wide.shape[:2], -1, self.step).sum(axis=3)
-        for number, row in enumerate(rows):
-            self._sums[:, row // self.step] += sums[:, number]
+        sums = wide.reshape(*wide.shape[:2], -1, self._step).sum(axis=3)
+        for number in range(sums.shape[1]):
+            self._sums[:, (rows.start * self._split + number) // self._step] += sums[:, number]
 
     def context(self) -> Float:
         """``(C + 3, h, w)``: the tone of the ground in [-1, 1], cloud, shadow, nearness of clear ground."""
@@ -65,9 +77,11 @@ class GroundSums:
         tone = np.stack(image) / np.where(clear > 0, clear, 1)
         all_valid = np.where(valid > 0, valid, 1)
         share = clear / all_valid
-        weights = np.where(valid > 0, minimum_filter(np.where(valid > 0, share, 1), 3), 0)
-        weights = np.maximum(weights, AT_THE_RIM * share) * (clear > 0)
-        filled, nearness = pull_push(tone.astype(np.float32), weights.astype(np.float32))
+        inner = minimum_filter(np.where(valid > 0, share, 1), 2 * self._rim + 1)
+        weights = (np.maximum(inner, AT_THE_RIM * share) * (clear > 0)).astype(np.float32)
+        filled, nearness = pull_push(tone.astype(np.float32), weights)
+        coarser = DECAY ** max(0.0, math.log2(self.side / FINEST))  # so many more levels lie beneath
+        nearness = weights + (nearness - weights) * np.float32(coarser)
         return np.concatenate([filled, [cloud / all_valid, shadow / all_valid], nearness[None]]).astype(
             np.float32
         )

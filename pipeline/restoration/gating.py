@@ -54,7 +54,10 @@ def detect_clouds(
     if coverage is None or ground is None:
         source = FileSource(scene.path, options.bands)
         lookout = _lookout(look, planned, scene, options, source)
-        reader = CoarseReader(scene.shape, source, plan.indexes, plan.radiometry, look.factor, lookout.sight)
+        split, _ = ground_side(scene.shape, look.factor)
+        reader = CoarseReader(
+            scene.shape, source, plan.indexes, plan.radiometry, look.factor, lookout.sight, split
+        )
         coverage = write_look(lookout, scene, reader, look.threshold, places)
         ground = read_ground(places.ground)
         assert ground is not None, "it was just written"

@@ -285,7 +285,7 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
         options.device,
         options.precision,
         sha256=digest,
-        context=bool(getattr(config.reference, "context", False)),
+        context=config.reference.context,
     )
     return spec, digest
 

@@ -109,7 +109,7 @@ def test_a_scene_without_light_has_a_reflectance_all_the_same():
         ((5490, 5490), 10.0, 2),
         ((600, 600), 30.0, 1),
         ((40000, 40000), 0.5, 40),
-        ((600, 700), 0.5, 9),
+        ((600, 700), 0.5, 8),
         ((30, 30), 0.5, 1),
         ((256, 256), None, 1),
         ((4096, 4096), None, 8),
@@ -132,7 +132,7 @@ def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_who
     image = np.full((2, 60, 80), -0.5, np.float32)
     found = np.zeros((3, 60, 80), np.float32)
     image[:, 20:40, 30:60], found[:2, 20:40, 30:60] = 0.9, 1.0
-    sums = GroundSums(2, (60, 80), 4)
+    sums = GroundSums(2, (120, 160), 2, 4)
     for rows in (range(0, 17), range(17, 60)):
         part = slice(rows.start, rows.stop)
         sums.add(rows, image[:, part], np.ones((1, len(rows), 80), np.float32), found[:, part])
@@ -148,7 +148,7 @@ def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_who
 
 
 def test_a_scene_wholly_under_cloud_knows_no_ground():
-    sums = GroundSums(1, (8, 8), 2)
+    sums = GroundSums(1, (8, 8), 1, 2)
     sums.add(
         range(8),
         np.ones((1, 8, 8), np.float32),
