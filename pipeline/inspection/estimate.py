@@ -22,7 +22,7 @@ from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDE
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import Plan, ScenePlan
+from decr_scene.pipeline.restoration.plan import Plan, ScenePlan, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.grid import Span, Tile
@@ -78,12 +78,17 @@ def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, plannin
     try:
         starting = _starting()
         loading, a_tile, changes = _try_model(plan, source, planned, options)
+        seconds = planned.tiles_to_restore * a_tile
+        if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
+            # all tiles get a first guess; those over cloud are sampled, others only under veils
+            a_guess = _try_guess(plan, source)
+            seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
     finally:
         forget_plugin(_KEY)
     blending, small, large = _try_writing(scene, plan, source, changes)
     pixels = scene.shape[0] * scene.shape[1]
     beside = 1 + 1 / (scene.count * scene.dtype.itemsize)  # the classes: a byte a pixel
-    streaming = max(planned.tiles_to_restore * a_tile, pixels * (blending + large.writing / large.pixels))
+    streaming = max(seconds, pixels * (blending + large.writing / large.pixels))
     return Estimate(
         seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -105,6 +110,8 @@ def _try_model(
     plan: Plan, source: Source, planned: ScenePlan, options: Options
 ) -> tuple[float, float, Results]:
     """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
+    if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
+        planned = replace(planned, chosen=over_cloud)
     batches = planned.batches(options.batch_size)
     if not len(batches):
         return 0.0, 0.0, {}
@@ -116,6 +123,13 @@ def _try_model(
         return loading, again, changes
     seconds, changes = _restore(plan, source, batch)
     return loading, seconds / len(batch), changes
+
+
+def _try_guess(plan: Plan, source: Source) -> float:
+    """Seconds for the first guess of a tile; the model is there."""
+    began = time.perf_counter()
+    guess_tiles(plan, source, [plan.grid[len(plan.grid) // 2]])
+    return time.perf_counter() - began
 
 
 def _restore(plan: Plan, source: Source, tiles: list[Tile]) -> tuple[float, Results]:
