@@ -14,14 +14,20 @@ UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), 
 
 
 def tiny_model(
-    path: Path, seed: int = 0, bands: tuple[str, ...] = ("red", "green", "blue"), halo: int = 0
+    path: Path,
+    seed: int = 0,
+    bands: tuple[str, ...] = ("red", "green", "blue"),
+    halo: int = 0,
+    context: bool = False,
 ) -> Path:
     """A model of random weights, so that every answer differs from its input."""
     config = ModelConfig(
         name="tiny",
         bands=bands,
         network=NetworkConfig(bands=len(bands), noise=UNET, weight=UNET),
-        reference=ReferenceConfig(bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1),
+        reference=ReferenceConfig(
+            bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, context=context
+        ),
         scaling={"uint8": [0, 255]},
         sampling=SamplingConfig(steps=2, start=200, weight_floor=0.3, halo=halo),
         info={},

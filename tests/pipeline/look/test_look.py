@@ -1,7 +1,6 @@
 """The scene as a whole: who looks at it, what is seen, and what is done with it."""
 
 import json
-from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -13,9 +12,11 @@ from click.testing import CliRunner
 from model_cases import tiny_model
 from raster_cases import write
 
+from decr_scene.models.model import Model
 from decr_scene.pipeline import process_scene, restore
+from decr_scene.pipeline import run as running
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
@@ -31,7 +32,6 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
 from decr_scene.pipeline.regions.clear_ground import around, change_share, keep_clear_ground
 from decr_scene.pipeline.regions.masks import DetectedMask
-from decr_scene.pipeline.restoration import plan as planning
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -324,33 +324,46 @@ def test_blending_by_the_change_does_not_depend_on_blocks_and_batches(model, tmp
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "b.tif"))
 
 
-def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(model, tmp_path, monkeypatch):
-    told = []
+def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(tmp_path, monkeypatch):
+    told, reference = [], Model.reference
 
-    def guess(self, tiles, context=None):
-        told.append((tiles.shape, context))
-        return tiles
+    def listening(self, cloudy, context=None):
+        told.append((cloudy.shape, context.numpy()))
+        return reference(self, cloudy, context)
 
-    monkeypatch.setattr(Diffusion, "guess", guess)
-    spec_of = planning.spec_of
-
-    def with_context(options):
-        spec, digest = spec_of(options)
-        return replace(spec, context=True), digest
-
-    monkeypatch.setattr(planning, "spec_of", with_context)
-    image, _ = land((300, 420))
+    monkeypatch.setattr(Model, "reference", listening)
+    model = str(tiny_model(tmp_path / "context.safetensors", bands=BGRN, halo=64, context=True))
+    image, _ = land((300, 520))
     scene = scene_of(tmp_path / "scene.tif", image)
     process_scene(scene, tmp_path / "clean.tif", model=model, batch_size=1)
     assert told
     for shape, context in told:
-        assert context.shape == (shape[0], 4 + 3, shape[2] // 8, shape[3] // 8)
+        assert context.shape == (shape[0], 4 + 3, -(-shape[2] // 8), -(-shape[3] // 8))
         assert np.abs(context[:, :4]).max() <= 1
-    cloudiest = max(context[0, 4].max() for _, context in told)
-    assert cloudiest > 0.9
+    assert max(context[0, 4].max() for _, context in told) > 0.9
     told.clear()
-    process_scene(scene, tmp_path / "nobody.tif", model=model, batch_size=1, detector="none", mask="none")
+    process_scene(scene, tmp_path / "nobody.tif", model=model, detector="none")
     assert not any(context.any() for _, context in told)
+    assert (pixels_of(tmp_path / "clean.tif") != pixels_of(tmp_path / "nobody.tif")).any()
+
+
+def test_evaluation_tells_a_network_the_same(tmp_path, monkeypatch):
+    told, reference = [], Model.reference
+
+    def listening(self, cloudy, context=None):
+        told.append(context)
+        return reference(self, cloudy, context)
+
+    monkeypatch.setattr(Model, "reference", listening)
+    model = str(tiny_model(tmp_path / "context.safetensors", bands=BGRN, context=True))
+    for name, cloud in (("cloudy", slice(60, 120)), ("clear", slice(0, 0))):
+        (tmp_path / name).mkdir()
+        image, _ = land((96, 128), cloud=(cloud, cloud))
+        scene_of(tmp_path / name / "a.tif", np.clip(image // 40, 0, 255).astype(np.uint8))
+    for mask in ("none", "auto"):
+        evaluate_pairs(model, tmp_path, mask=mask)
+    assert [context.shape for context in told] == [(1, 7, 12, 16)] * 2
+    assert told[0][0, 4].max() > 0.9
 
 
 def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
@@ -396,3 +409,30 @@ def test_the_detector_stands_in_the_report_and_in_help(tmp_path):
     assert json.loads((tmp_path / "clean.json").read_text())["parameters"]["detector"] == "auto"
     assert "--detector" in CliRunner().invoke(main, ["process", "--help"]).output
     assert "fill" in CliRunner().invoke(main, ["models", "list"]).output
+
+
+def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch):
+    image, _ = land((300, 420))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    process_scene(scene, tmp_path / "whole.tif", model="fill", blocksize=128)
+    stream = running.Flow.blocks
+
+    def failing(flow, *args):
+        blocks = stream(flow, *args)
+        for _ in range(2):
+            yield next(blocks)
+        raise OSError("the machine is on fire")
+
+    monkeypatch.setattr(running.Flow, "blocks", failing)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
+    monkeypatch.setattr(running.Flow, "blocks", stream)
+    with pytest.raises(DecrSceneError, match="look|detector"):
+        process_scene(
+            scene, tmp_path / "clean.tif", model="fill", detector="ukis", mask="none", blocksize=128
+        )
+    monkeypatch.setattr(ukis, "probabilities", lambda windows: pytest.fail("it has looked already"))
+    report = process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
+    assert report.tiles["windows_resumed"] >= 1
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
