@@ -68,7 +68,7 @@ def detect_clouds(
         mask = DetectedMask(field, scene.shape, look.factor, round(255 * look.threshold))
         planned = gated(planned, mask, look.veils)
     if plan.spec.name == "fill" and not ground.known:
-        planned = replace(planned, warnings=(*planned.warnings, f"{NOTHING_CLEAR}: nothing is changed"))
+        planned = planned.warning(f"{NOTHING_CLEAR}: nothing is changed")
     return planned
 
 

@@ -427,7 +427,7 @@ def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
     monkeypatch.setattr(running.Flow, "blocks", stream)
-    with pytest.raises(DecrSceneError, match="look|detector"):
+    with pytest.raises(DecrSceneError, match="look"):
         process_scene(
             scene, tmp_path / "clean.tif", model="fill", detector="ukis", mask="none", blocksize=128
         )
