@@ -23,9 +23,6 @@ if [ "$model" = default ]; then
     stage reference veils --init "$runs/$model-mean.pt"
     stage reference clear-days --init "$runs/$model-veils"
     reference=$model-clear-days
-else
-    stage reference context --init "$runs/$reference"
-    reference=$model-context
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
@@ -36,3 +33,7 @@ if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model 
 fi
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
     --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite
+if [ "$model" = default ]; then
+    decr-scene models fold "$runs/default.safetensors" --band nir --into red --name rgb \
+        --about "blue, green, red in natural colour at half a metre to a few metres" --out "$runs/rgb.safetensors"
+fi
