@@ -135,6 +135,7 @@ class _Graph:
             veils,
             joint=joint,
             ground=ground,
+            fills=look is not None and look.fills,
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}

@@ -22,6 +22,9 @@ UNKNOWN_SIDE = 512
 THRESHOLD = 0.5
 """Probability of cloud or shadow from which on `ukis-csmask` takes a pixel to need restoring."""
 
+FILLED_FROM = 5.0
+"""Side of a scene's pixel, m, from which on the detector tells small clouds from the ground between."""
+
 METRES_A_DEGREE = 111_320.0
 
 
@@ -37,6 +40,7 @@ class LookPlan:
         gates: Only where it sees cloud or shadow is anything restored.
         veils: Beside that, what the model itself changes much is changed.
         version: Of the package that looks.
+        fills: Cloud that the model leaves where it sees some is filled with the ground's tone.
     """
 
     kind: str
@@ -46,6 +50,7 @@ class LookPlan:
     gates: bool = True
     veils: bool = False
     version: str | None = None
+    fills: bool = False
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:

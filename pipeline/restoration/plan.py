@@ -14,7 +14,7 @@ from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.inputs.names import full_name
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.choice import THRESHOLD, LookPlan, coarse_factor, pixel_size
+from decr_scene.pipeline.look.choice import FILLED_FROM, THRESHOLD, LookPlan, coarse_factor, pixel_size
 from decr_scene.pipeline.look.detection import Coverage
 from decr_scene.pipeline.look.ground import Ground
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
@@ -51,6 +51,7 @@ class Plan:
         joint: The tiles that are restored in one call are denoised as one picture.
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
+        fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
         ground: The ground of the scene as a whole, for those that want to know; ``None``: nobody has looked.
     """
 
@@ -76,7 +77,9 @@ class Plan:
         """
         for file in self.files:
             file.check()
+
     ground: Ground | None = None
+    fills: bool = False
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -201,7 +204,10 @@ def look_of(
             "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
             "nir (name them with --bands), or give a mask"
         )
-    return None if look is None else replace(look, gates=gates, veils=look.veils and gates)
+    if look is None:
+        return None
+    fills = gates and look.kind == "ukis" and pixel is not None and pixel >= FILLED_FROM
+    return replace(look, gates=gates, veils=look.veils and gates, fills=fills)
 
 
 def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:

@@ -22,6 +22,7 @@ from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
+from decr_scene.pipeline.restoration.remnants import without_remnants
 from decr_scene.pipeline.restoration.restorers import Agree, models_turn, open_restorer, run_in_halves
 from decr_scene.pipeline.tiling.feather import blend, spread
 from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
@@ -86,6 +87,8 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     for tile, view, image, guess in zip(found, views, images, guesses, strict=True):
         span = plan.grid.span(tile)
         part = (slice(None), *span.inside(view))
+        if plan.fills:
+            guess = _without_remnants(plan, view, guess, image)
         own = guess[part].copy()  # a view would keep the halo in memory
         results[tile.number] = own if plan.other is None else plan.other.instead_of(own, image[part], span)
     return results
@@ -258,6 +261,17 @@ def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
         return np.zeros((len(views), len(plan.indexes) + CONTEXT, 1, 1), np.float32)
     height, width = images.shape[2:]
     return np.stack([plan.ground.context(Span(view.row, view.col, height, width)) for view in views])
+
+
+def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
+    """The first guess of a window without its padding; the tone of the ground where cloud is left in it."""
+    if plan.ground is None or plan.mask is None or not plan.ground.known:
+        return guess
+    seen = plan.mask.soft(view)
+    if not seen.any():
+        return guess
+    bands, tone = plan.spec.bands or (), plan.ground.tone(view)
+    return without_remnants(_cut(guess, view), _cut(image, view), tone, seen, bands)
 
 
 def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:

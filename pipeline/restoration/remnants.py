@@ -1,0 +1,61 @@
+"""What a first guess leaves of cloud and shadow that a detector sees, and the ground around shows to be none.
+
+A network that cannot see through dense small clouds gives them back. Where a detector that tells cloud from
+the ground between finds cloud or shadow, and the guess is still brighter or darker there than the tone of the
+clear ground around, as the input was, that tone is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Float
+
+SIGMA = 4.0
+"""Standard deviation, px, of the low pass that tells cloud from the ground's detail."""
+
+DEPARTURE = (0.015, 0.045)
+"""Difference of the guess from the ground's tone, a part of white: nothing is taken for cloud, all is."""
+
+LEFT = (0.05, 0.2)
+"""What is left of the input's difference from that tone: nothing is taken for cloud, all is."""
+
+LEAST = 0.02
+"""Difference of the input, a part of white, below which there was no cloud to speak of."""
+
+INFRARED = ("nir", "swir")
+"""Bands in which ground differs from ground more than cloud does."""
+
+
+def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, bands: Sequence[str]) -> Float:
+    """Give up a guess for the tone of the ground where cloud or shadow is left in it.
+
+    Args:
+        guess: First guess, ``(C, h, w)`` in [-1, 1].
+        cloudy: What it is the guess of, same shape.
+        tone: Tone of the clear ground around, same shape.
+        seen: Probability of cloud or shadow, ``(h, w)``.
+        bands: Names of the bands.
+
+    Returns:
+        The guess, ``(C, h, w)``; the very same where nothing is seen.
+    """
+    visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
+    after, before = (_departure(image, tone, visible) for image in (guess, cloudy))
+    left = after / np.where(np.abs(before) < LEAST, np.copysign(np.float32(LEAST), before), before)
+    part = np.clip(seen, 0, 1) * _rise(np.abs(after), *DEPARTURE) * _rise(left, *LEFT)
+    return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
+
+
+def _departure(image: Float, tone: Float, bands: list[int]) -> Float:
+    from scipy.ndimage import gaussian_filter
+
+    light = (image[bands] - tone[bands]).mean(axis=0) / 2
+    return np.asarray(gaussian_filter(light, SIGMA, mode="nearest"), np.float32)
+
+
+def _rise(values: Float, low: float, high: float) -> Float:
+    rise = np.clip((values - low) / (high - low), 0, 1)
+    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)

@@ -1,0 +1,57 @@
+"""Cloud that a first guess leaves gives way to the tone of the ground, and nothing else does."""
+
+import numpy as np
+
+from decr_scene.pipeline.restoration.remnants import without_remnants
+
+BANDS = ("blue", "green", "red", "nir")
+SIDE = 64
+
+
+def flat(light):
+    return np.full((4, SIDE, SIDE), 2 * light - 1, np.float32)
+
+
+def clouds(light):
+    """Ground at .1 with squares of cloud."""
+    image = flat(0.1)
+    image[:, 16:40, 16:40] = 2 * light - 1
+    return image
+
+
+SEEN = np.ones((SIDE, SIDE), np.float32)
+TONE = flat(0.1)
+
+
+def test_cloud_that_is_left_becomes_ground():
+    answer = without_remnants(clouds(0.4), clouds(0.5), TONE, SEEN, BANDS)
+    np.testing.assert_allclose(answer[:, 22:34, 22:34], TONE[:, 22:34, 22:34], atol=0.01)
+
+
+def test_shadow_that_is_left_becomes_ground():
+    answer = without_remnants(clouds(0.02), clouds(0.01), TONE, SEEN, BANDS)
+    np.testing.assert_allclose(answer[:, 26:30, 26:30], TONE[:, 26:30, 26:30], atol=0.02)
+
+
+def test_cloud_that_was_taken_off_keeps_its_ground_with_all_detail():
+    detail = np.random.default_rng(0).normal(0, 0.05, TONE.shape).astype(np.float32)
+    guess = TONE + detail
+    np.testing.assert_allclose(without_remnants(guess, clouds(0.6), TONE, SEEN, BANDS), guess, atol=0.02)
+
+
+def test_nothing_changes_where_nobody_sees_cloud():
+    guess = clouds(0.4)
+    np.testing.assert_array_equal(without_remnants(guess, clouds(0.5), TONE, 0 * SEEN, BANDS), guess)
+
+
+def test_ground_that_is_darker_after_a_bright_cloud_stays():
+    guess = clouds(0.02)  # a lake
+    np.testing.assert_array_equal(
+        without_remnants(guess, clouds(0.7), TONE, SEEN, BANDS)[:, 28, 28], guess[:, 28, 28]
+    )
+
+
+def test_bands_in_the_infrared_do_not_decide():
+    guess = TONE.copy()
+    guess[3] = 0.6  # a forest
+    np.testing.assert_array_equal(without_remnants(guess, clouds(0.6), TONE, SEEN, BANDS), guess)
