@@ -44,7 +44,8 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     """
     visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
     after, before = (_departure(image, tone, visible) for image in (guess, cloudy))
-    left = after / np.where(np.abs(before) < LEAST, np.copysign(np.float32(LEAST), before), before)
+    divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
+    left = np.asarray(after / divisor, np.float32)
     part = np.clip(seen, 0, 1) * _rise(np.abs(after), *DEPARTURE) * _rise(left, *LEFT)
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
