@@ -46,15 +46,18 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     after, before = (_departure(image, tone, visible) for image in (guess, cloudy))
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
-    part = np.clip(seen, 0, 1) * _rise(np.abs(after), *DEPARTURE) * _rise(left, *LEFT)
+    part = _smooth(np.clip(seen, 0, 1)) * _rise(np.abs(after), *DEPARTURE) * _rise(left, *LEFT)
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
 
 def _departure(image: Float, tone: Float, bands: list[int]) -> Float:
+    return _smooth((image[bands] - tone[bands]).mean(axis=0) / 2)
+
+
+def _smooth(values: Float) -> Float:
     from scipy.ndimage import gaussian_filter
 
-    light = (image[bands] - tone[bands]).mean(axis=0) / 2
-    return np.asarray(gaussian_filter(light, SIGMA, mode="nearest"), np.float32)
+    return np.asarray(gaussian_filter(values, SIGMA, mode="nearest"), np.float32)
 
 
 def _rise(values: Float, low: float, high: float) -> Float:
