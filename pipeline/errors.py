@@ -64,3 +64,11 @@ class ClusterError(DecrSceneError, ConnectionError):
 
 class LockedError(OutputError, BlockingIOError):
     """Another batch writes to the same folder."""
+
+
+class ForkError(DecrSceneError, RuntimeError):
+    """A run in a process that was forked from one that had done a run."""
+
+
+class RunCancelledError(DecrSceneError, RuntimeError):
+    """The caller has cancelled the run."""

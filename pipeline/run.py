@@ -22,7 +22,7 @@ from distributed import Client
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
 from decr_scene.pipeline.engine.flow import Flow
-from decr_scene.pipeline.errors import OptionError, SceneReadError
+from decr_scene.pipeline.errors import OptionError, RunCancelledError, SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
     check_no_input,
@@ -33,6 +33,7 @@ from decr_scene.pipeline.files import (
     write_whole,
     written_for,
 )
+from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Places, look_kept
@@ -63,6 +64,13 @@ Progress = Callable[[int, int], None]
 """Told after every batch: tiles done, tiles in all. One that is `Staged` is told of what follows, too."""
 
 
+class CancelToken(Protocol):
+    """What says that a run is to end, such as a `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+
+
 @runtime_checkable
 class Staged(Protocol):
     """A progress that wants to know what begins when all tiles are done."""
@@ -85,6 +93,7 @@ def process_scene(
     polygons: str | Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
+    cancel: CancelToken | None = None,
     **options: Any,
 ) -> Report:
     """Remove the clouds of a scene and write it as a cloud-optimised GeoTIFF, with a report beside it.
@@ -102,18 +111,23 @@ def process_scene(
         stac: Write a STAC Item beside the output, ``.stac.json``.
         polygons: Write the footprint and the restored areas to this file, ``.gpkg`` or ``.geojson``.
         resume: Go on where an interrupted run of the same call stopped; else begin anew.
-        progress: Told how many tiles are done, and, if `Staged`, what follows.
+        progress: Told how many tiles are done, and, if `Staged`, what follows; what it raises ends the run.
+        cancel: Ends the run when it is set; what is finished is kept for the same call, as after a kill.
         **options: Fields of `Options`: model, restorer, steps, seed, ...
 
     Returns:
         The report.
 
     Raises:
+        RunCancelledError: It was cancelled.
         DecrSceneError: Whatever is wrong with input, options or output; nothing is left behind.
     """
     dst = Path(dst)
     began = time.perf_counter()
     chosen = Options(**options)
+    refuse_after_fork()
+    check = _check_of(cancel)
+    check()
     check_workers(workers, scheduler)
     check_name(dst)
     if blocksize < 16 or blocksize % 16:
@@ -141,16 +155,18 @@ def process_scene(
         guard = run_guard(scene, planned, compress, blocksize)
         main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)
         options_beside = (blocksize, overwrite or going_on, guard, resume)
-        tell = _stage_of(progress)
+        tell = _stage_of(progress, check)
         together = [main, *_companions(scene, beside, *options_beside)]
         with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
+            check()
             planned = detect_clouds(planned, scene, used, places, again=kept > 0)
+            check()
             detecting = time.perf_counter() - began - planning
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
-            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress)
+            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress, check)
             planned.plan.check_files()
         streaming = time.perf_counter() - began - planning - detecting
         tell("checking")
@@ -236,8 +252,21 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
     return True
 
 
-def _stage_of(progress: object) -> Callable[[str], None]:
-    return progress.stage if isinstance(progress, Staged) else lambda text: None
+def _stage_of(progress: object, check: Callable[[], None]) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        check()
+        if isinstance(progress, Staged):
+            progress.stage(text)
+
+    return tell
+
+
+def _check_of(cancel: CancelToken | None) -> Callable[[], None]:
+    def check() -> None:
+        if cancel is not None and cancel.is_set():
+            raise RunCancelledError("the run was cancelled")
+
+    return check
 
 
 def _check_wishes(scene: RasterioScene, stac: bool, polygons: Path | None) -> None:
@@ -296,6 +325,7 @@ def _stream(
     workers: int,
     scheduler: str | None,
     progress: Progress | None,
+    check: Callable[[], None],
 ) -> int:
     """Run the tasks and write their blocks; return the number of tiles done."""
     done = 0
@@ -319,6 +349,7 @@ def _stream(
             planned.batches(options.batch_size),
             needs_field=spec.bands is not None,
             on_batch=count,
+            check=check,
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))

@@ -21,7 +21,13 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
-from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError
+from decr_scene.pipeline.errors import (
+    ClusterError,
+    ForkError,
+    OutputError,
+    ResumeError,
+    RunCancelledError,
+)
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
 from decr_scene.pipeline.run import Progress, process_scene
@@ -67,6 +73,7 @@ def process_directory(
         OptionError: A wrong option; ``polygons``, which names one file; two scenes of one output; outputs
             among the inputs; nothing to do.
         LockedError: Another batch writes to the same folder.
+        RunCancelledError: It was cancelled; the scene under way can be continued.
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
     """
@@ -103,6 +110,8 @@ def _attempt(
         checks = _process(Path(entry.input), Path(entry.output), overwrite, options).checks
         bad = ", ".join(name for name, good in checks.items() if not good)
         error = f"check failed: {bad}" if bad else None
+    except (RunCancelledError, ForkError):
+        raise
     except fatal:
         raise
     except Exception as problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from decr_scene.pipeline.commands.console import (
     one_line_errors,
     show_debug_log,
     summarise_batch,
-    tell_error,
 )
 from decr_scene.pipeline.commands.options import FILE, SCENES, example, restoring_options, writing_options
 
@@ -37,12 +35,6 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
 
     if debugging():
         show_debug_log()
-    try:
-        with batch_progress(folder.name, quiet) as (progress, scene_progress):
-            report = process_directory(
-                folder, out, progress=progress, scene_progress=scene_progress, **options
-            )
-    except KeyboardInterrupt:
-        tell_error(f"interrupted; {out / 'batch.json'} says what is done, the same command goes on")
-        sys.exit(130)
+    with batch_progress(folder.name, quiet) as (progress, scene_progress):
+        report = process_directory(folder, out, progress=progress, scene_progress=scene_progress, **options)
     summarise_batch(report, folder, out, quiet)

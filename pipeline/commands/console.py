@@ -18,8 +18,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.errors import (
+    ClusterError,
+    DiskSpaceError,
+    LockedError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    SceneNotFoundError,
+    SceneReadError,
+)
 from decr_scene.pipeline.inputs.text import plain
+from decr_scene.pipeline.signals import (
+    INTERRUPTED,
+    at_the_end_say,
+    say_last_words,
+    was_interrupted,
+)
 
 if TYPE_CHECKING:
     from decr_scene.pipeline.batch.ledger import BatchReport
@@ -39,12 +54,17 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
+        at_the_end_say(lambda: tell_error(f"interrupted{after_interruption(context)}"))
         try:
             return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _end_interrupted(context)
         except DecrSceneError as error:
+            if was_interrupted():
+                _end_interrupted(context)
             if debugging():
                 raise
-            tell_error(f"{' '.join(str(error).split())}{_what_is_kept(context)}")
+            tell_error(f"{' '.join(str(error).split())}{_after_error(context, error)}")
             context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
         except ModuleNotFoundError as error:
             if debugging() or error.name is None:
@@ -55,16 +75,20 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             tell_error(f"this needs {module}, which is not installed: {what}")
             context.exit(1)
         except Exception as error:
+            if was_interrupted():
+                _end_interrupted(context)
             if debugging():
                 raise
             told = f"{type(error).__name__}: {error}"
             tell_error(f"unexpected {' '.join(told.split())}; --debug shows where")
             context.exit(1)
-        except KeyboardInterrupt:
-            tell_error(f"interrupted{_what_is_kept(context) or '; nothing was written'}")
-            context.exit(130)
 
     return wrapped
+
+
+def _end_interrupted(context: click.Context) -> None:
+    say_last_words()
+    context.exit(INTERRUPTED)
 
 
 def debugging() -> bool:
@@ -73,8 +97,17 @@ def debugging() -> bool:
 
 
 def say(text: str, err: bool = False) -> None:
-    """A text on stdout or stderr; nothing in it, whoever wrote it, steers the terminal."""
-    click.echo(plain(text), err=err)
+    """A text on stdout or stderr; nothing in it, whoever wrote it, steers the terminal.
+
+    Who reads it may go before its end, as ``head -1`` does: the rest is for nobody.
+    """
+    try:
+        click.echo(plain(text), err=err)
+    except BrokenPipeError:
+        stream = sys.stderr if err else sys.stdout
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def tell_error(text: str) -> None:
@@ -141,18 +174,49 @@ def _in_json(found: Any) -> Any:
     return str(found) if isinstance(found, float) and not math.isfinite(found) else found
 
 
-def _what_is_kept(context: click.Context) -> str:
-    """A word on what a failed run has left to go on from, if it has."""
+_PASSING = (ClusterError, OutputError, SceneReadError)
+"""Errors that the same command may outlive, once their cause is mended."""
+
+_LASTING = (OutputExistsError, LockedError, SceneNotFoundError)
+
+
+def after_interruption(context: click.Context) -> str:
+    """How to go on, for the commands that write a scene or a folder of them."""
     out = context.params.get("out")
-    if not isinstance(out, Path):
+    if context.command.name == "batch" and isinstance(out, Path):
+        ledger = out / "batch.json"
+        told = f"{ledger} says what is done, " if ledger.exists() else ""
+        return f"; {told}the same command goes on"
+    if context.command.name != "process":
         return ""
+    if not _has_windows(context):
+        return "; nothing is finished yet, the same command begins anew"
+    if not context.params.get("resume"):
+        return "; finished blocks are kept, the same command without --no-resume goes on"
+    return "; finished blocks are kept, the same command goes on"
+
+
+def _after_error(context: click.Context, error: Exception) -> str:
+    """A word on what a failed run has left to go on from, if it has, and if going on is of any use."""
+    passes = isinstance(error, _PASSING) and not isinstance(error, _LASTING)
+    if isinstance(error, OutputError) and not isinstance(error, DiskSpaceError):
+        passes &= error.__cause__ is not None  # the disk has failed; else the output cannot be there at all
+    if context.command.name != "process" or not passes or not _has_windows(context):
+        return ""
+    anew = "" if context.params.get("resume") else " without --no-resume"
+    mended = "once there is room" if isinstance(error, DiskSpaceError) else "once that is mended"
+    return f"; finished blocks are kept, {mended} the same command{anew} goes on"
+
+
+def _has_windows(context: click.Context) -> bool:
+    """Whether there is a finished window in the journal of the output."""
     from decr_scene.pipeline.files import journal_path
 
+    out = context.params.get("out")
     try:
-        kept = journal_path(out).exists()
+        return isinstance(out, Path) and journal_path(out).read_bytes().count(b"\n") > 1
     except (OSError, ValueError):  # no file can have such a name
-        return ""
-    return "; finished blocks are kept, the same command goes on" if kept else ""
+        return False
 
 
 def _under(path: str, folder: Path) -> Path:

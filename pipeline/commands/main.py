@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 import click
 
@@ -14,9 +15,19 @@ from decr_scene.pipeline.commands.models import models
 from decr_scene.pipeline.commands.process import process
 from decr_scene.pipeline.commands.simulate import simulate
 from decr_scene.pipeline.commands.train import train
+from decr_scene.pipeline.signals import ended_by_signals
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Program(click.Group):
+    """The commands; called as a program, and not by another one, it ends by signals."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as the program of this process."""
+        with ended_by_signals():
+            return self.main(*args, **kwargs)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="decr-scene")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:

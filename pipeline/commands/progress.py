@@ -7,7 +7,7 @@ when the tiles of a scene are done and what follows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -62,7 +62,8 @@ class SceneBar:
             self._bars.reset(self._rest, description=text, visible=True)
         elif not self._bars.disable and not self._said:
             done, total = self._tiles
-            self._bars.console.print(f"{self._name}: {done} of {total} tiles, {text}", soft_wrap=True)
+            with suppress(OSError):  # of a reader that is gone
+                self._bars.console.print(f"{self._name}: {done} of {total} tiles, {text}", soft_wrap=True)
             self._said = True
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -21,6 +22,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
 
 from decr_scene.pipeline.errors import ClusterError, OptionError
+from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
 from decr_scene.pipeline.restoration.restorers import Restorer, forget_plugin, register_plugin
 
 HOLDS_MODEL = {"GPU": 1}
@@ -35,7 +37,7 @@ MODEL = {"GPU": 1 / TASKS_A_MODEL}
 PATIENCE = 60.0
 """Seconds without a single worker before a run gives up; a worker that died here is back sooner."""
 
-_LOOK = 5.0
+_LOOK = 0.5
 """Seconds between two looks at the workers, while waiting."""
 
 _NO_PORT = "127.0.0.1:0"
@@ -78,7 +80,9 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
     Raises:
         ClusterError: The cluster cannot be reached or none of its workers has the resource.
     """
-    with dask.config.set(_SETTINGS), _quiet():
+    refuse_after_fork()
+    threads_begin()
+    with _settings():
         if scheduler is not None:
             with _remote(scheduler) as client:
                 yield client
@@ -86,30 +90,71 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
         if workers > 1:
             _calm_tracker()
         with (
-            LocalCluster(
-                n_workers=workers,
-                processes=workers > 1,
-                threads_per_worker=3,
-                resources=HOLDS_MODEL,
-                memory_limit=0,
-                dashboard_address=_NO_PORT,
-                worker_dashboard_address=_NO_PORT,
-            ) as cluster,
+            _local(workers) as cluster,
             Client(cluster) as client,
         ):
-            yield client
+            try:
+                yield client
+            except BaseException:
+                _let_go(client, cluster)
+                raise
+
+
+def _local(workers: int) -> LocalCluster:
+    """Start one here; one after the other, because Dask's imports while it starts are not safe in threads."""
+    with _starting:
+        return LocalCluster(
+            n_workers=workers,
+            processes=workers > 1,
+            threads_per_worker=3,
+            resources=HOLDS_MODEL,
+            memory_limit=0,
+            dashboard_address=_NO_PORT,
+            worker_dashboard_address=_NO_PORT,
+        )
+
+
+_starting = threading.Lock()
+_users = 0
+_users_lock = threading.Lock()
+_undo = ExitStack()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask from telling on standard error what we tell in one line."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _settings() -> Iterator[None]:
+    """Have Dask's settings and log level be ours, while anybody needs them.
+
+    Both are of the whole process. Runs in several threads overlap, so the first one sets them and the last
+    one sets them back; were it each for itself, one would put back what another had set.
+    """
+    global _users
+    with _users_lock:
+        _users += 1
+        if _users == 1:
+            logger = logging.getLogger("distributed")
+            _undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)  # we tell in one line what Dask tells on standard error
+            _undo.enter_context(dask.config.set(_SETTINGS))
     try:
         yield
     finally:
-        logger.setLevel(before)
+        with _users_lock:
+            _users -= 1
+            if not _users:
+                _undo.close()
+
+
+def _let_go(client: Client, cluster: LocalCluster) -> None:
+    """Forget what nobody wants any more, and end processes that are at it.
+
+    A thread cannot be ended, and none may be left at a raster: closing waits for what it has in hand.
+    """
+    with suppress(Exception):
+        client.cancel(list(client.futures.values()), force=True)
+    for worker in cluster.workers.values():
+        if hasattr(worker, "kill"):
+            with suppress(Exception):
+                cluster.sync(worker.close, timeout=0.2)
 
 
 @contextmanager
@@ -138,8 +183,13 @@ def count_models(client: Client) -> int:
     return sum(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in _workers(client).values())
 
 
-def result_of(client: Client, future: Future) -> Any:
+def result_of(client: Client, future: Future, check: Callable[[], None] = lambda: None) -> Any:
     """Wait for a task, but not for a cluster that is gone.
+
+    Args:
+        client: The cluster.
+        future: The task.
+        check: Called between two looks at it; may raise.
 
     Raises:
         ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.
@@ -147,12 +197,14 @@ def result_of(client: Client, future: Future) -> Any:
     """
     alive = time.monotonic()
     while not _is_done(future):
+        check()
         if count_models(client):
             alive = time.monotonic()
         elif time.monotonic() - alive > PATIENCE:
             raise ClusterError(
                 f"no worker with the resource GPU for {PATIENCE:.0f} s: start some, then repeat the call"
             )
+    check()
     return future.result()
 
 

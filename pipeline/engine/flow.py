@@ -10,6 +10,7 @@ copied while the others wait for a model.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -29,6 +30,8 @@ COPIES_AHEAD = 2
 """Windows that no tile touches and that are read while another one is written."""
 BATCHES_AHEAD = TASKS_A_MODEL + 1
 """Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
+_PATIENCE_FOR_CALLS = 1.0
+"""Seconds; only of batches that were lost nobody is ever told."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
 
@@ -53,7 +56,8 @@ class Flow:
         source: The scene, as workers open it.
         batches: The tiles in batches.
         needs_field: Whether the restorer wants the field of first guesses.
-        on_batch: Told the number of tiles of every batch that is done.
+        on_batch: Told the number of tiles of every batch that is done; what it raises ends the stream.
+        check: Called now and then; what it raises ends the stream.
     """
 
     client: Client
@@ -62,12 +66,15 @@ class Flow:
     batches: Batches
     needs_field: bool
     on_batch: Callable[[int], None]
+    check: Callable[[], None] = lambda: None
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
     _copies: Iterator[tuple[Span, Blended]] = field(default_factory=lambda: iter(()))
     _last_needed: int = -1
     _models: int = 1
+    _trouble: BaseException | None = None
+    _untold: int = 0
 
     def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
         """Yield the windows, each once, but for those that are done.
@@ -90,6 +97,7 @@ class Flow:
         with cluster_faults(self.client):
             yield from self._stream(restored)
             yield from self._copies
+            self._wait_until_told()
 
     def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
         self._ahead = self._in_order(rows)
@@ -99,7 +107,7 @@ class Flow:
             for span, future in zip(row, waiting.pop(0), strict=True):
                 self._run_ahead()
                 yield from self._meanwhile(future)
-                yield span, result_of(self.client, future)
+                yield span, result_of(self.client, future, self._check)
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
@@ -117,9 +125,9 @@ class Flow:
             waiting.append((span, self._blend(span)))
             if len(waiting) > COPIES_AHEAD:
                 first, future = waiting.popleft()
-                yield first, result_of(self.client, future)
+                yield first, result_of(self.client, future, self._check)
         for span, future in waiting:
-            yield span, result_of(self.client, future)
+            yield span, result_of(self.client, future, self._check)
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
         """The batches that some windows need, each when the first of them does."""
@@ -168,9 +176,32 @@ class Flow:
             guesses = [self._guess(other) for other in around]
             future = self._model_task(restore_tiles, "restore", number, guesses)
             count = len(self.batches[number])
-            future.add_done_callback(lambda done: self.on_batch(count if done.status == "finished" else 0))
+            self._untold += 1
+            future.add_done_callback(lambda done: self._tell(count if done.status == "finished" else 0))
             self._changes[number] = future
         return self._changes[number]
+
+    def _tell(self, tiles: int) -> None:
+        """In a thread of Dask's, where nobody sees an exception: it is kept for the stream."""
+        try:
+            if self._trouble is None:
+                self.on_batch(tiles)
+        except BaseException as error:
+            self._trouble = error
+        self._untold -= 1
+
+    def _wait_until_told(self) -> None:
+        """The last batches may be in their blocks before Dask has called back."""
+        patience = time.monotonic() + _PATIENCE_FOR_CALLS
+        while self._untold > 0 and time.monotonic() < patience:
+            self._check()
+            time.sleep(0.001)
+        self._check()
+
+    def _check(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+        self.check()
 
     def _guess(self, number: int) -> Future:
         if number not in self._guesses:

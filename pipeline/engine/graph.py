@@ -14,6 +14,7 @@ from dask.delayed import Delayed
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
+from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.look.choice import LookPlan, pixel_size
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
@@ -64,6 +65,7 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
         DecrSceneError: As `process_scene`.
     """
     _check_array(scene)
+    refuse_after_fork()
     chosen = Options(**options)
     files = (chosen.aoi, chosen.pan, chosen.reference)
     if any(file is not None for file in files) or chosen.mask not in ("auto", "none"):

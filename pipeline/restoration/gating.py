@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
 from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, read_ground, write_look
@@ -53,6 +54,8 @@ def detect_clouds(
     plan = planned.plan
     sides = [-(-side // look.factor) for side in scene.shape]
     if coverage is None or ground is None:
+        refuse_after_fork()
+        threads_begin()
         source = FileSource(scene.path, options.bands)
         lookout = _lookout(look, planned, scene, options, source)
         split, _ = ground_side(scene.shape, look.factor)

@@ -17,6 +17,7 @@ from distributed import get_worker
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.files import file_sha256
+from decr_scene.pipeline.forks import threads_begin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -263,6 +264,7 @@ def forget_plugin(key: str) -> None:
 
 def open_restorer(spec: RestorerSpec) -> TileModel:
     """Build the restorer of a spec, once a process."""
+    threads_begin()
     if spec.plugin_key is not None:
         return Plugin(_PLUGINS[spec.plugin_key])
     if spec.plugin is not None:

@@ -1,0 +1,90 @@
+"""Ctrl-C and SIGTERM end the program within two seconds, whatever it is at, with exit code 130.
+
+Either becomes a `KeyboardInterrupt`, which closes what is open. Where that takes too long, as while a model
+is at a batch or GDAL at a file, the process ends all the same: what is unfinished on disk is as after a kill,
+and every command copes with that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+INTERRUPTED = 130
+"""The exit code."""
+
+GRACE = 1.2
+"""Seconds to close what is open."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _State:
+    came = False
+    last_words: Callable[[], None] | None = None
+
+
+def was_interrupted() -> bool:
+    """Whether a signal has come: whatever is raised after that is a consequence."""
+    return _State.came
+
+
+def at_the_end_say(words: Callable[[], None]) -> None:
+    """Set what tells the user how to go on; it is called once."""
+    _State.last_words = words
+
+
+def say_last_words() -> None:
+    """Tell the user, unless that was done."""
+    words, _State.last_words = _State.last_words, None
+    if words is not None:
+        words()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have signals end this process, for the program itself; one that is told to ignore Ctrl-C goes on to."""
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    # Python's own handlers wait for what the main thread is at; this pipe does not
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(read, heard), daemon=True).start()
+    for number in heard:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    except BaseException:
+        if not _State.came:
+            raise
+    if _State.came:
+        _end()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _State.came:  # once: what closes files is not interrupted itself
+        _State.came = True
+        raise KeyboardInterrupt
+
+
+def _end_late(pipe: int, heard: list[signal.Signals]) -> None:
+    while os.read(pipe, 1)[0] not in heard:
+        pass
+    time.sleep(GRACE)
+    _end()
+
+
+def _end() -> None:
+    """No thread is waited for."""
+    with suppress(Exception):
+        say_last_words()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(INTERRUPTED)

@@ -1,0 +1,117 @@
+"""Ctrl-C and SIGTERM end the program at once, and it says how to go on; a closed pipe ends it quietly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_cases import call
+from raster_cases import plain
+
+from decr_scene.pipeline.files import journal_path
+
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would not hear Ctrl-C
+import decr_scene.pipeline.restoration.restorers as restorers
+from decr_scene.pipeline.commands.main import main
+
+def slow(self, tiles, noise, field, agree=None):
+    if len(tiles) and restorers.slept >= {quick}:
+        print("at it", flush=True)
+        end = time.monotonic() + 40
+        while time.monotonic() < end:
+            time.sleep(0.5)
+    restorers.slept += 1
+    return tiles
+
+restorers.slept = 0
+restorers.Identity.restore = slow
+sys.argv[1:] = {arguments!r}
+main()
+"""
+
+
+def start(*arguments: object, quick: int = 0) -> subprocess.Popen[str]:
+    code = PROGRAM.format(arguments=[str(argument) for argument in arguments], quick=quick)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def interrupted(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, float, list[str]]:
+    """Exit code, seconds, and what was said."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    began = time.monotonic()
+    process.send_signal(how)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, time.monotonic() - began, said.splitlines()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_whose_model_is_busy(how: signal.Signals, tmp_path: Path) -> None:
+    scene = plain(tmp_path / "scene.tif", (300, 280))
+    process = start("process", scene, "--out", tmp_path / "o.tif", "--model", "identity", "--quiet")
+    code, seconds, said = interrupted(process, how)
+    assert code == 130
+    assert seconds < 2
+    assert said == ["decr-scene: interrupted; nothing is finished yet, the same command begins anew"]
+
+
+def test_what_is_finished_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    scene, out = plain(tmp_path / "scene.tif", (1400, 300), 1), tmp_path / "o.tif"
+    same = ["process", scene, "--out", out, "--model", "identity", "--blocksize", 128, "--batch-size", 1]
+    code, seconds, said = interrupted(start(*same, "--quiet", quick=4), signal.SIGINT)
+    assert (code, len(said)) == (130, 1)
+    assert seconds < 2
+    assert "finished blocks are kept, the same command goes on" in said[0]
+    assert journal_path(out).exists()
+    assert call(*same).exit_code == 0
+
+
+def test_a_batch_and_several_workers_end_at_once_too(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    plain(folder / "a.tif", (300, 280))
+    process = start("batch", folder, "--out", tmp_path / "out", "--model", "identity", "--quiet")
+    code, seconds, said = interrupted(process, signal.SIGTERM)
+    assert code == 130
+    assert seconds < 2
+    assert "batch.json says what is done, the same command goes on" in said[0]
+
+
+@pytest.mark.parametrize("arguments", [("inspect",), ("models", "list"), ("inspect", "--json")])
+def test_a_reader_that_goes_ends_it_quietly(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    scene = plain(tmp_path / "scene.tif", (300, 280))
+    name, *more = arguments
+    given = ["inspect", scene, "--model", "identity", *more] if name == "inspect" else list(arguments)
+    code = "import sys; from decr_scene.pipeline.commands.main import main; sys.argv[1:] = " + repr(
+        [str(argument) for argument in given]
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; main()"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_an_error_that_lasts_does_not_promise_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    scene, out = plain(tmp_path / "scene.tif", (300, 280)), tmp_path / "o.tif"
+    journal_path(out).write_text("{}\n{}\n{}\n")
+    for wrong in (["--mask", tmp_path / "none.tif"], ["--bands", "blue,green"], ["--overlap", 900]):
+        result = call("process", scene, "--out", out, "--model", "identity", *wrong)
+        assert result.exit_code != 0
+        assert "goes on" not in result.stderr
