@@ -22,7 +22,8 @@ if [ "$model" = default ]; then
         decr-scene models average "$runs/$model-deepen" "$runs/$model-further" --out "$runs/$model-mean.pt"
     stage reference veils --init "$runs/$model-mean.pt"
     stage reference clear-days --init "$runs/$model-veils"
-    reference=$model-clear-days
+    stage reference broken --init "$runs/$model-clear-days"
+    reference=$model-broken
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
