@@ -142,7 +142,8 @@ def _state(source: Source, what: str) -> dict[str, Tensor]:
         name for name, value in entries.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strays or not entries:
-        found = f"its {strays[0]!r} is no tensor" if strays else "it is empty"
+        kind = "tensor" if strays and isinstance(strays[0], str) else "name of a tensor"
+        found = f"its {strays[0]!r} is no {kind}" if strays else "it is empty"
         raise CheckpointError(f"{what} is no state dict, {found}: give a mapping of names to tensors")
     wrapped = all(name.startswith("module.") for name in entries)
     return {(n.removeprefix("module.") if wrapped else n): t.detach().float() for n, t in entries.items()}
