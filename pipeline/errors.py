@@ -31,7 +31,7 @@ class MaskError(DecrSceneError, ValueError):
 
 
 class OtherDateError(DecrSceneError, ValueError):
-    """A reference of another date that does not go with the scene."""
+    """A raster of another date that does not go with the scene."""
 
 
 class PairError(DecrSceneError, ValueError):

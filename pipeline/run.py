@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 from distributed import Client
@@ -22,7 +22,7 @@ from distributed import Client
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
 from decr_scene.pipeline.engine.flow import Flow
-from decr_scene.pipeline.errors import OptionError, RunCancelledError, SceneReadError
+from decr_scene.pipeline.errors import RunCancelledError, SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
     check_no_input,
@@ -49,7 +49,7 @@ from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration import provenance
 from decr_scene.pipeline.restoration.gating import detect_clouds
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
 from decr_scene.pipeline.restoration.restorers import (
     Restorer,
@@ -58,6 +58,7 @@ from decr_scene.pipeline.restoration.restorers import (
     forget_plugin,
     register_plugin,
 )
+from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.writer import Companion, SceneWriter, WritersTogether
 
 Progress = Callable[[int, int], None]
@@ -82,6 +83,7 @@ class Staged(Protocol):
 def process_scene(
     src: str | Path,
     dst: str | Path,
+    options: Options | None = None,
     *,
     workers: int = 1,
     scheduler: str | None = None,
@@ -94,7 +96,7 @@ def process_scene(
     resume: bool = True,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
-    **options: Any,
+    **named: Unpack[Choices],
 ) -> Report:
     """Remove the clouds of a scene and write it as a cloud-optimised GeoTIFF, with a report beside it.
 
@@ -102,6 +104,7 @@ def process_scene(
         src: Any raster that GDAL reads, or the folder of a product as its vendor delivers it.
         dst: The output, ``.tif``; its report is the same name with ``.json``, and its provenance, styles and
             whatever else is asked for lie beside it.
+        options: All options as one value; ``None``: the defaults.
         workers: Model workers on this machine; more than one run as processes of their own.
         scheduler: Address of a running Dask cluster to use instead.
         overwrite: Replace an output that exists.
@@ -113,7 +116,7 @@ def process_scene(
         resume: Go on where an interrupted run of the same call stopped; else begin anew.
         progress: Told how many tiles are done, and, if `Staged`, what follows; what it raises ends the run.
         cancel: Ends the run when it is set; what is finished is kept for the same call, as after a kill.
-        **options: Fields of `Options`: model, restorer, steps, seed, ...
+        **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
         The report.
@@ -124,14 +127,13 @@ def process_scene(
     """
     dst = Path(dst)
     began = time.perf_counter()
-    chosen = Options(**options)
+    chosen = Options.given(options, named, process_scene.__kwdefaults__)
     refuse_after_fork()
     check = _check_of(cancel)
     check()
     check_workers(workers, scheduler)
     check_name(dst)
-    if blocksize < 16 or blocksize % 16:
-        raise OptionError(f"blocksize must be a multiple of 16 px, got {blocksize}")
+    check_blocksize(blocksize)
     wanted = None if polygons is None else Path(polygons)
     beside = Beside(dst, chosen.samples > 1, stac, quicklook, wanted)
     places = Places(detection_path(dst), ground_path(dst))
@@ -199,7 +201,11 @@ def process_scene(
     return report
 
 
-_ROLES = {"pan": "the input itself", "aoi": "the area of interest itself"}
+_ROLES = {
+    "pan": "the input itself",
+    "aoi": "the area of interest itself",
+    "other_date": "the raster of another date itself",
+}
 
 
 def _targets(beside: Beside) -> list[Path]:
@@ -211,7 +217,7 @@ def _targets(beside: Beside) -> list[Path]:
 def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path | None]]:
     """What the options name: all that is read, as far as it can be told before anything is opened."""
     named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
-    for option in ("mask", "reference", "pan", "model", "aoi"):
+    for option in ("mask", "other_date", "pan", "model", "aoi"):
         value = getattr(chosen, option)
         path = None if value is None else value.partition("|layername=")[0]
         named += (
@@ -224,12 +230,12 @@ def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Pat
 
 def _files_of_rasters(chosen: Options) -> list[tuple[str, str | Path | None]]:
     """Files that the other rasters of a run are made of, besides their own."""
-    return [("a file of its mask or reference", path) for path in _other_rasters(chosen)]
+    return [("a file of its mask or of the other date", path) for path in _other_rasters(chosen)]
 
 
 def _other_rasters(chosen: Options) -> list[str]:
     found = []
-    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.reference):
+    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.other_date):
         if name is not None:
             found += local_files(name)
             with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it

@@ -14,23 +14,28 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
+from decr_scene.pipeline.engine.cluster import check_workers
 from decr_scene.pipeline.errors import (
     ClusterError,
     ForkError,
+    OptionError,
     OutputError,
     ResumeError,
     RunCancelledError,
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
-from decr_scene.pipeline.run import Progress, process_scene
+from decr_scene.pipeline.restoration.options import Choices, Options
+from decr_scene.pipeline.run import CancelToken, Progress, process_scene
+from decr_scene.pipeline.writing.scratch import check_blocksize
 
 PATTERN = "*.tif,*.tiff,*.jp2,*.vrt"
 
@@ -40,13 +45,23 @@ _log = logging.getLogger(__name__)
 def process_directory(
     src_dir: str | Path,
     dst_dir: str | Path,
+    options: Options | None = None,
     *,
     pattern: str = PATTERN,
     recursive: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
+    compress: str = "auto",
+    blocksize: int = 512,
+    quicklook: bool = False,
+    stac: bool = False,
+    polygons: None = None,
+    resume: bool = True,
     progress: Progress | None = None,
     scene_progress: Callable[[str], Progress] | None = None,
-    **options: Any,
+    cancel: CancelToken | None = None,
+    **named: Unpack[Choices],
 ) -> BatchReport:
     """Remove the clouds of all scenes of a folder, into a folder of the same tree, and keep a ledger there.
 
@@ -58,13 +73,23 @@ def process_directory(
     Args:
         src_dir: The folder; links that leave it are not followed, hidden files are not seen.
         dst_dir: Where outputs, reports and the ledger go; made if need be.
+        options: All options as one value; ``None``: the defaults. A ``restorer`` counts as the same if its
+            ``repr`` is, and never if that has its address in memory.
         pattern: Names of the scenes, comma-separated; upper and lower case are the same.
         recursive: Enter the folders in the folder.
+        workers: As `process_scene`.
+        scheduler: As `process_scene`.
         overwrite: Replace outputs that are not this program's, or come from another input.
+        compress: As `process_scene`.
+        blocksize: As `process_scene`.
+        quicklook: As `process_scene`.
+        stac: As `process_scene`.
+        polygons: Refused: it names one file.
+        resume: As `process_scene`.
         progress: Told how many scenes are done.
         scene_progress: Given the name of a scene that begins, gives what is to be told of its tiles.
-        **options: As `process_scene`. A ``restorer`` counts as the same if its ``repr`` is, and never if that
-            has its address in memory.
+        cancel: As `process_scene`.
+        **named: Fields of `Options` by name, which take precedence.
 
     Returns:
         What is in the ledger.
@@ -78,11 +103,27 @@ def process_directory(
         OutputError: The folder cannot be made or written to.
     """
     src, dst = Path(os.path.abspath(src_dir)), Path(os.path.abspath(dst_dir))
-    recipe = recipe_of(options)
+    chosen = Options.given(options, named, process_directory.__kwdefaults__)
+    if polygons is not None:
+        raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
+    check_workers(workers, scheduler)
+    check_blocksize(blocksize)
+    recipe = recipe_of(chosen)
+    process = partial(
+        process_scene,
+        options=chosen,
+        workers=workers,
+        scheduler=scheduler,
+        compress=compress,
+        blocksize=blocksize,
+        quicklook=quicklook,
+        stac=stac,
+        cancel=cancel,
+    )
     entries = find_scenes(src, dst, pattern, recursive)
     tell = progress or (lambda done, total: None)
-    named = [options.get(option) for option in ("mask", "reference", "aoi", "model")]
-    check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in named if name])
+    files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
+    check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
     make_folder(dst)
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():
@@ -92,9 +133,11 @@ def process_directory(
         for number, entry in ledger.pending():
             tell(len(entries) - len(ledger.pending()), len(entries))
             name = os.path.relpath(entry.input, src)
-            told = scene_progress(name) if scene_progress is not None else None
+            scene_bar = scene_progress(name) if scene_progress is not None else None
             fatal = () if ledger.report().having("done") else (ClusterError,)
-            ledger.entries[number] = _attempt(entry, overwrite, {**options, "progress": told}, fatal)
+            ledger.entries[number] = _attempt(
+                entry, overwrite, resume, partial(process, progress=scene_bar), fatal
+            )
             with suppress(OutputError):  # a full disk may have room again for the next scene
                 ledger.save()
         tell(len(entries), len(entries))
@@ -102,12 +145,16 @@ def process_directory(
 
 
 def _attempt(
-    entry: SceneEntry, overwrite: bool, options: dict[str, Any], fatal: tuple[type[Exception], ...]
+    entry: SceneEntry,
+    overwrite: bool,
+    resume: bool,
+    process: Callable[..., Report],
+    fatal: tuple[type[Exception], ...],
 ) -> SceneEntry:
-    """Process a scene, whatever comes of it, but for errors that are ``fatal`` to all."""
+    """Process a scene and note what became of it; errors that are ``fatal`` to all scenes are raised."""
     began = time.perf_counter()
     try:
-        checks = _process(Path(entry.input), Path(entry.output), overwrite, options).checks
+        checks = _process(Path(entry.input), Path(entry.output), overwrite, resume, process).checks
         bad = ", ".join(name for name, good in checks.items() if not good)
         error = f"check failed: {bad}" if bad else None
     except (RunCancelledError, ForkError):
@@ -121,16 +168,16 @@ def _attempt(
     return replace(entry, status="failed" if error else "done", seconds=seconds, error=error)
 
 
-def _process(src: Path, dst: Path, overwrite: bool, options: dict[str, Any]) -> Report:
+def _process(src: Path, dst: Path, overwrite: bool, resume: bool, process: Callable[..., Report]) -> Report:
     make_folder(dst.parent)
     replacing = overwrite or may_replace(src, dst)
     with marked(dst):
         try:
-            return process_scene(src, dst, overwrite=replacing, **options)
+            return process(src, dst, overwrite=replacing, resume=resume)
         except ResumeError:  # left by a run with other options: what it had begun is out of date
-            return process_scene(src, dst, overwrite=replacing, **{**options, "resume": False})
+            return process(src, dst, overwrite=replacing, resume=False)
 
 
 def _one_line(error: Exception) -> str:
-    told = str(error) if isinstance(error, DecrSceneError) else f"unexpected {type(error).__name__}: {error}"
-    return " ".join(told.split())
+    text = str(error) if isinstance(error, DecrSceneError) else f"unexpected {type(error).__name__}: {error}"
+    return " ".join(text.split())

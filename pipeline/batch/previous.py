@@ -11,33 +11,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.ledger import PROGRAM
-from decr_scene.pipeline.engine.cluster import check_workers
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.report import parameters_of
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import OLD_NAMES, Options
 from decr_scene.pipeline.restoration.plan import spec_of
-from decr_scene.pipeline.run import process_scene
-from decr_scene.pipeline.writing.scratch import Layout
 
 _INDIFFERENT = ("batch_size", "device")
 """Parameters that leave the pixels as they are: another one is no reason to begin anew."""
 
-_HOW = frozenset(signature(process_scene).parameters)
-"""Options that are none of `Options`: where it is done and how it is written."""
-
 Recipe = tuple[dict[str, Any], str]
-"""Parameters, and the digest of the model or the name of what has none."""
+"""What makes two outputs of one scene the same: parameters, and the model's digest, or a restorer's name."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +66,19 @@ class Made:
 
 
 def _as_recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
-    kept = {name: value for name, value in parameters.items() if name not in _INDIFFERENT}
-    return kept, model["sha256"] or model["name"]
+    named = {OLD_NAMES.get(name, name): value for name, value in parameters.items()}
+    decisive = {name: value for name, value in named.items() if name not in _INDIFFERENT}
+    return decisive, model["sha256"] or model["name"]
 
 
-def recipe_of(options: dict[str, Any]) -> Recipe | None:
-    """What decides the pixels, as a report would say it; ``None``: nobody can tell it again.
+def recipe_of(chosen: Options) -> Recipe | None:
+    """Say what decides the pixels, as a report would; ``None``: it is not reproducible.
 
     Raises:
         OptionError: A wrong option; so no scene needs to be begun to find out.
     """
-    if options.get("polygons") is not None:
-        raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
-    if options.get("pan") not in (None, "none"):
+    if chosen.pan not in (None, "none"):
         raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
-    check_workers(options.get("workers", 1), options.get("scheduler"))
-    chosen = Options(**{name: value for name, value in options.items() if name not in _HOW})
-    Layout((1, 1), 1, np.dtype(np.uint8), options.get("blocksize", 512))
     spec, digest = spec_of(chosen)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None

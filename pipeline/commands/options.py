@@ -145,9 +145,11 @@ restoring_options = in_order(
         "auto: the first that can, and with ukis even veils that the model changes much are removed.",
     ),
     click.option(
+        "--other-date",
         "--reference",
         metavar="FILE",
-        help="A clear raster of the same ground at another date: the first guess where there is cloud.",
+        help="A clear raster of the same ground at another date: the first guess where there is cloud. "
+        "--reference is its old name.",
     ),
     click.option(
         "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import dask
 import dask.array as da
@@ -26,7 +26,7 @@ from decr_scene.pipeline.raster.scene import DTYPES
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.gating import open_lookout
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import (
     Plan,
     choose_bands,
@@ -44,7 +44,7 @@ BLOCK = 512
 """Side of a chunk of the result, px."""
 
 
-def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
+def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack[Choices]) -> xr.DataArray:
     """Remove the clouds of a DataArray, lazily.
 
     Nothing is read and nothing is sampled before the result is computed; each tile is sampled once, however
@@ -55,7 +55,8 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
             ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
             ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
-        **options: Fields of `Options`: model, restorer, steps, seed, ...
+        options: All options as one value; ``None``: the defaults.
+        **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
         The same array with Dask chunks of `BLOCK` px, coordinates, attributes, CRS and nodata kept.
@@ -66,10 +67,10 @@ def restore(scene: xr.DataArray, **options: Any) -> xr.DataArray:
     """
     _check_array(scene)
     refuse_after_fork()
-    chosen = Options(**options)
-    files = (chosen.aoi, chosen.pan, chosen.reference)
+    chosen = Options.given(options, named)
+    files = (chosen.aoi, chosen.pan, chosen.other_date)
     if any(file is not None for file in files) or chosen.mask not in ("auto", "none"):
-        raise OptionError("restore takes no aoi, mask, pan or reference, which are files: use process_scene")
+        raise OptionError("restore takes no aoi, mask, pan or other_date, which are files: use process_scene")
     if chosen.samples > 1:
         raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
     graph = _Graph(scene, chosen)

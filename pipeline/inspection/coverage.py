@@ -7,10 +7,10 @@ The histogram says which share of the images lies in each tenth of coverage.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import scene_coverage
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 
 ENDINGS = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".webp"})
@@ -99,12 +99,15 @@ class DatasetCoverage:
         picture.save(path)
 
 
-def measure_coverage(place: str | Path, **options: Any) -> DatasetCoverage:
+def measure_coverage(
+    place: str | Path, options: Options | None = None, **named: Unpack[Choices]
+) -> DatasetCoverage:
     """Measure the CCP of a scene, or of all images in a folder.
 
     Args:
         place: A raster, or a folder of rasters.
-        **options: Fields of `Options`, of which model, device, bands and scale matter.
+        options: All options as one value, of which model, device, bands and scale matter.
+        **named: Fields of `Options` by name, which take precedence.
 
     Raises:
         SceneNotFoundError: There is no such file, or no image in the folder.
@@ -112,7 +115,7 @@ def measure_coverage(place: str | Path, **options: Any) -> DatasetCoverage:
         DecrSceneError: An image cannot be read, or does not have the model's bands.
     """
     place = Path(place)
-    chosen = Options(**{**options, "mask": "auto"})
+    chosen = replace(Options.given(options, named), mask="auto")
     paths = [place]
     if place.is_dir():
         paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)

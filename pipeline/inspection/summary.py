@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
@@ -14,17 +14,20 @@ from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import detect_clouds
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles, plan_scene
 from decr_scene.pipeline.restoration.restorers import describe
 
 
-def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
+def inspect_scene(
+    src: str | Path, options: Options | None = None, **named: Unpack[Choices]
+) -> dict[str, Any]:
     """Plan a scene, with a look for cloud if its model has a detector; nothing is left on disk.
 
     Args:
         src: Any raster that GDAL reads, or the folder of a product.
-        **options: Fields of `Options`.
+        options: All options as one value; ``None``: the defaults.
+        **named: Fields of `Options` by name, which take precedence.
 
     Returns:
         Plain values, ready for JSON.
@@ -32,7 +35,7 @@ def inspect_scene(src: str | Path, **options: Any) -> dict[str, Any]:
     Raises:
         DecrSceneError: As `process_scene`.
     """
-    chosen = Options(**options)
+    chosen = Options.given(options, named)
     with (
         TemporaryDirectory() as folder,
         delivered(src, Path(folder) / "out.tif", chosen.pan, chosen.bands) as given,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,6 +17,34 @@ BATCH_SIZE = 8
 
 BLENDS = ("feather", "joint")
 DETECTORS = ("auto", "model", "ukis", "none")
+
+OLD_NAMES = {"reference": "other_date"}
+"""Names that an option had in the release before, which are still taken."""
+
+
+class Choices(TypedDict, total=False):
+    """The fields of `Options` as keywords, so that a type checker sees a misspelt one."""
+
+    model: str
+    restorer: Restorer | None
+    steps: int | None
+    start: int | None
+    weight_floor: float | None
+    seed: int
+    overlap: int
+    halo: int | None
+    blend: str
+    batch_size: int
+    device: str
+    precision: str
+    bands: str | None
+    scale: tuple[float, float] | None
+    mask: str
+    detector: str
+    samples: int
+    other_date: str | None
+    aoi: str | None
+    pan: str | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +75,7 @@ class Options:
             such as an even veil, is changed as well.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
-        reference: A raster of the same ground at another date, which is to be clear. It is laid over the
+        other_date: A raster of the same ground at another date, which is to be clear. It is laid over the
             scene, brought into its tone, and taken for the first guess where that sees cloud or shadow.
         aoi: A vector file with polygons: only inside does anything change, whatever the mask.
         pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
@@ -67,7 +99,7 @@ class Options:
     mask: str = "auto"
     detector: str = "auto"
     samples: int = 1
-    reference: str | None = None
+    other_date: str | None = None
     aoi: str | None = None
     pan: str | None = None
 
@@ -84,6 +116,37 @@ class Options:
             raise OptionError(f"detector must be {', '.join(DETECTORS[:-1])} or none, got {self.detector}")
         if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+
+    @staticmethod
+    def given(
+        options: Options | None, named: Mapping[str, Any], others: Iterable[str] | None = None
+    ) -> Options:
+        """Join options given as one value with those given by name, which take precedence.
+
+        Args:
+            options: All of them; ``None``: the defaults.
+            named: Fields by name.
+            others: Names that the caller takes besides, to suggest where one is misspelt.
+
+        Raises:
+            OptionError: A name is none of an option, or a value is out of range.
+        """
+        known = [field.name for field in fields(Options)]
+        values = {}
+        for name, value in named.items():
+            current = OLD_NAMES.get(name, name)
+            if current not in known:
+                raise OptionError(_unknown(name, [*known, *(others or ())]))
+            if current != name:
+                warnings.warn(f"option {name} is now called {current}", DeprecationWarning, stacklevel=3)
+            values[current] = value
+        return replace(options or Options(), **values)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(sorted(known))}"
+    return f"there is no option {name}: {hint}"
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

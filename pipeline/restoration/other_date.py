@@ -105,7 +105,7 @@ class OtherDate:
         numbers = [index + 1 for index in self.indexes]
         with RasterioScene.open(self.path).dataset(span.window) as source:
             if (trouble := misfit(source, self.scene)) is not None:
-                raise OtherDateError(f"reference {self.path} {trouble}")
+                raise OtherDateError(f"other date {self.path} {trouble}")
             pixels, known = laid_over(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)
         known &= np.isfinite(values).all(axis=0)
@@ -139,12 +139,12 @@ class OtherDate:
         """
         if ours.shape[1] < LEAST_SAMPLE:
             raise OtherDateError(
-                f"reference {self.path} shows {ours.shape[1]} of the scene's pixels that were looked at, "
+                f"other date {self.path} shows {ours.shape[1]} of the scene's pixels that were looked at, "
                 f"expected {LEAST_SAMPLE} at least: take one that covers the scene"
             )
         if not alike:
             raise OtherDateError(
-                f"reference {self.path} is nowhere like the scene, expected the same ground where both are "
+                f"other date {self.path} is nowhere like the scene, expected the same ground where both are "
                 "clear: check that it lies in the right place and that its bands are the scene's"
             )
         line = _first_line(alike)
@@ -175,7 +175,7 @@ def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]
         return tuple(indexes)
     found = ", ".join(label(other.bands, i) for i in range(len(other.bands)))
     raise OtherDateError(
-        f"reference {other.path} has the bands {found}, expected {', '.join(wanted)} by name, "
+        f"other date {other.path} has the bands {found}, expected {', '.join(wanted)} by name, "
         f"or as many bands as the scene, {len(bands)}: describe them, or choose some with gdal_translate -b"
     )
 

@@ -166,8 +166,8 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
         aoi=aoi,
         joint=joint,
     )
-    if options.reference is not None:
-        plan = replace(plan, other=_other_date(options.reference, scene, bands, plan, source))
+    if options.other_date is not None:
+        plan = replace(plan, other=_other_date(options.other_date, scene, bands, plan, source))
     chosen = chosen_tiles(plan)
     if aoi is not None and not chosen:
         warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
@@ -299,7 +299,7 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
 def _other_date(
     path: str, scene: RasterioScene, bands: tuple[str, ...], plan: Plan, source: Source
 ) -> OtherDate:
-    """The reference of another date, in the tone of the scene.
+    """Lay the raster of another date over the scene, in the tone of the scene.
 
     Raises:
         OptionError: The restorer has no first guess.
@@ -307,7 +307,7 @@ def _other_date(
     """
     if plan.spec.bands is None:
         raise OptionError(
-            f"a reference is a first guess, which {plan.spec.name} has no use for: take a model"
+            f"other_date stands in for a first guess, which {plan.spec.name} has no use for: take a model"
         )
     indexes, windows = list(plan.indexes), []
     for span in sample_spans(scene.shape):

@@ -28,6 +28,16 @@ _HEAD = 1 << 20
 """Bytes at the beginning of a scratch file that hold its directory, and more."""
 
 
+def check_blocksize(blocksize: int) -> None:
+    """Refuse a side of blocks that no tiled GeoTIFF can have.
+
+    Raises:
+        OptionError: It is no positive multiple of 16 px.
+    """
+    if blocksize < 16 or blocksize % 16:
+        raise OptionError(f"blocksize must be a positive multiple of 16 px, got {blocksize}")
+
+
 @dataclass(frozen=True)
 class Layout:
     """Square blocks over a raster, the last ones cut by its edges.
@@ -45,8 +55,7 @@ class Layout:
     blocksize: int
 
     def __post_init__(self) -> None:
-        if self.blocksize < 16 or self.blocksize % 16:
-            raise OptionError(f"blocksize must be a positive multiple of 16, got {self.blocksize}")
+        check_blocksize(self.blocksize)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -286,9 +286,19 @@ def test_a_ledger_that_cannot_be_written_does_not_stop_the_scenes(folders, monke
 )
 def test_a_wrong_option_is_refused_before_anything_is_touched(wrong, folders):
     src, dst = folders
-    with pytest.raises((OptionError, LookupError, TypeError)):
+    with pytest.raises((OptionError, LookupError)):
         process_directory(src, dst, **{**IDENTITY, **wrong})
     assert not dst.exists()
+
+
+def test_a_report_with_the_old_name_of_an_option_is_read(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY, pattern="a.tif")
+    report = dst / "a.json"
+    before = json.loads(report.read_text())
+    before["parameters"]["reference"] = before["parameters"].pop("other_date")
+    report.write_text(json.dumps(before))
+    assert statuses(process_directory(src, dst, **IDENTITY, pattern="a.tif")) == ["skipped"]
 
 
 def test_a_cluster_that_is_not_there_ends_it_at_once(folders, monkeypatch):

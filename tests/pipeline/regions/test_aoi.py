@@ -358,7 +358,7 @@ def test_another_area_is_another_run(tmp_path):
 
 
 def test_an_array_takes_no_area(scene, tmp_path):
-    with pytest.raises(OptionError, match="takes no aoi, mask, pan or reference"):
+    with pytest.raises(OptionError, match="takes no aoi, mask, pan or other_date"):
         restore(open_scene(scene), model="identity", aoi="area.geojson")
 
 

@@ -1,4 +1,4 @@
-"""``--reference FILE``: another date's ground where there is cloud."""
+"""``--other-date FILE``: another date's ground where there is cloud."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def pixels(path):
 
 def laid_over(reference, scene=CLOUDY, model="rice2"):
     with RasterioScene.open(scene) as opened:
-        return plan_scene(opened, Options(model=model, mask="none", reference=str(reference))).plan.other
+        return plan_scene(opened, Options(model=model, mask="none", other_date=str(reference))).plan.other
 
 
 def of_another_kind(path):
@@ -99,7 +99,7 @@ def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_
 @pytest.mark.slow
 def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     process_scene(CLOUDY, tmp_path / "alone.tif", model="rice2")
-    report = process_scene(CLOUDY, tmp_path / "with.tif", model="rice2", reference=str(CLEAR))
+    report = process_scene(CLOUDY, tmp_path / "with.tif", model="rice2", other_date=str(CLEAR))
     cloudy, clear, alone, given = (
         pixels(path) / np.float32(127.5) - 1
         for path in (CLOUDY, CLEAR, tmp_path / "alone.tif", tmp_path / "with.tif")
@@ -113,12 +113,12 @@ def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     )
     assert gain > 2
     assert shift.max() <= 2
-    assert report.parameters["reference"] == str(CLEAR)
+    assert report.parameters["other_date"] == str(CLEAR)
 
 
 def test_a_run_without_it_is_another_run():
     with RasterioScene.open(CLOUDY) as scene:
-        plans = [plan_scene(scene, Options(model="rice2", reference=given)) for given in (None, str(CLEAR))]
+        plans = [plan_scene(scene, Options(model="rice2", other_date=given)) for given in (None, str(CLEAR))]
         guards = [run_guard(scene, planned, "deflate", 512) for planned in plans]
     assert guards[0] != guards[1]
 
@@ -140,7 +140,7 @@ def test_what_does_not_go_with_the_scene_is_refused(count, profile, said, tmp_pa
         dataset.descriptions = ("blue", "green", "red", "nir")
     other = write(tmp_path / "other.tif", draw((100, 120), count, "uint16", seed=1), **profile)
     with pytest.raises(OtherDateError, match=said) as caught:
-        process_scene(scene, tmp_path / "out.tif", mask="none", reference=str(other))
+        process_scene(scene, tmp_path / "out.tif", mask="none", other_date=str(other))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*out*"))
 
@@ -156,9 +156,9 @@ def test_other_ground_is_refused(tmp_path):
 def test_it_needs_a_model_and_a_file(tmp_path):
     scene = write(tmp_path / "scene.tif", draw((300, 260), 4, "uint16"))
     with pytest.raises(OptionError, match="which identity has no use for"):
-        process_scene(scene, tmp_path / "out.tif", model="identity", reference=str(scene))
+        process_scene(scene, tmp_path / "out.tif", model="identity", other_date=str(scene))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        process_scene(CLOUDY, tmp_path / "out.tif", model="rice2", reference=str(tmp_path / "none.tif"))
+        process_scene(CLOUDY, tmp_path / "out.tif", model="rice2", other_date=str(tmp_path / "none.tif"))
 
 
 def test_of_dates_that_are_alike_the_fit_is_the_identity(tmp_path):

@@ -1,0 +1,60 @@
+"""Options by name: a misspelt one is refused with the nearest name, an old name is still taken."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from decr_scene.pipeline import Options, process_directory, process_scene, restore
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inspection.coverage import measure_coverage
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.restoration.options import OLD_NAMES, Choices
+
+ARRAY = xr.DataArray(np.zeros((1, 9, 9), np.uint8), dims=("band", "y", "x"))
+
+
+def test_the_keywords_are_the_fields_with_their_types():
+    assert {field.name: field.type for field in fields(Options)} == {
+        name: hint.__forward_arg__ for name, hint in Choices.__annotations__.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda folder, **named: process_scene(folder / "a.tif", folder / "b.tif", **named),
+        lambda folder, **named: process_directory(folder / "a", folder / "b", **named),
+        lambda folder, **named: inspect_scene(folder / "a.tif", **named),
+        lambda folder, **named: measure_coverage(folder / "a.tif", **named),
+        lambda folder, **named: restore(ARRAY, **named),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_the_nearest_name(call, tmp_path):
+    with pytest.raises(OptionError, match=r"^there is no option weigth_floor: did you mean weight_floor\?$"):
+        call(tmp_path, weigth_floor=0.5)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_misspelt_keyword_of_the_function_itself_is_known(tmp_path):
+    with pytest.raises(OptionError, match=r"did you mean workers\?"):
+        process_scene(tmp_path / "a.tif", tmp_path / "b.tif", worker=2)
+
+
+def test_a_name_like_no_other_gets_the_list():
+    with pytest.raises(
+        OptionError, match=r"there is no option xyzzy: take some of .*seed.*, steps"
+    ) as caught:
+        Options.given(None, {"xyzzy": 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_goes_before_the_value():
+    assert Options.given(Options(seed=1, steps=2), {"seed": 3}) == Options(seed=3, steps=2)
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
+def test_an_old_name_is_taken_with_a_warning(old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
+        assert getattr(Options.given(None, {old: "file.tif"}), new) == "file.tif"
