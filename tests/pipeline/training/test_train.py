@@ -206,7 +206,7 @@ def test_a_bundled_model_is_trained_further(by_name, data, tmp_path):
 
 def test_what_is_neither_a_run_nor_a_model_is_named(data, tmp_path):
     config = read_config(toml(tmp_path))
-    with pytest.raises(UnknownModelError, match=r"nothing-here.*bundled models are default, rice2"):
+    with pytest.raises(UnknownModelError, match=r"nothing-here.*bundled models are default, rgb, rice2"):
         train(config, data, tmp_path / "run", (Path("nothing-here"),), quiet=True)
     assert not (tmp_path / "run").exists()
 
