@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
 from typing import Any
 
 import rasterio
-from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.inputs.names import local_files
 
@@ -48,14 +46,15 @@ class Handles:
         return dataset
 
     def close(self, path: str, state: tuple[int, ...]) -> None:
-        """Close what all threads of this process have open of a file; none of them may be reading."""
+        """Let go of what all threads of this process have open of a file.
+
+        A dataset that another run is reading is closed when that lets go of it too: GDAL crashes if it is
+        taken away from a thread.
+        """
         key = (path, *state)
         with self._lock:
-            names = [k for k in self._open if k[0] == os.getpid() and k[2] == key]
-            datasets = [self._open.pop(k) for k in names]
-        for dataset in datasets:
-            with suppress(RasterioError):
-                dataset.close()
+            for name in [k for k in self._open if k[0] == os.getpid() and k[2] == key]:
+                del self._open[name]
 
 
 def file_state(path: str) -> tuple[int, ...]:
