@@ -7,6 +7,7 @@ and every command copes with that.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -70,6 +71,7 @@ def ended_by_signals() -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _State.came:  # once: what closes files is not interrupted itself
         _State.came = True
+        logging.disable(logging.CRITICAL)  # what libraries say of being interrupted helps nobody
         raise KeyboardInterrupt
 
 
