@@ -70,7 +70,7 @@ def change_share(change: Float, seen: Span, span: Span) -> Float:
     share = np.zeros(cells.shape[1:], np.float32)
     for sigma, (clear, cloudy) in ((WIDE, WIDE_LIMITS), (NARROW, NARROW_LIMITS)):
         smooth = gaussian_filter(cells, (0, sigma, sigma), mode="nearest", truncate=TRUNCATE)
-        share = np.maximum(share, _rise(np.abs(smooth).max(axis=0), clear, cloudy))
+        share = np.maximum(share, smooth_rise(np.abs(smooth).max(axis=0), clear, cloudy))
     rows = (span.row - seen.row + np.arange(span.height) + 0.5) / CELL
     cols = (span.col - seen.col + np.arange(span.width) + 0.5) / CELL
     return between(ArrayField(share[None]), rows, cols)[0]
@@ -78,10 +78,11 @@ def change_share(change: Float, seen: Span, span: Span) -> Float:
 
 def cloudy_share(change: Float) -> Float:
     """The same for single pixels, ``(H, W)``: for what is smoothed afterwards."""
-    return _rise(np.abs(change).max(axis=0), CLEAR_CHANGE, CLOUDY_CHANGE)
+    return smooth_rise(np.abs(change).max(axis=0), CLEAR_CHANGE, CLOUDY_CHANGE)
 
 
-def _rise(size: Float, clear: float, cloudy: float) -> Float:
+def smooth_rise(size: Float, clear: float, cloudy: float) -> Float:
+    """Rise from 0 at ``clear`` and below to 1 at ``cloudy`` and above, level at both, element by element."""
     rise = np.clip((size - clear) / (cloudy - clear), 0, 1)
     return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
 

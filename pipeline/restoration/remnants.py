@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
 SIGMA = 4.0
 """Standard deviation, px, of the low pass that tells cloud from the ground's detail."""
@@ -46,7 +47,7 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     after, before = (_departure(image, tone, visible) for image in (guess, cloudy))
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
-    part = _smooth(np.clip(seen, 0, 1)) * _rise(np.abs(after), *DEPARTURE) * _rise(left, *LEFT)
+    part = _smooth(np.clip(seen, 0, 1)) * smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT)
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
 
@@ -58,8 +59,3 @@ def _smooth(values: Float) -> Float:
     from scipy.ndimage import gaussian_filter
 
     return np.asarray(gaussian_filter(values, SIGMA, mode="nearest"), np.float32)
-
-
-def _rise(values: Float, low: float, high: float) -> Float:
-    rise = np.clip((values - low) / (high - low), 0, 1)
-    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from scipy.ndimage import uniform_filter
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.engine.flow import Flow
 from decr_scene.pipeline.tiling.grid import TileGrid
 from decr_scene.pipeline.tiling.noise import place_noise
 
@@ -93,3 +99,17 @@ def run_with_small_files(scene: Path, out: Path, log: Path, limit: int) -> None:
         run(scene, out, log)
     except DecrSceneError as error:
         (log / "error").write_text(str(error))
+
+
+@contextmanager
+def fire_after(windows: int) -> Iterator[None]:
+    """Have every run in a ``with`` end in an error once so many windows are written."""
+    stream = Flow.blocks
+
+    def failing(flow: Flow, *args: Any) -> Iterator[Any]:
+        yield from islice(stream(flow, *args), windows)
+        raise OSError("the machine is on fire")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flow, "blocks", failing)
+        yield

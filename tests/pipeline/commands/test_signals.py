@@ -75,7 +75,7 @@ def test_what_is_finished_is_told_and_the_same_command_goes_on(tmp_path: Path) -
     assert call(*same).exit_code == 0
 
 
-def test_a_batch_and_several_workers_end_at_once_too(tmp_path: Path) -> None:
+def test_a_batch_ends_at_once_too(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     plain(folder / "a.tif", (300, 280))

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
+from fault_cases import fire_after
 from PIL import Image
 from raster_cases import no_georeferencing, nodata_collar, with_gcps, with_rpc, write
 
@@ -20,7 +21,6 @@ from decr_scene.models.networks.detector import CloudDetector, DetectorConfig, b
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline import run as running
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.files import detection_path, journal_path
@@ -143,25 +143,17 @@ def test_a_model_without_detector_looks_at_all_tiles(scene, tmp_path):
 
 def test_an_interrupted_run_goes_on_with_the_cloud_it_has_found(scene, model, tmp_path, monkeypatch):
     process_scene(scene, tmp_path / "whole.tif", model=str(model), blocksize=128)
-    looked, stream = [], running.Flow.blocks
+    looked = []
 
     def counting(*args):
         looked.append(1)
         return write_look(*args)
 
-    def failing(flow, *args):
-        for number, block in enumerate(stream(flow, *args)):
-            if number == 2:
-                raise OSError("the machine is on fire")
-            yield block
-
     monkeypatch.setattr(gating, "write_look", counting)
-    monkeypatch.setattr(running.Flow, "blocks", failing)
-    with pytest.raises(OSError, match="fire"):
+    with fire_after(2), pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
     assert journal_path(tmp_path / "clean.tif").exists()
     assert detection_path(tmp_path / "clean.tif").exists()
-    monkeypatch.setattr(running.Flow, "blocks", stream)
     report = process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
     assert report.tiles["windows_resumed"] >= 1
     assert looked == [1]
@@ -169,20 +161,10 @@ def test_an_interrupted_run_goes_on_with_the_cloud_it_has_found(scene, model, tm
     assert not hidden(tmp_path)
 
 
-def test_cloud_is_looked_for_again_when_the_raster_is_gone(scene, model, tmp_path, monkeypatch):
-    stream = running.Flow.blocks
-
-    def failing(flow, *args):
-        blocks = stream(flow, *args)
-        for _ in range(2):
-            yield next(blocks)
-        raise OSError("the machine is on fire")
-
-    monkeypatch.setattr(running.Flow, "blocks", failing)
-    with pytest.raises(OSError, match="fire"):
+def test_cloud_is_looked_for_again_when_the_raster_is_gone(scene, model, tmp_path):
+    with fire_after(2), pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
     detection_path(tmp_path / "clean.tif").unlink()
-    monkeypatch.setattr(running.Flow, "blocks", stream)
     report = process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
     assert report.tiles["windows_resumed"] >= 1
     assert 0 < report.tiles["restored"] < report.tiles["total"]

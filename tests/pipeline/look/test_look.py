@@ -9,12 +9,12 @@ import rasterio
 import rioxarray  # noqa: F401  # registers .rio
 import xarray as xr
 from click.testing import CliRunner
+from fault_cases import fire_after
 from model_cases import tiny_model
 from raster_cases import write
 
 from decr_scene.models.model import Model
 from decr_scene.pipeline import process_scene, restore
-from decr_scene.pipeline import run as running
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
@@ -347,6 +347,53 @@ def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(tmp_pat
     assert (pixels_of(tmp_path / "clean.tif") != pixels_of(tmp_path / "nobody.tif")).any()
 
 
+def left_in_place(monkeypatch):
+    """A model whose first guess, and answer, is its input with all its cloud."""
+    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None: tiles)
+    monkeypatch.setattr(Diffusion, "restore", lambda self, tiles, noise, field, agree=None: field)
+
+
+def metres(path, side):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.transform = rasterio.transform.from_origin(500000, 4000000, side, side)
+
+
+def test_cloud_that_a_model_leaves_gives_way_to_the_tone_of_the_ground(model, tmp_path, monkeypatch):
+    left_in_place(monkeypatch)
+    image, where = land()
+    scene = scene_of(tmp_path / "scene.tif", image)
+    process_scene(scene, tmp_path / "clean.tif", model=model)
+    process_scene(scene, tmp_path / "fill.tif", model="fill")
+    clean, fill = (pixels_of(tmp_path / f"{name}.tif").astype(int) for name in ("clean", "fill"))
+    assert np.abs(clean - fill)[:, where].mean() < 60  # of the 5000 of the cloud
+    np.testing.assert_array_equal(clean[:, :, :150], image[:, :, :150])
+
+
+@pytest.mark.parametrize("more", [{"blocksize": 128, "batch_size": 2}, {"batch_size": 1}])
+def test_what_gives_way_does_not_depend_on_blocks_and_batches(more, model, tmp_path, monkeypatch):
+    left_in_place(monkeypatch)
+    scene = scene_of(tmp_path / "scene.tif", land((520, 560))[0])
+    process_scene(scene, tmp_path / "a.tif", model=model)
+    process_scene(scene, tmp_path / "b.tif", model=model, **more)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize("case", ["half a metre", "nobody looks", "everything may change"])
+def test_nothing_gives_way_where_the_detector_cannot_tell(case, model, tmp_path, monkeypatch):
+    left_in_place(monkeypatch)
+    image, _ = land()
+    scene = scene_of(tmp_path / "scene.tif", image)
+    if case == "half a metre":
+        metres(scene, 0.5)
+    options = {
+        "half a metre": {},
+        "nobody looks": {"detector": "none"},
+        "everything may change": {"mask": "none"},
+    }
+    process_scene(scene, tmp_path / "clean.tif", model=model, **options[case])
+    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif"), image)
+
+
 def test_evaluation_tells_a_network_the_same(tmp_path, monkeypatch):
     told, reference = [], Model.reference
 
@@ -415,18 +462,8 @@ def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch)
     image, _ = land((300, 420))
     scene = scene_of(tmp_path / "scene.tif", image)
     process_scene(scene, tmp_path / "whole.tif", model="fill", blocksize=128)
-    stream = running.Flow.blocks
-
-    def failing(flow, *args):
-        blocks = stream(flow, *args)
-        for _ in range(2):
-            yield next(blocks)
-        raise OSError("the machine is on fire")
-
-    monkeypatch.setattr(running.Flow, "blocks", failing)
-    with pytest.raises(OSError, match="fire"):
+    with fire_after(2), pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
-    monkeypatch.setattr(running.Flow, "blocks", stream)
     with pytest.raises(DecrSceneError, match="look"):
         process_scene(
             scene, tmp_path / "clean.tif", model="fill", detector="ukis", mask="none", blocksize=128
