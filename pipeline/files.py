@@ -24,6 +24,10 @@ GEOTIFF = (".tif", ".tiff")
 UNFINISHED = "unfinished"
 """In the place of a token: a run that said what it is, so that the next one can go on from there."""
 
+_NOT_ON_WINDOWS = '<>:"/\\|?*'
+_NUMBERED = [f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10)]
+_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *_NUMBERED})
+
 PARTS = ("scratch", "cog")
 """Parts that an output is made of: blocks as they come, and the finished file before it has its name."""
 
@@ -90,6 +94,7 @@ def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
 def written_for(output: Path) -> list[Path]:
     """All names that making an output writes to or removes, but for those that lie beside it for good."""
     hidden = [name(output) for name in (journal_path, detection_path, vrt_path, mark_path)]
+    hidden.append(lock_path(journal_path(output)))
     parts = [part_path(output, UNFINISHED, role) for role in PARTS]
     return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *hidden, *parts]
 
@@ -113,6 +118,8 @@ def check_name(output: Path) -> None:
         ) from None
     if not output.name:
         raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
+    if os.name == "nt" and (trouble := refused_by_windows(output.name)):
+        raise OutputError(f"{output} {trouble}, which Windows has no file for: choose another name")
     if output.suffix.lower() not in GEOTIFF:
         raise OutputError(
             f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
@@ -122,12 +129,26 @@ def check_name(output: Path) -> None:
     if not folder.is_dir():
         return  # as `check_target` will say
     length = len(os.fsencode(output.name))
-    room = os.pathconf(folder, "PC_NAME_MAX") - _longest()
+    room = _longest_name(folder) - _longest()
     if length > room:
         raise OutputError(
             f"{output.name[:40]}... has {length} bytes, expected at most {room}, so that there is room for "
             "the names beside it: choose a shorter one"
         )
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes that the name of a file there may have; Windows does not tell, and takes as many characters."""
+    return os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+
+
+def refused_by_windows(name: str) -> str | None:
+    """What Windows refuses in the name of a file, if it does: a character, a device, a dot at the end."""
+    if bad := [c for c in name if c in _NOT_ON_WINDOWS or ord(c) < 32]:
+        return f"has {bad[0]!r}"
+    if name.partition(".")[0].rstrip().upper() in _DEVICES:
+        return f"is the device {name.partition('.')[0].upper()}"
+    return f"ends in {name[-1]!r}" if name.endswith((".", " ")) else None
 
 
 def is_same_file(one: str | os.PathLike[str], other: Path) -> bool:
@@ -143,6 +164,11 @@ def with_ending(path: Path, suffix: str) -> Path:
 def journal_path(output: Path) -> Path:
     """Where the journal of an unfinished output lies."""
     return output.with_name(f".{output.name}.{UNFINISHED}.jsonl")
+
+
+def lock_path(journal: Path) -> Path:
+    """Where the lock of a journal lies while a run is at it."""
+    return with_ending(journal, ".lock")
 
 
 def part_path(output: Path, token: str, role: str) -> Path:
@@ -187,7 +213,8 @@ def _longest() -> int:
     output = Path("_uncertainty.tif")  # the longest that a companion's name has more
     hidden = (
         *(part_path(output, UNFINISHED, role) for role in PARTS),
-        *(name(output) for name in (journal_path, detection_path, ground_path, vrt_path, mark_path)),
+        *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path)),
+        lock_path(journal_path(output)),
     )
     return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)
 
@@ -226,7 +253,9 @@ def gigabytes(size: int) -> str:
 
 def sync_to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # which syncs them itself, and opens no folder
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

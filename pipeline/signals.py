@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -52,11 +53,11 @@ def say_last_words() -> None:
 def ended_by_signals() -> Iterator[None]:
     """Have signals end this process, for the program itself; one that is told to ignore Ctrl-C goes on to."""
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    # Python's own handlers wait for what the main thread is at; this pipe does not
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    threading.Thread(target=_end_late, args=(read, heard), daemon=True).start()
+    read, write = socket.socketpair()
+    write.setblocking(False)
+    # Python's own handlers wait for the main thread; this pair, which Windows has too, does not
+    signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=((read, write), heard), daemon=True).start()
     for number in heard:
         signal.signal(number, _interrupt)
     try:
@@ -75,8 +76,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def _end_late(pipe: int, heard: list[signal.Signals]) -> None:
-    while os.read(pipe, 1)[0] not in heard:
+def _end_late(ends: tuple[socket.socket, socket.socket], heard: list[signal.Signals]) -> None:
+    while ends[0].recv(1)[0] not in heard:  # both ends are held here, or the other one would be closed
         pass
     time.sleep(GRACE)
     _end()

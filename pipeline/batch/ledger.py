@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from decr_scene.pipeline.errors import LockedError, OutputExistsError
 from decr_scene.pipeline.files import os_faults, sync_to_disk, write_whole
+from decr_scene.pipeline.locks import HeldError, Lock
 
 PROGRAM = "decr-scene"
 LEDGER = "batch.json"
@@ -111,23 +110,15 @@ def _is_ledger(path: Path) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system lets go of it when the process is gone, however it went."""
     with os_faults(f"cannot lock {folder}", folder):
-        file = (folder / LOCK).open("a+")
-    with file:
-        with os_faults(f"cannot lock {folder}", folder):
-            _take(file, folder)
-        yield
-
-
-def _take(lock: IO[str], folder: Path) -> None:
+        try:
+            lock = Lock(folder / LOCK, stays=True)
+        except HeldError as held:
+            who = str(held) or "another batch"
+            raise LockedError(f"{who} is writing to {folder}: wait for it, or choose another --out") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another batch"
-        raise LockedError(f"{holder} is writing to {folder}: wait for it, or choose another --out") from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
+        yield
+    finally:
+        lock.release()
 
 
 def _now() -> str:

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import (
+from decr_scene.pipeline.terminal.console import (
     debugging,
     one_line_errors,
     show_debug_log,
     summarise_batch,
 )
-from decr_scene.pipeline.commands.options import FILE, SCENES, example, restoring_options, writing_options
+from decr_scene.pipeline.terminal.options import FILE, SCENES, example, restoring_options, writing_options
 
 
 @click.command(epilog=example("decr-scene batch incoming/ --out clean/"))
@@ -31,7 +31,7 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     is not of this program, or of another input, is only replaced with --overwrite.
     """
     from decr_scene.pipeline.batch.directory import process_directory
-    from decr_scene.pipeline.commands.progress import batch_progress
+    from decr_scene.pipeline.terminal.progress import batch_progress
 
     if debugging():
         show_debug_log()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, say
-from decr_scene.pipeline.commands.options import (
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.options import (
     FILE,
     SweepType,
     example,
@@ -16,7 +17,6 @@ from decr_scene.pipeline.commands.options import (
     quiet_option,
     sampling_options,
 )
-from decr_scene.pipeline.errors import OptionError
 
 if TYPE_CHECKING:
     from decr_scene.pipeline.evaluation.answers import Settings

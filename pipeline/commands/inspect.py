@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, say, tell_json, tell_table
-from decr_scene.pipeline.commands.options import FILE, NAME, example, overwrite_option, restoring_options
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json, tell_table
+from decr_scene.pipeline.terminal.options import FILE, NAME, example, overwrite_option, restoring_options
 
 
 @click.command(epilog=example("decr-scene inspect scene.tif --model default"))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from decr_scene.pipeline.commands.batch import batch
+from decr_scene.pipeline.commands.doctor import doctor
 from decr_scene.pipeline.commands.evaluate import evaluate
 from decr_scene.pipeline.commands.inspect import inspect
 from decr_scene.pipeline.commands.models import models
@@ -39,5 +40,5 @@ def main(debug: bool) -> None:
     os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
 
 
-for command in (process, batch, inspect, train, simulate, evaluate, models):
+for command in (process, batch, inspect, train, simulate, evaluate, models, doctor):
     main.add_command(command)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, say, tell_json
-from decr_scene.pipeline.commands.options import (
+from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json
+from decr_scene.pipeline.terminal.options import (
     FILE,
     example,
     model_file_option,
     overwrite_option,
     run_config_option,
 )
-from decr_scene.pipeline.raster.bands import resolve_names
 
 
 @click.group()

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, summarise
-from decr_scene.pipeline.commands.options import FILE, NAME, example, restoring_options, writing_options
+from decr_scene.pipeline.terminal.console import one_line_errors, summarise
+from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_options, writing_options
 
 
 @click.command(epilog=example("decr-scene process scene.tif --out clean.tif"))
@@ -21,8 +21,8 @@ from decr_scene.pipeline.commands.options import FILE, NAME, example, restoring_
 @one_line_errors
 def process(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of SCENE and write OUT, with a report beside it."""
-    from decr_scene.pipeline.commands.progress import tile_progress
     from decr_scene.pipeline.run import process_scene
+    from decr_scene.pipeline.terminal.progress import tile_progress
 
     with tile_progress(os.path.basename(scene), quiet) as progress:
         report = process_scene(scene, out, progress=progress, **options)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, say
-from decr_scene.pipeline.commands.options import FILE, RangeType, example, overwrite_option
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.options import FILE, RangeType, example, overwrite_option
 
 
 @click.command(epilog=example("decr-scene simulate clear.tif --out pairs/ --coverage 0.3,0.6"))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from decr_scene.pipeline.commands.console import one_line_errors, say
-from decr_scene.pipeline.commands.options import FILE, device_option, example, quiet_option, run_config_option
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
 
 
 @click.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))

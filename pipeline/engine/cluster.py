@@ -275,6 +275,8 @@ def _is_done(future: Future) -> bool:
 
 def _calm_tracker() -> None:
     """Start Python's tracker of semaphores such that it is silent when it cleans up after a killed run."""
+    if os.name != "posix":  # there is none elsewhere
+        return
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
     try:

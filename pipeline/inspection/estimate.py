@@ -7,13 +7,13 @@ counting. Reading and writing overlap with the model, the copy into the finished
 from __future__ import annotations
 
 import math
-import resource
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import psutil
 import rasterio
 
 from decr_scene.pipeline.arrays import Pixels
@@ -85,17 +85,22 @@ def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, plannin
             seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
     finally:
         forget_plugin(_KEY)
+    held = _memory()
     blending, small, large = _try_writing(scene, plan, source, changes)
     pixels = scene.shape[0] * scene.shape[1]
     beside = 1 + 1 / (scene.count * scene.dtype.itemsize)  # the classes: a byte a pixel
     streaming = max(seconds, pixels * (blending + large.writing / large.pixels))
     return Estimate(
         seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        + _under_way(scene, planned, options),
+        memory=max(held, _memory()) + _under_way(scene, planned, options),
         scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels),
         output=round(beside * pixels * large.output / large.pixels),
     )
+
+
+def _memory() -> int:
+    """Bytes that this process holds."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _starting() -> float:

@@ -8,7 +8,6 @@ package gives hard classes; its network, which is called here, gives probabiliti
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask.system import CPU_COUNT
 
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
@@ -68,7 +68,7 @@ def probabilities(windows: Sequence[Float]) -> list[Float]:
         odds = np.exp(logits - logits.max(axis=0))
         return np.asarray((odds / odds.sum(axis=0))[:, :height, :width], np.float32)
 
-    with ThreadPoolExecutor(min(THREADS, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(THREADS, CPU_COUNT)) as pool:
         return list(pool.map(answer, windows))
 
 

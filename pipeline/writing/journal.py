@@ -7,7 +7,6 @@ damaged does not count, and neither does a window whose pixels did not reach the
 
 from __future__ import annotations
 
-import fcntl
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +18,8 @@ import numpy as np
 
 from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.errors import ResumeError
+from decr_scene.pipeline.files import lock_path
+from decr_scene.pipeline.locks import HeldError, Lock
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.statistics import BandStatistics
 
@@ -56,12 +57,12 @@ class Journal:
     def __init__(self, path: Path, guard: Guard, fresh: bool = False) -> None:
         self.path = path
         self.finished: dict[Span, Entry] = {}
+        self._lock = self._locked()
         self._file: IO[str] = path.open("a+", encoding="utf-8", errors=_ANY_BYTES)
         try:
-            self._lock()
             self._begin(json.loads(json.dumps(guard)), fresh)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def add(self, span: Span, entry: Entry) -> None:
@@ -77,11 +78,12 @@ class Journal:
     def close(self) -> None:
         """Close it; the file stays."""
         self._file.close()
+        self._lock.release()
 
-    def _lock(self) -> None:
+    def _locked(self) -> Lock:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            return Lock(lock_path(self.path))
+        except HeldError:
             raise ResumeError(
                 f"{self.path} is in use: another run writes the same output; wait for it or take another name"
             ) from None

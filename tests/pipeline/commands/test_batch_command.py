@@ -9,7 +9,7 @@ from command_cases import assert_one_line, call
 
 from decr_scene.pipeline.batch import directory as batch
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.commands.options import SCENES
+from decr_scene.pipeline.terminal.options import SCENES
 
 
 def test_the_command_says_what_was_done(folders):

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,15 @@ EXTRAS = {
     **{"torchvision": "lpips", "pystac": "stac", "pyogrio": "vector"},
 }
 """What the plain installation lacks, and the extra that brings it."""
+
+
+def missing_extras() -> dict[str, str]:
+    """Extras that are not installed, and the modules they lack."""
+    lacking: dict[str, list[str]] = {}
+    for module, extra in EXTRAS.items():
+        if find_spec(module) is None:
+            lacking.setdefault(extra, []).append(module)
+    return {extra: ", ".join(modules) for extra, modules in lacking.items()}
 
 
 def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:

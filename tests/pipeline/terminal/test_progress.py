@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from raster_cases import plain
 
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.commands.progress import batch_progress, tile_progress
+from decr_scene.pipeline.terminal.progress import batch_progress, tile_progress
 
 
 @pytest.fixture
