@@ -1,22 +1,20 @@
 """`process_scene`: the recipe of a whole scene, top to bottom.
 
 open -> bands, scaling, tiles -> look at the whole -> Dask: first guess, sampling, blending -> blocks in order
--> COGs -> checks -> what else lies beside the output -> report.
+-> COGs -> checks -> documents beside the output -> report.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
-import numpy as np
 from distributed import Client
 
 from decr_scene.models.errors import DecrSceneError
@@ -37,17 +35,15 @@ from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Places, look_kept
-from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
+from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
-from decr_scene.pipeline.outputs.quicklook import write_quicklook
-from decr_scene.pipeline.outputs.report import Report, parameters_of, scaling_of
-from decr_scene.pipeline.outputs.style import write_styles
+from decr_scene.pipeline.outputs.report import Laps, Report, parameters_of, scaling_of
+from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.products.delivery import Delivery, delivered
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import MaskFile
-from decr_scene.pipeline.restoration import provenance
 from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
@@ -59,7 +55,7 @@ from decr_scene.pipeline.restoration.restorers import (
     register_plugin,
 )
 from decr_scene.pipeline.writing.scratch import check_blocksize
-from decr_scene.pipeline.writing.writer import Companion, SceneWriter, WritersTogether
+from decr_scene.pipeline.writing.writer import SceneWriter, WritersTogether
 
 Progress = Callable[[int, int], None]
 """Told after every batch: tiles done, tiles in all. One that is `Staged` is told of what follows, too."""
@@ -119,86 +115,97 @@ def process_scene(
         **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
-        The report.
+        The report; its ``faults`` say what went wrong though the output is there.
 
     Raises:
         RunCancelledError: It was cancelled.
         DecrSceneError: Whatever is wrong with input, options or output; nothing is left behind.
     """
-    dst = Path(dst)
-    began = time.perf_counter()
+    laps = Laps()
     chosen = Options.given(options, named, process_scene.__kwdefaults__)
     refuse_after_fork()
     check = _check_of(cancel)
     check()
     check_workers(workers, scheduler)
-    check_name(dst)
-    check_blocksize(blocksize)
-    wanted = None if polygons is None else Path(polygons)
-    beside = Beside(dst, chosen.samples > 1, stac, quicklook, wanted)
-    places = Places(detection_path(dst), ground_path(dst))
+    wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
+    writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
+    beside = Beside.asked(writing.path, wishes)
+    places = Places(detection_path(writing.path), ground_path(writing.path))
     targets = _targets(beside)
     check_no_input(targets, _named_inputs(src, chosen))
     with (
         delivered(src, dst, chosen.pan, chosen.bands) as given,
         RasterioScene.open(given.path, given.bands) as scene,
-        look_kept(places, journal_path(dst)),
+        look_kept(places, journal_path(writing.path)),
     ):
         used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
         check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
         check_no_input(targets, _files_of_rasters(chosen))
         files = identities(_opened_files(scene, chosen), scheduler is not None)
         check_target(scene.path, dst, overwrite)
-        going_on = resume and journal_path(dst).exists()
-        beside.check(Path(scene.path), overwrite, going_on)
-        _check_wishes(scene, stac, wanted)
+        beside.check(scene, overwrite, writing.resumes)
+        check_copy(scene)
         planned = plan_scene(scene, used).warning(*given.warnings)
-        planning = time.perf_counter() - began
-        guard = run_guard(scene, planned, compress, blocksize)
-        main = SceneWriter(scene, dst, compress, blocksize, overwrite, guard=guard, resume=resume)
-        options_beside = (blocksize, overwrite or going_on, guard, resume)
+        laps.end("planning")
         tell = _stage_of(progress, check)
-        together = [main, *_companions(scene, beside, *options_beside)]
+        together = _writers(scene, beside, writing, run_guard(scene, planned, compress, blocksize))
         with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
             check()
             planned = detect_clouds(planned, scene, used, places, again=kept > 0)
             check()
-            detecting = time.perf_counter() - began - planning
+            laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress, check)
             planned.plan.check_files()
-        streaming = time.perf_counter() - began - planning - detecting
+        laps.end("processing")
         tell("checking")
-        checks, verification = verify_pixels(scene, dst, beside.paths["provenance"], planned.plan)
-        _write_beside(scene, planned, beside, given)
-        checking = time.perf_counter() - began - planning - detecting - streaming
+        checks, verification = verify_pixels(scene, writing.path, beside.paths["provenance"], planned.plan)
+        checks = verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)}
+        failed = beside.write(_finished(scene, planned, beside, given))
+        laps.end("checking")
         report = Report(
             program={"name": "decr-scene", "version": version("decr-scene")},
             input=taken,
             product=given.facts,
-            output={"path": str(dst), "bytes": dst.stat().st_size},
-            beside={role: str(path) for role, path in beside.paths.items()},
+            output={"path": str(dst), "bytes": writing.path.stat().st_size},
+            beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
             parameters=parameters_of(chosen),
             scaling=scaling_of(planned),
             tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
-            seconds={
-                "planning": round(planning, 3),
-                "detecting": round(detecting, 3),
-                "processing": round(streaming, 3),
-                "checking": round(checking, 3),
-            },
-            checks=verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)},
+            seconds=laps.seconds,
+            checks=checks,
             verification=verification,
             warnings=list(planned.warnings),
             clouds=None if planned.coverage is None else vars(planned.coverage),
+            failed=failed,
         )
-    with write_whole(beside.paths["report"]) as partial:
+    with write_whole(beside.report) as partial:
         partial.write_text(report.to_json())
     return report
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """How an output is written: what `process_scene` was told of it, checked."""
+
+    path: Path
+    compress: str
+    blocksize: int
+    overwrite: bool
+    resume: bool
+
+    def __post_init__(self) -> None:
+        check_name(self.path)
+        check_blocksize(self.blocksize)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an interrupted run is gone on with."""
+        return self.resume and journal_path(self.path).exists()
 
 
 _ROLES = {
@@ -275,51 +282,34 @@ def _check_of(cancel: CancelToken | None) -> Callable[[], None]:
     return check
 
 
-def _check_wishes(scene: RasterioScene, stac: bool, polygons: Path | None) -> None:
-    """Refuse what cannot be written beside the output, before any work is done."""
-    if stac:
-        from decr_scene.pipeline.outputs.stac import check_stac
-
-        check_stac()
-    if polygons is not None:
-        from decr_scene.pipeline.outputs.polygons import check_polygons
-
-        check_polygons(scene, polygons)
-
-
-def _companions(
-    scene: RasterioScene, beside: Beside, blocksize: int, overwrite: bool, guard: dict[str, Any], resume: bool
-) -> list[SceneWriter]:
-    """Writers of the rasters beside the output, in the order of `Blended`."""
-    classes = Companion(
-        scene, ("provenance",), np.dtype(np.uint8), provenance.NODATA, provenance.TAGS, provenance.COLORS
-    )
-    deviation = Companion(
-        scene, ("standard deviation",), np.dtype(np.float32), np.nan, (("UNITS", "DN of the scene"),)
-    )
-    rasters = {"provenance": classes, "uncertainty": deviation}
+def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[str, Any]) -> list[SceneWriter]:
+    """Writers of the output and of the rasters beside it, in the order of `Blended`."""
+    compress, blocksize, overwrite, resume = how.compress, how.blocksize, how.overwrite, how.resume
+    main = SceneWriter(scene, how.path, compress, blocksize, overwrite, guard=guard, resume=resume)
+    overwrite = overwrite or how.resumes
     return [
-        SceneWriter(companion, beside.paths[role], "deflate", blocksize, overwrite, "average", guard, resume)
-        for role, companion in rasters.items()
-        if role in beside.paths
+        main,
+        *(
+            SceneWriter(
+                *(raster.companion(scene), raster.path(how.path), "deflate", blocksize, overwrite),
+                *("average", guard, resume),
+            )
+            for raster in beside.rasters
+        ),
     ]
 
 
-def _write_beside(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: Delivery) -> None:
-    """Everything beside the output but its rasters, which are there, and the report, which comes last."""
-    paths = beside.paths
-    write_styles(scene, planned.bands, paths["style"], paths["provenance_style"])
-    if "stac" in paths:
-        from decr_scene.pipeline.outputs.stac import write_item
-
-        when = given.facts.get("acquired")
-        write_item(scene, planned.bands, planned.plan.spec.name, beside, Path(given.origin), when)
-    if "polygons" in paths:
-        from decr_scene.pipeline.outputs.polygons import write_polygons
-
-        write_polygons(paths["provenance"], paths["polygons"])
-    if "quicklook" in paths:
-        write_quicklook(scene.path, beside.output, paths["quicklook"], planned.bands)
+def _finished(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: Delivery) -> FinishedRun:
+    """What the documents beside the output are written from."""
+    return FinishedRun(
+        scene,
+        planned.bands,
+        planned.plan.spec.name,
+        beside.output,
+        beside.paths,
+        Path(given.origin),
+        given.facts.get("acquired"),
+    )
 
 
 def _stream(

@@ -154,9 +154,8 @@ def _attempt(
     """Process a scene and note what became of it; errors that are ``fatal`` to all scenes are raised."""
     began = time.perf_counter()
     try:
-        checks = _process(Path(entry.input), Path(entry.output), overwrite, resume, process).checks
-        bad = ", ".join(name for name, good in checks.items() if not good)
-        error = f"check failed: {bad}" if bad else None
+        report = _process(Path(entry.input), Path(entry.output), overwrite, resume, process)
+        error = "; ".join(report.faults) or None
     except (RunCancelledError, ForkError):
         raise
     except fatal:

@@ -56,7 +56,7 @@ class Made:
                 source=report["input"]["path"],
                 content=_content(report["input"]),
                 recipe=_as_recipe(report["parameters"], report["model"]),
-                good=all(report["checks"].values()),
+                good=all(report["checks"].values()) and not report.get("failed"),
                 beside=tuple(
                     Path(name).name for role, name in report["beside"].items() if role != "polygons"
                 ),

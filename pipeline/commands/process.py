@@ -26,5 +26,4 @@ def process(scene: str, out: Path, quiet: bool, **options: Any) -> None:
 
     with tile_progress(os.path.basename(scene), quiet) as progress:
         report = process_scene(scene, out, progress=progress, **options)
-    if not quiet:
-        summarise(report)
+    summarise(report, quiet)

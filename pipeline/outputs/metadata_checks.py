@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,17 +16,24 @@ from numpy.typing import NDArray
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
+from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.files import os_faults
+from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
 from decr_scene.pipeline.raster.vrt import (
     Tags,
     band_tags,
+    copy_vrt,
     descriptions,
     document,
     has_mask,
     scene_tags,
     units,
 )
+from decr_scene.pipeline.writing.cog import lossless, write_cog
+from decr_scene.pipeline.writing.scratch import as_geotiff
 
 _STRIP = 1024
+_TRIAL_SIDE = 16
 
 
 def verify_roundtrip(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, bool]:
@@ -38,10 +48,44 @@ def verify_roundtrip(source: str | os.PathLike[str], output: str | os.PathLike[s
         mask, color_interpretation, color_table, descriptions, units, scales, offsets, tags, band_tags.
     """
     with rasterio.open(source) as one, rasterio.open(output) as other:
-        first, second = _properties(one), _properties(other)
-        same = {name: first[name] == second[name] for name in first}
-        table = first["color_table"].items() <= second["color_table"].items()
-        return same | {"color_table": table, "mask": _same_masks(one, other)}
+        return _compared(_properties(one), _properties(other)) | {"mask": _same_masks(one, other)}
+
+
+def check_copy(scene: RasterioScene) -> None:
+    """Refuse a raster whose copy would lose something, by copying all but its pixels to a small one.
+
+    Raises:
+        SceneError: It says what would be lost.
+    """
+    with tempfile.TemporaryDirectory() as folder, gdal_env(), rasterio.open(scene.path) as dataset:
+        first = _properties(dataset)  # of a handle of its own, before GDAL has described it
+        pixels, copy = Path(folder, "pixels.tif"), Path(folder, "copy.tif")
+        shape = (scene.count, _TRIAL_SIDE, _TRIAL_SIDE)
+        pixels.write_bytes(as_geotiff(np.zeros(shape, scene.dtype), {}))
+        text, marked = copy_vrt(dataset, str(pixels), _TRIAL_SIDE, [{}] * scene.count, "AVERAGE")
+        with os_faults(f"cannot copy what describes {scene.path}", Path(folder)):
+            write_cog(_cut(text), marked, copy, lossless("none", "", indexed=False), 512, "AVERAGE")
+        with rasterio.open(copy) as other:
+            second = _properties(other)
+    first["shape"] = second["shape"]
+    if lost := [name for name, same in _compared(first, second).items() if not same]:
+        raise SceneError(
+            f"{scene.path}: a GeoTIFF would not keep its {', '.join(lost).replace('_', ' ')}: make one of it "
+            "with gdal_translate, look whether that will do, and process that"
+        )
+
+
+def _cut(text: str) -> str:
+    """The VRT of a corner, without a mask."""
+    size = f'rasterXSize="{_TRIAL_SIDE}" rasterYSize="{_TRIAL_SIDE}"'
+    text = re.sub(r'rasterXSize="\d+" rasterYSize="\d+"', size, text, count=1)
+    return re.sub(r"<MaskBand>.*?</MaskBand>", "", text, flags=re.DOTALL)
+
+
+def _compared(first: dict[str, Any], second: dict[str, Any]) -> dict[str, bool]:
+    """Whether properties are equal; a colour table may have grown."""
+    same = {name: first[name] == second[name] for name in first}
+    return same | {"color_table": first["color_table"].items() <= second["color_table"].items()}
 
 
 def _properties(dataset: Any) -> dict[str, Any]:

@@ -1,77 +1,133 @@
-"""What lies beside an output, and what it is called: all names come from the output's own."""
+"""What lies beside an output: all side files there are, and those of one run, named, checked and written."""
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import check_target
+from decr_scene.pipeline.files import check_target, os_faults, write_whole
+from decr_scene.pipeline.outputs.polygons import Polygons
+from decr_scene.pipeline.outputs.quicklook import Quicklook
+from decr_scene.pipeline.outputs.rasters import Provenance, Uncertainty
+from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument, SideFile, SideRaster
+from decr_scene.pipeline.outputs.stac import StacItem
+from decr_scene.pipeline.outputs.style import ProvenanceStyle, Style
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.signals import was_interrupted
+
+SIDE_FILES: tuple[type[SideFile], ...] = (
+    Provenance,
+    Uncertainty,
+    Style,
+    ProvenanceStyle,
+    Quicklook,
+    Polygons,
+    StacItem,
+)
+"""All there are: rasters in the order of `Blended`, and last the Item, which names those that are there."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The files beside an output.
+    """The files beside one output.
 
     Args:
         output: The output.
-        uncertainty: Whether there is a raster of uncertainty.
-        stac: Whether there is a STAC Item.
-        quicklook: Whether there is a picture.
-        polygons: A vector file, which may lie anywhere.
+        files: All but the report, which is always there.
 
     Raises:
         OptionError: Two of them have the same name.
     """
 
     output: Path
-    uncertainty: bool = False
-    stac: bool = False
-    quicklook: bool = False
-    polygons: Path | None = None
+    files: tuple[SideFile, ...] = ()
 
     def __post_init__(self) -> None:
         names = [os.path.abspath(path) for path in (self.output, *self.paths.values())]
         if twice := {name for name in names if names.count(name) > 1}:
             raise OptionError(f"{min(twice)} would be two files of one run: choose another name")
 
-    @property
-    def paths(self) -> dict[str, Path]:
-        """What they are, and where."""
-        stem, wanted = (
-            self.output.stem,
-            {
-                "report": f"{self.output.stem}.json",
-                "provenance": f"{self.output.stem}_provenance.tif",
-                "style": f"{self.output.stem}.qml",
-                "provenance_style": f"{self.output.stem}_provenance.qml",
-            },
-        )
-        if self.uncertainty:
-            wanted["uncertainty"] = f"{stem}_uncertainty.tif"
-        if self.stac:
-            wanted["stac"] = f"{stem}.stac.json"
-        if self.quicklook:
-            wanted["quicklook"] = f"{stem}.png"
-        paths = {role: self.output.with_name(name) for role, name in wanted.items()}
-        return paths if self.polygons is None else paths | {"polygons": self.polygons}
+    @staticmethod
+    def asked(output: Path, options: Mapping[str, Any]) -> Beside:
+        """Gather the files that the options ask for.
+
+        Args:
+            output: The output.
+            options: The fields of `Options`, and ``stac``, ``quicklook`` and ``polygons`` of `process_scene`.
+        """
+        made = (kind.asked(options) for kind in SIDE_FILES)
+        return Beside(output, tuple(file for file in made if file is not None))
 
     @staticmethod
     def all_of(output: Path) -> Beside:
-        """Whatever could lie beside an output under a name of its own."""
-        return Beside(output, uncertainty=True, stac=True, quicklook=True)
+        """Gather whatever could lie beside an output under a name of its own."""
+        return Beside(output, tuple(kind() for kind in SIDE_FILES if kind.ending))
 
-    def check(self, source: Path, overwrite: bool, going_on: bool) -> None:
+    @property
+    def report(self) -> Path:
+        """Where the report goes."""
+        return self.output.with_suffix(".json")
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """All files by role, the report among them."""
+        return {"report": self.report, **{file.role: file.path(self.output) for file in self.files}}
+
+    @property
+    def rasters(self) -> tuple[SideRaster, ...]:
+        """Those that are written with the output."""
+        return tuple(file for file in self.files if isinstance(file, SideRaster))
+
+    def check(self, scene: RasterioScene, overwrite: bool, resumes: bool) -> None:
         """Refuse before any work is done.
 
         Args:
-            source: The input.
+            scene: The input.
             overwrite: Whether files that exist may be replaced.
-            going_on: Whether an interrupted run of the same output goes on: it may have finished its rasters.
+            resumes: Whether an interrupted run of the same output goes on: it may have finished its rasters.
 
         Raises:
             OutputError: As `check_target`.
+            DecrSceneError: One of the files cannot be made of the scene.
         """
+        finished = [file.role for file in self.rasters] if resumes else []
         for role, path in self.paths.items():
-            check_target(source, path, overwrite or (going_on and role in ("provenance", "uncertainty")))
+            check_target(scene.path, path, overwrite or role in finished)
+        for file in self.files:
+            file.check(scene)
+
+    def write(self, run: FinishedRun) -> dict[str, str]:
+        """Write the documents of a finished run; one that fails stops no other and leaves no file.
+
+        Returns:
+            Why, by role, for those that could not be written.
+        """
+        failed: dict[str, str] = {}
+        for file in self.files:
+            if not isinstance(file, SideDocument):
+                continue
+            path = self.paths[file.role]
+            try:
+                there = {role: name for role, name in run.paths.items() if role not in failed}
+                with os_faults(f"cannot write {path}", path.absolute().parent), write_whole(path) as partial:
+                    file.write(replace(run, paths=there), partial)
+            except Exception as error:
+                if was_interrupted():
+                    raise
+                _log.debug("%s was not written", path, exc_info=True)
+                failed[file.role] = _reason(error)
+                path.unlink(missing_ok=True)  # of the output before
+        return failed
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, DecrSceneError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -9,23 +9,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what GDAL's own errors are, under no public name
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.features import shapes
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
-from shapely.geometry import mapping, shape
+from shapely.geometry import Polygon, mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.vectors import write_geopackage
 from decr_scene.pipeline.restoration.provenance import BLENDED, GENERATED, NODATA
@@ -74,42 +78,101 @@ class Area:
         }
 
 
-def check_polygons(scene: RasterioScene, path: Path) -> None:
-    """Refuse before any work is done.
-
-    Raises:
-        OptionError: Neither a ``.gpkg`` nor a ``.geojson``; or pyogrio is missing for the former.
-        SceneError: The scene is not georeferenced by CRS and transform.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise OptionError(f"polygons must be written to {' or '.join(SUFFIXES)}, got {path.name}")
-    if path.suffix.lower() == ".gpkg" and importlib.util.find_spec("pyogrio") is None:
-        raise OptionError(
-            "GeoPackages are written by pyogrio, which is not installed: pip install 'decr-scene[vector]', "
-            "or write a .geojson"
-        )
-    if scene.crs is None:
-        raise SceneError(
-            f"{scene.path} has no CRS and transform, polygons need them: georeference it (gdalwarp), or "
-            "leave out --polygons"
-        )
-
-
-def write_polygons(provenance: Path, path: Path) -> None:
-    """Trace a provenance and write the layers ``footprint`` and ``restored``.
+class Polygons(SideDocument):
+    """The layers ``footprint`` and ``restored``, traced from the provenance.
 
     Args:
-        provenance: The finished raster of classes.
-        path: ``.gpkg`` or ``.geojson``; replaced if it exists.
+        file: ``.gpkg`` or ``.geojson``, anywhere.
     """
-    valid, restored, crs = trace(provenance)
-    layers = [("footprint", valid), ("restored", restored)]
-    with write_whole(path) as partial:
-        if path.suffix.lower() == ".gpkg":
-            rows = [(layer, [(area.geometry, area.attributes) for area in areas]) for layer, areas in layers]
-            write_geopackage(partial, rows, crs)
-        else:
-            partial.write_text(_geojson(layers, crs))
+
+    role = "polygons"
+    option = "polygons"
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """Make one if a file is named."""
+        return None if options["polygons"] is None else cls(Path(options["polygons"]))
+
+    def path(self, output: Path) -> Path:
+        """Name the file that was asked for."""
+        return self.file
+
+    def check(self, scene: RasterioScene) -> None:
+        """Refuse a file or a scene for which it cannot be done, by writing the outline of the scene.
+
+        Raises:
+            OptionError: Neither a ``.gpkg`` nor a ``.geojson``; or pyogrio is missing for the former.
+            SceneError: The scene is not georeferenced by CRS and transform, or the file cannot hold its CRS.
+        """
+        suffix = self.file.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise OptionError(f"polygons must be written to {' or '.join(SUFFIXES)}, got {self.file.name}")
+        if suffix == ".gpkg" and importlib.util.find_spec("pyogrio") is None:
+            raise OptionError(
+                "GeoPackages are written by pyogrio, which is not installed: "
+                "pip install 'decr-scene[vector]', or write a .geojson"
+            )
+        if scene.crs is None:
+            raise SceneError(
+                f"{scene.path} has no CRS and transform, polygons need them: georeference it (gdalwarp), or "
+                "leave out --polygons"
+            )
+        if suffix == ".geojson":
+            check_wgs84(scene, "a .geojson of --polygons")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Area(_whole(scene), "valid", None, 1.0)
+            _write(Path(folder, "trial.gpkg"), [("footprint", [whole]), ("restored", [])], scene.crs)
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Trace the finished provenance."""
+        valid, restored, crs = trace(run.paths["provenance"])
+        _write(path, [("footprint", valid), ("restored", restored)], crs)
+
+
+def check_wgs84(scene: RasterioScene, purpose: str) -> None:
+    """Refuse a scene whose CRS nothing relates to longitudes and latitudes, such as that of a site.
+
+    Args:
+        scene: The scene; one without a CRS passes.
+        purpose: What needs them.
+
+    Raises:
+        SceneError: It says so.
+    """
+    cause: Exception | None = None
+    try:
+        outline = corners(scene)
+        if outline is None or all(map(math.isfinite, outline.bounds)):
+            return
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        cause = error
+    raise SceneError(
+        f"the CRS of {scene.path} cannot be related to longitudes and latitudes, which {purpose} needs: "
+        "leave that out, or georeference the scene (gdalwarp)"
+    ) from cause
+
+
+def corners(scene: RasterioScene) -> BaseGeometry | None:
+    """Outline of the whole raster in EPSG:4326; ``None`` without a CRS."""
+    return None if scene.crs is None else to_wgs84(_whole(scene), scene.crs)
+
+
+def _whole(scene: RasterioScene) -> Polygon:
+    height, width = scene.shape
+    return Polygon(scene.transform * corner for corner in ((0, 0), (width, 0), (width, height), (0, height)))
+
+
+def _write(path: Path, layers: list[tuple[str, list[Area]]], crs: CRS) -> None:
+    """Write layers to a ``.gpkg`` or ``.geojson`` that is not there yet."""
+    if path.suffix.lower() == ".gpkg":
+        rows = [(layer, [(area.geometry, area.attributes) for area in areas]) for layer, areas in layers]
+        write_geopackage(path, rows, crs)
+    else:
+        path.write_text(_geojson(layers, crs))
 
 
 def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:

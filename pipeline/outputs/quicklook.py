@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.bands import display_bands
-from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
+from decr_scene.pipeline.raster.scene import gdal_env
 
 SIDE = 640
 """Greatest side of each half, px."""
@@ -22,30 +22,28 @@ STRETCH = (1.0, 99.0)
 """Percentiles of the input that become black and white, if it is not uint8 already."""
 
 
-def write_quicklook(
-    before: str | Path, after: str | Path, path: str | Path, names: Sequence[str] | None = None
-) -> None:
-    """Write before and after side by side as a PNG, both with the stretch of the input.
+class Quicklook(SideDocument):
+    """Before and after side by side as a PNG, both with the stretch of the input."""
 
-    Args:
-        before: The input scene.
-        after: The output scene, of the same size and bands.
-        path: The picture.
-        names: What its bands are; what the input says, if not given.
-    """
-    with RasterioScene.open(before) as scene, gdal_env():
-        bands = display_bands(scene.bands if names is None else names)
+    role = "quicklook"
+    ending = ".png"
+    option = "quicklook"
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Draw the picture from what is left of both rasters at `SIDE` px."""
+        bands = display_bands(run.bands)
         bands = bands if len(bands) == 3 else bands * 3
-        (left, valid), (right, _) = _decimated(scene.path, bands), _decimated(str(after), bands)
-    low, high = _stretch(left[valid], scene.dtype)
-    gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
-    picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
-    profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
-    with (
-        rasterio.Env(GDAL_PAM_ENABLED="NO"),
-        rasterio.open(path, "w", **profile, height=picture.shape[1], width=picture.shape[2]) as target,
-    ):
-        target.write(picture)
+        with gdal_env():
+            (left, valid), (right, _) = _decimated(run.scene.path, bands), _decimated(str(run.output), bands)
+        low, high = _stretch(left[valid], run.scene.dtype)
+        gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
+        picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
+        profile = {"driver": "PNG", "dtype": "uint8", "count": 3}
+        with (
+            rasterio.Env(GDAL_PAM_ENABLED="NO"),
+            rasterio.open(path, "w", **profile, height=picture.shape[1], width=picture.shape[2]) as target,
+        ):
+            target.write(picture)
 
 
 def _decimated(path: str, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

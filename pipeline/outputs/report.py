@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from decr_scene.pipeline.raster.bands import label
@@ -13,7 +14,10 @@ from decr_scene.pipeline.restoration.plan import ScenePlan
 
 @dataclass(frozen=True)
 class Report:
-    """What was done, as it stands in the JSON file beside the output."""
+    """What was done, as it stands in the JSON file beside the output.
+
+    ``failed`` says of each file beside the output that could not be written, by its role, why.
+    """
 
     program: dict[str, str]
     input: dict[str, Any]
@@ -29,6 +33,14 @@ class Report:
     verification: dict[str, Any]
     warnings: list[str]
     clouds: dict[str, float] | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> list[str]:
+        """Say what went wrong though the output is there, one sentence each: checks, files beside it."""
+        checks = ", ".join(name for name, good in self.checks.items() if not good)
+        missing = [f"no {role} beside the output: {reason}" for role, reason in self.failed.items()]
+        return [*([f"check failed: {checks}"] if checks else []), *missing]
 
     def to_json(self) -> str:
         """The report as text."""
@@ -48,3 +60,17 @@ def scaling_of(planned: ScenePlan) -> dict[str, list[float]]:
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]
     return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}
+
+
+class Laps:
+    """Measure one stage of a run after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Note how long a stage took, s: since the last one ended."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now

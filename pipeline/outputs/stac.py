@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +14,13 @@ from typing import Any
 
 import rasterio
 from rasterio.transform import array_bounds
-from shapely.geometry import Polygon, mapping
+from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.inputs.text import readable
-from decr_scene.pipeline.outputs.names import Beside
-from decr_scene.pipeline.outputs.polygons import footprint, read_classes, to_wgs84
+from decr_scene.pipeline.outputs.polygons import check_wgs84, corners, footprint, read_classes, to_wgs84
+from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.products.metadata import acquisition_time
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -50,49 +49,52 @@ _ROLES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def check_stac() -> None:
-    """Refuse before any work is done.
+class StacItem(SideDocument):
+    """The STAC Item of an output."""
 
-    Raises:
-        OptionError: pystac is missing.
-    """
-    if importlib.util.find_spec("pystac") is None:
-        raise OptionError(
-            "STAC Items are written by pystac, which is not installed: pip install 'decr-scene[stac]', or "
-            "leave out --stac"
-        )
+    role = "stac"
+    ending = ".stac.json"
+    option = "stac"
+
+    def check(self, scene: RasterioScene) -> None:
+        """Refuse a scene of which no Item can be made, by making one of its corners.
+
+        Raises:
+            OptionError: pystac is missing.
+            SceneError: The CRS cannot be related to longitudes and latitudes.
+        """
+        if importlib.util.find_spec("pystac") is None:
+            raise OptionError(
+                "STAC Items are written by pystac, which is not installed: pip install 'decr-scene[stac]', "
+                "or leave out --stac"
+            )
+        check_wgs84(scene, "--stac")
+        _text_of(_item(FinishedRun(scene, scene.bands, "", Path("x.tif"), {}, Path("x")), corners(scene)))
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Write the Item, with an asset for every file of the run that has a place in it."""
+        item = _item(run, _outline(run.scene, run.paths["provenance"]))
+        _add_assets(item, run)
+        path.write_text(_text_of(item))
 
 
-def write_item(
-    scene: RasterioScene,
-    names: Sequence[str],
-    model: str,
-    beside: Beside,
-    origin: Path,
-    product_time: str | None = None,
-) -> None:
-    """Write the Item of an output.
+def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
+    """The Item without its assets.
 
     Args:
-        scene: The input.
-        names: What its bands are.
-        model: Name of the model.
-        beside: The output and what lies beside it; the rasters are finished.
-        origin: The file that the scene comes from.
-        product_time: When it was taken, as the vendor's metadata say (ISO 8601, UTC), if there are any.
+        run: The run.
+        outline: Of what is valid, in EPSG:4326; ``None``: nobody knows where it is.
     """
     import pystac
     from pystac.extensions.projection import ProjectionExtension
-    from pystac.extensions.raster import RasterExtension
 
-    outline = _outline(scene, beside.paths["provenance"])
     now = datetime.now(UTC).replace(microsecond=0)
-    when = acquired(scene)
-    if product_time is not None:
-        moment = datetime.fromisoformat(product_time)
+    when = acquired(run.scene)
+    if run.acquired is not None:
+        moment = datetime.fromisoformat(run.acquired)
         when = (moment, moment, "metadata of the product")
     item = pystac.Item(
-        id=beside.output.stem,
+        id=run.output.stem,
         geometry=None if outline is None else mapping(outline),
         bbox=None if outline is None else list(outline.bounds),
         datetime=None,
@@ -101,7 +103,7 @@ def write_item(
         properties={
             "created": _text(now),
             TIME_SOURCE: when[2] if when else "time of processing: the scene does not say when it was taken",
-            "processing:lineage": f"Clouds of {origin.name} removed with {Path(model).stem}",
+            "processing:lineage": f"Clouds of {run.origin.name} removed with {Path(run.model).stem}",
             "processing:software": {"decr-scene": version("decr-scene")},
         },
         stac_extensions=[PROCESSING],
@@ -111,18 +113,28 @@ def write_item(
         item.properties = {
             k: v for k, v in item.properties.items() if k not in ("start_datetime", "end_datetime")
         }
-    _describe_place(ProjectionExtension.ext(item, add_if_missing=True), scene)
-    data = pystac.Asset(f"./{beside.output.name}", media_type=pystac.MediaType.COG, roles=["data"])
+    _describe_place(ProjectionExtension.ext(item, add_if_missing=True), run.scene)
+    return item
+
+
+def _add_assets(item: Any, run: FinishedRun) -> None:
+    """Add the output and the files beside it."""
+    import pystac
+    from pystac.extensions.raster import RasterExtension
+
+    data = pystac.Asset(f"./{run.output.name}", media_type=pystac.MediaType.COG, roles=["data"])
     item.add_asset("data", data)
-    data.extra_fields["bands"] = [{"name": label(names, i)} for i in range(len(names))]
-    RasterExtension.ext(data, add_if_missing=True).bands = _bands(beside.output)
-    for role, path in beside.paths.items():
+    data.extra_fields["bands"] = [{"name": label(run.bands, i)} for i in range(len(run.bands))]
+    RasterExtension.ext(data, add_if_missing=True).bands = _bands(run.output)
+    for role, path in run.paths.items():
         if role in _ROLES:
             kind, roles = _ROLES[role]
             item.add_asset(role, pystac.Asset(f"./{path.name}", media_type=kind, roles=roles))
-    with write_whole(beside.paths["stac"]) as partial:
-        # pystac itself takes the name for a URL, and ends it at a # or ?.
-        partial.write_text(json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n")
+
+
+def _text_of(item: Any) -> str:
+    """JSON; pystac itself takes the name of a file for a URL, and ends it at a # or ?."""
+    return json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n"
 
 
 def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
@@ -172,9 +184,8 @@ def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
     if scene.crs is None:
         return None
     classes, transform, _ = read_classes(provenance, SIDE)
-    (height, width), place = scene.shape, scene.transform
-    corners = [place * corner for corner in ((0, 0), (width, 0), (width, height), (0, height))]
-    return to_wgs84(footprint(classes, transform) or Polygon(corners), scene.crs)
+    outline = footprint(classes, transform)
+    return corners(scene) if outline is None else to_wgs84(outline, scene.crs)
 
 
 def _describe_place(projection: Any, scene: RasterioScene) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.bands import display_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.provenance import COLORS, NAMES
@@ -32,18 +33,27 @@ STRETCH = (2.0, 98.0)
 _VERSION = "3.22.16-Białowieża"
 
 
-def write_styles(scene: RasterioScene, names: Sequence[str], style: Path, provenance: Path) -> None:
-    """Write the style of the output and that of its provenance.
+class Style(SideDocument):
+    """The style of the output."""
 
-    Args:
-        scene: The input.
-        names: What its bands are.
-        style: The file for the output.
-        provenance: The file for the provenance.
-    """
-    style.write_text(_document(_scene_renderer(scene, names)), "utf-8")
-    classes = list(zip(range(len(NAMES)), NAMES, COLORS, strict=True))
-    provenance.write_text(_document(_paletted(classes)), "utf-8")
+    role = "style"
+    ending = ".qml"
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Write the bands for red, green and blue, with the limits of the input."""
+        path.write_text(_document(_scene_renderer(run.scene, run.bands)), "utf-8")
+
+
+class ProvenanceStyle(SideDocument):
+    """The style of the provenance."""
+
+    role = "provenance_style"
+    ending = "_provenance.qml"
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Write the classes by name and colour."""
+        classes = list(zip(range(len(NAMES)), NAMES, COLORS, strict=True))
+        path.write_text(_document(_paletted(classes)), "utf-8")
 
 
 def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, float]]:

@@ -81,8 +81,8 @@ def copy_vrt(
     Returns:
         The text of a VRT, to be `released`, and the number of tags under `MARK`.
     """
+    tags = scene_tags(dataset, resampling)  # first: a GeoPackage forgets them once it is described
     root = located_vrt(dataset, {"VRTRasterBand"})
-    tags = scene_tags(dataset, resampling)
     add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
         keep_only(band, BAND_PARTS)

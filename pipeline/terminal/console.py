@@ -137,19 +137,19 @@ def tell_table(found: dict[str, Any]) -> None:
         say(f"{name:>12}  {text}")
 
 
-def summarise(report: Report) -> None:
-    """What was done to a scene; a check that failed ends the program."""
-    tiles, seconds = report.tiles, report.seconds
-    megabytes = report.output["bytes"] / 1e6
-    say(
-        f"{report.output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
-        f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {megabytes:.1f} MB"
-    )
-    for warning in report.warnings:
-        say(f"warning: {warning}", err=True)
-    failed = [name for name, good in report.checks.items() if not good]
-    if failed:
-        say(f"check failed: {', '.join(failed)}", err=True)
+def summarise(report: Report, quiet: bool = False) -> None:
+    """Say what was done to a scene; what went wrong though the output is there ends the program."""
+    tiles, seconds, output = report.tiles, report.seconds, report.output
+    if not quiet:
+        say(
+            f"{output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
+            f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, "
+            f"{output['bytes'] / 1e6:.1f} MB"
+        )
+        for warning in report.warnings:
+            say(f"warning: {warning}", err=True)
+    if report.faults:
+        tell_error(f"{output['path']} is written, but {'; '.join(report.faults)}")
         sys.exit(1)
 
 

@@ -1,0 +1,45 @@
+"""The rasters beside an output: where each pixel comes from, and how far samples of it differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from decr_scene.pipeline.outputs.side_file import SideRaster
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration import provenance
+from decr_scene.pipeline.writing.writer import Companion
+
+
+class Provenance(SideRaster):
+    """The class of every pixel: nodata, original, blended or generated."""
+
+    role = "provenance"
+    ending = "_provenance.tif"
+
+    def companion(self, scene: RasterioScene) -> Companion:
+        """Describe one band of classes with a colour table."""
+        return Companion(
+            scene, ("provenance",), np.dtype(np.uint8), provenance.NODATA, provenance.TAGS, provenance.COLORS
+        )
+
+
+class Uncertainty(SideRaster):
+    """The standard deviation of the samples, DN of the scene."""
+
+    role = "uncertainty"
+    ending = "_uncertainty.tif"
+    option = "samples"
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """Make one if there is more than one sample."""
+        return cls() if options["samples"] > 1 else None
+
+    def companion(self, scene: RasterioScene) -> Companion:
+        """Describe one band of float32, NaN where nothing is valid."""
+        return Companion(
+            scene, ("standard deviation",), np.dtype(np.float32), np.nan, (("UNITS", "DN of the scene"),)
+        )
