@@ -6,6 +6,7 @@ open -> bands, scaling, tiles -> look at the whole -> Dask: first guess, samplin
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +58,11 @@ from decr_scene.pipeline.restoration.restorers import (
 from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.writer import SceneWriter, WritersTogether
 
+_log = logging.getLogger("decr_scene")
+_log.addHandler(logging.NullHandler())
+
 Progress = Callable[[int, int], None]
-"""Told after every batch: tiles done, tiles in all. One that is `Staged` is told of what follows, too."""
+"""Told after every batch: tiles done, tiles in all. One that is `Staged` is told of stages, too."""
 
 
 class CancelToken(Protocol):
@@ -70,10 +74,10 @@ class CancelToken(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """A progress that wants to know what begins when all tiles are done."""
+    """A progress that wants to know what begins besides the tiles."""
 
     def stage(self, text: str) -> None:
-        """``writing clean.tif``, ``checking``."""
+        """``planning``, ``looking for cloud``, ``restoring``, ``writing clean.tif``, ``checking``."""
 
 
 def process_scene(
@@ -145,19 +149,21 @@ def process_scene(
         check_target(scene.path, dst, overwrite)
         beside.check(scene, overwrite, writing.resumes)
         check_copy(scene)
+        tell = _stage_of(progress, check, Path(src).name)
+        tell("planning")
         planned = plan_scene(scene, used).warning(*given.warnings)
         laps.end("planning")
-        tell = _stage_of(progress, check)
         together = _writers(scene, beside, writing, run_guard(scene, planned, compress, blocksize))
         with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
-            check()
+            tell("looking for cloud")
             planned = detect_clouds(planned, scene, used, places, again=kept > 0)
             check()
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
+            tell("restoring")
             done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress, check)
             planned.plan.check_files()
         laps.end("processing")
@@ -265,9 +271,10 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
     return True
 
 
-def _stage_of(progress: object, check: Callable[[], None]) -> Callable[[str], None]:
+def _stage_of(progress: object, check: Callable[[], None], name: str) -> Callable[[str], None]:
     def tell(text: str) -> None:
         check()
+        _log.info("%s: %s", name, text)
         if isinstance(progress, Staged):
             progress.stage(text)
 
@@ -328,7 +335,10 @@ def _stream(
 
     def count(tiles: int) -> None:
         nonlocal done
+        tenths, total = 10 * done, max(1, planned.tiles_to_restore)
         done += tiles
+        if 10 * done // total > tenths // total:
+            _log.info("%d of %d tiles", done, total)
         if progress is not None:
             progress(done, planned.tiles_to_restore)
 

@@ -164,6 +164,7 @@ def _attempt(
         _log.debug("%s failed", entry.input, exc_info=True)
         error = _one_line(problem)
     seconds = round(time.perf_counter() - began, 3)
+    _log.info("%s: %s", entry.input, f"failed: {error}" if error else "done")
     return replace(entry, status="failed" if error else "done", seconds=seconds, error=error)
 
 

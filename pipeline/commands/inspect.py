@@ -9,6 +9,7 @@ import click
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json, tell_table
+from decr_scene.pipeline.terminal.duration import duration
 from decr_scene.pipeline.terminal.options import FILE, NAME, example, overwrite_option, restoring_options
 
 
@@ -35,7 +36,18 @@ def inspect(scene: str, as_json: bool, ccp: bool, out: Path | None, overwrite: b
     if as_json:
         tell_json(found)
     else:
-        tell_table(found)
+        tell_table(_for_people(found))
+
+
+def _for_people(found: dict[str, Any]) -> dict[str, Any]:
+    """Times in minutes, lists as words, and nothing about what is not there."""
+    needed = found["estimate"]
+    shown = {name: value for name, value in found.items() if value not in (None, [])}
+    words = {n: ", ".join(map(str, v)) for n, v in shown.items() if isinstance(v, list) and n != "warnings"}
+    warnings = {"warnings": "; ".join(found["warnings"])} if found["warnings"] else {}
+    sizes = {name: f"{needed[f'{name}_mb']:.0f} MB" for name in ("memory", "scratch", "output")}
+    times = {"time": f"about {duration(needed['seconds'])}", **sizes}
+    return {**shown, **words, "estimate": times, **warnings}
 
 
 def _show_coverage(

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,17 +31,16 @@ from decr_scene.pipeline.errors import (
     SceneReadError,
 )
 from decr_scene.pipeline.inputs.text import plain
-from decr_scene.pipeline.signals import (
-    INTERRUPTED,
-    at_the_end_say,
-    say_last_words,
-    was_interrupted,
-)
+from decr_scene.pipeline.signals import INTERRUPTED, at_the_end_say, say_last_words, was_interrupted
+from decr_scene.pipeline.terminal import events
+from decr_scene.pipeline.terminal.log import logging_to
 
 if TYPE_CHECKING:
     from decr_scene.pipeline.batch.ledger import BatchReport
     from decr_scene.pipeline.outputs.report import Report
 
+
+_log = logging.getLogger("decr_scene")
 
 EXTRAS = {
     **dict.fromkeys(("PIL", "skimage", "tensorboard", "torchmetrics"), "train"),
@@ -59,41 +59,46 @@ def missing_extras() -> dict[str, str]:
 
 
 def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn what a user can cause into one line: exit code 2 for a wrong call, 1 for a failed job."""
+    """Turn what a user can cause into one line: exit code 2 for a wrong call, 1 for a failed job.
+
+    Of the options of the command, ``events_as`` and ``log`` are answered here, and it does not get them.
+    """
 
     @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, events_as: str = "auto", log: Path | None = None, **kwargs: Any) -> Any:
         context = click.get_current_context()
         at_the_end_say(lambda: tell_error(f"interrupted{after_interruption(context)}"))
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _end_interrupted(context)
-        except DecrSceneError as error:
-            if was_interrupted():
+        with ExitStack() as stack:
+            stack.enter_context(events.to_stderr(events_as == "jsonl", context.command.name))
+            try:
+                stack.enter_context(logging_to(log, kwargs))
+                return command(*args, **kwargs)
+            except KeyboardInterrupt:
                 _end_interrupted(context)
-            if debugging():
-                raise
-            tell_error(f"{' '.join(str(error).split())}{_after_error(context, error)}")
-            context.exit(2 if isinstance(error, (OptionError, LookupError)) else 1)
-        except ModuleNotFoundError as error:
-            if debugging() or error.name is None:
-                raise
-            module = error.name.partition(".")[0]
-            extra = EXTRAS.get(module)
-            what = f"pip install 'decr-scene[{extra}]'" if extra else f"install {module}"
-            tell_error(f"this needs {module}, which is not installed: {what}")
-            context.exit(1)
-        except Exception as error:
-            if was_interrupted():
-                _end_interrupted(context)
-            if debugging():
-                raise
-            told = f"{type(error).__name__}: {error}"
-            tell_error(f"unexpected {' '.join(told.split())}; --debug shows where")
-            context.exit(1)
+            except Exception as error:
+                if was_interrupted():
+                    _end_interrupted(context)
+                if debugging():
+                    raise
+                text, code = _told(context, error)
+                tell_error(text)
+                context.exit(code)
 
     return wrapped
+
+
+def _told(context: click.Context, error: Exception) -> tuple[str, int]:
+    """One line on an error, and the exit code."""
+    if isinstance(error, DecrSceneError):
+        code = 2 if isinstance(error, (OptionError, LookupError)) else 1
+        return f"{' '.join(str(error).split())}{_after_error(context, error)}", code
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        module = error.name.partition(".")[0]
+        extra = EXTRAS.get(module)
+        what = f"pip install 'decr-scene[{extra}]'" if extra else f"install {module}"
+        return f"this needs {module}, which is not installed: {what}", 1
+    text = f"{type(error).__name__}: {error}"
+    return f"unexpected {' '.join(text.split())}; --debug shows where", 1
 
 
 def _end_interrupted(context: click.Context) -> None:
@@ -121,8 +126,21 @@ def say(text: str, err: bool = False) -> None:
 
 
 def tell_error(text: str) -> None:
-    """One line on stderr, under the program's name."""
-    say(f"decr-scene: {text}", err=True)
+    """One line on stderr, under the program's name, or an event; and in the log."""
+    _log.info("error: %s", text)
+    if events.are_wanted():
+        events.emit("error", text=plain(text))
+    else:
+        say(f"decr-scene: {text}", err=True)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, as a line or an event, and in the log."""
+    _log.info("warning: %s", text)
+    if events.are_wanted():
+        events.emit("warning", text=plain(text))
+    else:
+        say(f"warning: {text}", err=True)
 
 
 def tell_json(found: Any) -> None:
@@ -140,16 +158,21 @@ def tell_table(found: dict[str, Any]) -> None:
 def summarise(report: Report, quiet: bool = False) -> None:
     """Say what was done to a scene; what went wrong though the output is there ends the program."""
     tiles, seconds, output = report.tiles, report.seconds, report.output
+    summary = (
+        f"{output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
+        f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {output['bytes'] / 1e6:.1f} MB"
+    )
+    _log.info("%s", summary)
     if not quiet:
-        say(
-            f"{output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
-            f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, "
-            f"{output['bytes'] / 1e6:.1f} MB"
-        )
+        say(summary)
         for warning in report.warnings:
-            say(f"warning: {warning}", err=True)
+            warn(warning)
     if report.faults:
         tell_error(f"{output['path']} is written, but {'; '.join(report.faults)}")
+    if events.are_wanted():
+        outputs = {"output": output["path"], **report.beside}
+        events.emit("end", outputs=outputs, seconds=round(sum(seconds.values()), 1))
+    if report.faults:
         sys.exit(1)
 
 
@@ -161,9 +184,13 @@ def summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -
         say(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more")
         for entry in report.having("skipped"):
             if entry.error:
-                say(f"skipped {_under(entry.input, folder)}: {entry.error}", err=True)
+                warn(f"skipped {_under(entry.input, folder)}: {entry.error}")
     for entry in failed:
         tell_error(f"failed {_under(entry.input, folder)}: {entry.error}")
+    if events.are_wanted():
+        numbers = {"done": len(report.having("done")), "skipped": len(report.having("skipped"))}
+        ledger = {"ledger": str(out / "batch.json")}
+        events.emit("end", outputs=ledger, scenes={**numbers, "failed": len(failed)})
     if failed:
         sys.exit(1)
 

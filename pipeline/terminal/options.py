@@ -184,6 +184,15 @@ writing_options = in_order(
         help="Go on where an interrupted run stopped.",
     ),
     overwrite_option("an output that exists"),
+    click.option(
+        "--progress",
+        "events_as",
+        type=click.Choice(["auto", "jsonl"]),
+        default="auto",
+        show_default=True,
+        help="jsonl: events for a program, one JSON object a line, on standard error.",
+    ),
+    click.option("--log", type=FILE, help="Append a line a stage, with the time, to this file."),
     quiet_option("No progress bar and no summary."),
 )
 """Where it is done and how it is written: of the commands that write scenes."""

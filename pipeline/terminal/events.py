@@ -1,0 +1,116 @@
+"""Progress for programs: one JSON object a line on standard error, and nothing else there.
+
+Every object has an ``event``:
+
+- ``start``: ``version`` of these lines (`VERSION`), ``program``, its version, ``command``.
+- ``scene``: of a batch, ``name`` of the scene that begins, ``done`` and ``total`` scenes.
+- ``stage``: ``text``, such as ``planning``, ``looking for cloud``, ``restoring``, ``writing clean.tif``.
+- ``tiles``: ``done``, ``total``, and ``left_s``, seconds that the rest of the tiles will take.
+- ``warning``: ``text``. ``error``: ``text``, the one line that the command ends with.
+- ``end``: ``outputs``, a path for each role (``output``, ``report``, ``provenance``, ...), and ``seconds``.
+
+A reader passes over events that it does not know. Only a wrong call, which ends with exit code 2 before
+anything began, and what libraries in other languages print are no such lines.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from typing import Any
+
+VERSION = 1
+
+EVERY = 0.2
+"""Seconds between two lines about tiles, at least."""
+
+
+class _State:
+    on = False
+
+
+def are_wanted() -> bool:
+    """Whether standard error is for a program."""
+    return _State.on
+
+
+def emit(event: str, **values: Any) -> None:
+    """Write one line; a reader that is gone misses nothing."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(json.dumps({"event": event, **values}) + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def to_stderr(on: bool, command: str | None) -> Iterator[None]:
+    """Have standard error be for a program, warnings of Python and of loggers included, for a ``with``."""
+    if not on:
+        yield
+        return
+    handler, shown = _Handler(logging.WARNING), warnings.showwarning
+    root = logging.getLogger()
+    _State.on = True
+    root.addHandler(handler)
+    warnings.showwarning = _show
+    emit("start", version=VERSION, program=f"decr-scene {version('decr-scene')}", command=command)
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        root.removeHandler(handler)
+        _State.on = False
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("decr_scene"):  # what the program says is an event of its own
+            emit("warning", text=record.getMessage())
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    emit("warning", text=" ".join(str(message).split()))
+
+
+class TileEvents:
+    """Progress of a scene as events."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell the number of tiles done, of all, and how long the rest will take."""
+        now = time.monotonic()
+        if done < total and now - self._last < EVERY:
+            return
+        self._last = now
+        left = (now - self._began) / done * (total - done) if done else None
+        emit("tiles", done=done, total=total, left_s=None if left is None else round(left, 1))
+
+    def stage(self, text: str) -> None:
+        """Tell what begins."""
+        self._began = time.monotonic()
+        emit("stage", text=text)
+
+
+class SceneEvents:
+    """Progress of a batch as events."""
+
+    def __init__(self) -> None:
+        self._scenes = (0, 0)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note the number of scenes done, of all."""
+        self._scenes = (done, total)
+        if done == total:
+            emit("scene", name=None, done=done, total=total)
+
+    def begin(self, name: str) -> TileEvents:
+        """Tell which scene begins."""
+        emit("scene", name=name, done=self._scenes[0], total=self._scenes[1])
+        return TileEvents()

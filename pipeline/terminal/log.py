@@ -1,0 +1,58 @@
+"""``--log FILE``: what a run does, a line a stage, with the time; earlier runs stay in the file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from decr_scene.pipeline.errors import OutputError
+
+
+@contextmanager
+def logging_to(path: Path | None, others: dict[str, Any]) -> Iterator[None]:
+    """Append what the logger ``decr_scene`` is told, from INFO on, to a file, for a ``with``.
+
+    Args:
+        path: The file; ``None``: none.
+        others: What else the command was given: no file of those is written to.
+
+    Raises:
+        OutputError: It is one of those files, no text, or cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        _check(path, others)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written to ({error.strerror}): choose another --log") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("decr_scene")
+    level = logger.level
+    logger.addHandler(handler)
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _check(path: Path, others: dict[str, Any]) -> None:
+    from decr_scene.pipeline.files import is_same_file
+
+    for name, value in others.items():
+        if isinstance(value, (str, Path)) and is_same_file(value, path):
+            raise OutputError(f"{path} is the file of {name}, too: choose another --log")
+    if path.is_file():
+        with path.open("rb") as file:
+            if b"\0" in file.read(4096):
+                raise OutputError(f"{path} is there and no text: choose another --log")
