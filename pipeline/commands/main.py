@@ -12,6 +12,7 @@ from decr_scene.pipeline.commands.batch import batch
 from decr_scene.pipeline.commands.doctor import doctor
 from decr_scene.pipeline.commands.evaluate import evaluate
 from decr_scene.pipeline.commands.inspect import inspect
+from decr_scene.pipeline.commands.mask import mask
 from decr_scene.pipeline.commands.models import models
 from decr_scene.pipeline.commands.process import process
 from decr_scene.pipeline.commands.simulate import simulate
@@ -40,5 +41,5 @@ def main(debug: bool) -> None:
     os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
 
 
-for command in (process, batch, inspect, train, simulate, evaluate, models, doctor):
+for command in (process, batch, inspect, mask, train, simulate, evaluate, models, doctor):
     main.add_command(command)

@@ -82,21 +82,29 @@ def _trial() -> dict[str, Any]:
     return {"ok": not failed, "seconds": seconds} | ({"reason": ", ".join(failed)} if failed else {})
 
 
-def made_scene(path: Path) -> Pixels:
-    """Write a scene of smooth ground and two clouds: blue, green, red and near infrared, uint16.
+def made_scene(
+    path: Path,
+    shape: tuple[int, int] = TRIAL,
+    spots: tuple[tuple[int, int, int], ...] = ((80, 90, 40), (190, 180, 30)),
+) -> Pixels:
+    """Write a scene of smooth ground and some clouds: blue, green, red and near infrared, uint16.
+
+    Args:
+        path: The file.
+        shape: ``(height, width)``, px.
+        spots: Row, column and radius of each cloud, px.
 
     Returns:
         ``(4, height, width)`` digital numbers.
     """
-    rows, cols = np.mgrid[: TRIAL[0], : TRIAL[1]]
+    rows, cols = np.mgrid[: shape[0], : shape[1]]
     ground = 1500 + 500 * np.sin(rows / 23) * np.cos(cols / 31)
     tones = np.array([0.6, 0.8, 1.0, 1.8])[:, None, None] * ground
-    spots = ((80, 90, 40), (190, 180, 30))
     cloud = np.max([np.exp(-((rows - r) ** 2 + (cols - c) ** 2) / (2 * s**2)) for r, c, s in spots], axis=0)
     pixels: Pixels = np.round(tones * (1 - 0.9 * cloud) + 0.9 * cloud * 9000).astype(np.uint16)
     place = {"crs": "EPSG:32650", "transform": from_origin(400000, 4400000, 10, 10)}
-    shape = {"count": 4, "height": TRIAL[0], "width": TRIAL[1]}
-    with rasterio.open(path, "w", driver="GTiff", dtype="uint16", **shape, **place) as dataset:
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 4, "height": shape[0], "width": shape[1]}
+    with rasterio.open(path, "w", **profile, **place) as dataset:
         dataset.write(pixels)
         dataset.descriptions = ("blue", "green", "red", "nir")
     return pixels

@@ -134,6 +134,12 @@ def tell_error(text: str) -> None:
         say(f"decr-scene: {text}", err=True)
 
 
+def tell_end(outputs: dict[str, str], **more: Any) -> None:
+    """The last event: where everything is."""
+    if events.are_wanted():
+        events.emit("end", outputs=outputs, **more)
+
+
 def warn(text: str) -> None:
     """A warning on stderr, as a line or an event, and in the log."""
     _log.info("warning: %s", text)
@@ -169,9 +175,7 @@ def summarise(report: Report, quiet: bool = False) -> None:
             warn(warning)
     if report.faults:
         tell_error(f"{output['path']} is written, but {'; '.join(report.faults)}")
-    if events.are_wanted():
-        outputs = {"output": output["path"], **report.beside}
-        events.emit("end", outputs=outputs, seconds=round(sum(seconds.values()), 1))
+    tell_end({"output": output["path"], **report.beside}, seconds=round(sum(seconds.values()), 1))
     if report.faults:
         sys.exit(1)
 
@@ -187,10 +191,8 @@ def summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -
                 warn(f"skipped {_under(entry.input, folder)}: {entry.error}")
     for entry in failed:
         tell_error(f"failed {_under(entry.input, folder)}: {entry.error}")
-    if events.are_wanted():
-        numbers = {"done": len(report.having("done")), "skipped": len(report.having("skipped"))}
-        ledger = {"ledger": str(out / "batch.json")}
-        events.emit("end", outputs=ledger, scenes={**numbers, "failed": len(failed)})
+    numbers = {"done": len(report.having("done")), "skipped": len(report.having("skipped"))}
+    tell_end({"ledger": str(out / "batch.json")}, scenes={**numbers, "failed": len(failed)})
     if failed:
         sys.exit(1)
 

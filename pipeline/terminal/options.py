@@ -102,8 +102,52 @@ sampling_options = in_order(
 )
 """How the diffusion is sampled."""
 
+model_option = click.option(
+    "--model", default="default", show_default=True, help="Bundled name, file, fill, identity."
+)
+
+bands_option = click.option("--bands", help="What the bands are, such as blue,green,red,nir.")
+
+scale_option = click.option(
+    "--scale", type=RangeType(), help="DN that become -1 and 1, instead of fitted limits."
+)
+
+detector_option = click.option(
+    "--detector",
+    type=click.Choice(["auto", "model", "ukis", "none"]),
+    default="auto",
+    show_default=True,
+    help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
+    "auto: the first that can, and with ukis even veils that the model changes much are removed.",
+)
+
+pan_option = click.option(
+    "--pan",
+    metavar="FILE",
+    help="The panchromatic raster to sharpen the scene with; none: not even that of its folder.",
+)
+
+looking_options = in_order(
+    model_option, detector_option, device_option, bands_option, scale_option, pan_option
+)
+"""What a look at a scene depends on."""
+
+progress_options = in_order(
+    click.option(
+        "--progress",
+        "events_as",
+        type=click.Choice(["auto", "jsonl"]),
+        default="auto",
+        show_default=True,
+        help="jsonl: events for a program, one JSON object a line, on standard error.",
+    ),
+    click.option("--log", type=FILE, help="Append a line a stage, with the time, to this file."),
+    quiet_option("No progress bar and no summary."),
+)
+"""How far a run has come, and who is told."""
+
 restoring_options = in_order(
-    click.option("--model", default="default", show_default=True, help="Bundled name, file, fill, identity."),
+    model_option,
     sampling_options,
     click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
     click.option(
@@ -127,8 +171,8 @@ restoring_options = in_order(
     click.option(
         "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
     ),
-    click.option("--bands", help="What the bands are, such as blue,green,red,nir."),
-    click.option("--scale", type=RangeType(), help="DN that become -1 and 1, instead of fitted limits."),
+    bands_option,
+    scale_option,
     click.option(
         "--mask",
         default="auto",
@@ -136,14 +180,7 @@ restoring_options = in_order(
         help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: where "
         "the detector sees cloud or shadow, or without one where the model changes more than a little.",
     ),
-    click.option(
-        "--detector",
-        type=click.Choice(["auto", "model", "ukis", "none"]),
-        default="auto",
-        show_default=True,
-        help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
-        "auto: the first that can, and with ukis even veils that the model changes much are removed.",
-    ),
+    detector_option,
     click.option(
         "--other-date",
         "--reference",
@@ -154,11 +191,7 @@ restoring_options = in_order(
     click.option(
         "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
     ),
-    click.option(
-        "--pan",
-        metavar="FILE",
-        help="The panchromatic raster to sharpen the scene with; none: not even that of its folder.",
-    ),
+    pan_option,
 )
 """What is done to the pixels: of every command that restores or plans to."""
 
@@ -184,15 +217,6 @@ writing_options = in_order(
         help="Go on where an interrupted run stopped.",
     ),
     overwrite_option("an output that exists"),
-    click.option(
-        "--progress",
-        "events_as",
-        type=click.Choice(["auto", "jsonl"]),
-        default="auto",
-        show_default=True,
-        help="jsonl: events for a program, one JSON object a line, on standard error.",
-    ),
-    click.option("--log", type=FILE, help="Append a line a stage, with the time, to this file."),
-    quiet_option("No progress bar and no summary."),
+    progress_options,
 )
 """Where it is done and how it is written: of the commands that write scenes."""

@@ -1,0 +1,40 @@
+"""`decr-scene mask`: where the clouds of a scene are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_end
+from decr_scene.pipeline.terminal.options import (
+    FILE,
+    NAME,
+    example,
+    looking_options,
+    overwrite_option,
+    progress_options,
+)
+
+
+@click.command(epilog=example("decr-scene mask scene.tif --out mask.tif"))
+@click.argument("scene", type=NAME)
+@click.option("--out", type=FILE, required=True, help="The mask, a cloud-optimised GeoTIFF.")
+@looking_options
+@overwrite_option("a file that exists")
+@progress_options
+@one_line_errors
+def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
+    """Write where cloud and shadow of SCENE are, as `process --mask` takes it.
+
+    OUT is 1 in and around them, 0 away from them, between in a soft rim, NaN outside the scene.
+    """
+    from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
+    from decr_scene.pipeline.terminal.progress import tile_progress
+
+    with tile_progress(Path(scene).name, quiet) as progress:
+        found = write_cloud_mask(scene, out, stage=progress.stage, **options)
+    if not quiet:
+        say(f"{out}: {100 * found.cloud:.0f} % cloud, {100 * found.restore:.0f} % cloud or shadow")
+    tell_end({"output": str(out)})

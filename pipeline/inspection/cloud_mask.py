@@ -1,0 +1,91 @@
+"""The cloud mask of a scene alone: what the look finds, softened as a run would use it, as a raster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Unpack
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.files import check_name, check_no_input, check_target
+from decr_scene.pipeline.inputs.names import local_files
+from decr_scene.pipeline.look.detection import Coverage, Places
+from decr_scene.pipeline.products.delivery import delivered
+from decr_scene.pipeline.raster.fields import FileField
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration.gating import scene_coverage
+from decr_scene.pipeline.restoration.options import Choices, Options
+from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.writer import Companion, SceneWriter
+
+BLOCK = 512
+"""Side of the blocks of the mask, px."""
+
+
+def write_cloud_mask(
+    src: str | Path,
+    dst: str | Path,
+    options: Options | None = None,
+    *,
+    overwrite: bool = False,
+    stage: Callable[[str], None] = lambda text: None,
+    **named: Unpack[Choices],
+) -> Coverage:
+    """Look at a scene and write its cloud mask, a COG of one float32 band that ``mask=`` takes.
+
+    It is 1 in and around cloud and shadow, 0 away from them, between in a soft rim, and NaN where nothing of
+    the scene is valid.
+
+    Args:
+        src: As `process_scene`.
+        dst: The mask, ``.tif``.
+        options: All options as one value, of which model, detector, device, bands, scale and pan matter.
+        overwrite: Replace a file that exists.
+        stage: Told what begins.
+        **named: Fields of `Options` by name, which take precedence.
+
+    Raises:
+        SceneError: Nothing looks: the model has no detector, and the scene lacks a band for ukis-csmask.
+        DecrSceneError: As `process_scene`.
+    """
+    chosen, dst = replace(Options.given(options, named), mask="auto"), Path(dst)
+    check_name(dst)
+    check_no_input([dst], [("the input itself", path) for path in local_files(src)])
+    with (
+        delivered(src, dst, chosen.pan, chosen.bands) as given,
+        RasterioScene.open(given.path, given.bands) as scene,
+        TemporaryDirectory() as folder,
+    ):
+        check_no_input([dst], [("a file of the input", path) for path in (*given.files, *scene.files())])
+        check_target(scene.path, dst, overwrite)
+        chosen = replace(chosen, bands=given.bands)
+        stage("planning")
+        planned = plan_scene(scene, chosen)
+        stage("looking for cloud")
+        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
+        coverage = scene_coverage(planned, scene, chosen, places)
+        look = planned.look
+        assert look is not None, "it has found something"
+        sides = (-(-scene.shape[0] // look.factor), -(-scene.shape[1] // look.factor))
+        least = round(255 * look.threshold)
+        mask = DetectedMask(FileField(str(places.cloud), sides), scene.shape, look.factor, least)
+        stage(f"writing {dst.name}")
+        companion = Companion(scene, ("cloud or shadow",), np.dtype(np.float32), np.nan)
+        with SceneWriter(companion, dst, "deflate", BLOCK, overwrite) as writer:
+            for row in range(0, scene.shape[0], BLOCK):
+                for col in range(0, scene.shape[1], BLOCK):
+                    height, width = min(BLOCK, scene.shape[0] - row), min(BLOCK, scene.shape[1] - col)
+                    span = Span(row, col, height, width)
+                    writer.write(span.window, _soft(mask, scene, span)[None])
+    return coverage
+
+
+def _soft(mask: DetectedMask, scene: RasterioScene, span: Span) -> Float:
+    valid = scene.valid(span.window).any(axis=0)
+    return np.where(valid, mask.soft(span), np.float32(np.nan))
