@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.batch.directory import process_directory
     from decr_scene.pipeline.engine.graph import restore
     from decr_scene.pipeline.outputs.report import Report
+    from decr_scene.pipeline.progress import Progress
     from decr_scene.pipeline.raster.scene import open_scene
     from decr_scene.pipeline.restoration.options import Options
     from decr_scene.pipeline.run import process_scene
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DecrSceneError",
     "Options",
+    "Progress",
     "Report",
     "open_scene",
     "process_directory",
@@ -28,6 +30,7 @@ __getattr__ = exporter(
     {
         "DecrSceneError": "errors",
         "Options": "restoration.options",
+        "Progress": "progress",
         "Report": "outputs.report",
         "open_scene": "raster.scene",
         "process_directory": "batch.directory",

@@ -9,19 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import Any, Unpack
 
 from distributed import Client
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
 from decr_scene.pipeline.engine.flow import Flow
-from decr_scene.pipeline.errors import RunCancelledError, SceneReadError
+from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
     check_no_input,
@@ -42,6 +42,7 @@ from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
 from decr_scene.pipeline.outputs.report import Laps, Report, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.products.delivery import Delivery, delivered
+from decr_scene.pipeline.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import MaskFile
@@ -59,25 +60,6 @@ from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.writer import SceneWriter, WritersTogether
 
 _log = logging.getLogger("decr_scene")
-_log.addHandler(logging.NullHandler())
-
-Progress = Callable[[int, int], None]
-"""Told after every batch: tiles done, tiles in all. One that is `Staged` is told of stages, too."""
-
-
-class CancelToken(Protocol):
-    """What says that a run is to end, such as a `threading.Event`."""
-
-    def is_set(self) -> bool:
-        """Whether it is."""
-
-
-@runtime_checkable
-class Staged(Protocol):
-    """A progress that wants to know what begins besides the tiles."""
-
-    def stage(self, text: str) -> None:
-        """``planning``, ``looking for cloud``, ``restoring``, ``writing clean.tif``, ``checking``."""
 
 
 def process_scene(
@@ -114,7 +96,7 @@ def process_scene(
         stac: Write a STAC Item beside the output, ``.stac.json``.
         polygons: Write the footprint and the restored areas to this file, ``.gpkg`` or ``.geojson``.
         resume: Go on where an interrupted run of the same call stopped; else begin anew.
-        progress: Told how many tiles are done, and, if `Staged`, what follows; what it raises ends the run.
+        progress: Follows the run: its stages and the number of tiles that are restored.
         cancel: Ends the run when it is set; what is finished is kept for the same call, as after a kill.
         **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
@@ -128,8 +110,8 @@ def process_scene(
     laps = Laps()
     chosen = Options.given(options, named, process_scene.__kwdefaults__)
     refuse_after_fork()
-    check = _check_of(cancel)
-    check()
+    watch = Watch(progress, cancel, Path(src).name)
+    watch.check()
     check_workers(workers, scheduler)
     wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
@@ -149,25 +131,23 @@ def process_scene(
         check_target(scene.path, dst, overwrite)
         beside.check(scene, overwrite, writing.resumes)
         check_copy(scene)
-        tell = _stage_of(progress, check, Path(src).name)
-        tell("planning")
+        watch.stage("planning")
         planned = plan_scene(scene, used).warning(*given.warnings)
         laps.end("planning")
         together = _writers(scene, beside, writing, run_guard(scene, planned, compress, blocksize))
-        with WritersTogether(together, making=lambda path: tell(f"writing {path.name}")) as writers:
+        with WritersTogether(together, making=lambda path: watch.stage(f"writing {path.name}")) as writers:
             kept = len(writers.finished)
-            tell("looking for cloud")
+            watch.stage("looking for cloud")
             planned = detect_clouds(planned, scene, used, places, again=kept > 0)
-            check()
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
-            tell("restoring")
-            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, progress, check)
+            watch.stage("restoring")
+            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, watch)
             planned.plan.check_files()
         laps.end("processing")
-        tell("checking")
+        watch.stage("checking")
         checks, verification = verify_pixels(scene, writing.path, beside.paths["provenance"], planned.plan)
         checks = verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)}
         failed = beside.write(_finished(scene, planned, beside, given))
@@ -271,24 +251,6 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
     return True
 
 
-def _stage_of(progress: object, check: Callable[[], None], name: str) -> Callable[[str], None]:
-    def tell(text: str) -> None:
-        check()
-        _log.info("%s: %s", name, text)
-        if isinstance(progress, Staged):
-            progress.stage(text)
-
-    return tell
-
-
-def _check_of(cancel: CancelToken | None) -> Callable[[], None]:
-    def check() -> None:
-        if cancel is not None and cancel.is_set():
-            raise RunCancelledError("the run was cancelled")
-
-    return check
-
-
 def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[str, Any]) -> list[SceneWriter]:
     """Writers of the output and of the rasters beside it, in the order of `Blended`."""
     compress, blocksize, overwrite, resume = how.compress, how.blocksize, how.overwrite, how.resume
@@ -327,8 +289,7 @@ def _stream(
     blocksize: int,
     workers: int,
     scheduler: str | None,
-    progress: Progress | None,
-    check: Callable[[], None],
+    watch: Watch,
 ) -> int:
     """Run the tasks and write their blocks; return the number of tiles done."""
     done = 0
@@ -339,9 +300,9 @@ def _stream(
         done += tiles
         if 10 * done // total > tenths // total:
             _log.info("%d of %d tiles", done, total)
-        if progress is not None:
-            progress(done, planned.tiles_to_restore)
+        watch.tiles(done, planned.tiles_to_restore)
 
+    watch.tiles(0, planned.tiles_to_restore)
     local = scheduler is None and workers == 1
     with (
         connect(scheduler, workers) as client,
@@ -355,7 +316,7 @@ def _stream(
             planned.batches(options.batch_size),
             needs_field=spec.bands is not None,
             on_batch=count,
-            check=check,
+            check=watch.check,
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))

@@ -33,8 +33,9 @@ from decr_scene.pipeline.errors import (
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
+from decr_scene.pipeline.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.run import CancelToken, Progress, process_scene
+from decr_scene.pipeline.run import process_scene
 from decr_scene.pipeline.writing.scratch import check_blocksize
 
 PATTERN = "*.tif,*.tiff,*.jp2,*.vrt"
@@ -59,7 +60,6 @@ def process_directory(
     polygons: None = None,
     resume: bool = True,
     progress: Progress | None = None,
-    scene_progress: Callable[[str], Progress] | None = None,
     cancel: CancelToken | None = None,
     **named: Unpack[Choices],
 ) -> BatchReport:
@@ -86,8 +86,7 @@ def process_directory(
         stac: As `process_scene`.
         polygons: Refused: it names one file.
         resume: As `process_scene`.
-        progress: Told how many scenes are done.
-        scene_progress: Given the name of a scene that begins, gives what is to be told of its tiles.
+        progress: Follows the folder, and each scene as `process_scene` does.
         cancel: As `process_scene`.
         **named: Fields of `Options` by name, which take precedence.
 
@@ -118,10 +117,11 @@ def process_directory(
         blocksize=blocksize,
         quicklook=quicklook,
         stac=stac,
+        progress=progress,
         cancel=cancel,
     )
     entries = find_scenes(src, dst, pattern, recursive)
-    tell = progress or (lambda done, total: None)
+    watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
     make_folder(dst)
@@ -131,16 +131,13 @@ def process_directory(
                 ledger.entries[number] = replace(entry, status="skipped")
         ledger.save()
         for number, entry in ledger.pending():
-            tell(len(entries) - len(ledger.pending()), len(entries))
             name = os.path.relpath(entry.input, src)
-            scene_bar = scene_progress(name) if scene_progress is not None else None
+            watch.scenes(len(entries) - len(ledger.pending()), len(entries), name)
             fatal = () if ledger.report().having("done") else (ClusterError,)
-            ledger.entries[number] = _attempt(
-                entry, overwrite, resume, partial(process, progress=scene_bar), fatal
-            )
+            ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal)
             with suppress(OutputError):  # a full disk may have room again for the next scene
                 ledger.save()
-        tell(len(entries), len(entries))
+        watch.scenes(len(entries), len(entries))
     return ledger.report()
 
 

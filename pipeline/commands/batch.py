@@ -31,10 +31,10 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     is not of this program, or of another input, is only replaced with --overwrite.
     """
     from decr_scene.pipeline.batch.directory import process_directory
-    from decr_scene.pipeline.terminal.progress import batch_progress
+    from decr_scene.pipeline.terminal.progress import showing
 
     if debugging():
         show_debug_log()
-    with batch_progress(folder.name, quiet) as (progress, scene_progress):
-        report = process_directory(folder, out, progress=progress, scene_progress=scene_progress, **options)
+    with showing(folder.name, quiet, of_folder=True) as progress:
+        report = process_directory(folder, out, progress=progress, **options)
     summarise_batch(report, folder, out, quiet)

@@ -31,10 +31,10 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     OUT is 1 in and around them, 0 away from them, between in a soft rim, NaN outside the scene.
     """
     from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
-    from decr_scene.pipeline.terminal.progress import tile_progress
+    from decr_scene.pipeline.terminal.progress import showing
 
-    with tile_progress(Path(scene).name, quiet) as progress:
-        found = write_cloud_mask(scene, out, stage=progress.stage, **options)
+    with showing(Path(scene).name, quiet) as progress:
+        found = write_cloud_mask(scene, out, progress=progress, **options)
     if not quiet:
         say(f"{out}: {100 * found.cloud:.0f} % cloud, {100 * found.restore:.0f} % cloud or shadow")
     tell_end({"output": str(out)})

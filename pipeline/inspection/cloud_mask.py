@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.products.delivery import delivered
+from decr_scene.pipeline.progress import Progress, Watch
 from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import DetectedMask
@@ -34,7 +34,7 @@ def write_cloud_mask(
     options: Options | None = None,
     *,
     overwrite: bool = False,
-    stage: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
     **named: Unpack[Choices],
 ) -> Coverage:
     """Look at a scene and write its cloud mask, a COG of one float32 band that ``mask=`` takes.
@@ -47,7 +47,7 @@ def write_cloud_mask(
         dst: The mask, ``.tif``.
         options: All options as one value, of which model, detector, device, bands, scale and pan matter.
         overwrite: Replace a file that exists.
-        stage: Told what begins.
+        progress: Follows the stages.
         **named: Fields of `Options` by name, which take precedence.
 
     Raises:
@@ -55,6 +55,7 @@ def write_cloud_mask(
         DecrSceneError: As `process_scene`.
     """
     chosen, dst = replace(Options.given(options, named), mask="auto"), Path(dst)
+    watch = Watch(progress, name=Path(src).name)
     check_name(dst)
     check_no_input([dst], [("the input itself", path) for path in local_files(src)])
     with (
@@ -65,9 +66,9 @@ def write_cloud_mask(
         check_no_input([dst], [("a file of the input", path) for path in (*given.files, *scene.files())])
         check_target(scene.path, dst, overwrite)
         chosen = replace(chosen, bands=given.bands)
-        stage("planning")
+        watch.stage("planning")
         planned = plan_scene(scene, chosen)
-        stage("looking for cloud")
+        watch.stage("looking for cloud")
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
         coverage = scene_coverage(planned, scene, chosen, places)
         look = planned.look
@@ -75,7 +76,7 @@ def write_cloud_mask(
         sides = (-(-scene.shape[0] // look.factor), -(-scene.shape[1] // look.factor))
         least = round(255 * look.threshold)
         mask = DetectedMask(FileField(str(places.cloud), sides), scene.shape, look.factor, least)
-        stage(f"writing {dst.name}")
+        watch.stage(f"writing {dst.name}")
         companion = Companion(scene, ("cloud or shadow",), np.dtype(np.float32), np.nan)
         with SceneWriter(companion, dst, "deflate", BLOCK, overwrite) as writer:
             for row in range(0, scene.shape[0], BLOCK):

@@ -25,6 +25,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
+from decr_scene.pipeline.progress import Progress
+
 VERSION = 1
 
 EVERY = 0.2
@@ -77,13 +79,22 @@ def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     emit("warning", text=" ".join(str(message).split()))
 
 
-class TileEvents:
-    """Progress of a scene as events."""
+class Events(Progress):
+    """Progress as events."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
+    def scenes(self, done: int, total: int, name: str) -> None:
+        """Tell which scene of a batch begins, or that all are done."""
+        emit("scene", name=name or None, done=done, total=total)
+
+    def stage(self, text: str) -> None:
+        """Tell what begins."""
+        self._began = time.monotonic()
+        emit("stage", text=text)
+
+    def tiles(self, done: int, total: int) -> None:
         """Tell the number of tiles done, of all, and how long the rest will take."""
         now = time.monotonic()
         if done < total and now - self._last < EVERY:
@@ -91,26 +102,3 @@ class TileEvents:
         self._last = now
         left = (now - self._began) / done * (total - done) if done else None
         emit("tiles", done=done, total=total, left_s=None if left is None else round(left, 1))
-
-    def stage(self, text: str) -> None:
-        """Tell what begins."""
-        self._began = time.monotonic()
-        emit("stage", text=text)
-
-
-class SceneEvents:
-    """Progress of a batch as events."""
-
-    def __init__(self) -> None:
-        self._scenes = (0, 0)
-
-    def __call__(self, done: int, total: int) -> None:
-        """Note the number of scenes done, of all."""
-        self._scenes = (done, total)
-        if done == total:
-            emit("scene", name=None, done=done, total=total)
-
-    def begin(self, name: str) -> TileEvents:
-        """Tell which scene begins."""
-        emit("scene", name=name, done=self._scenes[0], total=self._scenes[1])
-        return TileEvents()

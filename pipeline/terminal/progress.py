@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
+import rich.progress
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     Task,
     TextColumn,
     TimeElapsedColumn,
@@ -25,58 +24,51 @@ from rich.progress import (
 from rich.text import Text
 
 from decr_scene.pipeline.inputs.text import plain
+from decr_scene.pipeline.progress import Progress
 from decr_scene.pipeline.terminal.duration import duration
-from decr_scene.pipeline.terminal.events import SceneEvents, TileEvents, are_wanted
-
-Told = Callable[[int, int], None]
-"""``(done, in all)``."""
+from decr_scene.pipeline.terminal.events import Events, are_wanted
 
 PATIENCE = 5.0
 """Seconds after which a log says what a run is at before its tiles."""
 
 
-class SceneProgress(Protocol):
-    """What is told how far a scene has come."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Tiles done, of all."""
-
-    def stage(self, text: str) -> None:
-        """What begins besides the tiles."""
-
-
-class SceneBar:
-    """What moves the bar of a scene's tiles on a terminal, and beneath it says what else takes its time.
+class Bars(Progress):
+    """Move the bar of a scene's tiles on a terminal, and say beneath it what else takes its time.
 
     Args:
         bars: Where they are.
-        name: Of the scene.
+        name: Of the scene, or of the folder, which then has a bar above those of its present scene.
+        of_folder: Whether it is one.
     """
 
-    def __init__(self, bars: Progress, name: str = "") -> None:
+    def __init__(self, bars: rich.progress.Progress, name: str, of_folder: bool = False) -> None:
         self._bars = bars
+        self._whole = bars.add_task(plain(name), total=None, unit="scenes") if of_folder else None
         # A call that is refused at once shows no bar.
-        self._bar = bars.add_task(plain(name), total=None, unit="tiles", visible=False)
+        scene = "" if of_folder else plain(name)
+        self._scene = bars.add_task(scene, total=None, unit="tiles", visible=False)
         self._rest = bars.add_task("", total=None, unit="", visible=False, start=False)
 
-    def __call__(self, done: int, total: int) -> None:
-        """Tell the number of tiles done, of all."""
-        self._bars.update(self._rest, visible=False)
-        self._bars.update(self._bar, completed=done, total=total, visible=True)
-
-    def begin(self, name: str) -> SceneBar:
-        """Take the bar for the next scene."""
-        self._bars.update(self._rest, visible=False)
-        self._bars.reset(self._bar, description=plain(name), total=1, visible=True)
-        return self
+    def scenes(self, done: int, total: int, name: str) -> None:
+        """Move the bar of the folder, and take the other one for the scene that begins."""
+        if self._whole is not None:
+            self._bars.update(self._whole, completed=done, total=total)
+        if name:
+            self._bars.update(self._rest, visible=False)
+            self._bars.reset(self._scene, description=plain(name), total=1, visible=True)
 
     def stage(self, text: str) -> None:
-        """Tell what begins, of which nobody knows how long it takes."""
+        """Show what begins, of which nobody knows how long it takes."""
         self._bars.reset(self._rest, description=plain(text), visible=True)
 
+    def tiles(self, done: int, total: int) -> None:
+        """Move the bar of the scene."""
+        self._bars.update(self._rest, visible=False)
+        self._bars.update(self._scene, completed=done, total=total, visible=True)
 
-class SceneLines:
-    """What says in a log how far a scene has come.
+
+class Lines(Progress):
+    """Write in a log how far a scene has come.
 
     Args:
         console: The log.
@@ -84,33 +76,41 @@ class SceneLines:
     """
 
     def __init__(self, console: Console, name: str) -> None:
-        self._console, self._name = console, plain(name)
-        self._tiles, self._began, self._said = (0, 0), time.monotonic(), False
+        self._console = console
         self._late: threading.Timer | None = None
+        self._tiles: tuple[int, int] | None = None
+        self._name, self._began, self._said = plain(name), time.monotonic(), False
 
-    def __call__(self, done: int, total: int) -> None:
-        """Tell the number of tiles done, of all."""
+    def scenes(self, done: int, total: int, name: str) -> None:
+        """Take the name of the scene that begins."""
         self.close()
-        before, self._tiles = self._tiles[0], (done, total)
-        if done < total and 10 * done // total > 10 * before // total:
-            left = (time.monotonic() - self._began) / done * (total - done)
-            self._say(f"{done} of {total} tiles, {duration(left)} left")
+        self._tiles = None
+        self._name, self._began, self._said = plain(name), time.monotonic(), False
 
     def stage(self, text: str) -> None:
-        """Tell what begins: after the tiles once, before them if it takes long."""
+        """Write what begins: after the tiles once, before them if it takes long."""
         self.close()
         self._began = time.monotonic()
-        done, total = self._tiles
-        if not total:
+        if self._tiles is None:
             self._late = threading.Timer(PATIENCE, self._say, [plain(text)])
             self._late.daemon = True
             self._late.start()
         elif not self._said:
+            done, total = self._tiles
             self._say(f"{done} of {total} tiles, {plain(text)}")
             self._said = True
 
+    def tiles(self, done: int, total: int) -> None:
+        """Write a line every tenth of the tiles."""
+        before, self._tiles = (self._tiles or (0, 0))[0], (done, total)
+        if done:
+            self.close()
+        if done < total and 10 * done // total > 10 * before // total:
+            left = (time.monotonic() - self._began) / done * (total - done)
+            self._say(f"{done} of {total} tiles, {duration(left)} left")
+
     def close(self) -> None:
-        """Say nothing late."""
+        """Write nothing late."""
         if self._late is not None:
             self._late.cancel()
 
@@ -119,75 +119,29 @@ class SceneLines:
             self._console.print(f"{self._name}: {text}", soft_wrap=True)
 
 
-class _Silent:
-    def __call__(self, done: int, total: int) -> None:
-        pass
-
-    def stage(self, text: str) -> None:
-        pass
-
-
 @contextmanager
-def tile_progress(name: str, quiet: bool) -> Iterator[SceneProgress]:
-    """Give what is told how far a scene has come."""
+def showing(name: str, quiet: bool, of_folder: bool = False) -> Iterator[Progress]:
+    """Give what follows a run as standard error wants it.
+
+    Args:
+        name: Of the scene, or of the folder.
+        quiet: Show nothing.
+        of_folder: Whether the run is one of a folder.
+    """
     console = Console(stderr=True, highlight=False, markup=False)
     if are_wanted():
-        yield TileEvents()
+        yield Events()
     elif quiet:
-        yield _Silent()
+        yield Progress()
     elif console.is_terminal:
         with _bars(console) as bars:
-            yield SceneBar(bars, name)
+            yield Bars(bars, name, of_folder)
     else:
-        lines = SceneLines(console, name)
+        lines = Lines(console, name)
         try:
             yield lines
         finally:
             lines.close()
-
-
-@contextmanager
-def batch_progress(name: str, quiet: bool) -> Iterator[tuple[Told, Callable[[str], SceneProgress]]]:
-    """Give what is told how far a batch has come.
-
-    Yields:
-        What is told ``(scenes done, scenes in all)``; and what is given the name of a scene that begins and
-        gives what is told of that.
-    """
-    console = Console(stderr=True, highlight=False, markup=False)
-    if are_wanted():
-        scenes = SceneEvents()
-        yield scenes, scenes.begin
-    elif quiet:
-        yield _Silent(), lambda name: _Silent()
-    elif console.is_terminal:
-        with _bars(console) as bars:
-            whole = bars.add_task(plain(name), total=None, unit="scenes")
-            part = SceneBar(bars)
-            yield lambda done, total: bars.update(whole, completed=done, total=total), part.begin
-    else:
-        with _lines(console) as begin:
-            yield _Silent(), begin
-
-
-@contextmanager
-def _lines(console: Console) -> Iterator[Callable[[str], SceneLines]]:
-    latest: list[SceneLines] = []
-
-    def begin(name: str) -> SceneLines:
-        _close(latest)
-        latest.append(SceneLines(console, name))
-        return latest[-1]
-
-    try:
-        yield begin
-    finally:
-        _close(latest)
-
-
-def _close(lines: list[SceneLines]) -> None:
-    while lines:
-        lines.pop().close()
 
 
 class _Count(MofNCompleteColumn):
@@ -204,7 +158,7 @@ class _Left(TimeRemainingColumn):
         return Text("") if task.total is None else Text("left ") + super().render(task)
 
 
-def _bars(console: Console) -> Progress:
+def _bars(console: Console) -> rich.progress.Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -213,4 +167,4 @@ def _bars(console: Console) -> Progress:
         TimeElapsedColumn(),
         _Left(),
     )
-    return Progress(*columns, console=console)
+    return rich.progress.Progress(*columns, console=console)

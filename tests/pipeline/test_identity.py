@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from decr_scene.models.errors import CheckpointError, DecrSceneError
 from decr_scene.models.model import find_model
+from decr_scene.pipeline import Progress
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import OutputError, SceneError, SceneReadError
 from decr_scene.pipeline.inputs.identity import FileIdentity
@@ -202,10 +203,7 @@ def test_an_input_that_is_replaced_at_the_end_fails_a_check_and_is_not_what_the_
     scene = cases.plain(tmp_path / "a.tif", (40, 50), 4)
     before = scene.stat().st_mtime_ns
 
-    class Replacing:
-        def __call__(self, done, total):
-            pass
-
+    class Replacing(Progress):
         def stage(self, text):
             if text == "checking":
                 os.replace(cases.plain(tmp_path / "new.tif", (40, 50), 4), scene)

@@ -16,7 +16,7 @@ import pytest
 from raster_cases import plain
 from test_run import smooth
 
-from decr_scene.pipeline import process_directory, process_scene
+from decr_scene.pipeline import Progress, process_directory, process_scene
 from decr_scene.pipeline.errors import RunCancelledError
 from decr_scene.pipeline.files import journal_path
 
@@ -97,24 +97,22 @@ class WishError(Exception):
 def test_an_exception_of_progress_ends_the_run_and_it_can_go_on(tiles: int, tmp_path: Path) -> None:
     scene, out = plain(tmp_path / "scene.tif", (300, 280)), tmp_path / "o.tif"
 
-    def progress(done: int, total: int) -> None:
-        if done >= tiles:
-            raise WishError
+    class Ending(Progress):
+        def tiles(self, done: int, total: int) -> None:
+            if done >= tiles:
+                raise WishError
 
     with pytest.raises(WishError):
-        process_scene(scene, out, restorer=smooth, batch_size=1, progress=progress)
+        process_scene(scene, out, restorer=smooth, batch_size=1, progress=Ending())
     assert not out.exists()
     assert process_scene(scene, out, restorer=smooth, batch_size=1).checks["crs"]
 
 
-class Staged:
-    """Raises where tiles are done."""
+class Ending(Progress):
+    """Raises where a stage begins."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
-
-    def __call__(self, done: int, total: int) -> None:
-        pass
 
     def stage(self, text: str) -> None:
         if text.startswith(self._stage):
@@ -123,7 +121,7 @@ class Staged:
 
 def test_an_exception_where_the_file_is_written_ends_it_too(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(WishError):
-        process_scene(scene, tmp_path / "o.tif", restorer=smooth, progress=Staged("writing"))
+        process_scene(scene, tmp_path / "o.tif", restorer=smooth, progress=Ending("writing"))
     assert not (tmp_path / "o.tif").exists()
     assert journal_path(tmp_path / "o.tif").exists()
 

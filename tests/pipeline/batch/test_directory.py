@@ -16,7 +16,7 @@ from raster_cases import plain, vrt_of
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.run
-from decr_scene.pipeline import process_directory, process_scene
+from decr_scene.pipeline import Progress, process_directory, process_scene
 from decr_scene.pipeline.batch import directory as batch
 from decr_scene.pipeline.batch.ledger import LEDGER, Ledger
 from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, OutputError, OutputExistsError
@@ -328,15 +328,32 @@ def test_a_cluster_that_is_lost_fails_a_scene(folders, monkeypatch):
 def test_the_progress_counts_what_is_finished_already(folders):
     src, dst = folders
     process_directory(src, dst, **IDENTITY, pattern="a.tif")
-    told, tiles = [], []
+    heard = []
 
-    def begin(name):
-        told.append(name)
-        return lambda *done: tiles.append((name, *done))
+    class Listening(Progress):
+        def scenes(self, done, total, name):
+            heard.append((done, total, name))
 
-    process_directory(src, dst, **IDENTITY, progress=lambda *done: told.append(done), scene_progress=begin)
-    assert told == [(1, 3), "b.tif", (2, 3), "c.tif", (3, 3)]
-    assert tiles == [("b.tif", 1, 1), ("c.tif", 1, 1)]
+        def tiles(self, done, total):
+            heard.append((done, total))
+
+        def stage(self, text):
+            heard.append(text)
+
+    process_directory(src, dst, **IDENTITY, progress=Listening())
+    before = ["planning", "looking for cloud", "restoring"]
+
+    def scene(name):
+        return [*before, (0, 1), (1, 1), f"writing {name}.tif", f"writing {name}_provenance.tif", "checking"]
+
+    assert heard == [(1, 3, "b.tif"), *scene("b"), (2, 3, "c.tif"), *scene("c"), (3, 3, "")]
+
+
+def test_a_function_is_no_progress_and_is_refused_before_any_work(folders):
+    src, dst = folders
+    with pytest.raises(OptionError, match=r"progress is a function, expected a Progress"):
+        process_directory(src, dst, **IDENTITY, progress=lambda done, total: None)
+    assert not dst.exists()
 
 
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(folders, monkeypatch):

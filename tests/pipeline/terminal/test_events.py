@@ -10,7 +10,7 @@ from raster_cases import plain
 
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.duration import duration
-from decr_scene.pipeline.terminal.progress import SceneLines, tile_progress
+from decr_scene.pipeline.terminal.progress import Lines, showing
 
 
 @pytest.fixture
@@ -97,10 +97,11 @@ def test_the_log_is_no_file_of_the_run_and_no_raster(scene, tmp_path):
 
 
 def test_a_log_without_a_terminal_has_a_line_every_tenth(capsys):
-    with tile_progress("scene.tif", quiet=False) as lines:
+    with showing("scene.tif", quiet=False) as lines:
         lines.stage("restoring")
+        lines.tiles(0, 200)
         for done in range(1, 201):
-            lines(done, 200)
+            lines.tiles(done, 200)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 9
     assert said[0].startswith("scene.tif: 20 of 200 tiles, ")
@@ -109,8 +110,8 @@ def test_a_log_without_a_terminal_has_a_line_every_tenth(capsys):
 
 def test_what_takes_long_before_the_tiles_is_told(capsys, monkeypatch):
     monkeypatch.setattr("decr_scene.pipeline.terminal.progress.PATIENCE", 0.01)
-    with tile_progress("scene.tif", quiet=False) as lines:
-        assert isinstance(lines, SceneLines)
+    with showing("scene.tif", quiet=False) as lines:
+        assert isinstance(lines, Lines)
         lines.stage("planning")
         lines._late.join(10)
     assert capsys.readouterr().err == "scene.tif: planning\n"

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from raster_cases import plain
 
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.terminal.progress import batch_progress, tile_progress
+from decr_scene.pipeline.terminal.progress import showing
 
 
 @pytest.fixture
@@ -47,12 +47,13 @@ def test_a_log_has_a_line_when_the_tiles_are_done(scene):
 
 
 def test_a_log_of_a_batch_has_a_line_for_every_scene(capsys):
-    with batch_progress("folder", quiet=False) as (_, begin):
+    with showing("folder", quiet=False, of_folder=True) as bars:
         for name in ("a.tif", "[b].tif"):
-            bar = begin(name)
-            bar(3, 3)
-            bar.stage("writing out.tif")
-            bar.stage("checking")
+            bars.scenes(0, 2, name)
+            bars.stage("restoring")
+            bars.tiles(3, 3)
+            bars.stage("writing out.tif")
+            bars.stage("checking")
     said = capsys.readouterr().err
     assert said == "a.tif: 3 of 3 tiles, writing out.tif\n[b].tif: 3 of 3 tiles, writing out.tif\n"
 
@@ -69,8 +70,8 @@ def test_a_terminal_shows_every_stage_after_the_tiles(scene):
 
 @pytest.mark.usefixtures("terminal")
 def test_a_stage_has_no_count_and_no_time_left(capsys):
-    with tile_progress("scene.tif", quiet=False) as bar:
-        bar(4, 4)
+    with showing("scene.tif", quiet=False) as bar:
+        bar.tiles(4, 4)
         bar.stage("writing clean.tif")
     tiles, stage = last_lines(capsys, 2)
     assert tiles.startswith("scene.tif")
@@ -82,9 +83,10 @@ def test_a_stage_has_no_count_and_no_time_left(capsys):
 
 @pytest.mark.usefixtures("terminal")
 def test_the_next_scene_of_a_batch_begins_without_the_stage_of_the_last(capsys):
-    with batch_progress("folder", quiet=False) as (_, begin):
-        begin("a.tif").stage("checking")
-        begin("b.tif")
+    with showing("folder", quiet=False, of_folder=True) as bars:
+        bars.scenes(0, 2, "a.tif")
+        bars.stage("checking")
+        bars.scenes(1, 2, "b.tif")
     folder, scene = last_lines(capsys, 2)
     assert folder.startswith("folder")
     assert scene.startswith("b.tif")
