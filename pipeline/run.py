@@ -168,6 +168,7 @@ def process_scene(
             warnings=list(planned.warnings),
             clouds=None if planned.coverage is None else vars(planned.coverage),
             failed=failed,
+            mask=planned.mask_meaning,
         )
     with write_whole(beside.report) as partial:
         partial.write_text(report.to_json())
@@ -326,7 +327,7 @@ def _stream(
 def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
     """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
-    mask = fingerprint(plan.mask.path) if isinstance(plan.mask, MaskFile) else None
+    mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {
         "program": version("decr-scene"),
         "input": fingerprint(scene.path),

@@ -67,7 +67,9 @@ class Made:
 
 def _as_recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
     named = {OLD_NAMES.get(name, name): value for name, value in parameters.items()}
-    decisive = {name: value for name, value in named.items() if name not in _INDIFFERENT}
+    decisive = {
+        name: value for name, value in named.items() if name not in _INDIFFERENT and value is not None
+    }
     return decisive, model["sha256"] or model["name"]
 
 

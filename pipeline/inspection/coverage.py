@@ -115,7 +115,7 @@ def measure_coverage(
         DecrSceneError: An image cannot be read, or does not have the model's bands.
     """
     place = Path(place)
-    chosen = replace(Options.given(options, named), mask="auto")
+    chosen = replace(Options.given(options, named), mask="auto", mask_values=None)
     paths = [place]
     if place.is_dir():
         paths = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)

@@ -34,6 +34,7 @@ class Report:
     warnings: list[str]
     clouds: dict[str, float] | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    mask: str | None = None
 
     @property
     def faults(self) -> list[str]:

@@ -9,7 +9,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,9 @@ from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.fields import ArrayField, Field, between
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import laid_over, misfit
+from decr_scene.pipeline.regions.conventions import rule_of
+from decr_scene.pipeline.regions.scan import scan
+from decr_scene.pipeline.regions.values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 BUFFER = 12
@@ -79,25 +83,58 @@ class Mask(ABC):
 
 @dataclass(frozen=True)
 class MaskFile(Mask):
-    """A raster of the user's whose non-zero pixels are cloud.
+    """A raster of the user's: any that GDAL reads; use `MaskFile.read`, which finds out what its values mean.
 
-    Integers are classes, 0 clear; floats are probabilities, cloud from 0.5. Any raster that GDAL reads.
+    Args:
+        rule: Which values are cloud.
+        share: How much of the scene it says anything about.
 
     Raises:
         MaskError: It cannot be read, or there is no way to lay it over the scene.
     """
 
+    rule: Rule = OWN
+    share: float = 1.0
+
     def __post_init__(self) -> None:
         with self._open() as source:
             trouble = misfit(source, self.scene)
+            if any(np.dtype(kind).kind == "c" for kind in source.dtypes):
+                trouble = "has complex numbers, expected integers or probabilities: convert it"
         if trouble is not None:
             raise MaskError(f"mask {self.path} {trouble}")
 
+    @classmethod
+    def read(cls, path: str, scene: RasterioScene, values: str | None = None) -> MaskFile:
+        """Lay a mask over a scene, and find out what its values mean.
+
+        Args:
+            path: The raster.
+            scene: The scene.
+            values: As ``--mask-values``; ``None``: as the mask itself tells.
+
+        Raises:
+            MaskError: As `MaskFile`; or it says nothing of the scene, or nobody can tell what it says.
+        """
+        mask = cls(path, scene)
+        with mask._open() as source:
+            found = cache(lambda band: scan(source, scene, band))
+            first = found(1)
+            if not first.share:
+                raise MaskError(
+                    f"mask {path} says nothing of the scene {scene.path}: it does not touch it, or is nodata "
+                    "there; compare their places, or choose another"
+                )
+            return replace(mask, rule=rule_of(source, path, found, values), share=first.share)
+
     def cloud(self, span: Span) -> Bool:
         """Cloud where the mask says so; where it does not reach, or says nothing, there is none."""
+        cloud = np.zeros((span.height, span.width), bool)
         with self._open() as source:
-            (values,), known = laid_over(source, self.scene, span, [1], Resampling.nearest)
-        return np.where(known, values, 0) >= 0.5
+            for band in self.rule.bands:
+                (values,), known = laid_over(source, self.scene, span, [band], Resampling.nearest)
+                cloud |= self.rule.values.hold(values) & known
+        return cloud
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

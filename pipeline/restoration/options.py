@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
 BATCH_SIZE = 8
@@ -40,6 +41,7 @@ class Choices(TypedDict, total=False):
     bands: str | None
     scale: tuple[float, float] | None
     mask: str
+    mask_values: str | None
     detector: str
     samples: int
     other_date: str | None
@@ -67,8 +69,11 @@ class Options:
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
         scale: ``(low, high)`` DN for all bands instead of the fitted limits.
-        mask: A raster whose non-zero pixels are cloud; ``none``: whatever the model changes; ``auto``: where
+        mask: A raster that says where cloud is: 0 clear and else cloud, probabilities from 0.5 on, or one of
+            the conventions in `regions.conventions`; ``none``: whatever the model changes; ``auto``: where
             the detector sees cloud or shadow; without one, wherever the model changes more than a little.
+        mask_values: Which values of the mask are cloud, such as ``3,8-10``, ``bit3,bit4``, or ``6:1`` of band
+            6; ``None``: as the mask itself tells.
         detector: Who looks at the scene as a whole. ``model``: the model's own detector; ``ukis``:
             ukis-csmask, on scenes with blue, green, red and nir; ``none``; ``auto``: the model's own if it
             has one, else ukis where the scene has its bands, and then what the model itself changes much,
@@ -97,6 +102,7 @@ class Options:
     bands: str | None = None
     scale: tuple[float, float] | None = None
     mask: str = "auto"
+    mask_values: str | None = None
     detector: str = "auto"
     samples: int = 1
     other_date: str | None = None
@@ -114,6 +120,13 @@ class Options:
             raise OptionError(f"blend must be {' or '.join(BLENDS)}, got {self.blend}")
         if self.detector not in DETECTORS:
             raise OptionError(f"detector must be {', '.join(DETECTORS[:-1])} or none, got {self.detector}")
+        if self.mask_values is not None:
+            Rule.parse(self.mask_values)
+            if self.mask in ("auto", "none"):
+                raise OptionError(
+                    f"mask_values {self.mask_values} says what a raster's values mean, but mask is "
+                    f"{self.mask}: name the raster with mask, or leave mask_values out"
+                )
         if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 

@@ -31,6 +31,9 @@ from decr_scene.pipeline.restoration.restorers import BUILT_IN, RestorerSpec
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
+COVERED = 0.999
+"""A mask that says something of so much of a scene covers it: warped ones lack some pixels at the rim."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -127,6 +130,12 @@ class ScenePlan:
         return replace(self, warnings=(*more, *self.warnings))
 
     @property
+    def mask_meaning(self) -> str | None:
+        """What the values of the user's mask were taken for; ``None``: there is none."""
+        mask = self.plan.mask
+        return mask.rule.name if isinstance(mask, MaskFile) else None
+
+    @property
     def tiles_to_restore(self) -> int:
         """How many tiles will be restored."""
         return len(self.plan.grid) if self.chosen is None else len(self.chosen)
@@ -149,7 +158,7 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
             scene.dtype, indexes, [source] * len(spans), spans
         )
     grid = TileGrid(scene.shape, overlap=options.overlap)
-    mask = None if options.mask in ("auto", "none") else MaskFile(_absolute(options.mask), scene)
+    mask = None if options.mask in ("auto", "none") else _mask(options, scene)
     aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
     joint = is_joint(spec, options)
     pixel = pixel_size(scene.crs, scene.transform, scene.shape)
@@ -169,9 +178,26 @@ def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
     if options.other_date is not None:
         plan = replace(plan, other=_other_date(options.other_date, scene, bands, plan, source))
     chosen = chosen_tiles(plan)
-    if aoi is not None and not chosen:
-        warnings += ("no pixel is in the area of interest and in the mask: nothing will change",)
+    warnings += _warnings_of(mask, aoi, chosen)
     return ScenePlan(plan, bands, digest, chosen, warnings, look)
+
+
+def _mask(options: Options, scene: RasterioScene) -> MaskFile:
+    return MaskFile.read(_absolute(options.mask), scene, options.mask_values)
+
+
+def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
+    """What a user should know of where anything may change."""
+    told = []
+    if mask is not None and mask.share < COVERED:
+        told.append(
+            f"the mask {mask.path} says something of {100 * mask.share:.1f} % of the scene: the rest, where "
+            "it does not reach or is nodata, stays as it is"
+        )
+    if chosen is not None and not chosen:
+        nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"
+        told.append(f"no pixel is {nowhere}: nothing will change")
+    return tuple(told)
 
 
 def look_of(

@@ -171,6 +171,8 @@ def summarise(report: Report, quiet: bool = False) -> None:
     _log.info("%s", summary)
     if not quiet:
         say(summary)
+        if report.mask is not None:
+            say(f"mask {report.parameters['mask']}: {report.mask}")
         for warning in report.warnings:
             warn(warning)
     if report.faults:

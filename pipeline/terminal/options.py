@@ -177,8 +177,14 @@ restoring_options = in_order(
         "--mask",
         default="auto",
         show_default=True,
-        help="A raster whose non-zero pixels are cloud; none: whatever the model changes; auto: where "
-        "the detector sees cloud or shadow, or without one where the model changes more than a little.",
+        help="A raster that says where cloud is: 0 clear and else cloud, probabilities from 0.5 on, or SCL, "
+        "QA_PIXEL, UDM2 and others; none: whatever the model changes; auto: where the detector sees cloud or "
+        "shadow, or without one where the model changes more than a little.",
+    ),
+    click.option(
+        "--mask-values",
+        metavar="VALUES",
+        help="Which values of the mask are cloud, such as 3,8-10, or bit3,bit4, or 6:1 of band 6.",
     ),
     detector_option,
     click.option(

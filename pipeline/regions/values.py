@@ -1,0 +1,101 @@
+"""Which values of a mask are cloud, as ``--mask-values`` says it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.pipeline.errors import OptionError
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
+_BITS = re.compile(r"bits?(\d+)(?:-(\d+))?", re.IGNORECASE)
+_BAND = re.compile(r"(\d+):(.+)")
+_EXPECTED = (
+    "expected values, ranges or bits, such as 3,8-10 or bit3,bit4, after the band if there are several: 6:1"
+)
+
+
+@dataclass(frozen=True)
+class Values:
+    """A set of values: some ranges, and all that have some bits.
+
+    Args:
+        ranges: Least and greatest value of each.
+        bits: Whoever has all bits of one of these is in the set, too.
+    """
+
+    ranges: tuple[tuple[float, float], ...] = ()
+    bits: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Values:
+        """Read ``3,8-10`` or ``bit3,bit4``; ``bit1-4`` is any of four bits.
+
+        Raises:
+            OptionError: It is something else.
+        """
+        ranges, bits = [], []
+        for word in text.replace(" ", "").split(","):
+            if found := _BITS.fullmatch(word):
+                first, last = int(found[1]), int(found[2] or found[1])
+                if not first <= last < 32:
+                    raise OptionError(
+                        f"mask_values has the bits {word}, expected two of 0 to 31, the lower first"
+                    )
+                bits += [1 << bit for bit in range(first, last + 1)]
+            elif found := _RANGE.fullmatch(word):
+                low, high = float(found[1]), float(found[2] or found[1])
+                if low > high:
+                    raise OptionError(f"mask_values has the range {word}, expected the lower value first")
+                ranges.append((low, high))
+            else:
+                raise OptionError(f"mask_values is {text!r}, {_EXPECTED}")
+        return cls(tuple(ranges), tuple(bits))
+
+    def hold(self, values: Pixels) -> Bool:
+        """Where values are in the set, same shape; NaN never is."""
+        found = np.zeros(values.shape, bool)
+        for low, high in self.ranges:
+            found |= (values >= low) & (values <= high)
+        if self.bits:
+            whole = np.asarray(np.nan_to_num(values), np.int64)
+            for bits in self.bits:
+                found |= (whole & bits) == bits
+        return found
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where cloud is: in which bands, and which of their values.
+
+    Args:
+        bands: 1-based; a pixel that is cloud in one of them is cloud.
+        values: What is cloud there.
+        name: The convention that this is, for people.
+    """
+
+    bands: tuple[int, ...]
+    values: Values
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[int | None, Values]:
+        """The band, if one is named, and the values of ``--mask-values``.
+
+        Raises:
+            OptionError: It is something else.
+        """
+        if found := _BAND.fullmatch(text.strip()):
+            return int(found[1]), Values.parse(found[2])
+        return None, Values.parse(text)
+
+
+CLOUD = Values(((-math.inf, -0.5), (0.5, math.inf)))
+"""Classes that are not 0, and probabilities from a half on."""
+
+OWN = Rule((1,), CLOUD, "0 clear, anything else cloud")
