@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from batch_cases import IDENTITY, ledger_of, outputs, scene, seen, stamps, statuses
 from command_cases import assert_one_line, call
-from raster_cases import plain, vrt_of
+from raster_cases import plain, vrt_of, write
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.run
@@ -176,7 +176,7 @@ def test_another_input_does_it_again(folders):
 
 def test_another_mask_under_the_old_name_does_it_again(folders, tmp_path):
     src, dst = folders
-    mask = plain(tmp_path / "mask.tif", (40, 50), 1, "uint8")
+    mask = write(tmp_path / "mask.tif", np.ones((1, 40, 50), np.uint8))
     options = {**IDENTITY, "pattern": "a.tif", "mask": str(mask)}
     assert statuses(process_directory(src, dst, **options)) == ["done"]
     assert statuses(process_directory(src, dst, **options)) == ["skipped"]
