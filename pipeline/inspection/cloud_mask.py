@@ -54,7 +54,7 @@ def write_cloud_mask(
         SceneError: Nothing looks: the model has no detector, and the scene lacks a band for ukis-csmask.
         DecrSceneError: As `process_scene`.
     """
-    chosen, dst = replace(Options.given(options, named), mask="auto"), Path(dst)
+    chosen, dst = replace(Options.given(options, named), mask="auto", mask_values=None), Path(dst)
     watch = Watch(progress, name=Path(src).name)
     check_name(dst)
     check_no_input([dst], [("the input itself", path) for path in local_files(src)])
