@@ -93,7 +93,7 @@ def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
 
 def written_for(output: Path) -> list[Path]:
     """All names that making an output writes to or removes, but for those that lie beside it for good."""
-    hidden = [name(output) for name in (journal_path, detection_path, vrt_path, mark_path)]
+    hidden = [name(output) for name in (journal_path, tiles_path, detection_path, vrt_path, mark_path)]
     hidden.append(lock_path(journal_path(output)))
     parts = [part_path(output, UNFINISHED, role) for role in PARTS]
     return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *hidden, *parts]
@@ -169,6 +169,11 @@ def journal_path(output: Path) -> Path:
 def lock_path(journal: Path) -> Path:
     """Where the lock of a journal lies while a run is at it."""
     return with_ending(journal, ".lock")
+
+
+def tiles_path(output: Path) -> Path:
+    """Where finished tiles of an unfinished output lie until their blocks are written."""
+    return output.with_name(f".{output.name}.{UNFINISHED}.tiles")
 
 
 def part_path(output: Path, token: str, role: str) -> Path:

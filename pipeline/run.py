@@ -20,7 +20,7 @@ from distributed import Client
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
-from decr_scene.pipeline.engine.flow import Flow
+from decr_scene.pipeline.engine.flow import Flow, room_for_tiles
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
@@ -29,6 +29,7 @@ from decr_scene.pipeline.files import (
     detection_path,
     ground_path,
     journal_path,
+    tiles_path,
     write_whole,
     written_for,
 )
@@ -50,6 +51,7 @@ from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
 from decr_scene.pipeline.restoration.restorers import (
+    BUILT_IN,
     Restorer,
     RestorerSpec,
     describe,
@@ -57,6 +59,7 @@ from decr_scene.pipeline.restoration.restorers import (
     register_plugin,
 )
 from decr_scene.pipeline.writing.scratch import check_blocksize
+from decr_scene.pipeline.writing.tile_store import TileStore
 from decr_scene.pipeline.writing.writer import SceneWriter, WritersTogether
 
 _log = logging.getLogger("decr_scene")
@@ -134,17 +137,19 @@ def process_scene(
         watch.stage("planning")
         planned = plan_scene(scene, used).warning(*given.warnings)
         laps.end("planning")
-        together = _writers(scene, beside, writing, run_guard(scene, planned, compress, blocksize))
-        with WritersTogether(together, making=lambda path: watch.stage(f"writing {path.name}")) as writers:
-            kept = len(writers.finished)
+        guard = run_guard(scene, planned, compress, blocksize)
+        together = _writers(scene, beside, writing, guard)
+        tiles = _tile_store(writing, planned, used, guard, workers)
+        with WritersTogether(together, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
+            kept, again = len(writers.finished), writers.goes_on
             watch.stage("looking for cloud")
-            planned = detect_clouds(planned, scene, used, places, again=kept > 0)
+            planned = detect_clouds(planned, scene, used, places, again)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             watch.stage("restoring")
-            done = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, watch)
+            done, found = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, watch)
             planned.plan.check_files()
         laps.end("processing")
         watch.stage("checking")
@@ -161,7 +166,12 @@ def process_scene(
             model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
             parameters=parameters_of(chosen),
             scaling=scaling_of(planned),
-            tiles={"total": len(planned.plan.grid), "restored": done, "windows_resumed": kept},
+            tiles={
+                "total": len(planned.plan.grid),
+                "restored": done,
+                "tiles_resumed": found,
+                "windows_resumed": kept,
+            },
             seconds=laps.seconds,
             checks=checks,
             verification=verification,
@@ -282,6 +292,17 @@ def _finished(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: D
     )
 
 
+def _tile_store(
+    writing: _Writing, planned: ScenePlan, options: Options, guard: dict[str, Any], workers: int
+) -> TileStore | None:
+    """Where finished tiles are kept; nowhere if making them is no more work than keeping them."""
+    plan = planned.plan
+    if options.restorer is None and plan.spec.name in BUILT_IN:
+        return None
+    tile, most = room_for_tiles(plan, planned.batches(options.batch_size), writing.blocksize, workers)
+    return TileStore(tiles_path(writing.path), guard, tile, most, writing.resume)
+
+
 def _stream(
     planned: ScenePlan,
     options: Options,
@@ -291,8 +312,8 @@ def _stream(
     workers: int,
     scheduler: str | None,
     watch: Watch,
-) -> int:
-    """Run the tasks and write their blocks; return the number of tiles done."""
+) -> tuple[int, int]:
+    """Run the tasks and write their blocks; return the number of tiles done, and of those found again."""
     done = 0
 
     def count(tiles: int) -> None:
@@ -301,7 +322,7 @@ def _stream(
         done += tiles
         if 10 * done // total > tenths // total:
             _log.info("%d of %d tiles", done, total)
-        watch.tiles(done, planned.tiles_to_restore)
+        watch.tiles(done + flow.resumed, planned.tiles_to_restore)
 
     watch.tiles(0, planned.tiles_to_restore)
     local = scheduler is None and workers == 1
@@ -318,10 +339,11 @@ def _stream(
             needs_field=spec.bands is not None,
             on_batch=count,
             check=watch.check,
+            saved=writers.tiles,
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))
-    return done
+    return done, flow.resumed
 
 
 def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:

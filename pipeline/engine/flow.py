@@ -10,18 +10,22 @@ copied while the others wait for a model.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import numpy as np
 from distributed import Client, Future
 
 from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.plan import Plan
-from decr_scene.pipeline.restoration.tasks import Blended, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tasks import Blended, Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -32,6 +36,8 @@ BATCHES_AHEAD = TASKS_A_MODEL + 1
 """Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
 _PATIENCE_FOR_CALLS = 1.0
 """Seconds; only of batches that were lost nobody is ever told."""
+SAVING_SHARE = 0.25
+"""Most of the time that goes into saving finished tiles: of a model that is quicker, fewer are saved."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
 
@@ -46,6 +52,29 @@ def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
         ]
 
 
+def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
+    """What saving finished tiles takes: bytes of a tile, and tiles whose blocks are not written, at most."""
+    grid = batches.grid
+    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1)
+    number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
+    rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
+    most = rows * len(grid.cols) + 3 * BATCHES_AHEAD * models * batches.largest
+    return bands * grid.size**2 * np.dtype(number).itemsize, min(len(grid), most)
+
+
+class Saved(Protocol):
+    """Where finished tiles are kept until their blocks are written."""
+
+    def save(self, tiles: Collection[int], changes: Results) -> None:
+        """Save what has become of tiles; those without a change are not in ``changes``."""
+
+    def read(self, tiles: Collection[int]) -> Results | None:
+        """What has become of tiles; ``None``: they are not all there."""
+
+    def forget(self, tiles: Collection[int]) -> None:
+        """Let go of tiles."""
+
+
 @dataclass
 class Flow:
     """One scene's tasks on a cluster.
@@ -58,6 +87,7 @@ class Flow:
         needs_field: Whether the restorer wants the field of first guesses.
         on_batch: Told the number of tiles of every batch that is done; what it raises ends the stream.
         check: Called now and then; what it raises ends the stream.
+        saved: Where finished tiles are kept, and found again by a run that goes on; ``None``: nowhere.
     """
 
     client: Client
@@ -67,6 +97,9 @@ class Flow:
     needs_field: bool
     on_batch: Callable[[int], None]
     check: Callable[[], None] = lambda: None
+    saved: Saved | None = None
+    resumed: int = 0
+    """Tiles that were found again."""
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -75,6 +108,9 @@ class Flow:
     _models: int = 1
     _trouble: BaseException | None = None
     _untold: int = 0
+    _saving: threading.Lock = field(default_factory=threading.Lock)
+    _began: float = 0.0
+    _spent: float = 0.0
 
     def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
         """Yield the windows, each once, but for those that are done.
@@ -94,6 +130,7 @@ class Flow:
             else:
                 copied.extend(row)
         self._copies = self._copy(copied)
+        self._began = time.monotonic()
         with cluster_faults(self.client):
             yield from self._stream(restored)
             yield from self._copies
@@ -101,6 +138,9 @@ class Flow:
 
     def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
         self._ahead = self._in_order(rows)
+        if self.saved is not None:
+            needed = {tile for number in self._in_order(rows) for tile in self.batches.groups[number]}
+            self.saved.forget([tile for tile in range(len(self.plan.grid)) if tile not in needed])
         waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
         for number, row in enumerate(rows):
             self._models = count_models(self.client)
@@ -172,23 +212,46 @@ class Flow:
 
     def _change(self, number: int) -> Future:
         if number not in self._changes:
-            around = sorted(self.batches.around(number)) if self.needs_field else []
-            guesses = [self._guess(other) for other in around]
-            future = self._model_task(restore_tiles, "restore", number, guesses)
-            count = len(self.batches[number])
-            self._untold += 1
-            future.add_done_callback(lambda done: self._tell(count if done.status == "finished" else 0))
-            self._changes[number] = future
+            again = None if self.saved is None else self.saved.read(self.batches.groups[number])
+            with self._saving:  # or it might be done before it is known
+                new = self._restore(number) if again is None else self._hand_over(number, again)
+                self._changes[number] = new
         return self._changes[number]
 
-    def _tell(self, tiles: int) -> None:
+    def _restore(self, number: int) -> Future:
+        around = sorted(self.batches.around(number)) if self.needs_field else []
+        guesses = [self._guess(other) for other in around]
+        future = self._model_task(restore_tiles, "restore", number, guesses)
+        self._untold += 1
+        future.add_done_callback(lambda done: self._take(number, done))
+        return future
+
+    def _hand_over(self, number: int, changes: Results) -> Future:
+        """A batch that an earlier run has finished, in the place of its task."""
+        self.resumed += len(self.batches[number])
+        return self.client.submit(dict, changes, key=_key("saved", number), priority=-number - 1, pure=False)
+
+    def _take(self, number: int, done: Future) -> None:
         """In a thread of Dask's, where nobody sees an exception: it is kept for the stream."""
         try:
             if self._trouble is None:
-                self.on_batch(tiles)
+                if self.saved is not None and done.status == "finished":
+                    self._save(number, done)
+                self.on_batch(len(self.batches[number]) if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
         self._untold -= 1
+
+    def _save(self, number: int, done: Future) -> None:
+        """Save a batch whose blocks are not written yet, unless sampling it anew is hardly more work."""
+        assert self.saved is not None, "asked before"
+        began = time.monotonic()
+        if self._spent > SAVING_SHARE * (began - self._began):
+            return
+        with self._saving:
+            if number in self._changes:
+                self.saved.save(self.batches.groups[number], done.result())
+        self._spent += time.monotonic() - began
 
     def _wait_until_told(self) -> None:
         """The last batches may be in their blocks before Dask has called back."""
@@ -226,8 +289,12 @@ class Flow:
 
     def _forget_above(self, row: int) -> None:
         """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
-        for number in [n for n in self._changes if self.batches.bottom(n) <= row]:
-            del self._changes[number]
+        gone = [number for number in self._changes if self.batches.bottom(number) <= row]
+        with self._saving:
+            for number in gone:
+                del self._changes[number]
+        if self.saved is not None:
+            self.saved.forget([tile for number in gone for tile in self.batches.groups[number]])
         first_alive = min(self._changes, default=0)
         for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
             del self._guesses[number]

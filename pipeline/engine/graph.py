@@ -26,7 +26,7 @@ from decr_scene.pipeline.raster.scene import DTYPES
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.gating import open_lookout
-from decr_scene.pipeline.restoration.options import Choices, Options
+from decr_scene.pipeline.restoration.options import BATCH_SIZE, Choices, Options
 from decr_scene.pipeline.restoration.plan import (
     Plan,
     choose_bands,
@@ -126,7 +126,7 @@ class _Graph:
         self.shown = Plan(
             grid, self.indexes, Radiometry((0.0,), (1.0,)), spec, keeps_clear_ground=quiet, veils=veils
         )
-        self.batches = Batches.of(grid, options.batch_size, joint=joint)
+        self.batches = Batches.of(grid, options.batch_size or BATCH_SIZE, joint=joint)
         self.plan = dask.delayed(Plan)(
             grid,
             self.indexes,

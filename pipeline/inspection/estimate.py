@@ -18,12 +18,12 @@ import rasterio
 
 from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.engine.cluster import connect
-from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY
+from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY, room_for_tiles
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Plan, ScenePlan, chosen_tiles
-from decr_scene.pipeline.restoration.restorers import forget_plugin, register_plugin
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.writing.writer import SceneWriter
@@ -93,7 +93,8 @@ def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, plannin
     return Estimate(
         seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
         memory=max(held, _memory()) + _under_way(scene, planned, options),
-        scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels),
+        scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels)
+        + _saved_tiles(planned, options),
         output=round(beside * pixels * large.output / large.pixels),
     )
 
@@ -182,6 +183,14 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
         return large.finishing * max(1.0, pixels / large.pixels)
     slope = max(0.0, (large.finishing - small.finishing) / (large.pixels - small.pixels))
     return max(0.0, small.finishing - slope * small.pixels) + slope * pixels
+
+
+def _saved_tiles(planned: ScenePlan, options: Options) -> int:
+    """Bytes of finished tiles that a run keeps on disk until their blocks are written."""
+    if options.restorer is None and planned.plan.spec.name in BUILT_IN:
+        return 0
+    tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCK)
+    return tile * min(most, planned.tiles_to_restore)
 
 
 def _under_way(scene: RasterioScene, planned: ScenePlan, options: Options) -> int:

@@ -15,6 +15,10 @@ from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
 BATCH_SIZE = 8
+"""Tiles in a batch, where nothing else is asked for."""
+
+BATCH_SHARE = 25
+"""Without a GPU, a batch has no more than such a part of the tiles, so that a kill costs little."""
 
 BLENDS = ("feather", "joint")
 DETECTORS = ("auto", "model", "ukis", "none")
@@ -35,7 +39,7 @@ class Choices(TypedDict, total=False):
     overlap: int
     halo: int | None
     blend: str
-    batch_size: int
+    batch_size: int | None
     device: str
     precision: str
     bands: str | None
@@ -64,7 +68,8 @@ class Options:
         halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
         blend: ``feather``: finished tiles are feathered; ``joint``: so are their estimates at every diffusion
             step, in squares of 4 x 4 tiles, which are then denoised as one picture.
-        batch_size: Tiles in a batch; of ``feather``.
+        batch_size: Tiles in a batch; of ``feather``. ``None``: 8, or without a GPU down to 1 in small scenes,
+            so that less is lost when a run is killed.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.
@@ -96,7 +101,7 @@ class Options:
     overlap: int = 64
     halo: int | None = None
     blend: str = "feather"
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
     bands: str | None = None

@@ -25,9 +25,9 @@ from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.options import BATCH_SHARE, BATCH_SIZE, Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.restorers import BUILT_IN, RestorerSpec
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, RestorerSpec, on_gpu
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -121,9 +121,17 @@ class ScenePlan:
     look: LookPlan | None = None
     coverage: Coverage | None = None
 
-    def batches(self, size: int) -> Batches:
-        """The tiles to restore, ``size`` at a time or as many as are denoised together."""
-        return Batches.of(self.plan.grid, size, self.chosen, self.plan.joint)
+    def batches(self, size: int | None) -> Batches:
+        """The tiles to restore, ``size`` at a time or as many as are denoised together.
+
+        ``None`` is the usual size, see `Options`.
+        """
+        return Batches.of(self.plan.grid, size or self._usual_size(), self.chosen, self.plan.joint)
+
+    def _usual_size(self) -> int:
+        if on_gpu(self.plan.spec):
+            return BATCH_SIZE
+        return min(BATCH_SIZE, max(1, self.tiles_to_restore // BATCH_SHARE))
 
     def warning(self, *more: str) -> ScenePlan:
         """The same, with something to know that comes before the rest."""

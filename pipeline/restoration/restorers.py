@@ -252,6 +252,15 @@ BUILT_IN: dict[str, Callable[[], TileModel]] = {"identity": Identity, "fill": Fi
 _PLUGINS: dict[str, Restorer] = {}
 
 
+def on_gpu(spec: RestorerSpec) -> bool:
+    """Whether a model of this program would run on a GPU here; of a callable, nobody knows."""
+    if spec.bands is None:
+        return False
+    from decr_scene.models.model import pick_device
+
+    return pick_device(spec.device).type == "cuda"
+
+
 def register_plugin(key: str, restorer: Restorer) -> None:
     """Hold a callable for this process's own workers, so that it is called itself and not a copy."""
     _PLUGINS[key] = restorer

@@ -250,12 +250,14 @@ def _after_error(context: click.Context, error: Exception) -> str:
 
 
 def _has_windows(context: click.Context) -> bool:
-    """Whether there is a finished window in the journal of the output."""
-    from decr_scene.pipeline.files import journal_path
+    """Whether there is a finished tile, or a finished window in the journal of the output."""
+    from decr_scene.pipeline.files import journal_path, tiles_path
 
     out = context.params.get("out")
     try:
-        return isinstance(out, Path) and journal_path(out).read_bytes().count(b"\n") > 1
+        if not isinstance(out, Path):
+            return False
+        return tiles_path(out).exists() or journal_path(out).read_bytes().count(b"\n") > 1
     except (OSError, ValueError):  # no file can have such a name
         return False
 

@@ -166,7 +166,9 @@ restoring_options = in_order(
         show_default=True,
         help="joint: neighbouring tiles are blended at every diffusion step, too.",
     ),
-    click.option("--batch-size", type=int, default=8, show_default=True, help="Tiles in a batch."),
+    click.option(
+        "--batch-size", type=int, help="Tiles in a batch; by default 8, fewer in small scenes on a CPU."
+    ),
     device_option,
     click.option(
         "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True

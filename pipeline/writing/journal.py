@@ -8,6 +8,8 @@ damaged does not count, and neither does a window whose pixels did not reach the
 from __future__ import annotations
 
 import json
+import logging
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +27,11 @@ from decr_scene.pipeline.writing.statistics import BandStatistics
 
 Guard = Mapping[str, Any]
 """What makes a run this run: plain values, ready for JSON."""
+
+_log = logging.getLogger(__name__)
+
+_SUM = "line_crc"
+"""What a line is checked with: CRC-32 of the rest of it."""
 
 _ANY_BYTES = "surrogateescape"
 
@@ -75,6 +82,10 @@ class Journal:
         """Forget the windows whose pixels did not reach the disk."""
         self.finished = {span: entry for span, entry in self.finished.items() if is_whole(span, entry)}
 
+    def sync(self) -> None:
+        """Wait until what is noted would survive a power cut."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close it; the file stays."""
         self._file.close()
@@ -97,15 +108,28 @@ class Journal:
             self._write(guard)
             return
         _check_same(old, guard, self.path)
+        damaged = 0
         for line in lines[1:]:
             noted = _read(line)
-            if noted is not None:
-                statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
-                self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
+            if noted is None or not self._take(noted):
+                damaged += 1
+        if damaged:
+            _log.warning(
+                "%s: %d of %d lines are damaged: that part is done again", self.path, damaged, len(lines) - 1
+            )
         self._file.truncate(sum(len(line.encode("utf-8", _ANY_BYTES)) + 1 for line in lines))
 
+    def _take(self, noted: Mapping[str, Any]) -> bool:
+        """Take what a line says; whether it says anything."""
+        try:
+            statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
+            self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
+        except (LookupError, TypeError):
+            return False
+        return True
+
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(json.dumps({**values, _SUM: _sum_of(values)}) + "\n")
         self._file.flush()
 
 
@@ -115,12 +139,16 @@ def checksum(pixels: Pixels) -> int:
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """What a line says; ``None``: not all of it reached the disk before the power went."""
+    """What a line says; ``None``: not all of it reached the disk before the power went, or it is damaged."""
     try:
         said = json.loads(line)
-    except ValueError:
+        return said if said.pop(_SUM) == _sum_of(said) else None
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return said if isinstance(said, dict) else None
+
+
+def _sum_of(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values).encode())
 
 
 def _check_same(old: Guard, new: Guard, path: Path) -> None:

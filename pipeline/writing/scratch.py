@@ -140,6 +140,10 @@ class Scratch:
             self._put(self._sizes + _WORD.size * number, _WORD.pack(len(content)))
             self._end += len(content)
 
+    def sync(self) -> None:
+        """Wait until what is written would survive a power cut."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file; it stays."""
         self._file.close()

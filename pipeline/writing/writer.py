@@ -51,6 +51,7 @@ from decr_scene.pipeline.writing.cog import COMPRESSIONS, has_palette, lossless,
 from decr_scene.pipeline.writing.journal import Entry, Guard, Journal, checksum
 from decr_scene.pipeline.writing.scratch import Layout, Scratch
 from decr_scene.pipeline.writing.statistics import BandStatistics
+from decr_scene.pipeline.writing.tile_store import TileStore
 
 _LEFTOVERS = ("", *SIDECARS, ".ovr.tmp", ".msk.ovr.tmp")
 
@@ -210,9 +211,20 @@ class SceneWriter:
                     raise OutputError(
                         f"{self.path} is a file of the input: choose another name for the output"
                     )
-        there = self._hidden("scratch") if self._guard is not None else None
-        written = there.stat().st_blocks * 512 if there is not None and there.exists() else 0
-        _check_disk(self.path.absolute().parent, self.layout.raw_bytes - written)
+        _check_disk(self.path.absolute().parent, self.bytes_left)
+
+    @property
+    def bytes_left(self) -> int:
+        """Of the raw scene, without those that an interrupted run has in its scratch file."""
+        there = 0 if self._guard is None else _size_on_disk(self._hidden("scratch"))
+        return self.layout.raw_bytes - there
+
+    def sync(self) -> None:
+        """Wait until what is written, and the journal of it, would survive a power cut."""
+        with self._lock, os_faults(f"cannot write {self.path}", self.path.absolute().parent):
+            self._scratch.sync()
+            if self._journal is not None:
+                self._journal.sync()
 
     def _make(self) -> None:
         """Make the finished file under its hidden name."""
@@ -313,13 +325,27 @@ class WritersTogether:
     Args:
         writers: The output's, then those of its companions; not entered yet.
         making: Told of each finished file before it is made, which takes a while.
+        tiles: Where finished tiles are kept until their windows are written; ``None``: nowhere.
+
+    Raises:
+        DiskSpaceError: Too little free disk for all of them together.
     """
 
     def __init__(
-        self, writers: Sequence[SceneWriter], making: Callable[[Path], None] = lambda path: None
+        self,
+        writers: Sequence[SceneWriter],
+        making: Callable[[Path], None] = lambda path: None,
+        tiles: TileStore | None = None,
     ) -> None:
         self.writers = tuple(writers)
+        self.tiles = tiles
         self._making = making
+        if tiles is not None:
+            tiles.before_forgetting = self._sync
+        folder = self.writers[0].path.absolute().parent
+        there = 0 if tiles is None else _size_on_disk(tiles.path)
+        more = 0 if tiles is None else tiles.bytes_needed - there
+        _check_disk(folder, sum(writer.bytes_left for writer in self.writers), more)
 
     def __enter__(self) -> WritersTogether:
         entered: list[SceneWriter] = []
@@ -327,6 +353,8 @@ class WritersTogether:
             for writer in self.writers:
                 writer.__enter__()
                 entered.append(writer)
+            if self.tiles is not None:
+                self.tiles.open()
         except BaseException:
             _close(entered, finish=False)
             raise
@@ -335,12 +363,21 @@ class WritersTogether:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _close(self.writers, finish=kind is None, making=self._making)
+        _close(self.writers, finish=kind is None, making=self._making, tiles=self.tiles)
+
+    def _sync(self) -> None:
+        for writer in self.writers:
+            writer.sync()
 
     @property
     def finished(self) -> frozenset[Span]:
         """Windows that all have."""
         return frozenset.intersection(*(frozenset(writer.finished) for writer in self.writers))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an interrupted run has left anything that is taken."""
+        return bool(self.finished) or (self.tiles is not None and len(self.tiles) > 0)
 
     def write(self, span: Span, *pixels: Pixels) -> None:
         """Write a window, each writer its own ``(C, h, w)`` pixels; one that has it keeps what it has.
@@ -354,7 +391,10 @@ class WritersTogether:
 
 
 def _close(
-    writers: Sequence[SceneWriter], finish: bool, making: Callable[[Path], None] = lambda path: None
+    writers: Sequence[SceneWriter],
+    finish: bool,
+    making: Callable[[Path], None] = lambda path: None,
+    tiles: TileStore | None = None,
 ) -> None:
     """Make all files and name them, the first one last; or keep what there is to go on from."""
     done = False
@@ -369,19 +409,28 @@ def _close(
                 writer._publish()
             done = True
     finally:
+        saved = tiles is not None and len(tiles) > 0
+        if tiles is not None:
+            tiles.close(keep=not done and saved)
         for writer in reversed(writers):
-            writer._clean_up(keep=not done and writer._journal is not None and bool(writer.finished))
+            worth = saved or bool(writer.finished)
+            writer._clean_up(keep=not done and writer._journal is not None and worth)
 
 
-def _check_disk(folder: Path, raw: int) -> None:
+def _check_disk(folder: Path, raw: int, tiles: int = 0) -> None:
     """Room for scratch and output of noise, which nothing compresses; those of images take less."""
-    needed, free = raw + raw // 3 + raw, shutil.disk_usage(folder).free
+    needed, free = raw + raw // 3 + raw + tiles, shutil.disk_usage(folder).free
     if free < needed:
+        also = f", finished tiles {gigabytes(tiles)}" if tiles else ""
         raise DiskSpaceError(
             f"{folder} has {gigabytes(free)} free, expected {gigabytes(needed)} (scratch {gigabytes(raw)}, "
-            f"overviews {gigabytes(raw // 3)}, output up to {gigabytes(raw)}): free some, or write to "
+            f"overviews {gigabytes(raw // 3)}, output up to {gigabytes(raw)}{also}): free some, or write to "
             "another disk"
         )
+
+
+def _size_on_disk(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.exists() else 0
 
 
 def _is_whole(written: Any, span: Span, entry: Entry) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,26 @@ class Smooth:
         return np.clip(0.7 * uniform_filter(tiles, (0, 0, 9, 9)) + 0.05 * noise, -1, 1)
 
 
+class Dying(Smooth):
+    """Kills its process in a certain batch, as ``kill -9`` does, once those before had time to be taken.
+
+    Args:
+        log: As `Smooth`.
+        batch: Number of the batch.
+    """
+
+    def __init__(self, log: Path, batch: int) -> None:
+        super().__init__(log, 0.1)
+        self.batch = batch
+
+    def __call__(self, tiles, noise):
+        if self.batch == 0:
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.batch -= 1
+        return super().__call__(tiles, noise)
+
+
 class Deadly(Smooth):
     """Kills whatever process runs it."""
 
@@ -73,6 +94,7 @@ class Filling(Smooth):
 
 Filling.__name__ = "Smooth"  # the same restorer, as far as a run can tell
 Deadly.__name__ = "Smooth"
+Dying.__name__ = "Smooth"
 
 
 def seen(log: Path) -> list[str]:
@@ -90,6 +112,11 @@ def places(shape: tuple[int, int], bands: int) -> dict[str, int]:
 def run(scene: Path, out: Path, log: Path, pause: float = 0.0) -> None:
     """Process a scene; for a process that is killed."""
     process_scene(scene, out, restorer=Smooth(log, pause), **OPTIONS)
+
+
+def run_and_die(scene: Path, out: Path, log: Path, batch: int) -> None:
+    """Process a scene with batches of the usual size, and be killed in one of them."""
+    process_scene(scene, out, restorer=Dying(log, batch))
 
 
 def run_with_small_files(scene: Path, out: Path, log: Path, limit: int) -> None:

@@ -19,7 +19,17 @@ import rasterio
 import torch
 from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
-from fault_cases import OPTIONS, Deadly, Filling, Smooth, places, run, run_with_small_files, seen
+from fault_cases import (
+    OPTIONS,
+    Deadly,
+    Filling,
+    Smooth,
+    places,
+    run,
+    run_and_die,
+    run_with_small_files,
+    seen,
+)
 from raster_cases import plain
 from test_run import assert_same_pixels
 
@@ -142,6 +152,26 @@ def test_a_process_may_be_killed_at_any_moment(scene, whole, log, tmp_path, proc
     assert beyond <= 0.05 * len(numbers)
 
 
+def test_a_kill_costs_what_is_in_the_model(log, tmp_path, processes):
+    """In 5 x 5 tiles of 2 x 2 blocks no block is finished when the first kills come."""
+    shape = (900, 900)
+    scene, out = plain(tmp_path / "scene.tif", shape, 1), tmp_path / "clean.tif"
+    process_scene(scene, tmp_path / "whole.tif", restorer=Smooth(log))
+    tiles = sorted(seen(log))
+    forget(log)
+    for batch in (5, 9, 8):
+        process = processes.Process(target=run_and_die, args=(scene, out, log, batch))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    report = process_scene(scene, out, restorer=Smooth(log))
+    assert sorted(set(seen(log))) == tiles
+    assert len(seen(log)) - len(tiles) <= 0.05 * len(tiles)
+    assert report.tiles["restored"] < len(tiles) / 4
+    assert_same_file(out, tmp_path / "whole.tif")
+    assert not left_in(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_worker_may_be_killed(scene, whole, log, tmp_path):
     out, victims = tmp_path / "clean.tif", []
@@ -210,7 +240,7 @@ def small_disk(folder, megabytes):
 
 @pytest.mark.parametrize("batch", [14, 23])
 def test_a_disk_that_fills_up(batch, scene, whole, log, tmp_path):
-    with small_disk(tmp_path / "small", 24) as disk:
+    with small_disk(tmp_path / "small", 48) as disk:
         filler, out = disk / "filler", disk / "clean.tif"
 
         def fill_up():
@@ -228,13 +258,13 @@ def test_a_disk_that_fills_up(batch, scene, whole, log, tmp_path):
 
 def test_files_that_may_not_grow(scene, whole, log, tmp_path, processes):
     out = tmp_path / "clean.tif"
-    process = processes.Process(target=run_with_small_files, args=(scene, out, log, 1_000_000))
+    process = processes.Process(target=run_with_small_files, args=(scene, out, log, 2_000_000))
     process.start()
     process.join()
     assert "File too large" in (log / "error").read_text()
     assert not out.exists()
     report = process_scene(scene, out, restorer=Smooth(log), **OPTIONS)
-    assert report.tiles["windows_resumed"] > 0
+    assert report.tiles["tiles_resumed"] > 0
     assert_same_file(out, whole)
 
 

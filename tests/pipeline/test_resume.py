@@ -16,11 +16,14 @@ from test_run import assert_same_pixels, pixels_of, smooth
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import ResumeError
-from decr_scene.pipeline.files import journal_path
+from decr_scene.pipeline.files import journal_path, tiles_path
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.run import run_guard
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.journal import Entry, Journal
+from decr_scene.pipeline.writing.statistics import BandStatistics
 
 HELPERS = [str(TESTS / "pipeline"), str(TESTS)]
 SLOW = """
@@ -160,6 +163,46 @@ def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(s
     assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
     assert_same_pixels(tmp_path / "whole_provenance.tif", tmp_path / "clean_provenance.tif")
     assert not hidden(tmp_path)
+
+
+def test_a_damaged_tile_is_restored_again(scene, tmp_path):
+    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
+    failing, first = failing_after(8)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    store = tiles_path(tmp_path / "clean.tif")
+    with store.open("r+b") as file:
+        file.seek(9000)
+        file.write(b"damaged")
+    going_on, second = failing_after(1000)
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=going_on, batch_size=2)
+    assert 0 < report.tiles["tiles_resumed"] < sum(first)
+    assert sum(second) == report.tiles["total"] - report.tiles["tiles_resumed"]
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line.replace(b'"window"', b'"widow"'),
+        lambda line: line.replace(b"[[", b"[[1", 1),
+        lambda line: b"{}",
+        lambda line: b"7",
+    ],
+)
+def test_a_line_that_is_no_longer_what_it_was_means_that_part_again(damage, tmp_path, caplog):
+    path, statistics = tmp_path / "journal", (BandStatistics.of(np.arange(4)),)
+    journal = Journal(path, {"seed": 1})
+    for row in (0, 128):
+        journal.add(Span(row, 0, 128, 128), Entry(5, statistics))
+    journal.close()
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = damage(lines[1])
+    path.write_bytes(b"\n".join(lines))
+    again = Journal(path, {"seed": 1})
+    again.close()
+    assert again.finished == {Span(128, 0, 128, 128): Entry(5, statistics)}
+    assert [record.getMessage().count("1 of 2 lines") for record in caplog.records] == [1]
 
 
 def test_another_mask_beside_the_input_does_not_go_on(scene, tmp_path):

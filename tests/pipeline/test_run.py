@@ -224,7 +224,7 @@ def test_the_report_tells_what_was_done(tmp_path):
     assert report["output"]["bytes"] == (tmp_path / "clean.tif").stat().st_size
     assert report["parameters"]["seed"] == 9
     assert report["scaling"] == {"band 1": [0, 500]}
-    assert report["tiles"] == {"total": 4, "restored": 4, "windows_resumed": 0}
+    assert report["tiles"] == {"total": 4, "restored": 4, "tiles_resumed": 0, "windows_resumed": 0}
     assert report["model"]["name"] == "smooth"
 
 
@@ -328,7 +328,7 @@ def test_rows_without_cloud_are_copied_while_the_model_works(tmp_path, monkeypat
 
     monkeypatch.setattr(WritersTogether, "write", noting)
     process_scene(scene, tmp_path / "clean.tif", restorer=waiting, mask=str(mask))
-    assert seen == [True]
+    assert set(seen) == {True}
     assert_same_pixels(scene, tmp_path / "clean.tif")
 
 

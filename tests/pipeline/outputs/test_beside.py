@@ -176,7 +176,7 @@ def test_tiles_that_disagree_are_uncertain(tmp_path):
     def one_dark_one_bright(tiles, noise):
         return np.stack([tile + (0.1 if number else -0.1) for number, tile in enumerate(tiles)])
 
-    run(scene, restorer=one_dark_one_bright, samples=2)
+    run(scene, restorer=one_dark_one_bright, samples=2, batch_size=2)
     deviation = pixels_of(tmp_path / "clean_uncertainty.tif")[0]
     assert not deviation[:, :192].any()
     assert not deviation[:, 256:].any()
