@@ -12,7 +12,7 @@ from rasterio.enums import Resampling
 
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.bands import display_bands
-from decr_scene.pipeline.raster.scene import gdal_env
+from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
 
 SIDE = 640
 """Greatest side of each half, px."""
@@ -33,8 +33,8 @@ class Quicklook(SideDocument):
         """Draw the picture from what is left of both rasters at `SIDE` px."""
         bands = display_bands(run.bands)
         bands = bands if len(bands) == 3 else bands * 3
-        with gdal_env():
-            (left, valid), (right, _) = _decimated(run.scene.path, bands), _decimated(str(run.output), bands)
+        with gdal_env(), RasterioScene.open(run.output) as after:
+            (left, valid), (right, _) = _decimated(run.scene, bands), _decimated(after, bands)
         low, high = _stretch(left[valid], run.scene.dtype)
         gap = np.full((3, left.shape[1], GAP), 255, np.uint8)
         picture = np.concatenate([_to_uint8(left, low, high), gap, _to_uint8(right, low, high)], axis=2)
@@ -46,13 +46,13 @@ class Quicklook(SideDocument):
             target.write(picture)
 
 
-def _decimated(path: str, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Averages of valid pixels, and where there are some."""
-    with rasterio.open(path) as source:
-        factor = max(1, -(-max(source.shape) // SIDE))
-        shape = (len(bands), *(-(-side // factor) for side in source.shape))
-        image = source.read(bands, out_shape=shape, resampling=Resampling.average)
-        return image.astype(np.float32), source.read_masks(bands, out_shape=shape) != 0
+def _decimated(scene: RasterioScene, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Averages of some bands (1-based), ``(C, h, w)``, and where they are valid."""
+    factor = max(1, -(-max(scene.shape) // SIDE))
+    height, width = (-(-side // factor) for side in scene.shape)
+    pixels, valid = scene.decimated((height, width), Resampling.average)
+    chosen = [band - 1 for band in bands]
+    return pixels[chosen].astype(np.float32), valid[chosen]
 
 
 def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:

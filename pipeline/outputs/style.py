@@ -60,7 +60,7 @@ def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, floa
     """The percentiles `STRETCH` of the valid pixels of some bands (1-based), from a sample of the scene."""
     with scene.dataset() as dataset:
         coarse = max(scene.shape) <= SIDE or bool(dataset.overviews(1))
-        samples = [_overview(dataset, bands)] if coarse else []
+    samples = [_overview(scene, bands)] if coarse else []
     for span in [] if coarse else _lattice(scene.shape):
         pixels = scene.read(span.window)
         chosen = [band - 1 for band in bands]
@@ -70,11 +70,12 @@ def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, floa
     ]
 
 
-def _overview(dataset: Any, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    factor = max(1, -(-max(dataset.shape) // SIDE))
-    shape = (len(bands), *(-(-side // factor) for side in dataset.shape))
-    pixels = dataset.read(list(bands), out_shape=shape)
-    return pixels, (dataset.read_masks(list(bands), out_shape=shape) != 0) & np.isfinite(pixels)
+def _overview(scene: RasterioScene, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    factor = max(1, -(-max(scene.shape) // SIDE))
+    height, width = (-(-side // factor) for side in scene.shape)
+    pixels, valid = scene.decimated((height, width))
+    chosen = [band - 1 for band in bands]
+    return pixels[chosen], valid[chosen]
 
 
 def _lattice(shape: tuple[int, int]) -> list[Span]:

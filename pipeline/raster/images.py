@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from decr_scene.models.errors import TrainingError
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.errors import DecrSceneError, TrainingError
+from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.vrt import band_names
 
 SAMPLE_SIDE = 1024
@@ -36,9 +34,12 @@ def read_image(path: Path, like: Path | None = None) -> Float:
         path: The image.
         like: The scene whose scaling it takes, as the clear image of a pair takes the cloudy one's; ``None``,
             or one of other bands or another dtype: its own.
+
+    Raises:
+        DecrSceneError: One of them cannot be opened or read.
     """
-    pixels, valid = _pixels(path)
-    scene = (pixels, valid) if like in (None, path) else _pixels(like)
+    pixels, valid = _whole(path)
+    scene = (pixels, valid) if like is None or like == path else _whole(like)
     if scene[0].dtype != pixels.dtype or len(scene[0]) != len(pixels):
         scene = pixels, valid
     return fit_radiometry(pixels.dtype, len(pixels), *scene).to_model(pixels, valid)
@@ -61,26 +62,33 @@ class RasterImage:
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> RasterImage:
         """Look at the file, and at the one whose scaling it takes as in `read_image`; no pixels are read."""
-        with _opened(path) as source:
-            shape, dtypes = (len(_bands(source)), source.height, source.width), set(source.dtypes)
-        if like in (None, path):
+        with _opened(path) as (scene, bands):
+            shape, dtype = (len(bands), *scene.shape), scene.dtype
+        if like is None or like == path:
             return cls(path, shape)
-        with _opened(like) as scene:
-            alike = len(_bands(scene)) == shape[0] and set(scene.dtypes) == dtypes
+        with _opened(like) as (scene, bands):
+            alike = len(bands) == shape[0] and scene.dtype == dtype
         return cls(path, shape, like if alike else None)
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
-        """A window, ``(C, height, width)`` in [-1, 1].
+        """Read a window, ``(C, height, width)`` in [-1, 1].
 
         Raises:
             TrainingError: The file has gone, or the window cannot be decoded.
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
-        return self._scaled(window=window)
+        with _readable(self.path), _opened(self.path) as (scene, bands):
+            pixels = scene.read(window)
+            valid = scene.valid(window, pixels)
+        return self.radiometry.to_model(pixels[bands], valid[bands])
 
     def overview(self, height: int, width: int) -> Float:
-        """The whole image, averaged to ``(C, height, width)``."""
-        return self._scaled(out_shape=(height, width), resampling=Resampling.average)
+        """Average the whole image to ``(C, height, width)``, in [-1, 1].
+
+        Raises:
+            TrainingError: As `read`.
+        """
+        return self.radiometry.to_model(*self._decimated((height, width), Resampling.average))
 
     @cached_property
     def radiometry(self) -> Radiometry:
@@ -88,54 +96,50 @@ class RasterImage:
         if self.like is not None:
             return RasterImage.open(self.like).radiometry
         factor = max(1, -(-max(self.shape[1:]) // SAMPLE_SIDE))
-        pixels, valid = self._read(out_shape=tuple(-(-side // factor) for side in self.shape[1:]))
+        height, width = (-(-side // factor) for side in self.shape[1:])
+        pixels, valid = self._decimated((height, width), Resampling.nearest)
         return fit_radiometry(pixels.dtype, len(pixels), pixels, valid)
 
-    def _scaled(self, **how: Any) -> Float:
-        pixels, valid = self._read(**how)
-        return self.radiometry.to_model(pixels, valid)
-
-    def _read(self, **how: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels and validity; the mask is decimated without averaging."""
-        plain = {key: value for key, value in how.items() if key != "resampling"}
-        if "out_shape" in how:
-            shape = (self.shape[0], *how["out_shape"])
-            how, plain = {**how, "out_shape": shape}, {**plain, "out_shape": shape}
-        try:
-            with _opened(self.path) as source:
-                bands = _bands(source)
-                return source.read(bands, **how), source.read_masks(bands, **plain) > 0
-        except RasterioError as error:
-            raise TrainingError(f"{self.path}: {how} cannot be read: {error}") from error
+    def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> tuple[Pixels, Bool]:
+        with _readable(self.path), _opened(self.path) as (scene, bands):
+            pixels, valid = scene.decimated(shape, resampling)
+        return pixels[bands], valid[bands]
 
 
 def band_descriptions(path: Path) -> tuple[str | None, ...]:
-    """What a raster says that its bands are; nothing, if it cannot be opened."""
+    """Read what a raster says that its bands are; nothing, if it cannot be opened."""
     try:
-        with _opened(path) as source:
-            return band_names(source)
-    except RasterioError:
+        with _opened(path) as (scene, _), scene.dataset() as dataset:
+            return band_names(dataset)
+    except DecrSceneError:
         return ()
 
 
-def _pixels(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    with _opened(path) as source:
-        bands = _bands(source)
-        return source.read(bands), source.read_masks(bands) > 0
+def _whole(path: Path) -> tuple[Pixels, Bool]:
+    """Pixels and validity, ``(C, H, W)``."""
+    with _opened(path) as (scene, bands):
+        window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
+        pixels = scene.read(window)
+        valid = scene.valid(window, pixels)
+    return pixels[bands], valid[bands]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[RasterioScene, list[int]]]:
+    """A raster, and its bands (0-based) without the alpha channel of a picture."""
     with warnings.catch_warnings():
         # training images need no place on the ground
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
-            yield source
+        with RasterioScene.open(path) as scene:
+            with scene.dataset() as dataset:
+                picture = dataset.driver in PICTURES
+            bands = [i for i, name in enumerate(scene.bands) if name != "alpha" or not picture]
+            yield scene, bands
 
 
-def _bands(source: Any) -> list[int]:
-    """1-based bands without the alpha channel of a picture."""
-    bands = list(source.indexes)
-    if source.driver not in PICTURES:
-        return bands
-    return [b for b, meaning in zip(bands, source.colorinterp, strict=True) if meaning != ColorInterp.alpha]
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SceneReadError as error:
+        raise TrainingError(f"{path}: it cannot be read: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.env import getenv, hasenv
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
@@ -181,16 +181,31 @@ class RasterioScene:
         """
         if pixels is None:
             pixels = self.read(window)
-        valid = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else np.isfinite(pixels)
-        for band, nodata in enumerate(self.nodatavals):
-            if nodata is not None:
-                valid[band] &= ~is_nodata(pixels[band], nodata)
-        self._apply_masks(valid, window)
-        if "alpha" in self.bands:
-            alpha = self.bands.index("alpha")
-            valid &= pixels[alpha] != 0
-            valid[alpha] = True
-        return valid
+        with self.dataset(window) as dataset:
+            return self._valid(pixels, lambda number: dataset.read_masks(number, window=window) != 0)
+
+    def decimated(
+        self, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
+    ) -> tuple[Pixels, Bool]:
+        """Read the whole scene on a coarser grid, from its overviews if it has some.
+
+        Args:
+            shape: ``(h, w)`` of that grid.
+            resampling: Of the pixels.
+
+        Returns:
+            ``(C, h, w)`` digital numbers; and whether they are valid, as `valid` says of the nearest pixel.
+
+        Raises:
+            SceneReadError: As `read`.
+        """
+        with self.dataset() as dataset:
+            pixels: Pixels = dataset.read(out_shape=(self.count, *shape), resampling=resampling)
+            nearest = pixels
+            if resampling != Resampling.nearest:
+                nearest = dataset.read(out_shape=(self.count, *shape))
+            valid = self._valid(nearest, lambda number: dataset.read_masks(number, out_shape=shape) != 0)
+        return pixels, valid & np.isfinite(pixels)
 
     @contextmanager
     def dataset(self, window: Window | None = None) -> Iterator[Any]:
@@ -244,11 +259,19 @@ class RasterioScene:
         if min(window.row_off, window.col_off) < 0 or bottom > self.shape[0] or right > self.shape[1]:
             raise ValueError(f"window of {_place(window)} reaches beyond a scene of {self.shape}")
 
-    def _apply_masks(self, valid: Bool, window: Window) -> None:
+    def _valid(self, pixels: Pixels, mask: Callable[[int], Bool]) -> Bool:
+        """Which pixels are valid: ``(C, h, w)``, with the mask of a band number given by a function."""
+        valid = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else np.isfinite(pixels)
+        for band, nodata in enumerate(self.nodatavals):
+            if nodata is not None:
+                valid[band] &= ~is_nodata(pixels[band], nodata)
         for number in {number for number in self.masks if number}:
-            with self.dataset(window) as dataset:
-                mask = dataset.read_masks(number, window=window) != 0
-            valid[np.equal(self.masks, number)] &= mask
+            valid[np.equal(self.masks, number)] &= mask(number)
+        if "alpha" in self.bands:
+            alpha = self.bands.index("alpha")
+            valid &= pixels[alpha] != 0
+            valid[alpha] = True
+        return valid
 
 
 def open_scene(
