@@ -10,10 +10,12 @@ from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
 from decr_scene.pipeline.batch.previous import Made
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.products.product import is_quality_mask
 
 _COMPANIONS = ("", "_provenance", "_uncertainty")
 _OUTSIDE = "a link that leaves the folder: not followed"
 _OUTPUT = "an output of decr-scene"
+_QUALITY = "named like a vendor's mask of cloud or quality: process it by itself if it is a scene"
 
 
 def find_scenes(src: Path, dst: Path, pattern: str, recursive: bool) -> list[SceneEntry]:
@@ -62,6 +64,8 @@ def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry
         return SceneEntry(str(path), "", "skipped", error=_OUTSIDE)
     if _within(path, outputs) or _is_output(path):
         return SceneEntry(str(path), "", "skipped", error=_OUTPUT)
+    if is_quality_mask(path):
+        return SceneEntry(str(path), "", "skipped", error=_QUALITY)
     return SceneEntry(str(path), str(dst / path.relative_to(src).with_suffix(".tif")))
 
 

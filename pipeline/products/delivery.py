@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import check_target, journal_path, vrt_path
 from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, trouble_of
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
-from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.products.product import Product, find_product
+from decr_scene.pipeline.products.stack import write_stack
 from decr_scene.pipeline.raster.scene import fingerprint
 
 
@@ -45,8 +47,8 @@ def delivered(
 
     Args:
         src: A raster, or the folder of a product.
-        out: The output; the description of a sharpened pair lies hidden beside it until it is done, or for as
-            long as the run can be continued.
+        out: The output; the description of a sharpened pair, or of a stack, lies hidden beside it until it is
+            done, or for as long as the run can be continued.
         pan: The panchromatic raster; ``none``: not even the one in the folder.
         bands: As ``--bands``; it overrules the metadata.
 
@@ -63,6 +65,16 @@ def delivered(
     sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
     bands = bands or bands_of(product)
     facts, warnings = facts_of(product, Path(src)), trouble_of(product)
+    if product.stack:
+        if sharp is not None:
+            raise PairError(
+                f"{src} has its bands in files of their own, which no --pan {sharp} sharpens: "
+                "stack them with gdalbuildvrt -separate first"
+            )
+        with _stacked(product, Path(out)) as vrt:
+            files = (*files, *(str(path) for _, path in product.stack))
+            yield Delivery(vrt, product.scene, bands, facts, warnings, files)
+        return
     if sharp is None:
         yield Delivery(product.scene, product.scene, bands, facts, warnings, files)
         return
@@ -75,6 +87,20 @@ def delivered(
         weights = write_pansharpened(product.scene, sharp, vrt, bands, when)
         facts |= {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
         yield Delivery(vrt, product.scene, bands, facts, warnings, (*files, str(sharp)))
+    finally:
+        if not journal_path(out).exists():
+            vrt.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stacked(product: Product, out: Path) -> Iterator[Path]:
+    """The description of bands in files of their own, for as long as it is needed."""
+    for _, path in product.stack:
+        check_target(path, out, overwrite=True)
+    vrt = vrt_path(out)
+    try:
+        write_stack(product.stack, vrt)
+        yield vrt
     finally:
         if not journal_path(out).exists():
             vrt.unlink(missing_ok=True)

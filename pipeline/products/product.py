@@ -2,7 +2,8 @@
 
 Jilin-1 products are folders such as ``JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1`` that hold
 ``…_MSS.tif`` and ``…_PAN.tif``, for each a ``…_meta.xml`` and a ``…_rpc.txt``, and previews. GDAL reads the
-RPCs. None of the rest is needed: a folder with one raster will do.
+RPCs. None of the rest is needed: a folder with one raster will do, and masks of cloud or quality are none.
+What does not hold one raster is of a known layout, or refused.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.products.layouts import Stack, known_layout
 
-IN_NAME = re.compile(r"^JL1[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
-_NO_SCENES = re.compile(r"(cloud|mask|thumb|browse|preview)", re.IGNORECASE)
-_KINDS = (("mss", "MSS"), ("mss", "MUX"), ("pan", "PAN"), ("psh", "PSH"))
+IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
+_NO_SCENES = re.compile(r"cloud|mask|thumb|browse|preview", re.IGNORECASE)
+_QUALITY = re.compile(
+    r"(?<![a-z0-9])(?:udm2?|qa_\w+|bqa|pixel_qa|scl|c?fmask|clm)(?![a-z0-9])", re.IGNORECASE
+)
+_KINDS = (("mss", r"MSS\d?"), ("mss", "MUX"), ("pan", r"PAN\d?"), ("psh", "PSH"))
+_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,13 @@ class Product:
         scene: The raster to process: multispectral, or sharpened already.
         pan: Its panchromatic companion, if there is one.
         metadata: The XML that goes with ``scene``, if there is one.
+        stack: Bands in files of their own, of which ``scene`` is the first; empty: it has all.
     """
 
     scene: Path
     pan: Path | None = None
     metadata: Path | None = None
+    stack: Stack = ()
 
 
 def find_product(path: str | Path) -> Product:
@@ -43,19 +51,29 @@ def find_product(path: str | Path) -> Product:
         path: Its folder; or a raster, which is then the scene whatever lies beside it.
 
     Raises:
-        PairError: The folder has no raster, or several of one kind.
+        PairError: The folder has no raster, or several of one kind, or lacks one of those of its layout.
     """
     path = Path(path)
     if not path.is_dir():
         return Product(path, None, _metadata_of(path))
+    if (layout := known_layout(path)) is not None:
+        return Product(layout.scene, layout.pan, layout.metadata, layout.stack)
     found = _rasters(path)
     if not any(found.values()):
-        raise PairError(f"{path} has no .tif: expected the folder of one product, or name the raster itself")
+        raise PairError(
+            f"{path} has no .tif that may be a scene ({_contents(path)}), expected the folder of one "
+            "product: name the raster itself"
+        )
     for kind in ("mss", "psh"):
         if found[kind]:
             scene = _only(path, found[kind])
             pan = _only(path, found["pan"]) if found["pan"] and kind == "mss" else None
             return Product(scene, pan, _metadata_of(scene))
+    if len(found["pan"]) > 1:
+        raise PairError(
+            f"{path} has {len(found['pan'])} rasters of one band ({_listed(found['pan'])}), expected "
+            "one of all: stack them with gdalbuildvrt -separate, or name one of them"
+        )
     raise PairError(f"{path} has only a panchromatic raster ({found['pan'][0].name}): its MSS is missing")
 
 
@@ -76,10 +94,10 @@ def _rasters(folder: Path) -> dict[str, list[Path]]:
 def _kind(file: Path) -> str | None:
     """By its name; by its bands where the name does not say."""
     words = re.split(r"[^A-Z0-9]+", file.stem.upper())
-    if _NO_SCENES.search(file.stem):
+    if _NO_SCENES.search(file.stem) or is_quality_mask(file):
         return None
     for kind, word in _KINDS:
-        if word in words:
+        if any(re.fullmatch(word, part) for part in words):
             return kind
     try:
         with rasterio.open(file) as dataset:
@@ -90,16 +108,31 @@ def _kind(file: Path) -> str | None:
 
 def _only(folder: Path, files: list[Path]) -> Path:
     if len(files) > 1:
-        names = ", ".join(file.name for file in files[:4])
         raise PairError(
-            f"{folder} has {len(files)} rasters that may be the scene ({names}): name one of them"
+            f"{folder} has {len(files)} rasters that may be the scene ({_listed(files)}): name one of them"
         )
     return files[0]
 
 
+def _listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:_LISTED])
+
+
+def _contents(folder: Path) -> str:
+    """What lies in a folder, for a message."""
+    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"in it: {', '.join(names[:_LISTED])}{more}" if names else "it is empty"
+
+
+def is_quality_mask(path: Path) -> bool:
+    """Whether a file is named as vendors name the masks of cloud and quality beside their scenes."""
+    return _QUALITY.search(path.stem) is not None
+
+
 def _metadata_of(raster: Path) -> Path | None:
-    """``x_meta.xml`` or ``x.xml`` for ``x.tif``; else the only ``…_meta.xml`` in its folder."""
-    for name in (f"{raster.stem}_meta.xml", f"{raster.stem}.xml"):
+    """``x_meta.xml``, ``x_metadata.xml`` or ``x.xml`` of ``x.tif``; else the folder's only ``…_meta.xml``."""
+    for name in (f"{raster.stem}_meta.xml", f"{raster.stem}_metadata.xml", f"{raster.stem}.xml"):
         if raster.with_name(name).is_file():
             return raster.with_name(name)
     found = sorted(raster.parent.glob("*_meta.xml")) if IN_NAME.match(raster.name) else []

@@ -307,7 +307,8 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Tell one state of a file from another, without reading all of it.
 
     Returns:
-        ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB.
+        ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB; of a
+        store that is a folder, such as Zarr's, of the sizes and times of all files in it.
 
     Raises:
         SceneNotFoundError: There is no such file.
@@ -315,6 +316,8 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if is_known_to_gdal_alone(path):
         return _fingerprint_of_name(full_name(path))
     where = Path(path).absolute()
+    if where.is_dir():
+        return _fingerprint_of_folder(where)
     try:
         size = where.stat().st_size
         with where.open("rb") as file:
@@ -328,6 +331,17 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
         "bytes": size,
         "modified": where.stat().st_mtime_ns,
         "sha256_ends": ends.hexdigest(),
+    }
+
+
+def _fingerprint_of_folder(folder: Path) -> dict[str, Any]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    told = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return {
+        "path": str(folder),
+        "bytes": sum(size for _, size, _ in told),
+        "modified": max((when for _, _, when in told), default=0),
+        "sha256_ends": hashlib.sha256(repr(told).encode()).hexdigest(),
     }
 
 

@@ -1,0 +1,64 @@
+"""Bands that lie in files of their own as one raster: a VRT, computed when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.inputs.text import released
+from decr_scene.pipeline.products.layouts import Stack
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.vrt import BAND_PARTS, add_tags, band_tags, keep_only, located_vrt, scene_tags
+
+NODATA = 0.0
+"""Landsat and Sentinel-2 fill with it what they have not seen, and not all of their files say so."""
+
+
+def write_stack(stack: Stack, vrt: Path) -> None:
+    """Lay bands one behind the other.
+
+    Args:
+        stack: Files of one band each, and what the bands are.
+        vrt: Where the description is written; one that says the same is left as it is.
+
+    Raises:
+        PairError: They are not of one grid and type.
+        SceneReadError: One of them cannot be read.
+    """
+    scenes = [RasterioScene.open(path) for _, path in stack]
+    first = scenes[0]
+    for scene in scenes:
+        kind = (scene.count, scene.shape, scene.dtype, scene.crs, scene.transform)
+        if kind != (1, first.shape, first.dtype, first.crs, first.transform):
+            raise PairError(
+                f"{scene.path} is {scene.count} x {scene.shape} px of {scene.dtype}, expected one band on "
+                f"the grid of {first.path}, {first.shape} px of {first.dtype}: are these bands of one scene?"
+            )
+    with first.dataset() as dataset:
+        root = located_vrt(dataset, set())
+        root.attrib |= {"rasterXSize": str(dataset.width), "rasterYSize": str(dataset.height)}
+        add_tags(root, {ns: tags for ns, tags in scene_tags(dataset).items() if ":" not in ns})
+    for number, ((role, _), scene) in enumerate(zip(stack, scenes, strict=True), start=1):
+        root.append(_band(number, role, scene))
+    raw = released(ET.tostring(root, encoding="unicode"))
+    if not vrt.exists() or vrt.read_bytes() != raw:
+        with write_whole(vrt) as partial:
+            partial.write_bytes(raw)
+
+
+def _band(number: int, role: str, scene: RasterioScene) -> ET.Element:
+    with scene.dataset() as dataset:
+        band = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")[0]
+        tags = band_tags(dataset, 1)
+    keep_only(band, BAND_PARTS - {"Description", "ColorInterp", "NoDataValue"})
+    band.attrib = {"dataType": band.attrib["dataType"], "band": str(number)}
+    add_tags(band, tags)
+    ET.SubElement(band, "Description").text = role
+    ET.SubElement(band, "NoDataValue").text = repr(NODATA if scene.nodata is None else float(scene.nodata))
+    ET.SubElement(band, "ColorInterp").text = role.capitalize() if role != "nir" else "Undefined"
+    source = ET.SubElement(band, "SimpleSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = scene.path
+    ET.SubElement(source, "SourceBand").text = "1"
+    return band

@@ -1,0 +1,222 @@
+"""Folders of vendors that are known, and what is said of those that are not."""
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from raster_cases import plain, write
+from test_run import pixels_of
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.products.product import find_product
+
+SHAPE = (60, 50)
+LANDSAT = "LC09_L2SP_123032_20240315_20240316_02_T1"
+GRANULE = "safe.SAFE/GRANULE/L2A_T33UVP/IMG_DATA/R10m"
+PLEIADES = "PHR1A_MS_202001010101_ORT_1"
+
+
+def single_bands(folder, names, values=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names, start=1):
+        write(folder / name, np.full((1, *SHAPE), number, np.uint16))
+    return folder
+
+
+def landsat(folder, bands=(1, 2, 3, 4, 5, 6), name=LANDSAT, kind="SR_B"):
+    others = [f"{name}_{other}.TIF" for other in ("QA_PIXEL", "QA_RADSAT", "SR_QA_AEROSOL")]
+    return single_bands(folder, [f"{name}_{kind}{band}.TIF" for band in bands] + others)
+
+
+def sentinel(folder, bands=("B02", "B03", "B04", "B08", "TCI"), tile="T33UVP"):
+    place = folder / GRANULE
+    single_bands(place, [f"{tile}_20240315T101010_{band}_10m.tif" for band in bands])
+    for path in place.glob("*.tif"):
+        rasterio.shutil.copy(
+            path, path.with_suffix(".jp2"), driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES"
+        )
+        path.unlink()
+    return folder
+
+
+def pleiades(folder, described=True):
+    folder.mkdir()
+    tiles = [f"IMG_{PLEIADES}_R1C{col}.TIF" for col in (1, 2)]
+    for number, tile in enumerate(tiles, start=1):
+        write(folder / tile, np.full((4, 64, 64), number, np.uint16))
+    data = "".join(
+        f'<Data_File tile_R="1" tile_C="{col}"><DATA_FILE_PATH href="{tile}"/></Data_File>'
+        for col, tile in enumerate(tiles, start=1)
+    )
+    if described:
+        (folder / f"DIM_{PLEIADES}.XML").write_text(
+            '<Dimap_Document><Metadata_Identification><METADATA_FORMAT version="2.0">DIMAP</METADATA_FORMAT>'
+            "</Metadata_Identification><Raster_Data><Data_Access><DATA_FILE_FORMAT>image/tiff</DATA_FILE_FORMAT>"
+            f"<Data_Files>{data}</Data_Files></Data_Access><Raster_Dimensions><NROWS>64</NROWS>"
+            "<NCOLS>128</NCOLS><NBANDS>4</NBANDS><Tile_Set><NTILES>2</NTILES><Regular_Tiling>"
+            '<NTILES_COUNT ntiles_R="1" '
+            'ntiles_C="2"/><NTILES_SIZE nrows="64" ncols="64"/></Regular_Tiling></Tile_Set></Raster_Dimensions>'
+            "<Raster_Encoding><DATA_TYPE>INTEGER</DATA_TYPE><NBITS>16</NBITS></Raster_Encoding></Raster_Data>"
+            "<Dataset_Sources><Source_Identification><Strip_Source><IMAGING_DATE>2020-01-01</IMAGING_DATE>"
+            "<IMAGING_TIME>01:01:00.5Z</IMAGING_TIME></Strip_Source></Source_Identification></Dataset_Sources>"
+            "</Dimap_Document>"
+        )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (landsat, [2, 3, 4, 5]),
+        (lambda at: landsat(at, (1, 2, 3, 4, 5, 7), "LT05_L2SP_1_20100315_20100316_02_T1"), [1, 2, 3, 4]),
+        (lambda at: landsat(at, range(1, 7), "LC08_L1TP_1_20190315_20190316_01_T1", "B"), [2, 3, 4, 5]),
+        (sentinel, [1, 2, 3, 4]),
+    ],
+)
+def test_bands_in_files_of_their_own_become_one_scene(make, values, tmp_path):
+    place = make(tmp_path / "delivery")
+    report = process_scene(place, tmp_path / "out.tif", model="identity")
+    assert pixels_of(tmp_path / "out.tif")[:, 5, 5].tolist() == values
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.descriptions == ("blue", "green", "red", "nir")
+        assert (dataset.nodata, dataset.crs.to_epsg()) == (0, 32650)
+    assert list(report.product["bands"]) == ["blue", "green", "red", "nir"]
+    assert all(report.checks.values())
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_times_of_landsat_and_sentinel(tmp_path):
+    place = landsat(tmp_path / "delivery")
+    (place / f"{LANDSAT}_MTL.xml").write_text(
+        "<LANDSAT_METADATA_FILE><IMAGE_ATTRIBUTES><DATE_ACQUIRED>2024-03-15</DATE_ACQUIRED>"
+        "<SCENE_CENTER_TIME>02:53:10.1234560Z</SCENE_CENTER_TIME></IMAGE_ATTRIBUTES></LANDSAT_METADATA_FILE>"
+    )
+    report = process_scene(place, tmp_path / "out.tif", model="identity", stac=True)
+    assert report.product["acquired"] == "2024-03-15T02:53:10.123456+00:00"
+    place = sentinel(tmp_path / "s2")
+    assert (
+        process_scene(place, tmp_path / "s.tif", model="identity")
+        .product["acquired"]
+        .startswith("2024-03-15T10:10:10+00")
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda at: landsat(at, (2, 3, 5)), r"lacks the Landsat band 4 \(red\)"),
+        (lambda at: landsat(landsat(at), name=LANDSAT.replace("123032", "123033")), "2 Landsat scenes"),
+        (lambda at: sentinel(at, ("B02", "B03", "B04")), r"lacks the Sentinel-2 band 08 \(nir\)"),
+        (lambda at: sentinel(sentinel(at), tile="T33UVQ"), "2 Sentinel-2 scenes"),
+        (lambda at: pleiades(at, described=False), "2 tiles of one image .*gdalbuildvrt"),
+        (lambda at: single_bands(at, ["B02.tif", "B03.tif"]), r"2 rasters of one band \(B02.tif, B03.tif\)"),
+        (
+            lambda at: single_bands(at, ["a.jp2x", "b.TXT"]),
+            r"no .tif that may be a scene \(in it: a.jp2x, b.TXT\)",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_what_lies_there(make, told, tmp_path):
+    with pytest.raises(PairError, match=told):
+        process_scene(make(tmp_path / "delivery"), tmp_path / "out.tif", model="identity")
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_bands_of_two_grids_are_refused(tmp_path):
+    place = landsat(tmp_path / "delivery")
+    write(place / f"{LANDSAT}_SR_B4.TIF", np.ones((1, 30, 25), np.uint16))
+    with pytest.raises(PairError, match=r"B4\.TIF is 1 x \(30, 25\) px"):
+        process_scene(place, tmp_path / "out.tif", model="identity")
+    with pytest.raises(PairError, match="--pan"):
+        process_scene(place, tmp_path / "out.tif", model="identity", pan=str(place / f"{LANDSAT}_SR_B4.TIF"))
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_tiles_that_an_xml_joins_are_one_scene(tmp_path):
+    place = pleiades(tmp_path / "delivery")
+    report = process_scene(place, tmp_path / "out.tif", model="identity")
+    assert pixels_of(tmp_path / "out.tif")[0, 0].tolist() == [1] * 64 + [2] * 64
+    assert report.product["acquired"] == "2020-01-01T01:01:00.500000+00:00"
+
+
+@pytest.mark.parametrize("mask", ["3B_udm2_clip.tif", "3B_AnalyticMS_DN_udm.tif"])
+def test_a_usable_data_mask_is_neither_scene_nor_pan(mask, tmp_path):
+    place = tmp_path / "planet"
+    place.mkdir()
+    scene = plain(place / "20240315_101010_12_2489_3B_AnalyticMS_SR.tif", SHAPE)
+    plain(place / f"20240315_101010_12_2489_{mask}", SHAPE, 8 if "udm2" in mask else 1, "uint8")
+    found = find_product(place)
+    assert (found.scene, found.pan) == (scene, None)
+    report = process_scene(place, tmp_path / "out.tif", model="identity")
+    assert report.product["acquired"] == "2024-03-15T10:10:10+00:00"
+
+
+def test_gaofen_cameras_have_numbers(tmp_path):
+    name = "GF2_PMS1_E116.5_N39.9_20200602_L1A0004842146"
+    for kind, shape in (("PAN1", SHAPE), ("MSS1", (15, 12))):
+        plain(tmp_path / f"{name}-{kind}.tiff", shape, 1)  # by its bands it would be PAN
+    found = find_product(tmp_path)
+    assert (found.scene.name, found.pan.name) == (f"{name}-MSS1.tiff", f"{name}-PAN1.tiff")
+
+
+def test_a_zarr_store_is_a_raster(tmp_path):
+    scene = plain(tmp_path / "scene.tif", SHAPE)
+    rasterio.shutil.copy(scene, tmp_path / "store.zarr", driver="Zarr")
+    report = process_scene(tmp_path / "store.zarr", tmp_path / "out.tif", model="identity")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out.tif"), pixels_of(scene))
+    assert report.input["bytes"] > 0
+    assert inspect_scene(tmp_path / "store.zarr", model="identity")["size"] == {"height": 60, "width": 50}
+
+
+# -- clocks that nobody tells of -----------------------------------------------------------------------------
+
+
+def at_time(folder, moment, name="JXGF07A03_PMS01_20250112104007_200339713_101_0039_001_L1", **profile):
+    folder.mkdir()
+    plain(folder / f"{name}_MSS.tif", SHAPE, **profile)
+    if moment:
+        body = f"<CenterTime>{moment}</CenterTime>"
+        (folder / f"{name}_MSS_meta.xml").write_text(f"<ProductMetaData>{body}</ProductMetaData>")
+    return inspect_and_report(folder)
+
+
+def inspect_and_report(folder):
+    return process_scene(folder, folder.parent / "out.tif", model="identity").product
+
+
+@pytest.mark.parametrize(
+    ("moment", "acquired"),
+    [
+        ("2025-01-12 10:40:07", "2025-01-12T02:40:07+00:00"),  # the scene lies at 117 degrees east
+        ("2025-01-12 02:40:07", "2025-01-12T02:40:07+00:00"),
+        ("2025-01-12T10:40:07Z", "2025-01-12T10:40:07+00:00"),
+        (None, "2025-01-12T02:40:07+00:00"),  # as its name says
+    ],
+)
+def test_a_clock_without_zone_is_told_by_the_sun(moment, acquired, tmp_path):
+    assert at_time(tmp_path / "product", moment)["acquired"] == acquired
+
+
+@pytest.mark.parametrize(
+    ("moment", "profile"),
+    [("2025-01-12 21:00:00", {}), ("2025-01-12 10:40:07", {"crs": None, "transform": None})],
+)
+def test_a_clock_that_nothing_tells_of_has_no_zone(moment, profile, tmp_path):
+    told = at_time(tmp_path / "product", moment, **profile)
+    assert "acquired" not in told
+    assert told["acquired, zone unknown"] == moment.replace(" ", "T")
+
+
+def test_the_place_may_stand_in_the_name(tmp_path):
+    name = "GF2_PMS1_E116.5_N39.9_20200602_L1A0004842146"
+    told = at_time(tmp_path / "product", None, name, crs=None, transform=None)
+    assert "acquired" not in told
+    (tmp_path / "product" / f"{name}_MSS.xml").write_text(
+        "<a><CenterTime>2020-06-02 11:25:00</CenterTime></a>"
+    )
+    (tmp_path / "out.tif").unlink()
+    for path in tmp_path.glob("out*"):
+        path.unlink()
+    assert inspect_and_report(tmp_path / "product")["acquired"] == "2020-06-02T03:25:00+00:00"
