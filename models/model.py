@@ -1,19 +1,20 @@
 """A model ready to use: networks on their device, in their precision, behind four calls."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, read_model_file
 from decr_scene.models.checkpoints.published import Source, published_states, read_published
+from decr_scene.models.devices import full_fp32, pick_device, pick_precision
 from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
 from decr_scene.models.diffusion.sampling import Agree, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import UnknownModelError
 from decr_scene.models.networks.detector import CloudDetector, build_detector, reduced_image
+from decr_scene.models.networks.layers import with_bf16_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
 ALWAYS_FP32 = (
@@ -31,7 +32,7 @@ class Model:
     Args:
         config: What to build.
         tensors: Weights by the names of a model file; they are copied.
-        device: ``auto``, ``cpu``, ``cuda``, or any name torch knows.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, or any name torch knows.
         precision: ``auto``, ``fp32`` or ``bf16``, for the noise network and for our own reference.
     """
 
@@ -52,6 +53,7 @@ class Model:
         self.modules.load_state_dict(own, assign=True)
         self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
         self.modules.eval().requires_grad_(False)
+        self._used = {name: self._as_used(name) for name in ("network", "reference")}
 
     @torch.inference_mode()
     def network(
@@ -59,8 +61,8 @@ class Model:
     ) -> tuple[Tensor, Tensor]:
         """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image at step ``t`` (0..999)."""
         x_t, cloudy, reference = self._here(x_t), self._here(cloudy), self._here(reference)
-        with self._computing(self.precision):
-            eps, raw = self.modules["network"](x_t, t, cloudy, reference)
+        with full_fp32():
+            eps, raw = self._used["network"](x_t, t, cloudy, reference)
         return eps, raw
 
     @torch.inference_mode()
@@ -72,10 +74,9 @@ class Model:
             context: What the scene as a whole shows of the same area, as `PlainUNet.forward` takes it;
                 ``None``: nothing is known. Networks whose configuration has no ``context`` pass it over.
         """
-        kept = self.config.reference.kind in ALWAYS_FP32
         context = None if context is None else context.to(self.device, torch.float32)
-        with self._computing("fp32" if kept else self.precision):
-            guess: Tensor = self.modules["reference"](self._here(cloudy), context)
+        with full_fp32():
+            guess: Tensor = self._used["reference"](self._here(cloudy), context)
         return guess.float()
 
     @property
@@ -101,9 +102,8 @@ class Model:
         detector = self.detector
         if detector is None:
             raise ValueError(f"model {self.config.name} has no cloud detector")
-        reduced = reduced_image(self._here(cloudy), detector.config.factor)
-        with self._computing("fp32"):
-            return detector.probability(reduced)
+        with full_fp32():
+            return detector.probability(reduced_image(self._here(cloudy), detector.config.factor))
 
     @torch.inference_mode()
     def sample(
@@ -156,23 +156,17 @@ class Model:
         """All weights by the names of a model file."""
         return dict(self.modules.state_dict())
 
+    def _as_used(self, name: str) -> nn.Module:
+        """A network as it computes: in bf16 a copy, beside the weights as they were loaded."""
+        module = self.modules[name]
+        kept = name == "reference" and self.config.reference.kind in ALWAYS_FP32
+        return module if self.precision == "fp32" or kept else with_bf16_weights(module)
+
     def _start(self, start: int | None) -> int | None:
         return None if start == self.schedule.timesteps else start
 
     def _here(self, image: Tensor) -> Tensor:
         return image.to(self.device, torch.float32, memory_format=torch.channels_last)
-
-    @contextmanager
-    def _computing(self, precision: str) -> Iterator[None]:
-        """Autocast for bf16; for fp32 no TF32 either, which torch takes for convolutions unless told."""
-        cudnn = torch.backends.cudnn
-        allowed = cudnn.allow_tf32
-        cudnn.allow_tf32 = allowed and precision != "fp32"
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                yield
-        finally:
-            cudnn.allow_tf32 = allowed
 
 
 def load_model(name_or_file: str | Path, device: str = "auto", precision: str = "auto") -> Model:
@@ -186,7 +180,25 @@ def load_model(name_or_file: str | Path, device: str = "auto", precision: str = 
     return Model(config, tensors, device, precision)
 
 
-def load_detector(name_or_file: str | Path, device: str = "auto") -> CloudDetector | None:
+class LoadedDetector:
+    """A cloud detector ready to use, which answers as that of its `Model` does.
+
+    Args:
+        network: The network.
+        device: Where it is.
+    """
+
+    def __init__(self, network: CloudDetector, device: torch.device) -> None:
+        self.config = network.config
+        self._network, self._device = network, device
+
+    def probability(self, reduced: Tensor) -> Tensor:
+        """As `CloudDetector.probability`, of images anywhere."""
+        with full_fp32():
+            return self._network.probability(reduced.to(self._device))
+
+
+def load_detector(name_or_file: str | Path, device: str = "auto") -> LoadedDetector | None:
     """Load the cloud detector of a model alone, for inference; ``None``: it has none.
 
     Raises:
@@ -200,7 +212,9 @@ def load_detector(name_or_file: str | Path, device: str = "auto") -> CloudDetect
         detector = build_detector(config.detector)
     own = {name.removeprefix("detector."): t for name, t in tensors.items() if name.startswith("detector.")}
     detector.load_state_dict({name: tensor.float() for name, tensor in own.items()}, assign=True)
-    return detector.to(pick_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]  # not in the stub
+    where = pick_device(device)
+    detector.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]  # not in the stub
+    return LoadedDetector(detector, where)
 
 
 def load_published(
@@ -242,47 +256,6 @@ def find_model(name_or_file: str | Path) -> Path:
         return Path(name_or_file)
     known = ", ".join(bundled) or "none"
     raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: bundled models are {known}")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is the GPU if there is one.
-
-    Raises:
-        ValueError: torch knows no such device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device {name!r} is unknown: take auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda asked for, no GPU found: take auto or cpu")
-    return device
-
-
-def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
-    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
-
-    Args:
-        name: ``auto``, ``fp32`` or ``bf16``.
-        device: Where to compute.
-        steady: ``auto`` is fp32 on a CPU: normalisation adds up by threads, bf16 makes of the last digits one
-            DN in every thirtieth pixel, and neither the number of workers nor the machines of a cluster must
-            change a picture. A training may do without.
-
-    Raises:
-        ValueError: There is no such precision.
-    """
-    if name in ("fp32", "bf16"):
-        return name
-    if name != "auto":
-        raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
-    return "bf16" if is_fast and not steady else "fp32"
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

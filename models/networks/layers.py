@@ -1,5 +1,6 @@
 """The bricks of the diffusion networks: embedding, norm, attention, residual block."""
 
+import copy
 import math
 from typing import TypeVar
 
@@ -40,11 +41,61 @@ def zeroed(module: M) -> M:
     return module
 
 
+def with_bf16_weights(module: M) -> M:
+    """A copy whose convolutions and linear maps compute in bf16, and everything else as it did.
+
+    The same as autocast, which would convert all those weights anew at every call.
+    """
+    fast = copy.deepcopy(module)
+    for part in fast.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            part.to(torch.bfloat16)
+    return fast
+
+
+def sum_of_pixels(x: Tensor) -> Tensor:
+    """Sum ``(B, N, C)`` over N to ``(B, C)``, by adding halves, as often as it takes.
+
+    No sum is left to how torch shares work out to threads: their number changes no bit.
+    """
+    while (count := x.shape[1]) > 1:
+        half = count // 2
+        total = x[:, :half] + x[:, half : 2 * half]
+        if count % 2:
+            total[:, 0] += x[:, -1]
+        x = total
+    return x[:, 0]
+
+
+def steady_group_norm(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean of each channel's group and the factor that makes its variance 1, ``(B, C, 1, 1)`` each.
+
+    Args:
+        x: float32 ``(B, C, H, W)``.
+        groups: Number of groups.
+        eps: Added to the variance.
+    """
+    b, c, h, w = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
+    mean = (sum_of_pixels(pixels) / (h * w)).view(b, groups, -1).mean(2, keepdim=True)
+    of_channels = mean.expand(-1, -1, c // groups).reshape(b, 1, c)
+    squares = sum_of_pixels((pixels - of_channels).square_()) / (h * w)
+    variance = squares.view(b, groups, -1).mean(2, keepdim=True)
+    factor = torch.rsqrt(variance + eps).expand(-1, -1, c // groups)
+    return of_channels.view(b, c, 1, 1), factor.reshape(b, c, 1, 1)
+
+
+def is_steady_case(x: Tensor) -> bool:
+    """Whether last digits matter: bf16, inference, on a CPU, where torch's sums depend on threads."""
+    return x.is_cpu and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32 whatever comes in; 32 groups, or as many as divide the channels.
 
     torch's own kernel for channels_last on a CPU sums squares in one naive run, which costs up to three
     digits; for inference there, moments are taken in two passes, and scale and shift folded in for nothing.
+    For bf16 they are summed in an order that the number of threads does not change.
     """
 
     def __init__(self, channels: int) -> None:
@@ -62,8 +113,9 @@ class GroupNorm(nn.GroupNorm):
             ``(B, C, H, W)`` of the type of ``x``.
         """
         full = x.float()
-        if full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous():
-            factor, offset = self._affine(full)
+        steady = is_steady_case(x)
+        if steady or (full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous()):
+            factor, offset = self._steady_affine(full) if steady else self._affine(full)
             if scale is not None and shift is not None:
                 factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
             return torch.addcmul(offset, full, factor).to(x.dtype)
@@ -71,6 +123,12 @@ class GroupNorm(nn.GroupNorm):
         if scale is not None and shift is not None:
             normed = normed * (1 + scale) + shift
         return normed.to(x.dtype)
+
+    def _steady_affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_affine`, whatever the number of threads."""
+        mean, rate = steady_group_norm(x, self.num_groups, self.eps)
+        factor = self.weight.view(1, -1, 1, 1) * rate
+        return factor, self.bias.view(1, -1, 1, 1) - mean * factor
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
@@ -99,7 +157,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed ``(B,)``."""
-        hidden = F.silu(self.linear1(timestep_embedding(t, self.channels)))
+        sinusoids = timestep_embedding(t, self.channels).to(self.linear1.weight.dtype)
+        hidden = F.silu(self.linear1(sinusoids))
         embedding: Tensor = self.linear2(hidden)
         return F.silu(embedding)
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models.networks.layers import is_steady_case, steady_group_norm
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
 
@@ -82,14 +83,29 @@ ANCHOR_LOGIT = (-5.0, 5.0)
 """Logit of the anchor's part before training: of ground without cloud, and what certain cloud adds to it."""
 
 
+class _Norm(nn.GroupNorm):
+    """torch's own in float32, whatever comes in; for bf16 on a CPU one that threads do not change."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(GROUPS, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same, of the type of ``x``."""
+        if not is_steady_case(x):
+            return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        mean, rate = steady_group_norm(x.float(), self.num_groups, self.eps)
+        factor = self.weight.view(1, -1, 1, 1) * rate
+        return ((x.float() - mean) * factor + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
 class ResidualBlock(nn.Module):
     """``x + conv(silu(norm(conv(silu(norm(x))))))``, the last convolution zero at the start."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first_norm = nn.GroupNorm(GROUPS, channels)
+        self.first_norm = _Norm(channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second_norm = nn.GroupNorm(GROUPS, channels)
+        self.second_norm = _Norm(channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         _zero(self.second)
 
@@ -179,9 +195,10 @@ class PlainUNet(nn.Module):
         return torch.sigmoid(self.gate(h).float() + base + rise * cloud) * (near * 4).clamp(max=1)
 
     def _features(self, image: Tensor, folded: Tensor | None) -> Tensor:
-        h = self.enter(F.pixel_unshuffle(image, self.patch))
+        kind = self.enter.weight.dtype
+        h = self.enter(F.pixel_unshuffle(image, self.patch).to(kind))
         if self.context is not None and folded is not None:
-            h = h + self.context(folded)
+            h = h + self.context(folded.to(kind))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             h = blocks(h)

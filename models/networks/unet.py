@@ -236,7 +236,7 @@ class UNet(nn.Module):
         """
         self._check_size(x)
         embedding: Tensor = self.embedding(t)
-        h: Tensor = self.stem(F.pixel_unshuffle(x, self.config.patch))
+        h: Tensor = self.stem(F.pixel_unshuffle(x, self.config.patch).to(self.stem.weight.dtype))
         kept = [h]
         for level in self.encoder:
             h = level(h, embedding, kept)
@@ -327,5 +327,7 @@ class NoiseNetwork(nn.Module):
 
 
 def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:
-    """Step numbers ``(B,)`` on the device of ``x_t``."""
-    return torch.as_tensor(t, device=x_t.device).expand(x_t.shape[0])
+    """Step numbers ``(B,)`` on the device of ``x_t``; a number is made there, as a copy would wait for it."""
+    if isinstance(t, int):
+        return torch.full((x_t.shape[0],), t, device=x_t.device)
+    return t.to(x_t.device).expand(x_t.shape[0])

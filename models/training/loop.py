@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from decr_scene.models.data.source import Pair, Source, batches, held_in_memory
 from decr_scene.models.data.tone import regions
+from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.model import pick_precision
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
 from decr_scene.models.training.logs import RunLog, Sample
 from decr_scene.models.training.objectives import Draws, Objective, build_objective

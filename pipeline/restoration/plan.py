@@ -149,14 +149,14 @@ class ScenePlan:
         return len(self.plan.grid) if self.chosen is None else len(self.chosen)
 
 
-def plan_scene(scene: RasterioScene, options: Options) -> ScenePlan:
-    """Choose bands and scaling, and lay the tiles.
+def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> ScenePlan:
+    """Choose bands and scaling, and lay the tiles; ``elsewhere`` as in `spec_of`.
 
     Raises:
         BandError: The scene lacks a band of the model, or does not say which band is which.
         UnknownModelError: There is no such model.
     """
-    spec, digest = spec_of(options)
+    spec, digest = spec_of(options, elsewhere)
     bands, indexes, warnings = choose_bands(scene.bands, spec, options)
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity" and options.restorer is None:
@@ -290,16 +290,26 @@ def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
 
 
-def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
-    """The restorer that the options ask for, and the digest of its model file."""
+def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:
+    """The restorer that the options ask for, and the digest of its model file.
+
+    Args:
+        options: The options.
+        elsewhere: The model will run on other machines, so it is they that have the device or not.
+
+    Raises:
+        OptionError: No such device or precision here, or the schedule has no such steps.
+        UnknownModelError: There is no such model.
+    """
     if options.restorer is not None:
         name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
         return RestorerSpec(name, device=options.device, precision=options.precision), None
     if options.model in BUILT_IN:
         return RestorerSpec(options.model), None
     from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.devices import computing_of
     from decr_scene.models.diffusion.schedule import Schedule
-    from decr_scene.models.model import bundled_models, find_model, pick_device
+    from decr_scene.models.model import bundled_models, find_model
 
     path = find_model(options.model)
     config = read_model_config(path)
@@ -309,7 +319,8 @@ def spec_of(options: Options) -> tuple[RestorerSpec, str | None]:
     floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
     halo = sampling.halo if options.halo is None else options.halo
     try:
-        pick_device(options.device)
+        if not elsewhere:
+            computing_of(options.device, options.precision)
         Schedule().pairs(steps, None if start == 1000 else start)
     except ValueError as error:
         raise OptionError(str(error)) from error

@@ -15,8 +15,9 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.model import find_model, pick_device
+from decr_scene.models.model import find_model
 from decr_scene.models.networks.detector import CloudDetector
 from decr_scene.models.training.calibration import calibrate
 from decr_scene.models.training.config import RunConfig

@@ -15,7 +15,7 @@ from decr_scene.models.checkpoints.model_file import (
 )
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError, UnknownModelError
-from decr_scene.models.model import Model, load_model, pick_device, pick_precision, to_published
+from decr_scene.models.model import Model, load_model, to_published
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
@@ -201,29 +201,47 @@ def test_an_unknown_model_is_answered_with_the_known_ones(
         load_model("nothing")
 
 
-def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    for feature in features:
-        monkeypatch.setattr(torch.cpu, feature, lambda: False)
-    assert pick_precision("auto", cpu, steady=False) == "fp32"
-    assert pick_precision("bf16", cpu) == "bf16"
-    monkeypatch.setattr(torch.cpu, features[1], lambda: True)
-    assert pick_precision("auto", cpu, steady=False) == "bf16"
-    assert pick_precision("auto", cpu) == "fp32"
-    assert tiny(precision="auto").precision == "fp32"
-    assert tiny(precision="bf16").precision == "bf16"
-    for feature in features:
-        monkeypatch.delattr(torch.cpu, feature)
-    assert pick_precision("auto", cpu, steady=False) == "fp32"
-    with pytest.raises(ValueError, match="precision must be auto, fp32 or bf16, got 'fp16'"):
-        pick_precision("fp16", cpu)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_whole_model_runs_where_there_are_no_numbers(precision: str) -> None:
+    """A tensor that was made on another device than the weights' would be found."""
+    config = replace(CONFIG, detector=DetectorConfig(bands=3, widths=(2,)))
+    own = Model(config, weights(config), device="meta", precision=precision)
+    seen: list[torch.device] = []
+    found = own.sample(images(), noise=images(), on_step=lambda t, x0, weight: seen.append(x0.device))
+    context = torch.zeros(2, 6, 2, 2)
+    for answer in (found, own.reference(images(), context), own.detect(images()), *seen_by(own)):
+        assert answer.device.type == "meta"
+        assert answer.dtype == torch.float32
+    assert {device.type for device in seen} == {"meta"}
 
 
-def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == torch.device("cpu")
-    with pytest.raises(ValueError, match="no GPU found"):
-        pick_device("cuda")
-    with pytest.raises(ValueError, match="device 'warp' is unknown"):
-        pick_device("warp")
+def seen_by(own: Model) -> tuple[Tensor, Tensor]:
+    return own.network(images(), 500, images(), images())
+
+
+def test_bf16_is_that_of_autocast_without_its_conversions() -> None:
+    config = replace(CONFIG, reference=replace(CONFIG.reference, contrast=True, context=True))
+    fast, kept = tiny(config, "bf16"), weights(config)
+    x_t, cloudy, guess, context = images(), images(seed=2), images(seed=3), torch.rand(2, 6, 4, 4)
+    found = (*fast.network(x_t, 300, cloudy, guess), fast.reference(cloudy, context))
+    plain = build_modules(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain.load_state_dict(kept)
+    x_t, cloudy, guess = (image.to(memory_format=torch.channels_last) for image in (x_t, cloudy, guess))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = (*plain["network"](x_t, 300, cloudy, guess), plain["reference"](cloudy, context).float())
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+    assert all(tensor.dtype == torch.float32 for tensor in fast.tensors().values())
+
+
+def test_in_bf16_the_number_of_threads_changes_no_bit() -> None:
+    fast, image = tiny(precision="bf16"), torch.rand(1, 3, 72, 64) * 2 - 1
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append((fast.reference(image), *fast.network(image, 300, image, image)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

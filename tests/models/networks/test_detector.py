@@ -233,13 +233,13 @@ def test_a_detector_comes_into_an_old_model_file(root: Path, tmp_path: Path) -> 
 
     model, alone = (
         load_model(tmp_path / "new.safetensors", device="cpu"),
-        load_detector(tmp_path / "new.safetensors"),
+        load_detector(tmp_path / "new.safetensors", device="cpu"),
     )
     cloudy = torch.rand(2, 3, 31, 18) * 2 - 1
     found = model.detect(cloudy)
     assert found.shape == (2, 2, 16, 9)
     assert alone is not None
-    torch.testing.assert_close(alone.cpu().probability(reduced_image(cloudy, 2)), found, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone.probability(reduced_image(cloudy, 2)), found, atol=1e-5, rtol=0)
     torch.testing.assert_close(detector.probability(reduced_image(cloudy, 2)), found, atol=0.02, rtol=0)
 
 

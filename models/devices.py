@@ -1,0 +1,142 @@
+"""Where a model computes and how exactly: device, precision, and what of them a picture depends on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a model computes, as it turned out: what of a machine a picture depends on.
+
+    Args:
+        device: Kind of the device, such as ``cpu`` or ``cuda``.
+        name: Of the GPU; ``None`` for a CPU, whose kinds differ by last bits alone.
+        precision: ``fp32`` or ``bf16``.
+        torch: Version of torch.
+    """
+
+    device: str
+    name: str | None
+    precision: str
+    torch: str
+
+    def __str__(self) -> str:
+        where = self.device if self.name is None else f"{self.device} ({self.name})"
+        return f"{where} in {self.precision} with torch {self.torch}"
+
+
+def computing_of(device: str, precision: str) -> Computing:
+    """How this process computes if it is asked for a device and a precision.
+
+    Raises:
+        ValueError: As `pick_device` and `pick_precision`.
+    """
+    where = pick_device(device)
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else None
+    return Computing(where.type, name, pick_precision(precision, where), torch.__version__.partition("+")[0])
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the GPU if there is one.
+
+    Raises:
+        ValueError: torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is unknown: take auto, cpu, cuda or cuda:NUMBER") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device {name} asked for, no GPU found: take auto or cpu")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {name} asked for, GPUs found: {torch.cuda.device_count()}, counted from cuda:0"
+            )
+    return device
+
+
+def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
+    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
+
+    Args:
+        name: ``auto``, ``fp32`` or ``bf16``.
+        device: Where to compute.
+        steady: ``auto`` is fp32 on a CPU: bf16 makes of last digits one DN in every thirtieth pixel, and
+            neither the number of workers nor the machines of a cluster must change a picture. A training may
+            do without.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    if name in ("fp32", "bf16"):
+        return name
+    if name != "auto":
+        raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
+    return "bf16" if is_fast and not steady else "fp32"
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Have fp32 be fp32 on a GPU: for convolutions torch takes TF32, of 10 bits, unless it is told.
+
+    The setting is of the whole process. Models in several threads overlap, so the first one sets it and the
+    last one sets it back.
+    """
+    with _full:
+        yield
+
+
+class _Shared:
+    """A setting of the process that is held while anybody needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                switches = _switches()
+                self._before = [(place, name, getattr(place, name)) for place, name, _ in switches]
+                for place, name, value in switches:
+                    setattr(place, name, value)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                for place, name, value in self._before:
+                    setattr(place, name, value)
+
+
+_full = _Shared()
+
+
+def _switches() -> list[tuple[Any, str, Any]]:
+    """Settings of torch that let fp32 be less, and what forbids it.
+
+    torch has two ways to say so, and reads the older one no more once somebody has used the other.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    try:
+        _ = cudnn.allow_tf32, matmul.allow_tf32
+    except RuntimeError:
+        return [(place, "fp32_precision", "ieee") for place in (cudnn.conv, cudnn.rnn, matmul)]
+    return [(place, "allow_tf32", False) for place in (cudnn, matmul)]

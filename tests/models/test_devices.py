@@ -1,0 +1,100 @@
+"""Where a model computes, and how exactly."""
+
+import threading
+
+import pytest
+import torch
+
+from decr_scene.models.devices import Computing, computing_of, full_fp32, pick_device, pick_precision
+
+
+def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for feature in features:
+        monkeypatch.setattr(torch.cpu, feature, lambda: False)
+    assert pick_precision("auto", cpu, steady=False) == "fp32"
+    assert pick_precision("bf16", cpu) == "bf16"
+    monkeypatch.setattr(torch.cpu, features[1], lambda: True)
+    assert pick_precision("auto", cpu, steady=False) == "bf16"
+    assert pick_precision("auto", cpu) == "fp32"
+    for feature in features:
+        monkeypatch.delattr(torch.cpu, feature)
+    assert pick_precision("auto", cpu, steady=False) == "fp32"
+    with pytest.raises(ValueError, match="precision must be auto, fp32 or bf16, got 'fp16'"):
+        pick_precision("fp16", cpu)
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="no GPU found"):
+        pick_device("cuda")
+    with pytest.raises(ValueError, match="device 'warp' is unknown"):
+        pick_device("warp")
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have torch say that there are GPUs of these names."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index or 0])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+
+
+def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, "H100", "L40S")
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="device cuda:2 asked for, GPUs found: 2"):
+        pick_device("cuda:2")
+
+
+def test_how_is_computed_is_told_as_it_turned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = torch.__version__.partition("+")[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert computing_of("auto", "auto") == Computing("cpu", None, "fp32", version)
+    with_gpus(monkeypatch, "H100", "L40S")
+    assert computing_of("auto", "auto") == Computing("cuda", "H100", "bf16", version)
+    assert computing_of("cuda:1", "fp32").name == "L40S"
+    assert str(computing_of("cuda:1", "fp32")) == f"cuda (L40S) in fp32 with torch {version}"
+
+
+def settings() -> list[object]:
+    backends = torch.backends
+    return [place.fp32_precision for place in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)]
+
+
+def test_fp32_is_full_until_the_last_thread_is_done_with_it() -> None:
+    before, entered, leave = settings(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with full_fp32():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with full_fp32():
+        thread.start()
+        assert entered.wait(10)
+    try:
+        assert "tf32" not in settings()
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        leave.set()
+        thread.join()
+    assert settings() == before
+    assert "tf32" in before
+
+
+def test_fp32_is_full_however_tf32_was_allowed() -> None:
+    conv, before = torch.backends.cudnn.conv, settings()
+    conv.fp32_precision = "ieee"  # now nobody can read torch's older setting
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with full_fp32():
+            assert set(settings()) == {"ieee"}
+        assert settings()[2] == "tf32"
+    finally:
+        conv.fp32_precision, _, torch.backends.cuda.matmul.fp32_precision = before
+    assert settings() == before
