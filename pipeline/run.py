@@ -10,7 +10,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,14 @@ from typing import Any, Unpack
 from distributed import Client
 
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker, check_workers, connect
-from decr_scene.pipeline.engine.flow import Flow, room_for_tiles
+from decr_scene.pipeline.engine.cluster import (
+    RestorerPlugin,
+    at_every_worker,
+    check_workers,
+    connect,
+    settled,
+)
+from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
@@ -57,6 +63,7 @@ from decr_scene.pipeline.restoration.restorers import (
     describe,
     forget_plugin,
     register_plugin,
+    told,
 )
 from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.tile_store import TileStore
@@ -115,7 +122,7 @@ def process_scene(
     refuse_after_fork()
     watch = Watch(progress, cancel, Path(src).name)
     watch.check()
-    check_workers(workers, scheduler)
+    check_workers(workers, scheduler, chosen.device)
     wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     beside = Beside.asked(writing.path, wishes)
@@ -126,6 +133,7 @@ def process_scene(
         delivered(src, dst, chosen.pan, chosen.bands) as given,
         RasterioScene.open(given.path, given.bands) as scene,
         look_kept(places, journal_path(writing.path)),
+        ExitStack() as cluster,
     ):
         used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
         check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
@@ -135,7 +143,11 @@ def process_scene(
         beside.check(scene, overwrite, writing.resumes)
         check_copy(scene)
         watch.stage("planning")
-        planned = plan_scene(scene, used).warning(*given.warnings)
+        apart = scheduler is not None or workers > 1
+        planned = plan_scene(scene, used, elsewhere=scheduler is not None).warning(*given.warnings)
+        client = cluster.enter_context(connect(scheduler, workers, planned.plan.spec))
+        if apart:
+            planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")
         guard = run_guard(scene, planned, compress, blocksize)
         together = _writers(scene, beside, writing, guard)
@@ -143,13 +155,15 @@ def process_scene(
         with WritersTogether(together, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
             kept, again = len(writers.finished), writers.goes_on
             watch.stage("looking for cloud")
-            planned = detect_clouds(planned, scene, used, places, again)
+            ask = looking(client, planned.plan, watch.check) if apart else None
+            planned = detect_clouds(planned, scene, used, places, again, ask)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             watch.stage("restoring")
-            done, found = _stream(planned, used, scene.path, writers, blocksize, workers, scheduler, watch)
+            done, found = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
+            cluster.close()
             planned.plan.check_files()
         laps.end("processing")
         watch.stage("checking")
@@ -304,13 +318,13 @@ def _tile_store(
 
 
 def _stream(
+    client: Client,
     planned: ScenePlan,
     options: Options,
     src: str,
     writers: WritersTogether,
     blocksize: int,
-    workers: int,
-    scheduler: str | None,
+    apart: bool,
     watch: Watch,
 ) -> tuple[int, int]:
     """Run the tasks and write their blocks; return the number of tiles done, and of those found again."""
@@ -325,11 +339,7 @@ def _stream(
         watch.tiles(done + flow.resumed, planned.tiles_to_restore)
 
     watch.tiles(0, planned.tiles_to_restore)
-    local = scheduler is None and workers == 1
-    with (
-        connect(scheduler, workers) as client,
-        _with_plugin(client, planned.plan.spec, options.restorer, local) as spec,
-    ):
+    with _with_plugin(client, planned.plan.spec, options.restorer, not apart) as spec:
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
             client,
@@ -362,7 +372,7 @@ def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize
             spec.weight_floor,
             spec.halo,
         ],
-        "precision": spec.precision,
+        "computing": None if spec.computing is None else told(spec.computing),
         "seed": plan.seed,
         "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],

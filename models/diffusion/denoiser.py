@@ -62,6 +62,9 @@ class DEDenoiser:
 class MicroBatched:
     """A denoiser that sees so many images of a batch at a time: memory for those suffices.
 
+    It always sees as many: the last ones are filled up with copies, as libraries compute another shape in
+    another order.
+
     Args:
         denoiser: The denoiser.
         size: Images at a time.
@@ -76,6 +79,11 @@ class MicroBatched:
         self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
     ) -> Denoised:
         """As `DEDenoiser`."""
-        images = [torch.split(image, self.size) for image in (x_t, cloudy, reference)]
+        count = len(x_t)
+        images = [torch.split(self._filled_up(image), self.size) for image in (x_t, cloudy, reference)]
         parts = [self.denoiser(x, t, y, guess, weight_floor) for x, y, guess in zip(*images, strict=True)]
-        return Denoised(*(torch.cat(images) for images in zip(*parts, strict=True)))
+        return Denoised(*(torch.cat(images)[:count] for images in zip(*parts, strict=True)))
+
+    def _filled_up(self, images: Tensor) -> Tensor:
+        missing = -len(images) % self.size
+        return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images

@@ -105,9 +105,9 @@ def process_directory(
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
     if polygons is not None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
-    check_workers(workers, scheduler)
+    check_workers(workers, scheduler, chosen.device)
     check_blocksize(blocksize)
-    recipe = recipe_of(chosen)
+    recipe = recipe_of(chosen, elsewhere=scheduler is not None)
     process = partial(
         process_scene,
         options=chosen,

@@ -73,15 +73,19 @@ def _as_recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
     return decisive, model["sha256"] or model["name"]
 
 
-def recipe_of(chosen: Options) -> Recipe | None:
+def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     """Say what decides the pixels, as a report would; ``None``: it is not reproducible.
+
+    Args:
+        chosen: The options.
+        elsewhere: Models run on other machines.
 
     Raises:
         OptionError: A wrong option; so no scene needs to be begun to find out.
     """
     if chosen.pan not in (None, "none"):
         raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
-    spec, digest = spec_of(chosen)
+    spec, digest = spec_of(chosen, elsewhere)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None
     return _as_recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})

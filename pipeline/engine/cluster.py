@@ -11,19 +11,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, wait
+from dask.system import CPU_COUNT
+from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
-from decr_scene.pipeline.restoration.restorers import Restorer, forget_plugin, register_plugin
+from decr_scene.pipeline.restoration.restorers import Restorer, RestorerSpec, forget_plugin, register_plugin
 
 HOLDS_MODEL = {"GPU": 1}
 """What a worker that may hold a model has."""
@@ -55,11 +57,16 @@ _SETTINGS = {
 }
 
 
-def check_workers(workers: int, scheduler: str | None) -> None:
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What says how many threads compute in a process."""
+
+
+def check_workers(workers: int, scheduler: str | None, device: str = "auto") -> None:
     """Refuse what `connect` cannot do.
 
     Raises:
-        OptionError: There are to be no workers, or workers here while a cluster has its own.
+        OptionError: There are to be no workers, or workers here while a cluster has its own, or several on
+            the one GPU that is named.
     """
     if workers < 1:
         raise OptionError(f"workers must be 1 or more, got {workers}")
@@ -67,15 +74,22 @@ def check_workers(workers: int, scheduler: str | None) -> None:
         raise OptionError(
             f"the cluster at {scheduler} has its own workers, got --workers {workers}: drop one of the two"
         )
+    if workers > 1 and device.startswith("cuda:"):
+        raise OptionError(
+            f"{device} is one GPU, got --workers {workers}: take --device cuda, by which each has its own, "
+            "or one worker"
+        )
 
 
 @contextmanager
-def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
+def connect(scheduler: str | None, workers: int = 1, spec: RestorerSpec | None = None) -> Iterator[Client]:
     """Give a client whose workers have the resource `MODEL`.
 
     Args:
         scheduler: Address of a running cluster; ``None``: start one here.
-        workers: Model workers of a cluster started here; more than one are processes of their own.
+        workers: Model workers of a cluster started here; more than one are processes of their own, each with
+            its share of the cores and, where the restorer computes on GPUs, with one of them.
+        spec: The restorer.
 
     Raises:
         ClusterError: The cluster cannot be reached or none of its workers has the resource.
@@ -90,7 +104,7 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
         if workers > 1:
             _calm_tracker()
         with (
-            _local(workers) as cluster,
+            _local(workers, spec) as cluster,
             Client(cluster) as client,
         ):
             try:
@@ -100,9 +114,13 @@ def connect(scheduler: str | None, workers: int = 1) -> Iterator[Client]:
                 raise
 
 
-def _local(workers: int) -> LocalCluster:
+def _local(workers: int, spec: RestorerSpec | None) -> LocalCluster:
     """Start one here; one after the other, because Dask's imports while it starts are not safe in threads."""
-    with _starting:
+    apart: dict[str, Any] = {}
+    if workers > 1:
+        apart = {"worker_class": _PlacedNanny, "places": places_of(workers, _gpus(spec))}
+    threads = {f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS}
+    with _starting, dask.config.set(threads), _environment_kept():
         return LocalCluster(
             n_workers=workers,
             processes=workers > 1,
@@ -111,7 +129,85 @@ def _local(workers: int) -> LocalCluster:
             memory_limit=0,
             dashboard_address=_NO_PORT,
             worker_dashboard_address=_NO_PORT,
+            **apart,
         )
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Put back what Dask sets in this very process for those that it starts: it would hold for later runs."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+class _PlacedNanny(Nanny):  # type: ignore[misc]  # Dask ships no types
+    """Starts a worker in an environment of its own: Dask's own way has one for all."""
+
+    def __init__(self, *args: Any, name: int, places: Sequence[dict[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, name=name, env=places[name], **kwargs)
+
+
+def places_of(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """The environment of each worker: one of the GPUs, in turns, if there are any."""
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
+
+
+def threads_each(workers: int) -> int:
+    """Threads that each of some workers on this machine computes with."""
+    return max(1, int(CPU_COUNT) // workers)
+
+
+def _gpus(spec: RestorerSpec | None) -> list[str]:
+    """The GPUs that workers share out, as CUDA calls them; none if the restorer computes on none."""
+    if spec is None or spec.bands is None or spec.device not in ("auto", "cuda"):
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    return names or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
+    """The restorer with how its workers compute, which must be one way.
+
+    Raises:
+        OptionError: A worker has no such device, or torch there knows no such precision.
+        ClusterError: They compute in several ways.
+    """
+    if spec.bands is None:
+        return spec
+    found = client.run(
+        _computing, spec.device, spec.precision, workers=_model_workers(client), on_error="return"
+    )
+    for address, answer in found.items():
+        if isinstance(answer, ValueError):
+            raise OptionError(f"worker {address}: {answer}")
+        if isinstance(answer, BaseException):
+            raise ClusterError(f"worker {address} cannot compute: {type(answer).__name__}: {answer}")
+    kinds = {str(answer): address for address, answer in found.items()}
+    if len(kinds) > 1:
+        (first, one), (second, other), *_ = kinds.items()
+        raise ClusterError(
+            f"worker {one} computes on {first}, worker {other} on {second}: one picture would be made in two "
+            "ways; start workers of one kind, or take --device and --precision that all have"
+        )
+    return replace(spec, computing=next(iter(found.values()), None))
+
+
+def _computing(device: str, precision: str) -> Any:
+    """How this worker computes."""
+    from decr_scene.models.devices import computing_of
+
+    return computing_of(device, precision)
 
 
 _starting = threading.Lock()
@@ -180,7 +276,13 @@ def _require_model_workers(client: Client, address: str) -> None:
 
 def count_models(client: Client) -> int:
     """Workers that may hold a model, now."""
-    return sum(worker.get("resources", {}).get("GPU", 0) >= 1 for worker in _workers(client).values())
+    return len(_model_workers(client))
+
+
+def _model_workers(client: Client) -> list[str]:
+    """Their addresses."""
+    found = _workers(client).items()
+    return [address for address, worker in found if worker.get("resources", {}).get("GPU", 0) >= 1]
 
 
 def result_of(client: Client, future: Future, check: Callable[[], None] = lambda: None) -> Any:

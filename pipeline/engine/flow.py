@@ -22,10 +22,18 @@ from typing import Protocol
 import numpy as np
 from distributed import Client, Future
 
+from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.plan import Plan
-from decr_scene.pipeline.restoration.tasks import Blended, Results, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tasks import (
+    Blended,
+    Results,
+    blend_tiles,
+    guess_tiles,
+    look_at_window,
+    restore_tiles,
+)
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -298,6 +306,17 @@ class Flow:
         first_alive = min(self._changes, default=0)
         for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
             del self._guesses[number]
+
+
+def looking(client: Client, plan: Plan, check: Callable[[], None]) -> Callable[[Float], Float]:
+    """Have the model's detector look at images at a worker, which may hold a model."""
+
+    def ask(image: Float) -> Float:
+        with cluster_faults(client):
+            task = client.submit(look_at_window, plan, image, key=_key("look"), resources=MODEL, pure=False)
+            return result_of(client, task, check)
+
+    return ask
 
 
 def _key(name: str, *numbers: int) -> str:

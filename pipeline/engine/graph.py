@@ -110,7 +110,7 @@ class _Graph:
     def __init__(self, scene: xr.DataArray, options: Options) -> None:
         self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
         self.nodata = _nodata(scene)
-        spec, _ = spec_of(options)
+        spec = replace(spec_of(options)[0], computing=None)  # who computes is known when it is computed
         names, self.indexes, _ = choose_bands(_names(scene), spec, options)
         self.alpha = names.index("alpha") if "alpha" in names else None
         self.needs_field = spec.bands is not None
@@ -210,7 +210,7 @@ class _Graph:
 def _lookout(look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None) -> Lookout:
     """Who looks at an array, which tells no reflectance."""
     if sample is None:
-        return open_lookout(look, spec, options)
+        return open_lookout(look, spec)
     count = max(look.bands) + 1
     return UkisLookout(Reflectance.of(look.bands, [1.0] * count, [0.0] * count, sample))
 

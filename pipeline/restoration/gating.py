@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
+from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
 from decr_scene.pipeline.look.choice import LookPlan
@@ -19,7 +23,15 @@ from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles
-from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.restoration.restorers import RestorerSpec, detect
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decr_scene.models.networks.detector import DetectorConfig
+
+Ask = Callable[[Float], Float]
+"""Averaged images ``(B, C, h, w)`` to the probabilities of a model's detector, ``(B, 2, h, w)``."""
 
 NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
@@ -31,7 +43,12 @@ def gated(planned: ScenePlan, mask: Region, veils: bool = False) -> ScenePlan:
 
 
 def detect_clouds(
-    planned: ScenePlan, scene: RasterioScene, options: Options, places: Places, again: bool = False
+    planned: ScenePlan,
+    scene: RasterioScene,
+    options: Options,
+    places: Places,
+    again: bool = False,
+    ask: Ask | None = None,
 ) -> ScenePlan:
     """Look at the scene, if the plan says so, and let what is found choose where it restores.
 
@@ -41,6 +58,7 @@ def detect_clouds(
         options: Those that the plan was made of.
         places: Where the rasters are written; workers read them there.
         again: Take those that an interrupted run of the same plan has left, if they are there.
+        ask: Has the model's detector answer where models run; ``None``: here.
 
     Raises:
         SceneReadError: The scene cannot be read somewhere.
@@ -57,7 +75,7 @@ def detect_clouds(
         refuse_after_fork()
         threads_begin()
         source = FileSource(scene.path, options.bands)
-        lookout = _lookout(look, planned, scene, options, source)
+        lookout = _lookout(look, planned, scene, source, ask)
         split, _ = ground_side(scene.shape, look.factor)
         reader = CoarseReader(
             scene.shape, source, plan.indexes, plan.radiometry, look.factor, lookout.sight, split
@@ -76,7 +94,7 @@ def detect_clouds(
 
 
 def _lookout(
-    look: LookPlan, planned: ScenePlan, scene: RasterioScene, options: Options, source: FileSource
+    look: LookPlan, planned: ScenePlan, scene: RasterioScene, source: FileSource, ask: Ask | None
 ) -> Lookout:
     """Who looks."""
     if look.kind == "ukis":
@@ -85,17 +103,32 @@ def _lookout(
         mask = planned.plan.mask
         assert isinstance(mask, MaskFile), "the plan says that there is one"
         return MaskLookout(mask.cloud)
-    return open_lookout(look, planned.plan.spec, options)
+    return open_lookout(look, planned.plan.spec, ask)
 
 
-def open_lookout(look: LookPlan, spec: RestorerSpec, options: Options) -> Lookout:
+def open_lookout(look: LookPlan, spec: RestorerSpec, ask: Ask | None = None) -> Lookout:
     """The model's own detector."""
-    from decr_scene.models.model import load_detector
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.model import find_model
 
     assert look.kind == "model", look
-    detector = load_detector(spec.name, options.device)
-    assert detector is not None, "the plan says that there is one"
-    return ModelLookout(detector)
+    config = read_model_config(find_model(spec.name)).detector
+    assert config is not None, "the plan says that there is one"
+    return ModelLookout(_Detecting(config, ask or partial(detect, spec)))
+
+
+class _Detecting:
+    """A detector that answers where it is asked."""
+
+    def __init__(self, config: DetectorConfig, ask: Ask) -> None:
+        self.config = config
+        self._ask = ask
+
+    def probability(self, reduced: Tensor) -> Tensor:
+        """As `CloudDetector.probability`."""
+        import torch
+
+        return torch.from_numpy(self._ask(reduced.numpy()))
 
 
 def scene_coverage(planned: ScenePlan, scene: RasterioScene, options: Options, places: Places) -> Coverage:

@@ -27,7 +27,7 @@ from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import BATCH_SHARE, BATCH_SIZE, Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.restorers import BUILT_IN, RestorerSpec, on_gpu
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, RestorerSpec, on_gpu
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -319,8 +319,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
     floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
     halo = sampling.halo if options.halo is None else options.halo
     try:
-        if not elsewhere:
-            computing_of(options.device, options.precision)
+        computing = None if elsewhere else computing_of(options.device, options.precision)
         Schedule().pairs(steps, None if start == 1000 else start)
     except ValueError as error:
         raise OptionError(str(error)) from error
@@ -335,6 +334,8 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         halo,
         options.device,
         options.precision,
+        computing,
+        min(options.batch_size or BATCH_SIZE, GPU_BATCH),
         sha256=digest,
         context=config.reference.context,
     )

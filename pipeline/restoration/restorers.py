@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,11 +16,19 @@ from distributed import get_worker
 
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.forks import threads_begin
+from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from decr_scene.models.devices import Computing
+    from decr_scene.models.model import LoadedDetector
+
+GPU_BATCH = 8
+"""Images that a GPU sees at a time, at most: always as many, or cuDNN might add up in another order."""
 
 
 Restorer = Callable[[Float, Float], Float]
@@ -65,8 +73,10 @@ class RestorerSpec:
         start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
         weight_floor: Least weight of the first guess, the paper's eta.
         halo: How far beyond its tile a first guess sees, px.
-        device: ``auto``, ``cpu``, ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         precision: ``auto``, ``fp32``, ``bf16``.
+        computing: What became of the two where the run began: a worker that computes otherwise refuses.
+        at_once: Images that a GPU sees at a time.
         sha256: Of the model file: a worker that has another one under its name refuses it.
         context: The first guess is told what the scene as a whole shows.
         plugin: A callable; sent to the workers with the plan.
@@ -81,6 +91,8 @@ class RestorerSpec:
     halo: int = 0
     device: str = "auto"
     precision: str = "auto"
+    computing: Computing | None = None
+    at_once: int = GPU_BATCH
     sha256: str | None = None
     context: bool = False
     plugin: Restorer | None = None
@@ -125,6 +137,7 @@ class Plugin:
 
     def __init__(self, restorer: Restorer) -> None:
         self.restorer = restorer
+        self.sizes: dict[str, int] = {}
 
     def guess(self, tiles: Float, context: Float | None = None) -> Float:
         """The input: a plug-in has no first guess."""
@@ -148,7 +161,7 @@ def _worker_named() -> Iterator[None]:
     """Say in what goes wrong with a model which worker it is that has no such file, or another one."""
     try:
         yield
-    except (UnknownModelError, CheckpointError) as error:
+    except (UnknownModelError, CheckpointError, ClusterError) as error:
         try:
             where = f"worker {get_worker().address}: "
         except ValueError:
@@ -163,10 +176,18 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
+        from decr_scene.models.devices import computing_of
         from decr_scene.models.model import find_model, load_model
 
         self.spec = spec
+        self.sizes: dict[str, int] = {}
         with _worker_named():
+            found = computing_of(spec.device, spec.precision)
+            if spec.computing not in (None, found):
+                raise ClusterError(
+                    f"computes on {found}, the run on {spec.computing}: one picture would be made in two ways; "
+                    "take workers of one kind, then run again"
+                )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
             if spec.sha256 is not None and file_sha256(Path(find_model(spec.name))) != spec.sha256:
                 raise CheckpointError(
@@ -195,17 +216,20 @@ class Diffusion:
         import torch
 
         def agreed(x0: Tensor) -> Tensor:
+            if isinstance(agree, OnDevice) and x0.device.type == "cuda":
+                return agree.on_device(x0)
             return torch.from_numpy(agree(x0.cpu().numpy())).to(x0.device)
 
         cloudy, x_t, guess = (torch.from_numpy(batch) for batch in (tiles, noise, field))
-        at_once = self._at_once(len(tiles))
         while True:
+            at_once = self.sizes.get("joint", self.spec.at_once if self._on_gpu else 1)
             try:
                 return self._sample(cloudy, x_t, guess, agreed, at_once).float().cpu().numpy()
             except (MemoryError, RuntimeError) as error:
-                if at_once == 1 or not _is_out_of_memory(error):
+                if at_once == 1 or not is_out_of_memory(error):
                     raise
-            at_once = -(-at_once // 2)
+            self.sizes["joint"] = -(-at_once // 2)
+            let_memory_go()
 
     def _sample(
         self,
@@ -227,43 +251,52 @@ class Diffusion:
         )
 
     def _on_device(self, call: Callable[..., Tensor], *batches: Float) -> Float:
-        """Call with so many tiles as are seen at once."""
+        """Call with so many tiles as are seen at once: some on a GPU, one on a CPU.
+
+        On a CPU a batch is no faster, takes more memory, and is summed up in another order than its tiles
+        are, so that the result would depend on the size of batches in its last bits. On a GPU it is the shape
+        of a batch that decides, so the last one is filled up with copies of its last tile.
+        """
         import torch
 
-        together = self._at_once(len(batches[0]))
-        answers = [
-            call(*(torch.from_numpy(batch[first : first + together]) for batch in batches))
-            for first in range(0, len(batches[0]), together)
-        ]
+        def answer(part: slice, size: int) -> Tensor:
+            own = [torch.from_numpy(filled_up(batch[part], size)) for batch in batches]
+            return call(*own)[: len(batches[0][part])]
+
+        most = self.spec.at_once if self._on_gpu else 1
+        answers = in_pieces(
+            answer, len(batches[0]), most, self.sizes, f"{call.__name__} {batches[0].shape[1:]}"
+        )
         return torch.cat(answers).float().cpu().numpy()
 
-    def _at_once(self, count: int) -> int:
-        """A whole batch on a GPU, and tile by tile on a CPU.
+    @property
+    def _on_gpu(self) -> bool:
+        return bool(self.model.device.type == "cuda")
 
-        There a batch is no faster, takes more memory, and is summed up in another order than its tiles are,
-        so that the result would depend on the size of batches in its last bits.
-        """
-        return count if self.model.device.type == "cuda" else 1
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """An `Agree` that can do its work where the images are."""
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """As `Agree`."""
+        ...
 
 
 BUILT_IN: dict[str, Callable[[], TileModel]] = {"identity": Identity, "fill": Fill}
 """Restorers that are no model files."""
 
-_PLUGINS: dict[str, Restorer] = {}
+_PLUGINS: dict[str, Plugin] = {}
 
 
 def on_gpu(spec: RestorerSpec) -> bool:
-    """Whether a model of this program would run on a GPU here; of a callable, nobody knows."""
-    if spec.bands is None:
-        return False
-    from decr_scene.models.model import pick_device
-
-    return pick_device(spec.device).type == "cuda"
+    """Whether a model of this program runs on a GPU, as far as it is known; of a callable, nobody knows."""
+    return spec.computing is not None and spec.computing.device == "cuda"
 
 
 def register_plugin(key: str, restorer: Restorer) -> None:
     """Hold a callable for this process's own workers, so that it is called itself and not a copy."""
-    _PLUGINS[key] = restorer
+    _PLUGINS[key] = Plugin(restorer)
 
 
 def forget_plugin(key: str) -> None:
@@ -275,7 +308,7 @@ def open_restorer(spec: RestorerSpec) -> TileModel:
     """Build the restorer of a spec, once a process."""
     threads_begin()
     if spec.plugin_key is not None:
-        return Plugin(_PLUGINS[spec.plugin_key])
+        return _PLUGINS[spec.plugin_key]
     if spec.plugin is not None:
         return Plugin(spec.plugin)
     with _opening:  # or two tasks that come at the same time load it twice
@@ -291,28 +324,24 @@ def _open_model(spec: RestorerSpec) -> TileModel:
     return Diffusion(spec) if built_in is None else built_in()
 
 
-def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
-    """Call with the whole batch; where memory does not suffice, with its halves, and so on down to one.
+def detect(spec: RestorerSpec, image: Float) -> Float:
+    """What a model's detector says of averaged images, ``(B, C, h, w)`` to ``(B, 2, h, w)``; in its turn."""
+    import torch
 
-    Raises:
-        Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.
-    """
-    count = next(len(batch) for batch in batches if batch is not None)
-    try:
-        return call(*batches)
-    except (MemoryError, RuntimeError) as error:
-        if count == 1 or not _is_out_of_memory(error):
-            raise
-    half = count // 2
-    parts = [
-        run_in_halves(call, *(None if batch is None else batch[part] for batch in batches))
-        for part in (slice(half), slice(half, None))
-    ]
-    return np.concatenate(parts)
+    with _opening:
+        detector = _open_detector(spec.name, spec.device)
+    with models_turn():
+        return detector.probability(torch.from_numpy(image)).cpu().numpy()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+@lru_cache(maxsize=2)
+def _open_detector(name: str, device: str) -> LoadedDetector:
+    from decr_scene.models.model import load_detector
+
+    with _worker_named():
+        detector = load_detector(name, device)
+    assert detector is not None, "the plan says that there is one"
+    return detector
 
 
 def describe(spec: RestorerSpec) -> dict[str, Any]:
@@ -325,6 +354,17 @@ def describe(spec: RestorerSpec) -> dict[str, Any]:
         "halo": spec.halo,
         "device": spec.device,
         "precision": spec.precision,
+        **({} if spec.computing is None else told(spec.computing)),
+    }
+
+
+def told(computing: Computing) -> dict[str, str | None]:
+    """How is computed, in plain values."""
+    return {
+        "device": computing.device,
+        "device_name": computing.name,
+        "precision": computing.precision,
+        "torch": computing.torch,
     }
 
 

@@ -7,26 +7,30 @@ same functions serve files (a worker reads its own windows) and arrays (`restore
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce, wraps
+from functools import cached_property, reduce, wraps
 from itertools import groupby
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.arrays import Float, Pixels
+from decr_scene.pipeline.arrays import Double, Float, Pixels
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.remnants import without_remnants
-from decr_scene.pipeline.restoration.restorers import Agree, models_turn, open_restorer, run_in_halves
-from decr_scene.pipeline.tiling.feather import blend, spread
+from decr_scene.pipeline.restoration.restorers import detect, models_turn, open_restorer
+from decr_scene.pipeline.tiling.feather import blend, shares, spread
 from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
 from decr_scene.pipeline.tiling.noise import place_noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +75,12 @@ def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
         raise ours
 
     return alone
+
+
+@picklable_errors
+def look_at_window(plan: Plan, image: Float) -> Float:
+    """What the model's own detector says of averaged images, where models run."""
+    return detect(plan.spec, image)
 
 
 @picklable_errors
@@ -126,7 +136,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
         with models_turn():
             if plan.joint:
-                restored = model.restore(images, noise, field, _agreement(plan, found))
+                restored = model.restore(images, noise, field, _Agreement(plan, found))
             else:
                 restored = run_in_halves(model.restore, images, noise, field)
         _check(restored, images, plan.spec.name, spans[0])
@@ -207,22 +217,46 @@ def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     return _pad(field, plan.grid.size, plan.grid.size)
 
 
-def _agreement(plan: Plan, tiles: Sequence[Tile]) -> Agree:
-    """Feather estimates of all the tiles, and give each its window of that one field again.
+class _Agreement:
+    """Feathers estimates of all the tiles, and gives each its window of that one field again.
 
     What was padded beyond the scene stays each tile's own.
     """
-    spans, whole = [plan.grid.span(tile) for tile in tiles], union(plan.grid, tiles)
 
-    def agree(images: Float) -> Float:
-        cut = [(tile, _cut(image, span)) for tile, image, span in zip(tiles, images, spans, strict=True)]
-        field = blend(plan.grid, whole, cut, len(plan.indexes), share_out=True)
+    def __init__(self, plan: Plan, tiles: Sequence[Tile]) -> None:
+        self._grid, self._bands, self._tiles = plan.grid, len(plan.indexes), list(tiles)
+        self._spans, self._whole = [plan.grid.span(tile) for tile in tiles], union(plan.grid, tiles)
+
+    def __call__(self, images: Float) -> Float:
+        """``(N, C, H, W)`` to the same."""
+        cut = [_cut(image, span) for image, span in zip(images, self._spans, strict=True)]
+        found = list(zip(self._tiles, cut, strict=True))
+        field = blend(self._grid, self._whole, found, self._bands, share_out=True)
         agreed = images.copy()
-        for image, span in zip(agreed, spans, strict=True):
-            _cut(image, span)[:] = field[(slice(None), *span.inside(whole))]
+        for image, span in zip(agreed, self._spans, strict=True):
+            _cut(image, span)[:] = field[(slice(None), *span.inside(self._whole))]
         return agreed
 
-    return agree
+    def on_device(self, images: Tensor) -> Tensor:
+        """The same on a GPU, so that no step waits for a copy to the host."""
+        import torch
+
+        device, agreed = images.device, images.clone()
+        weights = [torch.from_numpy(w).to(device) for w in self._weights]
+        height, width = self._whole.height, self._whole.width
+        total = torch.zeros((self._bands, height, width), dtype=torch.float64, device=device)
+        for image, span, weight in zip(images, self._spans, weights, strict=True):
+            rows, cols = span.inside(self._whole)
+            total[:, rows, cols] += image[:, : span.height, : span.width] * weight
+        for image, span in zip(agreed, self._spans, strict=True):
+            rows, cols = span.inside(self._whole)
+            image[:, : span.height, : span.width] = total[:, rows, cols].float()
+        return agreed
+
+    @cached_property
+    def _weights(self) -> list[Double]:
+        """Of each tile, ``(h, w)``, shared out among those that are there."""
+        return shares(self._grid, self._whole, self._tiles)
 
 
 def _with_variance(samples: Sequence[Float]) -> Float:

@@ -5,6 +5,7 @@ Nothing here imports more than click, so that ``--help`` does not wait for what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,26 @@ def quiet_option(what: str = "No progress bar.") -> Decorator:
     return click.option("--quiet", is_flag=True, help=what)
 
 
+class DeviceType(click.ParamType[str]):
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:NUMBER``."""
+
+    name = "auto|cpu|cuda|cuda:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take the name of a device."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)):
+            self.fail(
+                f"{value!r} is no device, expected auto, cpu, cuda, or one GPU such as cuda:1", param, ctx
+            )
+        return str(value)
+
+
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=DeviceType(),
+    default="auto",
+    show_default=True,
+    help="Where models compute; cuda:1 is one GPU of several.",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -88,6 +88,15 @@ def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blen
         total[(slice(None), *here)] += (values - blended[(slice(None), *here)]) ** 2 * weights
         missing[here] -= weights
     return (total + np.square(blended) * missing.clip(0)).astype(np.float32)
+
+
+def shares(grid: TileGrid, span: Span, tiles: Sequence[Tile]) -> list[Double]:
+    """What each tile of a span weighs in `blend` with ``share_out``, ``(h, w)`` each."""
+    present = np.zeros((span.height, span.width))
+    found = [(grid.span(tile).inside(span), np.multiply.outer(*tile_weights(grid, tile))) for tile in tiles]
+    for here, weights in found:
+        present[here] += weights
+    return [weights / present[here] for here, weights in found]
 
 
 @lru_cache(maxsize=8)

@@ -107,7 +107,7 @@ class Journal:
             self._file.truncate(0)
             self._write(guard)
             return
-        _check_same(old, guard, self.path)
+        _check_same(_brought_up(old, guard), guard, self.path)
         damaged = 0
         for line in lines[1:]:
             noted = _read(line)
@@ -149,6 +149,16 @@ def _read(line: str) -> dict[str, Any] | None:
 
 def _sum_of(values: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(values).encode())
+
+
+def _brought_up(old: dict[str, Any], new: Guard) -> Guard:
+    """What an earlier version has left: no device is told, which counts as a CPU, and fp32 where not bf16."""
+    if "computing" in old or "precision" not in old:
+        return old
+    precision = "bf16" if old["precision"] == "bf16" else "fp32"
+    here = new.get("computing")
+    then = here and {**here, "device": "cpu", "device_name": None, "precision": precision}
+    return {**{key: value for key, value in old.items() if key != "precision"}, "computing": then}
 
 
 def _check_same(old: Guard, new: Guard, path: Path) -> None:

@@ -338,7 +338,8 @@ def test_a_gpu_that_is_too_small_does_with_smaller_batches(scene, whole, log, tm
 
     out = tmp_path / "clean.tif"
     process_scene(scene, out, restorer=Small(log), blocksize=128, batch_size=11)
-    assert {11, 5, 6, 3, 2} <= set(sizes)
+    assert sizes[:3] == [11, 6, 3]
+    assert max(sizes[3:]) == 3, "what suffices is remembered"
     assert_same_file(out, whole)
 
 

@@ -11,7 +11,6 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
-from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
 from decr_scene.pipeline.run import run_guard
 
@@ -61,23 +60,6 @@ def test_neither_batches_nor_workers_nor_a_dataarray_change_the_picture(tmp_path
     lazy = restore(rioxarray.open_rasterio(scene), **options).to_numpy()
     for other in (pixels(tmp_path / "two.tif"), lazy):
         assert_same(other, pixels(tmp_path / "one.tif"))
-
-
-def test_where_memory_does_not_suffice_fewer_tiles_are_seen_at_once(monkeypatch):
-    model, tried = object.__new__(Diffusion), []
-
-    def sample(cloudy, noise, reference, agree, at_once):
-        tried.append(at_once)
-        if at_once > 2:
-            raise MemoryError
-        return agree(cloudy)
-
-    monkeypatch.setattr(model, "_at_once", lambda count: count)
-    monkeypatch.setattr(model, "_sample", sample)
-    tiles = np.zeros((7, 3, 8, 8), np.float32)
-    restored = model.restore(tiles, tiles, tiles, lambda estimate: estimate + 1)
-    assert tried == [7, 4, 2]
-    np.testing.assert_array_equal(restored, tiles + 1)
 
 
 def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):

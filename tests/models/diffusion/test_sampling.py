@@ -119,6 +119,23 @@ def test_a_denoiser_in_parts_gives_the_same() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_so_many_images_are_seen_at_a_time_and_never_fewer() -> None:
+    seen: list[int] = []
+
+    def network(x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(x_t))
+        return x_t * 0.1 + cloudy, reference
+
+    denoiser, images = DEDenoiser(network, SCHEDULE), [drawn(i)[:1].repeat(5, 1, 1, 1) for i in range(3)]
+    whole, parts = (
+        denoiser(images[0], 500, *images[1:]),
+        MicroBatched(denoiser, 2)(images[0], 500, *images[1:]),
+    )
+    assert seen == [5, 2, 2, 2]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_ancestral_sampling_ends_at_the_fused_estimate_without_noise() -> None:
     asked: list[int] = []
 

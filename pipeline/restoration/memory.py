@@ -1,0 +1,93 @@
+"""How many images are seen at a time: half as many, from then on, where memory does not suffice."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from decr_scene.pipeline.arrays import Float
+
+A = TypeVar("A")
+
+_NO_MEMORY = re.compile(
+    r"out of memory|STATUS_ALLOC_FAILED|can't allocate memory|not enough memory|MemoryAllocation",
+    re.IGNORECASE,
+)
+"""What torch, cuDNN, cuBLAS and the driver say when memory does not suffice, each in its own class."""
+
+
+def in_pieces(
+    call: Callable[[slice, int], A], count: int, most: int, sizes: dict[str, int], kind: str = ""
+) -> list[A]:
+    """Call with some images at a time; where memory does not suffice, from then on with half as many.
+
+    Args:
+        call: Given which images, and how many are seen at a time.
+        count: Images in all.
+        most: Images at a time, if nothing is known of them.
+        sizes: What is known: of each kind of call, how many images memory suffices for.
+        kind: Of this call.
+
+    Raises:
+        Exception: Whatever ``call`` raises, an out-of-memory error included once it is of a single image.
+    """
+    answers: list[A] = []
+    first = 0
+    while first < count:
+        size = min(sizes.get(kind, most), most)
+        part = slice(first, min(first + size, count))
+        try:
+            answers.append(call(part, size))
+            first = part.stop
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        sizes[kind] = -(-size // 2)  # here the error is gone, which held what there was
+        let_memory_go()
+    return answers
+
+
+def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
+    """Call with the whole batch; where memory does not suffice, with its halves, and so on down to one.
+
+    What suffices is remembered by the object whose method is called, if it has ``sizes``.
+
+    Raises:
+        Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.
+    """
+    given = [batch for batch in batches if batch is not None]
+    sizes = getattr(getattr(call, "__self__", None), "sizes", {})
+    kind = f"batch of {getattr(call, '__name__', '')} {given[0].shape[1:]}"
+
+    def answer(part: slice, size: int) -> Float:
+        return call(*(None if batch is None else batch[part] for batch in batches))
+
+    answers = in_pieces(answer, len(given[0]), len(given[0]), sizes, kind)
+    return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, of the machine or of its GPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or bool(_NO_MEMORY.search(str(error)))
+    )
+
+
+def let_memory_go() -> None:
+    """Give back what torch keeps of a GPU's memory in pieces that are too small now."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def filled_up(batch: Float, size: int) -> Float:
+    """The batch with copies of its last image up to a size."""
+    missing = size - len(batch)
+    return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])

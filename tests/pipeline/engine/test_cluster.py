@@ -1,0 +1,80 @@
+"""Which workers compute, on what, and that a picture is made in one way only."""
+
+import os
+
+import pytest
+import torch
+
+from decr_scene.models.devices import Computing
+from decr_scene.pipeline.engine.cluster import check_workers, connect, places_of, settled, threads_each
+from decr_scene.pipeline.errors import ClusterError, OptionError
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
+
+SPEC = RestorerSpec("default", bands=("red",))
+H100 = Computing("cuda", "H100", "bf16", "2.13.0")
+
+
+class StandIn:
+    """A client whose workers answer so."""
+
+    def __init__(self, *answers):
+        self.answers = {f"tcp://{number}": answer for number, answer in enumerate(answers)}
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {"tcp://none": {}, **{name: {"resources": {"GPU": 1}} for name in self.answers}}}
+
+    def run(self, function, *args, workers, on_error):
+        assert workers == list(self.answers), "only those that may hold a model are asked"
+        return self.answers
+
+
+def test_how_is_computed_is_asked_of_the_workers():
+    assert settled(StandIn(H100, H100), SPEC).computing == H100
+    assert settled(StandIn(), RestorerSpec("identity")).computing is None
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (Computing("cpu", None, "fp32", "2.13.0"), r"cuda \(H100\) in bf16 .* cpu in fp32"),
+        (Computing("cuda", "A100", "bf16", "2.13.0"), "A100"),
+        (Computing("cuda", "H100", "fp32", "2.13.0"), "in fp32"),
+        (Computing("cuda", "H100", "bf16", "2.9.1"), "torch 2.9.1"),
+    ],
+)
+def test_workers_of_two_kinds_are_refused(other, told):
+    with pytest.raises(ClusterError, match=f"worker tcp://0 .*{told}.* start workers of one kind"):
+        settled(StandIn(H100, other), SPEC)
+
+
+def test_a_worker_without_the_device_is_named():
+    with pytest.raises(OptionError, match="worker tcp://1: device cuda asked for, no GPU found"):
+        settled(StandIn(H100, ValueError("device cuda asked for, no GPU found")), SPEC)
+    with pytest.raises(ClusterError, match="worker tcp://0 cannot compute: ImportError: no torch"):
+        settled(StandIn(ImportError("no torch")), SPEC)
+
+
+def test_workers_take_gpus_in_turns_and_share_the_cores(monkeypatch):
+    found = [place["CUDA_VISIBLE_DEVICES"] for place in places_of(3, ["0", "GPU-5f"])]
+    assert found == ["0", "GPU-5f", "0"]
+    assert places_of(2, []) == [{}, {}]
+    monkeypatch.setattr("decr_scene.pipeline.engine.cluster.CPU_COUNT", 16)
+    assert [threads_each(workers) for workers in (1, 2, 5, 99)] == [16, 8, 3, 1]
+
+
+def test_several_workers_on_one_named_gpu_are_refused():
+    check_workers(1, None, "cuda:1")
+    with pytest.raises(OptionError, match="cuda:1 is one GPU, got --workers 2: take --device cuda"):
+        check_workers(2, None, "cuda:1")
+
+
+@pytest.mark.slow
+def test_every_worker_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("decr_scene.pipeline.engine.cluster.CPU_COUNT", 6)
+    with connect(None, 2, SPEC) as client:
+        found = client.run(lambda: [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")])
+    assert sorted(found.values()) == [["3", "3"], ["5", "3"]]
+    assert "OMP_NUM_THREADS" not in os.environ, "this process is left as it was"

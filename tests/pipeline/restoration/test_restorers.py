@@ -1,0 +1,181 @@
+"""What runs a model: in a memory that may be too small, in batches of one shape, on one kind of device."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model_cases import tiny_model
+from raster_cases import plain
+
+from decr_scene.models.devices import Computing
+from decr_scene.pipeline.errors import ClusterError, ResumeError
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.memory import in_pieces, is_out_of_memory, run_in_halves
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene, spec_of
+from decr_scene.pipeline.restoration.restorers import Diffusion, describe
+from decr_scene.pipeline.restoration.tasks import _Agreement
+from decr_scene.pipeline.run import run_guard
+from decr_scene.pipeline.writing.journal import Journal
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    model = tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+    return spec_of(Options(model=str(model), device="cpu"))[0]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return np.random.default_rng(0).uniform(-1, 1, (5, 3, 64, 64)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told_in_many_ways(error):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+class Small:
+    """Has memory for so many images."""
+
+    def __init__(self, most):
+        self.most, self.sizes, self.seen = most, {}, []
+
+    def guess(self, images, context=None):
+        self.seen.append(len(images))
+        if len(images) > self.most:
+            raise RuntimeError("CUDNN_STATUS_ALLOC_FAILED")
+        return images + 1
+
+
+def test_the_size_that_went_is_kept():
+    model, images = Small(2), np.arange(8.0, dtype=np.float32).reshape(8, 1, 1, 1)
+    for _ in range(2):
+        np.testing.assert_array_equal(run_in_halves(model.guess, images, None), images + 1)
+    assert model.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_a_single_image_that_is_too_large_is_an_error():
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        run_in_halves(Small(0).guess, np.zeros((4, 1, 1, 1), np.float32))
+
+
+def test_another_error_is_not_tried_again():
+    seen = []
+
+    def broken(part, size):
+        seen.append(size)
+        raise RuntimeError("illegal memory access")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        in_pieces(broken, 8, 8, {})
+    assert seen == [8]
+
+
+def on_a_gpu(monkeypatch, spec, most=99):
+    """A model that takes itself to be on a GPU with memory for so many images, and what it sees at a time."""
+    model, seen = Diffusion(spec), []
+    monkeypatch.setattr(Diffusion, "_on_gpu", True)
+    reference, network = model.model.reference, model.model.network
+
+    def guess(images, context=None):
+        seen.append(len(images))
+        if len(images) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return reference(images, context)
+
+    def noise(x_t, *images):
+        seen.append(len(x_t))
+        if len(x_t) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return network(x_t, *images)
+
+    monkeypatch.setattr(model.model, "reference", guess)
+    monkeypatch.setattr(model.model, "network", noise)
+    return model, seen
+
+
+def test_a_gpu_sees_batches_of_one_shape(monkeypatch, spec, batch):
+    expected = Diffusion(spec).guess(batch)
+    model, seen = on_a_gpu(monkeypatch, replace(spec, at_once=4))
+    np.testing.assert_allclose(model.guess(batch), expected, atol=1e-5)
+    assert seen == [4, 4]
+
+
+def test_a_gpu_that_is_too_small_keeps_to_the_shape_that_went(monkeypatch, spec, batch):
+    expected = Diffusion(spec).guess(batch)
+    model, seen = on_a_gpu(monkeypatch, replace(spec, at_once=4), most=2)
+    for _ in range(2):
+        np.testing.assert_allclose(model.guess(batch), expected, atol=1e-5)
+    assert seen == [4, 2, 2, 2, 2, 2, 2]
+
+
+def test_tiles_that_are_sampled_together_keep_to_the_shape_that_went(monkeypatch, spec, batch):
+    images = (batch, batch[::-1].copy(), batch * 0.5, lambda estimates: estimates)
+    expected = Diffusion(spec).restore(*images)
+    model, seen = on_a_gpu(monkeypatch, replace(spec, at_once=4), most=2)
+    for _ in range(2):
+        np.testing.assert_allclose(model.restore(*images), expected, atol=1e-4)
+    assert seen == [4] + [2] * 12
+
+
+def test_another_device_than_the_run_began_on_is_refused(spec):
+    other = Computing("cuda", "H100", "bf16", "2.13.0")
+    with pytest.raises(ClusterError, match=r"computes on cpu in fp32 .* the run on cuda \(H100\) in bf16"):
+        Diffusion(replace(spec, computing=other))
+
+
+def test_the_report_tells_how_it_was_computed(spec):
+    found = describe(spec)
+    version = torch.__version__.partition("+")[0]
+    told = [found[name] for name in ("device", "device_name", "precision", "torch")]
+    assert told == ["cpu", None, "fp32", version]
+
+
+def test_only_a_run_that_computes_in_the_same_way_goes_on(spec, tmp_path):
+    path = plain(tmp_path / "scene.tif", (60, 50), 3, "uint8")
+    with RasterioScene.open(path, "red,green,blue") as scene:
+        planned = plan_scene(scene, Options(model=spec.name, bands="red,green,blue", device="cpu"))
+        guard = run_guard(scene, planned, "deflate", 512)
+        gpu = replace(planned.plan.spec, computing=Computing("cuda", "H100", "bf16", "2.13.0"))
+        other = run_guard(scene, replace(planned, plan=replace(planned.plan, spec=gpu)), "deflate", 512)
+    Journal(tmp_path / "new", guard).close()
+    with pytest.raises(ResumeError, match="computing differ"):
+        Journal(tmp_path / "new", other)
+
+
+@pytest.mark.parametrize(("precision", "goes_on"), [("auto", True), ("fp32", True), ("bf16", False)])
+def test_what_a_version_left_that_told_no_device_counts_as_a_cpu(precision, goes_on, tmp_path):
+    told = {"device": "cpu", "device_name": None, "precision": "fp32", "torch": "2.13.0"}
+    Journal(tmp_path / "old", {"seed": 1, "precision": precision}).close()
+    if goes_on:
+        Journal(tmp_path / "old", {"seed": 1, "computing": told}).close()
+    for other in ({**told, "device": "cuda"}, *([] if goes_on else [told])):
+        with pytest.raises(ResumeError, match="computing differ"):
+            Journal(tmp_path / "old", {"seed": 1, "computing": other})
+    Journal(tmp_path / "plain", {"precision": precision}).close()
+    Journal(tmp_path / "plain", {"computing": None}).close()
+
+
+def test_tiles_agree_on_a_gpu_as_they_do_on_a_cpu(spec, tmp_path):
+    path = plain(tmp_path / "scene.tif", (300, 470), 3, "uint8")
+    with RasterioScene.open(path, "red,green,blue") as scene:
+        plan = plan_scene(scene, Options(model=spec.name, bands="red,green,blue", device="cpu")).plan
+    tiles = list(plan.grid)[:-1]
+    agree = _Agreement(plan, tiles)
+    images = np.random.default_rng(1).uniform(-1, 1, (len(tiles), 3, 256, 256)).astype(np.float32)
+    expected = agree(images)
+    assert not np.array_equal(expected, images)
+    np.testing.assert_allclose(agree.on_device(torch.from_numpy(images)).numpy(), expected, atol=1e-6)
