@@ -185,7 +185,7 @@ class Diffusion:
             found = computing_of(spec.device, spec.precision)
             if spec.computing not in (None, found):
                 raise ClusterError(
-                    f"computes on {found}, the run on {spec.computing}: one picture would be made in two ways; "
+                    f"computes on {found}, the run on {spec.computing}: that is no one picture; "
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)

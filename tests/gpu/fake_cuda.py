@@ -1,9 +1,9 @@
 """Run models on a GPU that is not there: ``python tests/gpu/fake_cuda.py [MODEL ...]``.
 
-Needs a build of torch with CUDA, but neither a driver nor a card. Tensors are fake: they have a device, a type
-and a shape, and no numbers. So it finds whatever would be on the wrong device, in the wrong type, or copied to
-or from the host inside the loop over steps; numbers, speed, memory and kernels it does not see. It is no part
-of the gate, whose torch knows no CUDA.
+Needs a build of torch with CUDA, but neither a driver nor a card. Tensors are fake: they have a device, a
+type and a shape, and no numbers. So it finds whatever would be on the wrong device, in the wrong type, or
+copied to or from the host inside the loop over steps; numbers, speed, memory and kernels it does not see. It
+is no part of the gate, whose torch knows no CUDA.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def check(config: ModelConfig, tensors: dict[str, Tensor], precision: str) -> st
         answers = [model.reference(image, torch.zeros(BATCH, bands + 3, 32, 32))]
     on_gpu = [image.to("cuda:0") for _ in range(3)]
     with Calls() as sample:
-        answers.append(
-            model.sample(on_gpu[0], steps=STEPS, start=300, noise=on_gpu[1], reference=on_gpu[2])
-        )
+        answers.append(model.sample(on_gpu[0], steps=STEPS, start=300, noise=on_gpu[1], reference=on_gpu[2]))
     if model.detector is not None:
         answers.append(model.detect(image))
     for answer in answers:
