@@ -47,6 +47,7 @@ from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene, Scene, gdal_env
 from decr_scene.pipeline.raster.vrt import NewBands, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.alpha import keep_premultiplied
 from decr_scene.pipeline.writing.cog import COMPRESSIONS, has_palette, lossless, write_cog
 from decr_scene.pipeline.writing.journal import Entry, Guard, Journal, checksum
 from decr_scene.pipeline.writing.scratch import Layout, Scratch
@@ -239,6 +240,8 @@ class SceneWriter:
                 self.layout.blocksize,
                 self._resampling.upper(),
             )
+            if isinstance(self.scene, RasterioScene):
+                keep_premultiplied(self.scene.path, self._hidden("cog"))
 
     def _describe(self) -> tuple[str, int]:
         """The output as a VRT over the scratch file."""

@@ -56,8 +56,8 @@ def pleiades(folder, described=True):
             "</Metadata_Identification><Raster_Data><Data_Access><DATA_FILE_FORMAT>image/tiff</DATA_FILE_FORMAT>"
             f"<Data_Files>{data}</Data_Files></Data_Access><Raster_Dimensions><NROWS>64</NROWS>"
             "<NCOLS>128</NCOLS><NBANDS>4</NBANDS><Tile_Set><NTILES>2</NTILES><Regular_Tiling>"
-            '<NTILES_COUNT ntiles_R="1" '
-            'ntiles_C="2"/><NTILES_SIZE nrows="64" ncols="64"/></Regular_Tiling></Tile_Set></Raster_Dimensions>'
+            '<NTILES_COUNT ntiles_R="1" ntiles_C="2"/><NTILES_SIZE nrows="64" ncols="64"/></Regular_Tiling>'
+            "</Tile_Set></Raster_Dimensions>"
             "<Raster_Encoding><DATA_TYPE>INTEGER</DATA_TYPE><NBITS>16</NBITS></Raster_Encoding></Raster_Data>"
             "<Dataset_Sources><Source_Identification><Strip_Source><IMAGING_DATE>2020-01-01</IMAGING_DATE>"
             "<IMAGING_TIME>01:01:00.5Z</IMAGING_TIME></Strip_Source></Source_Identification></Dataset_Sources>"
