@@ -24,6 +24,12 @@ INTERRUPTED = 130
 GRACE = 1.2
 """Seconds to close what is open."""
 
+WITH_STDIN = "DECR_SCENE_END_WITH_STDIN"
+"""Environment variable: if it is set, the end of standard input ends the program as Ctrl-C does.
+
+Who starts the program with a pipe there can end it on any system, and it does not outlive its starter.
+"""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -60,6 +66,8 @@ def ended_by_signals() -> Iterator[None]:
     threading.Thread(target=_end_late, args=((read, write), heard), daemon=True).start()
     for number in heard:
         signal.signal(number, _interrupt)
+    if os.environ.get(WITH_STDIN):
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         yield
     except BaseException:
@@ -67,6 +75,13 @@ def ended_by_signals() -> Iterator[None]:
             raise
     if _State.came:
         _end()
+
+
+def _end_with_stdin() -> None:
+    with suppress(OSError, ValueError):
+        while os.read(0, 4096):
+            pass
+    signal.raise_signal(signal.SIGINT)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ from decr_scene.pipeline.commands.inspect import inspect
 from decr_scene.pipeline.commands.mask import mask
 from decr_scene.pipeline.commands.models import models
 from decr_scene.pipeline.commands.process import process
+from decr_scene.pipeline.commands.qgis import qgis
 from decr_scene.pipeline.commands.simulate import simulate
 from decr_scene.pipeline.commands.train import train
 from decr_scene.pipeline.signals import ended_by_signals
@@ -41,5 +42,5 @@ def main(debug: bool) -> None:
     os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
 
 
-for command in (process, batch, inspect, mask, train, simulate, evaluate, models, doctor):
+for command in (process, batch, inspect, mask, train, simulate, evaluate, models, doctor, qgis):
     main.add_command(command)

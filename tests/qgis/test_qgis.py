@@ -4,44 +4,23 @@ Needs Debian's ``python3-qgis qgis-providers gdal-bin``; where they are missing 
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from places import SAMPLES
+from qgis_cases import INSTALL, PYTHON, environment, missing
 from raster_cases import NORTH_UP, described, draw, nodata_collar, rotated, write
 from rasterio.enums import Resampling
 
 from decr_scene.pipeline import process_scene
 
 HERE = Path(__file__).parent
-PYTHON = "/usr/bin/python3"
 BANDS = ("blue", "green", "red", "nir")
-INSTALL = "apt-get install --no-install-recommends python3-qgis qgis-providers gdal-bin"
-
-
-@lru_cache
-def missing():
-    """What this machine lacks, or ``None``."""
-    tools = [tool for tool in ("gdalinfo", "gdal_translate", "gdaladdo") if shutil.which(tool) is None]
-    if tools:
-        return f"no {', '.join(tools)}"
-    done = subprocess.run([PYTHON, "-c", "import qgis.core"], capture_output=True, env=environment())
-    return None if done.returncode == 0 else f"{PYTHON} has no qgis"
-
-
-def environment():
-    """Of a child process: no display, and none of this interpreter's paths or GDAL data."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "GDAL", "PROJ", "VIRTUAL"))}
-    return {**kept, "QT_QPA_PLATFORM": "offscreen", "OMP_NUM_THREADS": "1"}
-
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(missing() is not None, reason=f"NO QGIS HERE: {missing()}: {INSTALL}"),

@@ -37,10 +37,10 @@ main()
 """
 
 
-def start(*arguments: object, quick: int = 0) -> subprocess.Popen[str]:
+def start(*arguments: object, quick: int = 0, stdin: int | None = None) -> subprocess.Popen[str]:
     code = PROGRAM.format(arguments=[str(argument) for argument in arguments], quick=quick)
     return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -115,3 +115,20 @@ def test_an_error_that_lasts_does_not_promise_that_the_same_command_goes_on(tmp_
         result = call("process", scene, "--out", out, "--model", "identity", *wrong)
         assert result.exit_code != 0
         assert "goes on" not in result.stderr
+
+
+def test_the_end_of_standard_input_ends_a_run_if_its_starter_asks_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECR_SCENE_END_WITH_STDIN", "1")
+    scene = plain(tmp_path / "scene.tif", (300, 280))
+    process = start(
+        "process", scene, "--out", tmp_path / "o.tif", "--model", "identity", stdin=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 4
+    assert "interrupted" in said

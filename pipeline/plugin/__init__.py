@@ -1,0 +1,1 @@
+"""The plugin for QGIS, which travels as data, and how it gets into QGIS."""

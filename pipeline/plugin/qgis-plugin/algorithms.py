@@ -1,0 +1,360 @@
+"""The algorithms: parameters as QGIS knows them become options of the program, its files become layers."""
+
+import html
+import json
+import os
+import shlex
+import tempfile
+
+from qgis.core import (
+    QgsJsonExporter,
+    QgsProcessing,
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingOutputFile,
+    QgsProcessingOutputNumber,
+    QgsProcessingOutputRasterLayer,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsProject,
+)
+from qgis.PyQt.QtCore import QCoreApplication, QThread
+
+from . import program, runner
+from .layers import TITLES, Arranged, group_name
+
+WORDS = {
+    "--mask": "the parameter 'Cloud mask'",
+    "--bands": "the parameter 'Bands'",
+    "--aoi": "the parameter 'Only inside'",
+    "--other-date": "the parameter 'Scene of another date'",
+    "--pan": "the parameter 'Panchromatic raster'",
+    "--model": "the parameter 'Model'",
+    "--scale": "the parameter 'Further options'",
+}
+"""What options of the command line are called here."""
+
+
+class DecrSceneAlgorithm(QgsProcessingAlgorithm):
+    """What all of them share: models, layers as paths, and one run of the program."""
+
+    NAME = TITLE = HELP = ""
+
+    def name(self):
+        """Name in scripts."""
+        return self.NAME
+
+    def displayName(self):
+        """Name in the toolbox."""
+        return self.TITLE
+
+    def shortHelpString(self):
+        """What it does."""
+        return self.HELP
+
+    def createInstance(self):
+        """Make another one."""
+        return type(self)()
+
+    def canExecute(self):
+        """Whether the program is there, and what to do if not."""
+        trouble = program.trouble()
+        return trouble is None, trouble or ""
+
+    def checkParameterValues(self, parameters, context):
+        """Refuse before the run where the program is missing, in a script too."""
+        trouble = program.trouble()
+        return (False, trouble) if trouble else super().checkParameterValues(parameters, context)
+
+    def add_model(self, advanced=True):
+        """Add the model, and what else a look or a run depends on."""
+        models = program.models()
+        self.addParameter(_choice("MODEL", "Model", models, models[0]))
+        if advanced:
+            file = QgsProcessingParameterFile(
+                "MODEL_FILE", "Model file, instead of a model by name", extension="safetensors", optional=True
+            )
+            bands = QgsProcessingParameterString(
+                "BANDS", "Bands, where the file does not name them: blue,green,red,nir", optional=True
+            )
+            more = QgsProcessingParameterString(
+                "MORE", "Further options, as on the command line", optional=True
+            )
+            for parameter in (
+                file,
+                bands,
+                _choice("DETECTOR", "Who looks for cloud", ["auto", "model", "ukis", "none"], "auto"),
+                _choice("DEVICE", "Device", ["auto", "cpu", "cuda"], "auto"),
+                more,
+            ):
+                self.addParameter(_advanced(parameter))
+
+    def model_options(self, parameters, context):
+        """Options for what `add_model` added."""
+        file = self.parameterAsFile(parameters, "MODEL_FILE", context)
+        options = ["--model", file or self.parameterAsEnumString(parameters, "MODEL", context)]
+        for name in ("DETECTOR", "DEVICE"):
+            options += [f"--{name.lower()}", self.parameterAsEnumString(parameters, name, context)]
+        bands = self.parameterAsString(parameters, "BANDS", context)
+        options += ["--bands", bands] if bands else []
+        return options + shlex.split(self.parameterAsString(parameters, "MORE", context))
+
+    def raster(self, parameters, name, context):
+        """What the program opens a raster layer by; ``None``: the parameter is empty."""
+        layer = self.parameterAsRasterLayer(parameters, name, context)
+        if layer is None:
+            if parameters.get(name) not in (None, ""):
+                raise QgsProcessingException(self.invalidRasterError(parameters, name))
+            return None
+        if layer.providerType() != "gdal":
+            raise QgsProcessingException(
+                f"{layer.name()} comes from {layer.providerType()}: export it as GeoTIFF and take that"
+            )
+        return layer.source()
+
+    def area(self, parameters, name, context):
+        """Write what is selected and not filtered out of a vector layer as GeoJSON; ``None``: no layer."""
+        source = self.parameterAsSource(parameters, name, context)
+        if source is None:
+            return None
+        features = [feature for feature in source.getFeatures() if feature.hasGeometry()]
+        if not features:
+            raise QgsProcessingException("The area has no polygons: select some, or clear the filter")
+        exporter = QgsJsonExporter(None, 12)
+        exporter.setSourceCrs(source.sourceCrs())
+        exporter.setIncludeAttributes(False)
+        path = os.path.join(tempfile.mkdtemp(prefix="decr-scene-"), "area.geojson")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(exporter.exportFeatures(features))
+        return path
+
+    def call(self, words, feedback):
+        """Run the program; ``(None, "")`` if it was cancelled.
+
+        Raises:
+            QgsProcessingException: It failed; the text is its one line.
+        """
+        command = program.command(*words)
+        feedback.pushCommandInfo(shlex.join(command))
+        application = QCoreApplication.instance()
+        waits = application is not None and QThread.currentThread() == application.thread()
+        alive = QCoreApplication.processEvents if waits else (lambda: None)
+        try:
+            return runner.run(command, program.environment(), feedback, alive)
+        except runner.ProgramError as error:
+            text = str(error)
+            for option, words_here in WORDS.items():
+                text = text.replace(option, words_here)
+            raise QgsProcessingException(text) from error
+
+
+class RemoveClouds(DecrSceneAlgorithm):
+    """One scene."""
+
+    NAME, TITLE = "removeclouds", "Remove clouds"
+    HELP = (
+        "Removes the clouds of a whole scene and writes it as a cloud-optimised GeoTIFF in the same place, "
+        "with the same bands and tags. Clear ground keeps its values bit for bit. What stood under thick "
+        "cloud is made up by a model: the provenance layer says where. A clear scene of another date, if "
+        "there is one, takes the place of what would be made up.\n\n"
+        "The result lies above the original in one group: switch it off and on, or swipe. A run that was "
+        "interrupted goes on when it is called again with the same output."
+    )
+
+    def initAlgorithm(self, configuration=None):
+        """Add the parameters."""
+        self.addParameter(QgsProcessingParameterRasterLayer("INPUT", "Scene with clouds"))
+        self.add_model()
+        for name, text in (
+            ("MASK", "Cloud mask (non-zero is cloud)"),
+            ("OTHER_DATE", "Scene of another date"),
+            ("PAN", "Panchromatic raster to sharpen with"),
+        ):
+            self.addParameter(QgsProcessingParameterRasterLayer(name, text, optional=True))
+        self.addParameter(
+            QgsProcessingParameterFeatureSource(
+                "AREA", "Only inside", [QgsProcessing.TypeVectorPolygon], optional=True
+            )
+        )
+        for parameter in (
+            _number("STEPS", "Diffusion steps; the model's own otherwise", None, 1, 1000),
+            _number("SEED", "Seed of the noise", 0, 0, 2**31 - 1),
+            _number("SAMPLES", "Samples; from 2 on their spread is written too", 1, 1, 1000),
+        ):
+            self.addParameter(_advanced(parameter))
+        self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Without clouds"))
+        self.addOutput(QgsProcessingOutputRasterLayer("PROVENANCE", "Where each pixel comes from"))
+        self.addOutput(QgsProcessingOutputRasterLayer("UNCERTAINTY", "Spread of the samples"))
+        self.addOutput(QgsProcessingOutputFile("REPORT", "Report"))
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run it, and have its outputs loaded."""
+        source = self.raster(parameters, "INPUT", context)
+        out = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        words = ["process", source, "--out", out, "--overwrite", "--progress", "jsonl"]
+        words += self.model_options(parameters, context)
+        for name, option in (("MASK", "--mask"), ("OTHER_DATE", "--other-date"), ("PAN", "--pan")):
+            path = self.raster(parameters, name, context)
+            words += [option, path] if path else []
+        area = self.area(parameters, "AREA", context)
+        words += ["--aoi", area] if area else []
+        for name in ("STEPS", "SEED", "SAMPLES"):
+            if parameters.get(name) is not None:
+                words += [f"--{name.lower()}", str(self.parameterAsInt(parameters, name, context))]
+        end, _ = self.call(words, feedback)
+        if end is None:
+            return {}
+        outputs = end["outputs"]
+        self._load(parameters, context, out, outputs)
+        return {
+            "OUTPUT": out,
+            "PROVENANCE": outputs.get("provenance"),
+            "UNCERTAINTY": outputs.get("uncertainty"),
+            "REPORT": outputs.get("report"),
+        }
+
+    def _load(self, parameters, context, out, outputs):
+        """Arrange the layers, if the output is to be a layer at all."""
+        if not context.willLoadLayerOnCompletion(out):
+            return
+        original = self.parameterAsRasterLayer(parameters, "INPUT", context)
+        project = context.project() or QgsProject.instance()
+        for role in TITLES:
+            path = out if role == "output" else outputs.get(role)
+            if not path:
+                continue
+            if role != "output":
+                details = QgsProcessingContext.LayerDetails(TITLES[role], project, role.upper())
+                context.addLayerToLoadOnCompletion(path, details)
+            details = context.layerToLoadOnCompletionDetails(path)
+            sorts = hasattr(details, "groupName")  # later versions of QGIS make the group themselves
+            if sorts:
+                details.groupName = group_name(original.name())
+                details.layerSortKey = len(TITLES) - list(TITLES).index(role)
+            details.setPostProcessor(Arranged(role, path, original.id(), moves=not sorts))
+
+
+class RemoveCloudsOfFolder(DecrSceneAlgorithm):
+    """A folder of scenes."""
+
+    NAME, TITLE = "removecloudsoffolder", "Remove clouds of a folder"
+    HELP = (
+        "Removes the clouds of all scenes in a folder. One that fails stops no other; the same call again "
+        "does only what is missing or out of date; batch.json says what became of each."
+    )
+
+    def initAlgorithm(self, configuration=None):
+        """Add the parameters."""
+        folder = QgsProcessingParameterFile("INPUT", "Folder", behavior=QgsProcessingParameterFile.Folder)
+        self.addParameter(folder)
+        self.add_model()
+        self.addParameter(QgsProcessingParameterBoolean("RECURSIVE", "With the folders in it", False))
+        self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the outputs"))
+        self.addOutput(QgsProcessingOutputFile("LEDGER", "What became of each scene"))
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run it."""
+        out = self.parameterAsString(parameters, "OUTPUT", context)
+        words = ["batch", self.parameterAsFile(parameters, "INPUT", context), "--out", out]
+        words += ["--progress", "jsonl", *self.model_options(parameters, context)]
+        words += ["--recursive"] if self.parameterAsBool(parameters, "RECURSIVE", context) else []
+        end, _ = self.call(words, feedback)
+        return {} if end is None else {"OUTPUT": out, "LEDGER": end["outputs"]["ledger"]}
+
+
+class Inspect(DecrSceneAlgorithm):
+    """What would be done."""
+
+    NAME, TITLE = "inspect", "What would be done"
+    HELP = (
+        "Says what would be done to a scene, without doing it: bands, model, tiles, how cloudy it is, and "
+        "from a short trial how long it will take on this machine and what memory and disk it needs."
+    )
+
+    def initAlgorithm(self, configuration=None):
+        """Add the parameters."""
+        self.addParameter(QgsProcessingParameterRasterLayer("INPUT", "Scene"))
+        self.add_model()
+        self.addParameter(
+            QgsProcessingParameterFileDestination("OUTPUT", "What would be done", "HTML (*.html)")
+        )
+        self.addOutput(QgsProcessingOutputNumber("TILES", "Tiles to restore"))
+        self.addOutput(QgsProcessingOutputNumber("SECONDS", "Estimated seconds"))
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run it, and write what it answers as a page."""
+        source = self.raster(parameters, "INPUT", context)
+        out = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        words = ["inspect", source, "--json", *self.model_options(parameters, context)]
+        end, answer = self.call(words, feedback)
+        if end is None:
+            return {}
+        found = json.loads(answer)
+        with open(out, "w", encoding="utf-8") as file:
+            file.write(f"<html><head><meta charset='utf-8'></head><body>{_table(found)}</body></html>")
+        for name, value in found.items():
+            feedback.pushInfo(f"{name}: {value}")
+        return {"OUTPUT": out, "TILES": found["tiles to restore"], "SECONDS": found["estimate"]["seconds"]}
+
+
+class CloudMask(DecrSceneAlgorithm):
+    """The cloud mask alone."""
+
+    NAME, TITLE = "cloudmask", "Cloud mask alone"
+    HELP = (
+        "Writes where cloud and shadow of a scene are: 1 in and around them, 0 away from them, between in a "
+        "soft rim. 'Remove clouds' takes it as its cloud mask, also after it was edited."
+    )
+
+    def initAlgorithm(self, configuration=None):
+        """Add the parameters."""
+        self.addParameter(QgsProcessingParameterRasterLayer("INPUT", "Scene"))
+        self.add_model()
+        self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Cloud mask"))
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run it."""
+        source = self.raster(parameters, "INPUT", context)
+        out = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        words = ["mask", source, "--out", out, "--overwrite", "--progress", "jsonl"]
+        end, _ = self.call([*words, *self.model_options(parameters, context)], feedback)
+        return {} if end is None else {"OUTPUT": out}
+
+
+def _choice(name, text, values, default):
+    return QgsProcessingParameterEnum(name, text, values, False, default, False, usesStaticStrings=True)
+
+
+def _number(name, text, default, low, high):
+    return QgsProcessingParameterNumber(
+        name, text, QgsProcessingParameterNumber.Integer, default, default is None, low, high
+    )
+
+
+def _advanced(parameter):
+    parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
+    return parameter
+
+
+def _table(found):
+    cells = ((html.escape(name), _cell(value)) for name, value in found.items())
+    rows = "".join(f"<tr><th align='left'>{name}</th><td>{value}</td></tr>" for name, value in cells)
+    return f"<table cellpadding='4'>{rows}</table>"
+
+
+def _cell(value):
+    if isinstance(value, dict):
+        return _table(value)
+    if isinstance(value, list):
+        return html.escape(", ".join(map(str, value)))
+    return html.escape("" if value is None else str(value))

@@ -1,0 +1,64 @@
+"""What becomes of the outputs in the map: one group, the clean scene above its original."""
+
+import os
+
+from qgis.core import QgsProcessingLayerPostProcessorInterface, QgsProject
+
+TITLES = {"output": "clean", "provenance": "provenance", "uncertainty": "uncertainty"}
+"""Roles of the outputs that are layers, from top to bottom of their group, and their names there."""
+
+
+class Arranged(QgsProcessingLayerPostProcessorInterface):
+    """Styles a layer that was loaded and puts it into the group of its run."""
+
+    waiting = []
+    """QGIS holds no reference to these until it calls them."""
+
+    def __init__(self, role, path, original, moves):
+        super().__init__()
+        self.role, self.path, self.original, self.moves = role, path, original, moves
+        Arranged.waiting.append(self)
+
+    def postProcessLayer(self, layer, context, feedback):
+        """Style and place one layer; the original goes to the foot of the group."""
+        style = os.path.splitext(self.path)[0] + ".qml"
+        if os.path.exists(style):
+            layer.loadNamedStyle(style)
+        if self.moves:
+            arrange(context.project() or QgsProject.instance(), layer, self.role, self.original)
+        if self in Arranged.waiting:
+            Arranged.waiting.remove(self)
+
+
+def group_name(name):
+    """What the group of a run is called."""
+    return f"Without clouds: {name}"
+
+
+def arrange(project, layer, role, original):
+    """Move a layer into the group of its run.
+
+    Args:
+        project: The project that it is in.
+        layer: It.
+        role: A key of `TITLES`.
+        original: Id of the layer that was cleaned; its place in the tree stays, the group has a second one.
+    """
+    root = project.layerTreeRoot()
+    before = project.mapLayer(original) if original else None
+    name = group_name(before.name() if before is not None else layer.name())
+    group = root.findGroup(name) or root.insertGroup(0, name)
+    if before is not None and not any(node.layerId() == original for node in group.findLayers()):
+        group.addLayer(before)
+    node = root.findLayer(layer.id())
+    if node is not None and node.parent() != group:
+        node.parent().removeChildNode(node)
+    order = list(TITLES)
+    there = [layer_node.layer().customProperty("decr-scene/role", "") for layer_node in group.findLayers()]
+    place = sum(1 for other in there if other in order and order.index(other) < order.index(role))
+    layer.setCustomProperty("decr-scene/role", role)
+    if layer.name() != TITLES[role] and role != "output":
+        layer.setName(TITLES[role])
+    placed = group.insertLayer(place, layer)
+    placed.setItemVisibilityChecked(role == "output")
+    placed.setExpanded(False)

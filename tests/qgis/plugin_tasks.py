@@ -1,0 +1,136 @@
+"""Run the plugin's algorithms inside a QGIS without windows; run by the system's Python, which has `qgis`.
+
+    plugin_tasks.py FOLDER_OF_PLUGINS SCENE AREA OUT_FOLDER
+
+Prints one JSON object: what the registry has, what the layer tree looks like after a run, what an area with a
+selection and a filter gave, how long a cancel took, and what is left after the plugin was unloaded.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingContext,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingFeedback,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+
+
+class Feedback(QgsProcessingFeedback):
+    """Keeps what is pushed."""
+
+    def __init__(self):
+        super().__init__(False)
+        self.steps, self.texts = [], []
+        self.progressChanged.connect(self.steps.append)
+
+    def setProgressText(self, text):  # noqa: N802  # as QGIS calls it
+        self.texts.append(text)
+
+
+def main():
+    plugins, scene, area, out = sys.argv[1:]
+    application = QgsApplication([], True)
+    application.initQgis()
+    sys.path[:0] = [plugins, "/usr/share/qgis/python/plugins"]
+    import processing
+    from processing.core.Processing import Processing
+
+    Processing.initialize()
+    import decr_scene_qgis
+
+    plugin = decr_scene_qgis.classFactory(None)
+    plugin.initProcessing()
+    registry = QgsApplication.processingRegistry()
+    found = {"algorithms": sorted(a.id() for a in plugin.provider.algorithms())}
+    found["settings"] = "DECR_SCENE_PYTHON" in str(_settings())
+    found["loaded"] = loaded(processing, scene, Path(out))
+    found["area"] = inside(processing, scene, area, Path(out))
+    found["cancel"] = cancelled(registry, scene, Path(out))
+    found["missing"] = missing(registry, scene)
+    plugin.unload()
+    found["left"] = registry.providerById("decr_scene") is not None
+    print(json.dumps(found), flush=True)
+    os._exit(0)
+
+
+def _settings():
+    from processing.core.ProcessingConfig import ProcessingConfig
+
+    return ProcessingConfig.settings
+
+
+def loaded(processing, scene, out):
+    """Run as the dialog does, and look at the layer tree."""
+    project = QgsProject.instance()
+    before = QgsRasterLayer(scene, "my scene")
+    project.addMapLayer(before)
+    feedback = Feedback()
+    parameters = {"INPUT": before, "MODEL": "identity", "OUTPUT": str(out / "clean.tif")}
+    result = processing.runAndLoadResults("decr_scene:removeclouds", parameters, feedback=feedback)
+    groups = [
+        [group.name(), [[n.layer().name(), n.itemVisibilityChecked()] for n in group.findLayers()]]
+        for group in project.layerTreeRoot().findGroups()
+    ]
+    renderers = {
+        node.layer().name(): node.layer().renderer().type()
+        for group in project.layerTreeRoot().findGroups()
+        for node in group.findLayers()
+    }
+    return {
+        "results": {name: str(value) for name, value in result.items()},
+        "groups": groups,
+        "renderers": renderers,
+        "progress": [min(feedback.steps), max(feedback.steps)],
+        "texts": feedback.texts,
+    }
+
+
+def inside(processing, scene, area, out):
+    """One polygon of three is selected, another one is filtered out."""
+    layer = QgsVectorLayer(area, "area")
+    layer.setSubsetString("kind = 'field'")
+    layer.selectByExpression("number = 1")
+    QgsProject.instance().addMapLayer(layer)
+    source = QgsProcessingFeatureSourceDefinition(layer.id(), True)
+    parameters = {"INPUT": scene, "MODEL": "identity", "AREA": source, "OUTPUT": str(out / "area.tif")}
+    processing.run("decr_scene:removeclouds", parameters, feedback=Feedback())
+    report = json.loads((out / "area.json").read_text())
+    return json.loads(Path(report["parameters"]["aoi"]).read_text())
+
+
+def cancelled(registry, scene, out):
+    """Cancel from outside, as the button does, while the program starts."""
+    feedback = Feedback()
+    algorithm = registry.createAlgorithmById("decr_scene:removeclouds")
+    parameters = {"INPUT": scene, "MODEL": "identity", "OUTPUT": str(out / "never.tif")}
+    pressed = []
+
+    def press():
+        time.sleep(1)
+        pressed.append(time.monotonic())
+        feedback.cancel()
+
+    threading.Thread(target=press).start()
+    result, _ = algorithm.run(parameters, QgsProcessingContext(), feedback)
+    return {"seconds": time.monotonic() - pressed[0], "result": result}
+
+
+def missing(registry, scene):
+    """The program is named wrongly."""
+    os.environ["DECR_SCENE_PYTHON"] = "/no/such/python"
+    algorithm = registry.createAlgorithmById("decr_scene:removeclouds")
+    able, text = algorithm.canExecute()
+    return {"able": able, "text": text}
+
+
+if __name__ == "__main__":
+    main()
