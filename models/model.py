@@ -13,14 +13,13 @@ from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
 from decr_scene.models.diffusion.sampling import Agree, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import UnknownModelError
-from decr_scene.models.networks.detector import CloudDetector, build_detector, reduced_image
+from decr_scene.models.networks.detector import AnyDetector, build_detector, reduced_image
 from decr_scene.models.networks.layers import with_bf16_weights
+from decr_scene.models.networks.reference import DiffusedReference, DrawnReference
 
 WEIGHTS = Path(__file__).parent / "weights"
-ALWAYS_FP32 = (
-    "mn",
-    "mdsa",
-)  # instance norms and steep sigmoids do not survive bf16, and cost next to nothing
+ALWAYS_FP32 = ("mn", "mdsa", "spagan", "amgan", "cvae", "diffcr")
+"""Published references: instance norms and steep sigmoids do not survive bf16, and cost next to nothing."""
 
 
 class Model:
@@ -53,13 +52,19 @@ class Model:
         self.modules.load_state_dict(own, assign=True)
         self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
         self.modules.eval().requires_grad_(False)
-        self._used = {name: self._as_used(name) for name in ("network", "reference")}
+        self._used = {n: self._as_used(n) for n in ("network", "reference") if n in self.modules}
 
     @torch.inference_mode()
     def network(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image at step ``t`` (0..999)."""
+        """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image at step ``t`` (0..999).
+
+        Raises:
+            ValueError: The model is a reference alone.
+        """
+        if self.config.network is None:
+            raise ValueError(f"model {self.config.name} has no noise network")
         x_t, cloudy, reference = self._here(x_t), self._here(cloudy), self._here(reference)
         with full_fp32():
             eps, raw = self._used["network"](x_t, t, cloudy, reference)
@@ -80,12 +85,12 @@ class Model:
         return guess.float()
 
     @property
-    def detector(self) -> CloudDetector | None:
+    def detector(self) -> AnyDetector | None:
         """The cloud detector; ``None``: the model has none."""
         if "detector" not in self.modules:
             return None
         detector = self.modules["detector"]
-        assert isinstance(detector, CloudDetector)
+        assert isinstance(detector, AnyDetector)
         return detector
 
     @torch.inference_mode()
@@ -121,6 +126,9 @@ class Model:
     ) -> Tensor:
         """Remove the clouds; what is not given is as in ``config.sampling``.
 
+        A model without a noise network answers with its reference; where that has many answers, and the
+        weight floor is below 1, with the one that the noise chooses.
+
         Args:
             cloudy: Cloudy images.
             steps: Calls of the network.
@@ -141,6 +149,10 @@ class Model:
         """
         defaults = self.config.sampling
         floor = defaults.weight_floor if weight_floor is None else weight_floor
+        if self.config.network is None:
+            return self._alone(
+                cloudy, defaults.steps if steps is None else steps, floor, noise, reference, seed
+            )
         denoiser = DEDenoiser(self.network, self.schedule)
         sampler = DESampler(
             denoiser if at_once is None else MicroBatched(denoiser, at_once),
@@ -151,6 +163,26 @@ class Model:
         first_guess = self.reference(cloudy) if reference is None else self._here(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
         return sampler(self._here(noise), cloudy, first_guess, floor, on_step, agree)
+
+    def _alone(
+        self,
+        cloudy: Tensor,
+        steps: int,
+        floor: float,
+        noise: Tensor | None,
+        reference: Tensor | None,
+        seed: int,
+    ) -> Tensor:
+        """The answer of a reference without a noise network, ``(B, C, H, W)`` in [-1, 1]."""
+        cloudy = self._here(cloudy)
+        if not self.config.reference.draws or floor >= 1:
+            guess = self.reference(cloudy) if reference is None else self._here(reference)
+            return guess.clamp(-1, 1)
+        drawing = self.modules["reference"]
+        assert isinstance(drawing, DrawnReference | DiffusedReference), "config.reference.draws"
+        noise = _noise(cloudy, seed) if noise is None else noise
+        with full_fp32():
+            return drawing.draw(cloudy, self._here(noise), steps).float().clamp(-1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by the names of a model file."""
@@ -188,7 +220,7 @@ class LoadedDetector:
         device: Where it is.
     """
 
-    def __init__(self, network: CloudDetector, device: torch.device) -> None:
+    def __init__(self, network: AnyDetector, device: torch.device) -> None:
         self.config = network.config
         self._network, self._device = network, device
 

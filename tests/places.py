@@ -11,3 +11,6 @@ WEIGHTS = ROOT / "models" / "weights"
 
 SHARED = ROOT.parent / "shared" / "data"
 """Real images, where there are any: beside the checkout."""
+
+OTHERS = ROOT.parent / "shared" / "reference" / "others"
+"""Golden files and weights of other systems, where there are any: beside the checkout."""

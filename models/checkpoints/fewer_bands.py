@@ -37,7 +37,7 @@ def without_band(
             raise CheckpointError(f"model {config.name} has bands {', '.join(config.bands)}, no {name!r}")
     if band == stand_in:
         raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
-    if config.reference.kind != "unet" or config.detector is not None:
+    if config.network is None or config.reference.kind != "unet" or config.detector is not None:
         raise CheckpointError(f"model {config.name} has a detector or a published reference: not folded")
     bands = len(config.bands)
     gone, kept = config.bands.index(band), config.bands.index(stand_in)
@@ -60,6 +60,7 @@ def without_band(
 
 def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
     """Layers that read bands, with how many images they read and the values a band has of each; that give."""
+    assert config.network is not None, "without_band has refused it"
     noise, weight, own = (
         part.patch**2 for part in (config.network.noise, config.network.weight, config.reference)
     )

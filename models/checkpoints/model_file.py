@@ -1,6 +1,6 @@
 """Our model file: one safetensors file with the weights and everything that is needed to use them.
 
-It holds tensors under ``network.`` and ``reference.`` (and ``detector.``, if it has one), and in its
+It holds tensors under ``reference.`` and, if it has them, ``network.`` and ``detector.``, and in its
 metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that says
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 """
@@ -81,7 +81,7 @@ class ModelConfig:
     Args:
         name: What it is called.
         bands: The bands it takes, in order.
-        network: Its noise network.
+        network: Its noise network; ``None``: it has none, and its answer is that of the reference.
         reference: Its reference network.
         scaling: How digital numbers become [-1, 1] and back, as the pipeline understands it.
         sampling: How it is sampled unless told otherwise.
@@ -95,7 +95,7 @@ class ModelConfig:
 
     name: str
     bands: tuple[str, ...]
-    network: NetworkConfig
+    network: NetworkConfig | None
     reference: ReferenceConfig
     scaling: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -104,7 +104,8 @@ class ModelConfig:
     packed: bool = False
 
     def __post_init__(self) -> None:
-        counts = (len(self.bands), self.network.bands, self.reference.bands)
+        network = self.reference.bands if self.network is None else self.network.bands
+        counts = (len(self.bands), network, self.reference.bands)
         if len(set(counts)) > 1:
             told = "{} band names, a network of {} bands, a reference of {}".format(*counts)
             raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
@@ -121,7 +122,9 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def build_modules(config: ModelConfig) -> nn.ModuleDict:
     """All networks of a model by their names in its file, with fresh weights."""
-    modules = {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
+    modules: dict[str, nn.Module] = {"reference": build_reference(config.reference)}
+    if config.network is not None:
+        modules = {"network": NoiseNetwork(config.network), **modules}
     if config.detector is not None:
         modules["detector"] = build_detector(config.detector)
     return nn.ModuleDict(modules)
@@ -269,14 +272,15 @@ def _from_json(text: str) -> ModelConfig:
     found = values.pop("format", None)
     if not isinstance(found, int) or found > PACKED_FORMAT:
         raise ValueError(f"format {found}, this program reads up to {PACKED_FORMAT}: update it")
-    network = values["network"] | {
-        key: _build(UNetConfig, values["network"][key]) for key in ("noise", "weight")
-    }
+    network = values["network"]
+    if network is not None:
+        parts = {key: _build(UNetConfig, network[key]) for key in ("noise", "weight")}
+        network = _build(NetworkConfig, network | parts)
     return _build(
         ModelConfig,
         values
         | {
-            "network": _build(NetworkConfig, network),
+            "network": network,
             "reference": _build(ReferenceConfig, values["reference"]),
             "sampling": _build(SamplingConfig, values["sampling"]),
             "detector": _build(DetectorConfig, values["detector"]) if values.get("detector") else None,

@@ -44,7 +44,7 @@ def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConf
     Raises:
         CheckpointError: One of the two is something else, incomplete, or they do not belong together.
     """
-    de, reference = _state(de_state, "DE checkpoint"), _state(reference_state, "reference checkpoint")
+    de, reference = read_state(de_state, "DE checkpoint"), read_state(reference_state, "reference checkpoint")
     network_config, network = _import_network(de)
     reference_config, first_guess = _import_reference(reference)
     bands = network_config.bands
@@ -64,6 +64,8 @@ def published_states(config: ModelConfig, tensors: State) -> tuple[dict[str, Ten
     Raises:
         CheckpointError: The published code has no such network or reference.
     """
+    if config.network is None:
+        raise CheckpointError(f"model {config.name!r} has no published form: it has no noise network")
     widths = config.network.noise.channels, config.network.weight.channels
     if config.network != _published_network(config.network.bands, *widths):
         raise CheckpointError(f"model {config.name!r} has no published form: its network is built otherwise")
@@ -135,7 +137,7 @@ def _kind(state: State) -> str | None:
     return next((kind for kind, name in _SIGNATURES.items() if name in state), None)
 
 
-def _state(source: Source, what: str) -> dict[str, Tensor]:
+def read_state(source: Source, what: str) -> dict[str, Tensor]:
     """The tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
     entries = source if isinstance(source, Mapping) else _unpickled(Path(source), what)
     strays = [

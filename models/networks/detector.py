@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models.rivals.cloudnet import MULTIPLE, CloudNet
+
 REACH = 64
 """No answer depends on reduced pixels farther away than this, with the depth that `DetectorConfig` allows."""
 
@@ -34,6 +36,7 @@ class DetectorConfig:
         widths: Channels of each level; each level sees half the resolution of the one before.
         factor: The image is averaged over ``factor`` x ``factor`` pixels first.
         threshold: From this probability on, a pixel is taken to need restoring.
+        kind: ``"unet"`` (ours) or ``"cloudnet"``, whose first width alone counts, and which knows no shadow.
 
     Raises:
         ValueError: No such network.
@@ -43,8 +46,11 @@ class DetectorConfig:
     widths: tuple[int, ...] = (16, 32, 48, 64)
     factor: int = 4
     threshold: float = 0.5
+    kind: str = "unet"
 
     def __post_init__(self) -> None:
+        if self.kind not in ("unet", "cloudnet"):
+            raise ValueError(f"detector kind {self.kind!r} is unknown, expected unet or cloudnet")
         if self.bands < 1 or not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
             raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
         if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1:
@@ -102,9 +108,31 @@ class CloudDetector(nn.Module):
         return without_specks(self(reduced).float().sigmoid())
 
 
-def build_detector(config: DetectorConfig) -> CloudDetector:
+class CloudNetDetector(nn.Module):
+    """Cloud-Net, whose one answer, cloud, stands for both; seen from [-1, 1].
+
+    Its weights know Landsat 8's numbers over 65535: a scene of those is scaled so by ``--scale 0,65535``.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.net = CloudNet(config.bands, config.widths[0])
+
+    @torch.inference_mode()
+    def probability(self, reduced: Tensor) -> Tensor:
+        """Probabilities ``(B, 2, h, w)`` of cloud, twice."""
+        height, width = reduced.shape[-2:]
+        cloud: Tensor = self.net((_extended(reduced, MULTIPLE).float() + 1) / 2)
+        return cloud[..., :height, :width].expand(-1, 2, -1, -1)
+
+
+AnyDetector = CloudDetector | CloudNetDetector
+
+
+def build_detector(config: DetectorConfig) -> AnyDetector:
     """Build the network with fresh weights."""
-    return CloudDetector(config)
+    return CloudNetDetector(config) if config.kind == "cloudnet" else CloudDetector(config)
 
 
 def without_specks(probability: Tensor) -> Tensor:

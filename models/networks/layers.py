@@ -1,4 +1,4 @@
-"""The bricks of the diffusion networks: embedding, norm, attention, residual block."""
+"""The bricks of the diffusion networks: step number, norm, attention, residual block."""
 
 import copy
 import math
@@ -8,25 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models.diffusion.embedding import timestep_embedding
+
 M = TypeVar("M", bound=nn.Module)
-
-
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoids of the step number: ``[cos(t f_0), .., sin(t f_0), ..]``, ``f_i = 10000^(-i / (dim/2))``.
-
-    Args:
-        t: Step numbers, ``(B,)``.
-        dim: Length of the embedding, even.
-
-    Returns:
-        float32 ``(B, dim)``, the cosines first.
-    """
-    half = dim // 2
-    index = torch.arange(half, dtype=torch.float32, device=t.device)
-    # The exponential in float64: in float32 its last bit depends on the processor, and is seen at t = 999.
-    frequencies = (-math.log(10000) * index / half).double().exp().float()
-    angles = t.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:

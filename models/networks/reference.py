@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from decr_scene.models.networks.layers import is_steady_case, steady_group_norm
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
+from decr_scene.models.rivals.amgan import AMGAN
+from decr_scene.models.rivals.cvae import CVAE, LATENT, PATCH
+from decr_scene.models.rivals.diffcr import DATES, DiffCR
+from decr_scene.models.rivals.dpm_solver import DPMSolver
+from decr_scene.models.rivals.spagan import SpAGAN
 
 
 class Reference(Protocol):
@@ -33,15 +38,17 @@ class ReferenceConfig:
     """Which reference network, and how large.
 
     Args:
-        kind: ``"unet"`` (ours), ``"mn"`` or ``"mdsa"`` (published).
+        kind: ``"unet"`` (ours); ``"mn"`` or ``"mdsa"`` (published with DE); ``"spagan"``, ``"amgan"``,
+            ``"cvae"`` or ``"diffcr"`` (other systems).
         bands: Bands in and out.
-        width: Channels of the first level (published: 40 for mn, 16 for mdsa).
+        width: Channels of the first level (published: 40 for mn, 16 for mdsa, 64 for diffcr, else 32).
         multipliers: Channels of each level over ``width``; ours only.
         blocks: Residual blocks a level; ours only.
         middle_blocks: Residual blocks at the coarsest level; ours only.
         patch: Pixel-unshuffle factor at the door; ours only.
         contrast: The network also tells by how much local contrast is to grow; ours only.
         context: The network also sees what the scene as a whole shows of a place; ours only.
+        side: Side of the images, px, that it takes and no others; cvae only.
     """
 
     kind: str = "unet"
@@ -53,6 +60,7 @@ class ReferenceConfig:
     patch: int = 2
     contrast: bool = False
     context: bool = False
+    side: int = 256
 
     def __post_init__(self) -> None:
         if self.kind not in _BUILDERS:
@@ -63,6 +71,13 @@ class ReferenceConfig:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
         if self.context and self.kind != "unet":
             raise ValueError(f"a reference of kind {self.kind!r} takes no context")
+        if self.kind == "cvae" and (self.side < PATCH or self.side % PATCH):
+            raise ValueError(f"side must be a positive multiple of {PATCH}, got {self.side}")
+
+    @property
+    def draws(self) -> bool:
+        """Whether one image has many answers, of which noise chooses one."""
+        return self.kind in ("cvae", "diffcr")
 
 
 GROUPS = 8
@@ -231,6 +246,39 @@ class PublishedReference(nn.Module):
         return 2 * first_guess - 1
 
 
+class DrawnReference(PublishedReference):
+    """CVAE: the first guess is the middle of its answers; with noise, any of them."""
+
+    net: CVAE
+
+    def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """One answer, ``(B, C, H, W)``; the first 50 numbers of each image's noise choose it."""
+        eps = noise.flatten(1)[:, :LATENT]
+        return 2 * self.net((cloudy + 1) / 2, eps) - 1
+
+
+class DiffusedReference(nn.Module):
+    """DiffCR: its first guess is the cloudy image, and with noise its answer is that of a sampling run."""
+
+    def __init__(self, net: DiffCR) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+        """The cloudy image."""
+        return cloudy
+
+    def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """The answer, ``(B, C, H, W)``, of a run that begins at the noise; the one date stands for three."""
+        dates = cloudy[:, None].expand(-1, DATES, -1, -1, -1)
+
+        def estimate(x: Tensor, label: float) -> Tensor:
+            answer: Tensor = self.net(x, x.new_full((len(x),), label), dates)
+            return answer
+
+        return DPMSolver(steps)(noise, estimate)
+
+
 def build_reference(config: ReferenceConfig) -> nn.Module:
     """Build the network that ``config`` describes, with fresh weights."""
     return _BUILDERS[config.kind](config)
@@ -259,4 +307,8 @@ _BUILDERS: dict[str, Callable[[ReferenceConfig], nn.Module]] = {
     "unet": PlainUNet,
     "mn": lambda config: PublishedReference(MPRNet(config.bands, config.width)),
     "mdsa": lambda config: PublishedReference(MDSA(config.bands, config.width)),
+    "spagan": lambda config: PublishedReference(SpAGAN(config.bands, config.width)),
+    "amgan": lambda config: PublishedReference(AMGAN(config.bands, config.width)),
+    "cvae": lambda config: DrawnReference(CVAE(config.bands, config.width, config.side)),
+    "diffcr": lambda config: DiffusedReference(DiffCR(config.bands, config.width)),
 }

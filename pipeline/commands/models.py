@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json
 from decr_scene.pipeline.terminal.options import (
@@ -56,24 +57,62 @@ def models_show(name: str) -> None:
     "import", epilog=example("decr-scene models import de.pt --reference mn.pth --out mine.safetensors")
 )
 @click.argument("checkpoint", type=FILE)
-@click.option("--reference", type=FILE, required=True, help="Published weights of mn or mdsa.")
+@click.option(
+    "--kind",
+    type=click.Choice(["de", "spagan", "amgan", "cvae", "diffcr", "cloudnet"]),
+    default="de",
+    show_default=True,
+    help="System that the weights are of.",
+)
+@click.option("--reference", type=FILE, help="Published weights of mn or mdsa; with de.")
+@click.option("--into", metavar="MODEL", help="Model that gets the detector; with cloudnet.")
 @model_file_option
-@click.option("--bands", help="Names of the bands, in the weights' order; red,green,blue[,nir] otherwise.")
+@click.option(
+    "--bands",
+    help="Names of the bands, in the weights' order; else red,green,blue[,nir], of spagan blue,green,red.",
+)
 @overwrite_option("a file that exists")
 @one_line_errors
-def models_import(checkpoint: Path, reference: Path, out: Path, bands: str | None, overwrite: bool) -> None:
-    """Turn the published DE CHECKPOINT and its reference into one model file."""
-    from decr_scene.models.checkpoints.model_file import save_model_file
+def models_import(
+    checkpoint: Path,
+    kind: str,
+    reference: Path | None,
+    into: str | None,
+    out: Path,
+    bands: str | None,
+    overwrite: bool,
+) -> None:
+    """Turn the published CHECKPOINT of DE, with its reference, or of another system into one model file."""
+    from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
     from decr_scene.models.checkpoints.published import read_published
+    from decr_scene.models.checkpoints.rivals import rival_model, with_cloudnet
+    from decr_scene.models.model import find_model
     from decr_scene.pipeline.files import check_no_input, check_target
 
-    check_no_input([out], [("the checkpoint", checkpoint), ("the reference", reference)])
-    check_target(None, out, overwrite)
-    config, tensors = read_published(checkpoint, reference)
-    if bands:
-        config = replace(config, bands=resolve_names(("",) * len(bands.split(",")), bands))
+    _check_wanted(kind, "de", "--reference", reference)
+    _check_wanted(kind, "cloudnet", "--into", into)
+    inputs = [("the checkpoint", checkpoint), ("the reference", reference)]
+    check_no_input([out], [(what, path) for what, path in inputs if path is not None])
+    check_target(None if into is None else find_model(into), out, overwrite)
+    names = resolve_names(("",) * len(bands.split(",")), bands) if bands else None
+    if reference is not None:
+        config, tensors = read_published(checkpoint, reference)
+        config = config if names is None else replace(config, bands=names)
+    elif into is not None:
+        config, tensors = with_cloudnet(*read_model_file(find_model(into)), checkpoint)
+    else:
+        config, tensors = rival_model(checkpoint, kind, names)
     save_model_file(out, config, tensors)
-    say(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}")
+    seen = f"; detector {config.detector.kind}" if into is not None and config.detector is not None else ""
+    say(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{seen}")
+
+
+def _check_wanted(kind: str, with_kind: str, option: str, value: object) -> None:
+    """Refuse an option without the kind that it belongs to, and that kind without it."""
+    if kind == with_kind and value is None:
+        raise OptionError(f"--kind {kind} needs {option}: name it")
+    if kind != with_kind and value is not None:
+        raise OptionError(f"{option} is of --kind {with_kind}, this is {kind}: drop it")
 
 
 @models.command(

@@ -338,6 +338,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         min(options.batch_size or BATCH_SIZE, GPU_BATCH),
         sha256=digest,
         context=config.reference.context,
+        alone=config.network is None,
     )
     return spec, digest
 
@@ -367,12 +368,17 @@ def is_joint(spec: RestorerSpec, options: Options) -> bool:
     """Whether tiles are denoised together.
 
     Raises:
-        OptionError: A callable cannot be asked to.
+        OptionError: A callable, or a reference alone, cannot be asked to.
     """
     if options.blend == "joint" and options.restorer is not None:
         raise OptionError(
             f"blend joint is of diffusion steps, which the callable {spec.name} does not tell of: "
             "take blend feather, or a model"
+        )
+    if options.blend == "joint" and spec.alone:
+        raise OptionError(
+            f"blend joint is of diffusion steps that tiles can share, which model {spec.name} has none of: "
+            "take blend feather"
         )
     return options.blend == "joint" and spec.bands is not None
 

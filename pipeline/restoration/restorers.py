@@ -79,6 +79,7 @@ class RestorerSpec:
         at_once: Images that a GPU sees at a time.
         sha256: Of the model file: a worker that has another one under its name refuses it.
         context: The first guess is told what the scene as a whole shows.
+        alone: The model has no noise network: its reference's answer is the result.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -95,6 +96,7 @@ class RestorerSpec:
     at_once: int = GPU_BATCH
     sha256: str | None = None
     context: bool = False
+    alone: bool = False
     plugin: Restorer | None = None
     plugin_key: str | None = None
 

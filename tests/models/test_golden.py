@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.keymap import export_state, import_state, network_keys, reference_keys
 from decr_scene.models.diffusion.denoiser import DEDenoiser, Denoised
+from decr_scene.models.diffusion.embedding import timestep_embedding
 from decr_scene.models.diffusion.sampling import DDPMSampler, DESampler
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.model import Model, load_published, to_published
-from decr_scene.models.networks.layers import timestep_embedding
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
 from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig

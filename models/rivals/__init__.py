@@ -1,0 +1,1 @@
+"""Other systems for cloud removal and detection, for comparison."""

@@ -1,0 +1,74 @@
+"""How SpA-GAN and AMGAN-CR learn: against a discriminator, with L1 and an attention that has a target.
+
+As their published code has it; images are in [0, 1], all means over everything.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FACTORS = {
+    "spagan": {"gan": 1.0, "l1": 100.0, "att": 1.0},
+    "amgan": {"gan": 0.1, "l1": 10.0, "att": 10.0},
+}
+"""Of the parts of each generator's loss."""
+
+INITIAL_SPREAD = 0.02
+"""Standard deviation of convolutions, and of the factors of norms around one, before training."""
+
+
+def attention_target(cloudy: Tensor, clear: Tensor) -> Tensor:
+    """Where the clear image is brighter: ``clip(sum over bands of (x - y), 0, 1)`` in DN of 255.
+
+    The papers say the absolute difference; the code that made their weights has this, which is 0 under bright
+    cloud and 1 in shadow.
+
+    Args:
+        cloudy: ``(B, C, H, W)`` in [0, 1].
+        clear: The same.
+
+    Returns:
+        ``(B, 1, H, W)``.
+    """
+    return ((clear - cloudy).sum(dim=1, keepdim=True) * 255).clamp(0, 1)
+
+
+def discriminator_losses(
+    discriminator: nn.Module, cloudy: Tensor, clear: Tensor, answer: Tensor
+) -> dict[str, Tensor]:
+    """``softplus(D(y, G))`` and ``softplus(-D(y, x))``; the answer is taken as a given."""
+    return {
+        "fake": F.softplus(discriminator(cloudy, answer.detach())).mean(),
+        "real": F.softplus(-discriminator(cloudy, clear)).mean(),
+    }
+
+
+def generator_parts(
+    kind: str,
+    discriminator: nn.Module,
+    cloudy: Tensor,
+    clear: Tensor,
+    answer: Tensor,
+    attention: Tensor,
+    weighted: bool = True,
+) -> dict[str, Tensor]:
+    """``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor if ``weighted``."""
+    parts = {
+        "gan": F.softplus(-discriminator(cloudy, answer)).mean(),
+        "l1": F.l1_loss(answer, clear),
+        "att": F.mse_loss(attention, attention_target(cloudy, clear)),
+    }
+    return {name: FACTORS[kind][name] * part for name, part in parts.items()} if weighted else parts
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Convolutions from N(0, 0.02), norms' factors from N(1, 0.02); biases as torch begins, of norms 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, INITIAL_SPREAD)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, INITIAL_SPREAD)
+            nn.init.zeros_(module.bias)
