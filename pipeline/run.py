@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
@@ -65,9 +66,12 @@ from decr_scene.pipeline.restoration.restorers import (
     register_plugin,
     told,
 )
+from decr_scene.pipeline.writing.journal import Left, left_at
+from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.tile_store import TileStore
-from decr_scene.pipeline.writing.writer import SceneWriter, WritersTogether
+from decr_scene.pipeline.writing.together import WritersTogether
+from decr_scene.pipeline.writing.writer import SceneWriter
 
 _log = logging.getLogger("decr_scene")
 
@@ -139,8 +143,8 @@ def process_scene(
         check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
         check_no_input(targets, _files_of_rasters(chosen))
         files = identities(_opened_files(scene, chosen), scheduler is not None)
-        check_target(scene.path, dst, overwrite)
-        beside.check(scene, overwrite, writing.resumes)
+        check_target(scene.path, dst, writing.replaces)
+        beside.check(scene, overwrite, writing.resumes, () if writing.left is None else writing.left.beside)
         check_copy(scene)
         watch.stage("planning")
         apart = scheduler is not None or workers > 1
@@ -165,37 +169,40 @@ def process_scene(
             done, found = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
             cluster.close()
             planned.plan.check_files()
-        laps.end("processing")
-        watch.stage("checking")
-        checks, verification = verify_pixels(scene, writing.path, beside.paths["provenance"], planned.plan)
-        checks = verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)}
-        failed = beside.write(_finished(scene, planned, beside, given))
-        laps.end("checking")
-        report = Report(
-            program={"name": "decr-scene", "version": version("decr-scene")},
-            input=taken,
-            product=given.facts,
-            output={"path": str(dst), "bytes": writing.path.stat().st_size},
-            beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
-            model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
-            parameters=parameters_of(chosen),
-            scaling=scaling_of(planned),
-            tiles={
-                "total": len(planned.plan.grid),
-                "restored": done,
-                "tiles_resumed": found,
-                "windows_resumed": kept,
-            },
-            seconds=laps.seconds,
-            checks=checks,
-            verification=verification,
-            warnings=list(planned.warnings),
-            clouds=None if planned.coverage is None else vars(planned.coverage),
-            failed=failed,
-            mask=planned.mask_meaning,
-        )
-    with write_whole(beside.report) as partial:
-        partial.write_text(report.to_json())
+            writers.finish(list(beside.paths.values()))
+            laps.end("processing")
+            watch.stage("checking")
+            checks, verification = verify_pixels(
+                scene, writing.path, beside.paths["provenance"], planned.plan
+            )
+            checks = verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)}
+            failed = beside.write(_finished(scene, planned, beside, given))
+            laps.end("checking")
+            report = Report(
+                program={"name": "decr-scene", "version": version("decr-scene")},
+                input=taken,
+                product=given.facts,
+                output={"path": str(dst), "bytes": writing.path.stat().st_size},
+                beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
+                model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
+                parameters=parameters_of(chosen),
+                scaling=scaling_of(planned),
+                tiles={
+                    "total": len(planned.plan.grid),
+                    "restored": done,
+                    "tiles_resumed": found,
+                    "windows_resumed": kept,
+                },
+                seconds=laps.seconds,
+                checks=checks,
+                verification=verification,
+                warnings=list(planned.warnings),
+                clouds=None if planned.coverage is None else vars(planned.coverage),
+                failed=failed,
+                mask=planned.mask_meaning,
+            )
+            with write_whole(beside.report) as partial:
+                partial.write_text(report.to_json())
     return report
 
 
@@ -212,6 +219,16 @@ class _Writing:
     def __post_init__(self) -> None:
         check_name(self.path)
         check_blocksize(self.blocksize)
+
+    @cached_property
+    def left(self) -> Left | None:
+        """What an interrupted run has finished, if it came so far."""
+        return left_at(self.path) if self.resume else None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the output may be there already."""
+        return self.overwrite or (self.left is not None and self.left.is_there(self.path))
 
     @property
     def resumes(self) -> bool:
@@ -278,9 +295,9 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
 
 def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[str, Any]) -> list[SceneWriter]:
     """Writers of the output and of the rasters beside it, in the order of `Blended`."""
-    compress, blocksize, overwrite, resume = how.compress, how.blocksize, how.overwrite, how.resume
-    main = SceneWriter(scene, how.path, compress, blocksize, overwrite, guard=guard, resume=resume)
-    overwrite = overwrite or how.resumes
+    compress, blocksize, resume = how.compress, how.blocksize, how.resume
+    origin, overwrite = CopyOf(scene), how.overwrite or how.resumes
+    main = SceneWriter(origin, how.path, compress, blocksize, how.replaces, guard=guard, resume=resume)
     return [
         main,
         *(
@@ -328,6 +345,8 @@ def _stream(
     watch: Watch,
 ) -> tuple[int, int]:
     """Run the tasks and write their blocks; return the number of tiles done, and of those found again."""
+    if writers.published:
+        return 0, 0
     done = 0
 
     def count(tiles: int) -> None:

@@ -22,7 +22,8 @@ from decr_scene.pipeline.restoration.gating import scene_coverage
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.writing.writer import Companion, SceneWriter
+from decr_scene.pipeline.writing.origin import Companion
+from decr_scene.pipeline.writing.writer import SceneWriter
 
 BLOCK = 512
 """Side of the blocks of the mask, px."""
@@ -83,7 +84,7 @@ def write_cloud_mask(
                 for col in range(0, scene.shape[1], BLOCK):
                     height, width = min(BLOCK, scene.shape[0] - row), min(BLOCK, scene.shape[1] - col)
                     span = Span(row, col, height, width)
-                    writer.write(span.window, _soft(mask, scene, span)[None])
+                    writer.write(span, _soft(mask, scene, span)[None])
     return coverage
 
 

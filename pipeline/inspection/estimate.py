@@ -26,6 +26,7 @@ from decr_scene.pipeline.restoration.plan import Plan, ScenePlan, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.grid import Span, Tile
+from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 TRIAL_SECONDS = 10.0
@@ -169,8 +170,8 @@ def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
         dataset.write(pixels)
     with RasterioScene.open(part) as opened:
         began = time.perf_counter()
-        with SceneWriter(opened, out, "deflate", BLOCK) as writer:
-            writer.write(Span(0, 0, *opened.shape).window, pixels)
+        with SceneWriter(CopyOf(opened), out, "deflate", BLOCK) as writer:
+            writer.write(Span(0, 0, *opened.shape), pixels)
             written = time.perf_counter()
             scratch = sum(file.stat().st_size for file in path.parent.glob(f".{out.name}*scratch*"))
         ended = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,14 @@ class Beside:
         """Those that are written with the output."""
         return tuple(file for file in self.files if isinstance(file, SideRaster))
 
-    def check(self, scene: RasterioScene, overwrite: bool, resumes: bool) -> None:
+    def check(self, scene: RasterioScene, overwrite: bool, resumes: bool, ours: Collection[str] = ()) -> None:
         """Refuse before any work is done.
 
         Args:
             scene: The input.
             overwrite: Whether files that exist may be replaced.
             resumes: Whether an interrupted run of the same output goes on: it may have finished its rasters.
+            ours: Paths that it was about to write when all its rasters were finished.
 
         Raises:
             OutputError: As `check_target`.
@@ -100,7 +101,7 @@ class Beside:
         """
         finished = [file.role for file in self.rasters] if resumes else []
         for role, path in self.paths.items():
-            check_target(scene.path, path, overwrite or role in finished)
+            check_target(scene.path, path, overwrite or role in finished or os.path.abspath(path) in ours)
         for file in self.files:
             file.check(scene)
 

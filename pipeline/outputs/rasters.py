@@ -10,7 +10,7 @@ import numpy as np
 from decr_scene.pipeline.outputs.side_file import SideRaster
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration import provenance
-from decr_scene.pipeline.writing.writer import Companion
+from decr_scene.pipeline.writing.origin import Companion
 
 
 class Provenance(SideRaster):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.writing.writer import Companion
+from decr_scene.pipeline.writing.origin import Companion
 
 
 @dataclass(frozen=True)

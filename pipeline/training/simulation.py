@@ -18,6 +18,7 @@ from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 GROUND_TOP = 0.45
@@ -99,8 +100,8 @@ def simulate_scene(
             clear[drawn_over], valid[drawn_over], own, rng, chosen, scene.nodata
         )
         for path, pixels in zip(paths, (cloudy, clear), strict=False):
-            with SceneWriter(scene, path, overwrite=overwrite) as writer:
-                writer.write(whole.window, pixels)
+            with SceneWriter(CopyOf(scene), path, overwrite=overwrite) as writer:
+                writer.write(whole, pixels)
         _write_mask(paths[2], classes, scene)
     return Drawn(paths[0], paths[1], paths[2], float(np.isin(classes, (1, 3)).mean()))
 

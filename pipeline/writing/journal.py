@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.errors import ResumeError
-from decr_scene.pipeline.files import lock_path
+from decr_scene.pipeline.files import journal_path, lock_path
 from decr_scene.pipeline.locks import HeldError, Lock
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.statistics import BandStatistics
@@ -47,6 +47,78 @@ class Entry:
     def of(cls, pixels: Pixels, statistics: tuple[BandStatistics, ...]) -> Entry:
         """The entry of ``(C, h, w)`` pixels."""
         return cls(checksum(pixels), statistics)
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a finished file is known by: size, time of its last change, inode, CRC-32."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    crc: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """The state of a file."""
+        crc = 0
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                crc = zlib.crc32(part, crc)
+            stat = os.fstat(file.fileno())
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, crc)
+
+    def seems_of(self, path: Path) -> bool:
+        """Whether a file is that one, as far as can be told without reading it."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (self.size, self.mtime_ns, self.inode)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an interrupted run has finished: its rasters by name, and the files that it was about to write."""
+
+    made: Mapping[str, FileState]
+    beside: tuple[str, ...]
+
+    def is_there(self, output: Path) -> bool:
+        """Whether the rasters have their names, as far as can be told without reading them."""
+        return all(state.seems_of(output.with_name(name)) for name, state in self.made.items())
+
+    def is_undamaged(self, output: Path) -> bool:
+        """Whether the rasters beside an output hold the very bytes."""
+        try:
+            return all(FileState.of(output.with_name(name)) == state for name, state in self.made.items())
+        except OSError:
+            return False
+
+
+def left_at(output: Path) -> Left | None:
+    """Read what an interrupted run has finished; `Journal` says whether it was the same run.
+
+    ``None``: it has not come so far, or there was none.
+    """
+    try:
+        lines = journal_path(output).read_text("utf-8", _ANY_BYTES).split("\n")[1:-1]
+    except OSError:
+        return None
+    for line in reversed(lines):
+        left = _left(_read(line) or {})
+        if left is not None:
+            return left
+    return None
+
+
+def _left(noted: Mapping[str, Any]) -> Left | None:
+    try:
+        return Left(
+            {name: FileState(*state) for name, state in noted["made"].items()}, tuple(noted["beside"])
+        )
+    except (LookupError, TypeError, AttributeError):
+        return None
 
 
 class Journal:
@@ -77,6 +149,17 @@ class Journal:
         self.finished[span] = entry
         statistics = [list(asdict(band).values()) for band in entry.statistics]
         self._write({"window": list(span), "crc": entry.crc, "statistics": statistics})
+
+    def note_whole(self, made: Mapping[str, FileState], beside: Sequence[Path]) -> None:
+        """Note that all windows are in finished files, which are about to get their names.
+
+        Args:
+            made: The files by the names that they will have.
+            beside: What is written next.
+        """
+        states = {name: list(asdict(state).values()) for name, state in made.items()}
+        self._write({"made": states, "beside": [os.path.abspath(path) for path in beside]})
+        self.sync()
 
     def keep(self, is_whole: Callable[[Span, Entry], bool]) -> None:
         """Forget the windows whose pixels did not reach the disk."""
@@ -121,6 +204,8 @@ class Journal:
 
     def _take(self, noted: Mapping[str, Any]) -> bool:
         """Take what a line says; whether it says anything."""
+        if _left(noted) is not None:
+            return True
         try:
             statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
             self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)

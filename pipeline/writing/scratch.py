@@ -15,11 +15,11 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
-from rasterio.windows import Window
 
 from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.errors import OptionError, OutputError
 from decr_scene.pipeline.files import os_faults
+from decr_scene.pipeline.tiling.grid import Span
 
 _OFFSETS, _SIZES = 324, 325  # tags of a TIFF: TileOffsets, TileByteCounts
 _LONG8 = 16  # a type of its numbers
@@ -67,14 +67,14 @@ class Layout:
         """Of all pixels."""
         return self.shape[0] * self.shape[1] * self.count * self.dtype.itemsize
 
-    def blocks(self, window: Window) -> Iterator[tuple[int, int]]:
-        """(row, column) of the blocks that a window covers.
+    def blocks(self, span: Span) -> Iterator[tuple[int, int]]:
+        """(row, column) of the blocks that a span covers.
 
         Raises:
             ValueError: It does not cover them whole, or reaches beyond the raster.
         """
-        rows = self._covered(window.row_off, window.height, self.shape[0])
-        cols = self._covered(window.col_off, window.width, self.shape[1])
+        rows = self._covered(span.row, span.height, self.shape[0])
+        cols = self._covered(span.col, span.width, self.shape[1])
         for row in rows:
             yield from ((row, col) for col in cols)
 
@@ -126,10 +126,10 @@ class Scratch:
             _add_index(path, layout)
             return cls(path, layout)
 
-    def write(self, window: Window, pixels: Pixels) -> None:
-        """Put ``(C, h, w)`` pixels of a window of whole blocks in place."""
+    def write(self, span: Span, pixels: Pixels) -> None:
+        """Put ``(C, h, w)`` pixels of whole blocks in place."""
         rows, cols = self.layout.grid
-        blocks = list(self.layout.blocks(window))
+        blocks = list(self.layout.blocks(span))
         encoded = _encode(pixels, self.layout)
         self._put(self._end, b"".join(encoded))
         places = (

@@ -19,7 +19,7 @@ from decr_scene.pipeline.regions.clear_ground import keep_clear_ground
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.restorers import Plugin
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
-from decr_scene.pipeline.writing.writer import WritersTogether
+from decr_scene.pipeline.writing.together import WritersTogether
 
 DTYPES = ["uint8", "uint16", "int16", "float32"]
 SIZES = [(1, 1), (200, 150), (256, 256), (257, 511), (777, 1000)]

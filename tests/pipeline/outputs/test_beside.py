@@ -100,7 +100,7 @@ def test_output_and_provenance_go_on_together(lost, tmp_path):
 
 def test_a_run_that_ended_between_two_names_goes_on(scene, mask, tmp_path, monkeypatch):
     """The provenance has its name, the output has not."""
-    publish = SceneWriter._publish
+    publish = SceneWriter.publish
 
     def stop_at_the_output(writer):
         if writer.path.name == "clean.tif":
@@ -108,7 +108,7 @@ def test_a_run_that_ended_between_two_names_goes_on(scene, mask, tmp_path, monke
         publish(writer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SceneWriter, "_publish", stop_at_the_output)
+        patch.setattr(SceneWriter, "publish", stop_at_the_output)
         with pytest.raises(KeyboardInterrupt):
             run(scene, mask)
     assert (tmp_path / "clean_provenance.tif").exists()
@@ -121,14 +121,14 @@ def test_a_run_that_ended_between_two_names_goes_on(scene, mask, tmp_path, monke
 
 
 def test_no_file_gets_its_name_before_all_are_made(scene, tmp_path, monkeypatch):
-    make = SceneWriter._make
+    make = SceneWriter.make
 
     def fail_at_the_last(writer):
         if writer.path.name == "clean_provenance.tif":
             raise OSError("the disk is full")
-        make(writer)
+        return make(writer)
 
-    monkeypatch.setattr(SceneWriter, "_make", fail_at_the_last)
+    monkeypatch.setattr(SceneWriter, "make", fail_at_the_last)
     with pytest.raises(OSError, match="full"):
         run(scene)
     assert [path.name for path in tmp_path.glob("clean*")] == []

@@ -12,7 +12,7 @@ import rasterio
 from places import SHARED
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
-from writer_cases import copy, pixels_of, windows
+from writer_cases import copy, pixels_of, spans
 
 from decr_scene.pipeline.errors import (
     DiskSpaceError,
@@ -25,7 +25,9 @@ from decr_scene.pipeline.errors import (
 from decr_scene.pipeline.files import check_target
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.writing.writer import Companion, SceneWriter
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.origin import Companion, CopyOf
+from decr_scene.pipeline.writing.writer import SceneWriter
 
 REAL = sorted((SHARED / "odd").glob("*.tif")) + sorted((SHARED / "scenes").glob("*.tif"))
 BGRN = ("blue", "green", "red", "nir")
@@ -102,11 +104,14 @@ def test_any_size_of_blocks(blocksize, blocks, tmp_path, out):
 
 def test_blocks_come_in_any_order_from_any_thread(tmp_path, out):
     source = cases.nodata_collar(tmp_path)
-    with RasterioScene.open(source) as scene, SceneWriter(scene, out / "any.tif", blocksize=64) as writer:
-        parts = windows(scene.shape, 64)
+    with (
+        RasterioScene.open(source) as scene,
+        SceneWriter(CopyOf(scene), out / "any.tif", blocksize=64) as writer,
+    ):
+        parts = spans(scene.shape, 64)
         random.Random(7).shuffle(parts)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda part: writer.write(part, scene.read(part)), parts))
+            list(pool.map(lambda part: writer.write(part, scene.read(part.window)), parts))
     in_order = copy(source, out / "in_order.tif", blocksize=64)
     np.testing.assert_array_equal(pixels_of(source), pixels_of(out / "any.tif"))
     with rasterio.open(out / "any.tif") as one, rasterio.open(in_order) as other:
@@ -155,7 +160,7 @@ def test_what_a_geotiff_cannot_say_is_refused(maker, told, tmp_path):
     ]
     text = f'<VRTDataset rasterXSize="9" rasterYSize="9">{"".join(rows)}</VRTDataset>'
     with pytest.raises(SceneError, match=told):
-        SceneWriter(RasterioScene.open(text), tmp_path / "out.tif")
+        SceneWriter(CopyOf(RasterioScene.open(text)), tmp_path / "out.tif")
     assert not list(tmp_path.iterdir())
 
 
@@ -163,8 +168,8 @@ def test_what_a_geotiff_cannot_say_is_refused(maker, told, tmp_path):
 
 
 def write_a_block_and_stop(scene, target):
-    with SceneWriter(scene, target, blocksize=256) as writer:
-        writer.write(Window(0, 0, 256, 256), scene.read(Window(0, 0, 256, 256)))
+    with SceneWriter(CopyOf(scene), target, blocksize=256) as writer:
+        writer.write(Span(0, 0, 256, 256), scene.read(Window(0, 0, 256, 256)))
         assert [path.name.startswith(".out.tif.") for path in target.parent.iterdir()] == [True]
         raise KeyboardInterrupt
 
@@ -218,7 +223,7 @@ def test_an_existing_output_stays(scene, out):
     with pytest.raises(OutputExistsError, match=r"out\.tif exists: .* --overwrite") as caught:
         copy(scene.path, target)
     assert isinstance(caught.value, FileExistsError)
-    with pytest.raises(RuntimeError), SceneWriter(scene, target, overwrite=True):
+    with pytest.raises(RuntimeError), SceneWriter(CopyOf(scene), target, overwrite=True):
         raise RuntimeError
     assert target.read_text() == "precious"
     copy(scene.path, target, overwrite=True)
@@ -259,22 +264,25 @@ def test_a_small_disk_is_refused_with_numbers(scene, out, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("window", "told"),
+    ("span", "told"),
     [
-        (Window(0, 0, 100, 100), "whole blocks"),
-        (Window(10, 0, 256, 256), "whole blocks"),
-        (Window(256, 256, 256, 256), "whole blocks"),
-        (Window(0, 512, 256, 256), "whole blocks"),
+        (Span(0, 0, 100, 100), "whole blocks"),
+        (Span(0, 10, 256, 256), "whole blocks"),
+        (Span(256, 256, 256, 256), "whole blocks"),
+        (Span(512, 0, 256, 256), "whole blocks"),
     ],
 )
-def test_half_blocks_are_refused(window, told, scene, out):
-    with pytest.raises(ValueError, match=told), SceneWriter(scene, out / "o.tif", blocksize=256) as writer:
-        writer.write(window, np.ones((2, window.height, window.width), "uint16"))
+def test_half_blocks_are_refused(span, told, scene, out):
+    with (
+        pytest.raises(ValueError, match=told),
+        SceneWriter(CopyOf(scene), out / "o.tif", blocksize=256) as writer,
+    ):
+        writer.write(span, np.ones((2, span.height, span.width), "uint16"))
 
 
 def test_wrong_pixels_are_refused(scene, out):
-    first, right = Window(0, 0, 256, 256), np.ones((2, 256, 256), "uint16")
-    writer = SceneWriter(scene, out / "out.tif", blocksize=256).__enter__()
+    first, right = Span(0, 0, 256, 256), np.ones((2, 256, 256), "uint16")
+    writer = SceneWriter(CopyOf(scene), out / "out.tif", blocksize=256).__enter__()
     for wrong in (right.astype("int16"), right[:1]):
         with pytest.raises(ValueError, match=r"pixels must be \(2, 256, 256\) of uint16"):
             writer.write(first, wrong)
@@ -288,7 +296,7 @@ def test_wrong_pixels_are_refused(scene, out):
 
 def test_odd_sizes_of_blocks_are_refused(scene, out):
     with pytest.raises(OptionError, match="multiple of 16"):
-        SceneWriter(scene, out / "o.tif", blocksize=100)
+        SceneWriter(CopyOf(scene), out / "o.tif", blocksize=100)
 
 
 # -- companions ----------------------------------------------------------------------------------------------
@@ -299,8 +307,7 @@ def test_a_companion_lies_where_its_scene_lies(maker, tmp_path):
     with RasterioScene.open(maker(tmp_path)) as scene:
         companion = Companion(scene, ("provenance",), np.dtype("uint8"), 0, (("CLASS_1", "original"),))
         with SceneWriter(companion, tmp_path / "out.tif", resampling="nearest") as writer:
-            whole = Window(0, 0, scene.shape[1], scene.shape[0])
-            writer.write(whole, np.full((1, *scene.shape), 2, "uint8"))
+            writer.write(Span(0, 0, *scene.shape), np.full((1, *scene.shape), 2, "uint8"))
         kept = verify_roundtrip(scene.path, tmp_path / "out.tif")
     assert all(kept[name] for name in ("shape", "crs", "transform", "gcps", "gcp_crs", "rpcs"))
     with rasterio.open(tmp_path / "out.tif") as dataset:

@@ -1,0 +1,163 @@
+"""The rasters of one run, written side by side: together or not at all, until the report is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing.journal import FileState, left_at
+from decr_scene.pipeline.writing.tile_store import TileStore
+from decr_scene.pipeline.writing.writer import SceneWriter, check_disk, size_on_disk
+
+
+class WritersTogether:
+    """The writers of one run: an output and its companions, of the same windows.
+
+    A context manager. A window is finished where all have it. All files are made before any gets its name,
+    and the first one gets its name last: where it is, the others are (`finish`). The journal stays until the
+    ``with`` ends well, so a run that ends in between goes on with what follows (`published`).
+
+    Args:
+        writers: The output's, then those of its companions; not entered yet.
+        making: Told of each finished file before it is made, which takes a while.
+        tiles: Where finished tiles are kept until their windows are written; ``None``: nowhere.
+
+    Raises:
+        DiskSpaceError: Too little free disk for all of them together.
+    """
+
+    def __init__(
+        self,
+        writers: Sequence[SceneWriter],
+        making: Callable[[Path], None] = lambda path: None,
+        tiles: TileStore | None = None,
+    ) -> None:
+        self.writers = tuple(writers)
+        self.tiles = tiles
+        self.published = False
+        self._making = making
+        if tiles is not None:
+            tiles.before_forgetting = self._sync
+        first = self.writers[0]
+        left = left_at(first.path) if first.resume else None
+        self._left = left if left is not None and left.is_there(first.path) else None
+        if self._left is None:
+            folder = first.path.absolute().parent
+            more = 0 if tiles is None else tiles.bytes_needed - size_on_disk(tiles.path)
+            check_disk(folder, sum(writer.bytes_left for writer in self.writers), more)
+
+    def __enter__(self) -> WritersTogether:
+        self.published = self._enter_whole()
+        if self.published:
+            return self
+        entered: list[SceneWriter] = []
+        try:
+            for writer in self.writers:
+                writer.__enter__()
+                entered.append(writer)
+            if self.tiles is not None:
+                self.tiles.open()
+        except BaseException:
+            self._keep(entered)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        done = False
+        try:
+            if kind is None:
+                self.finish()
+                done = True
+        finally:
+            if self.published:
+                self.writers[0].clean_up(keep=not done)
+            else:
+                self._keep(self.writers)
+
+    @property
+    def finished(self) -> frozenset[Span]:
+        """Windows that all have."""
+        if self.published:
+            return frozenset(self.writers[0].finished)
+        return frozenset.intersection(*(frozenset(writer.finished) for writer in self.writers))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an interrupted run has left anything that is taken."""
+        return bool(self.finished) or (self.tiles is not None and len(self.tiles) > 0)
+
+    def write(self, span: Span, *pixels: Pixels) -> None:
+        """Write a window, each writer its own ``(C, h, w)`` pixels; one that has it keeps what it has.
+
+        Raises:
+            OutputError: As `SceneWriter.write`.
+        """
+        for writer, own in zip(self.writers, pixels, strict=True):
+            if span not in writer.finished:
+                writer.write(span, own)
+
+    def finish(self, beside: Sequence[Path] = ()) -> None:
+        """Make all files and name them, the first one last.
+
+        Args:
+            beside: What else the run is about to write: whoever goes on with it may replace these files.
+
+        Raises:
+            OutputError: Windows are missing; the disk is full or fails.
+        """
+        if self.published:
+            return
+        for writer in self.writers:
+            writer.close_scratch()
+        made = {}
+        for writer in self.writers:
+            self._making(writer.path)
+            made[writer.path.name] = FileState.of(writer.make())
+        journal = self.writers[0].journal
+        if journal is not None:
+            journal.note_whole(made, beside)
+        for writer in reversed(self.writers):
+            writer.publish()
+        self.published = True
+        self._remove_parts()
+
+    def _enter_whole(self) -> bool:
+        """Go on with files that an interrupted run has finished, if they are all there undamaged."""
+        first, left = self.writers[0], self._left
+        if left is None or set(left.made) != {writer.path.name for writer in self.writers}:
+            return False
+        first.enter_whole()
+        if not left.is_undamaged(first.path):
+            first.clean_up(keep=True)
+            return False
+        for writer in self.writers:
+            writer.publish_sidecar()
+        self._remove_parts()
+        return True
+
+    def _remove_parts(self) -> None:
+        """Remove what the files were made of, but for the journal of the first."""
+        if self.tiles is not None:
+            self.tiles.close(keep=False)
+        for writer in self.writers[1:]:
+            writer.clean_up()
+        self.writers[0].remove_parts()
+
+    def _keep(self, writers: Sequence[SceneWriter]) -> None:
+        """Close everything, and keep it if there is anything to go on from."""
+        for writer in writers:
+            writer.close_scratch()
+        saved = self.tiles is not None and len(self.tiles) > 0
+        if self.tiles is not None:
+            self.tiles.close(keep=saved)
+        for writer in reversed(writers):
+            writer.clean_up(keep=writer.journal is not None and (saved or bool(writer.finished)))
+
+    def _sync(self) -> None:
+        for writer in self.writers:
+            writer.sync()
