@@ -5,8 +5,10 @@ Crops of simulated cloud are drawn over the clear image; those of real pairs are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -183,26 +185,67 @@ def batches(
     spectrum: tuple[str, ...],
     start: int = 0,
     first: int = 0,
-) -> Iterator[Batch]:
-    """Yield the batches of steps ``start``, ``start + 1``, ...; the next one is made while one is used.
+    loaders: int = 0,
+) -> Generator[Batch, None, None]:
+    """Yield the batches of steps ``start``, ``start + 1``, ...; the next ones are made while one is used.
 
-    A batch is crops ``first`` to ``first + count - 1`` of its step: what another process begins with.
+    A batch is crops ``first`` to ``first + count - 1`` of its step: what another process begins with. With
+    ``loaders``, as many processes make them; the batches are the same.
     """
     shares = np.array([source.config.share for source in sources], float)
     shares /= shares.sum()
+    maker = _Maker(tuple(sources), shares, seed, size, count, spectrum, first)
+    pool: Executor
+    if loaders:
+        spawning = multiprocessing.get_context("spawn")  # a fork of a process that holds a GPU is of no use
+        pool = ProcessPoolExecutor(loaders, spawning, initializer=_hold, initargs=(maker,))
+        make: Callable[[int], Batch] = _make_held
+    else:
+        pool, make = ThreadPoolExecutor(1), maker
+    try:
+        ahead = deque(pool.submit(make, start + i) for i in range(max(1, 2 * loaders)))
+        while True:
+            batch = ahead.popleft().result()
+            ahead.append(pool.submit(make, start + max(1, 2 * loaders)))
+            start += 1
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def make(step: int) -> Batch:
-        crops = [_draw(sources, shares, seed, step, first + i, size, spectrum) for i in range(count)]
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the batch of any step."""
+
+    sources: tuple[Source, ...]
+    shares: NDArray[np.float64]
+    seed: int
+    size: int
+    count: int
+    spectrum: tuple[str, ...]
+    first: int
+
+    def __call__(self, step: int) -> Batch:
+        numbers = range(self.first, self.first + self.count)
+        crops = [
+            _draw(self.sources, self.shares, self.seed, step, number, self.size, self.spectrum)
+            for number in numbers
+        ]
         cloudy, clear, contexts = zip(*crops, strict=True)
         context = None if contexts[0] is None else np.stack(contexts)
         return Batch(np.stack(cloudy), np.stack(clear), context)
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(make, start)
-        while True:
-            batch, start = ahead.result(), start + 1
-            ahead = pool.submit(make, start)
-            yield batch
+
+_held: list[_Maker] = []
+"""Of a process that makes batches."""
+
+
+def _hold(maker: _Maker) -> None:
+    _held[:] = [maker]
+
+
+def _make_held(step: int) -> Batch:
+    return _held[0](step)
 
 
 def _draw(

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,45 +90,66 @@ class Trainer:
         return trainer
 
     def run(
-        self, sources: list[Source], validation: list[Pair], report: Report, log: RunLog | None = None
+        self,
+        sources: list[Source],
+        validation: list[Pair],
+        report: Report,
+        log: RunLog | None = None,
+        minutes: float = math.inf,
+        loaders: int = 0,
     ) -> dict[str, float]:
-        """Train to the end; return the figures of the last validation.
+        """Train to the end, or until the time is over; return the figures of the last validation.
 
         Args:
             sources: Where crops are drawn from.
             validation: Pairs to validate on; without any, the table holds losses alone.
             report: Is told of every step.
             log: Writes what people look at; by default the table alone.
+            minutes: After so many the run stops at a checkpoint, to go on from with the next call.
+            loaders: Processes that draw crops; none: a thread does.
+
+        Raises:
+            TrainingError: Time is limited and several processes train, which would stop at different steps.
         """
-        config = self.config
+        config, deadline = self.config, time.perf_counter() + 60 * minutes
+        if minutes < math.inf and _processes() > 1:
+            raise TrainingError(
+                "minutes are of one process, torchrun has started several: drop one of the two"
+            )
         spectrum = config.spectrum or config.bands
         share = config.accumulate * config.batch
-        crops = batches(sources, config.seed, config.crop, share, spectrum, self.step, _rank() * share)
         log = log or RunLog(self.folder, self.step)
         figures: dict[str, float] = {}
-        while self.step < config.steps:
-            began = time.perf_counter()
-            batch = next(crops)
-            context = None if batch.context is None else self._tensor(batch.context)
-            losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear), context)
-            self.step += 1
-            losses_and_time = {**losses, "seconds": time.perf_counter() - began}
-            report(self.step, losses_and_time)
-            if _rank():
-                continue
-            log.curve(
-                self.step, {**losses_and_time, "learning_rate": self.optimisers[0].param_groups[0]["lr"]}
-            )
-            last = self.step == config.steps
-            if last or self.step % config.validate_every == 0:
-                if validation:
-                    figures = self.validate(validation)
-                    report(self.step, figures)
-                log.row(self.step, {**losses, **figures})
-                if log.wants_pictures:
-                    log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
-            if last or self.step % config.checkpoint_every == 0:
-                self.save()
+        first = _rank() * share
+        with closing(
+            batches(sources, config.seed, config.crop, share, spectrum, self.step, first, loaders)
+        ) as crops:
+            while self.step < config.steps:
+                began = time.perf_counter()
+                batch = next(crops)
+                context = None if batch.context is None else self._tensor(batch.context)
+                losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear), context)
+                self.step += 1
+                losses_and_time = {**losses, "seconds": time.perf_counter() - began}
+                report(self.step, losses_and_time)
+                if _rank():
+                    continue
+                log.curve(
+                    self.step, {**losses_and_time, "learning_rate": self.optimisers[0].param_groups[0]["lr"]}
+                )
+                over = time.perf_counter() >= deadline
+                last = self.step == config.steps
+                if last or self.step % config.validate_every == 0:
+                    if validation:
+                        figures = self.validate(validation)
+                        report(self.step, figures)
+                    log.row(self.step, {**losses, **figures})
+                    if log.wants_pictures:
+                        log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
+                if last or over or self.step % config.checkpoint_every == 0:
+                    self.save()
+                if over:
+                    break
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -19,11 +20,32 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
 @click.option(
     "--init", type=FILE, multiple=True, help="Run folder of an earlier stage, or a model; repeatable."
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=math.inf,
+    help="Stop at a checkpoint after so many; the same call goes on.",
+)
+@click.option(
+    "--loaders",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that draw crops, so that a GPU need not wait for them; 0: a thread does.",
+)
 @device_option
 @quiet_option()
 @one_line_errors
 def train(
-    stage: str, config: Path, data: Path, out: Path, init: tuple[Path, ...], device: str, quiet: bool
+    stage: str,
+    config: Path,
+    data: Path,
+    out: Path,
+    init: tuple[Path, ...],
+    minutes: float,
+    loaders: int,
+    device: str,
+    quiet: bool,
 ) -> None:
     """Train one STAGE of a model, or go on with it.
 
@@ -35,6 +57,6 @@ def train(
     run = read_config(config)
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
-    figures = train_stage(run, data, out, init, quiet, device, config.read_text())
+    figures = train_stage(run, data, out, init, quiet, device, config.read_text(), minutes, loaders)
     if figures:
         say(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

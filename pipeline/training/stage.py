@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ def train(
     quiet: bool = False,
     device: str = "auto",
     text: str | None = None,
+    minutes: float = math.inf,
+    loaders: int = 0,
 ) -> dict[str, float]:
     """Run one stage to its end, or go on with it; under ``torchrun``, this process's share of it.
 
@@ -47,6 +50,8 @@ def train(
         quiet: No progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
         text: TOML of the run, to be kept with it.
+        minutes: After so many it stops at a checkpoint; the same call goes on.
+        loaders: Processes that draw crops; none: a thread does.
 
     Returns:
         Figures of the last validation; of a detector, of the images kept from its training. Nothing in any
@@ -60,13 +65,15 @@ def train(
             open_run_folder(out, text, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, where)
         if rank:
-            return trainer.run(sources, [], lambda step, figures: None)
+            return trainer.run(sources, [], lambda step, figures: None, None, minutes, loaders)
         log = RunLog(out, trainer.step, config.bands, curves=True, pictures=True)
         try:
-            figures = _run(trainer, sources, validation_pairs(held) if held else [], log, quiet)
+            pairs = validation_pairs(held) if held else []
+            figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders)
         finally:
             log.close()
-    return _calibrated(config, trainer, data) if config.stage == "detector" else figures
+    done = trainer.step == config.steps
+    return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
 
 
 def weights_of(place: Path) -> Path:
@@ -79,7 +86,13 @@ def weights_of(place: Path) -> Path:
 
 
 def _run(
-    trainer: Trainer, sources: list[Source], validation: list[Pair], log: RunLog, quiet: bool
+    trainer: Trainer,
+    sources: list[Source],
+    validation: list[Pair],
+    log: RunLog,
+    quiet: bool,
+    minutes: float,
+    loaders: int,
 ) -> dict[str, float]:
     """Train under a progress bar."""
     config = trainer.config
@@ -99,7 +112,7 @@ def _run(
             text = " ".join(f"{name} {value:.4g}" for name, value in smooth.items())
             bar.update(task, completed=step, description=f"{config.stage} {text}")
 
-        return trainer.run(sources, validation, report, log)
+        return trainer.run(sources, validation, report, log, minutes, loaders)
 
 
 def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:

@@ -1,4 +1,6 @@
+import math
 import re
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -94,6 +96,33 @@ def test_batches_are_a_function_of_seed_and_step(root):
         np.testing.assert_array_equal(one.cloudy, other.cloudy)
         np.testing.assert_array_equal(one.clear, other.clear)
     assert not np.array_equal(first[0].cloudy, first[1].cloudy)
+
+
+@pytest.mark.slow
+def test_processes_draw_the_very_same_batches(root):
+    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read_png)
+    arguments = ([source], 3, 32, 2, ("red", "green", "blue"), 4)
+    with closing(batches(*arguments)) as own, closing(batches(*arguments, loaders=2)) as others:
+        for _ in range(6):
+            one, other = next(own), next(others)
+            np.testing.assert_array_equal(one.cloudy, other.cloudy)
+            np.testing.assert_array_equal(one.clear, other.clear)
+
+
+def test_a_run_whose_time_is_over_goes_on_with_the_next_call(root, tmp_path):
+    config, ends = run_of("reference", checkpoint_every=100), []
+    for minutes in (math.inf, 0):
+        folder = tmp_path / f"{minutes}"
+        for _ in range(20):
+            trainer = Trainer.start(config, folder)
+            sources = [load_source(part, root, read_png) for part in config.data]
+            trainer.run(sources, [], lambda step, figures: None, minutes=minutes)
+            ends.append(trainer.step)
+            if trainer.step == config.steps:
+                break
+    assert ends == [6, 1, 2, 3, 4, 5, 6]
+    whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("inf", "0"))
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
 def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
