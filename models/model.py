@@ -147,22 +147,19 @@ class Model:
         Raises:
             ValueError: The shapes do not fit the model, or the schedule has no such steps.
         """
-        defaults = self.config.sampling
-        floor = defaults.weight_floor if weight_floor is None else weight_floor
+        chosen = self.config.sampling.given(steps, start, weight_floor)
         if self.config.network is None:
-            return self._alone(
-                cloudy, defaults.steps if steps is None else steps, floor, noise, reference, seed
-            )
+            return self._alone(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
         denoiser = DEDenoiser(self.network, self.schedule)
         sampler = DESampler(
             denoiser if at_once is None else MicroBatched(denoiser, at_once),
-            defaults.steps if steps is None else steps,
-            self._start(defaults.start if start is None else start),
+            chosen.steps,
+            chosen.first_step,
         )
         cloudy = self._here(cloudy)
         first_guess = self.reference(cloudy) if reference is None else self._here(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
-        return sampler(self._here(noise), cloudy, first_guess, floor, on_step, agree)
+        return sampler(self._here(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
 
     def _alone(
         self,
@@ -193,9 +190,6 @@ class Model:
         module = self.modules[name]
         kept = name == "reference" and self.config.reference.kind in ALWAYS_FP32
         return module if self.precision == "fp32" or kept else with_bf16_weights(module)
-
-    def _start(self, start: int | None) -> int | None:
-        return None if start == self.schedule.timesteps else start
 
     def _here(self, image: Tensor) -> Tensor:
         return image.to(self.device, torch.float32, memory_format=torch.channels_last)

@@ -56,7 +56,7 @@ from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import ScenePlan, plan_scene
+from decr_scene.pipeline.restoration.plan import Planned, plan_scene
 from decr_scene.pipeline.restoration.restorers import (
     BUILT_IN,
     Restorer,
@@ -310,7 +310,7 @@ def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[st
     ]
 
 
-def _finished(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: Delivery) -> FinishedRun:
+def _finished(scene: RasterioScene, planned: Planned, beside: Beside, given: Delivery) -> FinishedRun:
     """What the documents beside the output are written from."""
     return FinishedRun(
         scene,
@@ -324,7 +324,7 @@ def _finished(scene: RasterioScene, planned: ScenePlan, beside: Beside, given: D
 
 
 def _tile_store(
-    writing: _Writing, planned: ScenePlan, options: Options, guard: dict[str, Any], workers: int
+    writing: _Writing, planned: Planned, options: Options, guard: dict[str, Any], workers: int
 ) -> TileStore | None:
     """Where finished tiles are kept; nowhere if making them is no more work than keeping them."""
     plan = planned.plan
@@ -336,7 +336,7 @@ def _tile_store(
 
 def _stream(
     client: Client,
-    planned: ScenePlan,
+    planned: Planned,
     options: Options,
     src: str,
     writers: WritersTogether,
@@ -375,7 +375,7 @@ def _stream(
     return done, flow.resumed
 
 
-def run_guard(scene: RasterioScene, planned: ScenePlan, compress: str, blocksize: int) -> dict[str, Any]:
+def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
     """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.keymap import check_shapes, shapes
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
+from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig, build_detector
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
@@ -53,7 +54,8 @@ class SamplingConfig:
 
     Args:
         steps: Calls of the network.
-        start: Step at which the run begins, from the noised reference; ``None``: from noise alone.
+        start: Step at which the run begins, from the noised reference; ``None`` or `TRAIN_STEPS`: from noise
+            alone.
         weight_floor: Least weight of the reference, the paper's eta.
         halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
     """
@@ -71,7 +73,27 @@ class SamplingConfig:
             ("halo", self.halo, 0, 512),
         ):
             if value is not None and not low <= value <= high:
-                raise CheckpointError(f"{name} of a model must be in {low} to {high}, got {value}")
+                raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
+
+    def given(
+        self,
+        steps: int | None = None,
+        start: int | None = None,
+        weight_floor: float | None = None,
+        halo: int | None = None,
+    ) -> "SamplingConfig":
+        """Take what is given in place of the model's own; ``None``: the model's own stays.
+
+        Raises:
+            CheckpointError: A value is out of range.
+        """
+        values: dict[str, Any] = {"steps": steps, "start": start, "weight_floor": weight_floor, "halo": halo}
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+    @property
+    def first_step(self) -> int | None:
+        """Where the run begins from the noised reference; ``None``: it begins from noise alone."""
+        return None if self.start == TRAIN_STEPS else self.start
 
 
 @dataclass(frozen=True)

@@ -18,30 +18,31 @@ from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.look.choice import LookPlan, pixel_size
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
-from decr_scene.pipeline.look.detectors import Lookout, UkisLookout
+from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
-from decr_scene.pipeline.raster.scene import DTYPES
+from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
-from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.restoration.gating import open_lookout
 from decr_scene.pipeline.restoration.options import BATCH_SIZE, Choices, Options
-from decr_scene.pipeline.restoration.plan import (
-    Plan,
-    choose_bands,
-    is_joint,
-    keeps_clear_ground,
-    look_of,
-    spec_of,
-)
+from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, regions_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
 from decr_scene.pipeline.tiling.batches import Batches
-from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.tiling.grid import Span, Tile
 
 BLOCK = 512
 """Side of a chunk of the result, px."""
+
+OF_FILES = frozenset(
+    {
+        *("workers", "scheduler", "overwrite", "compress", "blocksize", "quicklook", "stac", "polygons"),
+        *("resume", "progress", "cancel"),
+    }
+)
+"""Keywords of `process_scene` that an array has no use for."""
 
 
 def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack[Choices]) -> xr.DataArray:
@@ -55,7 +56,8 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
             ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
             ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
-        options: All options as one value; ``None``: the defaults.
+        options: All options as one value; ``None``: the defaults. A mask or an area of interest is laid over
+            the array by its CRS and transform; ``pan``, ``other_date`` and ``samples`` are refused.
         **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
@@ -67,17 +69,34 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
     """
     _check_array(scene)
     refuse_after_fork()
+    for name in named:
+        if name in OF_FILES:
+            raise OptionError(
+                f"restore gives an array and takes no {name}, which is of files and how they are made: "
+                "use process_scene"
+            )
     chosen = Options.given(options, named)
-    files = (chosen.aoi, chosen.pan, chosen.other_date)
-    if any(file is not None for file in files) or chosen.mask not in ("auto", "none"):
-        raise OptionError("restore takes no aoi, mask, pan or other_date, which are files: use process_scene")
-    if chosen.samples > 1:
-        raise OptionError("restore gives the pixels alone and takes no samples: use process_scene")
+    _check_options(chosen)
     graph = _Graph(scene, chosen)
     rows = [
         [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCK)
     ]
     return scene.copy(data=da.block(rows))
+
+
+def _check_options(options: Options) -> None:
+    """Refuse the options that an array has no use for.
+
+    Raises:
+        OptionError: It names the first of them.
+    """
+    for name, given, why in (
+        ("pan", options.pan not in (None, "none"), "which is laid over a file"),
+        ("other_date", options.other_date is not None, "whose tone is fitted to a file"),
+        ("samples", options.samples > 1, "as it gives the pixels alone"),
+    ):
+        if given:
+            raise OptionError(f"restore takes no {name}, {why}: use process_scene")
 
 
 def _check_array(scene: Any) -> None:
@@ -110,35 +129,25 @@ class _Graph:
     def __init__(self, scene: xr.DataArray, options: Options) -> None:
         self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
         self.nodata = _nodata(scene)
-        spec = replace(spec_of(options)[0], computing=None)  # who computes is known when it is computed
-        names, self.indexes, _ = choose_bands(_names(scene), spec, options)
-        self.alpha = names.index("alpha") if "alpha" in names else None
+        frame = Frame.of(_names(scene), (scene.shape[1], scene.shape[2]), _pixel(scene), options)
+        spec, look, self.indexes = frame.spec, frame.look, frame.indexes
+        spec = replace(spec, computing=None)  # who computes is known when it is computed
+        self.alpha = frame.bands.index("alpha") if "alpha" in frame.bands else None
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
-        grid = TileGrid((scene.shape[1], scene.shape[2]), overlap=options.overlap)
-        joint = is_joint(spec, options)
-        look = look_of(spec, options, names, grid.shape, _pixel(scene))
+        mask, aoi = regions_of(options, _as_scene(scene, options))
         radiometry = self._radiometry(options)
-        mask, ground = (None, None) if look is None else self._look(look, radiometry, spec, options)
-        quiet = keeps_clear_ground(spec, options, look)
-        veils = look is not None and look.veils
-        # as of windows, for what must be known of a plan before there is one
-        self.shown = Plan(
-            grid, self.indexes, Radiometry((0.0,), (1.0,)), spec, keeps_clear_ground=quiet, veils=veils
+        # with a scaling in the place of the one that is fitted when the graph runs
+        plan = frame.plan(Radiometry((0.0,), (1.0,)), options, mask, aoi)
+        self.shown = replace(plan, veils=look is not None and look.veils)
+        self.batches = Batches.of(
+            frame.grid, options.batch_size or BATCH_SIZE, chosen_tiles(self.shown), frame.joint
         )
-        self.batches = Batches.of(grid, options.batch_size or BATCH_SIZE, joint=joint)
-        self.plan = dask.delayed(Plan)(
-            grid,
-            self.indexes,
-            radiometry,
-            _local(spec, options),
-            options.seed,
-            mask,
-            quiet,
-            veils,
-            joint=joint,
-            ground=ground,
-            fills=look is not None and look.fills,
+        known: dict[str, Any] = {}
+        if look is not None:
+            known = self._look(look, radiometry, spec, options, mask)
+        self.plan = dask.delayed(replace)(
+            self.shown, radiometry=radiometry, spec=_local(spec, options), **known
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
@@ -172,11 +181,11 @@ class _Graph:
         return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
 
     def _look(
-        self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options
-    ) -> tuple[Delayed | None, Delayed]:
-        """The mask, if the look is to gate, and the ground."""
+        self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options, mask: MaskFile | None
+    ) -> dict[str, Any]:
+        """What the look adds to the plan: the mask, if it is to gate, and the ground."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
-        lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape))
+        lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape), mask)
         parts, step = [], max(1, BLOCK // factor)
         height = -(-shape[0] // factor)
         for row in range(0, height, step):
@@ -187,7 +196,7 @@ class _Graph:
                 dask.delayed(_read_rows)(shape, source, self.indexes, radiometry, factor, lookout, rows)
             )
         found = dask.delayed(_found)(shape, self.indexes, radiometry, look, lookout, parts)
-        return (found[0] if look.gates else None), found[1]
+        return {"ground": found[1], "fills": look.fills} | ({"mask": found[0]} if look.gates else {})
 
     def _sample(self, look: LookPlan, shape: tuple[int, int]) -> Delayed | None:
         """What the reflectance is fitted to."""
@@ -207,8 +216,13 @@ class _Graph:
         return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
 
 
-def _lookout(look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None) -> Lookout:
+def _lookout(
+    look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None, mask: MaskFile | None
+) -> Lookout:
     """Who looks at an array, which tells no reflectance."""
+    if look.kind == "mask":
+        assert mask is not None, "the plan says that there is one"
+        return MaskLookout(mask.cloud)
     if sample is None:
         return open_lookout(look, spec)
     count = max(look.bands) + 1
@@ -242,6 +256,37 @@ def _found(
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
     found = look_in_memory(lookout, reader, look.threshold)
     return DetectedMask(found.cloud, shape, look.factor, round(255 * look.threshold)), found.ground
+
+
+def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
+    """An array as what masks and areas are laid over: its place, which is all that they ask for.
+
+    Raises:
+        OptionError: There is an area of interest, and the array does not say where it lies.
+    """
+    import rioxarray  # noqa: F401  # registers .rio
+
+    crs, transform = scene.rio.crs, scene.rio.transform()
+    if options.aoi is not None and (crs is None or transform.is_identity):
+        raise OptionError(
+            "the array has no CRS and transform, which an aoi needs: set them with .rio.write_crs and "
+            ".rio.write_transform"
+        )
+    shape, count = (scene.shape[1], scene.shape[2]), scene.shape[0]
+    none = (None,) * count
+    return RasterioScene(
+        "(the array)",
+        shape,
+        count,
+        scene.dtype,
+        _names(scene),
+        crs,
+        transform,
+        None,
+        shape,
+        none,
+        (0,) * count,
+    )
 
 
 def _pixel(scene: xr.DataArray) -> float | None:

@@ -62,7 +62,7 @@ class Settings:
         )
 
     def _with_fixed_weight(self, model: Model) -> DESampler:
-        own, weight = model.config.sampling, self.weight
+        chosen, weight = model.config.sampling.given(self.steps, self.start), self.weight
         assert weight is not None, "the caller has looked"
 
         def network(
@@ -71,10 +71,8 @@ class Settings:
             eps, raw = model.network(x_t, t, cloudy, reference)
             return eps, torch.full_like(raw, weight)
 
-        start = own.start if self.start is None else self.start
-        steps = own.steps if self.steps is None else self.steps
         denoiser = DEDenoiser(network, model.schedule)
-        return DESampler(denoiser, steps, None if start == model.schedule.timesteps else start)
+        return DESampler(denoiser, chosen.steps, chosen.first_step)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, check_outputs, progress, write_rows
@@ -17,8 +18,6 @@ SWEPT = ("steps", "start", "weight-floor")
 
 COLUMNS = ("psnr", "ssim", "lpips", "psnr_tone", "psnr_under_cloud", "psnr_core", "clear_shift_dn", "texture")
 """Figures of the printed table; the CSV has all."""
-
-FROM_NOISE = 1000
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def ablation(model: str, settings: Settings) -> list[System]:
     """
     return [
         System("reference only", model, Settings(weight=1.0)),
-        System("no prior", model, replace(settings, start=FROM_NOISE, weight=0.0)),
+        System("no prior", model, replace(settings, start=TRAIN_STEPS, weight=0.0)),
         System("fixed weight 0.5", model, replace(settings, weight=0.5)),
         System("weight network", model, settings),
     ]

@@ -22,7 +22,7 @@ from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDE
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import Plan, ScenePlan, chosen_tiles
+from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.grid import Span, Tile
@@ -59,7 +59,7 @@ class _Pace:
     output: int
 
 
-def estimate(scene: RasterioScene, planned: ScenePlan, options: Options, planning: float) -> Estimate:
+def estimate(scene: RasterioScene, planned: Planned, options: Options, planning: float) -> Estimate:
     """Estimate a run.
 
     Args:
@@ -114,7 +114,7 @@ def _starting() -> float:
 
 
 def _try_model(
-    plan: Plan, source: Source, planned: ScenePlan, options: Options
+    plan: Plan, source: Source, planned: Planned, options: Options
 ) -> tuple[float, float, Results]:
     """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
     if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
@@ -186,7 +186,7 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
     return max(0.0, small.finishing - slope * small.pixels) + slope * pixels
 
 
-def _saved_tiles(planned: ScenePlan, options: Options) -> int:
+def _saved_tiles(planned: Planned, options: Options) -> int:
     """Bytes of finished tiles that a run keeps on disk until their blocks are written."""
     if options.restorer is None and planned.plan.spec.name in BUILT_IN:
         return 0
@@ -194,7 +194,7 @@ def _saved_tiles(planned: ScenePlan, options: Options) -> int:
     return tile * min(most, planned.tiles_to_restore)
 
 
-def _under_way(scene: RasterioScene, planned: ScenePlan, options: Options) -> int:
+def _under_way(scene: RasterioScene, planned: Planned, options: Options) -> int:
     """Bytes of windows and batches that a run holds at the same time."""
     plan = planned.plan
     batches = planned.batches(options.batch_size)

@@ -15,7 +15,7 @@ from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles, plan_scene
+from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles, plan_scene
 from decr_scene.pipeline.restoration.restorers import describe
 
 
@@ -73,7 +73,7 @@ def inspect_scene(
         }
 
 
-def _cloudy_tiles(planned: ScenePlan) -> int | None:
+def _cloudy_tiles(planned: Planned) -> int | None:
     """Tiles that the mask touches; ``None``: there is no mask."""
     plan = replace(planned.plan, veils=False)
     if plan.mask is None:
@@ -91,7 +91,7 @@ def _told(needed: Estimate) -> dict[str, float]:
     }
 
 
-def _coverage(planned: ScenePlan) -> dict[str, float] | None:
+def _coverage(planned: Planned) -> dict[str, float] | None:
     """Shares of the valid pixels; ``None``: nobody has looked."""
     found = planned.coverage
     if found is None:

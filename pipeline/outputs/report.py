@@ -9,7 +9,7 @@ from typing import Any
 
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import ScenePlan
+from decr_scene.pipeline.restoration.plan import Planned
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def parameters_of(options: Options) -> dict[str, Any]:
     return chosen
 
 
-def scaling_of(planned: ScenePlan) -> dict[str, list[float]]:
+def scaling_of(planned: Planned) -> dict[str, list[float]]:
     """Low and high DN of each restored band, by its name."""
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]

@@ -127,8 +127,6 @@ class _Place(NamedTuple):
 
 
 def _place_of(scene: RasterioScene) -> _Place:
-    with scene.dataset() as dataset:
-        (points, points_crs), rational = dataset.gcps, dataset.rpcs
     if scene.crs is not None and not scene.transform.is_identity:
         forth, back = scene.transform, ~scene.transform
         return _Place(
@@ -136,6 +134,8 @@ def _place_of(scene: RasterioScene) -> _Place:
             lambda xy: np.column_stack(back @ (xy[:, 0], xy[:, 1])),
             lambda pixels: np.column_stack(forth @ (pixels[:, 0], pixels[:, 1])),
         )
+    with scene.dataset() as dataset:
+        (points, points_crs), rational = dataset.gcps, dataset.rpcs
     if points and points_crs is not None:
         return _through(GCPTransformer(points), points_crs)
     if rational is not None:

@@ -22,7 +22,7 @@ from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import ScenePlan, chosen_tiles
+from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, detect
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ Ask = Callable[[Float], Float]
 NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
 
-def gated(planned: ScenePlan, mask: Region, veils: bool = False) -> ScenePlan:
+def gated(planned: Planned, mask: Region, veils: bool = False) -> Planned:
     """The same plan, restoring only where a mask says; with veils, also where the model changes much."""
     plan = replace(planned.plan, mask=mask, veils=veils)
     return replace(planned, plan=plan, chosen=chosen_tiles(plan))
 
 
 def detect_clouds(
-    planned: ScenePlan,
+    planned: Planned,
     scene: RasterioScene,
     options: Options,
     places: Places,
     again: bool = False,
     ask: Ask | None = None,
-) -> ScenePlan:
+) -> Planned:
     """Look at the scene, if the plan says so, and let what is found choose where it restores.
 
     Args:
@@ -94,7 +94,7 @@ def detect_clouds(
 
 
 def _lookout(
-    look: LookPlan, planned: ScenePlan, scene: RasterioScene, source: FileSource, ask: Ask | None
+    look: LookPlan, planned: Planned, scene: RasterioScene, source: FileSource, ask: Ask | None
 ) -> Lookout:
     """Who looks."""
     if look.kind == "ukis":
@@ -131,7 +131,7 @@ class _Detecting:
         return torch.from_numpy(self._ask(reduced.numpy()))
 
 
-def scene_coverage(planned: ScenePlan, scene: RasterioScene, options: Options, places: Places) -> Coverage:
+def scene_coverage(planned: Planned, scene: RasterioScene, options: Options, places: Places) -> Coverage:
     """How cloudy a scene is; the rasters are left where they were written.
 
     Raises:

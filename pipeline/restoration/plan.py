@@ -100,8 +100,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class ScenePlan:
-    """A plan and what a user should know of it.
+class Planned:
+    """A `Plan` of one scene, the tiles that it restores, and what a user should know of it.
 
     Args:
         plan: The plan.
@@ -133,7 +133,7 @@ class ScenePlan:
             return BATCH_SIZE
         return min(BATCH_SIZE, max(1, self.tiles_to_restore // BATCH_SHARE))
 
-    def warning(self, *more: str) -> ScenePlan:
+    def warning(self, *more: str) -> Planned:
         """The same, with something to know that comes before the rest."""
         return replace(self, warnings=(*more, *self.warnings))
 
@@ -149,15 +149,87 @@ class ScenePlan:
         return len(self.plan.grid) if self.chosen is None else len(self.chosen)
 
 
-def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> ScenePlan:
+@dataclass(frozen=True)
+class Frame:
+    """What of a plan is known before a pixel is read, of a raster as of an array.
+
+    Args:
+        spec: The restorer.
+        model_sha256: Of the model file.
+        bands: Names of the scene's bands.
+        indexes: Those that the restorer sees, 0-based, in its order.
+        grid: The tiles.
+        joint: The tiles that are restored in one call are denoised as one picture.
+        look: What is to look at the scene; ``None``: nothing.
+        keeps_clear_ground: As `Plan`.
+        warnings: What a user should know.
+    """
+
+    spec: RestorerSpec
+    model_sha256: str | None
+    bands: tuple[str, ...]
+    indexes: tuple[int, ...]
+    grid: TileGrid
+    joint: bool
+    look: LookPlan | None
+    keeps_clear_ground: bool
+    warnings: tuple[str, ...]
+
+    @staticmethod
+    def of(
+        found: Sequence[str],
+        shape: tuple[int, int],
+        pixel: float | None,
+        options: Options,
+        elsewhere: bool = False,
+    ) -> Frame:
+        """Choose restorer, bands and detector, and lay the tiles.
+
+        Args:
+            found: Names of the scene's bands, as far as it tells them.
+            shape: ``(height, width)`` of the scene, px.
+            pixel: Side of a pixel, m; ``None``: nobody knows.
+            options: The options.
+            elsewhere: As in `spec_of`.
+
+        Raises:
+            DecrSceneError: As `plan_scene`.
+        """
+        spec, digest = spec_of(options, elsewhere)
+        bands, indexes, warnings = choose_bands(found, spec, options)
+        grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
+        look = look_of(spec, options, bands, shape, pixel)
+        quiet = keeps_clear_ground(spec, options, look)
+        return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings)
+
+    def plan(
+        self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None
+    ) -> Plan:
+        """Make the plan, with the scaling that the pixels have and the regions that the options name."""
+        return Plan(
+            self.grid,
+            self.indexes,
+            radiometry,
+            self.spec,
+            options.seed,
+            mask,
+            self.keeps_clear_ground,
+            samples=options.samples,
+            aoi=aoi,
+            joint=self.joint,
+        )
+
+
+def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> Planned:
     """Choose bands and scaling, and lay the tiles; ``elsewhere`` as in `spec_of`.
 
     Raises:
         BandError: The scene lacks a band of the model, or does not say which band is which.
         UnknownModelError: There is no such model.
     """
-    spec, digest = spec_of(options, elsewhere)
-    bands, indexes, warnings = choose_bands(scene.bands, spec, options)
+    pixel = pixel_size(scene.crs, scene.transform, scene.shape)
+    frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
+    spec, indexes = frame.spec, frame.indexes
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity" and options.restorer is None:
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
@@ -165,33 +237,25 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         radiometry = known_radiometry(scene.dtype, len(indexes), options.scale) or fit_samples(
             scene.dtype, indexes, [source] * len(spans), spans
         )
-    grid = TileGrid(scene.shape, overlap=options.overlap)
-    mask = None if options.mask in ("auto", "none") else _mask(options, scene)
-    aoi = None if options.aoi is None else Aoi.read(options.aoi, scene)
-    joint = is_joint(spec, options)
-    pixel = pixel_size(scene.crs, scene.transform, scene.shape)
-    look = look_of(spec, options, bands, scene.shape, pixel)
-    plan = Plan(
-        grid,
-        indexes,
-        radiometry,
-        spec,
-        options.seed,
-        mask,
-        keeps_clear_ground(spec, options, look),
-        samples=options.samples,
-        aoi=aoi,
-        joint=joint,
-    )
+    mask, aoi = regions_of(options, scene)
+    plan = frame.plan(radiometry, options, mask, aoi)
     if options.other_date is not None:
-        plan = replace(plan, other=_other_date(options.other_date, scene, bands, plan, source))
+        plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
-    warnings += _warnings_of(mask, aoi, chosen)
-    return ScenePlan(plan, bands, digest, chosen, warnings, look)
+    warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
 
 
-def _mask(options: Options, scene: RasterioScene) -> MaskFile:
-    return MaskFile.read(_absolute(options.mask), scene, options.mask_values)
+def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None, Aoi | None]:
+    """Lay the mask and the area of interest that the options name over a scene.
+
+    Raises:
+        MaskError: One of them cannot be read or laid over it, or does not touch it.
+    """
+    mask = None
+    if options.mask not in ("auto", "none"):
+        mask = MaskFile.read(_absolute(options.mask), scene, options.mask_values)
+    return mask, None if options.aoi is None else Aoi.read(options.aoi, scene)
 
 
 def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
@@ -313,14 +377,10 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
 
     path = find_model(options.model)
     config = read_model_config(path)
-    sampling = config.sampling
-    steps = sampling.steps if options.steps is None else options.steps
-    start = sampling.start if options.start is None else options.start
-    floor = sampling.weight_floor if options.weight_floor is None else options.weight_floor
-    halo = sampling.halo if options.halo is None else options.halo
     try:
         computing = None if elsewhere else computing_of(options.device, options.precision)
-        Schedule().pairs(steps, None if start == 1000 else start)
+        sampling = config.sampling.given(options.steps, options.start, options.weight_floor, options.halo)
+        Schedule().pairs(sampling.steps, sampling.first_step)
     except ValueError as error:
         raise OptionError(str(error)) from error
     digest = file_sha256(Path(path))
@@ -328,10 +388,10 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
     spec = RestorerSpec(
         name,
         tuple(config.bands),
-        steps,
-        start,
-        floor,
-        halo,
+        sampling.steps,
+        sampling.start,
+        sampling.weight_floor,
+        sampling.halo,
         options.device,
         options.precision,
         computing,

@@ -424,8 +424,10 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
         process_scene(scene, tmp_path / f"{name}.tif", **options)
         lazy = restore(array, **options).compute(scheduler="synchronous")
         np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / f"{name}.tif"))
-    with pytest.raises(OptionError, match="mask"):
-        restore(array, model="fill", mask=str(scene))
+    cloud = scene_of(tmp_path / "mask.tif", (image[:1] > 4000).astype(np.uint8), ("cloud",))
+    process_scene(scene, tmp_path / "masked.tif", model="fill", mask=str(cloud))
+    lazy = restore(array, model="fill", mask=str(cloud)).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "masked.tif"))
 
 
 def test_fill_is_measured_like_a_model(tmp_path):

@@ -357,9 +357,17 @@ def test_another_area_is_another_run(tmp_path):
     assert report.tiles["windows_resumed"] > 0
 
 
-def test_an_array_takes_no_area(scene, tmp_path):
-    with pytest.raises(OptionError, match="takes no aoi, mask, pan or other_date"):
-        restore(open_scene(scene), model="identity", aoi="area.geojson")
+def test_an_array_takes_an_area_as_its_file_does(scene, tmp_path):
+    path = geojson(tmp_path / "area.geojson", on_the_ground(shapely.box(100, 50, 300, 200)))
+    options = {"restorer": smooth, "aoi": str(path), "mask": "none"}
+    process_scene(scene, tmp_path / "clean.tif", **options)
+    array = open_scene(scene)
+    lazy = restore(array, **options).compute(scheduler="synchronous")
+    with rasterio.open(tmp_path / "clean.tif") as dataset:
+        np.testing.assert_array_equal(lazy.values, dataset.read())
+    assert (lazy.values != array.values).any()
+    with pytest.raises(OptionError, match="no CRS and transform"):
+        restore(array.drop_vars(["spatial_ref", "x", "y"]), **options)
 
 
 def test_a_transform_at_the_origin_is_a_place(tmp_path):

@@ -1,5 +1,6 @@
 """Options by name: a misspelt one is refused with the nearest name, an old name is still taken."""
 
+import inspect
 from dataclasses import fields
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import xarray as xr
 
 from decr_scene.pipeline import Options, process_directory, process_scene, restore
-from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.engine.graph import OF_FILES
+from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.restoration.options import OLD_NAMES, Choices
@@ -35,6 +37,19 @@ def test_a_misspelt_option_is_refused_with_the_nearest_name(call, tmp_path):
     with pytest.raises(OptionError, match=r"^there is no option weigth_floor: did you mean weight_floor\?$"):
         call(tmp_path, weigth_floor=0.5)
     assert not any(tmp_path.iterdir())
+
+
+def test_restore_takes_what_an_array_has_a_use_for_and_refuses_the_rest_by_name():
+    own = set(inspect.signature(process_scene).parameters) - {"src", "dst", "options", "named"}
+    assert own == OF_FILES
+    for name in own:
+        with pytest.raises(OptionError, match=f"restore .* takes no {name}, "):
+            restore(ARRAY, **{name: None})
+    for name, value in {"pan": "pan.tif", "other_date": "other.tif", "samples": 2}.items():
+        with pytest.raises(OptionError, match=f"restore takes no {name}, "):
+            restore(ARRAY, model="identity", **{name: value})
+    with pytest.raises(MaskError, match=r"none\.tif cannot be read"):
+        restore(ARRAY, model="identity", mask="none.tif")
 
 
 def test_a_misspelt_keyword_of_the_function_itself_is_known(tmp_path):
