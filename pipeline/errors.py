@@ -72,3 +72,21 @@ class ForkError(DecrSceneError, RuntimeError):
 
 class RunCancelledError(DecrSceneError, RuntimeError):
     """The caller has cancelled the run."""
+
+
+def in_one_line(error: Exception) -> str:
+    """Say what went wrong; what the system, the memory or GDAL refuses is no fault of the program's."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    text = " ".join(str(error.__cause__ or error).split())
+    if isinstance(error, DecrSceneError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"memory does not suffice ({text or 'nothing more is known'}): take a smaller scene or window"
+    if isinstance(error, (RasterioError, CPLE_BaseError)):
+        return f"GDAL cannot go on ({text}): check the inputs with gdalinfo"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}: check the path, the disk and the limits (ulimit -a)"
+    return f"unexpected {type(error).__name__}: {text}"

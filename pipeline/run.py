@@ -201,6 +201,8 @@ def process_scene(
                 failed=failed,
                 mask=planned.mask_meaning,
             )
+            read = [path for _, path in _named_inputs(src, chosen) if path is not None]
+            beside.remove_stale([*read, *(file.path for file in files)])
             with write_whole(beside.report) as partial:
                 partial.write_text(report.to_json())
     return report

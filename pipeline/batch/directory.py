@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
@@ -30,6 +29,7 @@ from decr_scene.pipeline.errors import (
     OutputError,
     ResumeError,
     RunCancelledError,
+    in_one_line,
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
@@ -159,7 +159,7 @@ def _attempt(
         raise
     except Exception as problem:
         _log.debug("%s failed", entry.input, exc_info=True)
-        error = _one_line(problem)
+        error = in_one_line(problem)
     seconds = round(time.perf_counter() - began, 3)
     _log.info("%s: %s", entry.input, f"failed: {error}" if error else "done")
     return replace(entry, status="failed" if error else "done", seconds=seconds, error=error)
@@ -173,8 +173,3 @@ def _process(src: Path, dst: Path, overwrite: bool, resume: bool, process: Calla
             return process(src, dst, overwrite=replacing, resume=resume)
         except ResumeError:  # left by a run with other options: what it had begun is out of date
             return process(src, dst, overwrite=replacing, resume=False)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error) if isinstance(error, DecrSceneError) else f"unexpected {type(error).__name__}: {error}"
-    return " ".join(text.split())

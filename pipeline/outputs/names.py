@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,30 @@ class Beside:
                 failed[file.role] = _reason(error)
                 path.unlink(missing_ok=True)  # of the output before
         return failed
+
+    def remove_stale(self, inputs: Iterable[str | Path]) -> None:
+        """Remove what the run before made beside the output and this one has not: it shows other pixels.
+
+        The report there says what it was; polygons, whose name is the user's own, stay.
+
+        Args:
+            inputs: Files that this run has read, which are left alone.
+        """
+        try:
+            report = json.loads(self.report.read_text())
+            named = report["beside"] if report["program"]["name"] == "decr-scene" else {}
+            before = {role: Path(name).name for role, name in named.items() if role in _OF_OUTPUT}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return
+        kept = {os.path.realpath(path) for path in (*self.paths.values(), *inputs)}
+        for name in before.values():
+            path = self.output.with_name(name)
+            if name.startswith(self.output.stem) and os.path.realpath(path) not in kept:
+                path.unlink(missing_ok=True)
+
+
+_OF_OUTPUT = {kind.role for kind in SIDE_FILES if kind.ending}
+"""Roles of files that are named after the output."""
 
 
 def _reason(error: Exception) -> str:

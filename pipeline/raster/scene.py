@@ -30,6 +30,7 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
 from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
+from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
 from decr_scene.pipeline.raster.nodata import is_nodata
@@ -381,7 +382,7 @@ _handles = Handles()
 def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioScene:
     try:
         dataset = _handles.get(path, state)
-    except _FAULTS as error:
+    except (*_FAULTS, UnicodeDecodeError) as error:
         raise _cannot_open(path, error) from error
     try:
         _check_supported(path, dataset)
@@ -456,6 +457,11 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
     if path.lower().endswith(_ARCHIVES):
         return SceneReadError(
             f"{path} is an archive, expected a raster: unpack it, then name the raster or the folder in it"
+        )
+    if isinstance(error, UnicodeDecodeError):
+        return SceneReadError(
+            f"{path} has a CRS whose name is no UTF-8 ({decoded(bytes(error.object))[:60]}): "
+            "give it its CRS anew, such as with gdal_edit.py -a_srs EPSG:32650"
         )
     return SceneReadError(
         f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo"

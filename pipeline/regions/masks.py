@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
@@ -141,8 +142,10 @@ class MaskFile(Mask):
         try:
             with rasterio.open(self.path) as source:
                 yield source
-        except RasterioError as error:
-            raise MaskError(f"mask {self.path} cannot be read: {error}") from error
+        except (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
+            told = " ".join(str(error.__cause__ or error).split())
+            told = "the name of its CRS is no UTF-8" if isinstance(error, UnicodeDecodeError) else told
+            raise MaskError(f"mask {self.path} cannot be read ({told}): check it with gdalinfo") from error
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from decr_scene.pipeline.errors import (
     OutputExistsError,
     SceneNotFoundError,
     SceneReadError,
+    in_one_line,
 )
 from decr_scene.pipeline.inputs.text import plain
 from decr_scene.pipeline.signals import INTERRUPTED, at_the_end_say, say_last_words, was_interrupted
@@ -97,8 +98,7 @@ def _told(context: click.Context, error: Exception) -> tuple[str, int]:
         extra = EXTRAS.get(module)
         what = f"pip install 'decr-scene[{extra}]'" if extra else f"install {module}"
         return f"this needs {module}, which is not installed: {what}", 1
-    text = f"{type(error).__name__}: {error}"
-    return f"unexpected {' '.join(text.split())}; --debug shows where", 1
+    return f"{in_one_line(error)}; --debug shows where", 1
 
 
 def _end_interrupted(context: click.Context) -> None:

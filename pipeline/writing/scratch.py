@@ -28,14 +28,20 @@ _HEAD = 1 << 20
 """Bytes at the beginning of a scratch file that hold its directory, and more."""
 
 
+LARGEST_BLOCK = 8192
+"""Of four bands of 16 bits it takes half a gigabyte, a few times over."""
+
+
 def check_blocksize(blocksize: int) -> None:
-    """Refuse a side of blocks that no tiled GeoTIFF can have.
+    """Refuse a side of blocks that no tiled GeoTIFF can have, or none should.
 
     Raises:
-        OptionError: It is no positive multiple of 16 px.
+        OptionError: It is no positive multiple of 16 px, or so large that a block would fill the memory.
     """
-    if blocksize < 16 or blocksize % 16:
-        raise OptionError(f"blocksize must be a positive multiple of 16 px, got {blocksize}")
+    if not 16 <= blocksize <= LARGEST_BLOCK or blocksize % 16:
+        raise OptionError(
+            f"blocksize must be a positive multiple of 16 px, {LARGEST_BLOCK} at most, got {blocksize}"
+        )
 
 
 @dataclass(frozen=True)

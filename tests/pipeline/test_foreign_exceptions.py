@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
+from rasterio.errors import RasterioIOError
 
 from decr_scene.models.checkpoints.model_file import read_model_config, read_model_file, save_model_file
 from decr_scene.models.errors import CheckpointError, TrainingError
@@ -15,7 +16,8 @@ from decr_scene.models.model import find_model
 from decr_scene.models.training.config import read_config
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.engine.graph import restore
-from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.errors import OptionError, SceneError, in_one_line
+from decr_scene.pipeline.run import process_scene
 
 ZEROS = np.zeros((3, 4, 5), np.uint8)
 NO_SCENES = {
@@ -173,3 +175,22 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tm
     done = CliRunner().invoke(main, ["evaluate", "--data", str(Path(tmp_path))])
     assert done.exit_code == 1
     assert "needs skimage, which is not installed: pip install 'decr-scene[train]'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("Unable to allocate 74.5 GiB"), "memory does not suffice (Unable to allocate 74.5 GiB)"),
+        (OSError(24, "Too many open files", "a.tif"), "a.tif: Too many open files: check"),
+        (OSError(28, "No space left on device"), "No space left on device: check"),
+        (RasterioIOError("no way"), "GDAL cannot go on (no way): check"),
+        (KeyError("x"), "unexpected KeyError: 'x'"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_the_programs(error, told):
+    assert in_one_line(error).startswith(told)
+
+
+def test_blocks_that_no_memory_holds_are_refused(tmp_path):
+    with pytest.raises(OptionError, match="8192 at most"):
+        process_scene("no.tif", tmp_path / "out.tif", blocksize=100_000)

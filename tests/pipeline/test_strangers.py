@@ -8,8 +8,11 @@ import pytest
 import raster_cases as cases
 import rasterio
 from click.testing import CliRunner
+from rasterio.transform import Affine
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.raster.vrt import band_tags, scene_tags
 from decr_scene.pipeline.run import process_scene
@@ -170,3 +173,24 @@ def test_no_name_steers_the_terminal(name, command, tmp_path):
     done = CliRunner().invoke(main, args)
     assert (done.exit_code == 0) == (command != "none")
     assert not set(done.output) & {"\x1b", "\x9b", "\u202e", "\x07"}
+
+
+@pytest.mark.parametrize("role", ["scene", "mask"])
+def test_a_crs_whose_name_is_no_utf8_is_refused(role, tmp_path):
+    scene, named = cases.plain(tmp_path / "scene.tif", (40, 50), 1), tmp_path / "named.vrt"
+    text = cases.vrt_of(scene)
+    head, tail = text.split("<SRS", 1)[0], text.split("</SRS>", 1)[1]
+    wkt = 'LOCAL_CS["Gr\u00fcn",UNIT["metre",1]]'.replace('"', "&quot;")
+    named.write_bytes(f"{head}<SRS>{wkt}</SRS>{tail}".encode("latin-1"))
+    given = {"src": named} if role == "scene" else {"src": scene, "mask": str(named)}
+    with pytest.raises(DecrSceneError, match=r"CRS.* is no UTF-8"):
+        process_scene(dst=tmp_path / "out.tif", model="identity", **given)
+
+
+def test_a_mask_that_lies_nowhere_is_refused(tmp_path):
+    scene = cases.plain(tmp_path / "scene.tif", (40, 50), 1)
+    mask = cases.write(
+        tmp_path / "mask.tif", np.ones((1, 40, 50), np.uint8), transform=Affine(0, 0, 5e5, 0, 0, 4e6)
+    )
+    with pytest.raises(MaskError, match="geotransform"):
+        process_scene(scene, tmp_path / "out.tif", model="identity", mask=str(mask))

@@ -355,3 +355,13 @@ def test_the_quicklook_shows_the_bands_that_were_named(tmp_path):
     options = {"model": "identity", "bands": "blue,green,red,nir", "quicklook": True}
     process_scene(scene, tmp_path / "clean.tif", **options)
     assert pixels_of(tmp_path / "clean.png")[:, 5, 5].tolist() == [30, 20, 10]
+
+
+def test_what_the_run_before_made_beside_the_output_is_not_left_stale(scene, tmp_path):
+    again = {"model": "identity", "overwrite": True}
+    process_scene(scene, tmp_path / "clean.tif", model="identity", samples=2, quicklook=True, stac=True)
+    (tmp_path / "clean_notes.txt").write_text("of the user")
+    process_scene(scene, tmp_path / "clean.tif", mask=str(tmp_path / "clean_uncertainty.tif"), **again)
+    names = {path.name for path in tmp_path.glob("clean*")}
+    assert {"clean_uncertainty.tif", "clean_notes.txt"} < names, "an input of the run, and no file of ours"
+    assert not {"clean.png", "clean.stac.json"} & names
