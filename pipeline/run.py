@@ -20,6 +20,7 @@ from typing import Any, Unpack
 from distributed import Client
 
 from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import (
     RestorerPlugin,
     at_every_worker,
@@ -85,7 +86,7 @@ def process_scene(
     scheduler: str | None = None,
     overwrite: bool = False,
     compress: str = "auto",
-    blocksize: int = 512,
+    blocksize: int = BLOCKSIZE,
     quicklook: bool = False,
     stac: bool = False,
     polygons: str | Path | None = None,

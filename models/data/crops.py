@@ -14,6 +14,9 @@ from decr_scene.models.arrays import Float
 from decr_scene.models.data.resize import resize
 from decr_scene.models.errors import TrainingError
 
+SIDES = 32
+"""Sides of an image are multiples of this, px: networks halve it up to five times."""
+
 
 def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Float]:
     """The same square of ``size`` px at a drawn place in each image.
@@ -26,6 +29,12 @@ def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Fl
         raise TrainingError(f"an image of {height} x {width} px is smaller than the crop of {size} px")
     row, col = rng.integers(height - size + 1), rng.integers(width - size + 1)
     return [image[:, row : row + size, col : col + size] for image in images]
+
+
+def even(image: Float) -> Float:
+    """Cut an image ``(C, H, W)`` to sides that are multiples of `SIDES` px, as every network takes them."""
+    height, width = (side // SIDES * SIDES for side in image.shape[1:])
+    return image[:, :height, :width]
 
 
 def enlarged(image: Float, size: int) -> Float:

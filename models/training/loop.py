@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from decr_scene.models.data.crops import even
 from decr_scene.models.data.source import Pair, Source, batches, held_in_memory
 from decr_scene.models.data.tone import regions
 from decr_scene.models.devices import pick_precision
@@ -285,7 +286,7 @@ class Trainer:
 def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
     """Take the pairs of a source at its first scale, cut to a multiple of 32 px."""
     pairs = [held_in_memory(pair) for pair in source.pairs[0][:limit]]
-    return [pair._replace(cloudy=_even(pair.cloudy), clear=_even(pair.clear)) for pair in pairs]
+    return [pair._replace(cloudy=even(pair.cloudy), clear=even(pair.clear)) for pair in pairs]
 
 
 def _rate(step: int, config: RunConfig) -> float:
@@ -325,11 +326,6 @@ def _average_over_processes(tensors: list[Tensor]) -> None:
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, mean in zip(tensors, parts, strict=True):
         tensor.copy_(mean.view(tensor.shape))
-
-
-def _even(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    height, width = (side // 32 * 32 for side in image.shape[1:])
-    return image[:, :height, :width]
 
 
 def _psnr(error: np.ndarray[Any, Any]) -> float:

@@ -21,6 +21,7 @@ from typing import Unpack
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
+from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_workers
 from decr_scene.pipeline.errors import (
     ClusterError,
@@ -38,8 +39,6 @@ from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.run import process_scene
 from decr_scene.pipeline.writing.scratch import check_blocksize
 
-PATTERN = "*.tif,*.tiff,*.jp2,*.vrt"
-
 _log = logging.getLogger(__name__)
 
 
@@ -48,13 +47,13 @@ def process_directory(
     dst_dir: str | Path,
     options: Options | None = None,
     *,
-    pattern: str = PATTERN,
+    pattern: str = SCENES,
     recursive: bool = False,
     workers: int = 1,
     scheduler: str | None = None,
     overwrite: bool = False,
     compress: str = "auto",
-    blocksize: int = 512,
+    blocksize: int = BLOCKSIZE,
     quicklook: bool = False,
     stac: bool = False,
     polygons: None = None,

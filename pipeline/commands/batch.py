@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from decr_scene.pipeline.defaults import SCENES
 from decr_scene.pipeline.terminal.console import (
     debugging,
     one_line_errors,
     show_debug_log,
     summarise_batch,
 )
-from decr_scene.pipeline.terminal.options import FILE, SCENES, example, restoring_options, writing_options
+from decr_scene.pipeline.terminal.options import FILE, example, restoring_options, writing_options
 
 
 @click.command(epilog=example("decr-scene batch incoming/ --out clean/"))

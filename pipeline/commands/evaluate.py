@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from decr_scene.pipeline.defaults import DETECTORS
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.terminal.console import one_line_errors, say
 from decr_scene.pipeline.terminal.options import (
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--detector",
-    type=click.Choice(["auto", "model", "ukis", "none"]),
+    type=click.Choice(DETECTORS),
     default="auto",
     show_default=True,
     help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir.",

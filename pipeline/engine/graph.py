@@ -12,6 +12,7 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.defaults import BATCH_SIZE, BLOCKSIZE
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.forks import refuse_after_fork
@@ -26,15 +27,12 @@ from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.restoration.gating import open_lookout
-from decr_scene.pipeline.restoration.options import BATCH_SIZE, Choices, Options
+from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, regions_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
-
-BLOCK = 512
-"""Side of a chunk of the result, px."""
 
 OF_FILES = frozenset(
     {
@@ -61,7 +59,7 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
         **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
-        The same array with Dask chunks of `BLOCK` px, coordinates, attributes, CRS and nodata kept.
+        The same array with Dask chunks of `BLOCKSIZE` px, coordinates, attributes, CRS and nodata kept.
 
     Raises:
         SceneError: The array has other dimensions.
@@ -79,7 +77,7 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
     _check_options(chosen)
     graph = _Graph(scene, chosen)
     rows = [
-        [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCK)
+        [graph.block(span) for span in row] for row in block_rows((scene.shape[1], scene.shape[2]), BLOCKSIZE)
     ]
     return scene.copy(data=da.block(rows))
 
@@ -186,7 +184,7 @@ class _Graph:
         """What the look adds to the plan: the mask, if it is to gate, and the ground."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
         lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape), mask)
-        parts, step = [], max(1, BLOCK // factor)
+        parts, step = [], max(1, BLOCKSIZE // factor)
         height = -(-shape[0] // factor)
         for row in range(0, height, step):
             rows = range(row, min(height, row + step))

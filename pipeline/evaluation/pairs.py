@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import even
 from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
@@ -97,7 +98,7 @@ def _as_in_paper(pair: Pair) -> Pair:
 
 
 def _even(pair: Pair) -> Pair:
-    height, width = (side // 32 * 32 for side in pair.clear.shape[1:])
-    if not height or not width:
+    cut = pair._replace(cloudy=even(pair.cloudy), clear=even(pair.clear))
+    if not cut.clear.size:
         raise OptionError(f"{pair.name} is {pair.clear.shape[1:]} px: images must be 32 px a side at least")
-    return pair._replace(cloudy=pair.cloudy[:, :height, :width], clear=pair.clear[:, :height, :width])
+    return cut

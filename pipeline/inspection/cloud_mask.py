@@ -10,6 +10,7 @@ from typing import Unpack
 import numpy as np
 
 from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
@@ -24,9 +25,6 @@ from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.origin import Companion
 from decr_scene.pipeline.writing.writer import SceneWriter
-
-BLOCK = 512
-"""Side of the blocks of the mask, px."""
 
 
 def write_cloud_mask(
@@ -79,10 +77,10 @@ def write_cloud_mask(
         mask = DetectedMask(FileField(str(places.cloud), sides), scene.shape, look.factor, least)
         watch.stage(f"writing {dst.name}")
         companion = Companion(scene, ("cloud or shadow",), np.dtype(np.float32), np.nan)
-        with SceneWriter(companion, dst, "deflate", BLOCK, overwrite) as writer:
-            for row in range(0, scene.shape[0], BLOCK):
-                for col in range(0, scene.shape[1], BLOCK):
-                    height, width = min(BLOCK, scene.shape[0] - row), min(BLOCK, scene.shape[1] - col)
+        with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
+            for row in range(0, scene.shape[0], BLOCKSIZE):
+                for col in range(0, scene.shape[1], BLOCKSIZE):
+                    height, width = min(BLOCKSIZE, scene.shape[0] - row), min(BLOCKSIZE, scene.shape[1] - col)
                     span = Span(row, col, height, width)
                     writer.write(span, _soft(mask, scene, span)[None])
     return coverage

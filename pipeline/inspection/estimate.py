@@ -17,6 +17,7 @@ import psutil
 import rasterio
 
 from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import connect
 from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY, room_for_tiles
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -31,9 +32,6 @@ from decr_scene.pipeline.writing.writer import SceneWriter
 
 TRIAL_SECONDS = 10.0
 """A batch that would take longer is tried with a single tile."""
-
-BLOCK = 512
-"""Side of the output's blocks, px, as `process_scene` has it by default."""
 
 _KEY = "estimate"
 
@@ -150,14 +148,14 @@ def _try_writing(
     scene: RasterioScene, plan: Plan, source: Source, changes: Results
 ) -> tuple[float, _Pace, _Pace]:
     """Seconds to blend a pixel, and the writing of a block and of a row of them."""
-    height, width = min(BLOCK, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
+    height, width = min(BLOCKSIZE, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
     places = [plan.grid.span(plan.grid[number]).row for number in changes] or [scene.shape[0] // 2]
     span = Span(min(places[0], scene.shape[0] - height), 0, height, width)
     began = time.perf_counter()
     pixels = blend_tiles(plan, source, span, changes).pixels
     blending = (time.perf_counter() - began) / pixels[0].size
     with TemporaryDirectory() as folder:
-        small = _write(scene, pixels[:, :, :BLOCK], Path(folder) / "small.tif")
+        small = _write(scene, pixels[:, :, :BLOCKSIZE], Path(folder) / "small.tif")
         return blending, small, _write(scene, pixels, Path(folder) / "large.tif")
 
 
@@ -170,7 +168,7 @@ def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
         dataset.write(pixels)
     with RasterioScene.open(part) as opened:
         began = time.perf_counter()
-        with SceneWriter(CopyOf(opened), out, "deflate", BLOCK) as writer:
+        with SceneWriter(CopyOf(opened), out, "deflate", BLOCKSIZE) as writer:
             writer.write(Span(0, 0, *opened.shape), pixels)
             written = time.perf_counter()
             scratch = sum(file.stat().st_size for file in path.parent.glob(f".{out.name}*scratch*"))
@@ -190,7 +188,7 @@ def _saved_tiles(planned: Planned, options: Options) -> int:
     """Bytes of finished tiles that a run keeps on disk until their blocks are written."""
     if options.restorer is None and planned.plan.spec.name in BUILT_IN:
         return 0
-    tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCK)
+    tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
     return tile * min(most, planned.tiles_to_restore)
 
 
@@ -199,8 +197,8 @@ def _under_way(scene: RasterioScene, planned: Planned, options: Options) -> int:
     plan = planned.plan
     batches = planned.batches(options.batch_size)
     width = scene.shape[1]
-    windows = ROWS_UNDER_WAY * BLOCK * width * (2 * scene.count * scene.dtype.itemsize + 1)
+    windows = ROWS_UNDER_WAY * BLOCKSIZE * width * (2 * scene.count * scene.dtype.itemsize + 1)
     tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
-    rows = math.ceil(ROWS_UNDER_WAY * BLOCK / (plan.grid.size - plan.grid.overlap)) + 1
+    rows = math.ceil(ROWS_UNDER_WAY * BLOCKSIZE / (plan.grid.size - plan.grid.overlap)) + 1
     tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * batches.largest
     return windows + tile * min(tiles, len(plan.grid))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
+from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
@@ -64,7 +65,7 @@ def check_copy(scene: RasterioScene) -> None:
         pixels.write_bytes(as_geotiff(np.zeros(shape, scene.dtype), {}))
         text, marked = copy_vrt(dataset, str(pixels), _TRIAL_SIDE, [{}] * scene.count, "AVERAGE")
         with os_faults(f"cannot copy what describes {scene.path}", Path(folder)):
-            write_cog(_cut(text), marked, copy, lossless("none", "", indexed=False), 512, "AVERAGE")
+            write_cog(_cut(text), marked, copy, lossless("none", "", indexed=False), BLOCKSIZE, "AVERAGE")
         with rasterio.open(copy) as other:
             second = _properties(other)
     first["shape"] = second["shape"]

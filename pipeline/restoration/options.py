@@ -10,18 +10,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from decr_scene.pipeline.defaults import BLENDS, DETECTORS, MODEL, OVERLAP
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
-BATCH_SIZE = 8
-"""Tiles in a batch, where nothing else is asked for."""
-
 BATCH_SHARE = 25
 """Without a GPU, a batch has no more than such a part of the tiles, so that a kill costs little."""
-
-BLENDS = ("feather", "joint")
-DETECTORS = ("auto", "model", "ukis", "none")
 
 OLD_NAMES = {"reference": "other_date"}
 """Names that an option had in the release before, which are still taken."""
@@ -92,13 +87,13 @@ class Options:
             ``none``: not even the one in the scene's folder.
     """
 
-    model: str = "default"
+    model: str = MODEL
     restorer: Restorer | None = None
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
     seed: int = 0
-    overlap: int = 64
+    overlap: int = OVERLAP
     halo: int | None = None
     blend: str = "feather"
     batch_size: int | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.inputs.identity import FileIdentity
@@ -25,7 +26,7 @@ from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
-from decr_scene.pipeline.restoration.options import BATCH_SHARE, BATCH_SIZE, Options
+from decr_scene.pipeline.restoration.options import BATCH_SHARE, Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, RestorerSpec, on_gpu
 from decr_scene.pipeline.tiling.batches import Batches

@@ -12,15 +12,14 @@ from typing import Any
 
 import click
 
+from decr_scene.pipeline.defaults import BLENDS, BLOCKSIZE, COMPRESSIONS, DETECTORS, MODEL, OVERLAP
+
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 FILE = click.Path(path_type=Path)
 NAME = click.Path(path_type=str)
 """Of a raster, which need not be a path: ``//`` in it stays."""
-
-SCENES = "*.tif,*.tiff,*.jp2,*.vrt"
-COMPRESSIONS = ["auto", "deflate", "zstd", "lzw", "lzma", "none"]
 
 
 class SweepType(click.ParamType[tuple[str, tuple[float, ...]]]):
@@ -122,7 +121,7 @@ sampling_options = in_order(
 """How the diffusion is sampled."""
 
 model_option = click.option(
-    "--model", default="default", show_default=True, help="Bundled name, file, fill, identity."
+    "--model", default=MODEL, show_default=True, help="Bundled name, file, fill, identity."
 )
 
 bands_option = click.option("--bands", help="What the bands are, such as blue,green,red,nir.")
@@ -133,7 +132,7 @@ scale_option = click.option(
 
 detector_option = click.option(
     "--detector",
-    type=click.Choice(["auto", "model", "ukis", "none"]),
+    type=click.Choice(DETECTORS),
     default="auto",
     show_default=True,
     help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
@@ -176,11 +175,11 @@ restoring_options = in_order(
         show_default=True,
         help="Results of each tile: from 2 on, how far they differ is written beside the output.",
     ),
-    click.option("--overlap", type=int, default=64, show_default=True, help="Overlap of tiles, px."),
+    click.option("--overlap", type=int, default=OVERLAP, show_default=True, help="Overlap of tiles, px."),
     click.option("--halo", type=int, help="How far beyond its tile the first guess sees, px."),
     click.option(
         "--blend",
-        type=click.Choice(["feather", "joint"]),
+        type=click.Choice(BLENDS),
         default="feather",
         show_default=True,
         help="joint: neighbouring tiles are blended at every diffusion step, too.",
@@ -234,7 +233,9 @@ writing_options = in_order(
         show_default=True,
         help="auto: as the scene.",
     ),
-    click.option("--blocksize", type=int, default=512, show_default=True, help="Side of output blocks, px."),
+    click.option(
+        "--blocksize", type=int, default=BLOCKSIZE, show_default=True, help="Side of output blocks, px."
+    ),
     click.option("--quicklook", is_flag=True, help="Write a picture before/after beside the output."),
     click.option("--stac", is_flag=True, help="Write a STAC Item beside the output."),
     click.option(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from decr_scene.pipeline.defaults import OVERLAP
+
 
 class Tile(NamedTuple):
     """One tile: its place in the grid and its first pixel in the scene."""
@@ -82,7 +84,7 @@ class TileGrid:
 
     shape: tuple[int, int]
     size: int = 256
-    overlap: int = 64
+    overlap: int = OVERLAP
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:

@@ -21,9 +21,6 @@ from decr_scene.pipeline.inputs.text import carried, released
 from decr_scene.pipeline.raster.vrt import MARK, has_mask
 from decr_scene.pipeline.writing.scratch import as_geotiff, predictor_of
 
-COMPRESSIONS = ("auto", "deflate", "zstd", "lzw", "lzma", "none")
-"""What an output may be asked to be compressed with."""
-
 _MARKED = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
 _LIGHT, _USUAL = 4, 6
@@ -88,7 +85,7 @@ def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
     """Lossless compression for the COG driver.
 
     Args:
-        asked: One of `COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
+        asked: One of `defaults.COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
         stored: What GDAL says of the input.
         indexed: Whether pixels are indexes of a colour table.
     """

@@ -24,6 +24,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.arrays import Pixels
+from decr_scene.pipeline.defaults import BLOCKSIZE, COMPRESSIONS
 from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError
 from decr_scene.pipeline.files import (
     PARTS,
@@ -40,7 +41,7 @@ from decr_scene.pipeline.files import (
 )
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.alpha import keep_premultiplied
-from decr_scene.pipeline.writing.cog import COMPRESSIONS, write_cog
+from decr_scene.pipeline.writing.cog import write_cog
 from decr_scene.pipeline.writing.journal import Entry, Guard, Journal, checksum
 from decr_scene.pipeline.writing.origin import Origin
 from decr_scene.pipeline.writing.scratch import Layout, Scratch
@@ -79,7 +80,7 @@ class SceneWriter:
         origin: Origin,
         path: str | os.PathLike[str],
         compress: str = "auto",
-        blocksize: int = 512,
+        blocksize: int = BLOCKSIZE,
         overwrite: bool = False,
         resampling: str = "average",
         guard: Guard | None = None,

@@ -3,6 +3,10 @@
 import batch_cases
 import beside_cases
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # what is busy otherwise fails no test
+settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`decr-scene batch`: what it says, and with which exit code it ends."""
 
+import inspect
 import logging
 
 import pytest
@@ -7,9 +8,9 @@ from batch_cases import scene
 from click.testing import CliRunner
 from command_cases import assert_one_line, call
 
+from decr_scene.pipeline import Options, process_directory, process_scene
 from decr_scene.pipeline.batch import directory as batch
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.terminal.options import SCENES
 
 
 def test_the_command_says_what_was_done(folders):
@@ -84,7 +85,18 @@ def test_debug_shows_the_traceback_of_a_failure(folders):
 
 
 def test_the_command_takes_what_the_function_takes():
-    assert SCENES == batch.PATTERN
     options = CliRunner().invoke(main, ["batch", "--help"]).stdout
     for name in ("--pattern", "--recursive", "--overwrite", "--no-resume", "--scheduler", "--mask", "--seed"):
         assert name in options
+
+
+@pytest.mark.parametrize(("name", "function"), [("process", process_scene), ("batch", process_directory)])
+def test_the_command_line_has_the_defaults_of_python(name, function):
+    command = main.get_command(None, name)
+    parameters = inspect.signature(function).parameters
+    python = {key: value.default for key, value in parameters.items() if value.kind == value.KEYWORD_ONLY}
+    python |= vars(Options())
+    with command.make_context(name, ["a", "--out", "b"]) as context:
+        there = {key: value for key, value in context.params.items() if key in python and key != "progress"}
+    assert len(there) > 20
+    assert there == {key: python[key] for key in there}
