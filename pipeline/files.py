@@ -191,6 +191,11 @@ def ground_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.ground.partial.tif")
 
 
+def source_path(output: Path) -> Path:
+    """Where a scene from a web address lies while its output is being made."""
+    return output.with_name(f".{output.name}.source.partial.tif")
+
+
 def vrt_path(output: Path) -> Path:
     """Where the description of a sharpened scene lies while its output is being made."""
     return output.with_name(f".{output.name}.pansharpened.vrt")
@@ -218,7 +223,7 @@ def _longest() -> int:
     output = Path("_uncertainty.tif")  # the longest that a companion's name has more
     hidden = (
         *(part_path(output, UNFINISHED, role) for role in PARTS),
-        *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path)),
+        *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path, source_path)),
         lock_path(journal_path(output)),
     )
     return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)

@@ -44,6 +44,7 @@ from decr_scene.pipeline.files import (
 from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
+from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.look.detection import Places, look_kept
 from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
@@ -134,13 +135,17 @@ def process_scene(
     places = Places(detection_path(writing.path), ground_path(writing.path))
     targets = _targets(beside)
     check_no_input(targets, _named_inputs(src, chosen))
+    if is_fetched(src):
+        check_target(None, dst, overwrite)
+        watch.stage("fetching")
     with (
-        delivered(src, dst, chosen.pan, chosen.bands) as given,
+        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,
         RasterioScene.open(given.path, given.bands) as scene,
         look_kept(places, journal_path(writing.path)),
         ExitStack() as cluster,
     ):
         used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
+        taken |= {} if given.address is None else {"path": given.address}
         check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
         check_no_input(targets, _files_of_rasters(chosen))
         files = identities(_opened_files(scene, chosen), scheduler is not None)

@@ -85,6 +85,8 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     """
     if chosen.pan not in (None, "none"):
         raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
+    if chosen.asset is not None:
+        raise OptionError("asset names a part of one Item, got it for a folder: process Items one by one")
     spec, digest = spec_of(chosen, elsewhere)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None

@@ -58,7 +58,7 @@ def write_cloud_mask(
     check_name(dst)
     check_no_input([dst], [("the input itself", path) for path in local_files(src)])
     with (
-        delivered(src, dst, chosen.pan, chosen.bands) as given,
+        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,
         RasterioScene.open(given.path, given.bands) as scene,
         TemporaryDirectory() as folder,
     ):

@@ -38,7 +38,9 @@ def inspect_scene(
     chosen = Options.given(options, named)
     with (
         TemporaryDirectory() as folder,
-        delivered(src, Path(folder) / "out.tif", chosen.pan, chosen.bands) as given,
+        delivered(
+            src, Path(folder) / "out.tif", chosen.pan, chosen.bands, chosen.asset, fetch=False
+        ) as given,
         RasterioScene.open(given.path, given.bands) as scene,
     ):
         chosen = replace(chosen, bands=given.bands)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.files import check_target, journal_path, vrt_path
+from decr_scene.pipeline.files import check_target, journal_path, source_path, vrt_path
 from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
+from decr_scene.pipeline.inputs.remote import fetched, is_fetched
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, trouble_of
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import Product, find_product
+from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.products.stack import write_stack
 from decr_scene.pipeline.raster.scene import fingerprint
 
@@ -29,6 +31,7 @@ class Delivery:
         facts: For the report: plain values.
         warnings: What a user should know.
         files: All files of it that are known so far.
+        address: Where ``origin`` was fetched from, if it was.
     """
 
     path: str | Path
@@ -37,25 +40,47 @@ class Delivery:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    address: str | None = None
 
 
 @contextmanager
 def delivered(
-    src: str | Path, out: str | Path, pan: str | None = None, bands: str | None = None
+    src: str | Path,
+    out: str | Path,
+    pan: str | None = None,
+    bands: str | None = None,
+    asset: str | None = None,
+    fetch: bool = True,
 ) -> Iterator[Delivery]:
     """Find what there is to read: a raster as it is, the one of a folder, or a pair, sharpened on the fly.
 
     Args:
-        src: A raster, or the folder of a product.
+        src: A raster, the folder of a product, a STAC Item, or a web address of one of them; what lies there
+            is fetched beside the output first.
         out: The output; the description of a sharpened pair, or of a stack, lies hidden beside it until it is
             done, or for as long as the run can be continued.
         pan: The panchromatic raster; ``none``: not even the one in the folder.
         bands: As ``--bands``; it overrules the metadata.
+        asset: Name of an Item's asset, where it is not the only one that may be meant.
+        fetch: Whether what lies at a web address is fetched; else it is read there, by window.
 
     Raises:
-        PairError: The folder has no raster or several, or the pair does not go together.
+        PairError: The folder or the Item has no raster or several, or the pair does not go together.
+        SceneReadError: The web address cannot be read.
         OutputError: The output cannot be written there.
     """
+    if (found := find_asset(src, asset)) is not None:
+        with delivered(found.href, out, pan, bands or found.bands, fetch=fetch) as given:
+            yield replace(given, facts={**given.facts, **found.facts})
+        return
+    if fetch and is_fetched(src):
+        copy = source_path(Path(out))
+        with (
+            fetched(str(src), copy, journal_path(Path(out))) as facts,
+            delivered(copy, out, pan, bands) as given,
+        ):
+            yield replace(given, facts={**given.facts, **facts}, address=str(src))
+        return
     if is_known_to_gdal_alone(src) and pan in (None, "none"):
         name = full_name(src)
         yield Delivery(name, name, bands, files=tuple(local_files(name)))

@@ -46,6 +46,7 @@ class Choices(TypedDict, total=False):
     other_date: str | None
     aoi: str | None
     pan: str | None
+    asset: str | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Options:
         aoi: A vector file with polygons: only inside does anything change, whatever the mask.
         pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
             ``none``: not even the one in the scene's folder.
+        asset: Of a STAC Item in the place of the scene: the name of the asset to take, where it is not the
+            only one of role ``data``.
     """
 
     model: str = MODEL
@@ -108,6 +111,7 @@ class Options:
     other_date: str | None = None
     aoi: str | None = None
     pan: str | None = None
+    asset: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("steps", self.steps, 1, 1000)

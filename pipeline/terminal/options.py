@@ -145,8 +145,12 @@ pan_option = click.option(
     help="The panchromatic raster to sharpen the scene with; none: not even that of its folder.",
 )
 
+asset_option = click.option(
+    "--asset", metavar="NAME", help="Of a STAC Item as SCENE: the asset to take, where several may be meant."
+)
+
 looking_options = in_order(
-    model_option, detector_option, device_option, bands_option, scale_option, pan_option
+    model_option, detector_option, device_option, bands_option, scale_option, pan_option, asset_option
 )
 """What a look at a scene depends on."""
 
@@ -218,6 +222,7 @@ restoring_options = in_order(
         "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
     ),
     pan_option,
+    asset_option,
 )
 """What is done to the pixels: of every command that restores or plans to."""
 

@@ -1,0 +1,174 @@
+"""A raster at a web address: fetched once, beside the output, so that no byte is asked for twice.
+
+A run reads a scene three times: to look at it, to restore it, to check the output. What a broken connection
+has left is kept, and the same call goes on from there, if the address still has the same file: servers tell
+it by an ETag, or by the time of change.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from decr_scene.pipeline.errors import OutputError, SceneNotFoundError, SceneReadError
+
+TRIES = 3
+"""How often in a row a connection may break without a new byte."""
+
+PAUSE = 1.0
+"""Seconds between two tries."""
+
+TIMEOUT = 60.0
+"""Seconds without an answer that are a broken connection."""
+
+_CHUNK = 1 << 20
+_RASTERS = (".tif", ".tiff", ".jp2", ".png")
+_BESIDE = (".msk", ".aux.xml")
+_RPC = ("_RPC.TXT", "_rpc.txt", ".RPB")
+_BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+def is_fetched(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is a web address of one raster; GDAL's own settings for the web leave it to GDAL."""
+    parts = urlsplit(os.fspath(name))
+    if parts.scheme not in ("http", "https") or not parts.path.lower().endswith(_RASTERS):
+        return False
+    return not any(variable.startswith("GDAL_HTTP_") for variable in os.environ)
+
+
+@contextmanager
+def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
+    """Have the raster of an address at a path, for a ``with``, and for as long as a run may go on with it.
+
+    Args:
+        address: ``http://`` or ``https://``.
+        path: Where it is to lie.
+        kept: A file that is there while the raster is to be kept.
+
+    Yields:
+        For the report: ``address``, ``bytes``, ``etag``.
+
+    Raises:
+        SceneNotFoundError: The server has no such file.
+        SceneReadError: The connection breaks, or the server refuses.
+        OutputError: There is no room, or the folder cannot be written to.
+    """
+    state = path.with_suffix(".json")
+    partial = path.with_suffix(".download")
+    if not (path.exists() and kept.exists() and _read(state).get("address") == address):
+        path.unlink(missing_ok=True)
+        try:
+            _fetch(address, partial, state)
+            partial.rename(path)
+        except OSError as error:
+            if isinstance(error, (SceneReadError, *_BROKEN)):
+                raise
+            raise OutputError(f"{address} cannot be kept in {path.parent} ({error.strerror})") from error
+        _fetch_beside(address, path)
+    facts = _read(state)
+    try:
+        yield {"address": address, "bytes": path.stat().st_size, "etag": facts.get("etag")}
+    finally:
+        if not kept.exists():
+            beside = [path.with_name(path.stem + ending) for ending in _RPC]
+            beside += [path.with_name(path.name + ending) for ending in _BESIDE]
+            for file in (path, state, *beside):
+                file.unlink(missing_ok=True)
+
+
+def read_address(address: str) -> bytes:
+    """What an address of something small gives.
+
+    Raises:
+        SceneNotFoundError: The server has no such file.
+        SceneReadError: The connection breaks, or the server refuses.
+    """
+    try:
+        with _open(address, {}) as answer:
+            return bytes(answer.read())
+    except _BROKEN as error:
+        raise _trouble(address, error, "") from error
+
+
+def _fetch(address: str, partial: Path, state: Path) -> None:
+    """Write all of a file, in as many pieces as the connection has."""
+    broken = 0
+    if _read(state).get("address") != address:
+        partial.unlink(missing_ok=True)
+    while True:
+        have = partial.stat().st_size if partial.exists() else 0
+        try:
+            total = _go_on(address, partial, state, have)
+        except _BROKEN as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # nothing is left to fetch
+                return
+            now = partial.stat().st_size if partial.exists() else 0
+            broken = broken + 1 if now == have else 1
+            if isinstance(error, urllib.error.HTTPError) or broken >= TRIES:
+                raise _trouble(address, error, f" after {now / 1e6:.1f} MB") from error
+            time.sleep(PAUSE)
+            continue
+        if total is None or partial.stat().st_size >= total:
+            return
+
+
+def _go_on(address: str, partial: Path, state: Path, have: int) -> int | None:
+    """Append what is not there yet; return the size of the whole, if the server tells it."""
+    etag = _read(state).get("etag")
+    going_on = {"Range": f"bytes={have}-", "If-Range": etag} if have and etag else {}
+    with _open(address, going_on) as answer:
+        part = answer.status == 206
+        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        state.write_text(json.dumps({"address": address, "etag": mark}))
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else int(length) + (have if part else 0)
+        with partial.open("ab" if part else "wb") as file:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+        if total is not None and partial.stat().st_size < total:
+            raise http.client.IncompleteRead(b"")
+    return total
+
+
+def _fetch_beside(address: str, path: Path) -> None:
+    """Masks, statistics and RPCs, where GDAL would look for them; mostly there are none."""
+    parts = urlsplit(address)
+    stem = re.sub(r"\.\w+$", "", parts.path)
+    beside = {path.name + ending: parts.path + ending for ending in _BESIDE}
+    beside |= {path.stem + ending: stem + ending for ending in _RPC}
+    for name, there in beside.items():
+        with suppress(*_BROKEN), _open(parts._replace(path=there).geturl(), {}) as answer:
+            path.with_name(name).write_bytes(answer.read())
+
+
+def _open(address: str, headers: Mapping[str, str]) -> Any:
+    request = urllib.request.Request(address, headers={"User-Agent": "decr-scene", **headers})
+    return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+
+def _read(state: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(state.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _trouble(address: str, error: Exception, when: str) -> SceneReadError:
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in (404, 410):
+            return SceneNotFoundError(f"{address}: no such file there (HTTP {error.code}): check the address")
+        return SceneReadError(f"{address}: the server refuses it (HTTP {error.code} {error.reason})")
+    reason = getattr(error, "reason", None) or type(error).__name__
+    return SceneReadError(
+        f"{address}: the connection broke{when} ({reason}): what has come is kept, the same command goes on"
+    )

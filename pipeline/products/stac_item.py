@@ -1,0 +1,120 @@
+"""A STAC Item in the place of a raster: which of its assets is the scene, and what its bands are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from decr_scene.pipeline.errors import PairError, SceneReadError
+from decr_scene.pipeline.inputs.remote import read_address
+from decr_scene.pipeline.inputs.text import json_text
+
+LARGEST = 16 << 20
+"""Bytes of a file that may be an Item."""
+
+_RASTERS = ("image/tiff", "image/jp2", "image/png", "application/x-geotiff")
+_NO_SCENES = frozenset(
+    {"overview", "thumbnail", "metadata", "cloud", "cloud-shadow", "snow-ice", "water-mask"}
+)
+_NAMES = {"nir08": "nir", "nir": "nir", "red": "red", "green": "green", "blue": "blue"}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """The raster of an Item.
+
+    Args:
+        href: Its path or address.
+        bands: What its bands are, if the Item says it of all of them.
+        facts: For the report.
+    """
+
+    href: str
+    bands: str | None
+    facts: dict[str, Any]
+
+
+def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
+    """Find the raster of an Item; ``None``: it is no Item.
+
+    Args:
+        src: A path or a web address that ends in ``.json`` or ``.geojson``.
+        name: Of the asset; ``None``: the one of role ``data``, or the only raster.
+
+    Raises:
+        PairError: There is no such asset, or several may be meant.
+        SceneReadError: The Item cannot be read.
+    """
+    text = os.fspath(src)
+    if not urlsplit(text).path.lower().endswith((".json", ".geojson")):
+        return None
+    item = _read(text)
+    if item is None:
+        return None
+    assets = {
+        key: asset for key, asset in item["assets"].items() if isinstance(asset, dict) and "href" in asset
+    }
+    key = _chosen(text, assets, name)
+    href = str(assets[key]["href"])
+    here = text if "://" in text else Path(text).absolute().as_uri()
+    if "://" not in href and not os.path.isabs(href) and not href.startswith("/vsi"):
+        href = urljoin(here, href) if "://" in text else str(Path(text).absolute().parent / href)
+    return Asset(href.removeprefix("file://"), _bands(assets[key]), {"item": item.get("id"), "asset": key})
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    if "://" in text:
+        raw = read_address(text)
+    else:
+        path = Path(text)
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise SceneReadError(f"{text} cannot be read ({error.strerror})") from error
+    try:
+        found = json.loads(json_text(raw))
+    except ValueError:
+        return None
+    is_item = isinstance(found, dict) and "stac_version" in found and isinstance(found.get("assets"), dict)
+    return found if is_item else None
+
+
+def _chosen(text: str, assets: dict[str, Any], name: str | None) -> str:
+    listed = ", ".join(sorted(assets)) or "none"
+    if name is not None:
+        if name not in assets:
+            raise PairError(f"{text} has no asset {name}, it has {listed}: name one with --asset")
+        return name
+    rasters = [key for key, asset in assets.items() if _is_raster(asset)]
+    data = [key for key in rasters if "data" in assets[key].get("roles", ())]
+    for found in (data, rasters):
+        if len(found) == 1:
+            return found[0]
+    several = ", ".join(sorted(data or rasters))
+    what = f"has several assets that may be the scene ({several})" if several else f"has no raster ({listed})"
+    raise PairError(f"{text} {what}: name one with --asset")
+
+
+def _is_raster(asset: dict[str, Any]) -> bool:
+    roles = asset.get("roles") or []
+    kind = str(asset.get("type", "")).split(";")[0].strip().lower()
+    ends = urlsplit(str(asset["href"])).path.lower().endswith((".tif", ".tiff", ".jp2"))
+    return (kind in _RASTERS or ends) and not _NO_SCENES.intersection(roles)
+
+
+def _bands(asset: dict[str, Any]) -> str | None:
+    """Name all bands by their common names (STAC 1.0 and 1.1); ``None``: some have none that is known."""
+    listed = asset.get("eo:bands") or asset.get("bands") or []
+    names = [_name(band) for band in listed if isinstance(band, dict)]
+    return ",".join(name for name in names if name) if names and all(names) else None
+
+
+def _name(band: dict[str, Any]) -> str | None:
+    text = band.get("common_name") or band.get("eo:common_name") or band.get("name", "")
+    return _NAMES.get(str(text).lower())

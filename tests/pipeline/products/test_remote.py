@@ -1,0 +1,183 @@
+"""Scenes at web addresses, read from a real server, and STAC Items in the place of scenes."""
+
+import http.server
+import json
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from command_cases import assert_one_line, call
+from raster_cases import described, plain
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import PairError, SceneReadError
+from decr_scene.pipeline.files import source_path
+from decr_scene.pipeline.inputs import remote
+from decr_scene.pipeline.products.stac_item import find_asset
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Ranges, an ETag, a count of what was sent, and a connection that breaks after some bytes."""
+
+    folder, sent, breaks = Path(), [], []
+
+    def do_GET(self):
+        path = self.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        etag = f'"{hash(content)}"'
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        partly = asked is not None and self.headers.get("If-Range", etag) == etag
+        first = int(asked[1]) if partly else 0
+        self.send_response(206 if partly else 200)
+        self.send_header("ETag", etag)
+        if partly:
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        end = self.breaks.pop(0) if self.breaks else len(content)
+        self.sent.append((self.path, len(content[first:end])))
+        self.wfile.write(content[first:end])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of a folder; what it sent is in ``sent``."""
+    handler = type("Handler", (Server,), {"folder": tmp_path / "web", "sent": [], "breaks": []})
+    handler.folder.mkdir()
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    handler.address = f"http://127.0.0.1:{running.server_port}"
+    yield handler
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def scene(server):
+    return described(server.folder / "scene.tif", ("blue", "green", "red", "nir"))
+
+
+def process(address, out, **options):
+    return process_scene(address, out, model="identity", **options)
+
+
+def hidden(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_scene_is_fetched_once_and_gives_the_same_pixels(server, scene, tmp_path):
+    report = process(f"{server.address}/scene.tif", tmp_path / "far.tif")
+    assert sum(count for _, count in server.sent) == scene.stat().st_size
+    assert report.input["path"] == f"{server.address}/scene.tif"
+    assert report.product["etag"]
+    process(scene, tmp_path / "near.tif")
+    with rasterio.open(tmp_path / "far.tif") as one, rasterio.open(tmp_path / "near.tif") as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+    assert hidden(tmp_path) == []
+
+
+def test_a_mask_beside_the_scene_comes_along(server, tmp_path):
+    path = plain(server.folder / "scene.tif", (60, 50), 1)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        mask = np.full((60, 50), 255, "uint8")
+        mask[:20] = 0
+        dataset.write_mask(mask)
+    assert (server.folder / "scene.tif.msk").exists()
+    process(f"{server.address}/scene.tif", tmp_path / "far.tif")
+    with rasterio.open(tmp_path / "far.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read_masks(1), mask)
+    assert hidden(tmp_path) == []
+
+
+def test_a_connection_that_breaks_goes_on_where_it_stopped(server, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    server.breaks += [1000, 5000]
+    process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    assert sum(count for _, count in server.sent) == scene.stat().st_size
+
+
+def test_one_that_stays_broken_is_one_line_and_the_same_command_goes_on(server, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    server.breaks += [1000] * 5
+    words = ("process", f"{server.address}/scene.tif", "--out", tmp_path / "o.tif", "--model", "identity")
+    assert_one_line(call(*words), 1, "the connection broke", "the same command goes on")
+    assert not (tmp_path / "o.tif").exists()
+    server.breaks.clear()
+    server.sent.clear()
+    assert call(*words).exit_code == 0
+    assert sum(count for _, count in server.sent) == scene.stat().st_size - 1000
+
+
+def test_another_file_at_the_address_is_fetched_anew(server, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    server.breaks += [1000] * 5
+    with pytest.raises(SceneReadError):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    server.breaks.clear()
+    described(scene, ("nir", "green", "red", "blue"))
+    process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    with rasterio.open(scene) as one, rasterio.open(tmp_path / "o.tif") as other:
+        assert one.descriptions == other.descriptions
+        np.testing.assert_array_equal(one.read(), other.read())
+
+
+def test_what_is_not_there_is_one_line(server, tmp_path):
+    words = ("process", f"{server.address}/no.tif", "--out", tmp_path / "o.tif", "--model", "identity")
+    assert_one_line(call(*words), 1, "no such file there", "404")
+    assert hidden(tmp_path) == []
+
+
+def test_nothing_is_fetched_for_an_output_that_is_refused(server, scene, tmp_path):
+    plain(tmp_path / "o.tif", (9, 9), 1)
+    words = ("process", f"{server.address}/scene.tif", "--out", tmp_path / "o.tif", "--model", "identity")
+    assert_one_line(call(*words), 1, "--overwrite")
+    assert server.sent == []
+    assert not source_path(tmp_path / "o.tif").exists()
+
+
+def item(path, assets):
+    path.write_text(json.dumps({"type": "Feature", "stac_version": "1.0.0", "id": "one", "assets": assets}))
+    return path
+
+
+BANDS = [{"name": "B2", "common_name": "blue"}, {"name": "B8", "common_name": "nir"}]
+TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+def test_the_asset_of_an_item_is_taken_with_its_bands(server, tmp_path):
+    plain(server.folder / "two.tif", (60, 50), 2)
+    data = {"href": "./two.tif", "type": TIFF, "roles": ["data"], "eo:bands": BANDS}
+    small = {"href": "small.png", "type": "image/png", "roles": ["thumbnail"]}
+    item(server.folder / "item.json", {"image": data, "thumbnail": small})
+    for place in (server.folder / "item.json", f"{server.address}/item.json"):
+        report = process(place, tmp_path / "o.tif", overwrite=True)
+        assert report.product["asset"] == "image"
+    assert "blue, nir" in call("inspect", server.folder / "item.json", "--model", "identity").stdout
+    assert find_asset(server.folder / "item.json", None).bands == "blue,nir"
+
+
+def test_of_several_assets_one_is_to_be_named(tmp_path):
+    one, other = ({"href": f"{name}.tif", "type": TIFF, "roles": ["data"]} for name in ("one", "other"))
+    path = item(tmp_path / "item.json", {"one": one, "other": other})
+    with pytest.raises(PairError, match=r"several assets that may be the scene \(one, other\).*--asset"):
+        find_asset(path, None)
+    assert find_asset(path, "other").href == str(tmp_path / "other.tif")
+    with pytest.raises(PairError, match="no asset third, it has one, other"):
+        find_asset(path, "third")
+
+
+def test_json_that_is_no_item_is_none(tmp_path):
+    (tmp_path / "a.json").write_text('{"type": "FeatureCollection", "features": []}')
+    assert find_asset(tmp_path / "a.json", None) is None
+    assert find_asset(tmp_path / "no.json", None) is None
