@@ -144,11 +144,8 @@ def process_scene(
         look_kept(places, journal_path(writing.path)),
         ExitStack() as cluster,
     ):
-        used, taken = replace(chosen, bands=given.bands), fingerprint(given.origin)
-        taken |= {} if given.address is None else {"path": given.address}
-        check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
-        check_no_input(targets, _files_of_rasters(chosen))
-        files = identities(_opened_files(scene, chosen), scheduler is not None)
+        used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, scheduler)
+        run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin))
         check_target(scene.path, dst, writing.replaces)
         beside.check(scene, overwrite, writing.resumes, () if writing.left is None else writing.left.beside)
         check_copy(scene)
@@ -163,50 +160,22 @@ def process_scene(
         together = _writers(scene, beside, writing, guard)
         tiles = _tile_store(writing, planned, used, guard, workers)
         with WritersTogether(together, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
-            kept, again = len(writers.finished), writers.goes_on
+            kept = len(writers.finished)
             watch.stage("looking for cloud")
             ask = looking(client, planned.plan, watch.check) if apart else None
-            planned = detect_clouds(planned, scene, used, places, again, ask)
+            planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             watch.stage("restoring")
-            done, found = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
+            tiles_done = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
             cluster.close()
             planned.plan.check_files()
             writers.finish(list(beside.paths.values()))
             laps.end("processing")
             watch.stage("checking")
-            checks, verification = verify_pixels(
-                scene, writing.path, beside.paths["provenance"], planned.plan
-            )
-            checks = verify_roundtrip(scene.path, str(dst)) | checks | {"input_unchanged": _unchanged(files)}
-            failed = beside.write(_finished(scene, planned, beside, given))
-            laps.end("checking")
-            report = Report(
-                program={"name": "decr-scene", "version": version("decr-scene")},
-                input=taken,
-                product=given.facts,
-                output={"path": str(dst), "bytes": writing.path.stat().st_size},
-                beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
-                model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
-                parameters=parameters_of(chosen),
-                scaling=scaling_of(planned),
-                tiles={
-                    "total": len(planned.plan.grid),
-                    "restored": done,
-                    "tiles_resumed": found,
-                    "windows_resumed": kept,
-                },
-                seconds=laps.seconds,
-                checks=checks,
-                verification=verification,
-                warnings=list(planned.warnings),
-                clouds=None if planned.coverage is None else vars(planned.coverage),
-                failed=failed,
-                mask=planned.mask_meaning,
-            )
+            report = _report(run, planned, {**tiles_done, "windows_resumed": kept}, laps)
             read = [path for _, path in _named_inputs(src, chosen) if path is not None]
             beside.remove_stale([*read, *(file.path for file in files)])
             with write_whole(beside.report) as partial:
@@ -242,6 +211,64 @@ class _Writing:
     def resumes(self) -> bool:
         """Whether an interrupted run is gone on with."""
         return self.resume and journal_path(self.path).exists()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run is about, as it is known once its input is open; ``taken``: the input's fingerprint."""
+
+    chosen: Options
+    writing: _Writing
+    beside: Beside
+    given: Delivery
+    scene: RasterioScene
+    files: tuple[FileIdentity, ...]
+    taken: dict[str, Any]
+
+
+def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> Report:
+    """Check the finished output, write the documents beside it, and tell what was done."""
+    scene, beside, output = run.scene, run.beside, run.writing.path
+    checks, verification = verify_pixels(scene, output, beside.paths["provenance"], planned.plan)
+    checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
+    failed = beside.write(_finished(scene, planned, beside, run.given))
+    laps.end("checking")
+    named = {} if run.given.address is None else {"path": run.given.address}
+    return Report(
+        program={"name": "decr-scene", "version": version("decr-scene")},
+        input=run.taken | named,
+        product=run.given.facts,
+        output={"path": str(output), "bytes": output.stat().st_size},
+        beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
+        model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
+        parameters=parameters_of(run.chosen),
+        scaling=scaling_of(planned),
+        tiles={"total": len(planned.plan.grid), **tiles},
+        seconds=laps.seconds,
+        checks=checks,
+        verification=verification,
+        warnings=list(planned.warnings),
+        clouds=None if planned.coverage is None else vars(planned.coverage),
+        failed=failed,
+        mask=planned.mask_meaning,
+    )
+
+
+def _files_of(
+    given: Delivery,
+    scene: RasterioScene,
+    chosen: Options,
+    targets: Sequence[Path],
+    scheduler: str | None,
+) -> tuple[FileIdentity, ...]:
+    """All files that a run opens, in their present state.
+
+    Raises:
+        OutputError: One of them is also one that it writes.
+    """
+    check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
+    check_no_input(targets, _files_of_rasters(chosen))
+    return identities(_opened_files(scene, chosen), scheduler is not None)
 
 
 _ROLES = {
@@ -351,10 +378,10 @@ def _stream(
     blocksize: int,
     apart: bool,
     watch: Watch,
-) -> tuple[int, int]:
-    """Run the tasks and write their blocks; return the number of tiles done, and of those found again."""
+) -> dict[str, int]:
+    """Run the tasks and write their blocks; return how many tiles were restored, and how many found again."""
     if writers.published:
-        return 0, 0
+        return {"restored": 0, "tiles_resumed": 0}
     done = 0
 
     def count(tiles: int) -> None:
@@ -380,7 +407,7 @@ def _stream(
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))
-    return done, flow.resumed
+    return {"restored": done, "tiles_resumed": flow.resumed}
 
 
 def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
