@@ -54,6 +54,10 @@ class DiskSpaceError(OutputError):
     """Not enough free disk for the scratch file and the output."""
 
 
+class MemorySpaceError(DecrSceneError, MemoryError):
+    """Not enough free memory for what a run of this scene holds at a time."""
+
+
 class ResumeError(DecrSceneError, RuntimeError):
     """What an interrupted run left behind belongs to another input, model or set of parameters."""
 

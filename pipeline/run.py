@@ -29,6 +29,7 @@ from decr_scene.pipeline.engine.cluster import (
     settled,
 )
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
+from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
@@ -164,6 +165,8 @@ def process_scene(
             watch.stage("looking for cloud")
             ask = looking(client, planned.plan, watch.check) if apart else None
             planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
+            if scheduler is None:
+                check_memory(scene, planned, used.batch_size, blocksize)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, scheduler is not None)

@@ -1,25 +1,26 @@
 """How long a scene will take and what it needs, from a short trial on this machine: nothing is looked up.
 
-One batch of its own tiles goes through the model, some of its own pixels go through the writer; the rest is
-counting. Reading and writing overlap with the model, the copy into the finished file follows.
+Two batches of its own tiles go through the model at a worker, as in a run, some of its own pixels go through
+the writer; the rest is counting. Reading and writing overlap with the model, the copy into the finished file
+follows.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import psutil
 import rasterio
+from distributed import Client
 
 from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
-from decr_scene.pipeline.engine.cluster import connect
-from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, CHUNK_COLS, ROWS_UNDER_WAY, room_for_tiles
+from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, connect
+from decr_scene.pipeline.engine.flow import CHUNK_COLS, room_for_tiles
+from decr_scene.pipeline.engine.needs import bytes_under_way
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.options import Options
@@ -75,13 +76,17 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
         register_plugin(_KEY, options.restorer)
         plan = replace(plan, spec=replace(plan.spec, plugin_key=_KEY))
     try:
-        starting = _starting()
-        loading, a_tile, changes = _try_model(plan, source, planned, options)
-        seconds = planned.tiles_to_restore * a_tile
-        if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
-            # all tiles get a first guess; those over cloud are sampled, others only under veils
-            a_guess = _try_guess(plan, source)
-            seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
+        began = time.perf_counter()
+        with connect(None) as client:
+            trial = time.perf_counter()
+            loading, a_tile, changes = _try_model(client, plan, source, planned, options)
+            seconds = planned.tiles_to_restore * a_tile
+            if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
+                # all tiles get a first guess; those over cloud are sampled, others only under veils
+                a_guess = _try_guess(client, plan, source)
+                seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
+            tried = time.perf_counter() - trial
+        starting = time.perf_counter() - began - tried
     finally:
         forget_plugin(_KEY)
     held = _memory()
@@ -91,7 +96,7 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
     streaming = max(seconds, pixels * (blending + large.writing / large.pixels))
     return Estimate(
         seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
-        memory=max(held, _memory()) + _under_way(scene, planned, options),
+        memory=max(held, _memory()) + bytes_under_way(scene, planned, options.batch_size, BLOCKSIZE),
         scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels)
         + _saved_tiles(planned, options),
         output=round(beside * pixels * large.output / large.pixels),
@@ -103,16 +108,8 @@ def _memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _starting() -> float:
-    """Seconds until there is a worker, and until it is gone."""
-    began = time.perf_counter()
-    with connect(None):
-        pass
-    return time.perf_counter() - began
-
-
 def _try_model(
-    plan: Plan, source: Source, planned: Planned, options: Options
+    client: Client, plan: Plan, source: Source, planned: Planned, options: Options
 ) -> tuple[float, float, Results]:
     """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
     if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
@@ -120,28 +117,37 @@ def _try_model(
     batches = planned.batches(options.batch_size)
     if not len(batches):
         return 0.0, 0.0, {}
-    batch = batches[len(batches) // 2]
-    first, _ = _restore(plan, source, batch[:1])
-    again, changes = _restore(plan, source, batch[:1])
+    middle = len(batches) // 2
+    batch = batches[middle]
+    first, _ = _restore(client, plan, source, [batch[:1]])
+    again, changes = _restore(client, plan, source, [batch[:1]])
     loading = max(0.0, first - again)
-    if len(batch) == 1 or again * len(batch) > TRIAL_SECONDS:
+    together = [batches[number % len(batches)] for number in range(middle, middle + TASKS_A_MODEL)]
+    tiles = sum(map(len, together))
+    if tiles == 1 or again * tiles > TRIAL_SECONDS:
         return loading, again, changes
-    seconds, changes = _restore(plan, source, batch)
-    return loading, seconds / len(batch), changes
+    seconds, changes = _restore(client, plan, source, together)
+    return loading, seconds / tiles, changes
 
 
-def _try_guess(plan: Plan, source: Source) -> float:
+def _try_guess(client: Client, plan: Plan, source: Source) -> float:
     """Seconds for the first guess of a tile; the model is there."""
     began = time.perf_counter()
-    guess_tiles(plan, source, [plan.grid[len(plan.grid) // 2]])
+    tile = plan.grid[len(plan.grid) // 2]
+    client.submit(guess_tiles, plan, source, [tile], resources=MODEL, pure=False).result()
     return time.perf_counter() - began
 
 
-def _restore(plan: Plan, source: Source, tiles: list[Tile]) -> tuple[float, Results]:
-    began = time.perf_counter()
-    guesses = [guess_tiles(plan, source, tiles)] if plan.spec.bands is not None else []
-    changes = restore_tiles(plan, source, tiles, *guesses)
-    return time.perf_counter() - began, changes
+def _restore(client: Client, plan: Plan, source: Source, batches: list[list[Tile]]) -> tuple[float, Results]:
+    """Seconds for some batches as a run has them: at a worker, one computes while another one reads."""
+    began, changes = time.perf_counter(), []
+    for tiles in batches:
+        how = {"resources": MODEL, "pure": False}
+        known = plan.spec.bands is not None
+        guesses = [client.submit(guess_tiles, plan, source, tiles, **how)] if known else []
+        changes.append(client.submit(restore_tiles, plan, source, tiles, *guesses, **how))
+    found = [future.result() for future in changes]
+    return time.perf_counter() - began, found[0]
 
 
 def _try_writing(
@@ -190,15 +196,3 @@ def _saved_tiles(planned: Planned, options: Options) -> int:
         return 0
     tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
     return tile * min(most, planned.tiles_to_restore)
-
-
-def _under_way(scene: RasterioScene, planned: Planned, options: Options) -> int:
-    """Bytes of windows and batches that a run holds at the same time."""
-    plan = planned.plan
-    batches = planned.batches(options.batch_size)
-    width = scene.shape[1]
-    windows = ROWS_UNDER_WAY * BLOCKSIZE * width * (2 * scene.count * scene.dtype.itemsize + 1)
-    tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
-    rows = math.ceil(ROWS_UNDER_WAY * BLOCKSIZE / (plan.grid.size - plan.grid.overlap)) + 1
-    tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * batches.largest
-    return windows + tile * min(tiles, len(plan.grid))

@@ -8,6 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
+from decr_scene.pipeline.defaults import BLOCKSIZE
+from decr_scene.pipeline.engine.needs import check_memory
+from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.products.delivery import delivered
@@ -49,6 +52,10 @@ def inspect_scene(
         planned = plan_scene(scene, chosen).warning(*given.warnings)
         planned = detect_clouds(planned, scene, chosen, places)
         needed = estimate(scene, planned, chosen, time.perf_counter() - began)
+        try:
+            check_memory(scene, planned, chosen.batch_size, BLOCKSIZE)
+        except MemorySpaceError as error:
+            planned = planned.warning(str(error))
         plan = planned.plan
         height, width = scene.shape
         return {

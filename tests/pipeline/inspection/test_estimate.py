@@ -1,5 +1,6 @@
 """What `inspect` foretells is what a run then takes."""
 
+import threading
 import time
 from statistics import median
 
@@ -44,3 +45,18 @@ def test_without_cloud_no_model_is_reckoned_with(tmp_path):
     found = inspect_scene(scene, restorer=never, mask=str(mask))
     assert found["tiles to restore"] == 0
     assert found["estimate"]["seconds"] > 0
+
+
+def test_tiles_are_tried_where_a_run_restores_them(tmp_path):
+    scene, threads = plain(tmp_path / "scene.tif", (900, 700), 1), set()
+
+    def noting(tiles, noise):
+        threads.add(threading.current_thread().name.split("-")[0])
+        return tiles * 0.9
+
+    inspect_scene(scene, restorer=noting)
+    tried = set(threads)
+    threads.clear()
+    process_scene(scene, tmp_path / "clean.tif", restorer=noting)
+    assert tried == threads
+    assert "MainThread" not in tried

@@ -1,0 +1,52 @@
+"""What a run holds in memory besides the model: known before it begins, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import psutil
+from distributed.system import MEMORY_LIMIT
+
+from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, ROWS_UNDER_WAY
+from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.plan import Planned
+
+
+def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | None, block: int) -> int:
+    """Bytes of windows and batches that a run holds at the same time.
+
+    Args:
+        scene: The scene.
+        planned: What is to be done to it.
+        batch_size: As in `Options`.
+        block: Side of the output's blocks, px.
+    """
+    plan, width = planned.plan, scene.shape[1]
+    windows = ROWS_UNDER_WAY * block * width * (2 * scene.count * scene.dtype.itemsize + 1)
+    tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
+    rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
+    tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * planned.batches(batch_size).largest
+    return windows + tile * min(tiles, planned.tiles_to_restore)
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take, by the machine and by its container."""
+    own = psutil.Process().memory_info().rss
+    return min(int(psutil.virtual_memory().available), max(0, int(MEMORY_LIMIT) - own))
+
+
+def check_memory(scene: RasterioScene, planned: Planned, batch_size: int | None, block: int) -> None:
+    """Refuse a run for which memory cannot suffice.
+
+    Raises:
+        MemorySpaceError: It says how much is free, and how much is expected.
+    """
+    needed, free = bytes_under_way(scene, planned, batch_size, block), free_memory()
+    if needed > free:
+        raise MemorySpaceError(
+            f"not enough memory for a scene {scene.shape[1]} px wide: {free / 1e9:.1f} GB free, "
+            f"{needed / 1e9:.1f} GB expected besides the model: take a smaller --batch-size, or "
+            "cut the scene into strips from top to bottom"
+        )

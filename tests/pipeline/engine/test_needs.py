@@ -1,0 +1,49 @@
+"""What a run holds in memory is known before it begins."""
+
+import pytest
+from raster_cases import plain
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.engine import needs
+from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return plain(tmp_path / "scene.tif", (700, 600), 2)
+
+
+def test_it_grows_with_the_width_and_not_with_the_height(tmp_path):
+    found = []
+    for shape in ((6400, 600), (9600, 600), (6400, 1200)):
+        path = plain(tmp_path / f"{shape}.tif", shape, 1, "uint8")
+        with RasterioScene.open(path) as opened:
+            planned = plan_scene(opened, Options(model="identity"))
+            found.append(needs.bytes_under_way(opened, planned, 8, 512))
+    assert found[0] == found[1]
+    assert 1.1 < found[2] / found[0] < 2.1
+
+
+def never(tiles, noise):
+    raise AssertionError("refused before any work")
+
+
+def test_a_run_without_the_memory_is_refused_before_any_tile(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(needs, "free_memory", lambda: 1_000_000)
+    with pytest.raises(MemorySpaceError, match=r"600 px wide: 0\.0 GB free, .* take a smaller --batch-size"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=never)
+    assert not (tmp_path / "clean.tif").exists()
+
+
+def test_inspect_says_that_a_run_would_be_refused(scene, monkeypatch):
+    monkeypatch.setattr(needs, "free_memory", lambda: 1_000_000)
+    found = inspect_scene(scene, model="identity")
+    assert any("not enough memory" in warning for warning in found["warnings"])
+
+
+def test_what_is_free_is_some_of_what_the_machine_has():
+    assert 0 < needs.free_memory() < 2**46
