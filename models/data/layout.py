@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,10 @@ RASTER_ENDINGS = frozenset({".tif", ".tiff"})
 """Files that may be large, and that windows can be read of."""
 
 IMAGE_ENDINGS = RASTER_ENDINGS | {".png", ".jpg", ".jpeg", ".webp"}
+
+
+_SEASON = re.compile(r"ROIs\d+_[a-z]+_s2(_cloudy)?")
+_PATCH = re.compile(r"(?P<season>ROIs\d+_[a-z]+)_s2(?P<cloudy>_cloudy)?_(?P<scene>\d+)_p(?P<patch>\d+)")
 
 
 class PairPaths(NamedTuple):
@@ -49,6 +54,8 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
     Raises:
         TrainingError: A folder is missing or empty.
     """
+    if config.folder is not None and is_sen12mscr(root / config.folder):
+        return _sen12mscr(root / config.folder)
     clear_place, cloudy_place = _layout(config, root)
     clear = _images(clear_place)
     if cloudy_place is None:
@@ -64,6 +71,34 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
     ]
     whole = [name for name in names if all(name in images for images in folders.values())]
     return [PairPaths(n, clear[n], cloudy[n], *(images[n] for images in nirs.values())) for n in whole], wrong
+
+
+def is_sen12mscr(place: Path) -> bool:
+    """Whether a folder is SEN12MS-CR as published: ``ROIs1158_spring_s2``, ``.._s2_cloudy`` and the like."""
+    return place.is_dir() and any(_SEASON.fullmatch(part.name) for part in place.iterdir() if part.is_dir())
+
+
+def _sen12mscr(place: Path) -> tuple[list[PairPaths], list[str]]:
+    """Pairs as ``ROIs.._s2/s2_1/ROIs.._s2_1_p30.tif`` and its twin in ``ROIs.._s2_cloudy/s2_cloudy_1``.
+
+    A pair is called as neither says ``s2``: ``ROIs1158_spring_1_p30``. Files have all 13 bands of Sentinel-2.
+    """
+    found: dict[str, dict[str, Path]] = {"": {}, "_cloudy": {}}
+    for file in sorted(place.glob("ROIs*_s2*/s2*/*.tif")):
+        told = _PATCH.fullmatch(file.stem)
+        if told is not None:
+            name = f"{told['season']}_{told['scene']}_p{told['patch']}"
+            found[told["cloudy"] or ""][name] = file
+    clear, cloudy = found[""], found["_cloudy"]
+    if not clear or not cloudy:
+        lacking = "s2_cloudy" if not cloudy else "s2"
+        raise TrainingError(
+            f"{place} looks like SEN12MS-CR, and has no image under ROIs*_{lacking}/{lacking}_*: "
+            "unpack that part beside the others"
+        )
+    wrong = [f"{name} has no cloudy twin" for name in sorted(clear.keys() - cloudy.keys())]
+    wrong += [f"{name} has no clear twin" for name in sorted(cloudy.keys() - clear.keys())]
+    return [PairPaths(n, clear[n], cloudy[n]) for n in sorted(clear.keys() & cloudy.keys())], wrong
 
 
 def place_of(config: DataConfig, root: Path) -> Path:

@@ -36,7 +36,7 @@ class DetectorConfig:
         widths: Channels of each level; each level sees half the resolution of the one before.
         factor: The image is averaged over ``factor`` x ``factor`` pixels first.
         threshold: From this probability on, a pixel is taken to need restoring.
-        kind: ``"unet"`` (ours) or ``"cloudnet"``, whose first width alone counts, and which knows no shadow.
+        family: ``"unet"`` (ours) or ``"cloudnet"``: its first width alone counts, and it knows no shadow.
 
     Raises:
         ValueError: No such network.
@@ -46,11 +46,11 @@ class DetectorConfig:
     widths: tuple[int, ...] = (16, 32, 48, 64)
     factor: int = 4
     threshold: float = 0.5
-    kind: str = "unet"
+    family: str = "unet"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("unet", "cloudnet"):
-            raise ValueError(f"detector kind {self.kind!r} is unknown, expected unet or cloudnet")
+        if self.family not in ("unet", "cloudnet"):
+            raise ValueError(f"detector family {self.family!r} is unknown, expected unet or cloudnet")
         if self.bands < 1 or not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
             raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
         if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1:
@@ -132,7 +132,7 @@ AnyDetector = CloudDetector | CloudNetDetector
 
 def build_detector(config: DetectorConfig) -> AnyDetector:
     """Build the network with fresh weights."""
-    return CloudNetDetector(config) if config.kind == "cloudnet" else CloudDetector(config)
+    return CloudNetDetector(config) if config.family == "cloudnet" else CloudDetector(config)
 
 
 def without_specks(probability: Tensor) -> Tensor:

@@ -19,7 +19,11 @@ from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.value_types import check_types
 
-STAGES = ("reference", "diffusion", "weight", "joint", "detector")
+STAGES = ("reference", "diffusion", "weight", "joint", "detector", "adversarial", "variational")
+ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",)}
+"""Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
+
+SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
 HELD_OUT = ("with", "without", "only")
@@ -30,7 +34,8 @@ class RunConfig:
     """A training run of one stage.
 
     Args:
-        stage: ``reference``, ``diffusion`` (CNP alone), ``weight`` (CNP locked), ``joint`` or ``detector``.
+        stage: ``reference``, ``diffusion`` (CNP alone), ``weight`` (CNP locked), ``joint``, ``detector``,
+            ``adversarial`` (spagan, amgan) or ``variational`` (cvae).
         bands: Names of the bands, in the order the networks see them.
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
@@ -38,8 +43,9 @@ class RunConfig:
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
             does; a step sees ``processes x accumulate x batch`` crops, as if they were one batch.
         crop: Side of a crop, px.
-        learning_rate: Of the optimiser, with a warm-up and a cosine to a hundredth of it.
-        optimiser: ``"adamw"``, or ``"muon"`` for what mixes features and AdamW for the rest.
+        learning_rate: Of the optimiser, with a warm-up and the ``schedule``.
+        optimiser: ``"adamw"``, or ``"muon"`` for what mixes features and AdamW for the rest, or
+            ``"adam"`` with the betas of adversarial networks.
         ema: Rate of the moving average of the weights, which is what is kept.
         on_path: Train on the noisy images of a sampling run, which begins at the noised first guess, instead
             of the noised truth that no sampling ever sees (weight and joint stages).
@@ -54,6 +60,9 @@ class RunConfig:
         validate_every: Steps between two validations.
         compiled: Have torch compile the network that is trained: a minute at the start, and a sixth less time
             for each step; it takes a C++ compiler. Stage reference alone.
+        schedule: After the warm-up, ``"cosine"`` to a hundredth of the learning rate, or ``"constant"``.
+        signed: The attention learns where the clear image is brighter, as the code that made the published
+            weights has it, and not where the two differ, as the papers have it (adversarial).
     """
 
     stage: str
@@ -83,6 +92,8 @@ class RunConfig:
     steady: float = 0.0
     optimiser: str = ADAMW
     compiled: bool = False
+    schedule: str = "cosine"
+    signed: bool = False
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -104,8 +115,14 @@ class RunConfig:
             raise ValueError(f"precision {self.precision!r} is unknown, expected one of {PRECISIONS}")
         if self.compiled and self.stage != "reference":
             raise ValueError("compiled is of stage reference alone")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule {self.schedule!r} is unknown, expected one of {SCHEDULES}")
+        if self.signed and self.stage != "adversarial":
+            raise ValueError("signed is of stage adversarial alone")
         if self.stage == "detector":
             self._check_detector()
+        elif self.stage in ALONE:
+            self._check_alone()
         elif self.network is None and self.stage != "reference":
             raise ValueError(f"stage {self.stage} needs a [network] table")
         parts: list[ReferenceConfig | NetworkConfig] = [self.reference]
@@ -130,6 +147,21 @@ class RunConfig:
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
         if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:
             raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
+
+    @property
+    def only_side(self) -> int | None:
+        """Side of the images that the reference takes, px; ``None``: any."""
+        return self.reference.side if self.reference.kind == "cvae" else None
+
+    def _check_alone(self) -> None:
+        """The reference must be of the stage's kind, and see crops of its size."""
+        if self.reference.kind not in ALONE[self.stage]:
+            expected = " or ".join(ALONE[self.stage])
+            raise ValueError(
+                f"stage {self.stage} trains a [reference] of kind {expected}, found {self.reference.kind!r}"
+            )
+        if self.only_side not in (None, self.crop):
+            raise ValueError(f"crop must be the reference's side, {self.only_side}, got {self.crop}")
 
     def _check_detector(self) -> None:
         if self.detector is None or self.detector.bands != len(self.bands):

@@ -18,7 +18,7 @@ from decr_scene.models.checkpoints.model_file import (
 )
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.calibration import read_calibration
-from decr_scene.models.training.config import RunConfig
+from decr_scene.models.training.config import ALONE, RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
 
@@ -41,13 +41,14 @@ def export_model(
     Raises:
         TrainingError: The run has no noise network, or the card is no TOML or lacks something.
     """
-    if config.network is None or config.stage == "diffusion":
+    alone = config.stage in ALONE
+    if not alone and (config.network is None or config.stage == "diffusion"):
         raise TrainingError(f"a run of stage {config.stage} is no whole model: export a weight or joint run")
     told = _read_card(card)
     model = ModelConfig(
         name=told["name"],
         bands=config.bands,
-        network=config.network,
+        network=None if alone else config.network,
         reference=config.reference,
         scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
         sampling=SamplingConfig(**told["sampling"]),
@@ -55,7 +56,11 @@ def export_model(
         packed=told.get("packed", False),
     )
     weights = averaged_weights(run / CHECKPOINT)
-    tensors = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    tensors = {
+        name: tensor.to(torch.float16)
+        for name, tensor in weights.items()
+        if not name.startswith("discriminator.")
+    }
     if detector is not None:
         model, tensors = with_detector(model, tensors, detector)
     save_model_file(out, model, tensors)

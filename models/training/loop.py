@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,15 @@ from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
 from decr_scene.models.training.logs import RunLog, Sample
-from decr_scene.models.training.objectives import Draws, Objective, build_objective
+from decr_scene.models.training.objectives import (
+    DetectorObjective,
+    Draws,
+    EnhancementObjective,
+    Objective,
+    ReferenceObjective,
+)
 from decr_scene.models.training.optimisers import build_optimisers
+from decr_scene.models.training.rivals import AdversarialObjective, VariationalObjective
 from decr_scene.models.training.weights import adopt, read_checkpoint, write_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
@@ -78,9 +85,13 @@ class Trainer:
         for path in initial:
             adopt(objective.modules, path)
         objective.modules.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        optimisers = build_optimisers(
-            config.optimiser, objective.trained(), config.learning_rate, config.weight_decay
-        )
+        optimisers = [
+            optimiser
+            for turn in turns_of(objective)
+            for optimiser in build_optimisers(
+                config.optimiser, turn.trained, config.learning_rate, config.weight_decay
+            )
+        ]
         average = copy.deepcopy(objective.modules).requires_grad_(False)
         if config.compiled:
             objective.modules["reference"].compile()
@@ -117,6 +128,7 @@ class Trainer:
             raise TrainingError(
                 "minutes are of one process, torchrun has started several: drop one of the two"
             )
+        _check_sides(config, validation)
         spectrum = config.spectrum or config.bands
         share = config.accumulate * config.batch
         log = log or RunLog(self.folder, self.step)
@@ -193,11 +205,20 @@ class Trainer:
 
     def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
         """One step on this process's share of the batch, ``accumulate`` parts of it one after the other."""
-        config, parts = self.config, self.config.accumulate
+        config = self.config
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * _rate(self.step, config)
         self.objective.modules.train()
+        figures: dict[str, float] = {}
+        for turn in turns_of(self.objective):
+            figures |= self._turn(turn, cloudy, clear, context)
+        self._average()
+        return figures
+
+    def _turn(self, turn: Turn, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
+        """One step of the parameters whose turn it is."""
+        config, parts = self.config, self.config.accumulate
         sums: dict[str, Tensor] = {}
         for part in range(parts):
             images = slice(part * config.batch, (part + 1) * config.batch)
@@ -205,19 +226,21 @@ class Trainer:
             draws = Draws(self._generator(), first, _processes() * parts * config.batch)
             with _precision(config.precision, self.device):
                 looks = None if context is None else context[images]
-                losses = self.objective.losses(cloudy[images], clear[images], draws, looks)
+                losses = turn.losses(cloudy[images], clear[images], draws, looks)
             total = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(total):
                 raise TrainingError(f"the loss is {total.item()} at step {self.step}: lower learning_rate")
             (total / parts).backward()  # type: ignore[no-untyped-call]  # torch has no types there
             sums = {n: sums.get(n, torch.zeros_like(loss)) + loss.detach() for n, loss in losses.items()}
         means = torch.stack([loss.float() for loss in sums.values()]) / parts
-        _average_over_processes([*(p.grad for p in self.objective.trained() if p.grad is not None), means])
-        torch.nn.utils.clip_grad_norm_(self.objective.trained(), 1.0)
+        _average_over_processes([*(p.grad for p in turn.trained if p.grad is not None), means])
+        if self.objective.clip is not None:
+            torch.nn.utils.clip_grad_norm_(turn.trained, self.objective.clip)
+        own = {id(parameter) for parameter in turn.trained}
         for optimiser in self.optimisers:
-            optimiser.step()
+            if id(optimiser.param_groups[0]["params"][0]) in own:
+                optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        self._average()
         return dict(zip(sums, means.tolist(), strict=True))
 
     def _average(self) -> None:
@@ -283,6 +306,33 @@ class Trainer:
         return tensor.to(self.device, memory_format=torch.channels_last)
 
 
+class Turn(NamedTuple):
+    """Parameters that learn together, and from what."""
+
+    trained: list[nn.Parameter]
+    losses: Callable[[Tensor, Tensor, Draws, Tensor | None], dict[str, Tensor]]
+
+
+def turns_of(objective: Objective) -> list[Turn]:
+    """What learns one after the other from every batch: an opponent first, where there is one."""
+    own = Turn(objective.trained(), objective.losses)
+    if isinstance(objective, AdversarialObjective):
+        return [Turn(objective.opponent(), objective.opponent_losses), own]
+    return [own]
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """Build the objective of a run's stage, with fresh weights."""
+    if config.detector is not None and config.stage == "detector":
+        return DetectorObjective(config.detector)
+    of_stage: dict[str, Callable[[RunConfig], Objective]] = {
+        "reference": ReferenceObjective,
+        "adversarial": AdversarialObjective,
+        "variational": VariationalObjective,
+    }
+    return of_stage.get(config.stage, EnhancementObjective)(config)
+
+
 def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
     """Take the pairs of a source at its first scale, cut to a multiple of 32 px."""
     pairs = [held_in_memory(pair) for pair in source.pairs[0][:limit]]
@@ -290,11 +340,25 @@ def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
 
 
 def _rate(step: int, config: RunConfig) -> float:
-    """Warm-up, then a cosine from 1 to 0.01."""
+    """Warm-up, then a cosine from 1 to 0.01, or a constant."""
     if step < config.warmup:
         return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _check_sides(config: RunConfig, validation: list[Pair]) -> None:
+    """Refuse images that the run's network cannot take."""
+    side = config.only_side
+    for pair in validation:
+        if side is not None and pair.cloudy.shape[1:] != (side, side):
+            height, width = pair.cloudy.shape[1:]
+            raise TrainingError(
+                f"validation {pair.name} is {height} x {width} px, the network takes {side} x {side} alone: "
+                f"set resize = {side} in [validation]"
+            )
 
 
 def _precision(name: str, device: torch.device) -> Any:

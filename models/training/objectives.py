@@ -38,7 +38,7 @@ class Draws:
     batch: int | None = None
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal, of the shape of ``(B, C, H, W)`` and on its device."""
+        """Standard normal, of the shape of ``(B, ..)`` and on its device."""
         whole = torch.randn((self.batch or len(like), *like.shape[1:]), generator=self.generator)
         return self._share(whole, like)
 
@@ -61,6 +61,11 @@ class Objective(Protocol):
     modules: nn.ModuleDict
     """Everything that belongs into the checkpoint, by the names of a model file."""
 
+    @property
+    def clip(self) -> float | None:
+        """Greatest norm of the gradient; ``None``: any."""
+        ...
+
     def trained(self) -> list[nn.Parameter]:
         """Parameters that this stage changes."""
         ...
@@ -75,6 +80,9 @@ class Objective(Protocol):
         """The stage's clear image for a cloudy one, ``(B, C, H, W)``, for validation."""
         ...
 
+
+CLIP = 1.0
+"""Greatest norm of the gradient of our own stages."""
 
 CHARBONNIER = 1e-3
 """Differences well below this, of the 2 units from black to white, count by their square."""
@@ -115,6 +123,8 @@ DISTANCES = {"charbonnier": charbonnier, "log_mse": log_mse}
 class ReferenceObjective:
     """Distance between the first guess and the clear image, by the run's ``loss``."""
 
+    clip = CLIP
+
     def __init__(self, config: RunConfig) -> None:
         self.loss = config.loss
         self.steady = config.steady
@@ -142,6 +152,8 @@ class ReferenceObjective:
 
 class EnhancementObjective:
     """Stages 1 to 3 of DE: the noise network (eq. 7), the weight network (eq. 16), or both (eq. 17)."""
+
+    clip = CLIP
 
     def __init__(self, config: RunConfig, validation_steps: int = 5) -> None:
         assert config.network is not None, "RunConfig has checked this"
@@ -260,15 +272,10 @@ class EnhancementObjective:
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
 
 
-def build_objective(config: RunConfig) -> Objective:
-    """Build the objective of a run's stage, with fresh weights."""
-    if config.detector is not None and config.stage == "detector":
-        return DetectorObjective(config.detector)
-    return ReferenceObjective(config) if config.stage == "reference" else EnhancementObjective(config)
-
-
 class DetectorObjective:
     """Binary cross-entropy, pixel by pixel; the batches have labels in the place of clear images."""
+
+    clip = CLIP
 
     def __init__(self, config: DetectorConfig) -> None:
         self.modules = nn.ModuleDict({"detector": build_detector(config)})

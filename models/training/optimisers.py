@@ -1,4 +1,4 @@
-"""How weights follow their gradients: AdamW, or Muon for what mixes features and AdamW for the rest."""
+"""How weights follow their gradients: AdamW, Muon for what mixes features and AdamW for the rest, or Adam."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-ADAMW, MUON = OPTIMISERS = ("adamw", "muon")
+ADAMW, MUON, ADAM = OPTIMISERS = ("adamw", "muon", "adam")
+
+BETAS = (0.5, 0.999)
+"""Of plain Adam, as adversarial networks take it."""
 
 LEAST_SIDE = 20
 """Smaller side from which on a weight is a matrix to Muon: what leads from features to bands is left out."""
@@ -24,6 +27,8 @@ def build_optimisers(
 ) -> list[torch.optim.Optimizer]:
     """The optimisers of a run, whose parts of the parameters do not overlap; ``kind`` is of `OPTIMISERS`."""
     parameters = list(parameters)
+    if kind == ADAM:
+        return [torch.optim.Adam(parameters, learning_rate, BETAS, weight_decay=weight_decay)]
     matrices = [p for p in parameters if kind == MUON and _is_matrix(p)]
     taken = {id(p) for p in matrices}
     rest = [p for p in parameters if id(p) not in taken]

@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Bundled name, file or fill; several, given one by one, are compared.",
 )
-@click.option("--data", type=FILE, required=True, help="Folder with cloudy/ (cloud/) and clear/ (label/).")
+@click.option(
+    "--compare",
+    "compared",
+    metavar="A,B,..",
+    help="Models, one column each, held against the input and the smooth fill.",
+)
+@click.option("--complexity", is_flag=True, help="What one answer costs, in place of figures; no --data.")
+@click.option("--data", type=FILE, help="Folder with cloudy/ (cloud/) and clear/ (label/).")
 @click.option("--reduce", type=click.IntRange(1), default=1, show_default=True, help="Average n x n pixels.")
 @click.option(
     "--protocol",
@@ -66,11 +73,15 @@ if TYPE_CHECKING:
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
 @click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")
 @click.option("--trace", type=FILE, help="Write the mean weight of the first guess at every step as CSV.")
+@click.option("--plots", type=FILE, help="Folder for plots, PNG and CSV: W by step and its maps, or sweeps.")
 @overwrite_option("files that exist")
 @quiet_option()
 @one_line_errors
 def evaluate(
     models: tuple[str, ...],
+    compared: str | None,
+    complexity: bool,
+    data: Path | None,
     ablation: bool,
     sweep: tuple[str, tuple[float, ...]] | None,
     sheet: Path | None,
@@ -82,13 +93,27 @@ def evaluate(
 ) -> None:
     """Measure input, reference alone and DE on held-out pairs.
 
-    With several models, --ablation or --sweep: one row for each system instead.
+    With several models, --compare, --ablation or --sweep: one row for each system instead.
     """
     from decr_scene.pipeline.evaluation.answers import Settings
-    from decr_scene.pipeline.evaluation.compare import compare
+    from decr_scene.pipeline.evaluation.compare import compare, compare_alone
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 
     settings = Settings(steps, start, weight_floor)
+    names = tuple(name.strip() for name in compared.split(",") if name.strip()) if compared else ()
+    if compared is not None and (len(models) > 1 or ablation or sweep is not None):
+        raise OptionError("--compare, several models, --ablation and --sweep are comparisons: take one")
+    if complexity:
+        _tell_complexity(names or models, settings, options["table"], options["overwrite"])
+        return
+    if data is None:
+        raise OptionError("evaluate measures on pairs: name their folder with --data")
+    options.update(data=data)
+    if names:
+        if trace is not None:
+            raise OptionError("--trace is of one model at one setting: drop it, or --compare")
+        say(compare(compare_alone(names, settings), sheet=sheet, filled=True, **options).to_text())
+        return
     systems = _compared(models, ablation, sweep, settings)
     if systems is None:
         options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
@@ -97,6 +122,22 @@ def evaluate(
     if sheet is not None or trace is not None:
         raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
     say(compare(systems, **options).to_text())
+
+
+def _tell_complexity(
+    models: tuple[str, ...], settings: Settings, table: Path | None, overwrite: bool
+) -> None:
+    """Measure what one answer of each model costs."""
+    from decr_scene.pipeline.evaluation.complexity import measure_complexity
+    from decr_scene.pipeline.files import check_no_input, check_target
+
+    if table is not None:
+        check_no_input([table], [("the model", model) for model in models])
+        check_target(None, table, overwrite)
+    found = measure_complexity(models, settings)
+    if table is not None:
+        found.to_csv(table)
+    say(found.to_text())
 
 
 def _compared(

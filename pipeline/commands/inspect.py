@@ -20,13 +20,27 @@ from decr_scene.pipeline.terminal.options import FILE, NAME, example, overwrite_
 @click.option(
     "--ccp", is_flag=True, help="Cloud coverage probability alone, of a scene or of a folder of images."
 )
+@click.option("--pairs", is_flag=True, help="A folder of pairs: what data set, its parts, images twice.")
 @click.option("--out", type=FILE, help="With --ccp: write a row per image (.csv) or the histogram (.png).")
 @overwrite_option("a file that exists")
 @one_line_errors
-def inspect(scene: str, as_json: bool, ccp: bool, out: Path | None, overwrite: bool, **options: Any) -> None:
-    """Say what would be done to SCENE, without doing it; or with --ccp how cloudy it is."""
+def inspect(
+    scene: str,
+    as_json: bool,
+    ccp: bool,
+    pairs: bool,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Say what would be done to SCENE, without doing it; or how cloudy it is, or what pairs are in it."""
     from decr_scene.pipeline.inspection.summary import inspect_scene
 
+    if pairs and (ccp or out is not None):
+        raise OptionError("--pairs goes alone: drop --ccp and --out")
+    if pairs:
+        _show_pairs(Path(scene), as_json)
+        return
     if ccp:
         _show_coverage(Path(scene), as_json, out, overwrite, options)
         return
@@ -48,6 +62,16 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: f"{needed[f'{name}_mb']:.0f} MB" for name in ("memory", "scratch", "output")}
     times = {"time": f"about {duration(needed['seconds'])}", **sizes}
     return {**shown, **words, "estimate": times, **warnings}
+
+
+def _show_pairs(place: Path, as_json: bool) -> None:
+    from decr_scene.pipeline.inspection.data_set import inspect_data_set
+
+    found = inspect_data_set(place)
+    if as_json:
+        tell_json(found.to_json())
+    else:
+        say(found.to_text())
 
 
 def _show_coverage(

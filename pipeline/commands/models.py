@@ -103,7 +103,7 @@ def models_import(
     else:
         config, tensors = rival_model(checkpoint, kind, names)
     save_model_file(out, config, tensors)
-    seen = f"; detector {config.detector.kind}" if into is not None and config.detector is not None else ""
+    seen = f"; detector {config.detector.family}" if into is not None and config.detector is not None else ""
     say(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{seen}")
 
 

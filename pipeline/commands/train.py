@@ -13,7 +13,12 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
 
 
 @click.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
-@click.argument("stage", type=click.Choice(["reference", "diffusion", "weight", "joint", "detector"]))
+@click.argument(
+    "stage",
+    type=click.Choice(
+        ["reference", "diffusion", "weight", "joint", "detector", "adversarial", "variational"]
+    ),
+)
 @run_config_option
 @click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")
 @click.option("--out", type=FILE, required=True, help="Run folder; a run that is there is continued.")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
-from decr_scene.models.model import Model, load_model
+from decr_scene.models.model import Model, bundled_models, find_model, load_model
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.looking import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.regions.clear_ground import change_share, keep_clear_ground
 from decr_scene.pipeline.restoration.options import Options
@@ -84,16 +88,22 @@ class Answerer:
         spec: As of a scene.
         options: As of a scene.
         model: ``None``: ``fill``.
+        eyes: Whose detector ``fill`` looks with, where it has no other; it takes bands in the same order.
     """
 
     bands: tuple[str, ...]
     spec: RestorerSpec
     options: Options
     model: Model | None = None
+    eyes: Model | None = None
 
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
         """What is seen of one image as a whole, if it is of any use."""
         shape = cloudy.shape[1], cloudy.shape[2]
+        if self.eyes is not None:
+            assert self.eyes.config.detector is not None, "it is chosen for its detector"
+            found = self.eyes.config.detector
+            return look_at_image(LookPlan("model", found.factor, found.threshold), cloudy, self.eyes)
         plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, None)
         return None if plan is None else look_at_image(plan, cloudy, self.model)
 
@@ -126,6 +136,36 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     if names is None:
         raise OptionError(f"fill does not know the bands of {data}: name them with --bands")
     return Answerer(names, spec, options)
+
+
+def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:
+    """``fill`` for images of these bands, with the eyes of `ukis-csmask`, else of a model.
+
+    Args:
+        bands: Of the images.
+        models: The first that takes these bands and has a detector is looked with; else a bundled one.
+
+    Raises:
+        OptionError: Nothing can look at such images.
+    """
+    options = Options(model="fill")
+    spec, _ = spec_of(options)
+    if set(ukis.BANDS) <= set(bands):
+        return Answerer(bands, spec, options)
+    for model in [*models, *_bundled_with_eyes(bands)]:
+        if model.detector is not None and set(model.config.bands) == set(bands):
+            return Answerer(model.config.bands, spec, options, eyes=model)
+    raise OptionError(
+        f"nothing finds cloud in images of {', '.join(bands)}, so there is no fill to compare with: "
+        "compare with a model that has a detector of these bands"
+    )
+
+
+def _bundled_with_eyes(bands: tuple[str, ...]) -> Iterator[Model]:
+    for name in bundled_models():
+        config = read_model_config(find_model(name))
+        if config.detector is not None and set(config.bands) == set(bands):
+            yield load_model(name)
 
 
 def restore(

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
+from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, restore
-from decr_scene.pipeline.evaluation.evaluate import Evaluation, check_outputs, progress, write_rows
+from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, open_fill, restore
+from decr_scene.pipeline.evaluation.contact_sheet import Sheet
+from decr_scene.pipeline.evaluation.evaluate import (
+    Evaluation,
+    check_outputs,
+    paired,
+    plot_files,
+    progress,
+    write_rows,
+)
 from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
 from decr_scene.pipeline.evaluation.pairs import load_pairs
+from decr_scene.pipeline.evaluation.plots import Plot
 
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""
 
-COLUMNS = ("psnr", "ssim", "lpips", "psnr_tone", "psnr_under_cloud", "psnr_core", "clear_shift_dn", "texture")
+COLUMNS = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "psnr_tone",
+    "ssim_tone",
+    "psnr_under_cloud",
+    "psnr_core",
+    "psnr_thin",
+    "psnr_shadow",
+    "psnr_clear_ground",
+    "clear_shift_dn",
+    "texture",
+)
 """Figures of the printed table; the CSV has all."""
+
+DIFFERENCES = ("psnr", "psnr_tone", "ssim_tone", "psnr_under_cloud", "psnr_clear_ground")
+"""Figures that systems are held against the baselines by."""
+
+PLOTS = ("perception_distortion", "sweep")
+
+FILL = "fill"
+"""The label and the name of the smooth fill."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +62,95 @@ class System:
         label: What the row is called.
         model: Bundled name or file.
         settings: How it samples.
+        swept: Name and value of what a sweep varies.
     """
 
     label: str
     model: str
     settings: Settings
+    swept: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean figures by system.
+    """Figures by system.
 
     Args:
-        pairs: How many pairs they are means of.
-        rows: By label.
+        names: Of the pairs.
+        by_pair: Figures of each pair, in the order of the names, by system.
+        baselines: Systems that the others are held against.
     """
 
-    pairs: int
-    rows: dict[str, Row]
+    names: tuple[str, ...]
+    by_pair: dict[str, tuple[Row, ...]]
+    baselines: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """Mean figures by system."""
+        return {label: Evaluation(self.names, found).mean() for label, found in self.by_pair.items()}
+
+    def difference(self, one: str, other: str, figure: str) -> tuple[float, float, float]:
+        """One system minus another: the mean over pairs and its 95 % interval by a paired bootstrap."""
+        both = zip(self.by_pair[one], self.by_pair[other], strict=True)
+        return paired([a[figure] - b[figure] for a, b in both])
 
     def to_text(self) -> str:
-        """A table: systems down, figures across."""
-        shown = [name for name in COLUMNS if name in next(iter(self.rows.values()))]
-        wide = max(20, *(len(label) + 2 for label in self.rows))
-        head = f"{self.pairs} pairs".ljust(wide) + "".join(f"{name:>17}" for name in shown)
+        """A table: systems down, figures across; then what each system gains over every baseline."""
+        rows = self.rows
+        shown = [name for name in COLUMNS if name in next(iter(rows.values()))]
+        wide = max(20, *(len(label) + 2 for label in rows))
+        head = f"{len(self.names)} pairs".ljust(wide) + "".join(f"{name:>18}" for name in shown)
         lines = [
-            label.ljust(wide) + "".join(f"{row[name]:17.4f}" for name in shown)
-            for label, row in self.rows.items()
+            label.ljust(wide) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
         ]
-        return "\n".join([head, *lines])
+        return "\n".join([head, *lines, *self._differences(wide)])
 
     def to_csv(self, path: Path) -> None:
-        """Write all figures, one line per system."""
-        write_rows(path, "system", self.rows)
+        """Write mean figures, one line per system, and what it gains over the baselines, with intervals."""
+        rows = {}
+        for label, row in self.rows.items():
+            rows[label] = dict(row)
+            for other in self.baselines:
+                for figure in DIFFERENCES:
+                    values = self.difference(label, other, figure)
+                    names = (f"{figure}_minus_{other}{end}" for end in ("", "_low", "_high"))
+                    rows[label] |= dict(zip(names, values, strict=True))
+        write_rows(path, "system", rows)
+
+    def plot(self, folder: Path, swept: Mapping[str, tuple[str, float]]) -> None:
+        """Draw perception against distortion, one point a system, and PSNR over what a sweep varies.
+
+        Perception is LPIPS where it was measured, else how far the texture is from the truth's.
+        """
+        rows = self.rows
+        how = "lpips" if "lpips" in next(iter(rows.values())) else "|1 - texture|"
+        points = {
+            label: [(row["psnr"], row["lpips"] if how == "lpips" else abs(1 - row["texture"]))]
+            for label, row in rows.items()
+        }
+        perception, sweeping = (folder / name for name in PLOTS)
+        Plot("perception and distortion", "PSNR, dB", how, points, joined=False).write(perception)
+        if swept:
+            name = next(iter(swept.values()))[0]
+            series = {
+                figure: [(value, rows[label][figure]) for label, (_, value) in swept.items()]
+                for figure in ("psnr", "psnr_tone")
+            }
+            Plot(f"sweep of {name}", name, "dB", series).write(sweeping)
+
+    def _differences(self, wide: int) -> list[str]:
+        lines = []
+        for other in self.baselines:
+            lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in DIFFERENCES)]
+            for label in self.by_pair:
+                if label != other:
+                    told = (self.difference(label, other, name) for name in DIFFERENCES)
+                    cells = "".join(
+                        f"{f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]':>30}" for mean, low, high in told
+                    )
+                    lines.append(label.ljust(wide) + cells)
+        return lines
 
 
 def ablation(model: str, settings: Settings) -> list[System]:
@@ -92,7 +182,7 @@ def sweep(model: str, settings: Settings, name: str, values: Sequence[float]) ->
             changed = replace(settings, weight_floor=float(value))
         else:
             changed = replace(settings, **{name: int(value)})
-        systems.append(System(f"{name} {value:g}", model, changed))
+        systems.append(System(f"{name} {value:g}", model, changed, (name, float(value))))
     return systems
 
 
@@ -107,6 +197,9 @@ def compare(
     bands: str | None = None,
     lpips: bool = False,
     table: Path | None = None,
+    sheet: Path | None = None,
+    plots: Path | None = None,
+    filled: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Comparison:
@@ -122,39 +215,89 @@ def compare(
         bands: What the bands of the images are.
         lpips: Measure LPIPS as well.
         table: CSV to write, one row per system.
-        overwrite: Replace it if it exists.
+        sheet: PNG to write: one column for each system, some of the images down.
+        plots: Folder that gets a plot of perception against distortion, and of what a sweep varies.
+        filled: Hold every system against the two baselines, the cloudy image and ``fill``.
+        overwrite: Replace files that exist.
         quiet: No progress bar.
 
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
     used = dict.fromkeys(system.model for system in systems)
-    check_outputs([table], list(used), data, overwrite)
+    check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(used), data, overwrite)
     models = {name: open_answerer(name, data, bands, detector) for name in used}
     wanted = _one_of(models).bands
+    if filled:
+        opened = [model.model for model in models.values() if model.model is not None]
+        models = {FILL: open_fill(wanted, opened), **models}
+        systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
     pairs = load_pairs(wanted, data, reduce, protocol, bands)
+    _check_sizes(models, pairs)
     figures = Figures.open(protocol, lpips, wanted)
+    shown = Sheet(wanted, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
-    for pair in progress(pairs, quiet):
-        looks = {name: model.look(pair.cloudy, mask) for name, model in models.items()}
-        guesses = {name: model.guess(pair.cloudy, looks[name]) for name, model in models.items()}
-        answers = {"cloudy": pair.cloudy}
-        for system in systems:
-            model, guess = models[system.model], guesses[system.model]
-            answers[system.label] = restore(
-                model, pair.cloudy, guess, system.settings, mask, looks[system.model]
-            )
+    for number, pair in enumerate(progress(pairs, quiet)):
+        answers = {"cloudy": pair.cloudy, **_answers(systems, models, wanted, pair.cloudy, mask)}
         told = judge(pair, answers, figures)
         for label in answers:
             own = {k.removeprefix(f"{label}/"): v for k, v in told.items() if k.startswith(f"{label}/")}
             rows.setdefault(label, []).append(own)
-    names = tuple(pair.name for pair in pairs)
+        if shown is not None:
+            decibels = {label: rows[label][-1]["psnr"] for label in answers}
+            shown.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
+    baselines = ("cloudy", FILL) if filled else ()
     result = Comparison(
-        len(pairs), {label: Evaluation(names, tuple(found)).mean() for label, found in rows.items()}
+        tuple(pair.name for pair in pairs), {label: tuple(r) for label, r in rows.items()}, baselines
     )
     if table is not None:
         result.to_csv(table)
+    if shown is not None and sheet is not None:
+        shown.save(sheet)
+    if plots is not None:
+        result.plot(plots, {system.label: system.swept for system in systems if system.swept is not None})
     return result
+
+
+def _answers(
+    systems: Sequence[System],
+    models: Mapping[str, Answerer],
+    wanted: tuple[str, ...],
+    cloudy: Float,
+    mask: str,
+) -> dict[str, Float]:
+    """The answer of every system to one image, each model given the bands in its own order."""
+    orders = {name: [wanted.index(band) for band in model.bands] for name, model in models.items()}
+    images = {name: np.ascontiguousarray(cloudy[order]) for name, order in orders.items()}
+    looks = {name: model.look(images[name], mask) for name, model in models.items()}
+    guesses = {name: model.guess(images[name], looks[name]) for name, model in models.items()}
+    answers = {}
+    for system in systems:
+        name = system.model
+        answer = restore(models[name], images[name], guesses[name], system.settings, mask, looks[name])
+        answers[system.label] = answer[np.argsort(orders[name])]
+    return answers
+
+
+def _check_sizes(models: Mapping[str, Answerer], pairs: Sequence[Pair]) -> None:
+    """Refuse pairs of a size that a model cannot take, before anything is measured."""
+    for name, model in models.items():
+        reference = None if model.model is None else model.model.config.reference
+        if reference is None or reference.kind != "cvae":
+            continue
+        side = reference.side
+        for pair in pairs:
+            if pair.cloudy.shape[1:] != (side, side):
+                height, width = pair.cloudy.shape[1:]
+                raise OptionError(
+                    f"{pair.name} is {height} x {width} px, {name} takes {side} x {side} alone: "
+                    "resize the pairs by --protocol paper or --reduce"
+                )
+
+
+def compare_alone(models: Sequence[str], settings: Settings) -> list[System]:
+    """One system a model, and nothing else of it."""
+    return [System(label, model, settings) for label, model in zip(_labels(models), models, strict=True)]
 
 
 def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
@@ -177,7 +320,7 @@ def _labels(models: Sequence[str]) -> list[str]:
 def _one_of(models: dict[str, Answerer]) -> Answerer:
     first = next(iter(models.values()))
     for name, model in models.items():
-        if model.bands != first.bands:
+        if set(model.bands) != set(first.bands):
             raise OptionError(
                 f"{name} takes {','.join(model.bands)}, others {','.join(first.bands)}: "
                 "compare models of the same bands"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,17 @@ from rich.progress import track
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
 from decr_scene.pipeline.evaluation.pairs import load_pairs
+from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under
+
+WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
+ENDINGS = (".png", ".csv")
+"""Files of the plots of one model."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,7 @@ class Evaluation:
 
     def gain(self, figure: str, draws: int = 2000) -> tuple[float, float, float]:
         """DE minus reference: the mean over images and its 95 % interval by a paired bootstrap."""
-        gains = np.array([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows])
-        gains = gains[~np.isnan(gains)]
-        if not gains.size:
-            return np.nan, np.nan, np.nan
-        chosen = np.random.default_rng(0).integers(len(gains), size=(draws, len(gains)))
-        low, high = np.percentile(gains[chosen].mean(axis=1), [2.5, 97.5])
-        return float(gains.mean()), float(low), float(high)
+        return paired([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows], draws)
 
     def to_text(self) -> str:
         """A table: figures down, cloudy / reference / DE across; last what DE adds to its reference."""
@@ -87,6 +87,7 @@ def evaluate_pairs(
     lpips: bool = False,
     sheet: Path | None = None,
     trace: Path | None = None,
+    plots: Path | None = None,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Evaluation:
@@ -108,6 +109,7 @@ def evaluate_pairs(
         lpips: Measure LPIPS as well.
         sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
         trace: CSV to write: mean weight of the first guess by step.
+        plots: Folder that gets plots of the weight by step, and maps of it.
         overwrite: Replace files that exist.
         quiet: No progress bar.
 
@@ -118,12 +120,12 @@ def evaluate_pairs(
         OptionError: An option is out of range, or needs what is not there.
         TrainingError: The images cannot be used.
     """
-    check_outputs([table, sheet, trace], [model], data, overwrite)
+    check_outputs([table, sheet, trace, *plot_files(plots, WEIGHT_PLOTS)], [model], data, overwrite)
     loaded = open_answerer(model, data, bands, detector)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
     figures = Figures.open(protocol, lpips, loaded.bands)
-    steps_seen = StepWeights() if trace is not None else None
+    steps_seen = StepWeights() if trace is not None or plots is not None else None
     shown = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
@@ -143,16 +145,60 @@ def evaluate_pairs(
         result.to_csv(table)
     if shown is not None and sheet is not None:
         shown.save(sheet)
+    if plots is not None and steps_seen is not None:
+        _plot_weights(plots, steps_seen)
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
 
 
+def plot_files(folder: Path | None, names: Iterable[str]) -> list[Path]:
+    """The files of plots, in a folder that is made if need be.
+
+    Raises:
+        OptionError: It cannot be made.
+    """
+    if folder is None:
+        return []
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"{folder} cannot be made ({error.strerror}): name a folder where there is one already"
+        ) from error
+    return [folder / f"{name}{ending}" for name in names for ending in ENDINGS]
+
+
+def _plot_weights(folder: Path, seen: StepWeights) -> None:
+    rows = seen.rows()
+    if not rows:
+        raise OptionError("no step was taken, so there is no weight to plot: take a model that samples")
+    names = {"weight": "all", "weight_cloud": "in cloud", "weight_clear": "clear ground"}
+    series = {told: [(row["t"], row[name]) for row in rows] for name, told in names.items()}
+    by_step, maps = (folder / name for name in WEIGHT_PLOTS)
+    Plot("weight of the first guess", "step", "W", series).write(by_step)
+    weight_maps(maps, seen.maps)
+
+
+def paired(gains: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of differences between two answers to the same images, and its 95 % interval by the bootstrap."""
+    known = np.array([gain for gain in gains if not np.isnan(gain)])
+    if not known.size:
+        return np.nan, np.nan, np.nan
+    chosen = np.random.default_rng(0).integers(len(known), size=(draws, len(known)))
+    low, high = np.percentile(known[chosen].mean(axis=1), [2.5, 97.5])
+    return float(known.mean()), float(low), float(high)
+
+
 class StepWeights:
-    """Mean weight of the first guess at every step: of all pixels, of those in cloud, of clear ground."""
+    """Mean weight of the first guess at every step: of all pixels, of those in cloud, of clear ground.
+
+    ``maps`` has those of the first image, ``(H, W)`` by step, the bands averaged.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, list[tuple[float, float, float]]] = {}
+        self.maps: dict[int, Float] = {}
 
     def watch(self, area: Parts) -> OnStep:
         """What to call at every step of one image."""
@@ -160,6 +206,7 @@ class StepWeights:
 
         def on_step(*, t: int, x0: torch.Tensor, weight: torch.Tensor) -> None:
             mean = weight[0].float().mean(dim=0).cpu().numpy()
+            self.maps.setdefault(t, mean)
             self._seen.setdefault(t, []).append(
                 (float(mean.mean()), _mean_where(mean, cloud), _mean_where(mean, area.clear))
             )

@@ -106,5 +106,5 @@ def test_cloudnet_becomes_the_detector_of_a_model(checkpoints, tmp_path):
     assert result.exit_code == 0, result.output
     assert "detector cloudnet" in result.output
     detector = load_model(out, device="cpu").detector
-    assert detector.config.kind == "cloudnet"
+    assert detector.config.family == "cloudnet"
     assert detector.config.threshold == pytest.approx(12 / 255)

@@ -12,10 +12,10 @@ from places import OTHERS, TESTS
 from torch import Tensor
 
 from decr_scene.models.checkpoints.rivals import read_rival
+from decr_scene.models.rivals.adversarial import attention_target, discriminator_losses, generator_parts
 from decr_scene.models.rivals.cvae import drawn
 from decr_scene.models.rivals.dpm_solver import DPMSolver, sigmoid_betas
-from decr_scene.models.training.adversarial import attention_target, discriminator_losses, generator_parts
-from decr_scene.models.training.variational import variational_parts
+from decr_scene.models.rivals.variational import variational_parts
 
 filled = runpy.run_path(str(TESTS / "models" / "rivals_rule.py"))["filled"]
 
@@ -99,17 +99,17 @@ def test_published_weights_of_spagan(data: str) -> None:
 def test_one_step_of_adversarial_training(tag: str) -> None:
     known, net, judge = golden(f"{tag}_rgb_loss_64"), network(tag, "rgb"), network("gandis", "rgb").train()
     cloudy, clear = known["y01"], known["label01"]
-    near(attention_target(cloudy, clear)[:, 0], known["M"], 1e-4)
+    near(attention_target(cloudy, clear, signed=True)[:, 0], known["M"], 1e-4)
     answer, attentions = net.attended(cloudy)
     near(judge(cloudy, answer.detach()), known["dis_logits_fake"], 1e-4)
     near(judge(cloudy, clear), known["dis_logits_real"], 1e-4)
     losses = discriminator_losses(judge, cloudy, clear, answer.detach())
     assert losses["fake"].item() == pytest.approx(known["loss_d_fake"], abs=1e-4)
     assert losses["real"].item() == pytest.approx(known["loss_d_real"], abs=1e-4)
-    parts = generator_parts(tag, judge, cloudy, clear, answer, attentions[-1], weighted=False)
+    parts = generator_parts(tag, judge, cloudy, clear, answer, attentions[-1], weighted=False, signed=True)
     for name, value in parts.items():
         assert value.item() == pytest.approx(known[f"g_{name}"], abs=1e-4)
-    weighted = generator_parts(tag, judge, cloudy, clear, answer, attentions[-1])
+    weighted = generator_parts(tag, judge, cloudy, clear, answer, attentions[-1], signed=True)
     total = torch.stack(list(weighted.values())).sum()
     assert total.item() == pytest.approx(known["g_total"], rel=1e-5)
     (gradient,) = torch.autograd.grad(total, [net.conv_out[0].weight])

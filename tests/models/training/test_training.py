@@ -13,11 +13,19 @@ from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import batches
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.model import load_model
 from decr_scene.models.training.config import config_from_table, read_config
+from decr_scene.models.training.export import export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.models.training.weights import averaged_weights
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
+
+
+RIVALS = {
+    "adversarial": {"reference": {"kind": "spagan", "width": 4}},
+    "variational": {"reference": {"kind": "cvae", "width": 4, "side": 32}},
+}
 
 
 @pytest.fixture
@@ -47,7 +55,15 @@ def run_of(stage, **changes):
         "data": [{"cloudy": "cloudy", "clear": "clear", "simulate": 0.3}],
         **changes,
     }
-    if stage != "reference":
+    if stage in RIVALS:
+        table |= {
+            "optimiser": "adam",
+            "schedule": "constant",
+            "weight_decay": 1e-5,
+            **RIVALS[stage],
+            **changes,
+        }
+    elif stage != "reference":
         table["network"] = {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}}
     return config_from_table(table)
 
@@ -302,3 +318,81 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     with torch.no_grad():
         weight = trainer.objective.modules["network"].weight(x_t, 300, cloudy, cloudy)
     assert weight.mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("adversarial", "spagan"), ("adversarial", "amgan"), ("variational", "cvae")]
+)
+def test_another_system_that_was_stopped_ends_with_the_same_weights(stage, kind, root, tmp_path):
+    config = run_of(stage, reference={**RIVALS[stage]["reference"], "kind": kind})
+    train(config, root, tmp_path / "whole")
+    train(config, root, tmp_path / "parts", steps=5)
+    assert torch.load(tmp_path / "parts" / CHECKPOINT)["step"] == 3
+    train(config, root, tmp_path / "parts")
+    states = (torch.load(tmp_path / name / CHECKPOINT)["modules"] for name in ("whole", "parts"))
+    whole, parts = states
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "loss", "rate"),
+    [
+        ("adversarial", "spagan", "l1", 5e-3),
+        ("adversarial", "amgan", "l1", 5e-3),
+        ("variational", "cvae", "smooth_l1", 2e-3),
+    ],
+)
+def test_the_loss_of_another_system_falls(stage, kind, loss, rate, root, tmp_path):
+    reference = {**RIVALS[stage]["reference"], "kind": kind}
+    config = run_of(stage, reference=reference, steps=16, learning_rate=rate, checkpoint_every=16)
+    trainer = Trainer.start(config, tmp_path / "run")
+    told = []
+    sources = [load_source(part, root, read_png) for part in config.data]
+    trainer.run(sources, [], lambda step, figures: told.append(figures))
+    first, last = (np.mean([row[loss] for row in rows]) for rows in (told[:3], told[-3:]))
+    assert last < 0.9 * first
+    if stage == "adversarial":
+        assert {"fake", "real", "gan", "att"} <= told[0].keys()
+
+
+def test_the_discriminator_has_its_turn_before_the_generator(root, tmp_path):
+    config = run_of("adversarial", steps=1)
+    begun = Trainer.start(config, tmp_path / "a").objective.modules
+    trained = train(config, root, tmp_path / "b").objective.modules
+    for part in ("reference", "discriminator"):
+        pairs = zip(begun[part].parameters(), trained[part].parameters(), strict=True)
+        assert all(not torch.equal(one, other) for one, other in pairs if one.ndim > 1)
+
+
+def test_a_finished_run_of_another_system_becomes_a_model(root, tmp_path):
+    config = run_of("adversarial")
+    train(config, root, tmp_path / "run")
+    (tmp_path / "card.toml").write_text('name = "gan"\n[sampling]\n[info]\nabout = "a toy"\n')
+    written = export_model(config, tmp_path / "run", tmp_path / "card.toml", tmp_path / "gan.safetensors")
+    assert written.network is None
+    model = load_model(tmp_path / "gan.safetensors", device="cpu")
+    assert not any(name.startswith("discriminator") for name in model.tensors())
+    assert model.sample(torch.zeros(1, 3, 20, 20)).shape == (1, 3, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "said"),
+    [
+        ("adversarial", {"reference": {"kind": "mn", "width": 4}}, "kind spagan or amgan, found 'mn'"),
+        ("variational", {"crop": 64}, "crop must be the reference's side, 32, got 64"),
+        ("variational", {"signed": True}, "signed is of stage adversarial alone"),
+        ("adversarial", {"schedule": "linear"}, "schedule 'linear' is unknown"),
+    ],
+)
+def test_a_run_of_another_system_that_makes_no_sense_is_refused(stage, changes, said):
+    with pytest.raises(ValueError, match=said):
+        run_of(stage, **changes)
+
+
+def test_validation_images_of_another_size_are_refused_before_a_step(root, tmp_path):
+    config = run_of("variational")
+    trainer = Trainer.start(config, tmp_path / "run")
+    sources = [load_source(part, root, read_png) for part in config.data]
+    with pytest.raises(TrainingError, match=r"validation 0 is 64 x 64 px, the network takes 32 x 32 alone"):
+        trainer.run(sources, list(sources[0].pairs[0]), lambda step, figures: pytest.fail("a step was taken"))

@@ -12,13 +12,16 @@ from pair_cases import save_png, smooth_ground
 from PIL import Image
 from rasterio.transform import Affine
 
+from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, save_model_file
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair
 from decr_scene.models.model import load_model
+from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
-from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_models, sweep
+from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
+from decr_scene.pipeline.evaluation.complexity import multiply_adds
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, evaluate_pairs
 from decr_scene.pipeline.evaluation.figures import judge, parts
 from decr_scene.pipeline.evaluation.metrics import paper_psnr, paper_ssim
@@ -259,6 +262,10 @@ def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
         (("--sweep", "steps=2.5"), "whole numbers"),
         (("--sweep", "steps=many"), "is no sweep"),
         (("--ablation", "--sheet", "x.png"), "drop them"),
+        (("--compare", "rice2", "--ablation"), "are comparisons: take one"),
+        (("--compare", "rice2", "--trace", "x.csv"), "drop it, or --compare"),
+        (("--compare", "fill", "--complexity"), "fill has no network to count"),
+        (("--plots", "no/such/folder"), "name a folder where there is one already"),
         (("--steps", "300"), "steps from start 200"),
         (("--weight-floor", "2"), "weight_floor must be in"),
         (("--protocol", "paper", "--reduce", "2"), "drop --reduce"),
@@ -328,3 +335,95 @@ def test_a_folder_to_write_to_is_missed_before_anything_is_measured(option, fold
 def test_bands_may_be_written_as_everywhere(folder, model):
     plain = evaluate_pairs(str(model), folder)
     assert evaluate_pairs(str(model), folder, bands="R, g, b").rows == plain.rows
+
+
+@pytest.fixture(scope="module")
+def compared(folder, model, tmp_path_factory):
+    """A comparison of two models, one of which takes the bands in another order; table, sheet and plots."""
+    place = tmp_path_factory.mktemp("compared")
+    other = tiny_model(place / "other.safetensors", seed=1, bands=("blue", "green", "red"))
+    names = ("--csv", place / "table.csv", "--sheet", place / "sheet.png", "--plots", place / "plots")
+    result = invoke("--compare", f"{model}, {other}", "--data", folder, *names)
+    assert result.exit_code == 0, result.output
+    return place, result.stdout
+
+
+def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model):
+    place, text = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    assert list(rows) == ["cloudy", "fill", "tiny", "other"]
+    assert float(rows["cloudy"]["psnr_minus_cloudy"]) == 0
+    gain = float(rows["tiny"]["psnr"]) - float(rows["fill"]["psnr"])
+    assert float(rows["tiny"]["psnr_minus_fill"]) == pytest.approx(gain, abs=1e-4)
+    low, high = (float(rows["tiny"][f"psnr_minus_fill_{end}"]) for end in ("low", "high"))
+    assert low <= gain <= high
+    assert "minus cloudy" in text
+    assert "minus fill" in text
+    assert float(rows["tiny"]["psnr"]) == pytest.approx(
+        evaluate_pairs(str(model), folder).mean()["DE/psnr"], abs=1e-4
+    )
+
+
+def test_a_model_sees_the_bands_in_its_own_order(compared, folder):
+    place, _ = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    own = evaluate_pairs(str(place / "other.safetensors"), folder, bands="red,green,blue").mean()
+    assert float(rows["other"]["psnr"]) == pytest.approx(own["DE/psnr"], abs=1e-4)
+
+
+def test_the_sheet_has_a_column_for_each_system(compared):
+    place, _ = compared
+    with Image.open(place / "sheet.png") as picture:
+        assert picture.size == (5 * 64 + 4 * 4, 3 * (64 + 16) + 2 * 4)
+
+
+def test_perception_is_plotted_against_distortion(compared):
+    place, _ = compared
+    rows = list(csv.DictReader((place / "plots" / "perception_distortion.csv").read_text().splitlines()))
+    assert [row["series"] for row in rows] == ["cloudy", "fill", "tiny", "other"]
+    with Image.open(place / "plots" / "perception_distortion.png") as picture:
+        assert len(picture.getcolors(2**20)) > 5
+
+
+def test_a_sweep_and_the_weight_are_plotted(folder, model, tmp_path):
+    compare(sweep(str(model), Settings(), "weight-floor", (0.3, 1)), folder, plots=tmp_path / "sweep")
+    rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()))
+    assert [(row["series"], row["weight-floor"]) for row in rows[:2]] == [("psnr", "0.3"), ("psnr", "1")]
+    evaluate_pairs(str(model), folder, steps=4, plots=tmp_path / "one")
+    maps = list(csv.DictReader((tmp_path / "one" / "weight_maps.csv").read_text().splitlines()))
+    assert [int(row["t"]) for row in maps] == [200, 150, 100, 50]
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {
+        f"{name}{end}" for name in ("weight_maps", "weight_by_step") for end in (".png", ".csv")
+    }
+
+
+def test_a_system_of_one_size_refuses_pairs_of_another(folder, tmp_path):
+    reference = ReferenceConfig("cvae", 3, 4, side=32)
+    config = ModelConfig("cvae", ("red", "green", "blue"), None, reference)
+    save_model_file(tmp_path / "cvae.safetensors", config, build_modules(config).state_dict())
+    with pytest.raises(OptionError, match=r"0 is 64 x 64 px, .* takes 32 x 32 alone: resize the pairs"):
+        compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder)
+    found = compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder, reduce=2)
+    assert set(found.rows) == {"cloudy", "cvae"}
+
+
+def test_multiply_adds_are_those_of_the_literature():
+    def counted(kind, width):
+        config = ModelConfig("x", ("red", "green", "blue"), None, ReferenceConfig(kind, 3, width))
+        return multiply_adds(config, 1) / 1e9
+
+    assert counted("amgan", 32) == pytest.approx(48.482, abs=1e-3)
+    assert counted("cvae", 32) == pytest.approx(37.128, abs=1e-3)
+    assert counted("diffcr", 64) == pytest.approx(2 * 45.841, abs=1e-3)
+
+
+def test_costs_of_models_are_told(model, tmp_path):
+    result = invoke("--complexity", "--compare", model, "--csv", tmp_path / "costs.csv")
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader((tmp_path / "costs.csv").read_text().splitlines())
+    assert float(row["parameters"]) == sum(p.numel() for p in load_model(model).modules.parameters())
+    steps = multiply_adds(load_model(model).config, 2) - multiply_adds(load_model(model).config, 1)
+    assert float(row["gmacs"]) * 1e9 == pytest.approx(
+        multiply_adds(load_model(model).config, 1) + steps, rel=1e-4
+    )
+    assert float(row["images_per_second"]) > 0

@@ -19,20 +19,20 @@ INITIAL_SPREAD = 0.02
 """Standard deviation of convolutions, and of the factors of norms around one, before training."""
 
 
-def attention_target(cloudy: Tensor, clear: Tensor) -> Tensor:
-    """Where the clear image is brighter: ``clip(sum over bands of (x - y), 0, 1)`` in DN of 255.
-
-    The papers say the absolute difference; the code that made their weights has this, which is 0 under bright
-    cloud and 1 in shadow.
+def attention_target(cloudy: Tensor, clear: Tensor, signed: bool = False) -> Tensor:
+    """Where the two differ: ``clip(sum over bands of |x - y|, 0, 1)`` in DN of 255, as the papers have it.
 
     Args:
         cloudy: ``(B, C, H, W)`` in [0, 1].
         clear: The same.
+        signed: Where the clear image is brighter, ``x - y``, as the code that made the published weights has
+            it: 0 under bright cloud and 1 in shadow.
 
     Returns:
         ``(B, 1, H, W)``.
     """
-    return ((clear - cloudy).sum(dim=1, keepdim=True) * 255).clamp(0, 1)
+    difference = clear - cloudy if signed else (clear - cloudy).abs()
+    return (difference.sum(dim=1, keepdim=True) * 255).clamp(0, 1)
 
 
 def discriminator_losses(
@@ -53,12 +53,13 @@ def generator_parts(
     answer: Tensor,
     attention: Tensor,
     weighted: bool = True,
+    signed: bool = False,
 ) -> dict[str, Tensor]:
     """``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor if ``weighted``."""
     parts = {
         "gan": F.softplus(-discriminator(cloudy, answer)).mean(),
         "l1": F.l1_loss(answer, clear),
-        "att": F.mse_loss(attention, attention_target(cloudy, clear)),
+        "att": F.mse_loss(attention, attention_target(cloudy, clear, signed)),
     }
     return {name: FACTORS[kind][name] * part for name, part in parts.items()} if weighted else parts
 

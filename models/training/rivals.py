@@ -1,0 +1,110 @@
+"""How the other systems learn in our loop: against a discriminator, or by the mean of several answers.
+
+Their networks and losses live in [0, 1], the images of the loop in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from decr_scene.models.networks.reference import build_reference
+from decr_scene.models.rivals.adversarial import discriminator_losses, generator_parts, initialise
+from decr_scene.models.rivals.amgan import AMGAN
+from decr_scene.models.rivals.cvae import CVAE, drawn
+from decr_scene.models.rivals.discriminator import Discriminator
+from decr_scene.models.rivals.spagan import SpAGAN
+from decr_scene.models.rivals.variational import SAMPLES, variational_parts
+from decr_scene.models.training.config import RunConfig
+from decr_scene.models.training.objectives import Draws
+
+
+class AdversarialObjective:
+    """SpA-GAN or AMGAN-CR: the discriminator's turn on each batch, then the generator's."""
+
+    clip = None
+
+    def __init__(self, config: RunConfig) -> None:
+        self.kind, self.signed = config.reference.kind, config.signed
+        reference = build_reference(config.reference)
+        discriminator = Discriminator(config.reference.bands, config.reference.width)
+        for network in (reference, discriminator):
+            initialise(network)
+        self.modules = nn.ModuleDict({"reference": reference, "discriminator": discriminator})
+
+    def trained(self) -> list[nn.Parameter]:
+        """The generator's."""
+        return list(self.modules["reference"].parameters())
+
+    def opponent(self) -> list[nn.Parameter]:
+        """The discriminator's."""
+        return list(self.modules["discriminator"].parameters())
+
+    def opponent_losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What the discriminator makes of the generator's answer, and of the truth."""
+        cloudy, clear = _unit(cloudy), _unit(clear)
+        with torch.no_grad():
+            answer = self._generator()(cloudy).float()
+        return discriminator_losses(self.modules["discriminator"], cloudy, clear, answer)
+
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The generator's, under a discriminator that has had its turn."""
+        cloudy, clear = _unit(cloudy), _unit(clear)
+        answer, attentions = self._generator().attended(cloudy)
+        return generator_parts(
+            self.kind,
+            self.modules["discriminator"],
+            cloudy,
+            clear,
+            answer.float(),
+            attentions[-1].float(),
+            signed=self.signed,
+        )
+
+    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """The generator's answer."""
+        guess: Tensor = self.modules["reference"](cloudy)
+        return guess.float().clamp(-1, 1)
+
+    def _generator(self) -> SpAGAN | AMGAN:
+        net = self.modules["reference"].get_submodule("net")
+        assert isinstance(net, SpAGAN | AMGAN), "RunConfig has checked this"
+        return net
+
+
+class VariationalObjective:
+    """CVAE: the mean of several answers against the truth, and a latent near the normal one."""
+
+    clip = None
+
+    def __init__(self, config: RunConfig) -> None:
+        self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
+
+    def trained(self) -> list[nn.Parameter]:
+        """All of them."""
+        return list(self.modules.parameters())
+
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The three parts of CVAE's loss."""
+        cloudy, clear = _unit(cloudy), _unit(clear)
+        net = self.modules["reference"].get_submodule("net")
+        assert isinstance(net, CVAE), "RunConfig has checked this"
+        mu, log_var = net.encode(cloudy)
+        answers = [net.decode(cloudy, drawn(mu, log_var, draws.normal(mu))) for _ in range(SAMPLES)]
+        mean = torch.stack(answers).float().mean(dim=0)
+        return variational_parts(mean, clear, mu.float(), log_var.float())
+
+    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """The middle of the answers."""
+        guess: Tensor = self.modules["reference"](cloudy)
+        return guess.float().clamp(-1, 1)
+
+
+def _unit(image: Tensor) -> Tensor:
+    return (image + 1) / 2

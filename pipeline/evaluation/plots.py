@@ -1,0 +1,143 @@
+"""Plots of an evaluation, each a PNG and a CSV with its numbers: curves, points by name, maps of a weight."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decr_scene.models.data.pictures import contact_sheet
+from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.errors import OptionError
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 640, 420
+LEFT, TOP, RIGHT, BOTTOM = 72, 36, 24, 48
+"""Margins around the axes, px."""
+
+TICKS = 5
+COLOURS = ("#1f4e79", "#b03a2e", "#2e7d32", "#7d5ba6", "#8a6d00", "#00838f", "#c2185b", "#455a64")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One pair of axes with named series.
+
+    Args:
+        title: Above.
+        x: What runs to the right.
+        y: What runs upwards.
+        series: Points by name.
+        joined: Join the points of a series by lines, in the order of ``x``.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, Points] = field(default_factory=dict)
+    joined: bool = True
+
+    def write(self, path: Path) -> None:
+        """Write ``path`` with ``.png`` and with ``.csv``.
+
+        Raises:
+            OptionError: No point is finite.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write_png(path.with_suffix(".png"))
+        with path.with_suffix(".csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["series", self.x, self.y])
+            for name, points in self.series.items():
+                writer.writerows([name, f"{x:.6g}", f"{y:.6g}"] for x, y in points)
+
+    def _write_png(self, path: Path) -> None:
+        from PIL import Image, ImageDraw
+
+        shown = {name: _finite(points) for name, points in self.series.items()}
+        every = [point for points in shown.values() for point in points]
+        if not every:
+            raise OptionError(f"nothing to plot in {self.title}: no figure of any image is known")
+        axes = _Axes(_limits([x for x, _ in every]), _limits([y for _, y in every]))
+        picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
+        draw = ImageDraw.Draw(picture)
+        self._frame(draw, axes)
+        for number, (name, points) in enumerate(shown.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            places = [axes.place(*point) for point in (sorted(points) if self.joined else points)]
+            if self.joined and len(places) > 1:
+                draw.line(places, fill=colour, width=2)
+            for x, y in places:
+                draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+            if self.joined:
+                draw.text((WIDTH - RIGHT - 190, TOP + 4 + 14 * number), name, fill=colour)
+            else:
+                for x, y in places:
+                    draw.text((min(x + 6, WIDTH - 6 * len(name) - 4), y - 12), name, fill=colour)
+        picture.save(path, "PNG")
+
+    def _frame(self, draw: ImageDraw, axes: _Axes) -> None:
+        draw.rectangle((LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM), outline="black")
+        draw.text((LEFT, 12), self.title, fill="black")
+        draw.text((WIDTH // 2 - 3 * len(self.x), HEIGHT - 18), self.x, fill="black")
+        draw.text((4, TOP - 16), self.y, fill="black")
+        for x in np.linspace(*axes.x, TICKS):
+            place, _ = axes.place(float(x), axes.y[0])
+            draw.text((place - 14, HEIGHT - BOTTOM + 6), f"{x:.4g}", fill="black")
+        for y in np.linspace(*axes.y, TICKS):
+            _, place = axes.place(axes.x[0], float(y))
+            draw.text((8, place - 6), f"{y:.4g}", fill="black")
+
+
+def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:
+    """Write maps of the weight, black 0 and white 1, one a step side by side, and their means.
+
+    Args:
+        path: Gets the endings ``.png`` and ``.csv``.
+        maps: ``(H, W)`` by step.
+    """
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = sorted(maps, reverse=True)
+    grey = [np.rint(np.clip(maps[t], 0, 1) * 255).astype(np.uint8) for t in steps]
+    Image.fromarray(contact_sheet([[np.repeat(g[..., None], 3, axis=2) for g in grey]])).save(
+        path.with_suffix(".png"), "PNG"
+    )
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["t", "least", "mean", "most"])
+        for t in steps:
+            values = maps[t].min(), maps[t].mean(), maps[t].max()
+            writer.writerow([t, *(f"{value:.5f}" for value in values)])
+
+
+@dataclass(frozen=True)
+class _Axes:
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point is in the picture, px."""
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def _finite(points: Points) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if np.isfinite(x) and np.isfinite(y)]
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to the greatest with some air around."""
+    low, high = min(values), max(values)
+    air = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
+    return low - air, high + air

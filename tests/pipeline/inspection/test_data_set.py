@@ -1,0 +1,119 @@
+"""Folders as data sets are published, told apart by what lies there."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from pair_cases import save_png, smooth_ground
+from rasterio.transform import Affine
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.layout import find_pairs
+from decr_scene.models.errors import TrainingError
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.inspection.data_set import inspect_data_set
+
+
+def pairs(folder, seeds, cloudy="cloud", clear="label"):
+    for seed in seeds:
+        ground = smooth_ground(np.random.default_rng(seed), 8, 48, (40, 160))
+        save_png(folder / clear / f"{seed}.png", ground)
+        save_png(folder / cloudy / f"{seed}.png", np.minimum(ground + 60.0, 255))
+
+
+def band13(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 3000, (13, 32, 32)).astype(np.uint16)
+    profile = {"driver": "GTiff", "height": 32, "width": 32, "count": 13, "dtype": "uint16"}
+    with rasterio.open(path, "w", transform=Affine(10, 0, 0, 0, -10, 0), crs="EPSG:32650", **profile) as file:
+        file.write(pixels)
+
+
+@pytest.fixture
+def sen12(tmp_path):
+    """Two patches of SEN12MS-CR as published, and radar beside them."""
+    for patch in (30, 31):
+        base = "ROIs1158_spring"
+        band13(tmp_path / f"{base}_s2" / "s2_1" / f"{base}_s2_1_p{patch}.tif", patch)
+        band13(tmp_path / f"{base}_s2_cloudy" / "s2_cloudy_1" / f"{base}_s2_cloudy_1_p{patch}.tif", 9)
+        (tmp_path / f"{base}_s1" / "s1_1").mkdir(parents=True, exist_ok=True)
+    return tmp_path
+
+
+def test_data_sets_are_told_apart_by_what_lies_there(tmp_path):
+    pairs(tmp_path / "rice1", (1, 2))
+    pairs(tmp_path / "rice2", (1, 2))
+    save_png(tmp_path / "rice2" / "mask" / "1.png", np.zeros((48, 48, 3)))
+    for part, seeds in (("train", (1, 2)), ("test", (3,))):
+        pairs(tmp_path / "tcloud" / part, seeds)
+        pairs(tmp_path / "cuhk" / part, seeds)
+        pairs(tmp_path / "cuhk" / part / "nir", seeds)
+        pairs(tmp_path / "own" / part, seeds, "cloudy", "clear")
+    found = {name: inspect_data_set(tmp_path / name) for name in ("rice1", "rice2", "tcloud", "cuhk", "own")}
+    assert {name: data.kind for name, data in found.items()} == {
+        "rice1": "RICE1",
+        "rice2": "RICE2",
+        "tcloud": "T-Cloud",
+        "cuhk": "CUHK-CR",
+        "own": "pairs",
+    }
+    assert found["cuhk"].bands == (4,)
+    assert found["tcloud"].parts == {"train": 2, "test": 1}
+    assert found["rice1"].sizes == ((48, 48),)
+
+
+def test_sen12mscr_is_found_and_its_bands_are_taken(sen12):
+    data = inspect_data_set(sen12)
+    assert (data.kind, data.parts, data.bands) == ("SEN12MS-CR", {"all": 2}, (13,))
+    paths, wrong = find_pairs(DataConfig(folder="."), sen12, 4)
+    assert [path.name for path in paths] == ["ROIs1158_spring_1_p30", "ROIs1158_spring_1_p31"]
+    assert "s2_cloudy_1_p30" in paths[0].cloudy.name
+    assert not wrong
+
+
+def test_sen12mscr_without_its_cloudy_part_is_refused(sen12):
+    for file in sen12.glob("*_s2_cloudy/*/*.tif"):
+        file.unlink()
+    with pytest.raises(TrainingError, match=r"has no image under ROIs\*_s2_cloudy/s2_cloudy_\*: unpack"):
+        inspect_data_set(sen12)
+
+
+def test_images_in_two_parts_are_told(tmp_path):
+    pairs(tmp_path / "train", (1, 2))
+    pairs(tmp_path / "test", (2, 3))
+    nearly = smooth_ground(np.random.default_rng(3), 8, 48, (40, 160)) * 0.9 + 5
+    save_png(tmp_path / "train" / "label" / "9.png", nearly)
+    save_png(tmp_path / "train" / "cloud" / "9.png", nearly)
+    twins = inspect_data_set(tmp_path).twins
+    assert {(t.one, t.other, t.same) for t in twins} == {
+        ("train/2", "test/2", True),
+        ("train/9", "test/3", False),
+    }
+    result = CliRunner().invoke(main, ["inspect", "--pairs", str(tmp_path)])
+    assert "images twice: 2, across parts 2: figures of such a test part are too good" in result.stdout
+    shown = CliRunner().invoke(main, ["inspect", "--pairs", "--json", str(tmp_path)])
+    assert json.loads(shown.stdout)["kind"] == "T-Cloud"
+
+
+def test_the_official_list_is_held_against_the_parts(tmp_path):
+    pairs(tmp_path / "train", (1, 2))
+    pairs(tmp_path / "test", (3,))
+    (tmp_path / "official_test_names.txt").write_text("2.png\n3.png\n77.png\n")
+    assert inspect_data_set(tmp_path).official == {"test": (2, 1)}
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path):
+    pairs(tmp_path / "train", (1, 2, 3))
+    (tmp_path / "train" / "cloud" / "1.png").unlink()
+    (tmp_path / "train" / "label" / "2.png").write_bytes(b"no image")
+    save_png(tmp_path / "train" / "cloud" / "3.png", np.zeros((20, 20, 3)))
+    (tmp_path / "test").mkdir()
+    result = CliRunner().invoke(main, ["inspect", "--pairs", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "4 things are wrong" in result.stderr
+    for told in ("1 has no twin", "train/2:", "cloudy is (3, 20, 20), clear is (3, 48, 48)", "no folders"):
+        assert told in " ".join(result.stderr.split())
+    nowhere = CliRunner().invoke(main, ["inspect", "--pairs", str(tmp_path / "nowhere")])
+    assert "no such folder" in nowhere.stderr
