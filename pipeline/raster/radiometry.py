@@ -29,6 +29,9 @@ ABSURD = 1e7
 LARGEST = 1e15
 """No instrument has digital numbers beyond."""
 
+STRIP = 1 << 15
+"""Pixels of a band at a time: in float64 they stay in the processor's cache."""
+
 MIN_CHANGE = 1e-6
 """Changes smaller than this (of a range of 2) are no change."""
 
@@ -78,18 +81,25 @@ class Radiometry:
             ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; where nothing changed, or to
             what a floating-point dtype cannot hold, the very bits of ``dn``.
         """
-        changed = np.abs(change) > MIN_CHANGE
+        strong = np.abs(change)
+        changed = strong > MIN_CHANGE
         if valid is not None:
             changed &= valid
         if not changed.any():
             return dn
-        with np.errstate(invalid="ignore", over="ignore"):
-            value = dn.astype(np.float64) + change * (self._span / 2)
-            value -= self._excess(dn) * np.clip(np.abs(change) / 0.1, 0, 1)
-            restored = off_nodata(_cast(value, dn.dtype), nodata)
-        if dn.dtype.kind == "f":
-            changed &= np.isfinite(restored)
-        return np.where(changed, restored, dn)
+        result = dn.copy()
+        rows = max(1, STRIP // max(1, dn.shape[2]))
+        for band in range(len(dn)):
+            for first in range(0, dn.shape[1], rows):
+                strip = band, slice(first, first + rows)
+                if (here := changed[strip]).any():
+                    with np.errstate(invalid="ignore", over="ignore"):
+                        restored = self._restored(band, dn[strip], change[strip], strong[strip])
+                        restored = off_nodata(restored, nodata)
+                    if dn.dtype.kind == "f":
+                        here = here & np.isfinite(restored)
+                    np.copyto(result[strip], restored, where=here)
+        return result
 
     def deviation(self, variance: Float) -> Float:
         """Standard deviation in DN, root mean square of the bands.
@@ -107,11 +117,19 @@ class Radiometry:
         """The map of some of the bands, by 0-based position."""
         return Radiometry(tuple(self.low[i] for i in indexes), tuple(self.high[i] for i in indexes))
 
-    def _excess(self, dn: Pixels) -> NDArray[np.float64]:
-        """DN beyond the limits: part of the cloud where the network changes the pixel, else left alone."""
-        value = dn.astype(np.float64)
-        excess: NDArray[np.float64] = value - np.clip(value, self._low, self._low + self._span)
-        return excess
+    def _restored(self, band: int, dn: Pixels, change: Float, strong: Float) -> Pixels:
+        """Some rows of a band with their change, ``(h, w)``.
+
+        DN beyond the limits are part of the cloud where the network changes the pixel, else left alone.
+        """
+        low, span = self._low[band], self._span[band]
+        before = dn.astype(np.float64)
+        excess = before - np.clip(before, low, low + span)
+        before += change * (span / 2)
+        if excess.any():
+            excess *= np.clip(strong / 0.1, 0, 1)
+            before -= excess
+        return _cast(before, dn.dtype)
 
     def _limits(self) -> list[tuple[float, float]]:
         return list(zip(self.low, self.high, strict=True))
@@ -201,7 +219,11 @@ def _cast(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
     if dtype.kind == "f":
         return value.astype(dtype)
     info = np.iinfo(dtype)
-    return np.clip(np.rint(np.nan_to_num(value)), info.min, info.max).astype(dtype)
+    np.rint(value, out=value)
+    np.clip(value, info.min, info.max, out=value)
+    if np.isnan(value).any():
+        value[np.isnan(value)] = 0
+    return value.astype(dtype)
 
 
 SAMPLE_WINDOWS = 8

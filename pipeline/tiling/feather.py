@@ -62,7 +62,8 @@ def blend(
     """
     total, present = np.zeros((bands, span.height, span.width)), np.zeros((span.height, span.width))
     for here, values, weights in _weighted(grid, span, tiles):
-        total[(slice(None), *here)] += values * weights
+        for band in range(bands):  # at a time, so that the products stay in the processor's cache
+            total[(band, *here)] += values[band] * weights
         if share_out:
             present[here] += weights
     if share_out and present.min() < 1 - 1e-9:

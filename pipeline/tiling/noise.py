@@ -9,6 +9,8 @@ numbers by Box and Muller's formula.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from decr_scene.pipeline.arrays import Float
@@ -16,6 +18,9 @@ from decr_scene.pipeline.tiling.grid import Span
 
 CELL = 64
 """Side of a cell, px. Part of the definition: another value is another noise."""
+
+CELLS_KEPT = 4096
+"""Cells of 16 KiB that are kept: those of a row of tiles, four bands, 16384 px wide; the next shares some."""
 
 
 def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
@@ -41,14 +46,19 @@ def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
     return noise
 
 
+@lru_cache(maxsize=CELLS_KEPT)
 def _cell(seed: int, step: int, band: int, row: int, col: int) -> Float:
-    """``(CELL, CELL)`` normal numbers: ``sqrt(-2 ln u) (cos, sin)(2 pi v)``."""
+    """``(CELL, CELL)`` normal numbers: ``sqrt(-2 ln u) (cos, sin)(2 pi v)``, not to be written to."""
     key = np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
     counter = np.array([0, 0, row & _WORD, col & _WORD], np.uint64)
     bits = np.random.Philox(counter=counter, key=key).random_raw(CELL * CELL // 2)
     radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
     angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * np.pi * 2.0**-32)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)]).reshape(CELL, CELL).astype(np.float32)
+    normal = np.empty((2, CELL * CELL // 2), np.float32)
+    np.multiply(radius, np.cos(angle), out=normal[0], casting="same_kind")
+    np.multiply(radius, np.sin(angle), out=normal[1], casting="same_kind")
+    normal.flags.writeable = False
+    return normal.reshape(CELL, CELL)
 
 
 _WORD = 0xFFFFFFFFFFFFFFFF

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from decr_scene.pipeline.raster import radiometry as radiometry_module
 from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid, fit_radiometry
 
 DTYPES = ["uint8", "uint16", "int16", "float32"]
@@ -31,6 +32,23 @@ def test_a_change_is_scaled_rounded_and_saturated(dn, radiometry, change):
     tolerance = 0.51 + 1e-6 * (high - low)
     if abs(change) > 1e-5:
         assert (np.abs(changed[inside].astype(float) - wanted[inside]) <= tolerance).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_change_is_applied_as_if_pixel_by_pixel(dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    dn = rng.integers(0, 256, (2, 37, 23)).astype(dtype)
+    change = rng.standard_normal(dn.shape).astype(np.float32)
+    change[:, 10:20] = 0
+    valid = rng.random(dn.shape) > 0.2
+    scaling = Radiometry((20.0, 60.0), (180.0, 90.0))
+    whole = scaling.apply(dn, change, valid, 7)
+    monkeypatch.setattr(radiometry_module, "STRIP", 50)
+    assert scaling.apply(dn, change, valid, 7).tobytes() == whole.tobytes()
+    for row, col in [(0, 0), (15, 3), (36, 22), (25, 11)]:
+        pixel = (slice(None), slice(row, row + 1), slice(col, col + 1))
+        alone = scaling.apply(dn[pixel], change[pixel], valid[pixel], 7)
+        assert alone.tobytes() == whole[pixel].tobytes()
 
 
 def test_uint8_is_scaled_as_published():

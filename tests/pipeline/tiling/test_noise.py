@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.tiling.noise import place_noise
+from decr_scene.pipeline.tiling.noise import _cell, place_noise
 
 places = st.tuples(st.integers(0, 40000), st.integers(0, 40000))
 
@@ -26,6 +26,16 @@ def test_noise_is_standard_normal_and_white():
     for rows, cols in [(1, 0), (0, 1), (64, 0), (0, 64), (1, 1)]:
         moved = np.roll(noise, (rows, cols), (0, 1))
         assert abs((noise * moved).mean()) < 0.005
+
+
+def test_noise_that_was_asked_for_before_is_the_same_and_nobody_elses():
+    span = Span(64, 0, 130, 70)
+    first = place_noise(3, 0, 2, span)
+    kept = first.copy()
+    first += 1  # as a restorer may
+    np.testing.assert_array_equal(place_noise(3, 0, 2, span), kept)
+    _cell.cache_clear()
+    np.testing.assert_array_equal(place_noise(3, 0, 2, span), kept)
 
 
 def test_seeds_steps_and_bands_have_noise_of_their_own():
