@@ -188,8 +188,8 @@ class Model:
     def _as_used(self, name: str) -> nn.Module:
         """A network as it computes: in bf16 a copy, beside the weights as they were loaded."""
         module = self.modules[name]
-        kept = name == "reference" and self.config.reference.kind in ALWAYS_FP32
-        return module if self.precision == "fp32" or kept else with_bf16_weights(module)
+        in_fp32 = name == "reference" and self.config.reference.kind in ALWAYS_FP32
+        return module if self.precision == "fp32" or in_fp32 else with_bf16_weights(module)
 
     def _here(self, image: Tensor) -> Tensor:
         return image.to(self.device, torch.float32, memory_format=torch.channels_last)
@@ -280,8 +280,8 @@ def find_model(name_or_file: str | Path) -> Path:
         return WEIGHTS / f"{name_or_file}.safetensors"
     if Path(name_or_file).is_file():
         return Path(name_or_file)
-    known = ", ".join(bundled) or "none"
-    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: bundled models are {known}")
+    names = ", ".join(bundled) or "none"
+    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: bundled models are {names}")
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

@@ -18,8 +18,8 @@ def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not _is(value, hints[name]):
             hint = hints[name]
-            told = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
-            raise TypeError(f"{name} is {value!r}, expected {told}")
+            expected = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
+            raise TypeError(f"{name} is {value!r}, expected {expected}")
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -38,5 +38,5 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is None:
         return value is None
-    known = origin or hint
-    return not isinstance(known, type) or isinstance(value, known)
+    plain = origin or hint
+    return not isinstance(plain, type) or isinstance(value, plain)

@@ -54,9 +54,9 @@ def check_target(
         raise OutputError(f"{path} is a directory, expected the name of a file: add one")
     if source is not None and is_same_file(source, path):
         raise OutputError(f"{path} is the input itself: choose another name for the output")
-    found = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
-    if found and not overwrite:
-        raise OutputExistsError(f"{found[0]} exists: choose another name, or replace it with --overwrite")
+    existing = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
+    if existing and not overwrite:
+        raise OutputExistsError(f"{existing[0]} exists: choose another name, or replace it with --overwrite")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
 

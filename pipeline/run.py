@@ -161,7 +161,7 @@ def process_scene(
         together = _writers(scene, beside, writing, guard)
         tiles = _tile_store(writing, planned, used, guard, workers)
         with WritersTogether(together, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
-            kept = len(writers.finished)
+            windows_resumed = len(writers.finished)
             watch.stage("looking for cloud")
             ask = looking(client, planned.plan, watch.check) if apart else None
             planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
@@ -178,7 +178,7 @@ def process_scene(
             writers.finish(list(beside.paths.values()))
             laps.end("processing")
             watch.stage("checking")
-            report = _report(run, planned, {**tiles_done, "windows_resumed": kept}, laps)
+            report = _report(run, planned, {**tiles_done, "windows_resumed": windows_resumed}, laps)
             read = [path for _, path in _named_inputs(src, chosen) if path is not None]
             beside.remove_stale([*read, *(file.path for file in files)])
             with write_whole(beside.report) as partial:
@@ -307,13 +307,13 @@ def _files_of_rasters(chosen: Options) -> list[tuple[str, str | Path | None]]:
 
 
 def _other_rasters(chosen: Options) -> list[str]:
-    found = []
+    paths = []
     for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.other_date):
         if name is not None:
-            found += local_files(name)
+            paths += local_files(name)
             with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
-                found += RasterioScene.open(name).other_files()
-    return [os.path.realpath(path) for path in found]
+                paths += RasterioScene.open(name).other_files()
+    return [os.path.realpath(path) for path in paths]
 
 
 def _opened_files(scene: RasterioScene, chosen: Options) -> list[str]:

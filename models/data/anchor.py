@@ -55,8 +55,8 @@ def context_of(reduced: Float, cloud: Float, shadow: Float, valid: Float | None 
         (C + 3, h, w): the anchor, cloud, shadow and nearness. The anchor is 0 where nearness is.
     """
     filled, nearness = pull_push(reduced, clearness(cloud, shadow, valid))
-    known = np.where(nearness > 0, filled, np.float32(0))
-    return np.concatenate([known, cloud[None], shadow[None], nearness[None]]).astype(np.float32)
+    tone = np.where(nearness > 0, filled, np.float32(0))
+    return np.concatenate([tone, cloud[None], shadow[None], nearness[None]]).astype(np.float32)
 
 
 def clearness(cloud: Float, shadow: Float, valid: Float | None = None) -> Float:

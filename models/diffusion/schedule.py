@@ -42,8 +42,8 @@ class Schedule:
         if self.betas.ndim != 1 or not ((self.betas > 0) & (self.betas < 1)).all():
             raise ValueError("betas must be numbers between 0 and 1, both excluded")
         if len(self.betas) != len(self.timestep_map):
-            found = f"{len(self.betas)} betas, a timestep_map of {len(self.timestep_map)}"
-            raise ValueError(f"{found}: make them as many")
+            lengths = f"{len(self.betas)} betas, a timestep_map of {len(self.timestep_map)}"
+            raise ValueError(f"{lengths}: make them as many")
 
     @property
     def timesteps(self) -> int:
@@ -109,9 +109,9 @@ class Schedule:
         Raises:
             ValueError: No whole stride gives this number of steps.
         """
-        kept = np.arange(0, self.timesteps, self._stride(steps))
-        abar = self.alphas_cumprod[kept]
-        return Schedule(1 - abar / np.append(1.0, abar[:-1]), self.timestep_map[kept])
+        steps_kept = np.arange(0, self.timesteps, self._stride(steps))
+        abar = self.alphas_cumprod[steps_kept]
+        return Schedule(1 - abar / np.append(1.0, abar[:-1]), self.timestep_map[steps_kept])
 
     def pairs(self, steps: int, start: int | None = None) -> list[tuple[int, int]]:
         """The way down as ``(t, s)``, from the noisiest step to ``s = -1``.

@@ -185,22 +185,22 @@ def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
     """
     if spec.bands is None:
         return spec
-    found = client.run(
+    answers = client.run(
         _computing, spec.device, spec.precision, workers=_model_workers(client), on_error="return"
     )
-    for address, answer in found.items():
+    for address, answer in answers.items():
         if isinstance(answer, ValueError):
             raise OptionError(f"worker {address}: {answer}")
         if isinstance(answer, BaseException):
             raise ClusterError(f"worker {address} cannot compute: {type(answer).__name__}: {answer}")
-    kinds = {str(answer): address for address, answer in found.items()}
+    kinds = {str(answer): address for address, answer in answers.items()}
     if len(kinds) > 1:
         (first, one), (second, other), *_ = kinds.items()
         raise ClusterError(
             f"worker {one} computes on {first}, worker {other} on {second}: one picture would be made in two "
             "ways; start workers of one kind, or take --device and --precision that all have"
         )
-    return replace(spec, computing=next(iter(found.values()), None))
+    return replace(spec, computing=next(iter(answers.values()), None))
 
 
 def _computing(device: str, precision: str) -> Any:
@@ -281,8 +281,8 @@ def count_models(client: Client) -> int:
 
 def _model_workers(client: Client) -> list[str]:
     """Their addresses."""
-    found = _workers(client).items()
-    return [address for address, worker in found if worker.get("resources", {}).get("GPU", 0) >= 1]
+    workers = _workers(client).items()
+    return [address for address, worker in workers if worker.get("resources", {}).get("GPU", 0) >= 1]
 
 
 def result_of(client: Client, future: Future, check: Callable[[], None] = lambda: None) -> Any:
@@ -360,10 +360,10 @@ def cluster_faults(client: Client) -> Iterator[None]:
 
 
 def _workers(client: Client) -> dict[str, Any]:
-    known = client.scheduler_info(n_workers=-1)
-    if "workers" not in known:
+    info = client.scheduler_info(n_workers=-1)
+    if "workers" not in info:
         raise CommClosedError("the scheduler does not answer")
-    return dict(known["workers"])
+    return dict(info["workers"])
 
 
 def _is_done(future: Future) -> bool:

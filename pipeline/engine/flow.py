@@ -181,9 +181,9 @@ class Flow:
         """The batches that some windows need, each when the first of them does."""
         seen: set[int] = set()
         for row in rows:
-            found = set().union(*(self._needed(span) for span in row)) - seen
-            yield from sorted(found)
-            seen |= found
+            numbers = set().union(*(self._needed(span) for span in row)) - seen
+            yield from sorted(numbers)
+            seen |= numbers
 
     def _run_ahead(self) -> None:
         """Submit batches beyond the rows under way while models are about to run out of them."""

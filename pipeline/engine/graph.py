@@ -142,11 +142,11 @@ class _Graph:
         self.batches = Batches.of(
             frame.grid, options.batch_size or BATCH_SIZE, chosen_tiles(self.shown), frame.joint
         )
-        known: dict[str, Any] = {}
+        from_look: dict[str, Any] = {}
         if look is not None:
-            known = self._look(look, radiometry, spec, options, mask)
+            from_look = self._look(look, radiometry, spec, options, mask)
         self.plan = dask.delayed(replace)(
-            self.shown, radiometry=radiometry, spec=_local(spec, options), **known
+            self.shown, radiometry=radiometry, spec=_local(spec, options), **from_look
         )
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
@@ -194,8 +194,10 @@ class _Graph:
             parts.append(
                 dask.delayed(_read_rows)(shape, source, self.indexes, radiometry, factor, lookout, rows)
             )
-        found = dask.delayed(_found)(shape, self.indexes, radiometry, look, lookout, parts)
-        return {"ground": found[1], "fills": look.fills} | ({"mask": found[0]} if look.gates else {})
+        mask_and_ground = dask.delayed(_found)(shape, self.indexes, radiometry, look, lookout, parts)
+        return {"ground": mask_and_ground[1], "fills": look.fills} | (
+            {"mask": mask_and_ground[0]} if look.gates else {}
+        )
 
     def _sample(self, look: LookPlan, shape: tuple[int, int]) -> Delayed | None:
         """What the reflectance is fitted to."""
@@ -208,9 +210,9 @@ class _Graph:
     def _radiometry(self, options: Options) -> Any:
         """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
-        known = known_radiometry(dtype, bands, options.scale)
-        if known is not None:
-            return known
+        radiometry = known_radiometry(dtype, bands, options.scale)
+        if radiometry is not None:
+            return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
 
@@ -253,8 +255,8 @@ def _found(
     nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
     split, _ = ground_side(shape, look.factor)
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
-    found = look_in_memory(lookout, reader, look.threshold)
-    return DetectedMask(found.cloud, shape, look.factor, round(255 * look.threshold)), found.ground
+    look_found = look_in_memory(lookout, reader, look.threshold)
+    return DetectedMask(look_found.cloud, shape, look.factor, round(255 * look.threshold)), look_found.ground
 
 
 def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:

@@ -107,8 +107,8 @@ def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
         probability = total[:, :done] / np.where(weight[:done] > 0, weight[:done], 1)
         ready = waiting.rows(0, done)
         usable = np.asarray(ready.known.any(axis=0))
-        found = np.rint(probability * 255).astype(np.uint8) * usable
-        yield Strip(range(first, end), ready.image, ready.share, found, usable)
+        levels = np.rint(probability * 255).astype(np.uint8) * usable
+        yield Strip(range(first, end), ready.image, ready.share, levels, usable)
         total, weight, first = total[:, done:], weight[done:], end
         waiting = waiting.rows(done, done + len(weight))
 
@@ -159,8 +159,8 @@ class Tally:
         self._count += int(strip.usable.sum())
         self._cloud += float(strip.found[CLOUD][strip.usable].sum(dtype=np.int64)) / 255
         self._restore += int((strip.found[RESTORE] >= self._least).sum())
-        found = strip.found.astype(np.float32) / np.float32(255)
-        self.ground.add(strip.rows, strip.image, strip.share, found)
+        probability = strip.found.astype(np.float32) / np.float32(255)
+        self.ground.add(strip.rows, strip.image, strip.share, probability)
 
     @property
     def coverage(self) -> Coverage:
@@ -179,13 +179,13 @@ class Found(NamedTuple):
 
 def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> Found:
     """As `write_look`, with nothing on disk: for images, and for arrays that Dask hands in."""
-    tally, found = Tally(reader, threshold), []
+    tally, rows = Tally(reader, threshold), []
     for strip in look_at(lookout, reader):
         tally.add(strip)
-        found.append(strip.found)
+        rows.append(strip.found)
     context = tally.ground.context()
     ground = Ground(ArrayField(context), tally.ground.side, bool(context[-1].any()))
-    return Found(ArrayField(np.concatenate(found, axis=1)), ground, tally.coverage)
+    return Found(ArrayField(np.concatenate(rows, axis=1)), ground, tally.coverage)
 
 
 def write_look(

@@ -82,8 +82,8 @@ class UkisLookout:
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Some windows at a time."""
-        found = ukis.probabilities([_filled(*window) for window in windows])
-        return [np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW]]) for p in found]
+        probabilities = ukis.probabilities([_filled(*window) for window in windows])
+        return [np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW]]) for p in probabilities]
 
 
 class MaskLookout:

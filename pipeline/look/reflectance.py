@@ -66,11 +66,13 @@ class Reflectance:
             sample: ``(C, N)`` digital numbers of those bands, valid, averaged to the detector's pixels.
         """
         chosen = tuple(indexes)
-        told = cls(chosen, tuple(scales[i] for i in chosen), tuple(offsets[i] for i in chosen), known=True)
-        if any(gain != 1 for gain in told.gain):
-            gain, offset = (np.asarray(v)[:, None] for v in (told.gain, told.offset))
+        reflectance = cls(
+            chosen, tuple(scales[i] for i in chosen), tuple(offsets[i] for i in chosen), known=True
+        )
+        if any(gain != 1 for gain in reflectance.gain):
+            gain, offset = (np.asarray(v)[:, None] for v in (reflectance.gain, reflectance.offset))
             if PLAUSIBLE[0] <= _bright(sample * gain + offset) <= PLAUSIBLE[1]:
-                return told
+                return reflectance
         bright = _bright(sample)
         gain_of_all = BRIGHT / bright if bright > 0 else 1.0
         return cls(chosen, (gain_of_all,) * len(chosen), (0.0,) * len(chosen))

@@ -83,10 +83,10 @@ def _network() -> tuple[Any, Float, Float]:
     assert package is not None, "its version is known"
     assert package.origin is not None, "it is a package"
     path = Path(package.origin).parent / "model_4b_l1c.onnx"
-    told = json.loads(path.with_suffix(".json").read_text())["data"]["dataset_statistics"]
-    assert told["band_names"] == list(BANDS), told
+    statistics = json.loads(path.with_suffix(".json").read_text())["data"]["dataset_statistics"]
+    assert statistics["band_names"] == list(BANDS), statistics
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in told["img"])
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in statistics["img"])
     return session, mean, std

@@ -114,8 +114,8 @@ def _properties(dataset: Any) -> dict[str, Any]:
 
 def _comparable(tags: dict[str, Tags]) -> dict[str, Tags]:
     """Without RPCs, which are compared as numbers, and with XML in canonical form."""
-    kept = {domain: _said(domain, items) for domain, items in tags.items() if domain != "RPC"}
-    return {domain: items for domain, items in kept.items() if items}
+    comparable = {domain: _said(domain, items) for domain, items in tags.items() if domain != "RPC"}
+    return {domain: items for domain, items in comparable.items() if items}
 
 
 def _said(domain: str, items: Tags) -> Tags:

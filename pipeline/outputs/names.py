@@ -143,10 +143,10 @@ class Beside:
             before = {role: Path(name).name for role, name in named.items() if role in _OF_OUTPUT}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return
-        kept = {os.path.realpath(path) for path in (*self.paths.values(), *inputs)}
+        current = {os.path.realpath(path) for path in (*self.paths.values(), *inputs)}
         for name in before.values():
             path = self.output.with_name(name)
-            if name.startswith(self.output.stem) and os.path.realpath(path) not in kept:
+            if name.startswith(self.output.stem) and os.path.realpath(path) not in current:
                 path.unlink(missing_ok=True)
 
 

@@ -56,10 +56,10 @@ def verify_pixels(
         counts, seams = _Counts(), _Seams(plan)
         for span in spans:
             pixels = scene.read(span.window), after.read(window=span.window)
-            found = classes.read(1, window=span.window)
+            origins = classes.read(1, window=span.window)
             valid, valid_after = (scene.valid(span.window, of) for of in pixels)
-            counts.add(*pixels, valid, valid_after, found, list(plan.indexes))
-            seams.add(*pixels, valid, found, span)
+            counts.add(*pixels, valid, valid_after, origins, list(plan.indexes))
+            seams.add(*pixels, valid, origins, span)
     looked_at = sum(span.height * span.width for span in spans)
     figures = {
         "sample": {"windows": len(spans), "pixels": looked_at, "of": scene.shape[0] * scene.shape[1]},

@@ -205,7 +205,7 @@ def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | N
     valid = (classes != NODATA).astype(np.uint8)
     if not valid.any():
         return None
-    parts = [shape(found) for found, _ in shapes(valid, mask=valid == 1, transform=transform)]
+    parts = [shape(outline) for outline, _ in shapes(valid, mask=valid == 1, transform=transform)]
     whole = unary_union(parts)
     simple = whole.simplify(_pixel(transform))
     return simple if simple.is_valid and not simple.is_empty else whole
@@ -231,11 +231,11 @@ def _restored(classes: NDArray[np.uint8], transform: Affine, unit: float | None,
     enough = pixels >= LEAST
     enough[0] = False
     areas = []
-    for found, number in shapes(labels, mask=enough[labels], transform=transform):
-        outline, n = shape(found).simplify(_pixel(transform)), int(number)
+    for geometry, number in shapes(labels, mask=enough[labels], transform=transform):
+        outline, n = shape(geometry).simplify(_pixel(transform)), int(number)
         areas.append(
             Area(
-                _polygon(outline, found),
+                _polygon(outline, geometry),
                 "restored",
                 None if unit is None else round(pixels[n] * _pixel_area(transform) * unit, 3),
                 pixels[n] / valid,

@@ -152,15 +152,15 @@ def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
 
 def _candidates(scene: RasterioScene) -> Iterator[tuple[str, str]]:
     with scene.dataset() as dataset:
-        found = scene_tags(dataset)
-    for domain, tags in found.items():
+        by_domain = scene_tags(dataset)
+    for domain, tags in by_domain.items():
         for key, text in tags.items():
             if key != "TIFFTAG_DATETIME" and _WHEN.search(key):
                 yield f"{domain}:{key}" if domain else key, text
-    if (told := acquisition_time(scene.path)) is not None:
-        yield "product", told.isoformat()
-    if "TIFFTAG_DATETIME" in found.get("", {}):
-        yield "TIFFTAG_DATETIME", found[""]["TIFFTAG_DATETIME"]
+    if (moment := acquisition_time(scene.path)) is not None:
+        yield "product", moment.isoformat()
+    if "TIFFTAG_DATETIME" in by_domain.get("", {}):
+        yield "TIFFTAG_DATETIME", by_domain[""]["TIFFTAG_DATETIME"]
 
 
 def _parse(text: str) -> datetime | None:
@@ -216,9 +216,11 @@ def _bands(output: Path) -> list[Any]:
             tags = dataset.tags(number)
             words = {"minimum": "MINIMUM", "maximum": "MAXIMUM", "mean": "MEAN", "stddev": "STDDEV"}
             words["valid_percent"] = "VALID_PERCENT"
-            known = {k: float(tags[f"STATISTICS_{w}"]) for k, w in words.items() if f"STATISTICS_{w}" in tags}
-            if known:
-                band.statistics = Statistics.create(**known)
+            statistics = {
+                k: float(tags[f"STATISTICS_{w}"]) for k, w in words.items() if f"STATISTICS_{w}" in tags
+            }
+            if statistics:
+                band.statistics = Statistics.create(**statistics)
             bands.append(band)
     return bands
 

@@ -64,12 +64,12 @@ def name_bands(descriptions: Sequence[str | None], colours: Sequence[str] = ()) 
     """
     texts = [(text or "").strip() for text in descriptions]
     guesses = (_by_exact_name, _by_number, _by_words)
-    found: dict[int, str] = {}
+    roles: dict[int, str] = {}
     for guess in guesses:
-        _add(found, guess(texts))
+        _add(roles, guess(texts))
     if colours:
-        _add(found, {i: _role_of_colour(colour) for i, colour in enumerate(colours)})
-    return tuple(found.get(i, text) for i, text in enumerate(texts))
+        _add(roles, {i: _role_of_colour(colour) for i, colour in enumerate(colours)})
+    return tuple(roles.get(i, text) for i, text in enumerate(texts))
 
 
 def label(names: Sequence[str], index: int) -> str:

@@ -337,12 +337,12 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _fingerprint_of_folder(folder: Path) -> dict[str, Any]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    told = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    states = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return {
         "path": str(folder),
-        "bytes": sum(size for _, size, _ in told),
-        "modified": max((when for _, _, when in told), default=0),
-        "sha256_ends": hashlib.sha256(repr(told).encode()).hexdigest(),
+        "bytes": sum(size for _, size, _ in states),
+        "modified": max((when for _, _, when in states), default=0),
+        "sha256_ends": hashlib.sha256(repr(states).encode()).hexdigest(),
     }
 
 
@@ -352,10 +352,12 @@ def _fingerprint_of_name(name: str) -> dict[str, Any]:
         return fingerprint(files[0]) | {"path": name}
     scene = RasterioScene.open(name)
     height, width = (min(256, side) for side in scene.shape)
-    said = hashlib.sha256(repr((scene.shape, scene.dtype, scene.bands, scene.transform, scene.crs)).encode())
+    digest = hashlib.sha256(
+        repr((scene.shape, scene.dtype, scene.bands, scene.transform, scene.crs)).encode()
+    )
     for row, col in ((0, 0), (scene.shape[0] - height, scene.shape[1] - width)):
-        said.update(scene.read(Window(row_off=row, col_off=col, height=height, width=width)).tobytes())
-    return {"path": name, "bytes": None, "modified": None, "sha256_ends": said.hexdigest()}
+        digest.update(scene.read(Window(row_off=row, col_off=col, height=height, width=width)).tobytes())
+    return {"path": name, "bytes": None, "modified": None, "sha256_ends": digest.hexdigest()}
 
 
 def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
@@ -419,9 +421,9 @@ def _mask_of(band: int, dataset: Any) -> int:
 
 def _nodata_beside_mask(band: int, dataset: Any) -> float | None:
     """A band's nodata value, where the mask that is read does not tell of it."""
-    told = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
+    in_mask = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
     value: float | None = dataset.nodatavals[band - 1]
-    return None if told and not _is_by_whole_numbers(band, dataset) else value
+    return None if in_mask and not _is_by_whole_numbers(band, dataset) else value
 
 
 def _is_by_whole_numbers(band: int, dataset: Any) -> bool:
@@ -441,10 +443,10 @@ def _check_supported(path: str, dataset: Any) -> None:
             f"{path} has {len(dataset.subdatasets)} rasters ({', '.join(dataset.subdatasets[:4])}), and "
             "nothing says which is the scene: name one of them"
         )
-    found = sorted(set(dataset.dtypes))
-    if len(found) > 1 or found[0] not in DTYPES:
+    dtypes = sorted(set(dataset.dtypes))
+    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
         raise SceneError(
-            f"{path}: pixels are {', '.join(found)}, expected one of {', '.join(DTYPES)} in all bands: "
+            f"{path}: pixels are {', '.join(dtypes)}, expected one of {', '.join(DTYPES)} in all bands: "
             "convert with gdal_translate -ot"
         )
 

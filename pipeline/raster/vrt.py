@@ -169,7 +169,7 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
             del tags[""][key]
         else:
             tags[""][key] = resampling
-    return {ns: found for ns, found in tags.items() if found}
+    return {ns: items for ns, items in tags.items() if items}
 
 
 def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
@@ -177,17 +177,17 @@ def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     domains = ["", *_domains(dataset.tag_namespaces(number))]
     tags = {ns: _tags(dataset, number, ns) for ns in domains}
     tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
-    return {ns: found for ns, found in tags.items() if found}
+    return {ns: items for ns, items in tags.items() if items}
 
 
 def descriptions(dataset: Any) -> tuple[str | None, ...]:
     """What the bands are called, `carried`."""
     try:
-        found: tuple[str | None, ...] = tuple(dataset.descriptions)
+        texts: tuple[str | None, ...] = tuple(dataset.descriptions)
     except UnicodeDecodeError:
         bands = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")
-        found = tuple(band.findtext("Description") or None for band in bands)
-    return found
+        texts = tuple(band.findtext("Description") or None for band in bands)
+    return texts
 
 
 def band_names(dataset: Any) -> tuple[str | None, ...]:
@@ -220,14 +220,14 @@ def _tags(dataset: Any, number: int, domain: str) -> Tags:
 @contextmanager
 def _undecoded() -> Iterator[list[bytes]]:
     """What rasterio leaves out of the tags that this thread reads meanwhile: it tells nobody but its log."""
-    found: list[bytes] = []
+    items: list[bytes] = []
     reader, log = threading.get_ident(), logging.getLogger("rasterio._base")
 
     def takes(record: logging.LogRecord) -> bool:
         item = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         if record.thread != reader or not isinstance(item, bytes):
             return True
-        found.append(item)
+        items.append(item)
         return False
 
     with _log_lock:
@@ -236,7 +236,7 @@ def _undecoded() -> Iterator[list[bytes]]:
         log.setLevel(logging.WARNING)
         log.manager.disable = logging.NOTSET
         try:
-            yield found
+            yield items
         finally:
             log.removeFilter(takes)
             log.setLevel(before)

@@ -47,8 +47,8 @@ def laid_over(
     opaque = ColorInterp.alpha not in source.colorinterp
     with WarpedVRT(source, **where, resampling=resampling, add_alpha=opaque) as vrt:
         alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
-        *values, known = vrt.read([*bands, alpha])
-    return np.stack(values), known > 0
+        *values, opacity = vrt.read([*bands, alpha])
+    return np.stack(values), opacity > 0
 
 
 def _both_placed(source: Any, scene: RasterioScene) -> bool:

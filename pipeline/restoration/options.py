@@ -148,12 +148,12 @@ class Options:
         Raises:
             OptionError: A name is none of an option, or a value is out of range.
         """
-        known = [field.name for field in fields(Options)]
+        names = [field.name for field in fields(Options)]
         values = {}
         for name, value in named.items():
             current = OLD_NAMES.get(name, name)
-            if current not in known:
-                raise OptionError(_unknown(name, [*known, *(others or ())]))
+            if current not in names:
+                raise OptionError(_unknown(name, [*names, *(others or ())]))
             if current != name:
                 warnings.warn(f"option {name} is now called {current}", DeprecationWarning, stacklevel=3)
             values[current] = value

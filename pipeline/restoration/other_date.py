@@ -87,8 +87,8 @@ class OtherDate:
         patches: list[_Patch] = []
         ours, theirs = [], []
         for span, image, valid in windows:
-            values, known = raw.read(span)
-            both = valid & known
+            values, has_values = raw.read(span)
+            both = valid & has_values
             ours.append(image[:, both])
             theirs.append(values[:, both])
             patches.extend(_patches(image, values, both))
@@ -106,13 +106,13 @@ class OtherDate:
         with RasterioScene.open(self.path).dataset(span.window) as source:
             if (trouble := misfit(source, self.scene)) is not None:
                 raise OtherDateError(f"other date {self.path} {trouble}")
-            pixels, known = laid_over(source, self.scene, span, numbers, Resampling.cubic)
+            pixels, has_values = laid_over(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)
-        known &= np.isfinite(values).all(axis=0)
-        values[:, ~known] = 0
+        has_values &= np.isfinite(values).all(axis=0)
+        values[:, ~has_values] = 0
         values *= np.asarray(self.gain, np.float32)[:, None, None]
         values += np.asarray(self.offset, np.float32)[:, None, None]
-        return values, known
+        return values, has_values
 
     def instead_of(self, guess: Float, image: Float, span: Span) -> Float:
         """The first guess of a tile, with this date where that guess changes the image.
@@ -124,10 +124,10 @@ class OtherDate:
         """
         from scipy.ndimage import gaussian_filter
 
-        values, known = self.read(span)
+        values, has_values = self.read(span)
         share = gaussian_filter(cloudy_share(guess - image), RIM)
         # from nothing where this date ends, or has a hole, to all of it some pixels further in
-        share *= np.clip(2 * gaussian_filter(known.astype(np.float32), RIM) - 1, 0, 1) * known
+        share *= np.clip(2 * gaussian_filter(has_values.astype(np.float32), RIM) - 1, 0, 1) * has_values
         mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
         return mixed
 
@@ -168,14 +168,14 @@ class _Patch(NamedTuple):
 
 def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:
     """Which bands of the other raster are those that the model sees: by name, else by place."""
-    wanted = [bands[index] for index in indexes]
-    if all(name and other.bands.count(name) == 1 for name in wanted):
-        return tuple(other.bands.index(name) for name in wanted)
+    names = [bands[index] for index in indexes]
+    if all(name and other.bands.count(name) == 1 for name in names):
+        return tuple(other.bands.index(name) for name in names)
     if other.count == len(bands):
         return tuple(indexes)
-    found = ", ".join(label(other.bands, i) for i in range(len(other.bands)))
+    present = ", ".join(label(other.bands, i) for i in range(len(other.bands)))
     raise OtherDateError(
-        f"other date {other.path} has the bands {found}, expected {', '.join(wanted)} by name, "
+        f"other date {other.path} has the bands {present}, expected {', '.join(names)} by name, "
         f"or as many bands as the scene, {len(bands)}: describe them, or choose some with gdal_translate -b"
     )
 

@@ -261,16 +261,16 @@ def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None,
 
 def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
     """What a user should know of where anything may change."""
-    told = []
+    warnings = []
     if mask is not None and mask.share < COVERED:
-        told.append(
+        warnings.append(
             f"the mask {mask.path} says something of {100 * mask.share:.1f} % of the scene: the rest, where "
             "it does not reach or is nodata, stays as it is"
         )
     if chosen is not None and not chosen:
         nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"
-        told.append(f"no pixel is {nowhere}: nothing will change")
-    return tuple(told)
+        warnings.append(f"no pixel is {nowhere}: nothing will change")
+    return tuple(warnings)
 
 
 def look_of(
@@ -293,11 +293,11 @@ def look_of(
         OptionError: The detector that is asked for is not there; or the restorer needs one.
         BandError: The scene lacks a band of it.
     """
-    wanted = spec.context or spec.name == "fill"
+    needed = spec.context or spec.name == "fill"
     if options.mask not in ("auto", "none"):
-        return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if wanted else None
+        return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if needed else None
     gates = options.mask == "auto"
-    look = None if not (gates or wanted) else _detector(spec, options, bands, coarse_factor(shape, pixel))
+    look = None if not (gates or needed) else _detector(spec, options, bands, coarse_factor(shape, pixel))
     if spec.name == "fill" and look is None:
         raise OptionError(
             "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "

@@ -184,10 +184,10 @@ class Diffusion:
         self.spec = spec
         self.sizes: dict[str, int] = {}
         with _worker_named():
-            found = computing_of(spec.device, spec.precision)
-            if spec.computing not in (None, found):
+            computing = computing_of(spec.device, spec.precision)
+            if spec.computing not in (None, computing):
                 raise ClusterError(
-                    f"computes on {found}, the run on {spec.computing}: that is no one picture; "
+                    f"computes on {computing}, the run on {spec.computing}: that is no one picture; "
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)

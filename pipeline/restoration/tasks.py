@@ -86,15 +86,15 @@ def look_at_window(plan: Plan, image: Float) -> Float:
 @picklable_errors
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     """First guess of every tile that has a valid pixel."""
-    found, views, images = _prepare(plan, source, tiles, plan.spec.halo)
-    if not found:
+    own_tiles, views, images = _prepare(plan, source, tiles, plan.spec.halo)
+    if not own_tiles:
         return {}
     model = open_restorer(plan.spec)
     context = _contexts(plan, views, images) if plan.spec.context else None
     with models_turn():
         guesses = run_in_halves(model.guess, images, context)
     results = {}
-    for tile, view, image, guess in zip(found, views, images, guesses, strict=True):
+    for tile, view, image, guess in zip(own_tiles, views, images, guesses, strict=True):
         span = plan.grid.span(tile)
         part = (slice(None), *span.inside(view))
         if plan.fills:
@@ -130,19 +130,19 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         prepared, field = _worth_sampling(plan, prepared, field)
         if not prepared.tiles:
             return {}
-    found, spans, images = prepared
+    own_tiles, spans, images = prepared
     samples = []
     for sample in range(plan.samples):
-        noise = np.stack([_noise(plan, tile, sample) for tile in found]) if model.needs_noise else None
+        noise = np.stack([_noise(plan, tile, sample) for tile in own_tiles]) if model.needs_noise else None
         with models_turn():
             if plan.joint:
-                restored = model.restore(images, noise, field, _Agreement(plan, found))
+                restored = model.restore(images, noise, field, _Agreement(plan, own_tiles))
             else:
                 restored = run_in_halves(model.restore, images, noise, field)
         _check(restored, images, plan.spec.name, spans[0])
         samples.append([tile - image for tile, image in zip(restored, images, strict=True)])
     changes = {}
-    for tile, span, *drawn in zip(found, spans, *samples, strict=True):
+    for tile, span, *drawn in zip(own_tiles, spans, *samples, strict=True):
         change = _with_variance(drawn)
         if (change != 0).any():
             changes[tile.number] = _cut(change, span)
@@ -154,11 +154,11 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     """A window of the result: the input plus the feathered change of the tiles that touch it."""
     pixels, bands = source.read(span), list(plan.indexes)
     valid = source.valid(span, pixels)[bands]
-    found, seen = _found(plan, span, changes), plan.sight(span)
-    if not found:
+    own_changes, seen = _found(plan, span, changes), plan.sight(span)
+    if not own_changes:
         classes = untouched(valid)
         return Blended(pixels, classes, _no_uncertainty(classes) if plan.samples > 1 else None)
-    in_sight = found if seen == span else _found(plan, seen, changes)
+    in_sight = own_changes if seen == span else _found(plan, seen, changes)
     wide = blend(plan.grid, seen, _part(in_sight, slice(len(bands))), len(bands))
     change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
     share = _share(plan, span, wide, seen)
@@ -168,7 +168,7 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     uncertainty = None
     if plan.samples > 1:
         uncertainty = _no_uncertainty(classes)
-        deviation = _deviation(plan, span, found, change) * (1 if share is None else share)
+        deviation = _deviation(plan, span, own_changes, change) * (1 if share is None else share)
         np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
     if len(bands) == len(pixels) and bands == sorted(bands):
         return Blended(restored, classes, uncertainty)
@@ -191,7 +191,7 @@ def union(grid: TileGrid, tiles: Sequence[Tile], halo: int = 0) -> Span:
 def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -> Prepared:
     """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
     grid, bands = plan.grid, list(plan.indexes)
-    found: list[Tile] = []
+    valid_tiles: list[Tile] = []
     views: list[Span] = []
     sides = [max(grid.size, side) for side in grid.view(tiles[0], halo)[2:]]
     images = np.empty((len(tiles), len(bands), *sides), np.float32)
@@ -204,16 +204,16 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
             if valid[(slice(None), *grid.span(tile).inside(whole))].any():
                 view = grid.view(tile, halo)
                 part = (slice(None), *view.inside(whole))
-                images[len(found)] = _pad(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
-                found.append(tile)
+                images[len(valid_tiles)] = _pad(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
+                valid_tiles.append(tile)
                 views.append(view)
-    return Prepared(found, views, images[: len(found)])
+    return Prepared(valid_tiles, views, images[: len(valid_tiles)])
 
 
 def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     """Window of the one feathered field of first guesses, padded as the tile is."""
-    found = _found(plan, span, guesses)
-    field = blend(plan.grid, span, found, len(plan.indexes), share_out=True)
+    in_window = _found(plan, span, guesses)
+    field = blend(plan.grid, span, in_window, len(plan.indexes), share_out=True)
     return _pad(field, plan.grid.size, plan.grid.size)
 
 
@@ -230,8 +230,8 @@ class _Agreement:
     def __call__(self, images: Float) -> Float:
         """``(N, C, H, W)`` to the same."""
         cut = [_cut(image, span) for image, span in zip(images, self._spans, strict=True)]
-        found = list(zip(self._tiles, cut, strict=True))
-        field = blend(self._grid, self._whole, found, self._bands, share_out=True)
+        pieces = list(zip(self._tiles, cut, strict=True))
+        field = blend(self._grid, self._whole, pieces, self._bands, share_out=True)
         agreed = images.copy()
         for image, span in zip(agreed, self._spans, strict=True):
             _cut(image, span)[:] = field[(slice(None), *span.inside(self._whole))]

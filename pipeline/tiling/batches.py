@@ -77,8 +77,8 @@ class Batches:
 
     def touching(self, span: Span) -> set[int]:
         """Batches with a tile that shares a pixel with ``span``."""
-        found = (self._batch_of.get(tile.number) for tile in self.grid.touching(span))
-        return {number for number in found if number is not None}
+        numbers = (self._batch_of.get(tile.number) for tile in self.grid.touching(span))
+        return {number for number in numbers if number is not None}
 
     def around(self, number: int) -> set[int]:
         """Batches with a tile that overlaps one of this batch."""

@@ -94,10 +94,10 @@ def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blen
 def shares(grid: TileGrid, span: Span, tiles: Sequence[Tile]) -> list[Double]:
     """What each tile of a span weighs in `blend` with ``share_out``, ``(h, w)`` each."""
     present = np.zeros((span.height, span.width))
-    found = [(grid.span(tile).inside(span), np.multiply.outer(*tile_weights(grid, tile))) for tile in tiles]
-    for here, weights in found:
+    placed = [(grid.span(tile).inside(span), np.multiply.outer(*tile_weights(grid, tile))) for tile in tiles]
+    for here, weights in placed:
         present[here] += weights
-    return [weights / present[here] for here, weights in found]
+    return [weights / present[here] for here, weights in placed]
 
 
 @lru_cache(maxsize=8)
