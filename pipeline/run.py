@@ -188,7 +188,7 @@ def process_scene(
 
 @dataclass(frozen=True)
 class _Writing:
-    """How an output is written: what `process_scene` was told of it, checked."""
+    """How an output is written, as `process_scene` is asked to, checked."""
 
     path: Path
     compress: str
@@ -264,7 +264,7 @@ def _files_of(
     targets: Sequence[Path],
     scheduler: str | None,
 ) -> tuple[FileIdentity, ...]:
-    """All files that a run opens, in their present state.
+    """Note all files that a run opens, in their present state.
 
     Raises:
         OutputError: One of them is also one that it writes.
@@ -282,13 +282,13 @@ _ROLES = {
 
 
 def _targets(beside: Beside) -> list[Path]:
-    """All that a run writes to or removes."""
+    """List all that a run writes to or removes."""
     rasters = [beside.output, *(path for path in beside.paths.values() if path.suffix == ".tif")]
     return [*beside.paths.values(), *(path for raster in rasters for path in written_for(raster))]
 
 
 def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path | None]]:
-    """What the options name: all that is read, as far as it can be told before anything is opened."""
+    """List the files that the options name, with what each is, before anything is opened."""
     named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
     for option in ("mask", "other_date", "pan", "model", "aoi"):
         value = getattr(chosen, option)
@@ -302,7 +302,7 @@ def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Pat
 
 
 def _files_of_rasters(chosen: Options) -> list[tuple[str, str | Path | None]]:
-    """Files that the other rasters of a run are made of, besides their own."""
+    """List the files that the other rasters of a run are made of, besides their own."""
     return [("a file of its mask or of the other date", path) for path in _other_rasters(chosen)]
 
 
@@ -317,7 +317,7 @@ def _other_rasters(chosen: Options) -> list[str]:
 
 
 def _opened_files(scene: RasterioScene, chosen: Options) -> list[str]:
-    """All files that tasks open, wherever they run."""
+    """List all files that tasks open, wherever they run."""
     return [*local_files(scene.path), *scene.other_files(), *_other_rasters(chosen)]
 
 
@@ -332,7 +332,7 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
 
 
 def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[str, Any]) -> list[SceneWriter]:
-    """Writers of the output and of the rasters beside it, in the order of `Blended`."""
+    """Make the writers of the output and of the rasters beside it, in the order of `Blended`."""
     compress, blocksize, resume = how.compress, how.blocksize, how.resume
     origin, overwrite = CopyOf(scene), how.overwrite or how.resumes
     main = SceneWriter(origin, how.path, compress, blocksize, how.replaces, guard=guard, resume=resume)
@@ -349,7 +349,7 @@ def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[st
 
 
 def _finished(scene: RasterioScene, planned: Planned, beside: Beside, given: Delivery) -> FinishedRun:
-    """What the documents beside the output are written from."""
+    """Gather what the documents beside the output are written from."""
     return FinishedRun(
         scene,
         planned.bands,
@@ -364,7 +364,7 @@ def _finished(scene: RasterioScene, planned: Planned, beside: Beside, given: Del
 def _tile_store(
     writing: _Writing, planned: Planned, options: Options, guard: dict[str, Any], workers: int
 ) -> TileStore | None:
-    """Where finished tiles are kept; nowhere if making them is no more work than keeping them."""
+    """Open the store of finished tiles; ``None``: making them is no more work than keeping them."""
     plan = planned.plan
     if options.restorer is None and plan.spec.name in BUILT_IN:
         return None
@@ -414,7 +414,7 @@ def _stream(
 
 
 def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
-    """What makes two runs the same run: everything that the pixels depend on, and nothing else."""
+    """Gather what makes two runs the same: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {
@@ -445,7 +445,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
 
 
 def _model_path(spec: RestorerSpec) -> str:
-    """Where the model is, if it is a file."""
+    """Find the file of the model; what is built in has its name alone."""
     if spec.sha256 is None:
         return spec.name
     from decr_scene.models.model import find_model

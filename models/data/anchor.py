@@ -43,7 +43,7 @@ def pull_push(values: Float, weights: Float) -> tuple[Float, Float]:
 
 
 def context_of(reduced: Float, cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
-    """What a network may be told about an image's surroundings beside the image.
+    """Join what a network may see of an image's surroundings beside the image.
 
     Args:
         reduced: The image on coarse pixels, (C, h, w), in [-1, 1].
@@ -60,7 +60,7 @@ def context_of(reduced: Float, cloud: Float, shadow: Float, valid: Float | None 
 
 
 def clearness(cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
-    """How much each pixel counts as clear ground: not at all where cloud or shadow is likelier than not."""
+    """Weigh each pixel as clear ground: not at all where cloud or shadow is likelier than not."""
     weights = np.clip(1 - 2 * cloud, 0, 1) * np.clip(1 - 2 * shadow, 0, 1)
     return (weights if valid is None else weights * valid).astype(np.float32)
 

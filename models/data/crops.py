@@ -19,7 +19,7 @@ SIDES = 32
 
 
 def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Float]:
-    """The same square of ``size`` px at a drawn place in each image.
+    """Cut the same square of ``size`` px at a drawn place from each image.
 
     Raises:
         TrainingError: The images are smaller than that.
@@ -38,7 +38,7 @@ def even(image: Float) -> Float:
 
 
 def enlarged(image: Float, size: int) -> Float:
-    """A square image ``(C, H, H)`` resized to ``size`` px a side and clipped to [-1, 1]."""
+    """Resize a square image ``(C, H, H)`` to ``size`` px a side, clipped to [-1, 1]."""
     larger = resize(image, size / image.shape[1])[:, :size, :size]  # rounding may make it a px too large
     return np.clip(larger, -1, 1)
 
@@ -58,7 +58,7 @@ class Look:
     haze: Float
 
     def of(self, image: Float) -> Float:
-        """The image ``(C, H, W)`` so shown, clipped to [-1, 1] as a sensor of that range would."""
+        """Show the image ``(C, H, W)`` so, clipped to [-1, 1] as a sensor of that range would."""
         shown = np.clip((image + 1) * self.gain - 1, -1, 1)
         if self.power != 1:
             shown = 2 * ((shown + 1) / 2) ** np.float32(self.power) - 1
@@ -70,7 +70,7 @@ UNCHANGED = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.flo
 
 
 def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
-    """Both images turned by a drawn number of quarters, and maybe mirrored."""
+    """Turn both images by a drawn number of quarters, and maybe mirror them."""
     quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
     turned = (np.rot90(image, quarter, axes=(1, 2)) for image in images)
     cloudy, clear = (np.ascontiguousarray(t[..., ::-1] if flip else t) for t in turned)

@@ -12,7 +12,7 @@ GAP = 4
 
 
 def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Positions of red, green and blue; the first three, or the first thrice, without such names."""
+    """Find red, green and blue (0-based); the first three, or the first thrice, without such names."""
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
     return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)

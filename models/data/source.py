@@ -137,7 +137,7 @@ class Source:
 
 
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:
-    """The truth of a real pair: the cloudy image itself where both dates show the same ground.
+    """Make the truth of a real pair: the cloudy image itself where both dates show the same ground.
 
     What still differs there, after the tone, is another season or sun angle, which nobody can tell from the
     cloudy image; learning it would only teach a network to repaint clear ground.
@@ -155,7 +155,7 @@ def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Fl
 
 
 def differing(cloudy: Float, clear: Float) -> tuple[Float, Float]:
-    """How deep a real pair differs: the opacity of cloud and the loss of light, ``(H, W)`` in [0, 1] each.
+    """Measure how a real pair differs: opacity of cloud and loss of light, ``(H, W)`` in [0, 1] each.
 
     Cloud of opacity ``o`` brings the ground's light ``L`` to ``L + o (1 - L)``, shadow of depth ``s`` to
     ``L (1 - s)``; of lights smoothed and averaged over the bands.
@@ -169,7 +169,7 @@ def differing(cloudy: Float, clear: Float) -> tuple[Float, Float]:
 
 
 def held_in_memory(pair: Pair, most: int = 512) -> Pair:
-    """The pair as arrays; of one that is read by window its middle, at most ``most`` px a side."""
+    """Read a pair as arrays; of one that is read by window its middle, at most ``most`` px a side."""
     if isinstance(pair.clear, np.ndarray) and isinstance(pair.cloudy, np.ndarray):
         return pair
     starts = (max(0, side - most) // 2 for side in pair.clear.shape[1:])

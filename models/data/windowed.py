@@ -21,11 +21,11 @@ class Raster(Protocol):
         ...
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
-        """A window, ``(C, height, width)`` in [-1, 1]."""
+        """Read a window, ``(C, height, width)`` in [-1, 1]."""
         ...
 
     def overview(self, height: int, width: int) -> Float:
-        """The whole image, averaged to ``(C, height, width)``."""
+        """Average the whole image to ``(C, height, width)``."""
         ...
 
 
@@ -65,7 +65,7 @@ class WindowedImage:
         return area_reduced(self._chosen(pixels), f)[place[0]]
 
     def overview(self) -> Float:
-        """All of it, small."""
+        """Read all of it, small."""
         height, width = self.raster.shape[1:]
         factor = max(1, min(height, width) // OVERVIEW_SIDE)
         return self._chosen(self.raster.overview(height // factor, width // factor))

@@ -60,7 +60,7 @@ class DEDenoiser:
 
 
 class MicroBatched:
-    """A denoiser that sees so many images of a batch at a time: memory for those suffices.
+    """A denoiser that sees a few images of a batch at a time, so that memory suffices.
 
     It always sees as many: the last ones are filled up with copies, as libraries compute another shape in
     another order.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoids of the step number: ``[cos(t f_0), .., sin(t f_0), ..]``, ``f_i = 10000^(-i / (dim/2))``.
+    """Embed the step number: ``[cos(t f_0), .., sin(t f_0), ..]``, ``f_i = 10000^(-i / (dim/2))``.
 
     Args:
         t: Step numbers, ``(B,)``.

@@ -14,7 +14,7 @@ from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR, DEDenoiser, Micro
 
 
 class OnStep(Protocol):
-    """Is told of every step: its number, the fused estimate and the weight, ``(B, C, H, W)`` each."""
+    """Follows the steps: number, fused estimate and weight of each, ``(B, C, H, W)``."""
 
     def __call__(self, *, t: int, x0: Tensor, weight: Tensor) -> object:
         """Take note."""
@@ -79,7 +79,7 @@ class DESampler:
         return x_t
 
     def begin(self, noise: Tensor, reference: Tensor) -> Tensor:
-        """The noisiest image of the run: noise alone, or the reference with the noise of ``start``."""
+        """Make the noisiest image of the run: noise alone, or the reference with the noise of ``start``."""
         if self.start is None:
             return noise
         return self.denoiser.schedule.add_noise(reference, noise, self.start)

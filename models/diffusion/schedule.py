@@ -15,7 +15,7 @@ TRAIN_STEPS = 1000
 
 
 def linear_betas(steps: int = TRAIN_STEPS, first: float = 1e-4, last: float = 0.02) -> Table:
-    """Variances ``beta_t`` of the forward process, evenly spaced from ``first`` to ``last`` inclusive."""
+    """Space the variances ``beta_t`` of the forward process evenly from ``first`` to ``last`` inclusive."""
     return np.linspace(first, last, steps, dtype=np.float64)
 
 
@@ -101,7 +101,7 @@ class Schedule:
         return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
 
     def respaced(self, steps: int) -> "Schedule":
-        """The schedule of every n-th step, ``steps`` of them, the first of all included.
+        """Take every n-th step, ``steps`` of them, the first of all included.
 
         New betas ``1 - abar_i / abar_prev`` over the kept steps keep ``abar`` where it was; ``timestep_map``
         holds what the network is told.
@@ -114,7 +114,7 @@ class Schedule:
         return Schedule(1 - abar / np.append(1.0, abar[:-1]), self.timestep_map[steps_kept])
 
     def pairs(self, steps: int, start: int | None = None) -> list[tuple[int, int]]:
-        """The way down as ``(t, s)``, from the noisiest step to ``s = -1``.
+        """List the way down as ``(t, s)``, from the noisiest step to ``s = -1``.
 
         Args:
             steps: Number of pairs.

@@ -154,12 +154,12 @@ class _PlacedNanny(Nanny):  # type: ignore[misc]  # Dask ships no types
 
 
 def places_of(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """The environment of each worker: one of the GPUs, in turns, if there are any."""
+    """Choose the environment of each worker: one of the GPUs, in turns, if there are any."""
     return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(workers)]
 
 
 def threads_each(workers: int) -> int:
-    """Threads that each of some workers on this machine computes with."""
+    """Count the threads that each of some workers on this machine computes with."""
     return max(1, int(CPU_COUNT) // workers)
 
 
@@ -177,7 +177,7 @@ def _gpus(spec: RestorerSpec | None) -> list[str]:
 
 
 def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
-    """The restorer with how its workers compute, which must be one way.
+    """Ask the workers how they compute, which must be one way, and note it with the restorer.
 
     Raises:
         OptionError: A worker has no such device, or torch there knows no such precision.
@@ -275,7 +275,7 @@ def _require_model_workers(client: Client, address: str) -> None:
 
 
 def count_models(client: Client) -> int:
-    """Workers that may hold a model, now."""
+    """Count the workers that may hold a model now."""
     return len(_model_workers(client))
 
 

@@ -51,7 +51,7 @@ CHUNK_COLS = 2048
 
 
 def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
-    """Output windows, aligned to blocks of ``block`` px, row by row; none wider than `CHUNK_COLS`."""
+    """Cut the output into windows of whole blocks, row by row; none wider than `CHUNK_COLS`."""
     height, width = shape
     step = max(block, CHUNK_COLS // block * block)
     for row in range(0, height, block):
@@ -61,7 +61,7 @@ def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
 
 
 def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
-    """What saving finished tiles takes: bytes of a tile, and tiles whose blocks are not written, at most."""
+    """Estimate what saving finished tiles takes: bytes of a tile, and tiles whose blocks are not written."""
     grid = batches.grid
     bands = len(plan.indexes) * (2 if plan.samples > 1 else 1)
     number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
@@ -77,7 +77,7 @@ class Saved(Protocol):
         """Save what has become of tiles; those without a change are not in ``changes``."""
 
     def read(self, tiles: Collection[int]) -> Results | None:
-        """What has become of tiles; ``None``: they are not all there."""
+        """Read saved tiles; ``None``: they are not all there."""
 
     def forget(self, tiles: Collection[int]) -> None:
         """Let go of tiles."""
@@ -161,13 +161,13 @@ class Flow:
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
 
     def _meanwhile(self, future: Future) -> Iterator[tuple[Span, Blended]]:
-        """Copies, one after the other, until a task is done."""
+        """Yield copies, one after the other, until a task is done."""
         while not future.done() and (copy := next(self._copies, None)):
             yield copy
             self._run_ahead()
 
     def _copy(self, spans: list[Span]) -> Iterator[tuple[Span, Blended]]:
-        """Windows that no tile touches, some of them read ahead."""
+        """Yield windows that no tile touches, some of them read ahead."""
         waiting: deque[tuple[Span, Future]] = deque()
         for span in spans:
             waiting.append((span, self._blend(span)))
@@ -178,7 +178,7 @@ class Flow:
             yield span, result_of(self.client, future, self._check)
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
-        """The batches that some windows need, each when the first of them does."""
+        """Yield the batches that some windows need, each when the first of them does."""
         seen: set[int] = set()
         for row in rows:
             numbers = set().union(*(self._needed(span) for span in row)) - seen
@@ -214,7 +214,7 @@ class Flow:
         )
 
     def _needed(self, span: Span) -> set[int]:
-        """Batches that a window is blended from; none if no tile touches it."""
+        """Find the batches that a window is blended from; none if no tile touches it."""
         touching = self.batches.touching(span)
         return self.batches.touching(self.plan.sight(span)) if touching else touching
 

@@ -99,7 +99,7 @@ def _check_options(options: Options) -> None:
 
 
 def _check_array(scene: Any) -> None:
-    """Refuse what is no scene, as far as it can be told without a pixel.
+    """Refuse what is no scene, before a pixel is read.
 
     Raises:
         SceneError: It says what was found.
@@ -152,7 +152,7 @@ class _Graph:
         self._changes: dict[int, Delayed] = {}
 
     def block(self, span: Span) -> da.Array:
-        """One chunk of the result."""
+        """Make one chunk of the result."""
         parts = [self._change(number) for number in sorted(self.batches.touching(self.shown.sight(span)))]
         shape = (len(self.pixels), span.height, span.width)
         task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts).pixels
@@ -182,7 +182,7 @@ class _Graph:
     def _look(
         self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options, mask: MaskFile | None
     ) -> dict[str, Any]:
-        """What the look adds to the plan: the mask, if it is to gate, and the ground."""
+        """Make what the look adds to the plan: the mask, if it is to gate, and the ground."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
         lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape), mask)
         parts, step = [], max(1, BLOCKSIZE // factor)
@@ -200,7 +200,7 @@ class _Graph:
         )
 
     def _sample(self, look: LookPlan, shape: tuple[int, int]) -> Delayed | None:
-        """What the reflectance is fitted to."""
+        """Read what the reflectance is fitted to."""
         if look.kind != "ukis":
             return None
         spans = sample_spans(shape)
@@ -220,7 +220,7 @@ class _Graph:
 def _lookout(
     look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None, mask: MaskFile | None
 ) -> Lookout:
-    """Who looks at an array, which tells no reflectance."""
+    """Choose who looks at an array, which has no scale and offset of reflectance."""
     if look.kind == "mask":
         assert mask is not None, "the plan says that there is one"
         return MaskLookout(mask.cloud)
@@ -251,7 +251,7 @@ def _found(
     lookout: Lookout,
     parts: list[Coarse],
 ) -> tuple[DetectedMask, Ground]:
-    """The look at what was read."""
+    """Look at what was read."""
     nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
     split, _ = ground_side(shape, look.factor)
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
@@ -260,7 +260,7 @@ def _found(
 
 
 def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
-    """An array as what masks and areas are laid over: its place, which is all that they ask for.
+    """Describe an array as a scene for masks and areas, which ask for its place alone.
 
     Raises:
         OptionError: There is an area of interest, and the array does not say where it lies.
@@ -291,7 +291,7 @@ def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
 
 
 def _pixel(scene: xr.DataArray) -> float | None:
-    """Side of a pixel, m; ``None``: the array does not say."""
+    """Measure the side of a pixel, m; ``None``: the array does not say."""
     import rioxarray  # noqa: F401  # registers .rio
 
     return pixel_size(scene.rio.crs, scene.rio.transform(), (scene.shape[1], scene.shape[2]))
@@ -310,7 +310,7 @@ def _nodata(scene: xr.DataArray) -> float | None:
 
 
 def _names(scene: xr.DataArray) -> tuple[str, ...]:
-    """What the array calls its bands: ``long_name``, else text in the ``band`` coordinate, else nothing."""
+    """Read the names of an array's bands: ``long_name``, else the ``band`` coordinate, else nothing."""
     names = scene.attrs.get("long_name")
     if isinstance(names, str):
         names = (names,)

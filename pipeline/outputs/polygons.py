@@ -157,7 +157,7 @@ def check_wgs84(scene: RasterioScene, purpose: str) -> None:
 
 
 def corners(scene: RasterioScene) -> BaseGeometry | None:
-    """Outline of the whole raster in EPSG:4326; ``None`` without a CRS."""
+    """Draw the outline of the whole raster in EPSG:4326; ``None`` without a CRS."""
     return None if scene.crs is None else to_wgs84(_whole(scene), scene.crs)
 
 
@@ -176,7 +176,7 @@ def _write(path: Path, layers: list[tuple[str, list[Area]]], crs: CRS) -> None:
 
 
 def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
-    """Polygons of a provenance.
+    """Trace the polygons of a provenance.
 
     Returns:
         The footprint of what is valid, one area or none; the restored areas; the CRS of both.
@@ -191,7 +191,7 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
 
 
 def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine, CRS | None]:
-    """Classes of no more than ``side`` px a side, with where their pixels lie."""
+    """Read classes of no more than ``side`` px a side, with where their pixels lie."""
     with rasterio.open(provenance) as dataset:
         factor = max(1, -(-max(dataset.shape) // side))
         height, width = (-(-extent // factor) for extent in dataset.shape)
@@ -201,7 +201,7 @@ def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine
 
 
 def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | None:
-    """Outline of what is valid, simplified by a pixel; ``None``: nothing is."""
+    """Trace the outline of what is valid, simplified by a pixel; ``None``: nothing is."""
     valid = (classes != NODATA).astype(np.uint8)
     if not valid.any():
         return None
@@ -212,7 +212,7 @@ def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | N
 
 
 def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
-    """In EPSG:4326, longitude first; long edges are bent on the way."""
+    """Reproject to EPSG:4326, longitude first; long edges are bent on the way."""
     longest = max(geometry.bounds[2] - geometry.bounds[0], geometry.bounds[3] - geometry.bounds[1])
     fine = geometry.segmentize(longest / SEGMENTS) if longest and crs != WGS84 else geometry
     bent = shape(transform_geom(crs, WGS84, mapping(fine), precision=8))

@@ -44,12 +44,12 @@ class Report:
         return [*([f"check failed: {checks}"] if checks else []), *missing]
 
     def to_json(self) -> str:
-        """The report as text."""
+        """Write the report as text."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def parameters_of(options: Options) -> dict[str, Any]:
-    """What the report says was chosen: plain values, but for the model, which has a place of its own."""
+    """Give the options as plain values, but for the model, which has a place of its own in the report."""
     chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
     if options.restorer is not None:
         chosen["restorer"] = repr(options.restorer)
@@ -57,7 +57,7 @@ def parameters_of(options: Options) -> dict[str, Any]:
 
 
 def scaling_of(planned: Planned) -> dict[str, list[float]]:
-    """Low and high DN of each restored band, by its name."""
+    """Give the low and high DN of each restored band, by its name."""
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]
     return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}

@@ -138,7 +138,7 @@ def _text_of(item: Any) -> str:
 
 
 def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
-    """When a scene was taken, by its tags: first and last moment (UTC), and which tag says so.
+    """Find when a scene was taken, by its tags: first and last moment (UTC), and which tag says so.
 
     A tag that gives no more than a day gives a day; times without a zone are UTC. ``TIFFTAG_DATETIME``, when
     the file was made, counts where there is nothing better.

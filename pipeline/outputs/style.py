@@ -57,7 +57,7 @@ class ProvenanceStyle(SideDocument):
 
 
 def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, float]]:
-    """The percentiles `STRETCH` of the valid pixels of some bands (1-based), from a sample of the scene."""
+    """Find the percentiles `STRETCH` of some bands' (1-based) valid pixels, from a sample of the scene."""
     with scene.dataset() as dataset:
         coarse = max(scene.shape) <= SIDE or bool(dataset.overviews(1))
     samples = [_overview(scene, bands)] if coarse else []

@@ -37,7 +37,7 @@ NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
 
 def gated(planned: Planned, mask: Region, veils: bool = False) -> Planned:
-    """The same plan, restoring only where a mask says; with veils, also where the model changes much."""
+    """Restrict a plan to where a mask says; with veils, also to where the model changes much."""
     plan = replace(planned.plan, mask=mask, veils=veils)
     return replace(planned, plan=plan, chosen=chosen_tiles(plan))
 
@@ -96,7 +96,7 @@ def detect_clouds(
 def _lookout(
     look: LookPlan, planned: Planned, scene: RasterioScene, source: FileSource, ask: Ask | None
 ) -> Lookout:
-    """Who looks."""
+    """Choose who looks."""
     if look.kind == "ukis":
         return UkisLookout(fit_reflectance(scene, source, look.bands, look.factor))
     if look.kind == "mask":
@@ -107,7 +107,7 @@ def _lookout(
 
 
 def open_lookout(look: LookPlan, spec: RestorerSpec, ask: Ask | None = None) -> Lookout:
-    """The model's own detector."""
+    """Open the model's own detector."""
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.model import find_model
 
@@ -132,7 +132,7 @@ class _Detecting:
 
 
 def scene_coverage(planned: Planned, scene: RasterioScene, options: Options, places: Places) -> Coverage:
-    """How cloudy a scene is; the rasters are left where they were written.
+    """Measure how cloudy a scene is; the rasters are left where they were written.
 
     Raises:
         SceneError: Nothing looks.

@@ -96,7 +96,7 @@ class OtherDate:
         return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
 
     def read(self, span: Span) -> tuple[Float, Bool]:
-        """Its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
+        """Read its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
 
         Raises:
             SceneReadError: It cannot be read there.
@@ -115,7 +115,7 @@ class OtherDate:
         return values, has_values
 
     def instead_of(self, guess: Float, image: Float, span: Span) -> Float:
-        """The first guess of a tile, with this date where that guess changes the image.
+        """Put this date in the place of a tile's first guess, where that guess changes the image.
 
         Args:
             guess: The network's, ``(C, h, w)``.
@@ -167,7 +167,7 @@ class _Patch(NamedTuple):
 
 
 def _bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:
-    """Which bands of the other raster are those that the model sees: by name, else by place."""
+    """Find the bands of the other raster that the model sees: by name, else by place."""
     names = [bands[index] for index in indexes]
     if all(name and other.bands.count(name) == 1 for name in names):
         return tuple(other.bands.index(name) for name in names)

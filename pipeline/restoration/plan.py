@@ -96,7 +96,7 @@ class Plan:
         return self.keeps_clear_ground or self.veils
 
     def sight(self, span: Span) -> Span:
-        """The window of the change that must be known to blend a window."""
+        """Grow a window to that of the change that must be known to blend it."""
         return clear_ground.around(span, self.grid.shape) if self.weighs_change else span
 
 
@@ -123,7 +123,7 @@ class Planned:
     coverage: Coverage | None = None
 
     def batches(self, size: int | None) -> Batches:
-        """The tiles to restore, ``size`` at a time or as many as are denoised together.
+        """List the tiles to restore, ``size`` at a time or as many as are denoised together.
 
         ``None`` is the usual size, see `Options`.
         """
@@ -135,7 +135,7 @@ class Planned:
         return min(BATCH_SIZE, max(1, self.tiles_to_restore // BATCH_SHARE))
 
     def warning(self, *more: str) -> Planned:
-        """The same, with something to know that comes before the rest."""
+        """Add something to know that comes before the rest."""
         return replace(self, warnings=(*more, *self.warnings))
 
     @property
@@ -260,7 +260,7 @@ def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None,
 
 
 def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
-    """What a user should know of where anything may change."""
+    """List what a user should know of where anything may change."""
     warnings = []
     if mask is not None and mask.share < COVERED:
         warnings.append(
@@ -280,7 +280,7 @@ def look_of(
     shape: tuple[int, int],
     pixel: float | None,
 ) -> LookPlan | None:
-    """What is to look at a scene.
+    """Choose what is to look at a scene.
 
     Args:
         spec: The restorer.
@@ -310,7 +310,7 @@ def look_of(
 
 
 def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:
-    """The detector of ``--detector``; ``auto`` lets callables and ``identity`` change everything."""
+    """Choose the detector of ``--detector``; ``auto`` lets callables and ``identity`` change everything."""
     if options.detector == "none":
         return None
     own = _own_detector(spec) if options.detector != "ukis" else None
@@ -349,14 +349,14 @@ def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | No
 
 
 def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
-    """Tiles over anything that mask and area of interest both let change; ``None``: all."""
+    """Choose the tiles over anything that mask and area of interest both let change; ``None``: all."""
     regions = plan.regions if not plan.veils else tuple(r for r in (plan.aoi,) if r is not None)
     cells = [region.touched_cells(plan.grid) for region in regions]
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
 
 
 def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:
-    """The restorer that the options ask for, and the digest of its model file.
+    """Describe the restorer that the options ask for, and give the digest of its model file.
 
     Args:
         options: The options.
@@ -447,7 +447,7 @@ def is_joint(spec: RestorerSpec, options: Options) -> bool:
 def choose_bands(
     found: Sequence[str], spec: RestorerSpec, options: Options
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-    """Names of a scene's bands, 0-based positions of those the restorer takes, and warnings.
+    """Find the names of a scene's bands, 0-based positions of those the restorer takes, and warnings.
 
     Raises:
         BandError: As `plan_scene`.
@@ -470,5 +470,5 @@ def choose_bands(
 
 
 def _absolute(path: str) -> str:
-    """Workers may run elsewhere; what is no file here, GDAL may know."""
+    """Name a file so that workers elsewhere find it; what is no file here, GDAL may know."""
     return str(Path(path).resolve()) if Path(path).exists() else full_name(path)

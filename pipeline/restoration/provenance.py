@@ -25,7 +25,7 @@ TAGS = tuple((f"CLASS_{number}", name) for number, name in enumerate(NAMES))
 
 
 def untouched(valid: Bool) -> Classes:
-    """Classes of a window that nothing changed.
+    """Give the classes of a window that nothing changed.
 
     Args:
         valid: ``(C, h, w)``, of the bands that are restored.
@@ -38,7 +38,7 @@ def untouched(valid: Bool) -> Classes:
 
 
 def classify(before: Pixels, after: Pixels, valid: Bool, share: Float | None) -> Classes:
-    """Classes of a window.
+    """Find the classes of a window.
 
     Args:
         before: ``(C, h, w)`` digital numbers of the input, of the bands that are restored.

@@ -85,7 +85,7 @@ def look_at_window(plan: Plan, image: Float) -> Float:
 
 @picklable_errors
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
-    """First guess of every tile that has a valid pixel."""
+    """Make the first guess of every tile that has a valid pixel."""
     own_tiles, views, images = _prepare(plan, source, tiles, plan.spec.halo)
     if not own_tiles:
         return {}
@@ -106,7 +106,7 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
 
 @picklable_errors
 def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
-    """What restoring changes in every tile that has a valid pixel.
+    """Restore every tile that has a valid pixel, and give what that changes.
 
     Args:
         plan: The plan.
@@ -151,7 +151,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
 
 @picklable_errors
 def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
-    """A window of the result: the input plus the feathered change of the tiles that touch it."""
+    """Make a window of the result: the input plus the feathered change of the tiles that touch it."""
     pixels, bands = source.read(span), list(plan.indexes)
     valid = source.valid(span, pixels)[bands]
     own_changes, seen = _found(plan, span, changes), plan.sight(span)
@@ -184,7 +184,7 @@ def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
 
 
 def union(grid: TileGrid, tiles: Sequence[Tile], halo: int = 0) -> Span:
-    """Smallest window that holds all the tiles, and so much around each."""
+    """Find the smallest window that holds all the tiles, each with a border of ``halo`` px."""
     return reduce(Span.__or__, (grid.view(tile, halo) for tile in tiles))
 
 

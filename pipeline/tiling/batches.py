@@ -29,12 +29,12 @@ class Batches:
     def of(
         cls, grid: TileGrid, size: int, chosen: tuple[int, ...] | None = None, joint: bool = False
     ) -> Batches:
-        """Runs of ``size`` tiles, or, if they are to be denoised together, squares of `JOINT_SIDE`."""
+        """Make runs of ``size`` tiles, or, if they are to be denoised together, squares of `JOINT_SIDE`."""
         return cls.squares(grid, JOINT_SIDE, chosen) if joint else cls.runs(grid, size, chosen)
 
     @classmethod
     def runs(cls, grid: TileGrid, size: int, chosen: tuple[int, ...] | None = None) -> Batches:
-        """Runs of ``size`` in reading order, which do not stop at the end of a row.
+        """Make runs of ``size`` in reading order, which do not stop at the end of a row.
 
         Args:
             grid: The grid.
@@ -46,7 +46,7 @@ class Batches:
 
     @classmethod
     def squares(cls, grid: TileGrid, side: int, chosen: tuple[int, ...] | None = None) -> Batches:
-        """Squares of ``side`` tiles, anchored at the scene's origin, row by row of squares.
+        """Make squares of ``side`` tiles, anchored at the scene's origin, row by row of squares.
 
         Args:
             grid: The grid.
@@ -76,20 +76,20 @@ class Batches:
         return [self.grid[tile] for tile in self.groups[number]]
 
     def touching(self, span: Span) -> set[int]:
-        """Batches with a tile that shares a pixel with ``span``."""
+        """Find the batches with a tile that shares a pixel with ``span``."""
         numbers = (self._batch_of.get(tile.number) for tile in self.grid.touching(span))
         return {number for number in numbers if number is not None}
 
     def around(self, number: int) -> set[int]:
-        """Batches with a tile that overlaps one of this batch."""
+        """Find the batches with a tile that overlaps one of this batch."""
         return set().union(*(self.touching(self.grid.span(tile)) for tile in self[number]))
 
     def top(self, number: int) -> int:
-        """First row of a batch, or above: no later batch begins further up."""
+        """Find the first row of a batch, or one above: no later batch begins further up."""
         return self._tops[number]
 
     def bottom(self, number: int) -> int:
-        """First row below a batch."""
+        """Find the first row below a batch."""
         return max(self.grid.span(tile).bottom for tile in self[number])
 
     @cached_property

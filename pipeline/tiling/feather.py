@@ -13,7 +13,7 @@ from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
 
 
 def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) -> tuple[Double, ...]:
-    """Weights of the tiles along one axis; at every pixel those of all tiles sum to 1.
+    """Weigh the tiles along one axis; at every pixel the weights of all tiles sum to 1.
 
     A tile rises over ``overlap`` px where it has a neighbour and does not taper at the scene's own border, so
     there is no dark frame. Where a moved-in tile overlaps further, the weights are shared out.
@@ -36,7 +36,7 @@ def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) 
 
 
 def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
-    """Weights of a tile's rows and of its columns; the weight of a pixel is their product."""
+    """Weigh a tile's rows and its columns; the weight of a pixel is their product."""
     rows, cols = _grid_weights(grid)
     return rows[tile.grid_row], cols[tile.grid_col]
 
@@ -72,7 +72,7 @@ def blend(
 
 
 def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blended: Float) -> Float:
-    """How far the tiles that were blended are from one another: the weighted variance around their blend.
+    """Measure how far blended tiles are from one another: the weighted variance around their blend.
 
     Args:
         grid: As `blend`.
@@ -92,7 +92,7 @@ def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blen
 
 
 def shares(grid: TileGrid, span: Span, tiles: Sequence[Tile]) -> list[Double]:
-    """What each tile of a span weighs in `blend` with ``share_out``, ``(h, w)`` each."""
+    """Weigh each tile of a span as `blend` does with ``share_out``, ``(h, w)`` each."""
     present = np.zeros((span.height, span.width))
     placed = [(grid.span(tile).inside(span), np.multiply.outer(*tile_weights(grid, tile))) for tile in tiles]
     for here, weights in placed:

@@ -49,19 +49,19 @@ class Span(NamedTuple):
         return self.col + self.width
 
     def __and__(self, other: Span) -> Span:
-        """What both have; height or width 0 where they do not meet."""
+        """Intersect both; height or width 0 where they do not meet."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         return Span(row, col, max(0, bottom - row), max(0, right - col))
 
     def __or__(self, other: Span) -> Span:
-        """Smallest span that holds both."""
+        """Find the smallest span that holds both."""
         row, col = min(self.row, other.row), min(self.col, other.col)
         bottom, right = max(self.bottom, other.bottom), max(self.right, other.right)
         return Span(row, col, bottom - row, right - col)
 
     def inside(self, outer: Span) -> tuple[slice, slice]:
-        """Rows and columns of this span as slices of an array that holds ``outer``."""
+        """Give rows and columns of this span as slices of an array that holds ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col
         return slice(row, row + self.height), slice(col, col + self.width)
 
@@ -121,7 +121,7 @@ class TileGrid:
         return _cells(self.rows, self.size, height), _cells(self.cols, self.size, width)
 
     def over(self, touched: NDArray[np.bool_]) -> list[int]:
-        """Numbers of the tiles that lie over some of the cells, in order.
+        """List the numbers of the tiles that lie over some of the cells, in order.
 
         Args:
             touched: Which of the `cells`.
@@ -133,12 +133,12 @@ class TileGrid:
         return np.flatnonzero(of_rows @ touched @ of_cols.T).tolist()
 
     def span(self, tile: Tile) -> Span:
-        """Pixels of the scene that a tile covers."""
+        """Find the pixels of the scene that a tile covers."""
         height, width = (min(self.size, extent) for extent in self.shape)
         return Span(tile.row, tile.col, height, width)
 
     def view(self, tile: Tile, halo: int) -> Span:
-        """A tile and ``halo`` px on each side of it; as many further inside at the border of the scene."""
+        """Grow a tile by ``halo`` px on each side; by as many further inside at the border of the scene."""
         height, width = (min(self.size + 2 * halo, extent) for extent in self.shape)
         row, col = (
             min(max(0, first - halo), extent - side)
@@ -147,7 +147,7 @@ class TileGrid:
         return Span(row, col, height, width)
 
     def touching(self, span: Span) -> list[Tile]:
-        """Tiles that share a pixel with ``span``, row by row."""
+        """List the tiles that share a pixel with ``span``, row by row."""
         rows = _touching(self.rows, self.size, span.row, span.bottom)
         cols = _touching(self.cols, self.size, span.col, span.right)
         return [self[row * len(self.cols) + col] for row in rows for col in cols]

@@ -24,7 +24,7 @@ CELLS_KEPT = 4096
 
 
 def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
-    """Standard normal noise for a window of the scene.
+    """Draw standard normal noise for a window of the scene.
 
     Args:
         seed: Of the run.
