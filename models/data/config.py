@@ -29,6 +29,10 @@ class DataConfig:
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
         mean: Range that the mean light of the truth is drawn from, before ``brightness``; ``None``: as it is.
+        neutral: Greatest power of e that the mean of a visible band differs from ``mean``, as in pictures that
+            are delivered balanced; ``None``: bands keep their ratio.
+        jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
+            A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
         veil_clouds: Share of those that have clouds besides.
         veil_seen: Share of those whose veil a detector sees.
@@ -65,6 +69,8 @@ class DataConfig:
     windowed: bool | None = None
     clouds: CloudRecipe = field(default_factory=CloudRecipe)
     mean: Range | None = None
+    neutral: float | None = None
+    jpeg: Range | None = None
     veil: float = 0.0
     veil_clouds: float = 0.4
     veil_seen: float = 0.5
@@ -91,6 +97,10 @@ class DataConfig:
             raise ValueError("veil, veil_clouds and veil_seen must be shares, from 0 to 1")
         if self.mean is not None and not 0 < self.mean[0] <= self.mean[1] < 1:
             raise ValueError(f"mean must rise between black and white, 0 and 1, got {self.mean}")
+        if self.neutral is not None and (self.mean is None or not 0 <= self.neutral <= 1):
+            raise ValueError(f"neutral must be a power of e, from 0 to 1, beside mean, got {self.neutral:g}")
+        if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
+            raise ValueError(f"jpeg must be two rising qualities from 1 to 100, got {self.jpeg}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.resize import resize
@@ -67,6 +70,31 @@ class Look:
 
 UNCHANGED = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32))
 """As it is."""
+
+
+def compressed(image: Float, quality: int) -> Float:
+    """Return an image ``(C, H, W)`` in [-1, 1] as a JPEG of that quality gives it back.
+
+    The first three bands are one picture, as a delivery of natural colour is; every further band is grey.
+    """
+    levels = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
+    parts = [levels[2::-1], *levels[3:]] if len(levels) >= 3 else [*levels]
+    pictures = [_through_jpeg(part, quality) for part in parts]
+    if len(levels) >= 3:
+        pictures[0] = pictures[0][::-1]
+    bands = np.concatenate([part.reshape(-1, *image.shape[1:]) for part in pictures])
+    result: Float = bands.astype(np.float32) / np.float32(127.5) - 1
+    return result
+
+
+def _through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """A picture, ``(3, H, W)`` or ``(H, W)``, written and read again."""
+    memory = BytesIO()
+    Image.fromarray(np.moveaxis(levels, 0, -1) if levels.ndim == 3 else levels).save(
+        memory, "JPEG", quality=quality, subsampling=0
+    )
+    picture: NDArray[np.uint8] = np.asarray(Image.open(memory))
+    return np.moveaxis(picture, -1, 0) if levels.ndim == 3 else picture
 
 
 def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:

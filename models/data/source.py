@@ -22,8 +22,11 @@ from decr_scene.models.clouds.simulate import simulate
 from decr_scene.models.clouds.veils import veiled
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.contexts import draw_context
-from decr_scene.models.data.crops import Look, cut, enlarged, turn
+from decr_scene.models.data.crops import Look, compressed, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
+
+VISIBLE = ("blue", "green", "red")
+"""Bands whose means lie together in the pictures of clear days."""
 
 CLEAR_SMOOTHING = 3.0
 """Standard deviation, px, that differences of a pair are smoothed with before clear ground is told."""
@@ -82,7 +85,7 @@ class Source:
         cloudy, clear = self._cut(rng, pair, size)
         if self.config.roofs and rng.random() < self.config.roofs:
             clear = roofed(clear, rng)
-        look = self._look(rng, clear)
+        look = self._look(rng, clear, spectrum)
         if rng.random() < self.config.simulate:
             clear = look.of(clear)
             covered = self._covered(rng, clear, spectrum)
@@ -92,6 +95,9 @@ class Source:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
             cloudy, clear = look.of(cloudy), look.of(clear)
             covered = Covered(cloudy, *differing(cloudy, clear))
+        if self.config.jpeg is not None and rng.random() < 0.5:
+            quality = round(rng.uniform(*self.config.jpeg))
+            covered = covered._replace(image=compressed(covered.image, quality))
         image, truth = turn(
             rng, np.concatenate([covered.image, covered.opacity[None], covered.shadow[None]]), clear
         )
@@ -118,7 +124,7 @@ class Source:
         part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
         return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
-    def _look(self, rng: np.random.Generator, image: Float) -> Look:
+    def _look(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> Look:
         """Another gain of each band, another tone curve; half of the images get a haze, if any do."""
         config = self.config
         bands = len(image)
@@ -126,6 +132,11 @@ class Source:
         if config.mean is not None:
             light = max((float(image.mean()) + 1) / 2, 0.02)
             gain *= np.float32(np.clip(rng.uniform(*config.mean) / light, 0.1, 4.0))
+            if config.neutral is not None:
+                lights = np.maximum((image.mean(axis=(1, 2), keepdims=True) + 1) / 2, 0.02)
+                off = np.exp(rng.uniform(-config.neutral, config.neutral, lights.shape), dtype=np.float32)
+                visible = np.array([band in VISIBLE for band in spectrum]).reshape(-1, 1, 1)
+                gain *= np.where(visible, np.clip(light / lights, 0.4, 2.5) * off, np.float32(1))
         if config.tint:
             gain *= np.exp(rng.uniform(-config.tint, config.tint, (bands, 1, 1)), dtype=np.float32)
         power = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
