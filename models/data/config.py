@@ -29,8 +29,8 @@ class DataConfig:
         haze: Greatest haze, a part of white, that images get in truth and cloudy alike: the haze that belongs
             to a date is not to be removed. Half of the images get none.
         mean: Range that the mean light of the truth is drawn from, before ``brightness``; ``None``: as it is.
-        neutral: Greatest power of e that the mean of a visible band differs from ``mean``, as in pictures that
-            are delivered balanced; ``None``: bands keep their ratio.
+        spread: Range that the standard deviation of the truth's light is drawn from, beside ``mean``, and its
+            visible bands get one mean: as pictures are delivered. ``None``: as the image has them.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
@@ -69,7 +69,7 @@ class DataConfig:
     windowed: bool | None = None
     clouds: CloudRecipe = field(default_factory=CloudRecipe)
     mean: Range | None = None
-    neutral: float | None = None
+    spread: Range | None = None
     jpeg: Range | None = None
     veil: float = 0.0
     veil_clouds: float = 0.4
@@ -97,8 +97,8 @@ class DataConfig:
             raise ValueError("veil, veil_clouds and veil_seen must be shares, from 0 to 1")
         if self.mean is not None and not 0 < self.mean[0] <= self.mean[1] < 1:
             raise ValueError(f"mean must rise between black and white, 0 and 1, got {self.mean}")
-        if self.neutral is not None and (self.mean is None or not 0 <= self.neutral <= 1):
-            raise ValueError(f"neutral must be a power of e, from 0 to 1, beside mean, got {self.neutral:g}")
+        if self.spread is not None and (self.mean is None or not 0 < self.spread[0] <= self.spread[1] < 1):
+            raise ValueError(f"spread must rise between 0 and 1, beside mean, got {self.spread}")
         if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise ValueError(f"jpeg must be two rising qualities from 1 to 100, got {self.jpeg}")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:

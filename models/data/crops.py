@@ -54,15 +54,18 @@ class Look:
         gain: Factor of each band, ``(C, 1, 1)``.
         power: Exponent, the tone curve.
         haze: Even haze of each band, ``h + (1 - h) L``, ``(C, 1, 1)``.
+        offset: Added to the light of each band after the gain, ``(C, 1, 1)``; ``None``: nothing.
     """
 
     gain: Float
     power: float
     haze: Float
+    offset: Float | None = None
 
     def of(self, image: Float) -> Float:
         """Show the image ``(C, H, W)`` so, clipped to [-1, 1] as a sensor of that range would."""
-        shown = np.clip((image + 1) * self.gain - 1, -1, 1)
+        level = np.float32(1) if self.offset is None else 1 - 2 * self.offset
+        shown = np.clip((image + 1) * self.gain - level, -1, 1)
         if self.power != 1:
             shown = 2 * ((shown + 1) / 2) ** np.float32(self.power) - 1
         return 1 - (1 - shown) * (1 - self.haze) if self.haze.any() else shown

@@ -28,6 +28,9 @@ from decr_scene.models.data.tone import Tone
 VISIBLE = ("blue", "green", "red")
 """Bands whose means lie together in the pictures of clear days."""
 
+NEUTRAL = 0.08
+"""Greatest power of e that the mean of a visible band differs from the others' in a balanced picture."""
+
 CLEAR_SMOOTHING = 3.0
 """Standard deviation, px, that differences of a pair are smoothed with before clear ground is told."""
 
@@ -132,11 +135,6 @@ class Source:
         if config.mean is not None:
             light = max((float(image.mean()) + 1) / 2, 0.02)
             gain *= np.float32(np.clip(rng.uniform(*config.mean) / light, 0.1, 4.0))
-            if config.neutral is not None:
-                lights = np.maximum((image.mean(axis=(1, 2), keepdims=True) + 1) / 2, 0.02)
-                off = np.exp(rng.uniform(-config.neutral, config.neutral, lights.shape), dtype=np.float32)
-                visible = np.array([band in VISIBLE for band in spectrum]).reshape(-1, 1, 1)
-                gain *= np.where(visible, np.clip(light / lights, 0.4, 2.5) * off, np.float32(1))
         if config.tint:
             gain *= np.exp(rng.uniform(-config.tint, config.tint, (bands, 1, 1)), dtype=np.float32)
         power = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
@@ -144,7 +142,26 @@ class Source:
         if config.haze:
             haze += max(0.0, rng.uniform(-config.haze, config.haze))
             haze *= rng.uniform(0.5, 1, (bands, 1, 1)).astype(np.float32)
-        return Look(gain, power, haze)
+        if config.spread is None:
+            return Look(gain, power, haze)
+        gain, offset = self._balance(rng, image, spectrum, gain)
+        return Look(gain, power, haze, offset)
+
+    def _balance(
+        self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...], gain: Float
+    ) -> tuple[Float, Float]:
+        """Draw the gain and offset that give the light its spread, and the visible bands one mean."""
+        light = (image + 1) * np.float32(0.5)
+        means = light.mean(axis=(1, 2), keepdims=True)
+        assert self.config.spread is not None
+        wanted = rng.uniform(*self.config.spread) / max(float((light - means).std()), 0.01)
+        shared = np.full_like(gain, np.clip(wanted, 0.3, 1.8))
+        aim = float(means.mean()) * gain
+        off = np.exp(rng.uniform(-NEUTRAL, NEUTRAL, means.shape), dtype=np.float32)
+        other = np.array([band not in VISIBLE for band in spectrum]).reshape(-1, 1, 1)
+        ratio = np.clip(means / max(float(means.mean()), 0.02), 0.6, 1.6) if other.any() else off
+        aim = aim * np.where(other, ratio, off)
+        return shared, aim - shared * means
 
 
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:
