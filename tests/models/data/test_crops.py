@@ -1,0 +1,81 @@
+"""Crops as they are drawn: compressed, and in the tone that pictures are delivered in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import Look, compressed
+from decr_scene.models.data.source import Pair, Source
+
+BANDS = ("blue", "green", "red", "nir")
+
+
+def ground(rng: np.random.Generator, side: int = 64) -> np.ndarray:
+    """A smooth dark image ``(4, side, side)`` whose bands differ."""
+    rows, cols = np.mgrid[:side, :side].astype(np.float32) / side
+    wave = 0.2 * np.sin(6 * rows) * np.cos(5 * cols)
+    levels = np.array([-0.8, -0.6, -0.7, -0.2], np.float32)
+    return (levels[:, None, None] + wave + rng.normal(0, 0.02, (4, side, side))).astype(np.float32)
+
+
+def test_compression_keeps_bands_in_their_places() -> None:
+    """A wrong order of bands, or a band lost, would be off by tenths."""
+    image = ground(np.random.default_rng(0))
+    fine, coarse = compressed(image, 95), compressed(image, 10)
+    assert fine.shape == image.shape
+    assert fine.dtype == np.float32
+    assert np.abs(fine - image).mean() < 0.02 < np.abs(coarse - image).max()
+    one = compressed(image[:1], 95)
+    assert one.shape == (1, 64, 64)
+    assert np.abs(one - image[:1]).mean() < 0.02
+
+
+def drawn(config: DataConfig, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    image = ground(np.random.default_rng(0), side)
+    source = Source(config, ((Pair("a", image, image, None),),))
+    crops = [source.crop(np.random.default_rng(seed), side, BANDS) for seed in range(8)]
+    return np.stack([crop.cloudy for crop in crops]), np.stack([crop.clear for crop in crops])
+
+
+def test_truth_has_the_mean_and_spread_that_were_asked_for() -> None:
+    config = DataConfig(
+        clear="x",
+        simulate=1.0,
+        brightness=(1, 1),
+        veil=1.0,
+        veil_clouds=0,
+        mean=(0.5, 0.6),
+        spread=(0.04, 0.05),
+    )
+    light = (drawn(config)[1] + 1) / 2
+    means = light.mean(axis=(2, 3))
+    assert ((means[:, :3] > 0.44) & (means[:, :3] < 0.67)).all()
+    assert (means[:, 3] > 1.2 * means[:, :3].max(axis=1)).all(), "near infrared keeps its ratio"
+    inside = (light - means[..., None, None]).std(axis=(1, 2, 3))
+    assert ((inside > 0.035) & (inside < 0.055)).all()
+
+
+def test_compressed_crops_are_compressed_in_the_cloudy_image_alone() -> None:
+    plain = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0)
+    config = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0, jpeg=(10, 20))
+    (cloudy, clear), (other, truth) = drawn(plain), drawn(config)
+    steps = [len(np.unique(np.rint((image + 1) * 127.5 * 1000))) for image in other]
+    assert min(steps) <= 256 < max(steps), "half of the crops lie on 256 levels"
+    assert len(np.unique(truth)) > 10_000
+    assert cloudy.shape == other.shape
+    assert clear.shape == truth.shape
+
+
+def test_ranges_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="beside mean"):
+        DataConfig(clear="x", simulate=1.0, spread=(0.1, 0.2))
+    with pytest.raises(ValueError, match="qualities"):
+        DataConfig(clear="x", simulate=1.0, jpeg=(90, 30))
+
+
+def test_offset_adds_light() -> None:
+    level = np.full((1, 1, 1), 0.25, np.float32)
+    shown = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32), level)
+    assert np.allclose(shown.of(np.full((1, 2, 2), -0.5, np.float32)), 0.0)
