@@ -86,7 +86,7 @@ class LabelledSource(Source):
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
         cloudy, clear = self._cut(rng, pair, size)
-        look = self._look(rng, clear)
+        look = self._look(rng, clear, spectrum)
         if self.plain:
             look = UNCHANGED
         if rng.random() < self.config.simulate:
