@@ -49,6 +49,7 @@ class ReferenceConfig:
         contrast: The network also tells by how much local contrast is to grow; ours only.
         context: The network also sees what the scene as a whole shows of a place; ours only.
         side: Side of the images, px, that it takes and no others; cvae only.
+        smooth: Up-sampled features are smoothed, so that no grid of the network is seen; ours only.
     """
 
     kind: str = "unet"
@@ -61,6 +62,7 @@ class ReferenceConfig:
     contrast: bool = False
     context: bool = False
     side: int = 256
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _BUILDERS:
@@ -142,6 +144,9 @@ class PlainUNet(nn.Module):
     the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
     and ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
 
+    Unfolding channels into pixels leaves a grid of 2, 4, 8 px where the ground gives the network nothing to
+    paint; where the configuration has ``smooth``, each step up is smoothed.
+
     Where the configuration has ``context``, the network is also given the anchor, the tone of the clear
     ground around, and where the scene as a whole shows cloud and shadow; and its answer may go over to the
     anchor, ``(1 - g) (y + change) + g anchor``, by a part ``g`` that it gives for each folded pixel.
@@ -163,6 +168,7 @@ class PlainUNet(nn.Module):
         self.contrast = nn.Conv2d(channels[0], config.bands, 3, padding=1) if config.contrast else None
         if self.contrast is not None:
             _zero(self.contrast)
+        self.smooth = config.smooth
         self.context = self.gate = None
         if config.context:
             self.context = nn.Conv2d(config.bands + LOOKS, channels[0], 3, padding=1)
@@ -192,7 +198,7 @@ class PlainUNet(nn.Module):
     def _answer(self, image: Tensor, looks: Tensor | None) -> Tensor:
         folded = None if looks is None else F.avg_pool2d(looks, self.patch)
         h = self._features(image, folded)
-        change = F.pixel_shuffle(self.leave(h), self.patch)
+        change = self._enlarged(self.leave(h), self.patch)
         if self.contrast is not None:
             change = change + self._grown(image, self.contrast(h).float())
         if looks is None or folded is None:
@@ -221,8 +227,17 @@ class PlainUNet(nn.Module):
             h = down(h)
         h = self.middle(h)
         for level in reversed(range(len(skips))):
-            h = self.decoder[level](F.pixel_shuffle(self.up[level](h), 2) + skips[level])
+            h = self.decoder[level](self._enlarged(self.up[level](h), 2) + skips[level])
         return h
+
+    def _enlarged(self, x: Tensor, factor: int) -> Tensor:
+        """Unfold channels into pixels; smoothed by ``[1, 2, 1] / 4``, which takes the grid of two pixels away."""
+        x = F.pixel_shuffle(x, factor)
+        if not self.smooth or factor == 1:
+            return x
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = (x[..., :-2] + x[..., 2:]) * 0.25 + x[..., 1:-1] * 0.5
+        return (x[..., :-2, :] + x[..., 2:, :]) * 0.25 + x[..., 1:-1, :] * 0.5
 
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
         """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
