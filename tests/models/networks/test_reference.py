@@ -86,3 +86,20 @@ def test_a_context_of_any_resolution_will_do():
 def test_published_networks_take_no_context():
     with pytest.raises(ValueError, match="takes no context"):
         ReferenceConfig(kind="mdsa", context=True)
+
+
+def grid_over_even_ground(smooth):
+    """Spread of what a network with drawn weights paints on even ground, away from the borders."""
+    torch.manual_seed(0)
+    network = build_reference(replace(CONFIG, context=True, contrast=True, smooth=smooth)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        painted = network(torch.full((1, 2, 128, 128), 0.1))[..., 48:80, 48:80]
+    assert painted.mean().item() != pytest.approx(0.1)
+    return float((painted - painted.mean((-2, -1), keepdim=True)).abs().max())
+
+
+def test_smoothed_up_sampling_leaves_no_grid():
+    assert grid_over_even_ground(smooth=True) < 1e-4
+    assert grid_over_even_ground(smooth=False) > 1e-2
