@@ -235,9 +235,7 @@ class PlainUNet(nn.Module):
         x = F.pixel_shuffle(x, factor)
         if not self.smooth or factor == 1:
             return x
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        x = (x[..., :-2] + x[..., 2:]) * 0.25 + x[..., 1:-1] * 0.5
-        return (x[..., :-2, :] + x[..., 2:, :]) * 0.25 + x[..., 1:-1, :] * 0.5
+        return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
 
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
         """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
