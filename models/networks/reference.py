@@ -231,7 +231,7 @@ class PlainUNet(nn.Module):
         return h
 
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:
-        """Unfold channels into pixels, maybe smoothed by ``[1, 2, 1] / 4``, which has no grid of two pixels."""
+        """Unfold channels into pixels; smoothed by ``[1, 2, 1] / 4``, there is no grid of two pixels."""
         x = F.pixel_shuffle(x, factor)
         if not self.smooth or factor == 1:
             return x
