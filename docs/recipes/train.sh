@@ -23,7 +23,8 @@ if [ "$model" = default ]; then
     stage reference veils --init "$runs/$model-mean.pt"
     stage reference clear-days --init "$runs/$model-veils"
     stage reference broken --init "$runs/$model-clear-days"
-    reference=$model-broken
+    stage reference compressed --init "$runs/$model-broken"
+    reference=$model-compressed
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
