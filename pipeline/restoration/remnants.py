@@ -14,8 +14,11 @@ import numpy as np
 from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
-SIGMA = 4.0
-"""Standard deviation, px, of the low pass that tells cloud from the ground's detail."""
+SIGMAS = (2.0, 4.0)
+"""Standard deviations, px, of the low passes that tell clouds from the detail of the ground: small and larger."""
+
+SEEN_SIGMA = 4.0
+"""Standard deviation, px, that what a detector sees is smoothed with."""
 
 DEPARTURE = (0.015, 0.045)
 """Difference of the guess from the ground's tone, a part of white: nothing is taken for cloud, all is."""
@@ -44,18 +47,22 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
         The guess, ``(C, h, w)``; the very same where nothing is seen.
     """
     visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
-    after, before = (_departure(image, tone, visible) for image in (guess, cloudy))
-    divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
-    left = np.asarray(after / divisor, np.float32)
-    part = _smooth(np.clip(seen, 0, 1)) * smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT)
+    remains = np.maximum.reduce([_remains(guess, cloudy, tone, visible, sigma) for sigma in SIGMAS])
+    part = _smooth(np.clip(seen, 0, 1), SEEN_SIGMA) * remains
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
 
-def _departure(image: Float, tone: Float, bands: list[int]) -> Float:
-    return _smooth((image[bands] - tone[bands]).mean(axis=0) / 2)
+def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
+    """How surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
+    after, before = (
+        _smooth((image[bands] - tone[bands]).mean(axis=0) / 2, sigma) for image in (guess, cloudy)
+    )
+    divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
+    left = np.asarray(after / divisor, np.float32)
+    return np.asarray(smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT), np.float32)
 
 
-def _smooth(values: Float) -> Float:
+def _smooth(values: Float, sigma: float) -> Float:
     from scipy.ndimage import gaussian_filter
 
-    return np.asarray(gaussian_filter(values, SIGMA, mode="nearest"), np.float32)
+    return np.asarray(gaussian_filter(values, sigma, mode="nearest"), np.float32)
