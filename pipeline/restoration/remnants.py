@@ -15,7 +15,7 @@ from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
 SIGMAS = (2.0, 4.0)
-"""Standard deviations, px, of the low passes that tell clouds from the detail of the ground: small and larger."""
+"""Standard deviations, px, of the low passes that tell clouds, small and large, from the ground."""
 
 SEEN_SIGMA = 4.0
 """Standard deviation, px, that what a detector sees is smoothed with."""
