@@ -185,7 +185,8 @@ class Journal:
     def _begin(self, guard: Guard, fresh: bool) -> None:
         self._file.seek(0)
         lines = [] if fresh else self._file.read().split("\n")[:-1]
-        old = _read(lines[0]) if lines else None
+        earlier = bool(lines) and f'"{_SUM}"' not in lines[0]
+        old = _read(lines[0], earlier) if lines else None
         if old is None:  # of a run that nobody can tell any more
             self._file.truncate(0)
             self._write(guard)
@@ -193,7 +194,7 @@ class Journal:
         _check_same(_brought_up(old, guard), guard, self.path)
         damaged = 0
         for line in lines[1:]:
-            noted = _read(line)
+            noted = _read(line, earlier)
             if noted is None or not self._take(noted):
                 damaged += 1
         if damaged:
@@ -223,10 +224,15 @@ def checksum(pixels: Pixels) -> int:
     return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
-def _read(line: str) -> dict[str, Any] | None:
-    """What a line says; ``None``: not all of it reached the disk before the power went, or it is damaged."""
+def _read(line: str, earlier: bool = False) -> dict[str, Any] | None:
+    """What a line says; ``None``: not all of it reached the disk before the power went, or it is damaged.
+
+    In a journal of an ``earlier`` version lines may have no checksum.
+    """
     try:
         said = json.loads(line)
+        if earlier and _SUM not in said:
+            return said if isinstance(said, dict) else None
         return said if said.pop(_SUM) == _sum_of(said) else None
     except (ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -1,5 +1,6 @@
 """What runs a model: in a memory that may be too small, in batches of one shape, on one kind of device."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -159,9 +160,12 @@ def test_only_a_run_that_computes_in_the_same_way_goes_on(spec, tmp_path):
 @pytest.mark.parametrize(("precision", "goes_on"), [("auto", True), ("fp32", True), ("bf16", False)])
 def test_what_a_version_left_that_told_no_device_counts_as_a_cpu(precision, goes_on, tmp_path):
     told = {"device": "cpu", "device_name": None, "precision": "fp32", "torch": "2.13.0"}
-    Journal(tmp_path / "old", {"seed": 1, "precision": precision}).close()
+    guard, window = {"seed": 1, "precision": precision}, {"window": [0, 0, 5, 5], "crc": 7, "statistics": []}
+    (tmp_path / "old").write_text("".join(json.dumps(line) + "\n" for line in (guard, window)))
     if goes_on:
-        Journal(tmp_path / "old", {"seed": 1, "computing": told}).close()
+        journal = Journal(tmp_path / "old", {"seed": 1, "computing": told})
+        assert list(journal.finished) == [(0, 0, 5, 5)]
+        journal.close()
     for other in ({**told, "device": "cuda"}, *([] if goes_on else [told])):
         with pytest.raises(ResumeError, match="computing differ"):
             Journal(tmp_path / "old", {"seed": 1, "computing": other})
