@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.restoration.options import Options
     from decr_scene.pipeline.run import process_scene
 
+    __version__: str
+
 __all__ = [
     "DecrSceneError",
     "Options",
     "Progress",
     "Report",
+    "__version__",
     "open_scene",
     "process_directory",
     "process_scene",
@@ -32,6 +35,7 @@ __getattr__ = exporter(
         "Options": "restoration.options",
         "Progress": "progress",
         "Report": "outputs.report",
+        "__version__": "version",
         "open_scene": "raster.scene",
         "process_directory": "batch.directory",
         "process_scene": "run",

@@ -26,6 +26,7 @@ from decr_scene.pipeline.engine.cluster import (
     at_every_worker,
     check_workers,
     connect,
+    one_cluster,
     settled,
 )
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
@@ -86,6 +87,7 @@ def process_scene(
     *,
     workers: int = 1,
     scheduler: str | None = None,
+    client: Client | None = None,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -106,6 +108,7 @@ def process_scene(
         options: All options as one value; ``None``: the defaults.
         workers: Model workers on this machine; more than one run as processes of their own.
         scheduler: Address of a running Dask cluster to use instead.
+        client: A client of one, with its own TLS, memory limits and dashboard, which stays open.
         overwrite: Replace an output that exists.
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
@@ -129,7 +132,8 @@ def process_scene(
     refuse_after_fork()
     watch = Watch(progress, cancel, Path(src).name)
     watch.check()
-    check_workers(workers, scheduler, chosen.device)
+    cluster_at = one_cluster(scheduler, client)
+    check_workers(workers, cluster_at, chosen.device)
     wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     beside = Beside.asked(writing.path, wishes)
@@ -145,15 +149,15 @@ def process_scene(
         look_kept(places, journal_path(writing.path)),
         ExitStack() as cluster,
     ):
-        used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, scheduler)
+        used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, cluster_at)
         run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin))
         check_target(scene.path, dst, writing.replaces)
         beside.check(scene, overwrite, writing.resumes, () if writing.left is None else writing.left.beside)
         check_copy(scene)
         watch.stage("planning")
-        apart = scheduler is not None or workers > 1
-        planned = plan_scene(scene, used, elsewhere=scheduler is not None).warning(*given.warnings)
-        client = cluster.enter_context(connect(scheduler, workers, planned.plan.spec))
+        apart = cluster_at is not None or workers > 1
+        planned = plan_scene(scene, used, elsewhere=cluster_at is not None).warning(*given.warnings)
+        client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec))
         if apart:
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")
@@ -165,11 +169,11 @@ def process_scene(
             watch.stage("looking for cloud")
             ask = looking(client, planned.plan, watch.check) if apart else None
             planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
-            if scheduler is None:
+            if cluster_at is None:
                 check_memory(scene, planned, used.batch_size, blocksize)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
-            seen = identities(looks, scheduler is not None)
+            seen = identities(looks, cluster_at is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
             watch.stage("restoring")
             tiles_done = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
@@ -262,7 +266,7 @@ def _files_of(
     scene: RasterioScene,
     chosen: Options,
     targets: Sequence[Path],
-    scheduler: str | None,
+    scheduler: str | Client | None,
 ) -> tuple[FileIdentity, ...]:
     """Note all files that a run opens, in their present state.
 

@@ -1,10 +1,19 @@
 """What the pages say of the repository is there."""
 
+import os
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 
 import pytest
+from command_cases import call
 from places import ROOT
+
+import decr_scene.models
+import decr_scene.pipeline
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("sample_scenes/*.md"))]
 FOLDERS = ("docs", "models", "pipeline", "sample_scenes", "tests")
@@ -30,3 +39,49 @@ def test_every_room_stands_in_the_table_and_every_room_of_the_table_stands():
     rooms = {name.removeprefix("decr_scene.").replace(".", "/") for name in packages if name.count(".") > 1}
     table = re.findall(r"^\| `([\w/]+)` \|", (ROOT / "docs" / "rooms.md").read_text(), re.MULTILINE)
     assert sorted(table) == sorted(rooms)
+
+
+def test_the_reference_is_what_the_code_says():
+    """Made anew: ``python docs/make_reference.py``."""
+    reference = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+    for name, make in reference["PAGES"].items():
+        assert (ROOT / "docs" / "reference" / name).read_text() == make(), name
+
+
+def test_every_option_public_name_and_key_has_words():
+    for page in ("command-line.md", "training-keys.md"):
+        rows = re.findall(r"^\| `.*$", (ROOT / "docs" / "reference" / page).read_text(), re.MULTILINE)
+        assert len(rows) > 40
+        assert [row for row in rows if not row.rstrip("| ").split(" | ")[2:]] == []
+    text = (ROOT / "docs" / "reference" / "python.md").read_text()
+    for package in (decr_scene.pipeline, decr_scene.models):
+        for name in package.__all__:
+            assert f"### {name}\n" in text
+    assert "```text\n\n```" not in text
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("zensical")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")  # a link would be followed, and the site lie there
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index", "reference/command-line", "training", "limits"):
+        assert (tmp_path / "build" / "site" / f"{page}.html").exists()
+
+
+@pytest.mark.slow
+def test_the_walk_through_of_training_works(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "training.md").read_text()
+    os.symlink(ROOT / "sample_scenes", tmp_path / "sample_scenes")
+    monkeypatch.chdir(tmp_path)
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "run.toml").write_text(toml)
+    commands = re.findall(r"^\$ decr-scene (.*)$", text, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["simulate", "train"]
+    for command in commands:
+        result = call(*command.split())
+        assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "runs/reference/metrics.csv").exists()

@@ -78,4 +78,6 @@ def test_the_wheel_has_weights_and_types(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"decr_scene/models/py.typed", "decr_scene/pipeline/py.typed"} <= names
     assert {f"decr_scene/models/weights/{name}.safetensors" for name in ("default", "rice2")} <= names
+    assert any(name.endswith("share/decr-scene/recipes/rice2-reference.toml") for name in names)
+    assert "decr_scene/pipeline/plugin/qgis-plugin/metadata.txt" in names
     assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in names)

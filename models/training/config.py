@@ -39,11 +39,20 @@ class RunConfig:
         bands: Names of the bands, in the order the networks see them.
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
+        data: Where the images are: a table ``[[data]]`` for each folder of pairs.
+        validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
             does; a step sees ``processes x accumulate x batch`` crops, as if they were one batch.
         crop: Side of a crop, px.
         learning_rate: Of the optimiser, with a warm-up and the ``schedule``.
+        warmup: Steps until the learning rate is full.
+        weight_decay: Of the optimiser.
+        seed: Of weights, crops and noise.
+        precision: ``auto``, ``fp32`` or ``bf16``, for what the networks compute in.
+        reference: The network of the first guess, a table of its own.
+        network: The network of noise and weight, a table of its own; needed but for ``reference``.
+        detector: The cloud detector, a table of its own, of stage ``detector``.
         optimiser: ``"adamw"``, or ``"muon"`` for what mixes features and AdamW for the rest, or
             ``"adam"`` with the betas of adversarial networks.
         ema: Rate of the moving average of the weights, which is what is kept.

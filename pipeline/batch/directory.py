@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+from distributed import Client
+
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
-from decr_scene.pipeline.engine.cluster import check_workers
+from decr_scene.pipeline.engine.cluster import check_workers, one_cluster
 from decr_scene.pipeline.errors import (
     ClusterError,
     ForkError,
@@ -51,6 +53,7 @@ def process_directory(
     recursive: bool = False,
     workers: int = 1,
     scheduler: str | None = None,
+    client: Client | None = None,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -78,6 +81,7 @@ def process_directory(
         recursive: Enter the folders in the folder.
         workers: As `process_scene`.
         scheduler: As `process_scene`.
+        client: As `process_scene`.
         overwrite: Replace outputs that are not this program's, or come from another input.
         compress: As `process_scene`.
         blocksize: As `process_scene`.
@@ -104,14 +108,15 @@ def process_directory(
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
     if polygons is not None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
-    check_workers(workers, scheduler, chosen.device)
+    check_workers(workers, one_cluster(scheduler, client), chosen.device)
     check_blocksize(blocksize)
-    recipe = recipe_of(chosen, elsewhere=scheduler is not None)
+    recipe = recipe_of(chosen, elsewhere=(scheduler, client) != (None, None))
     process = partial(
         process_scene,
         options=chosen,
         workers=workers,
         scheduler=scheduler,
+        client=client,
         compress=compress,
         blocksize=blocksize,
         quicklook=quicklook,

@@ -61,7 +61,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What says how many threads compute in a process."""
 
 
-def check_workers(workers: int, scheduler: str | None, device: str = "auto") -> None:
+def check_workers(workers: int, scheduler: str | Client | None, device: str = "auto") -> None:
     """Refuse what `connect` cannot do.
 
     Raises:
@@ -72,7 +72,8 @@ def check_workers(workers: int, scheduler: str | None, device: str = "auto") -> 
         raise OptionError(f"workers must be 1 or more, got {workers}")
     if scheduler is not None and workers > 1:
         raise OptionError(
-            f"the cluster at {scheduler} has its own workers, got --workers {workers}: drop one of the two"
+            f"the cluster at {_address(scheduler)} has its own workers, got --workers {workers}: drop one of "
+            "the two"
         )
     if workers > 1 and device.startswith("cuda:"):
         raise OptionError(
@@ -81,12 +82,28 @@ def check_workers(workers: int, scheduler: str | None, device: str = "auto") -> 
         )
 
 
+def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | None:
+    """Join the two ways to name a cluster that is there.
+
+    Raises:
+        OptionError: Both are given, or the client is none.
+    """
+    if client is not None and scheduler is not None:
+        raise OptionError(f"client and scheduler {scheduler} both name a cluster: give one of them")
+    if not isinstance(client, (Client, type(None))):
+        raise OptionError(f"client is a {type(client).__name__}, expected a distributed.Client")
+    return scheduler if client is None else client
+
+
 @contextmanager
-def connect(scheduler: str | None, workers: int = 1, spec: RestorerSpec | None = None) -> Iterator[Client]:
+def connect(
+    scheduler: str | Client | None, workers: int = 1, spec: RestorerSpec | None = None
+) -> Iterator[Client]:
     """Give a client whose workers have the resource `MODEL`.
 
     Args:
-        scheduler: Address of a running cluster; ``None``: start one here.
+        scheduler: Address of a running cluster, or a client of it, which stays open; ``None``: start one
+            here.
         workers: Model workers of a cluster started here; more than one are processes of their own, each with
             its share of the cores and, where the restorer computes on GPUs, with one of them.
         spec: The restorer.
@@ -254,7 +271,11 @@ def _let_go(client: Client, cluster: LocalCluster) -> None:
 
 
 @contextmanager
-def _remote(address: str) -> Iterator[Client]:
+def _remote(address: str | Client) -> Iterator[Client]:
+    if not isinstance(address, str):
+        _require_model_workers(address, _address(address))
+        yield address
+        return
     try:
         client = Client(address, timeout="15s")
     except (OSError, ValueError, TimeoutError) as error:
@@ -264,6 +285,10 @@ def _remote(address: str) -> Iterator[Client]:
     with client:
         _require_model_workers(client, address)
         yield client
+
+
+def _address(scheduler: str | Client) -> str:
+    return scheduler if isinstance(scheduler, str) else str(scheduler.scheduler.address)
 
 
 def _require_model_workers(client: Client, address: str) -> None:

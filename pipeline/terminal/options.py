@@ -193,7 +193,11 @@ restoring_options = in_order(
     ),
     device_option,
     click.option(
-        "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Of the numbers that models compute in; auto: bf16 where a GPU has it.",
     ),
     bands_option,
     scale_option,
