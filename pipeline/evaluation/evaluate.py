@@ -120,8 +120,13 @@ def evaluate_pairs(
         OptionError: An option is out of range, or needs what is not there.
         TrainingError: The images cannot be used.
     """
-    check_outputs([table, sheet, trace, *plot_files(plots, WEIGHT_PLOTS)], [model], data, overwrite)
     loaded = open_answerer(model, data, bands, detector)
+    if (trace is not None or plots is not None) and (loaded.model is None or loaded.spec.alone):
+        raise OptionError(
+            f"{model} takes no steps that a weight could be told of: drop --trace and --plots, or take a "
+            "model with a noise network"
+        )
+    check_outputs([table, sheet, trace, *plot_files(plots, WEIGHT_PLOTS)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
     figures = Figures.open(protocol, lpips, loaded.bands)

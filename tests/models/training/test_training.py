@@ -320,9 +320,7 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     assert weight.mean() > 0.7
 
 
-@pytest.mark.parametrize(
-    ("stage", "kind"), [("adversarial", "spagan"), ("adversarial", "amgan"), ("variational", "cvae")]
-)
+@pytest.mark.parametrize(("stage", "kind"), [("adversarial", "spagan"), ("variational", "cvae")])
 def test_another_system_that_was_stopped_ends_with_the_same_weights(stage, kind, root, tmp_path):
     config = run_of(stage, reference={**RIVALS[stage]["reference"], "kind": kind})
     train(config, root, tmp_path / "whole")
@@ -338,7 +336,6 @@ def test_another_system_that_was_stopped_ends_with_the_same_weights(stage, kind,
 @pytest.mark.parametrize(
     ("stage", "kind", "loss", "rate"),
     [
-        ("adversarial", "spagan", "l1", 5e-3),
         ("adversarial", "amgan", "l1", 5e-3),
         ("variational", "cvae", "smooth_l1", 2e-3),
     ],

@@ -407,6 +407,18 @@ def test_a_system_of_one_size_refuses_pairs_of_another(folder, tmp_path):
     assert set(found.rows) == {"cloudy", "cvae"}
 
 
+@pytest.mark.parametrize("option", ["--trace", "--plots"])
+def test_a_system_without_steps_has_no_weight_to_tell_of(option, folder, tmp_path):
+    config = ModelConfig("gan", ("red", "green", "blue"), None, ReferenceConfig("spagan", 3, 4))
+    save_model_file(tmp_path / "gan.safetensors", config, build_modules(config).state_dict())
+    result = invoke("--model", tmp_path / "gan.safetensors", "--data", folder, option, tmp_path / "out")
+    assert result.exit_code != 0
+    assert "takes no steps that a weight could be told of" in result.stderr
+    assert not (tmp_path / "out").exists()
+    plain = invoke("--model", tmp_path / "gan.safetensors", "--data", folder)
+    assert plain.exit_code == 0, plain.output
+
+
 def test_multiply_adds_are_those_of_the_literature():
     def counted(kind, width):
         config = ModelConfig("x", ("red", "green", "blue"), None, ReferenceConfig(kind, 3, width))
