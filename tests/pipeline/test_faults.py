@@ -105,7 +105,8 @@ def unfinished_tiles(out):
     for path in (out, out.with_name(f"{out.stem}_provenance.tif")):
         journal = journal_path(path)
         lines = journal.read_text().split("\n")[1:-1] if journal.exists() else []
-        spans = {Span(*json.loads(line)["window"]) for line in lines}
+        notes = [json.loads(line) for line in lines]
+        spans = {Span(*note["window"]) for note in notes if "window" in note}
         done = spans if done is None else done & spans
     grid, size = TileGrid(SHAPE), OPTIONS["blocksize"]
     rows = (Span(row, 0, min(size, SHAPE[0] - row), SHAPE[1]) for row in range(0, SHAPE[0], size))
