@@ -83,7 +83,7 @@ class DataConfig:
             raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")
         if self.folder is None and self.cloudy is None and self.simulate != 1.0:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
-        if any(round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
+        if any(not s > 0 or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")

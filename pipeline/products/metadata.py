@@ -18,7 +18,9 @@ without a zone. Without XML the moment is that of the name.
 
 from __future__ import annotations
 
+import math
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ _TIMES = (
     *("centertime", "scenecentertime", "imagingtime", "acquisitiontime", "acquiretime", "scenetime"),
     *("starttime", "receivetime", "acquisitiondatetime", "productstarttime"),
 )
+_YEARS = range(1960, 2200)
+"""Years of pictures from orbit: others are no times, but what fills a form."""
+
 _DAYS_AND_TIMES = (("dateacquired", "scenecentertime"), ("imagingdate", "imagingtime"))
 _IN_UTC = (re.compile(r"^(\d{8}_\d{6})_\w+_3[AB]_", re.ASCII), re.compile(r"^T\d\d[A-Z]{3}_(\d{8}T\d{6})_B"))
 """Names of Planet and of Sentinel-2, which tell the time in UTC."""
@@ -160,23 +165,22 @@ def _elements(metadata: Path) -> dict[str, list[str]]:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(word) for word in re.split(r"[\s,;|]+", text) if word]
+        numbers = [float(word) for word in re.split(r"[\s,;|]+", text) if word]
     except ValueError:
         return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def _moment(text: str) -> datetime | None:
     text = text.strip()
-    try:
-        return datetime.fromisoformat(text) if len(text) > 10 else None
-    except ValueError:
-        pass
+    found = None
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text) if len(text) > 10 else None
     for layout in _LAYOUTS:
-        try:
-            return datetime.strptime(text, layout)
-        except ValueError:
-            continue
-    return None
+        if found is None and len(text) > 10:
+            with suppress(ValueError):
+                found = datetime.strptime(text, layout)
+    return found if found is not None and found.year in _YEARS else None
 
 
 def _in_utc(

@@ -90,10 +90,10 @@ def _strips(source: Any, scene: RasterioScene, band: int) -> Iterator[Pixels]:
 def _with(values: set[int], pixels: Pixels) -> set[int] | None:
     """The values and those of some pixels; ``None``: too many."""
     low, high = int(pixels.min()), int(pixels.max())
-    if high - low < 1 << 16:
+    if high - low < 1 << 16 and abs(low) < 1 << 62:
         counts = np.bincount((pixels.astype(np.int64) - low).ravel())
-        found = np.flatnonzero(counts) + low
+        found = [int(place) + low for place in np.flatnonzero(counts)[: _MOST + 1]]
     else:
-        found = np.unique(pixels).astype(np.int64)
-    values = values | set(found[: _MOST + 1].tolist())
+        found = [int(value) for value in np.unique(pixels)[: _MOST + 1]]
+    values = values | set(found)
     return values if len(values) <= _MOST else None

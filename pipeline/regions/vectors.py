@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 import shapely.affinity
 from rasterio.crs import CRS
@@ -99,7 +100,8 @@ def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry],
     try:
         features = document.get("features", [document])
         found = [f.get("geometry") if f.get("type") == "Feature" else f for f in features]
-        geometries = [geometry_of(geometry) for geometry in found if geometry]
+        with np.errstate(invalid="ignore"):  # coordinates that are none are found when it is validated
+            geometries = [geometry_of(geometry) for geometry in found if geometry]
         named = document.get("crs", {"properties": {"name": "EPSG:4326"}})
         name = named["properties"]["name"] if named else None
     except (LookupError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
@@ -134,10 +136,10 @@ def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
 
 def _known_crs(text: str | None, path: str) -> CRS:
     try:
-        crs = CRS.from_user_input(text) if text else None
-    except CRSError as error:
+        crs = CRS.from_user_input(str(text)) if text else None
+    except (CRSError, ValueError) as error:
         raise MaskError(
-            f"area of interest {path} has an unknown CRS ({text[:60] if text else text}): reproject it"
+            f"area of interest {path} has an unknown CRS ({str(text)[:60]}): reproject it"
         ) from error
     if crs is None:
         raise MaskError(f"area of interest {path} has no CRS: give it one, such as with ogr2ogr -a_srs")

@@ -2,6 +2,7 @@
 
 import os
 
+import fuzz_inputs
 import pytest
 from fuzz_cases import base_files, damaged, judge, run
 
@@ -18,6 +19,14 @@ def test_damaged_files_end_in_an_error_of_ours_or_in_their_own_pixels():
     assert [outcome.number for outcome in outcomes] == list(range(COUNT))
     assert [outcome for outcome in outcomes if not outcome.good] == []
     assert {outcome.verdict for outcome in outcomes} == {"refused", "same"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_inputs_of_strangers_end_in_an_answer_or_an_error_of_ours():
+    outcomes = [fuzz_inputs.outcome(number) for number in range(COUNT)]
+    assert [told for _, told in outcomes if told] == []
+    assert {verdict for verdict, _ in outcomes} == {"read", "refused"}
 
 
 def test_the_cases_do_not_change(tmp_path):

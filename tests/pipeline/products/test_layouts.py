@@ -10,6 +10,7 @@ from test_run import pixels_of
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.products.metadata import facts_of
 from decr_scene.pipeline.products.product import find_product
 
 SHAPE = (60, 50)
@@ -168,6 +169,17 @@ def test_a_zarr_store_is_a_raster(tmp_path):
     np.testing.assert_array_equal(pixels_of(tmp_path / "out.tif"), pixels_of(scene))
     assert report.input["bytes"] > 0
     assert inspect_scene(tmp_path / "store.zarr", model="identity")["size"] == {"height": 60, "width": 50}
+
+
+def test_metadata_that_are_absurd_are_none(tmp_path):
+    told = at_time(tmp_path / "product", "0001-01-01 00:00:00")
+    assert "2025-01-12" in told["acquired"], "as the name says"
+    xml = next((tmp_path / "product").glob("*.xml"))
+    xml.write_text(
+        "<a><CenterTime>2025-01-12 10:40:07</CenterTime><Gain>nan,inf,1,2</Gain><Bias>0 1</Bias></a>"
+    )
+    product = find_product(tmp_path / "product")
+    assert {"gain", "bias"} & set(facts_of(product, tmp_path)) == {"bias"}
 
 
 # -- clocks that nobody tells of -----------------------------------------------------------------------------

@@ -297,6 +297,8 @@ def refused(scene, path):
         (json.dumps(shapely.geometry.mapping(ELSEWHERE)), "does not touch the scene"),
         ('{"type": "Polygon", "coordinates": [], "crs": null}', "has no CRS"),
         ('{"type": "Polygon", "coordinates": [], "crs": {"properties": {"name": "x:y"}}}', "an unknown CRS"),
+        ('{"type": "Polygon", "coordinates": [], "crs": {"properties": {"name": 7}}}', "an unknown CRS"),
+        ('{"type": "Polygon", "coordinates": [], "crs": {"properties": {"name": "[]"}}}', "an unknown CRS"),
     ],
 )
 def test_a_bad_area_is_one_clear_line(content, told, scene, tmp_path):
