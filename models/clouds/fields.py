@@ -47,12 +47,12 @@ class Canvas:
         )
 
     def crop(self, values: Float, shifted: bool = False, margin: int = 0) -> Float:
-        """The image's part of the canvas, or the part whose shadow falls on the image."""
+        """Cut the image's part ``(H, W)`` from a canvas, or the part whose shadow falls on the image."""
         row, col = (self.margin - margin + max(step, 0) - step * shifted for step in self.offset)
         return values[row : row + self.shape[0] + 2 * margin, col : col + self.shape[1] + 2 * margin]
 
     def outside(self) -> Float:
-        """Distance from the image, -1 at its edge and 1 as far out as shadows come from."""
+        """Measure the distance from the image, ``(rows, cols)``: -1 at its edge, 1 where shadows begin."""
         away = []
         for extent, step in zip(self.shape, self.offset, strict=True):
             place = np.arange(extent + abs(step) + 2 * self.margin) - self.margin - max(step, 0)
@@ -81,7 +81,7 @@ class Spectrum:
     finest: float = 0.0
 
     def draw(self, span: tuple[int, int], rng: np.random.Generator) -> Float:
-        """A field of unit spread, cut from a larger one so that it does not wrap round."""
+        """Draw a field ``(rows, cols)`` of unit spread, cut from a larger one lest it wrap round."""
         rows, cols = (scipy.fft.next_fast_len(max(8, extent + extent // 4), real=True) for extent in span)
         y = scipy.fft.fftfreq(rows).astype(np.float32)[:, None]
         x = scipy.fft.rfftfreq(cols).astype(np.float32)[None, :]
@@ -102,20 +102,20 @@ class Spectrum:
 
 
 def tilt(height: Float, towards: tuple[float, float], amount: float) -> None:
-    """Raise a field in one direction, in place."""
+    """Raise a field ``(rows, cols)`` in one direction, in place."""
     rows, cols = (np.linspace(-amount, amount, extent, dtype=np.float32) for extent in height.shape)
     height += np.float32(towards[0]) * rows[:, None] + np.float32(towards[1]) * cols[None, :]
 
 
 def bend(values: Float, down: Float, right: Float, reach: float) -> Float:
-    """Displace a field by two others, ``reach`` px per standard deviation."""
+    """Displace a field by two others, ``(rows, cols)`` each, ``reach`` px per standard deviation."""
     rows, cols = np.ogrid[: values.shape[0], : values.shape[1]]
     places = np.stack([down * np.float32(reach) + rows, right * np.float32(reach) + cols])
     return np.asarray(ndimage.map_coordinates(values, places, order=1, mode="mirror"), dtype=np.float32)
 
 
 def quantile(values: Float, part: float) -> float:
-    """A quantile from at most some 16 thousand evenly spread values."""
+    """Find a quantile of a field ``(rows, cols)`` from some 16 thousand evenly spread values at most."""
     stride = max(1, math.isqrt(values.size // 16384))
     return float(np.quantile(values[::stride, ::stride], min(max(part, 0.0), 1.0)))
 

@@ -168,13 +168,13 @@ class _Layer:
 
 
 def veil(light: Float, tau: Float, factor: float, cloud: Float | float) -> Float:
-    """``L * T + A * (1 - T)`` with ``T = exp(-tau * factor)``: between the ground's light and the cloud's."""
+    """Mix light of ground and cloud, ``(H, W)`` each: ``L * T + A * (1 - T)``, ``T = exp(-tau * factor)``."""
     through = np.exp(tau * np.float32(-factor))
     return np.asarray(cloud + (light - cloud) * through, dtype=np.float32)
 
 
 def classify(opacity: Float, shadow: Float) -> NDArray[np.uint8]:
-    """0 clear, 1 cloud, 2 shadow, 3 thin cloud; cloud hides a shadow below it."""
+    """Classify pixels ``(H, W)``: 0 clear, 1 cloud, 2 shadow, 3 thin cloud; cloud hides a shadow below it."""
     mask = np.where(shadow >= SHADOW_DEPTH, np.uint8(SHADOW), np.uint8(CLEAR))
     mask[opacity >= THIN_OPACITY] = THIN
     mask[opacity >= CLOUD_OPACITY] = CLOUD

@@ -60,7 +60,7 @@ def context_of(reduced: Float, cloud: Float, shadow: Float, valid: Float | None 
 
 
 def clearness(cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
-    """Weigh each pixel as clear ground: not at all where cloud or shadow is likelier than not."""
+    """Weigh pixels ``(H, W)`` as clear ground: not at all where cloud or shadow is likelier than not."""
     weights = np.clip(1 - 2 * cloud, 0, 1) * np.clip(1 - 2 * shadow, 0, 1)
     return (weights if valid is None else weights * valid).astype(np.float32)
 

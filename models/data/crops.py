@@ -22,7 +22,7 @@ SIDES = 32
 
 
 def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Float]:
-    """Cut the same square of ``size`` px at a drawn place from each image.
+    """Cut the same square of ``size`` px at a drawn place from each image ``(C, H, W)``.
 
     Raises:
         TrainingError: The images are smaller than that.
@@ -101,7 +101,7 @@ def _through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 
 def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
-    """Turn both images by a drawn number of quarters, and maybe mirror them."""
+    """Turn both images ``(C, H, W)`` by a drawn number of quarters, and maybe mirror them."""
     quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
     turned = (np.rot90(image, quarter, axes=(1, 2)) for image in images)
     cloudy, clear = (np.ascontiguousarray(t[..., ::-1] if flip else t) for t in turned)

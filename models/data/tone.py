@@ -58,7 +58,7 @@ def fit_tone(cloudy: Float, clear: Float, rounds: int = 8, keep: float = 0.5) ->
 
 
 def regions(cloudy: Float, matched: Float, cloud_share: float = 0.4, clear_share: float = 0.3) -> Regions:
-    """Split a pair in one tone: the largest residuals are "under cloud", the smallest "clear ground"."""
+    """Split a pair ``(C, H, W)`` in one tone: large residuals are "under cloud", small ones "clear"."""
     residual = _residual(cloudy, matched)
     return Regions(~_smallest(residual, 1 - cloud_share), _smallest(residual, clear_share))
 

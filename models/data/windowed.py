@@ -65,7 +65,7 @@ class WindowedImage:
         return area_reduced(self._chosen(pixels), f)[place[0]]
 
     def overview(self) -> Float:
-        """Read all of it, small."""
+        """Read all of it, small, ``(C, height, width)``."""
         height, width = self.raster.shape[1:]
         factor = max(1, min(height, width) // OVERVIEW_SIDE)
         return self._chosen(self.raster.overview(height // factor, width // factor))

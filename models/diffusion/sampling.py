@@ -79,13 +79,13 @@ class DESampler:
         return x_t
 
     def begin(self, noise: Tensor, reference: Tensor) -> Tensor:
-        """Make the noisiest image of the run: noise alone, or the reference with the noise of ``start``."""
+        """Make the noisiest image ``(B, C, H, W)``: noise alone, or the reference as noisy as ``start``."""
         if self.start is None:
             return noise
         return self.denoiser.schedule.add_noise(reference, noise, self.start)
 
     def step(self, x_t: Tensor, x0: Tensor, t: int, s: int) -> Tensor:
-        """``x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) eps``; ``eps`` is what leads from ``x0`` to ``x_t``."""
+        """Step to ``x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) eps``, ``(B, C, H, W)``, with the eps of t."""
         schedule = self.denoiser.schedule
         eps = schedule.eps_from_x0(x_t, x0, t)
         abar = schedule.abar(s)

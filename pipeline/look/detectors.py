@@ -57,7 +57,7 @@ class ModelLookout:
         self.sight: Sight | None = None
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """One window after the other."""
+        """Answer one window after the other, ``(3, h, w)`` each."""
         return [self._answer(_filled(*window)) for window in windows]
 
     def _answer(self, image: Float) -> Float:
@@ -81,7 +81,7 @@ class UkisLookout:
         self.sight: Sight | None = _Reflectances(reflectance)
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """Some windows at a time."""
+        """Answer some windows at a time, ``(3, h, w)`` each."""
         probabilities = ukis.probabilities([_filled(*window) for window in windows])
         return [np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW]]) for p in probabilities]
 
@@ -102,7 +102,7 @@ class MaskLookout:
         self.sight: Sight | None = sight
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """What the mask says."""
+        """Answer what the mask says, ``(3, h, w)`` each."""
         return [np.concatenate([image, image, np.zeros_like(image)]) for image, _ in windows]
 
 

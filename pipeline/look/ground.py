@@ -106,7 +106,7 @@ class Ground:
         return self._at(span, span.height, span.width)[:-CONTEXT]
 
     def context(self, span: Span) -> Float:
-        """What a reference network is told of a window at every `STEP` px; it may end beyond the scene."""
+        """Give the context of a window at every `STEP` px, ``(K, h, w)``; it may end outside the scene."""
         return self._at(span, *(max(1, round(side / STEP)) for side in (span.height, span.width)))
 
     def _at(self, span: Span, height: int, width: int) -> Float:

@@ -191,7 +191,7 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
 
 
 def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine, CRS | None]:
-    """Read classes of no more than ``side`` px a side, with where their pixels lie."""
+    """Read classes ``(h, w)`` of no more than ``side`` px a side, with where their pixels lie."""
     with rasterio.open(provenance) as dataset:
         factor = max(1, -(-max(dataset.shape) // side))
         height, width = (-(-extent // factor) for extent in dataset.shape)
@@ -201,7 +201,7 @@ def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine
 
 
 def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | None:
-    """Trace the outline of what is valid, simplified by a pixel; ``None``: nothing is."""
+    """Trace the outline of what is valid in classes ``(h, w)``, simplified by a pixel; ``None``: none."""
     valid = (classes != NODATA).astype(np.uint8)
     if not valid.any():
         return None

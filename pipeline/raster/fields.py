@@ -40,7 +40,7 @@ class FileField:
     shape: tuple[int, int]
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        """A part of it.
+        """Read a part of it, ``(C, rows, cols)``.
 
         Raises:
             MaskError: It cannot be read.
@@ -74,7 +74,7 @@ class ArrayField:
         return self.values.shape[1], self.values.shape[2]
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        """A part of it."""
+        """Read a part of it, ``(C, rows, cols)``."""
         return self.values[:, rows, cols]
 
 

@@ -15,7 +15,7 @@ TOLERANCE = 2 * float(np.finfo(np.float32).eps)
 
 
 def is_nodata(pixels: Pixels, nodata: float | None) -> Bool:
-    """Where pixels have the nodata value, same shape; NaN is the nodata value of itself."""
+    """Find where pixels have the nodata value, same shape; NaN is the nodata value of itself."""
     if nodata is None:
         return np.zeros(pixels.shape, bool)
     if pixels.dtype.kind != "f":

@@ -193,7 +193,7 @@ def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def fill_invalid(x: Float, valid: Bool) -> Float:
-    """Give every invalid pixel the value of the nearest valid one in its band; 0 where there is none.
+    """Give every invalid pixel ``(C, H, W)`` the nearest valid value of its band; 0 where there is none.
 
     No network ever sees NaN or nodata, and sees no cliff at the border of the valid area either.
     """

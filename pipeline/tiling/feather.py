@@ -36,7 +36,7 @@ def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) 
 
 
 def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
-    """Weigh a tile's rows and its columns; the weight of a pixel is their product."""
+    """Weigh a tile's rows ``(h,)`` and columns ``(w,)``; the weight of a pixel is their product."""
     rows, cols = _grid_weights(grid)
     return rows[tile.grid_row], cols[tile.grid_col]
 
