@@ -28,7 +28,7 @@ from decr_scene.pipeline.terminal.options import (
 def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     """Write where cloud and shadow of SCENE are, as `process --mask` takes it.
 
-    OUT is 1 in and around them, 0 away from them, between in a soft rim, NaN outside the scene.
+    OUT is 1 where they are, 0 elsewhere, and nodata outside the scene.
     """
     from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
     from decr_scene.pipeline.terminal.progress import showing

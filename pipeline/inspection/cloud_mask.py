@@ -1,4 +1,4 @@
-"""The cloud mask of a scene alone: what the look finds, softened as a run would use it, as a raster."""
+"""The cloud mask of a scene alone: what the look finds, as a raster that a run takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.pipeline.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
@@ -26,6 +26,9 @@ from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.origin import Companion
 from decr_scene.pipeline.writing.writer import SceneWriter
 
+UNKNOWN = 255
+"""Value of the mask where nothing of the scene is valid."""
+
 
 def write_cloud_mask(
     src: str | Path,
@@ -36,10 +39,10 @@ def write_cloud_mask(
     progress: Progress | None = None,
     **named: Unpack[Choices],
 ) -> Coverage:
-    """Look at a scene and write its cloud mask, a COG of one float32 band that ``mask=`` takes.
+    """Look at a scene and write its cloud mask, a COG of one uint8 band that ``mask=`` takes.
 
-    It is 1 in and around cloud and shadow, 0 away from them, between in a soft rim, and NaN where nothing of
-    the scene is valid.
+    It is 1 where cloud or shadow is seen, 0 elsewhere, and 255, its nodata, where nothing of the scene is
+    valid. The soft rim is not in it: a run adds that to every mask.
 
     Args:
         src: As `process_scene`.
@@ -76,16 +79,16 @@ def write_cloud_mask(
         least = round(255 * look.threshold)
         mask = DetectedMask(FileField(str(places.cloud), sides), scene.shape, look.factor, least)
         watch.stage(f"writing {dst.name}")
-        companion = Companion(scene, ("cloud or shadow",), np.dtype(np.float32), np.nan)
+        companion = Companion(scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN)
         with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
             for row in range(0, scene.shape[0], BLOCKSIZE):
                 for col in range(0, scene.shape[1], BLOCKSIZE):
                     height, width = min(BLOCKSIZE, scene.shape[0] - row), min(BLOCKSIZE, scene.shape[1] - col)
                     span = Span(row, col, height, width)
-                    writer.write(span, _soft(mask, scene, span)[None])
+                    writer.write(span, _seen(mask, scene, span)[None])
     return coverage
 
 
-def _soft(mask: DetectedMask, scene: RasterioScene, span: Span) -> Float:
+def _seen(mask: DetectedMask, scene: RasterioScene, span: Span) -> Pixels:
     valid = scene.valid(span.window).any(axis=0)
-    return np.where(valid, mask.soft(span), np.float32(np.nan))
+    return np.where(valid, mask.cloud(span), UNKNOWN).astype(np.uint8)

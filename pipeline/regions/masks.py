@@ -192,6 +192,15 @@ class DetectedMask:
         across = (span.col + np.arange(span.width) + 0.5) / self.factor - cols.start
         return between(soft, down, across)[0]
 
+    def cloud(self, span: Span) -> Bool:
+        """As `Mask.cloud`, by whole blocks."""
+        down, across = (
+            np.arange(first, end) // self.factor
+            for first, end in ((span.row, span.bottom), (span.col, span.right))
+        )
+        blocks = self._cloud(slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1))
+        return np.asarray(blocks[np.ix_(down - down[0], across - across[0])])
+
     def touched_cells(self, grid: TileGrid) -> Bool:
         """As `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
         rows, cols = grid.cells

@@ -98,4 +98,4 @@ class Rule:
 CLOUD = Values(((-math.inf, -0.5), (0.5, math.inf)))
 """Classes that are not 0, and probabilities from a half on."""
 
-OWN = Rule((1,), CLOUD, "0 clear, anything else cloud")
+OWN = Rule((1,), CLOUD, "0 clear, else cloud; of probabilities, those from a half on")

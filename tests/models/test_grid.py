@@ -13,7 +13,7 @@ MOST = 1.5
 
 
 def under_an_even_veil(side, bands, through):
-    """The sample town in 8 bits, ``(bands, side, side)`` in [-1, 1], through a veil, with a level of grain."""
+    """The sample town through a veil, in 8 bits with a level of grain, ``(bands, side, side)`` in [-1, 1]."""
     with rasterio.open(SAMPLES / "rotterdam_clear.tif") as dataset:
         ground = dataset.read()[:bands, :side, :side].astype(np.float64)
     ground *= 235 / np.percentile(ground, 99.9, axis=(1, 2), keepdims=True)

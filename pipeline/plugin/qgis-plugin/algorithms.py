@@ -312,8 +312,8 @@ class CloudMask(DecrSceneAlgorithm):
 
     NAME, TITLE = "cloudmask", "Cloud mask alone"
     HELP = (
-        "Writes where cloud and shadow of a scene are: 1 in and around them, 0 away from them, between in a "
-        "soft rim. 'Remove clouds' takes it as its cloud mask, also after it was edited."
+        "Writes where cloud and shadow of a scene are: 1 where they are, 0 elsewhere. 'Remove clouds' takes "
+        "it as its cloud mask, also after it was edited."
     )
 
     def initAlgorithm(self, configuration=None):

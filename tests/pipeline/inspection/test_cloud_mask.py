@@ -23,18 +23,21 @@ def test_the_mask_lies_on_the_clouds_of_the_scene(scene, tmp_path):
     assert "% cloud or shadow" in result.stdout
     with rasterio.open(scene) as before, rasterio.open(out) as dataset:
         assert (dataset.crs, dataset.transform, dataset.shape) == (before.crs, before.transform, before.shape)
-        assert dataset.dtypes == ("float32",)
+        assert dataset.dtypes == ("uint8",)
         mask, tone = dataset.read(1), before.read(1)
-    assert mask.min() >= 0
-    assert mask.max() == 1
+    assert set(np.unique(mask)) == {0, 1}
     assert mask[tone > 7000].mean() > 0.9
     assert mask.mean() < 0.6
     assert [path.name for path in tmp_path.glob(".*")] == []
     clean = call("process", scene, "--out", tmp_path / "c.tif", "--model", "fill", "--mask", out)
     assert clean.exit_code == 0, clean.stderr
+    own = call("process", scene, "--out", tmp_path / "o.tif", "--model", "fill", "--detector", "ukis")
+    assert own.exit_code == 0, own.stderr
+    kinds = [rasterio.open(tmp_path / f"{name}_provenance.tif").read(1) for name in "co"]
+    assert (kinds[0] != kinds[1]).mean() < 0.03, "the rim is added once"
 
 
-def test_what_is_not_valid_is_nan(scene, tmp_path):
+def test_what_is_not_valid_is_nodata(scene, tmp_path):
     with rasterio.open(scene, "r+") as dataset:
         dataset.nodata = 0
         pixels = dataset.read()
@@ -42,8 +45,9 @@ def test_what_is_not_valid_is_nan(scene, tmp_path):
         dataset.write(pixels)
     assert call("mask", scene, "--out", tmp_path / "m.tif").exit_code == 0
     with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.nodata == 255
         mask = dataset.read(1)
-    np.testing.assert_array_equal(np.isnan(mask), pixels[0] == 0)
+    np.testing.assert_array_equal(mask == 255, pixels[0] == 0)
 
 
 def test_a_scene_that_nobody_can_look_at_is_refused(tmp_path):
