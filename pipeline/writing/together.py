@@ -58,10 +58,14 @@ class WritersTogether:
             for writer in self.writers:
                 writer.__enter__()
                 entered.append(writer)
+        except BaseException:  # tiles that lie there may be another run's
+            self._keep(entered, None)
+            raise
+        try:
             if self.tiles is not None:
                 self.tiles.open()
         except BaseException:
-            self._keep(entered)
+            self._keep(entered, self.tiles)
             raise
         return self
 
@@ -77,7 +81,7 @@ class WritersTogether:
             if self.published:
                 self.writers[0].clean_up(keep=not done)
             else:
-                self._keep(self.writers)
+                self._keep(self.writers, self.tiles)
 
     @property
     def finished(self) -> frozenset[Span]:
@@ -148,13 +152,13 @@ class WritersTogether:
             writer.clean_up()
         self.writers[0].remove_parts()
 
-    def _keep(self, writers: Sequence[SceneWriter]) -> None:
+    def _keep(self, writers: Sequence[SceneWriter], tiles: TileStore | None) -> None:
         """Close everything, and keep it if there is anything to go on from."""
         for writer in writers:
             writer.close_scratch()
-        saved = self.tiles is not None and len(self.tiles) > 0
-        if self.tiles is not None:
-            self.tiles.close(keep=saved)
+        saved = tiles is not None and len(tiles) > 0
+        if tiles is not None:
+            tiles.close(keep=saved)
         for writer in reversed(writers):
             writer.clean_up(keep=writer.journal is not None and (saved or bool(writer.finished)))
 

@@ -110,7 +110,10 @@ class SceneWriter:
                 self.finished = self.journal.finished
             self._open_scratch()
         except BaseException:
-            self.clean_up(keep=self.journal is None)
+            if self.guard is None or self.journal is not None:
+                self.clean_up()
+            else:  # what lies there is another run's, which may be at it
+                self._env.close()
             raise
         return self
 
