@@ -37,7 +37,7 @@ from decr_scene.pipeline.tiling.grid import Span, Tile
 OF_FILES = frozenset(
     {
         *("workers", "scheduler", "overwrite", "compress", "blocksize", "quicklook", "stac", "polygons"),
-        *("resume", "progress", "cancel"),
+        *("resume", "progress", "cancel", "client"),
     }
 )
 """Keywords of `process_scene` that an array has no use for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,6 +18,8 @@ from decr_scene.pipeline.restoration.restorers import Restorer
 
 BATCH_SHARE = 25
 """Without a GPU, a batch has no more than such a part of the tiles, so that a kill costs little."""
+
+_NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")
 
 OLD_NAMES = {"reference": "other_date"}
 """Names that an option had in the release before, which are still taken."""
@@ -114,6 +117,8 @@ class Options:
     asset: str | None = None
 
     def __post_init__(self) -> None:
+        for name in _NAMES_OF_FILES:
+            object.__setattr__(self, name, _as_text(name, getattr(self, name)))
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
         _check_range("overlap", self.overlap, 0, 128)
@@ -164,6 +169,16 @@ def _unknown(name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(sorted(known))}"
     return f"there is no option {name}: {hint}"
+
+
+def _as_text(name: str, value: Any) -> str | None:
+    """The name of a file, or what stands in its place, as text: a path is taken, too."""
+    if value is None and name != "model":
+        return None
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise OptionError(f"{name} is a {type(value).__name__}, expected a path or a name")
+    return text
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +74,10 @@ def test_a_name_goes_before_the_value():
 def test_an_old_name_is_taken_with_a_warning(old, new):
     with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
         assert getattr(Options.given(None, {old: "file.tif"}), new) == "file.tif"
+
+
+@pytest.mark.parametrize("name", ["model", "mask", "other_date", "aoi", "pan"])
+def test_a_path_is_taken_as_its_name_and_what_is_none_is_refused(name, tmp_path):
+    assert getattr(Options(**{name: Path("a") / "b.tif"}), name) == str(Path("a") / "b.tif")
+    with pytest.raises(OptionError, match=rf"^{name} is a int, expected a path or a name$"):
+        process_scene(tmp_path / "a.tif", tmp_path / "b.tif", **{name: 3})
