@@ -205,7 +205,8 @@ def _layered(
 
 def _classed(candidates: Sequence[Convention], described: str, name: str, band: int, found: Found) -> Rule:
     """Of one band: by its name or the file's, and by its values."""
-    if found.values == (0,):
+    of_clear = "clear" in re.split(r"[^a-z]+", described)
+    if found.values == (0,) and not of_clear:
         return Rule((band,), CLOUD, OWN.name)
     for each in candidates:
         if each.count == 1 and each.possible(found):
@@ -217,7 +218,7 @@ def _classed(candidates: Sequence[Convention], described: str, name: str, band: 
         )
     if _QA_PIXEL.possible(found):
         return Rule((band,), _QA_PIXEL.rule.values, _QA_PIXEL.rule.name)
-    if "clear" in re.split(r"[^a-z]+", described) and (found.values or (9,))[-1] in (1, 255):
+    if of_clear and (found.values or (9,))[-1] in (0, 1, 255):
         return Rule((band,), Values(((0, 0),)), "clear ground, cloud is 0")
     if (trouble := _trouble(found)) is not None:
         raise MaskError(f"mask {name} has {trouble}, expected 0 for clear and another for cloud: {HINT}")

@@ -119,6 +119,8 @@ def test_bands_are_told_by_their_names(ground, tmp_path):
 def test_a_band_of_clear_ground_is_the_other_way_round(ground, tmp_path):
     mask = painted(tmp_path / "m.tif", [1, 1, 0, 0, 1], names=("clear",))
     assert cloudy_stripes(mask, ground) == [0, 0, 1, 1, 0]
+    everywhere = painted(tmp_path / "all.tif", [0, 0, 0, 0, 0], names=("clear",))
+    assert cloudy_stripes(everywhere, ground) == [1, 1, 1, 1, 1]
 
 
 def test_each_band_has_its_own_nodata(ground, tmp_path):
