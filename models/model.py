@@ -1,6 +1,7 @@
 """A model ready to use: networks on their device, in their precision, behind four calls."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -281,7 +282,9 @@ def find_model(name_or_file: str | Path) -> Path:
     if Path(name_or_file).is_file():
         return Path(name_or_file)
     names = ", ".join(bundled) or "none"
-    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: bundled models are {names}")
+    near = get_close_matches(str(name_or_file), [*bundled, "fill", "identity"], 1)
+    hint = f"did you mean {near[0]}? " if near and near[0] != str(name_or_file) else ""
+    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: {hint}bundled models are {names}")
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

@@ -233,8 +233,8 @@ def after_interruption(context: click.Context) -> str:
     if not _has_windows(context):
         return "; nothing is finished yet, the same command begins anew"
     if not context.params.get("resume"):
-        return "; finished blocks are kept, the same command without --no-resume goes on"
-    return "; finished blocks are kept, the same command goes on"
+        return "; what is finished is kept, the same command without --no-resume goes on"
+    return "; what is finished is kept, the same command goes on"
 
 
 def _after_error(context: click.Context, error: Exception) -> str:
@@ -246,7 +246,7 @@ def _after_error(context: click.Context, error: Exception) -> str:
         return ""
     anew = "" if context.params.get("resume") else " without --no-resume"
     mended = "once there is room" if isinstance(error, DiskSpaceError) else "once that is mended"
-    return f"; finished blocks are kept, {mended} the same command{anew} goes on"
+    return f"; what is finished is kept, {mended} the same command{anew} goes on"
 
 
 def _has_windows(context: click.Context) -> bool:

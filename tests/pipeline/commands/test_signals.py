@@ -70,7 +70,7 @@ def test_what_is_finished_is_told_and_the_same_command_goes_on(tmp_path: Path) -
     code, seconds, said = interrupted(start(*same, "--quiet", quick=4), signal.SIGINT)
     assert (code, len(said)) == (130, 1)
     assert seconds < 2
-    assert "finished blocks are kept, the same command goes on" in said[0]
+    assert "what is finished is kept, the same command goes on" in said[0]
     assert journal_path(out).exists()
     assert call(*same).exit_code == 0
 
