@@ -35,6 +35,7 @@ from .layers import TITLES, Arranged, group_name
 
 WORDS = {
     "--mask": "the parameter 'Cloud mask'",
+    "--mask-values": "--mask-values in the parameter 'Further options'",
     "--bands": "the parameter 'Bands'",
     "--aoi": "the parameter 'Only inside'",
     "--other-date": "the parameter 'Scene of another date'",
@@ -152,10 +153,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         try:
             return runner.run(command, program.environment(), feedback, alive)
         except runner.ProgramError as error:
-            text = str(error)
-            for option, words_here in WORDS.items():
-                text = text.replace(option, words_here)
-            raise QgsProcessingException(text) from error
+            raise QgsProcessingException(runner.in_words(str(error), WORDS)) from error
 
 
 class RemoveClouds(DecrSceneAlgorithm):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import threading
@@ -76,6 +77,11 @@ def run(command, environment, feedback, alive=lambda: None):
     if child.returncode:
         raise ProgramError(told.error or f"decr-scene ended with exit code {child.returncode}")
     return told.end, "".join(answer)
+
+
+def in_words(text, words):
+    """What the program says, with options that are parameters in QGIS called so; whole options only."""
+    return re.sub(r"(?<![\w-])--[\w-]*\w", lambda found: words.get(found[0], found[0]), text)
 
 
 def end(child):

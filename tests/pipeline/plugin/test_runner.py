@@ -76,6 +76,15 @@ def test_the_line_of_the_program_is_the_error():
         runner.run(["/no/such"], {}, Feedback())
 
 
+def test_only_whole_options_get_other_words():
+    words = {"--mask": "'Cloud mask'", "--mask-values": "'Values'"}
+    told = "--mask is odd: say it with --mask-values, such as 3, or --mask."
+    assert (
+        runner.in_words(told, words)
+        == "'Cloud mask' is odd: say it with 'Values', such as 3, or 'Cloud mask'."
+    )
+
+
 @pytest.mark.skipif(os.name != "posix", reason="looks for processes as Unix does")
 def test_a_cancel_ends_the_program_and_its_workers_within_a_second(tmp_path):
     stubborn = (
