@@ -73,6 +73,8 @@ def delivered(
         with delivered(found.href, out, pan, bands or found.bands, fetch=fetch) as given:
             yield replace(given, facts={**given.facts, **found.facts})
         return
+    if asset is not None:
+        raise PairError(f"{src} is no STAC Item, of which asset {asset} could be taken: leave --asset out")
     if fetch and is_fetched(src):
         copy = source_path(Path(out))
         with (

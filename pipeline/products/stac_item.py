@@ -92,7 +92,7 @@ def _chosen(text: str, assets: dict[str, Any], name: str | None) -> str:
             raise PairError(f"{text} has no asset {name}, it has {listed}: name one with --asset")
         return name
     rasters = [key for key, asset in assets.items() if _is_raster(asset)]
-    data = [key for key in rasters if "data" in assets[key].get("roles", ())]
+    data = [key for key in rasters if "data" in (assets[key].get("roles") or ())]
     for found in (data, rasters):
         if len(found) == 1:
             return found[0]

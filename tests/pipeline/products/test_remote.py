@@ -16,6 +16,7 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import PairError, SceneReadError
 from decr_scene.pipeline.files import source_path
 from decr_scene.pipeline.inputs import remote
+from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.products.stac_item import find_asset
 
 
@@ -181,3 +182,17 @@ def test_json_that_is_no_item_is_none(tmp_path):
     (tmp_path / "a.json").write_text('{"type": "FeatureCollection", "features": []}')
     assert find_asset(tmp_path / "a.json", None) is None
     assert find_asset(tmp_path / "no.json", None) is None
+
+
+def test_roles_that_are_null_are_none(tmp_path):
+    path = tmp_path / "item.json"
+    path.write_text('{"stac_version": "1.0.0", "assets": {"a": {"href": "a.tif", "roles": null}}}')
+    assert find_asset(path, None).href == str(tmp_path / "a.tif")
+
+
+def test_an_asset_of_what_is_no_item_is_refused(tmp_path):
+    with (
+        pytest.raises(PairError, match=r"scene\.tif is no STAC Item"),
+        delivered(tmp_path / "scene.tif", tmp_path / "out.tif", asset="data"),
+    ):
+        pass
