@@ -25,9 +25,6 @@ if [ "$model" = default ]; then
     stage reference broken --init "$runs/$model-clear-days"
     stage reference compressed --init "$runs/$model-broken"
     reference=$model-compressed
-else
-    stage reference context --init "$runs/$reference"
-    reference=$model-context
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
