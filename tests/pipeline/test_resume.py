@@ -15,6 +15,7 @@ from raster_cases import draw, plain, write
 from test_run import assert_same_pixels, pixels_of, smooth
 
 from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.engine import flow
 from decr_scene.pipeline.errors import OutputExistsError, ResumeError
 from decr_scene.pipeline.files import journal_path, tiles_path
 from decr_scene.pipeline.outputs.names import Beside
@@ -166,7 +167,8 @@ def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(s
     assert not hidden(tmp_path)
 
 
-def test_a_damaged_tile_is_restored_again(scene, tmp_path):
+def test_a_damaged_tile_is_restored_again(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "SAVING_SHARE", 1e9)  # every tile is saved, however quick the restorer is
     process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
     failing, first = failing_after(8)
     with pytest.raises(OSError, match="fire"):

@@ -115,12 +115,14 @@ def cancelled(registry, scene, out):
     pressed = []
 
     def press():
-        time.sleep(1)
+        time.sleep(0.2)
         pressed.append(time.monotonic())
         feedback.cancel()
 
-    threading.Thread(target=press).start()
+    button = threading.Thread(target=press)
+    button.start()
     result, _ = algorithm.run(parameters, QgsProcessingContext(), feedback)
+    button.join()
     return {"seconds": time.monotonic() - pressed[0], "result": result}
 
 

@@ -77,7 +77,7 @@ def test_the_seam_score_sees_seams_and_nothing_else(tmp_path):
         offsets = np.linspace(-0.2, 0.2, len(tiles), dtype=np.float32)
         return tiles + offsets[:, None, None, None] + 0.01 * noise
 
-    report, _, _, _ = run(scene, restorer=patchwork, overlap=0)
+    report, _, _, _ = run(scene, restorer=patchwork, overlap=0, batch_size=8)
     assert report.verification["seam_score"] > 3
     report, _, _, _ = run(scene, restorer=noisy, overwrite=True)
     assert report.verification["seam_score"] == pytest.approx(1, abs=0.03)
