@@ -141,7 +141,7 @@ def process_scene(
     targets = _targets(beside)
     check_no_input(targets, _named_inputs(src, chosen))
     if is_fetched(src):
-        check_target(None, dst, overwrite)
+        check_target(None, dst, writing.replaces)
         watch.stage("fetching")
     with (
         delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,

@@ -4,6 +4,7 @@ import http.server
 import json
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +197,16 @@ def test_an_asset_of_what_is_no_item_is_refused(tmp_path):
         delivered(tmp_path / "scene.tif", tmp_path / "out.tif", asset="data"),
     ):
         pass
+
+
+def test_a_run_that_ended_before_its_report_goes_on_without_fetching(server, scene, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    address, out = f"{server.address}/{scene.name}", tmp_path / "out.tif"
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr("decr_scene.pipeline.run.verify_pixels", interrupted)
+        process(address, out)
+    assert out.exists()
+    assert not out.with_suffix(".json").exists()
+    assert not process(address, out).faults
