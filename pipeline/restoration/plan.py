@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import BATCH_SHARE, Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, RestorerSpec, on_gpu
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Restorer, RestorerSpec, on_gpu
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -355,6 +356,16 @@ def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
 
 
+def _name_of(restorer: Restorer) -> str:
+    """Name a callable, as runs are told apart by; a lambda has no name, so its code is in it."""
+    name = str(getattr(restorer, "__name__", type(restorer).__name__))
+    if name != "<lambda>":
+        return name
+    from distributed.protocol.pickle import dumps
+
+    return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"
+
+
 def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:
     """Describe the restorer that the options ask for, and give the digest of its model file.
 
@@ -367,8 +378,9 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         UnknownModelError: There is no such model.
     """
     if options.restorer is not None:
-        name = getattr(options.restorer, "__name__", type(options.restorer).__name__)
-        return RestorerSpec(name, device=options.device, precision=options.precision), None
+        return RestorerSpec(
+            _name_of(options.restorer), device=options.device, precision=options.precision
+        ), None
     if options.model in BUILT_IN:
         return RestorerSpec(options.model), None
     from decr_scene.models.checkpoints.model_file import read_model_config

@@ -14,6 +14,7 @@ from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.restoration.options import OLD_NAMES, Choices
+from decr_scene.pipeline.restoration.plan import spec_of
 
 ARRAY = xr.DataArray(np.zeros((1, 9, 9), np.uint8), dims=("band", "y", "x"))
 
@@ -81,3 +82,9 @@ def test_a_path_is_taken_as_its_name_and_what_is_none_is_refused(name, tmp_path)
     assert getattr(Options(**{name: Path("a") / "b.tif"}), name) == str(Path("a") / "b.tif")
     with pytest.raises(OptionError, match=rf"^{name} is a int, expected a path or a name$"):
         process_scene(tmp_path / "a.tif", tmp_path / "b.tif", **{name: 3})
+
+
+def test_two_lambdas_are_two_restorers():
+    """A run that one of them left unfinished is not gone on with by the other."""
+    first, second = (spec_of(Options(restorer=r))[0].name for r in (lambda t, n: t, lambda t, n: t * 0))
+    assert first != second
