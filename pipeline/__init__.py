@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.batch.directory import process_directory
     from decr_scene.pipeline.engine.graph import restore
     from decr_scene.pipeline.outputs.report import Report
-    from decr_scene.pipeline.progress import Progress
     from decr_scene.pipeline.raster.scene import open_scene
     from decr_scene.pipeline.restoration.options import Options
     from decr_scene.pipeline.run import process_scene
+    from decr_scene.pipeline.system.progress import Progress
 
     __version__: str
 
@@ -33,9 +33,9 @@ __getattr__ = exporter(
     {
         "DecrSceneError": "errors",
         "Options": "restoration.options",
-        "Progress": "progress",
+        "Progress": "system.progress",
         "Report": "outputs.report",
-        "__version__": "version",
+        "__version__": "system.version",
         "open_scene": "raster.scene",
         "process_directory": "batch.directory",
         "process_scene": "run",

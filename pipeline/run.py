@@ -7,10 +7,8 @@ open -> bands, scaling, tiles -> look at the whole -> Dask: first guess, samplin
 from __future__ import annotations
 
 import logging
-import os
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -19,15 +17,13 @@ from typing import Any, Unpack
 
 from distributed import Client
 
-from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import (
-    RestorerPlugin,
-    at_every_worker,
     check_workers,
     connect,
     one_cluster,
     settled,
+    with_plugin,
 )
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.engine.needs import check_memory
@@ -41,9 +37,7 @@ from decr_scene.pipeline.files import (
     journal_path,
     tiles_path,
     write_whole,
-    written_for,
 )
-from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
@@ -54,22 +48,19 @@ from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
 from decr_scene.pipeline.outputs.report import Laps, Report, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.products.delivery import Delivery, delivered
-from decr_scene.pipeline.progress import CancelToken, Progress, Watch
-from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.raster.fingerprint import fingerprint
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.gating import detect_clouds
-from decr_scene.pipeline.restoration.options import Choices, Options
+from decr_scene.pipeline.restoration.guard import run_guard
+from decr_scene.pipeline.restoration.options import Choices, Options, named_inputs, other_rasters
 from decr_scene.pipeline.restoration.plan import Planned, plan_scene
 from decr_scene.pipeline.restoration.restorers import (
     BUILT_IN,
-    Restorer,
-    RestorerSpec,
     describe,
-    forget_plugin,
-    register_plugin,
-    told,
 )
+from decr_scene.pipeline.system.forks import refuse_after_fork
+from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.writing.journal import Left, left_at
 from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.scratch import check_blocksize
@@ -138,8 +129,8 @@ def process_scene(
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     beside = Beside.asked(writing.path, wishes)
     places = Places(detection_path(writing.path), ground_path(writing.path))
-    targets = _targets(beside)
-    check_no_input(targets, _named_inputs(src, chosen))
+    targets = beside.targets()
+    check_no_input(targets, named_inputs(src, chosen))
     if is_fetched(src):
         check_target(None, dst, writing.replaces)
         watch.stage("fetching")
@@ -183,7 +174,7 @@ def process_scene(
             laps.end("processing")
             watch.stage("checking")
             report = _report(run, planned, {**tiles_done, "windows_resumed": windows_resumed}, laps)
-            read = [path for _, path in _named_inputs(src, chosen) if path is not None]
+            read = [path for _, path in named_inputs(src, chosen) if path is not None]
             beside.remove_stale([*read, *(file.path for file in files)])
             with write_whole(beside.report) as partial:
                 partial.write_text(report.to_json())
@@ -274,55 +265,10 @@ def _files_of(
         OutputError: One of them is also one that it writes.
     """
     check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
-    check_no_input(targets, _files_of_rasters(chosen))
-    return identities(_opened_files(scene, chosen), scheduler is not None)
-
-
-_ROLES = {
-    "pan": "the input itself",
-    "aoi": "the area of interest itself",
-    "other_date": "the raster of another date itself",
-}
-
-
-def _targets(beside: Beside) -> list[Path]:
-    """List all that a run writes to or removes."""
-    rasters = [beside.output, *(path for path in beside.paths.values() if path.suffix == ".tif")]
-    return [*beside.paths.values(), *(path for raster in rasters for path in written_for(raster))]
-
-
-def _named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path | None]]:
-    """List the files that the options name, with what each is, before anything is opened."""
-    named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
-    for option in ("mask", "other_date", "pan", "model", "aoi"):
-        value = getattr(chosen, option)
-        path = None if value is None else value.partition("|layername=")[0]
-        named += (
-            []
-            if path is None
-            else [(_ROLES.get(option, f"the {option} itself"), file) for file in local_files(path)]
-        )
-    return named
-
-
-def _files_of_rasters(chosen: Options) -> list[tuple[str, str | Path | None]]:
-    """List the files that the other rasters of a run are made of, besides their own."""
-    return [("a file of its mask or of the other date", path) for path in _other_rasters(chosen)]
-
-
-def _other_rasters(chosen: Options) -> list[str]:
-    paths = []
-    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.other_date):
-        if name is not None:
-            paths += local_files(name)
-            with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
-                paths += RasterioScene.open(name).other_files()
-    return [os.path.realpath(path) for path in paths]
-
-
-def _opened_files(scene: RasterioScene, chosen: Options) -> list[str]:
-    """List all files that tasks open, wherever they run."""
-    return [*local_files(scene.path), *scene.other_files(), *_other_rasters(chosen)]
+    others = other_rasters(chosen)
+    check_no_input(targets, [("a file of its mask or of the other date", path) for path in others])
+    opened = [*local_files(scene.path), *scene.other_files(), *others]
+    return identities(opened, scheduler is not None)
 
 
 def _unchanged(files: Sequence[FileIdentity]) -> bool:
@@ -400,7 +346,7 @@ def _stream(
         watch.tiles(done + flow.resumed, planned.tiles_to_restore)
 
     watch.tiles(0, planned.tiles_to_restore)
-    with _with_plugin(client, planned.plan.spec, options.restorer, not apart) as spec:
+    with with_plugin(client, planned.plan.spec, options.restorer, not apart) as spec:
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
             client,
@@ -415,68 +361,3 @@ def _stream(
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))
     return {"restored": done, "tiles_resumed": flow.resumed}
-
-
-def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
-    """Gather what makes two runs the same: everything that the pixels depend on, and nothing else."""
-    plan, spec = planned.plan, planned.plan.spec
-    mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
-    return {
-        "program": version("decr-scene"),
-        "input": fingerprint(scene.path),
-        "files of the input": [[name, *_state(name)] for name in scene.other_files()],
-        "model": [
-            _model_path(spec),
-            planned.model_sha256,
-            spec.steps,
-            spec.start,
-            spec.weight_floor,
-            spec.halo,
-        ],
-        "computing": None if spec.computing is None else told(spec.computing),
-        "seed": plan.seed,
-        "samples": plan.samples,
-        "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],
-        "bands": [list(plan.indexes), list(planned.bands)],
-        "scaling": [plan.radiometry.low, plan.radiometry.high],
-        "mask": [mask, plan.keeps_clear_ground],
-        "look": None if planned.look is None else list(vars(planned.look).values()),
-        "reference": None if plan.other is None else fingerprint(plan.other.path),
-        "aoi": None if plan.aoi is None else plan.aoi.digest,
-        "compress": compress,
-        "blocksize": blocksize,
-    }
-
-
-def _model_path(spec: RestorerSpec) -> str:
-    """Find the file of the model; what is built in has its name alone."""
-    if spec.sha256 is None:
-        return spec.name
-    from decr_scene.models.model import find_model
-
-    return str(find_model(spec.name))
-
-
-def _state(path: str) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
-@contextmanager
-def _with_plugin(
-    client: Client, spec: RestorerSpec, restorer: Restorer | None, local: bool
-) -> Iterator[RestorerSpec]:
-    """Give every worker the callable, once; in this very process it is called itself, and no copy."""
-    if restorer is None:
-        yield spec
-        return
-    key = uuid.uuid4().hex
-    if local:
-        register_plugin(key, restorer)
-        try:
-            yield replace(spec, plugin_key=key)
-        finally:
-            forget_plugin(key)
-    else:
-        with at_every_worker(client, RestorerPlugin(key, restorer)):
-            yield replace(spec, plugin_key=key)

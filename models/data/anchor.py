@@ -7,9 +7,8 @@ what is not clear takes the coarser value. The fill is smooth, and knows how far
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+from decr_scene.models.arrays import Float
 
 DECAY = 0.7
 """What is left of nearness one level up: 0.7 where clear ground is some 2 px away, 0.49 at some 4 px, ..."""

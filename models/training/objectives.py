@@ -67,8 +67,8 @@ class Objective(Protocol):
         ...
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters that this stage changes."""
-        ...
+        """Parameters that this stage changes: by default all."""
+        return list(self.modules.parameters())
 
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
@@ -120,7 +120,7 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
 DISTANCES = {"charbonnier": charbonnier, "log_mse": log_mse}
 
 
-class ReferenceObjective:
+class ReferenceObjective(Objective):
     """Distance between the first guess and the clear image, by the run's ``loss``."""
 
     clip = CLIP
@@ -129,10 +129,6 @@ class ReferenceObjective:
         self.loss = config.loss
         self.steady = config.steady
         self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
-
-    def trained(self) -> list[nn.Parameter]:
-        """The reference's."""
-        return list(self.modules.parameters())
 
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
@@ -272,17 +268,13 @@ class EnhancementObjective:
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
 
 
-class DetectorObjective:
+class DetectorObjective(Objective):
     """Binary cross-entropy, pixel by pixel; the batches have labels in the place of clear images."""
 
     clip = CLIP
 
     def __init__(self, config: DetectorConfig) -> None:
         self.modules = nn.ModuleDict({"detector": build_detector(config)})
-
-    def trained(self) -> list[nn.Parameter]:
-        """All of them."""
-        return list(self.modules.parameters())
 
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: object, context: object = None

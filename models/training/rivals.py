@@ -16,7 +16,7 @@ from decr_scene.models.rivals.discriminator import Discriminator
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.rivals.variational import SAMPLES, variational_parts
 from decr_scene.models.training.config import RunConfig
-from decr_scene.models.training.objectives import Draws
+from decr_scene.models.training.objectives import Draws, Objective
 
 
 class AdversarialObjective:
@@ -76,17 +76,13 @@ class AdversarialObjective:
         return net
 
 
-class VariationalObjective:
+class VariationalObjective(Objective):
     """CVAE: the mean of several answers against the truth, and a latent near the normal one."""
 
     clip = None
 
     def __init__(self, config: RunConfig) -> None:
         self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
-
-    def trained(self) -> list[nn.Parameter]:
-        """All of them."""
-        return list(self.modules.parameters())
 
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None

@@ -14,7 +14,7 @@ from typing import Literal
 
 from decr_scene.pipeline.errors import LockedError, OutputExistsError
 from decr_scene.pipeline.files import os_faults, sync_to_disk, write_whole
-from decr_scene.pipeline.locks import HeldError, Lock
+from decr_scene.pipeline.system.locks import HeldError, Lock
 
 PROGRAM = "decr-scene"
 LEDGER = "batch.json"

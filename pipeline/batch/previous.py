@@ -20,9 +20,10 @@ from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.report import parameters_of
-from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.raster.fingerprint import fingerprint
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.options import OLD_NAMES, Options
-from decr_scene.pipeline.restoration.plan import spec_of
+from decr_scene.pipeline.restoration.spec import spec_of
 
 _INDIFFERENT = ("batch_size", "device")
 """Parameters that leave the pixels as they are: another one is no reason to begin anew."""

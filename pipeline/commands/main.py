@@ -18,7 +18,7 @@ from decr_scene.pipeline.commands.process import process
 from decr_scene.pipeline.commands.qgis import qgis
 from decr_scene.pipeline.commands.simulate import simulate
 from decr_scene.pipeline.commands.train import train
-from decr_scene.pipeline.signals import ended_by_signals
+from decr_scene.pipeline.system.signals import ended_by_signals
 
 
 class Program(click.Group):

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,8 +25,8 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, Worke
 from distributed.comm import CommClosedError
 
 from decr_scene.pipeline.errors import ClusterError, OptionError
-from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
 from decr_scene.pipeline.restoration.restorers import Restorer, RestorerSpec, forget_plugin, register_plugin
+from decr_scene.pipeline.system.forks import refuse_after_fork, threads_begin
 
 HOLDS_MODEL = {"GPU": 1}
 """What a worker that may hold a model has."""
@@ -413,3 +414,23 @@ def _calm_tracker() -> None:
             del os.environ["PYTHONWARNINGS"]
         else:
             os.environ["PYTHONWARNINGS"] = before
+
+
+@contextmanager
+def with_plugin(
+    client: Client, spec: RestorerSpec, restorer: Restorer | None, local: bool
+) -> Iterator[RestorerSpec]:
+    """Give every worker the callable, once; in this very process it is called itself, and no copy."""
+    if restorer is None:
+        yield spec
+        return
+    key = uuid.uuid4().hex
+    if local:
+        register_plugin(key, restorer)
+        try:
+            yield replace(spec, plugin_key=key)
+        finally:
+            forget_plugin(key)
+    else:
+        with at_every_worker(client, RestorerPlugin(key, restorer)):
+            yield replace(spec, plugin_key=key)

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from distributed import Client, Future
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.plan import Plan

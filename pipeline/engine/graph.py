@@ -11,11 +11,10 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.defaults import BATCH_SIZE, BLOCKSIZE
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.forks import refuse_after_fork
 from decr_scene.pipeline.look.choice import LookPlan, pixel_size
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
@@ -31,6 +30,7 @@ from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, regions_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
+from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, bundled_models, find_model, load_model
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.looking import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder
@@ -22,8 +22,9 @@ from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.regions.clear_ground import change_share, keep_clear_ground
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import look_of, spec_of
+from decr_scene.pipeline.restoration.plan import look_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.restoration.spec import spec_of
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.noise import place_noise
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, open_fill, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet

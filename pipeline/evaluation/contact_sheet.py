@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet, display_bands
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.metrics import to_uint8
 

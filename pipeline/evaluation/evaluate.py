@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
-from decr_scene.pipeline.arrays import Bool, Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet

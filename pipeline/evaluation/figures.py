@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.data.pictures import display_bands
 from decr_scene.models.data.source import Pair
 from decr_scene.models.data.tone import fit_tone, regions
-from decr_scene.pipeline.arrays import Bool, Float
 from decr_scene.pipeline.evaluation import metrics
 from decr_scene.pipeline.evaluation.metrics import Figure
 

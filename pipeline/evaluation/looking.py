@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.model import Model
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 
 UInt8 = NDArray[np.uint8]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import even
 from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.files import GEOTIFF
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names

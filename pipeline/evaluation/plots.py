@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 
 if TYPE_CHECKING:

@@ -9,19 +9,19 @@ from typing import Unpack
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.products.delivery import delivered
-from decr_scene.pipeline.progress import Progress, Watch
 from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.gating import scene_coverage
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.system.progress import Progress, Watch
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.origin import Companion
 from decr_scene.pipeline.writing.writer import SceneWriter

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import (
     NIR_FOLDER,
@@ -18,7 +19,6 @@ from decr_scene.models.data.layout import (
     is_sen12mscr,
 )
 from decr_scene.models.errors import DecrSceneError, TrainingError
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.raster.images import read_image
 
 PARTS = ("train", "val", "test")

@@ -16,7 +16,7 @@ import psutil
 import rasterio
 from distributed import Client
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, connect
 from decr_scene.pipeline.engine.flow import CHUNK_COLS, room_for_tiles

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from decr_scene.pipeline.arrays import Bool, Double, Float
+from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import Sight
 from decr_scene.pipeline.look.reflectance import Reflectance

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
 from decr_scene.pipeline.raster.fields import Field, between
 from decr_scene.pipeline.regions.masks import BUFFER

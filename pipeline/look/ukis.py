@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from dask.system import CPU_COUNT
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 
 BANDS = ("blue", "green", "red", "nir")

@@ -12,7 +12,7 @@ from typing import Any
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import check_target, os_faults, write_whole
+from decr_scene.pipeline.files import check_target, os_faults, write_whole, written_for
 from decr_scene.pipeline.outputs.polygons import Polygons
 from decr_scene.pipeline.outputs.quicklook import Quicklook
 from decr_scene.pipeline.outputs.rasters import Provenance, Uncertainty
@@ -20,7 +20,7 @@ from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument, Sid
 from decr_scene.pipeline.outputs.stac import StacItem
 from decr_scene.pipeline.outputs.style import ProvenanceStyle, Style
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.signals import was_interrupted
+from decr_scene.pipeline.system.signals import was_interrupted
 
 SIDE_FILES: tuple[type[SideFile], ...] = (
     Provenance,
@@ -55,6 +55,11 @@ class Beside:
         names = [os.path.abspath(path) for path in (self.output, *self.paths.values())]
         if twice := {name for name in names if names.count(name) > 1}:
             raise OptionError(f"{min(twice)} would be two files of one run: choose another name")
+
+    def targets(self) -> list[Path]:
+        """List all that a run writes to or removes."""
+        rasters = [self.output, *(path for path in self.paths.values() if path.suffix == ".tif")]
+        return [*self.paths.values(), *(path for raster in rasters for path in written_for(raster))]
 
     @staticmethod
     def asked(output: Path, options: Mapping[str, Any]) -> Beside:

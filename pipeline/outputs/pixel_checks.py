@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from decr_scene.pipeline.arrays import Bool, Double, Pixels
+from decr_scene.models.arrays import Bool, Double, Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import BLENDED, NAMES, NODATA, ORIGINAL

@@ -17,7 +17,7 @@ from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import Product, find_product
 from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.products.stack import write_stack
-from decr_scene.pipeline.raster.scene import fingerprint
+from decr_scene.pipeline.raster.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine, RPCTransformer
 from rasterio.windows import Window
 
-from decr_scene.pipeline.arrays import Double
+from decr_scene.models.arrays import Double
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.inputs.text import released
+from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.nodata import is_nodata
-from decr_scene.pipeline.raster.scene import RasterioScene, fingerprint
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.vrt import (
     BAND_PARTS,
     add_tags,

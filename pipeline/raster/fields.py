@@ -10,7 +10,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from decr_scene.pipeline.arrays import Double, Float, Pixels
+from decr_scene.models.arrays import Double, Float, Pixels
 from decr_scene.pipeline.errors import MaskError
 
 

@@ -13,8 +13,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
-from decr_scene.pipeline.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Pixels
 
 TOLERANCE = 2 * float(np.finfo(np.float32).eps)
 """GDAL's, of the sum of the two numbers, for float32 and float64 alike."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.nodata import off_nodata
 from decr_scene.pipeline.raster.source import Source

@@ -7,13 +7,11 @@ serves one thread at a time and a forked child must not share its parent's file 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,10 +24,10 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
-from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
+from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone
 from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
@@ -53,8 +51,8 @@ _FAULTS = (RasterioError, CPLE_BaseError, OSError)
 """The second is GDAL's own, under no public name, of damaged headers that rasterio lets through."""
 
 
-class Scene(Protocol):
-    """What the pipeline wants to know of a raster."""
+class Raster(Protocol):
+    """How large a raster is, and what its pixels are."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,6 +68,10 @@ class Scene(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Of all bands."""
         ...
+
+
+class Scene(Raster, Protocol):
+    """What the pipeline wants to know of a raster."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -304,62 +306,6 @@ def open_scene(
     return array
 
 
-def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Tell one state of a file from another, without reading all of it.
-
-    Returns:
-        ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB; of a
-        store that is a folder, such as Zarr's, of the sizes and times of all files in it.
-
-    Raises:
-        SceneNotFoundError: There is no such file.
-    """
-    if is_known_to_gdal_alone(path):
-        return _fingerprint_of_name(full_name(path))
-    where = Path(path).absolute()
-    if where.is_dir():
-        return _fingerprint_of_folder(where)
-    try:
-        size = where.stat().st_size
-        with where.open("rb") as file:
-            ends = hashlib.sha256(file.read(_EDGE))
-            file.seek(max(0, size - _EDGE))
-            ends.update(file.read(_EDGE))
-    except FileNotFoundError as error:
-        raise SceneNotFoundError(_no_file(str(path))) from error
-    return {
-        "path": str(where),
-        "bytes": size,
-        "modified": where.stat().st_mtime_ns,
-        "sha256_ends": ends.hexdigest(),
-    }
-
-
-def _fingerprint_of_folder(folder: Path) -> dict[str, Any]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    states = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return {
-        "path": str(folder),
-        "bytes": sum(size for _, size, _ in states),
-        "modified": max((when for _, _, when in states), default=0),
-        "sha256_ends": hashlib.sha256(repr(states).encode()).hexdigest(),
-    }
-
-
-def _fingerprint_of_name(name: str) -> dict[str, Any]:
-    """Of a container's file; of what is no file of this machine, what it says of itself and its corners."""
-    if files := local_files(name):
-        return fingerprint(files[0]) | {"path": name}
-    scene = RasterioScene.open(name)
-    height, width = (min(256, side) for side in scene.shape)
-    digest = hashlib.sha256(
-        repr((scene.shape, scene.dtype, scene.bands, scene.transform, scene.crs)).encode()
-    )
-    for row, col in ((0, 0), (scene.shape[0] - height, scene.shape[1] - width)):
-        digest.update(scene.read(Window(row_off=row, col_off=col, height=height, width=width)).tobytes())
-    return {"path": name, "bytes": None, "modified": None, "sha256_ends": digest.hexdigest()}
-
-
 def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
     """Bound GDAL's block cache, for a ``with`` around a whole run.
 
@@ -455,7 +401,7 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
     if os.path.isdir(path):
         return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
     if not os.path.exists(path) and not is_known_to_gdal_alone(path):
-        return SceneNotFoundError(_no_file(path))
+        return SceneNotFoundError(no_file(path))
     if path.lower().endswith(_ARCHIVES):
         return SceneReadError(
             f"{path} is an archive, expected a raster: unpack it, then name the raster or the folder in it"
@@ -470,7 +416,8 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
     )
 
 
-def _no_file(path: str) -> str:
+def no_file(path: str) -> str:
+    """Say in one line that there is none."""
     return f"{path}: no such file, expected a raster: check the path"
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span

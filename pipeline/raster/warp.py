@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
 

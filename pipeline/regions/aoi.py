@@ -23,7 +23,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 from shapely.geometry.base import BaseGeometry
 
-from decr_scene.pipeline.arrays import Double, Float
+from decr_scene.models.arrays import Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.vectors import polygons_of, read_polygons

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.raster.fields import ArrayField, between
 from decr_scene.pipeline.tiling.grid import Span
 

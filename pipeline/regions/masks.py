@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.fields import ArrayField, Field, between
 from decr_scene.pipeline.raster.scene import RasterioScene

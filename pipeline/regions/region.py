@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from decr_scene.pipeline.arrays import Bool, Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rasterio.enums import Resampling
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import laid_over
 from decr_scene.pipeline.tiling.grid import Span

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import OptionError
 
 _NUMBER = r"-?\d+(?:\.\d+)?"

@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.forks import refuse_after_fork, threads_begin
 from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, read_ground, write_look
@@ -24,6 +23,7 @@ from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, detect
+from decr_scene.pipeline.system.forks import refuse_after_fork, threads_begin
 
 if TYPE_CHECKING:
     from torch import Tensor

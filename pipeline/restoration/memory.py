@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 
 A = TypeVar("A")
 

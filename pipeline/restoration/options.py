@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.defaults import BLENDS, DETECTORS, MODEL, OVERLAP
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.names import local_files
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
@@ -184,3 +189,36 @@ def _as_text(name: str, value: Any) -> str | None:
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
         raise OptionError(f"{name} must be in {low} to {high}, got {value}")
+
+
+_ROLES = {
+    "pan": "the input itself",
+    "aoi": "the area of interest itself",
+    "other_date": "the raster of another date itself",
+}
+"""What an input is to a reader of an error; else by the name of its option."""
+
+
+def named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path | None]]:
+    """List the files that the options name, with what each is, before anything is opened."""
+    named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
+    for option in ("mask", "other_date", "pan", "model", "aoi"):
+        value = getattr(chosen, option)
+        path = None if value is None else value.partition("|layername=")[0]
+        named += (
+            []
+            if path is None
+            else [(_ROLES.get(option, f"the {option} itself"), file) for file in local_files(path)]
+        )
+    return named
+
+
+def other_rasters(chosen: Options) -> list[str]:
+    """List the files that mask and other date are made of, their links followed."""
+    paths = []
+    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.other_date):
+        if name is not None:
+            paths += local_files(name)
+            with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
+                paths += RasterioScene.open(name).other_files()
+    return [os.path.realpath(path) for path in paths]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.enums import Resampling
 
-from decr_scene.pipeline.arrays import Bool, Double, Float
+from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from decr_scene.pipeline.arrays import Bool, Float, Pixels
+from decr_scene.models.arrays import Bool, Float, Pixels
 
 Classes = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
 SIGMAS = (2.0, 4.0)

@@ -14,12 +14,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from distributed import get_worker
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.errors import CheckpointError, UnknownModelError
-from decr_scene.pipeline.arrays import Float
 from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.files import file_sha256
-from decr_scene.pipeline.forks import threads_begin
 from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
+from decr_scene.pipeline.system.forks import threads_begin
 
 if TYPE_CHECKING:
     from torch import Tensor

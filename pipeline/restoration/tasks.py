@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from decr_scene.models.arrays import Double, Float, Pixels
 from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.arrays import Double, Float, Pixels
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share

@@ -32,7 +32,7 @@ from decr_scene.pipeline.errors import (
     in_one_line,
 )
 from decr_scene.pipeline.inputs.text import plain
-from decr_scene.pipeline.signals import INTERRUPTED, at_the_end_say, say_last_words, was_interrupted
+from decr_scene.pipeline.system.signals import INTERRUPTED, at_the_end_say, say_last_words, was_interrupted
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.log import logging_to
 

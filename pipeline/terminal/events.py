@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
-from decr_scene.pipeline.progress import Progress
+from decr_scene.pipeline.system.progress import Progress
 
 VERSION = 1
 

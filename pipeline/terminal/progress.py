@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from decr_scene.pipeline.inputs.text import plain
-from decr_scene.pipeline.progress import Progress
+from decr_scene.pipeline.system.progress import Progress
 from decr_scene.pipeline.terminal.duration import duration
 from decr_scene.pipeline.terminal.events import Events, are_wanted
 

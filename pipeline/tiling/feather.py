@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from decr_scene.pipeline.arrays import Double, Float
+from decr_scene.models.arrays import Double, Float
 from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.tiling.grid import Span
 
 CELL = 64

@@ -18,10 +18,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.errors import ResumeError
 from decr_scene.pipeline.files import journal_path, lock_path
-from decr_scene.pipeline.locks import HeldError, Lock
+from decr_scene.pipeline.system.locks import HeldError, Lock
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.statistics import BandStatistics
 

@@ -12,30 +12,18 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from decr_scene.pipeline.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.files import is_same_file
 from decr_scene.pipeline.raster.nodata import is_nodata
-from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
+from decr_scene.pipeline.raster.scene import Raster, RasterioScene, gdal_env
 from decr_scene.pipeline.raster.vrt import NewBands, Tags, check_representable, copy_vrt, new_vrt
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.cog import has_palette, lossless
 
 
-class Origin(Protocol):
+class Origin(Raster, Protocol):
     """Where a writer takes everything but the pixels from."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(height, width)``, px."""
-
-    @property
-    def count(self) -> int:
-        """Bands."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of all bands."""
 
     @property
     def source(self) -> str | None:
@@ -69,12 +57,8 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True)
-class CopyOf:
-    """The same bands as a scene, with everything else that it has.
-
-    Args:
-        scene: The scene.
-    """
+class _OfScene:
+    """Size, place and surroundings of a scene."""
 
     scene: RasterioScene
 
@@ -82,6 +66,24 @@ class CopyOf:
     def shape(self) -> tuple[int, int]:
         """``(height, width)``, px."""
         return self.scene.shape
+
+    @property
+    def place(self) -> tuple[CRS | None, Affine]:
+        """CRS, and pixel to CRS."""
+        return self.scene.crs, self.scene.transform
+
+    def env(self) -> AbstractContextManager[Any]:
+        """GDAL's settings for the scene."""
+        return gdal_env(self.scene)
+
+
+@dataclass(frozen=True)
+class CopyOf(_OfScene):
+    """The same bands as a scene, with everything else that it has.
+
+    Args:
+        scene: The scene.
+    """
 
     @property
     def count(self) -> int:
@@ -97,15 +99,6 @@ class CopyOf:
     def source(self) -> str | None:
         """The scene's file."""
         return self.scene.path
-
-    @property
-    def place(self) -> tuple[CRS | None, Affine]:
-        """CRS, and pixel to CRS."""
-        return self.scene.crs, self.scene.transform
-
-    def env(self) -> AbstractContextManager[Any]:
-        """GDAL's settings for the scene."""
-        return gdal_env(self.scene)
 
     def check(self, output: Path) -> None:
         """As `Origin.check`."""
@@ -133,7 +126,7 @@ class CopyOf:
 
 
 @dataclass(frozen=True)
-class Companion:
+class Companion(_OfScene):
     """What is written beside a scene, pixel for pixel: other bands of another dtype in the same place.
 
     Args:
@@ -145,17 +138,11 @@ class Companion:
         colors: Colour table of a single band of classes: ``(red, green, blue, alpha)`` of 0, 1, ...
     """
 
-    scene: RasterioScene
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
     nodata: float | None = None
     tags: tuple[tuple[str, str], ...] = ()
     colors: tuple[tuple[int, int, int, int], ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(height, width)``, px."""
-        return self.scene.shape
 
     @property
     def count(self) -> int:
@@ -166,15 +153,6 @@ class Companion:
     def source(self) -> str | None:
         """Nothing: the pixels are new."""
         return None
-
-    @property
-    def place(self) -> tuple[CRS | None, Affine]:
-        """CRS, and pixel to CRS, of the scene."""
-        return self.scene.crs, self.scene.transform
-
-    def env(self) -> AbstractContextManager[Any]:
-        """GDAL's settings for the scene."""
-        return gdal_env(self.scene)
 
     def check(self, output: Path) -> None:
         """Refuse nothing: new bands can be written, and not over the scene, as its own writer sees to."""

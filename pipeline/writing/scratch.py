@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.errors import OptionError, OutputError
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.tiling.grid import Span

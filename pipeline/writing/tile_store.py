@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decr_scene.pipeline.arrays import Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.writing.journal import Guard
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.journal import FileState, left_at
 from decr_scene.pipeline.writing.tile_store import TileStore

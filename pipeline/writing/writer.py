@@ -23,7 +23,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
-from decr_scene.pipeline.arrays import Pixels
+from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE, COMPRESSIONS
 from decr_scene.pipeline.errors import DiskSpaceError, OptionError, OutputError
 from decr_scene.pipeline.files import (

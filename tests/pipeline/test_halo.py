@@ -12,10 +12,10 @@ from decr_scene.models.model import load_model
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.tasks import guess_tiles
-from decr_scene.pipeline.run import run_guard
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
-from decr_scene.pipeline.run import run_guard
 
 FROM_NOISE = {"model": "rice2", "mask": "none", "device": "cpu", "start": 1000, "steps": 2, "weight_floor": 0}
 

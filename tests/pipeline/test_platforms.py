@@ -8,7 +8,7 @@ import pytest
 from raster_cases import plain
 
 from decr_scene.pipeline.files import refused_by_windows
-from decr_scene.pipeline.locks import HeldError, Lock
+from decr_scene.pipeline.system.locks import HeldError, Lock
 
 HIDDEN = """
 import builtins, os, sys

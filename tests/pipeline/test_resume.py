@@ -20,9 +20,9 @@ from decr_scene.pipeline.errors import OutputExistsError, ResumeError
 from decr_scene.pipeline.files import journal_path, tiles_path
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
-from decr_scene.pipeline.run import run_guard
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.journal import Entry, Journal
 from decr_scene.pipeline.writing.statistics import BandStatistics

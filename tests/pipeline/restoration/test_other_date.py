@@ -13,10 +13,10 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import OptionError, OtherDateError
 from decr_scene.pipeline.evaluation.metrics import psnr
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.plan import plan_scene
-from decr_scene.pipeline.run import run_guard
 from decr_scene.pipeline.tiling.grid import Span
 
 CLOUDY, CLEAR = SAMPLES / "landsat_cloudy.tif", SAMPLES / "landsat_clear.tif"

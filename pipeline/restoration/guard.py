@@ -1,0 +1,58 @@
+"""What makes two runs the same, so that one may go on with what the other left."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Any
+
+from decr_scene.pipeline.raster.fingerprint import fingerprint
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.masks import MaskFile
+from decr_scene.pipeline.restoration.plan import Planned
+from decr_scene.pipeline.restoration.restorers import RestorerSpec, told
+
+
+def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
+    """Gather what makes two runs the same: everything that the pixels depend on, and nothing else."""
+    plan, spec = planned.plan, planned.plan.spec
+    mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
+    return {
+        "program": version("decr-scene"),
+        "input": fingerprint(scene.path),
+        "files of the input": [[name, *_state(name)] for name in scene.other_files()],
+        "model": [
+            _model_path(spec),
+            planned.model_sha256,
+            spec.steps,
+            spec.start,
+            spec.weight_floor,
+            spec.halo,
+        ],
+        "computing": None if spec.computing is None else told(spec.computing),
+        "seed": plan.seed,
+        "samples": plan.samples,
+        "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],
+        "bands": [list(plan.indexes), list(planned.bands)],
+        "scaling": [plan.radiometry.low, plan.radiometry.high],
+        "mask": [mask, plan.keeps_clear_ground],
+        "look": None if planned.look is None else list(vars(planned.look).values()),
+        "reference": None if plan.other is None else fingerprint(plan.other.path),
+        "aoi": None if plan.aoi is None else plan.aoi.digest,
+        "compress": compress,
+        "blocksize": blocksize,
+    }
+
+
+def _model_path(spec: RestorerSpec) -> str:
+    """Find the file of the model; what is built in has its name alone."""
+    if spec.sha256 is None:
+        return spec.name
+    from decr_scene.models.model import find_model
+
+    return str(find_model(spec.name))
+
+
+def _state(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,73 @@
+"""Which restorer the options ask for, as a task carries it: name, digest, how it samples and computes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from decr_scene.pipeline.defaults import BATCH_SIZE
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.files import file_sha256
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Restorer, RestorerSpec
+
+
+def _name_of(restorer: Restorer) -> str:
+    """Name a callable, as runs are told apart by; a lambda has no name, so its code is in it."""
+    name = str(getattr(restorer, "__name__", type(restorer).__name__))
+    if name != "<lambda>":
+        return name
+    from distributed.protocol.pickle import dumps
+
+    return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"
+
+
+def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:
+    """Describe the restorer that the options ask for, and give the digest of its model file.
+
+    Args:
+        options: The options.
+        elsewhere: The model will run on other machines, so it is they that have the device or not.
+
+    Raises:
+        OptionError: No such device or precision here, or the schedule has no such steps.
+        UnknownModelError: There is no such model.
+    """
+    if options.restorer is not None:
+        return RestorerSpec(
+            _name_of(options.restorer), device=options.device, precision=options.precision
+        ), None
+    if options.model in BUILT_IN:
+        return RestorerSpec(options.model), None
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.devices import computing_of
+    from decr_scene.models.diffusion.schedule import Schedule
+    from decr_scene.models.model import bundled_models, find_model
+
+    path = find_model(options.model)
+    config = read_model_config(path)
+    try:
+        computing = None if elsewhere else computing_of(options.device, options.precision)
+        sampling = config.sampling.given(options.steps, options.start, options.weight_floor, options.halo)
+        Schedule().pairs(sampling.steps, sampling.first_step)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    digest = file_sha256(Path(path))
+    name = options.model if options.model in bundled_models() else os.path.abspath(path)
+    spec = RestorerSpec(
+        name,
+        tuple(config.bands),
+        sampling.steps,
+        sampling.start,
+        sampling.weight_floor,
+        sampling.halo,
+        options.device,
+        options.precision,
+        computing,
+        min(options.batch_size or BATCH_SIZE, GPU_BATCH),
+        sha256=digest,
+        context=config.reference.context,
+        alone=config.network is None,
+    )
+    return spec, digest
