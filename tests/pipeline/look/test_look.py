@@ -10,8 +10,8 @@ import rioxarray  # noqa: F401  # registers .rio
 import xarray as xr
 from click.testing import CliRunner
 from fault_cases import fire_after
+from look_cases import BGRN, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
-from raster_cases import write
 
 from decr_scene.models.model import Model
 from decr_scene.pipeline import process_scene, restore
@@ -35,47 +35,10 @@ from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
-BGRN = ("blue", "green", "red", "nir")
-GROUND = np.array([900, 1000, 1100, 2500])[:, None, None]
-CLOUD = np.array([6500, 6300, 6400, 6600])[:, None, None]
-
-
-def land(shape=(300, 420), cloud=(slice(100, 170), slice(200, 300)), seed=0):
-    """Fields of vegetation with a cloud, reflectance x 10000, `BGRN`; and where the cloud is."""
-    rng = np.random.default_rng(seed)
-    fields = np.kron(rng.normal(1, 0.15, [-(-side // 20) for side in shape]), np.ones((20, 20)))
-    image = GROUND * fields[: shape[0], : shape[1]] + rng.normal(0, 30, (4, *shape))
-    where = np.zeros(shape, bool)
-    where[cloud] = True
-    rng = np.random.default_rng(1)
-    image[:, where] = (CLOUD * rng.normal(1, 0.03, shape))[:, where]
-    return np.clip(image, 1, 60000).astype(np.uint16), where
-
-
-def scene_of(path, image, names=BGRN, scales=None):
-    """A scene of 30 m."""
-    write(path, image, transform=rasterio.transform.from_origin(500000, 4000000, 30, 30))
-    with rasterio.open(path, "r+") as dataset:
-        dataset.descriptions = names
-        if scales is not None:
-            dataset.scales = scales
-    return path
-
-
-def pixels_of(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
 
 @pytest.fixture(autouse=True)
 def by_brightness(monkeypatch):
-    """In the place of the detector's network: cloud is what is bright in the blue."""
-
-    def probabilities(windows):
-        cloud = [1 / (1 + np.exp(np.clip((0.3 - window[:1]) * 100, -50, 50))) for window in windows]
-        return [np.concatenate([1 - p, p, 0 * p]).astype(np.float32) for p in cloud]
-
-    monkeypatch.setattr(ukis, "probabilities", probabilities)
+    bright_is_cloud(monkeypatch)
 
 
 def ukis_look(path, factor=1):
@@ -210,60 +173,6 @@ def test_no_rim_follows_single_pixels():
     assert np.abs(np.diff(share, axis=1)).max() < 0.05
     assert np.abs(np.diff(share, axis=0)).max() < 0.05
     assert not keep_clear_ground(np.full((1, 40, 40), 0.02, np.float32)).any()
-
-
-def test_fill_removes_the_cloud_and_leaves_the_rest_to_the_bit(tmp_path):
-    image, where = land()
-    scene = scene_of(tmp_path / "scene.tif", image)
-    report = process_scene(scene, tmp_path / "clean.tif", model="fill")
-    clean = pixels_of(tmp_path / "clean.tif")
-    ground = image[:, ~where].mean(axis=1)
-    np.testing.assert_allclose(clean[:, where].mean(axis=1), ground, rtol=0.12)
-    far = np.ones(where.shape, bool)
-    far[50:220, 140:360] = False
-    np.testing.assert_array_equal(clean[:, far], image[:, far])
-    assert report.checks["clear_pixels_identical"]
-    assert report.clouds["cloud"] == pytest.approx(where.mean(), rel=0.3)
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_fill_does_not_depend_on_blocks_and_workers_of_tiles(tmp_path):
-    image, _ = land((700, 600), cloud=(slice(200, 420), slice(180, 400)))
-    scene = scene_of(tmp_path / "scene.tif", image)
-    for name, more in (("a", {}), ("b", {"blocksize": 128, "batch_size": 3, "overlap": 64})):
-        process_scene(scene, tmp_path / f"{name}.tif", model="fill", **more)
-    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif"), pixels_of(tmp_path / "b.tif"))
-
-
-def test_fill_takes_a_mask_of_the_users_in_the_place_of_a_detector(tmp_path):
-    image, where = land((200, 240), cloud=(slice(60, 120), slice(80, 150)))
-    scene = write(tmp_path / "scene.tif", image[:1])
-    mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
-    process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
-    clean = pixels_of(tmp_path / "clean.tif")
-    assert clean[0][where].mean() == pytest.approx(image[0][~where].mean(), rel=0.12)
-    assert (clean[0, :20] == image[0, :20]).all()
-
-
-def test_fill_without_anybody_who_looks_is_refused_in_one_line(tmp_path):
-    scene = write(tmp_path / "scene.tif", land((64, 64))[0][:3])
-    for options in ({}, {"bands": "red,green,blue"}, {"detector": "none"}):
-        with pytest.raises(OptionError, match="fill needs to know where cloud is"):
-            process_scene(scene, tmp_path / "clean.tif", model="fill", **options)
-    called = CliRunner().invoke(
-        main, ["process", str(scene), "--out", str(tmp_path / "c.tif"), "--model", "fill"]
-    )
-    assert called.exit_code == 2
-    assert called.output.count("\n") == 1
-
-
-def test_fill_changes_nothing_where_nothing_is_clear(tmp_path):
-    image, where = land((128, 128), cloud=(slice(0, 128), slice(0, 128)))
-    scene = write(tmp_path / "scene.tif", image)
-    mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
-    report = process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
-    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif"), image)
-    assert any("nowhere is the ground clear" in warning for warning in report.warnings)
 
 
 def test_a_detector_that_is_not_there_is_refused(tmp_path):
@@ -428,17 +337,6 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
     process_scene(scene, tmp_path / "masked.tif", model="fill", mask=str(cloud))
     lazy = restore(array, model="fill", mask=str(cloud)).compute(scheduler="synchronous")
     np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "masked.tif"))
-
-
-def test_fill_is_measured_like_a_model(tmp_path):
-    image, _ = land((192, 192), cloud=(slice(60, 120), slice(80, 150)))
-    clear, _ = land((192, 192), cloud=(slice(0, 0), slice(0, 0)))
-    for name, pixels in (("cloudy", image), ("clear", clear)):
-        (tmp_path / name).mkdir()
-        scene_of(tmp_path / name / "a.tif", np.clip(pixels // 40, 0, 255).astype(np.uint8))
-    found = evaluate_pairs("fill", tmp_path).mean()
-    assert found["DE/psnr"] > found["cloudy/psnr"] + 5
-    assert found["reference/psnr"] == found["DE/psnr"]
 
 
 def test_a_mask_in_the_place_of_a_detector_is_averaged():
