@@ -24,7 +24,7 @@ def is_nodata(pixels: Pixels, nodata: float | None) -> Bool:
     if np.isnan(nodata):
         return np.isnan(pixels)
     value = pixels.dtype.type(nodata)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels are not close, as is right
         close = np.abs(pixels - value) < TOLERANCE * np.abs(pixels + value)
     return np.asarray((pixels == value) | close)
 
@@ -44,6 +44,6 @@ def _above(nodata: float, kind: type[np.floating]) -> np.floating:
     """The least value of a floating-point type, about, that lies above a nodata value and is not it."""
     value = kind(nodata)
     step = np.nextafter(value, kind(np.inf))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # infinity lies above, too
         far = value + kind(2.5 * TOLERANCE) * np.abs(value)
     return max(step, far)

@@ -56,7 +56,7 @@ class Radiometry:
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # what is invalid is filled below
             x = dn.astype(np.float32)
             x -= self._low
             x *= 2
@@ -93,7 +93,7 @@ class Radiometry:
             for first in range(0, dn.shape[1], rows):
                 strip = band, slice(first, first + rows)
                 if (here := changed[strip]).any():
-                    with np.errstate(invalid="ignore", over="ignore"):
+                    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite keeps its bits
                         restored = self._restored(band, dn[strip], change[strip], strong[strip])
                         restored = off_nodata(restored, nodata)
                     if dn.dtype.kind == "f":

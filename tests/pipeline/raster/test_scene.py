@@ -20,13 +20,8 @@ from rasterio.windows import Window
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import BandError, SceneError, SceneNotFoundError, SceneReadError
 from decr_scene.pipeline.raster.bands import ROLES, name_bands, resolve_names, select_bands
-from decr_scene.pipeline.raster.scene import (
-    RasterioScene,
-    Scene,
-    fingerprint,
-    gdal_env,
-    open_scene,
-)
+from decr_scene.pipeline.raster.fingerprint import fingerprint
+from decr_scene.pipeline.raster.scene import RasterioScene, Scene, gdal_env, open_scene
 
 BGRN = ("blue", "green", "red", "nir")
 
