@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -11,14 +12,14 @@ import numpy as np
 
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
+from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.products.delivery import delivered
-from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import DetectedMask
-from decr_scene.pipeline.restoration.gating import scene_coverage
+from decr_scene.pipeline.restoration.gating import clouds_of
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.system.progress import Progress, Watch
@@ -72,20 +73,12 @@ def write_cloud_mask(
         planned = plan_scene(scene, chosen)
         watch.stage("looking for cloud")
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
-        coverage = scene_coverage(planned, scene, chosen, places)
-        look = planned.look
-        assert look is not None, "it has found something"
-        sides = (-(-scene.shape[0] // look.factor), -(-scene.shape[1] // look.factor))
-        least = round(255 * look.threshold)
-        mask = DetectedMask(FileField(str(places.cloud), sides), scene.shape, look.factor, least)
+        coverage, mask = clouds_of(planned, scene, chosen, places)
         watch.stage(f"writing {dst.name}")
         companion = Companion(scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN)
         with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
-            for row in range(0, scene.shape[0], BLOCKSIZE):
-                for col in range(0, scene.shape[1], BLOCKSIZE):
-                    height, width = min(BLOCKSIZE, scene.shape[0] - row), min(BLOCKSIZE, scene.shape[1] - col)
-                    span = Span(row, col, height, width)
-                    writer.write(span, _seen(mask, scene, span)[None])
+            for span in chain.from_iterable(block_rows(scene.shape, BLOCKSIZE)):
+                writer.write(span, _seen(mask, scene, span)[None])
     return coverage
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.gating import scene_coverage
+from decr_scene.pipeline.restoration.gating import clouds_of
 from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 
@@ -127,5 +127,5 @@ def measure_coverage(
         for path in paths:
             with RasterioScene.open(path, chosen.bands) as scene:
                 planned = plan_scene(scene, chosen)
-                found.append(scene_coverage(planned, scene, chosen, places))
+                found.append(clouds_of(planned, scene, chosen, places)[0])
     return DatasetCoverage(tuple(path.name for path in paths), tuple(found))

@@ -131,16 +131,25 @@ class _Detecting:
         return torch.from_numpy(self._ask(reduced.numpy()))
 
 
-def scene_coverage(planned: Planned, scene: RasterioScene, options: Options, places: Places) -> Coverage:
-    """Measure how cloudy a scene is; the rasters are left where they were written.
+def clouds_of(
+    planned: Planned, scene: RasterioScene, options: Options, places: Places
+) -> tuple[Coverage, DetectedMask]:
+    """Measure how cloudy a scene is, and where; the rasters are left where they were written.
+
+    Args:
+        planned: The plan, of a mask that is ``auto``.
+        scene: The scene.
+        options: Those that the plan was made of.
+        places: Where the rasters are written.
 
     Raises:
         SceneError: Nothing looks.
     """
-    coverage = detect_clouds(planned, scene, options, places).coverage
-    if coverage is None:
+    seen = detect_clouds(planned, scene, options, places)
+    if seen.coverage is None:
         raise SceneError(
             f"model {options.model} has no cloud detector to look at {scene.path} with: take one that has, "
             "or a scene with blue, green, red and nir"
         )
-    return coverage
+    assert isinstance(seen.plan.mask, DetectedMask), "the mask is auto"
+    return seen.coverage, seen.plan.mask
