@@ -19,7 +19,7 @@ from decr_scene.models.data.layout import (
     is_sen12mscr,
 )
 from decr_scene.models.errors import DecrSceneError, TrainingError
-from decr_scene.pipeline.raster.images import read_image
+from decr_scene.pipeline.raster.images import RasterImage, read_image
 
 PARTS = ("train", "val", "test")
 OFFICIAL = "official_{part}_names.txt"
@@ -139,7 +139,7 @@ def inspect_data_set(place: Path) -> DataSet:
 def kind_of(folder: Path, parted: bool) -> str:
     """The published data set that a folder of pairs is laid out as.
 
-        By what lies there: SEN12MS-CR by its seasons, CUHK-CR by ``nir`` beside the pairs, RICE2 by ``mask``,
+    By what lies there: SEN12MS-CR by its seasons, CUHK-CR by ``nir`` beside the pairs, RICE2 by ``mask``,
     RICE1 by ``cloud`` and ``label`` alone, T-Cloud by the same in ``train`` and ``test``.
     """
     if is_sen12mscr(folder):
@@ -170,13 +170,13 @@ def _looked_at(part: str, pairs: Sequence[PairPaths], wrong: list[str]) -> Itera
     """The clear image of each pair; what cannot be used is told in ``wrong``."""
     for pair in pairs:
         try:
-            clear = read_image(pair.clear, pair.cloudy)
-            cloudy = clear if pair.cloudy is None else read_image(pair.cloudy)
+            clear = read_image(pair.clear, pair.cloudy)  # which reads the cloudy one for its scaling
+            cloudy = clear.shape if pair.cloudy is None else RasterImage.open(pair.cloudy).shape
         except DecrSceneError as error:
             wrong.append(f"{part}/{pair.name}: {error}")
             continue
-        if clear.shape != cloudy.shape:
-            wrong.append(f"{part}/{pair.name}: cloudy is {cloudy.shape}, clear is {clear.shape}")
+        if clear.shape != cloudy:
+            wrong.append(f"{part}/{pair.name}: cloudy is {cloudy}, clear is {clear.shape}")
             continue
         bands = len(clear) + (pair.clear_nir is not None)
         digest = hashlib.sha256(clear.tobytes()).hexdigest()
@@ -199,13 +199,12 @@ def _twins(images: Sequence[_Image]) -> Iterator[Twins]:
     """Every two images that are the same or alike."""
     if not images:
         return
-    small = np.stack([image.small for image in images])
+    small, digests = np.stack([image.small for image in images]), np.array([image.digest for image in images])
     for number, image in enumerate(images):
+        same = digests[number + 1 :] == image.digest
         alike = small[number + 1 :] @ image.small > ALIKE
-        for offset, other in enumerate(images[number + 1 :]):
-            same = other.digest == image.digest
-            if same or alike[offset]:
-                yield Twins(image.name, other.name, same)
+        for offset in np.flatnonzero(same | alike).tolist():
+            yield Twins(image.name, images[number + 1 + offset].name, bool(same[offset]))
 
 
 def _official(place: Path, pairs: dict[str, list[PairPaths]]) -> Iterator[tuple[str, tuple[int, int]]]:
