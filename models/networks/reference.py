@@ -77,6 +77,11 @@ class ReferenceConfig:
             raise ValueError(f"side must be a positive multiple of {PATCH}, got {self.side}")
 
     @property
+    def only_side(self) -> int | None:
+        """Side of the images that it takes and no others, px; ``None``: any."""
+        return self.side if self.kind == "cvae" else None
+
+    @property
     def draws(self) -> bool:
         """Whether one image has many answers, of which noise chooses one."""
         return self.kind in ("cvae", "diffcr")

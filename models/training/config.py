@@ -157,11 +157,6 @@ class RunConfig:
         if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:
             raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
 
-    @property
-    def only_side(self) -> int | None:
-        """Side of the images that the reference takes, px; ``None``: any."""
-        return self.reference.side if self.reference.kind == "cvae" else None
-
     def _check_alone(self) -> None:
         """The reference must be of the stage's kind, and see crops of its size."""
         if self.reference.kind not in ALONE[self.stage]:
@@ -169,8 +164,9 @@ class RunConfig:
             raise ValueError(
                 f"stage {self.stage} trains a [reference] of kind {expected}, found {self.reference.kind!r}"
             )
-        if self.only_side not in (None, self.crop):
-            raise ValueError(f"crop must be the reference's side, {self.only_side}, got {self.crop}")
+        side = self.reference.only_side
+        if side not in (None, self.crop):
+            raise ValueError(f"crop must be the reference's side, {side}, got {self.crop}")
 
     def _check_detector(self) -> None:
         if self.detector is None or self.detector.bands != len(self.bands):

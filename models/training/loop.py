@@ -351,7 +351,7 @@ def _rate(step: int, config: RunConfig) -> float:
 
 def _check_sides(config: RunConfig, validation: list[Pair]) -> None:
     """Refuse images that the run's network cannot take."""
-    side = config.only_side
+    side = config.reference.only_side
     for pair in validation:
         if side is not None and pair.cloudy.shape[1:] != (side, side):
             height, width = pair.cloudy.shape[1:]

@@ -282,12 +282,9 @@ def _answers(
 def _check_sizes(models: Mapping[str, Answerer], pairs: Sequence[Pair]) -> None:
     """Refuse pairs of a size that a model cannot take, before anything is measured."""
     for name, model in models.items():
-        reference = None if model.model is None else model.model.config.reference
-        if reference is None or reference.kind != "cvae":
-            continue
-        side = reference.side
+        side = None if model.model is None else model.model.config.reference.only_side
         for pair in pairs:
-            if pair.cloudy.shape[1:] != (side, side):
+            if side is not None and pair.cloudy.shape[1:] != (side, side):
                 height, width = pair.cloudy.shape[1:]
                 raise OptionError(
                     f"{pair.name} is {height} x {width} px, {name} takes {side} x {side} alone: "
