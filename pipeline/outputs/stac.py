@@ -89,8 +89,9 @@ def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
     from pystac.extensions.projection import ProjectionExtension
 
     now = datetime.now(UTC).replace(microsecond=0)
-    when = acquired(run.scene)
-    if run.acquired is not None:
+    if run.acquired is None:
+        when = acquired(run.scene)
+    else:
         moment = datetime.fromisoformat(run.acquired)
         when = (moment, moment, "metadata of the product")
     item = pystac.Item(
