@@ -55,10 +55,7 @@ from decr_scene.pipeline.restoration.gating import detect_clouds
 from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Choices, Options, named_inputs, other_rasters
 from decr_scene.pipeline.restoration.plan import Planned, plan_scene
-from decr_scene.pipeline.restoration.restorers import (
-    BUILT_IN,
-    describe,
-)
+from decr_scene.pipeline.restoration.restorers import BUILT_IN, describe
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.writing.journal import Left, left_at
@@ -316,7 +313,7 @@ def _tile_store(
 ) -> TileStore | None:
     """Open the store of finished tiles; ``None``: making them is no more work than keeping them."""
     plan = planned.plan
-    if options.restorer is None and plan.spec.name in BUILT_IN:
+    if plan.spec.name in BUILT_IN:
         return None
     tile, most = room_for_tiles(plan, planned.batches(options.batch_size), writing.blocksize, workers)
     return TileStore(tiles_path(writing.path), guard, tile, most, writing.resume)

@@ -192,7 +192,7 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
 
 def _saved_tiles(planned: Planned, options: Options) -> int:
     """Bytes of finished tiles that a run keeps on disk until their blocks are written."""
-    if options.restorer is None and planned.plan.spec.name in BUILT_IN:
+    if planned.plan.spec.name in BUILT_IN:
         return 0
     tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
     return tile * min(most, planned.tiles_to_restore)

@@ -231,7 +231,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
     spec, indexes = frame.spec, frame.indexes
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
-    if spec.name == "identity" and options.restorer is None:
+    if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
         radiometry = known_radiometry(scene.dtype, len(indexes), options.scale) or fit_samples(

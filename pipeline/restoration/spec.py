@@ -14,10 +14,13 @@ from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Resto
 
 
 def _name_of(restorer: Restorer) -> str:
-    """Name a callable, as runs are told apart by; a lambda has no name, so its code is in it."""
+    """Name a callable, as runs are told apart by; a lambda has no name, so its code is in it.
+
+    One that is called as what is built in is told from that.
+    """
     name = str(getattr(restorer, "__name__", type(restorer).__name__))
     if name != "<lambda>":
-        return name
+        return f"callable {name}" if name in BUILT_IN else name
     from distributed.protocol.pickle import dumps
 
     return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"

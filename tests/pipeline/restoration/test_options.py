@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from raster_cases import plain
+from test_run import pixels_of
 
 from decr_scene.pipeline import Options, process_directory, process_scene, restore
 from decr_scene.pipeline.engine.graph import OF_FILES
@@ -88,3 +90,16 @@ def test_two_lambdas_are_two_restorers():
     """A run that one of them left unfinished is not gone on with by the other."""
     first, second = (spec_of(Options(restorer=r))[0].name for r in (lambda t, n: t, lambda t, n: t * 0))
     assert first != second
+
+
+@pytest.mark.parametrize("name", ["fill", "identity"])
+def test_a_callable_that_is_called_as_what_is_built_in_is_none_of_those(name, tmp_path):
+    def brighter(tiles, noise):
+        return tiles + 0.1
+
+    brighter.__name__ = name
+    assert spec_of(Options(restorer=brighter))[0].name != spec_of(Options(model=name))[0].name
+    scene = plain(tmp_path / "scene.tif", (40, 50), 1, "uint16")
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=brighter)
+    assert list(report.scaling.values()) != [[0.0, 1.0]]
+    assert (pixels_of(tmp_path / "clean.tif") != pixels_of(scene)).mean() > 0.9
