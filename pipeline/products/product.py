@@ -21,7 +21,9 @@ from decr_scene.pipeline.products.layouts import Stack, known_layout
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
 _NO_SCENES = re.compile(r"cloud|mask|thumb|browse|preview", re.IGNORECASE)
 _QUALITY = re.compile(
-    r"(?<![a-z0-9])(?:udm2?|qa_\w+|bqa|pixel_qa|scl|c?fmask|clm)(?![a-z0-9])", re.IGNORECASE
+    r"(?<![a-z0-9])(?:udm2?|qa_\w+|qa60|bqa|pixel_qa|scl|cldprb|msk_classi|c?fmask4?|fixedmask|clm)"
+    r"(?![a-z0-9])",
+    re.IGNORECASE,
 )
 _KINDS = (("mss", r"MSS\d?"), ("mss", "MUX"), ("pan", r"PAN\d?"), ("psh", "PSH"))
 _LISTED = 4

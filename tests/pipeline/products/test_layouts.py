@@ -1,5 +1,8 @@
 """Folders of vendors that are known, and what is said of those that are not."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -11,7 +14,8 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.products.metadata import facts_of
-from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.products.product import find_product, is_quality_mask
+from decr_scene.pipeline.regions.conventions import CONVENTIONS
 
 SHAPE = (60, 50)
 LANDSAT = "LC09_L2SP_123032_20240315_20240316_02_T1"
@@ -152,6 +156,15 @@ def test_a_usable_data_mask_is_neither_scene_nor_pan(mask, tmp_path):
     assert (found.scene, found.pan) == (scene, None)
     report = process_scene(place, tmp_path / "out.tif", model="identity")
     assert report.product["acquired"] == "2024-03-15T10:10:10+00:00"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["T33_MSK_CLDPRB_20m.tif", "QA60.tif", "T33_MSK_CLASSI_B00.jp2", "LC08_Fmask4.tif", "LC80_fixedmask.tif"],
+)
+def test_a_mask_whose_values_are_understood_is_no_scene(name):
+    assert is_quality_mask(Path(name))
+    assert any(re.search(each.names, name.lower()) for each in CONVENTIONS)
 
 
 def test_gaofen_cameras_have_numbers(tmp_path):
