@@ -209,4 +209,6 @@ def test_a_run_that_ended_before_its_report_goes_on_without_fetching(server, sce
         process(address, out)
     assert out.exists()
     assert not out.with_suffix(".json").exists()
+    server.sent.clear()
     assert not process(address, out).faults
+    assert server.sent == []
