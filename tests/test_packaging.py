@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -58,6 +59,12 @@ def test_public_names_are_imported_on_first_use():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_names_of_test_files_are_unique():
+    """A type checker reads them flat, and they import one another by name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_a_room_is_one_sentence_and_no_more_than_eleven_files():

@@ -184,6 +184,18 @@ def test_a_damaged_tile_is_restored_again(scene, tmp_path, monkeypatch):
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
 
 
+@pytest.mark.parametrize(("share", "saved"), [(1e9, True), (-1, False)])
+def test_tiles_of_a_restorer_that_is_quicker_than_saving_are_not_saved(
+    share, saved, small, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(flow, "SAVING_SHARE", share)
+    failing, _ = failing_after(3)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(small, tmp_path / "clean.tif", restorer=failing, batch_size=1)
+    report = process_scene(small, tmp_path / "clean.tif", restorer=smooth, batch_size=1)
+    assert (report.tiles["tiles_resumed"] > 0) == saved
+
+
 @pytest.mark.parametrize(
     "damage",
     [
