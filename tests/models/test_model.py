@@ -224,7 +224,7 @@ def test_bf16_is_that_of_autocast_without_its_conversions() -> None:
     fast, kept = tiny(config, "bf16"), weights(config)
     x_t, cloudy, guess, context = images(), images(seed=2), images(seed=3), torch.rand(2, 6, 4, 4)
     found = (*fast.network(x_t, 300, cloudy, guess), fast.reference(cloudy, context))
-    plain = build_modules(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = build_modules(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
     plain.load_state_dict(kept)
     x_t, cloudy, guess = (image.to(memory_format=torch.channels_last) for image in (x_t, cloudy, guess))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
