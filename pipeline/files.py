@@ -166,9 +166,9 @@ def journal_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.{UNFINISHED}.jsonl")
 
 
-def lock_path(journal: Path) -> Path:
-    """Where the lock of a journal lies while a run is at it."""
-    return with_ending(journal, ".lock")
+def lock_path(path: Path) -> Path:
+    """Where the lock of a hidden file, such as a journal, lies while a run is at it."""
+    return with_ending(path, ".lock")
 
 
 def tiles_path(output: Path) -> Path:
@@ -225,6 +225,7 @@ def _longest() -> int:
         *(part_path(output, UNFINISHED, role) for role in PARTS),
         *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path, source_path)),
         lock_path(journal_path(output)),
+        lock_path(source_path(output)),
     )
     return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)
 

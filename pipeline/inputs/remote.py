@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from decr_scene.pipeline.errors import OutputError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.errors import OutputError, ResumeError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.files import lock_path
+from decr_scene.pipeline.system.locks import HeldError, Lock
 
 TRIES = 3
 """How often in a row a connection may break without a new byte."""
@@ -62,18 +64,25 @@ def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
         SceneNotFoundError: The server has no such file.
         SceneReadError: The connection breaks, or the server refuses.
         OutputError: There is no room, or the folder cannot be written to.
+        ResumeError: Another run has it at the same path.
     """
+    lock = _locked(address, path)
+    try:
+        with _kept(address, path, kept) as facts:
+            yield facts
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _kept(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
     state = path.with_suffix(".json")
     partial = path.with_suffix(".download")
     if not (path.exists() and kept.exists() and _read(state).get("address") == address):
         path.unlink(missing_ok=True)
-        try:
+        with _disk_faults(address, path):
             _fetch(address, partial, state)
             partial.rename(path)
-        except OSError as error:
-            if isinstance(error, (SceneReadError, *_BROKEN)):
-                raise
-            raise OutputError(f"{address} cannot be kept in {path.parent} ({error.strerror})") from error
         _fetch_beside(address, path)
     facts = _read(state)
     try:
@@ -84,6 +93,27 @@ def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
             beside += [path.with_name(path.name + ending) for ending in _BESIDE]
             for file in (path, state, *beside):
                 file.unlink(missing_ok=True)
+
+
+def _locked(address: str, path: Path) -> Lock:
+    """Have nobody else fetch to a path, nor remove what lies there, until the lock is released."""
+    try:
+        with _disk_faults(address, path):
+            return Lock(lock_path(path))
+    except HeldError:
+        raise ResumeError(
+            f"{path} is in use: another run writes the same output; wait for it or take another name"
+        ) from None
+
+
+@contextmanager
+def _disk_faults(address: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, (SceneReadError, *_BROKEN)):
+            raise
+        raise OutputError(f"{address} cannot be kept in {path.parent} ({error.strerror})") from error
 
 
 def read_address(address: str) -> bytes:

@@ -14,7 +14,7 @@ from command_cases import assert_one_line, call
 from raster_cases import described, plain
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.errors import PairError, SceneReadError
+from decr_scene.pipeline.errors import PairError, ResumeError, SceneReadError
 from decr_scene.pipeline.files import source_path
 from decr_scene.pipeline.inputs import remote
 from decr_scene.pipeline.products.delivery import delivered
@@ -132,6 +132,24 @@ def test_another_file_at_the_address_is_fetched_anew(server, scene, tmp_path, mo
     with rasterio.open(scene) as one, rasterio.open(tmp_path / "o.tif") as other:
         assert one.descriptions == other.descriptions
         np.testing.assert_array_equal(one.read(), other.read())
+
+
+def test_two_runs_of_one_output_never_fetch_at_a_time(server, scene, tmp_path, monkeypatch):
+    address, out, told = f"{server.address}/scene.tif", tmp_path / "o.tif", []
+    fetch = remote._fetch
+
+    def with_another(*arguments):
+        monkeypatch.setattr(remote, "_fetch", fetch)
+        fetch(*arguments)
+        with pytest.raises(ResumeError, match="in use") as refused:
+            process(address, out)
+        told.append(refused.value)
+
+    monkeypatch.setattr(remote, "_fetch", with_another)
+    process(address, out)
+    assert len(told) == 1
+    assert sum(count for _, count in server.sent) == scene.stat().st_size
+    assert hidden(tmp_path) == []
 
 
 def test_what_is_not_there_is_one_line(server, tmp_path):
