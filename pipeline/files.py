@@ -93,10 +93,18 @@ def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
 
 def written_for(output: Path) -> list[Path]:
     """All names that making an output writes to or removes, but for those that lie beside it for good."""
-    hidden = [name(output) for name in (journal_path, tiles_path, detection_path, vrt_path, mark_path)]
-    hidden.append(lock_path(journal_path(output)))
-    parts = [part_path(output, UNFINISHED, role) for role in PARTS]
-    return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *hidden, *parts]
+    return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *_hidden(output)]
+
+
+def _hidden(output: Path) -> list[Path]:
+    """All names that lie beside an output for a while."""
+    journal, source = journal_path(output), source_path(output)
+    return [
+        *(journal, lock_path(journal), tiles_path(output)),
+        *(source, lock_path(source), *fetching_paths(source)),
+        *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path)),
+        *(part_path(output, UNFINISHED, role) for role in PARTS),
+    ]
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -196,6 +204,11 @@ def source_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.source.partial.tif")
 
 
+def fetching_paths(source: Path) -> tuple[Path, Path]:
+    """Where it stands what a scene from a web address is, and where it lies while it comes."""
+    return source.with_suffix(".json"), source.with_suffix(".download")
+
+
 def vrt_path(output: Path) -> Path:
     """Where the description of a sharpened scene lies while its output is being made."""
     return output.with_name(f".{output.name}.pansharpened.vrt")
@@ -221,13 +234,7 @@ def write_whole(path: Path) -> Iterator[Path]:
 def _longest() -> int:
     """How many bytes the longest hidden name beside an output has more than the output's own."""
     output = Path("_uncertainty.tif")  # the longest that a companion's name has more
-    hidden = (
-        *(part_path(output, UNFINISHED, role) for role in PARTS),
-        *(name(output) for name in (detection_path, ground_path, vrt_path, mark_path, source_path)),
-        lock_path(journal_path(output)),
-        lock_path(source_path(output)),
-    )
-    return max(len(path.name) for path in hidden) + max(map(len, SIDECARS)) - len(output.suffix)
+    return max(len(path.name) for path in _hidden(output)) + max(map(len, SIDECARS)) - len(output.suffix)
 
 
 def file_sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ open -> bands, scaling, tiles -> look at the whole -> Dask: first guess, samplin
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -261,7 +262,9 @@ def _files_of(
     Raises:
         OutputError: One of them is also one that it writes.
     """
-    check_no_input(targets, [("a file of the input", path) for path in (*given.files, *scene.files())])
+    fetched = () if given.address is None else local_files(given.origin)  # the run's own copy
+    read = [path for path in (*given.files, *scene.files()) if os.path.abspath(path) not in fetched]
+    check_no_input(targets, [("a file of the input", path) for path in read])
     others = other_rasters(chosen)
     check_no_input(targets, [("a file of its mask or of the other date", path) for path in others])
     opened = [*local_files(scene.path), *scene.other_files(), *others]

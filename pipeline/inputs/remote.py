@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from decr_scene.pipeline.errors import OutputError, ResumeError, SceneNotFoundError, SceneReadError
-from decr_scene.pipeline.files import lock_path
+from decr_scene.pipeline.files import fetching_paths, lock_path
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
 TRIES = 3
@@ -76,8 +76,7 @@ def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _kept(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
-    state = path.with_suffix(".json")
-    partial = path.with_suffix(".download")
+    state, partial = fetching_paths(path)
     if not (path.exists() and kept.exists() and _read(state).get("address") == address):
         path.unlink(missing_ok=True)
         with _disk_faults(address, path):

@@ -71,8 +71,18 @@ def as_polygons(folder: Path) -> tuple[Path, dict]:
     return where, {"dst": folder / "o.tif", "aoi": str(where), "polygons": where}
 
 
-def as_a_hidden_part(folder: Path) -> tuple[Path, dict]:
+def as_the_look(folder: Path) -> tuple[Path, dict]:
     mask = clouds(folder / ".o.tif.cloud.partial.tif")
+    return mask, {"dst": folder / "o.tif", "mask": str(mask)}
+
+
+def as_the_ground(folder: Path) -> tuple[Path, dict]:
+    mask = clouds(folder / ".o.tif.ground.partial.tif")
+    return mask, {"dst": folder / "o.tif", "mask": str(mask)}
+
+
+def as_what_is_fetched(folder: Path) -> tuple[Path, dict]:
+    mask = clouds(folder / ".o.tif.source.partial.tif")
     return mask, {"dst": folder / "o.tif", "mask": str(mask)}
 
 
@@ -85,7 +95,7 @@ def as_the_model(folder: Path) -> tuple[Path, dict]:
     "make",
     [
         *(as_mask, as_provenance, by_a_hard_link, under_a_vrt, as_report, as_polygons),
-        *(as_a_hidden_part, as_the_model),
+        *(as_the_look, as_the_ground, as_what_is_fetched, as_the_model),
     ],
 )
 def test_no_output_is_an_input_whatever_it_is_called(make, tmp_path):

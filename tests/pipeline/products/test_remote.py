@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from command_cases import assert_one_line, call
+from pansharpen_cases import ground, pair
 from raster_cases import described, plain
 
 from decr_scene.pipeline import process_scene
@@ -99,6 +100,13 @@ def test_a_mask_beside_the_scene_comes_along(server, tmp_path):
     process(f"{server.address}/scene.tif", tmp_path / "far.tif")
     with rasterio.open(tmp_path / "far.tif") as dataset:
         np.testing.assert_array_equal(dataset.read_masks(1), mask)
+    assert hidden(tmp_path) == []
+
+
+def test_a_scene_that_is_fetched_may_be_sharpened(server, tmp_path):
+    colours, sharp = pair(server.folder, ground())
+    report = process(f"{server.address}/{colours.name}", tmp_path / "far.tif", pan=str(sharp))
+    assert all(report.checks.values())
     assert hidden(tmp_path) == []
 
 
