@@ -127,7 +127,7 @@ class TileStore:
             for tile in tiles:
                 values = self._values_at(self._places[tile], tile) if tile in self._places else None
                 if values is None:
-                    self._places.pop(tile, None)
+                    self._let_go(tile)
                     return None
                 if values.size:
                     changes[tile] = values
@@ -142,7 +142,7 @@ class TileStore:
         self.before_forgetting()
         with self._lock:
             for tile in held:
-                heappush(self._free, self._places.pop(tile))
+                self._let_go(tile)
 
     def close(self, keep: bool) -> None:
         """Close it, and remove the file unless it is to be kept."""
@@ -152,6 +152,11 @@ class TileStore:
                 self._file = None
             if not keep:
                 self.path.unlink(missing_ok=True)
+
+    def _let_go(self, tile: int) -> None:
+        """Have the slot of a tile be free, if it has one."""
+        if tile in self._places:
+            heappush(self._free, self._places.pop(tile))
 
     def _put(self, place: int, tile: int, values: Float) -> None:
         content = np.ascontiguousarray(values).data.cast("B") if values.size else memoryview(b"")

@@ -78,8 +78,12 @@ def test_a_tile_that_is_damaged_under_way_is_not_there(path, opened):
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"damaged")
+    size = path.stat().st_size
     assert store.read([1]) is None
     assert set(store.read([2])) == {2}
+    save(store, 3)
+    assert path.stat().st_size == size, "its slot is taken again"
+    assert set(store.read([2, 3])) == {2, 3}
 
 
 @pytest.mark.parametrize("size", [0, 50, 5000, 20_000])
