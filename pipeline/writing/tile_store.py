@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from heapq import heappop, heappush
 from io import FileIO
 from pathlib import Path
@@ -27,6 +28,8 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.writing.journal import Guard
+
+_log = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<8s16sQ4s3III")
 """Mark, digest of the guard, tile, type, shape, checksum of the values, checksum of what comes before."""
@@ -69,6 +72,7 @@ class TileStore:
         self._free: list[int] = []
         self._end = 0
         self._file: FileIO | None = None
+        self._failed = False
         self._lock = threading.RLock()
         self._synced, self._patience = time.monotonic(), _SYNC_EVERY
 
@@ -78,7 +82,7 @@ class TileStore:
         Raises:
             OutputError: It cannot be opened.
         """
-        with self._lock, self._faults():
+        with self._lock, os_faults(f"cannot write {self.path}", self.path.absolute().parent):
             self.path.touch()
             self._file = self.path.open("r+b", buffering=0)
             if not self._resume:
@@ -100,32 +104,35 @@ class TileStore:
     def save(self, tiles: Collection[int], changes: Mapping[int, Float]) -> None:
         """Save tiles; those without a change are noted as such. A store that is closed takes nothing.
 
+        Neither does one whose disk has been full or has failed: a run needs no store to go on, and says it
+        once, in the log.
+
         Args:
             tiles: Numbers of the tiles.
             changes: ``(bands, h, w)`` of those that have a change.
-
-        Raises:
-            OutputError: The disk is full or fails.
         """
-        nothing = np.zeros((0, 0, 0), np.float32)
-        with self._lock, self._faults():
-            if self._file is None:
+        with self._lock:
+            if self._file is None or self._failed:
                 return
-            for tile in tiles:
-                values = changes.get(tile, nothing)
-                if tile not in self._places and _HEADER.size + values.nbytes <= self._slot:
-                    place = heappop(self._free) if self._free else self._end
-                    self._end = max(self._end, place + 1)
-                    self._put(place, tile, values)
-                    self._places[tile] = place
-            self._sync_now_and_then()
+            try:
+                self._save(tiles, changes)
+                self._sync_now_and_then()
+            except OSError as error:
+                self._failed = True
+                _log.warning(
+                    "%s cannot be written (%s): finished tiles are no longer kept, so that going on after an "
+                    "interruption takes longer",
+                    *(self.path, error.strerror),
+                )
 
     def read(self, tiles: Collection[int]) -> dict[int, Float] | None:
         """The changes of tiles, as they were saved; ``None``: not all of them are there undamaged."""
         changes = {}
         with self._lock:
             for tile in tiles:
-                values = self._values_at(self._places[tile], tile) if tile in self._places else None
+                values = None
+                with suppress(OSError):
+                    values = self._values_at(self._places[tile], tile) if tile in self._places else None
                 if values is None:
                     self._let_go(tile)
                     return None
@@ -152,6 +159,16 @@ class TileStore:
                 self._file = None
             if not keep:
                 self.path.unlink(missing_ok=True)
+
+    def _save(self, tiles: Collection[int], changes: Mapping[int, Float]) -> None:
+        nothing = np.zeros((0, 0, 0), np.float32)
+        for tile in tiles:
+            values = changes.get(tile, nothing)
+            if tile not in self._places and _HEADER.size + values.nbytes <= self._slot:
+                place = heappop(self._free) if self._free else self._end
+                self._end = max(self._end, place + 1)
+                self._put(place, tile, values)
+                self._places[tile] = place
 
     def _let_go(self, tile: int) -> None:
         """Have the slot of a tile be free, if it has one."""
@@ -207,6 +224,3 @@ class TileStore:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
             self._patience = max(_SYNC_EVERY, _SYNC_EVERY * (self._synced - began))
-
-    def _faults(self) -> AbstractContextManager[None]:
-        return os_faults(f"cannot write {self.path}", self.path.absolute().parent)

@@ -1,5 +1,6 @@
 """Finished tiles on disk: what is read is what was saved, or nothing."""
 
+import resource
 from contextlib import ExitStack
 
 import numpy as np
@@ -133,3 +134,19 @@ def test_a_closed_store_takes_nothing(path, opened):
     store.close(keep=True)
     save(store, 1)
     assert len(opened()) == 0
+
+
+def test_a_disk_that_is_full_ends_the_saving_and_nothing_else(path, opened, caplog):
+    store = opened()
+    save(store, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+    try:
+        save(store, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    save(store, 3)
+    assert [len(store), set(store.read([1]))] == [1, {1}]
+    (record,) = caplog.records
+    assert "File too large" in record.getMessage()
+    assert "no longer kept" in record.getMessage()
