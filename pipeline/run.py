@@ -332,20 +332,19 @@ def _stream(
     apart: bool,
     watch: Watch,
 ) -> dict[str, int]:
-    """Run the tasks and write their blocks; return how many tiles were restored, and how many found again."""
+    """Run the tasks and write their blocks; return how many tiles were restored, and kept from before."""
     if writers.published:
-        return {"restored": 0, "tiles_resumed": 0}
+        return {"restored": 0, "kept": planned.tiles_to_restore, "tiles_resumed": 0}
     done = 0
 
     def count(tiles: int) -> None:
         nonlocal done
-        tenths, total = 10 * done, max(1, planned.tiles_to_restore)
+        before, total = done + flow.kept, max(1, planned.tiles_to_restore)
         done += tiles
-        if 10 * done // total > tenths // total:
-            _log.info("%d of %d tiles", done, total)
-        watch.tiles(done + flow.resumed, planned.tiles_to_restore)
+        if 10 * (done + flow.kept) // total > 10 * before // total:
+            _log.info("%d of %d tiles", done + flow.kept, total)
+        watch.tiles(done + flow.kept, planned.tiles_to_restore)
 
-    watch.tiles(0, planned.tiles_to_restore)
     with with_plugin(client, planned.plan.spec, options.restorer, not apart) as spec:
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
@@ -360,4 +359,4 @@ def _stream(
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))
-    return {"restored": done, "tiles_resumed": flow.resumed}
+    return {"restored": done, "kept": flow.kept, "tiles_resumed": flow.resumed}

@@ -82,6 +82,8 @@ class Saved(Protocol):
     def forget(self, tiles: Collection[int]) -> None:
         """Let go of tiles."""
 
+    def __contains__(self, tile: int) -> bool: ...
+
 
 @dataclass
 class Flow:
@@ -93,7 +95,8 @@ class Flow:
         source: The scene, as workers open it.
         batches: The tiles in batches.
         needs_field: Whether the restorer wants the field of first guesses.
-        on_batch: Told the number of tiles of every batch that is done; what it raises ends the stream.
+        on_batch: Told the number of tiles of every batch that is done, and 0 when the stream begins; what it
+            raises ends the stream.
         check: Called now and then; what it raises ends the stream.
         saved: Where finished tiles are kept, and found again by a run that goes on; ``None``: nowhere.
     """
@@ -108,6 +111,9 @@ class Flow:
     saved: Saved | None = None
     resumed: int = 0
     """Tiles that were found again."""
+    kept: int = 0
+    """Tiles that an interrupted run has done: found again, or of windows that are finished."""
+    _found: frozenset[int] = frozenset()
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -146,9 +152,8 @@ class Flow:
 
     def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
         self._ahead = self._in_order(rows)
-        if self.saved is not None:
-            needed = {tile for number in self._in_order(rows) for tile in self.batches.groups[number]}
-            self.saved.forget([tile for tile in range(len(self.plan.grid)) if tile not in needed])
+        self._take_stock(list(self._in_order(rows)))
+        self.on_batch(0)
         waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
         for number, row in enumerate(rows):
             self._models = count_models(self.client)
@@ -159,6 +164,15 @@ class Flow:
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _take_stock(self, numbers: list[int]) -> None:
+        """Note what an interrupted run has left of the batches that are needed, and let go of the rest."""
+        groups, saved = self.batches.groups, self.saved
+        if saved is not None:
+            needed = {tile for number in numbers for tile in groups[number]}
+            saved.forget([tile for tile in range(len(self.plan.grid)) if tile not in needed])
+            self._found = frozenset(n for n in numbers if all(tile in saved for tile in groups[n]))
+        self.kept = self.batches.tiles - sum(len(groups[n]) for n in numbers if n not in self._found)
 
     def _meanwhile(self, future: Future) -> Iterator[tuple[Span, Blended]]:
         """Yield copies, one after the other, until a task is done."""
@@ -227,6 +241,8 @@ class Flow:
         return self._changes[number]
 
     def _restore(self, number: int) -> Future:
+        if number in self._found:  # and damaged since
+            self.kept -= len(self.batches.groups[number])
         around = sorted(self.batches.around(number)) if self.needs_field else []
         guesses = [self._guess(other) for other in around]
         future = self._model_task(restore_tiles, "restore", number, guesses)

@@ -32,7 +32,12 @@ class Progress:
         """Note what begins: such as ``looking for cloud``, ``restoring`` or ``writing clean.tif``."""
 
     def tiles(self, done: int, total: int) -> None:
-        """Note how many tiles of a scene are restored: when that begins, and after every batch."""
+        """Note how many tiles of a scene are restored: when that begins, and after every batch.
+
+        Args:
+            done: Tiles that are restored; when it begins, those that an interrupted run has left.
+            total: Tiles in all.
+        """
 
 
 class CancelToken(Protocol):

@@ -164,8 +164,9 @@ def tell_table(found: dict[str, Any]) -> None:
 def summarise(report: Report, quiet: bool = False) -> None:
     """Say what was done to a scene; what went wrong though the output is there ends the program."""
     tiles, seconds, output = report.tiles, report.seconds, report.output
+    kept = f", {tiles['kept']} kept from before," if tiles["kept"] else ""
     summary = (
-        f"{output['path']}: {tiles['restored']} of {tiles['total']} tiles restored with "
+        f"{output['path']}: {tiles['restored']} of {tiles['total']} tiles restored{kept} with "
         f"{Path(report.model['name']).stem} in {seconds['processing']:.1f} s, {output['bytes'] / 1e6:.1f} MB"
     )
     _log.info("%s", summary)

@@ -5,7 +5,8 @@ Every object has an ``event``:
 - ``start``: ``version`` of these lines (`VERSION`), ``program``, its version, ``command``.
 - ``scene``: of a batch, ``name`` of the scene that begins, ``done`` and ``total`` scenes.
 - ``stage``: ``text``, such as ``planning``, ``looking for cloud``, ``restoring``, ``writing clean.tif``.
-- ``tiles``: ``done``, ``total``, and ``left_s``, seconds that the rest of the tiles will take.
+- ``tiles``: ``done``, of these ``kept`` from an interrupted run, ``total``, and ``left_s``, seconds that the
+  rest of the tiles will take.
 - ``warning``: ``text``. ``error``: ``text``, the one line that the command ends with.
 - ``end``: ``outputs``, a path for each role (``output``, ``report``, ``provenance``, ...), and ``seconds``.
 
@@ -26,6 +27,7 @@ from importlib.metadata import version
 from typing import Any
 
 from decr_scene.pipeline.system.progress import Progress
+from decr_scene.pipeline.terminal.duration import time_left
 
 VERSION = 1
 
@@ -84,6 +86,7 @@ class Events(Progress):
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
+        self._kept: int | None = None
 
     def scenes(self, done: int, total: int, name: str) -> None:
         """Tell which scene of a batch begins, or that all are done."""
@@ -91,14 +94,17 @@ class Events(Progress):
 
     def stage(self, text: str) -> None:
         """Tell what begins."""
-        self._began = time.monotonic()
+        self._began, self._kept = time.monotonic(), None
         emit("stage", text=text)
 
     def tiles(self, done: int, total: int) -> None:
         """Tell the number of tiles done, of all, and how long the rest will take."""
         now = time.monotonic()
+        if self._kept is None:
+            self._kept = done
         if done < total and now - self._last < EVERY:
             return
         self._last = now
-        left = (now - self._began) / done * (total - done) if done else None
-        emit("tiles", done=done, total=total, left_s=None if left is None else round(left, 1))
+        left = time_left(now - self._began, done - self._kept, total - done)
+        left_s = None if left is None else round(left, 1)
+        emit("tiles", done=done, kept=self._kept, total=total, left_s=left_s)

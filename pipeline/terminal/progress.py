@@ -25,7 +25,7 @@ from rich.text import Text
 
 from decr_scene.pipeline.inputs.text import plain
 from decr_scene.pipeline.system.progress import Progress
-from decr_scene.pipeline.terminal.duration import duration
+from decr_scene.pipeline.terminal.duration import duration, time_left
 from decr_scene.pipeline.terminal.events import Events, are_wanted
 
 PATIENCE = 5.0
@@ -79,6 +79,7 @@ class Lines(Progress):
         self._console = console
         self._late: threading.Timer | None = None
         self._tiles: tuple[int, int] | None = None
+        self._kept = 0
         self._name, self._began, self._said = plain(name), time.monotonic(), False
 
     def scenes(self, done: int, total: int, name: str) -> None:
@@ -102,11 +103,13 @@ class Lines(Progress):
 
     def tiles(self, done: int, total: int) -> None:
         """Write a line every tenth of the tiles."""
-        before, self._tiles = (self._tiles or (0, 0))[0], (done, total)
+        if self._tiles is None:
+            self._kept = done
+        before, self._tiles = (self._tiles or (done, total))[0], (done, total)
         if done:
             self.close()
-        if done < total and 10 * done // total > 10 * before // total:
-            left = (time.monotonic() - self._began) / done * (total - done)
+        left = time_left(time.monotonic() - self._began, done - self._kept, total - done)
+        if left and 10 * done // total > 10 * before // total:
             self._say(f"{done} of {total} tiles, {duration(left)} left")
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ def test_a_run_goes_on_where_it_failed(scene, tmp_path):
     going_on, second = failing_after(1000)
     report = process_scene(scene, tmp_path / "clean.tif", restorer=going_on, batch_size=2)
     assert report.tiles["windows_resumed"] >= 1
-    assert sum(second) < report.tiles["total"]
+    assert sum(second) == report.tiles["total"] - report.tiles["kept"] < report.tiles["total"]
     assert not hidden(tmp_path)
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
 

@@ -224,7 +224,7 @@ def test_the_report_tells_what_was_done(tmp_path):
     assert report["output"]["bytes"] == (tmp_path / "clean.tif").stat().st_size
     assert report["parameters"]["seed"] == 9
     assert report["scaling"] == {"band 1": [0, 500]}
-    assert report["tiles"] == {"total": 4, "restored": 4, "tiles_resumed": 0, "windows_resumed": 0}
+    assert report["tiles"] == {"total": 4, "restored": 4, "kept": 0, "tiles_resumed": 0, "windows_resumed": 0}
     assert report["model"]["name"] == "smooth"
 
 

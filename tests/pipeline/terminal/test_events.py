@@ -2,11 +2,13 @@
 
 import json
 import logging
+import time
 import warnings
 
 import pytest
 from command_cases import call
 from raster_cases import plain
+from rich.console import Console
 
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.duration import duration
@@ -114,6 +116,31 @@ def test_what_takes_long_before_the_tiles_is_told(capsys, monkeypatch):
         lines.stage("planning")
         lines._late.join(10)
     assert capsys.readouterr().err == "scene.tif: planning\n"
+
+
+def test_tiles_that_are_kept_say_nothing_of_the_time_left(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    for progress in (events.Events(), Lines(Console(stderr=True), "scene.tif")):
+        progress.stage("restoring")
+        clock[0] += 1
+        progress.tiles(80, 100)
+        clock[0] += 49
+        progress.tiles(90, 100)
+    first, second, line = capsys.readouterr().err.splitlines()[1:]
+    assert (json.loads(first)["done"], json.loads(first)["left_s"]) == (80, None)
+    assert (json.loads(second)["kept"], json.loads(second)["left_s"]) == (80, 50)
+    assert line == "scene.tif: 90 of 100 tiles, 50 s left"
+
+
+def test_a_run_that_went_on_says_how_many_tiles_were_kept(scene):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("decr_scene.pipeline.run.verify_pixels", interrupted)
+        assert process(scene).exit_code
+    assert "0 of 4 tiles restored, 4 kept from before, with identity" in process(scene).stdout
 
 
 @pytest.mark.parametrize(
