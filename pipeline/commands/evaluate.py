@@ -103,11 +103,15 @@ def evaluate(
     names = tuple(name.strip() for name in compared.split(",") if name.strip()) if compared else ()
     if compared is not None and (len(models) > 1 or ablation or sweep is not None):
         raise OptionError("--compare, several models, --ablation and --sweep are comparisons: take one")
+    if complexity and data is not None:
+        raise OptionError("--complexity measures no pairs: drop --data, or --complexity")
     if complexity:
         _tell_complexity(names or models, settings, options["table"], options["overwrite"])
         return
     if data is None:
         raise OptionError("evaluate measures on pairs: name their folder with --data")
+    if not data.is_dir():
+        raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
     options.update(data=data)
     if names:
         if trace is not None:

@@ -18,6 +18,11 @@ from decr_scene.pipeline.terminal.options import (
     run_config_option,
 )
 
+BUILT_IN = {
+    "identity": "any bands; returns its input",
+    "fill": "any bands; the tone of the clear ground around, in the place of cloud",
+}
+
 
 @click.group()
 def models() -> None:
@@ -31,8 +36,8 @@ def models_list() -> None:
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.model import bundled_models, find_model
 
-    say(f"{'identity':<12} any bands; returns its input")
-    say(f"{'fill':<12} any bands; the tone of the clear ground around, in the place of cloud")
+    for name, about in BUILT_IN.items():
+        say(f"{name:<12} {about}")
     for name in bundled_models():
         path = find_model(name)
         config = read_model_config(path)
@@ -50,6 +55,9 @@ def models_show(name: str) -> None:
     from decr_scene.models.checkpoints.model_file import read_model_config
     from decr_scene.models.model import find_model
 
+    if name in BUILT_IN:
+        say(f"{name}: built in, no file; {BUILT_IN[name]}")
+        return
     tell_json(asdict(read_model_config(find_model(name))))
 
 

@@ -67,7 +67,7 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
 
 
 def _read(text: str) -> dict[str, Any] | None:
-    if "://" in text:
+    if text.lower().startswith(("http://", "https://")):
         raw = read_address(text)
     else:
         path = Path(text)

@@ -67,7 +67,7 @@ def ended_by_signals() -> Iterator[None]:
     for number in heard:
         signal.signal(number, _interrupt)
     if os.environ.get(WITH_STDIN):
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Thread(target=_end_with_stdin, args=(heard,), daemon=True).start()
     try:
         yield
     except BaseException:
@@ -77,11 +77,11 @@ def ended_by_signals() -> Iterator[None]:
         _end()
 
 
-def _end_with_stdin() -> None:
+def _end_with_stdin(heard: list[signal.Signals]) -> None:
     with suppress(OSError, ValueError):
         while os.read(0, 4096):
             pass
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(heard[0])  # Ctrl-C, or where that is ignored whatever is not
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import shlex
-import tempfile
 
 from qgis.core import (
     QgsJsonExporter,
@@ -26,6 +24,7 @@ from qgis.core import (
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
+    QgsProcessingUtils,
     QgsProject,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QThread
@@ -134,7 +133,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         exporter = QgsJsonExporter(None, 12)
         exporter.setSourceCrs(source.sourceCrs())
         exporter.setIncludeAttributes(False)
-        path = os.path.join(tempfile.mkdtemp(prefix="decr-scene-"), "area.geojson")
+        path = QgsProcessingUtils.generateTempFilename("area.geojson")  # QGIS removes it when it ends
         with open(path, "w", encoding="utf-8") as file:
             file.write(exporter.exportFeatures(features))
         return path

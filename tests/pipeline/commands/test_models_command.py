@@ -103,3 +103,11 @@ def test_a_band_that_the_model_lacks_cannot_be_folded(tmp_path):
     assert result.exit_code == 1
     assert "no 'swir'" in result.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["identity", "fill"])
+def test_what_is_built_in_is_listed_and_shown(name):
+    assert name in call("models", "list").stdout
+    shown = call("models", "show", name)
+    assert shown.exit_code == 0
+    assert "built in" in shown.stdout

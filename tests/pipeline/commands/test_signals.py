@@ -17,7 +17,7 @@ from decr_scene.pipeline.files import journal_path
 
 PROGRAM = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would not hear Ctrl-C
+signal.signal(signal.SIGINT, {interrupts})  # a shell's background job would not hear Ctrl-C
 import decr_scene.pipeline.restoration.restorers as restorers
 from decr_scene.pipeline.commands.main import main
 
@@ -37,8 +37,12 @@ main()
 """
 
 
-def start(*arguments: object, quick: int = 0, stdin: int | None = None) -> subprocess.Popen[str]:
-    code = PROGRAM.format(arguments=[str(argument) for argument in arguments], quick=quick)
+def start(
+    *arguments: object, quick: int = 0, stdin: int | None = None, deaf: bool = False
+) -> subprocess.Popen[str]:
+    interrupts = "signal.SIG_IGN" if deaf else "signal.default_int_handler"
+    words = [str(argument) for argument in arguments]
+    code = PROGRAM.format(arguments=words, quick=quick, interrupts=interrupts)
     return subprocess.Popen(
         [sys.executable, "-c", code], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -117,13 +121,14 @@ def test_an_error_that_lasts_does_not_promise_that_the_same_command_goes_on(tmp_
         assert "goes on" not in result.stderr
 
 
+@pytest.mark.parametrize("deaf", [False, True], ids=["", "where Ctrl-C is ignored"])
 def test_the_end_of_standard_input_ends_a_run_if_its_starter_asks_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DECR_SCENE_END_WITH_STDIN", "1")
     scene = plain(tmp_path / "scene.tif", (300, 280))
     process = start(
-        "process", scene, "--out", tmp_path / "o.tif", "--model", "identity", stdin=subprocess.PIPE
+        "process", scene, "--out", tmp_path / "o.tif", "--model", "identity", stdin=subprocess.PIPE, deaf=deaf
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "at it\n"

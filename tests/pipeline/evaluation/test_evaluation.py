@@ -264,7 +264,7 @@ def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
         (("--ablation", "--sheet", "x.png"), "drop them"),
         (("--compare", "rice2", "--ablation"), "are comparisons: take one"),
         (("--compare", "rice2", "--trace", "x.csv"), "drop it, or --compare"),
-        (("--compare", "fill", "--complexity"), "fill has no network to count"),
+        (("--compare", "fill", "--complexity"), "measures no pairs: drop --data"),
         (("--plots", "no/such/folder"), "name a folder where there is one already"),
         (("--steps", "300"), "steps from start 200"),
         (("--weight-floor", "2"), "weight_floor must be in"),
@@ -439,3 +439,15 @@ def test_costs_of_models_are_told(model, tmp_path):
         multiply_adds(load_model(model).config, 1) + steps, rel=1e-4
     )
     assert float(row["images_per_second"]) > 0
+
+
+def test_a_folder_that_is_not_there_is_said_first(tmp_path):
+    result = invoke("--compare", "fill,identity", "--data", tmp_path / "none")
+    assert result.exit_code == 2
+    assert "is no folder, expected one with cloudy/ and clear/" in result.stderr
+
+
+def test_fill_has_no_costs():
+    result = invoke("--compare", "fill", "--complexity")
+    assert result.exit_code == 2
+    assert "fill has no network to count" in result.stderr
