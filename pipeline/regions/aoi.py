@@ -1,6 +1,6 @@
 """The area of interest: polygons of the user's inside which alone anything may change.
 
-They are read from any vector file, laid over the scene in pixels once, and travel with the plan: no task
+They are read from any vector file, converted to pixels of the scene once, and kept in the plan: no task
 opens the file again. GeoJSON needs no further library; other formats are read by pyogrio, in a process of its
 own, because it brings a GDAL of its own and two in one process break each other.
 """
@@ -35,13 +35,13 @@ FALLOFF = 16
 """Pixels inside the border over which the restoration rises from nothing to all."""
 
 _MARGIN = 64
-"""What lies further outside the scene than this, px, is cut off before it is laid over it."""
+"""Polygons are cut off this far outside the scene, px, before they are converted to its pixels."""
 
 _TINY = 1e-3
-"""Square pixels that are no area but rounding."""
+"""Area below which an intersection is rounding, square px."""
 
 _SEGMENTS = 200
-"""A straight line in one CRS is none in another: no piece of it is longer than the scene's side by this."""
+"""Segments of a scene's longer side: a straight line in one CRS is curved in another, so lines are split."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Aoi:
 
     @staticmethod
     def read(path: str, scene: RasterioScene) -> Aoi:
-        """Lay the polygons of a file over a scene.
+        """Read the polygons of a file, in pixels of a scene.
 
         Scenes that have only GCPs or RPCs are related as GDAL does it, the latter at their mean height: on
         hilly ground the area is then off by as much as the scene itself.
@@ -71,19 +71,21 @@ class Aoi:
             MaskError: It cannot be read, has no polygons, no CRS or an invalid polygon, or lies outside the
                 scene; or the scene is not georeferenced.
         """
-        place = _place_of(scene)
-        geometries, own = read_polygons(path)
-        outline = _outline(scene, place, own)
-        near = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
+        georeferencing = _georeferencing_of(scene)
+        geometries, crs = read_polygons(path)
+        outline = _outline(scene, georeferencing, crs)
+        clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
         left, bottom, right, top = outline.bounds
-        laid = _laid(near, own, place, max(right - left, top - bottom)).intersection(_around(scene.shape))
+        on_scene = _to_scene_pixels(
+            clipped, crs, georeferencing, max(right - left, top - bottom)
+        ).intersection(_with_margin(scene.shape))
         height, width = scene.shape
-        if laid.intersection(shapely.box(0, 0, width, height)).area < _TINY:
+        if on_scene.intersection(shapely.box(0, 0, width, height)).area < _TINY:
             raise MaskError(
                 f"the area of interest {path} does not touch the scene {scene.path}: "
-                "compare their places, or choose another"
+                "compare where both lie, or choose another"
             )
-        return Aoi(path, shapely.to_wkb(shapely.normalize(laid)))
+        return Aoi(path, shapely.to_wkb(shapely.normalize(on_scene)))
 
     @property
     def digest(self) -> str:
@@ -91,7 +93,7 @@ class Aoi:
         return hashlib.sha256(self.wkb).hexdigest()
 
     def soft(self, span: Span) -> Float:
-        """Weight of the restoration: 0 outside, 1 from `FALLOFF` px inside, ``(height, width)``."""
+        """Return weights of the restoration: 0 outside, 1 from `FALLOFF` px inside, ``(height, width)``."""
         area, box = _geometry(self.wkb), _box(span)
         if area.contains(_box(span, FALLOFF + 1)):
             return np.ones((span.height, span.width), np.float32)
@@ -100,54 +102,54 @@ class Aoi:
         wide = Span(
             span.row - FALLOFF, span.col - FALLOFF, span.height + 2 * FALLOFF, span.width + 2 * FALLOFF
         )
-        return _softened(_drawn(area, wide))[span.inside(wide)]
+        return _faded(_rasterized(area, wide))[span.inside(wide)]
 
     def touched_cells(self, grid: TileGrid) -> NDArray[np.bool_]:
-        """Which cells of a grid have a pixel that may change, of the shape of `TileGrid.cells`."""
+        """Mark the cells of a grid with a pixel that may change, of the shape of `TileGrid.cells`."""
         area, (rows, cols) = _geometry(self.wkb), grid.cells
         touched = np.zeros((len(rows), len(cols)), bool)
-        for number, (top, bottom) in enumerate(rows):
+        for row_index, (top, bottom) in enumerate(rows):
             if not area.intersects(_box(Span(top, 0, bottom - top, grid.shape[1]))):
                 continue
-            for place, (left, right) in enumerate(cols):
+            for col_index, (left, right) in enumerate(cols):
                 cell = Span(top, left, bottom - top, right - left)
-                touched[number, place] = area.intersects(_box(cell)) and self.soft(cell).any()
+                touched[row_index, col_index] = area.intersects(_box(cell)) and self.soft(cell).any()
         return touched
 
 
-# -- laying over the scene -----------------------------------------------------------------------------------
+# -- georeferencing of the scene -----------------------------------------------------------------------------
 
 
-class _Place(NamedTuple):
-    """How coordinates and pixels of a scene belong together; both maps take and give ``(n, 2)``."""
+class _Georeferencing(NamedTuple):
+    """Convert between coordinates and pixels of a scene; both maps take and return ``(n, 2)``: x, y."""
 
     crs: CRS
     to_pixels: Map
     to_coordinates: Map
 
 
-def _place_of(scene: RasterioScene) -> _Place:
+def _georeferencing_of(scene: RasterioScene) -> _Georeferencing:
     if scene.crs is not None and not scene.transform.is_identity:
-        forth, back = scene.transform, ~scene.transform
-        return _Place(
+        to_crs, to_grid = scene.transform, ~scene.transform
+        return _Georeferencing(
             scene.crs,
-            lambda xy: np.column_stack(back @ (xy[:, 0], xy[:, 1])),
-            lambda pixels: np.column_stack(forth @ (pixels[:, 0], pixels[:, 1])),
+            lambda xy: np.column_stack(to_grid @ (xy[:, 0], xy[:, 1])),
+            lambda pixels: np.column_stack(to_crs @ (pixels[:, 0], pixels[:, 1])),
         )
     with scene.dataset() as dataset:
-        (points, points_crs), rational = dataset.gcps, dataset.rpcs
+        (points, points_crs), rpcs = dataset.gcps, dataset.rpcs
     if points and points_crs is not None:
-        return _through(GCPTransformer(points), points_crs)
-    if rational is not None:
-        return _through(RPCTransformer(rational, RPC_HEIGHT=rational.height_off), CRS.from_epsg(4326))
+        return _georeferencing_by(GCPTransformer(points), points_crs)
+    if rpcs is not None:
+        return _georeferencing_by(RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off), CRS.from_epsg(4326))
     lacks = "georeferencing" if scene.transform.is_identity else "CRS"
     raise MaskError(
-        f"scene {scene.path} has no {lacks}, so no area of interest can be laid over it: "
+        f"scene {scene.path} has no {lacks}, so no area of interest can be placed on it: "
         "georeference it, or use a --mask of its size"
     )
 
 
-def _through(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> _Place:
+def _georeferencing_by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> _Georeferencing:
     def to_pixels(xy: Double) -> Double:
         rows, cols = transformer.rowcol(xy[:, 0], xy[:, 1], op=np.asarray)
         return np.column_stack([cols, rows]).astype(np.float64)
@@ -155,18 +157,21 @@ def _through(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> _Place:
     def to_coordinates(pixels: Double) -> Double:
         return np.column_stack(transformer.xy(pixels[:, 1], pixels[:, 0], offset="ul"))
 
-    return _Place(crs, to_pixels, to_coordinates)
+    return _Georeferencing(crs, to_pixels, to_coordinates)
 
 
-def _around(shape: tuple[int, int]) -> BaseGeometry:
-    """The scene and `_MARGIN` px about it, in pixels."""
+def _with_margin(shape: tuple[int, int]) -> BaseGeometry:
+    """Return a box of the scene with `_MARGIN` px around it, in pixels."""
     return shapely.box(-_MARGIN, -_MARGIN, shape[1] + _MARGIN, shape[0] + _MARGIN)
 
 
-def _outline(scene: RasterioScene, place: _Place, own: CRS) -> BaseGeometry:
-    """A box around the scene in the polygons' CRS; what lies far beyond could not even be reprojected."""
-    ring = _around(scene.shape).segmentize(max(scene.shape) / 16)
-    xy = _reprojected(place.to_coordinates(shapely.get_coordinates(ring)), place.crs, own)
+def _outline(scene: RasterioScene, georeferencing: _Georeferencing, crs: CRS) -> BaseGeometry:
+    """Return a box around the scene in the CRS of the polygons.
+
+    Polygons are clipped to it first: places far away may have no coordinates in the scene's CRS.
+    """
+    ring = _with_margin(scene.shape).segmentize(max(scene.shape) / 16)
+    xy = _reprojected(georeferencing.to_coordinates(shapely.get_coordinates(ring)), georeferencing.crs, crs)
     xy = xy[np.isfinite(xy).all(axis=1)]
     if not len(xy):
         raise MaskError(
@@ -177,13 +182,29 @@ def _outline(scene: RasterioScene, place: _Place, own: CRS) -> BaseGeometry:
     return shapely.box(left - spare, bottom - spare, right + spare, top + spare)
 
 
-def _laid(area: BaseGeometry, own: CRS, place: _Place, side: float) -> BaseGeometry:
-    """Polygons in pixels of the scene."""
+def _to_scene_pixels(
+    area: BaseGeometry, crs: CRS, georeferencing: _Georeferencing, side: float
+) -> BaseGeometry:
+    """Convert polygons from their CRS to pixels of the scene.
+
+    Args:
+        area: The polygons.
+        crs: Their CRS.
+        georeferencing: The scene's.
+        side: Longer side of the scene, in units of ``crs``.
+
+    Raises:
+        MaskError: Some coordinates have none in the scene's CRS.
+    """
     pieces = shapely.segmentize(area, side / _SEGMENTS)
-    laid = shapely.transform(pieces, lambda xy: place.to_pixels(_reprojected(xy, own, place.crs)))
-    if not np.isfinite(shapely.get_coordinates(laid)).all():
+    on_scene = shapely.transform(
+        pieces, lambda xy: georeferencing.to_pixels(_reprojected(xy, crs, georeferencing.crs))
+    )
+    if not np.isfinite(shapely.get_coordinates(on_scene)).all():
         raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
-    return shapely.union_all(list(polygons_of(laid if laid.is_valid else shapely.make_valid(laid))))
+    return shapely.union_all(
+        list(polygons_of(on_scene if on_scene.is_valid else shapely.make_valid(on_scene)))
+    )
 
 
 def _reprojected(xy: Double, source: CRS, target: CRS) -> Double:
@@ -200,21 +221,24 @@ def _geometry(wkb: bytes) -> BaseGeometry:
     return geometry
 
 
-def _box(span: Span, more: int = 0) -> BaseGeometry:
-    return shapely.box(span.col - more, span.row - more, span.right + more, span.bottom + more)
+def _box(span: Span, margin: int = 0) -> BaseGeometry:
+    return shapely.box(span.col - margin, span.row - margin, span.right + margin, span.bottom + margin)
 
 
-def _drawn(area: BaseGeometry, span: Span) -> NDArray[np.bool_]:
-    """Which pixels of a window have their centre inside."""
-    here = shapely.affinity.translate(area.intersection(_box(span, 2)), -span.col, -span.row)
-    parts = list(polygons_of(here))
+def _rasterized(area: BaseGeometry, span: Span) -> NDArray[np.bool_]:
+    """Mark the pixels of a window whose centre is inside, ``(height, width)``."""
+    in_window = shapely.affinity.translate(area.intersection(_box(span, 2)), -span.col, -span.row)
+    parts = list(polygons_of(in_window))
     if not parts:
         return np.zeros((span.height, span.width), bool)
     return rasterize(parts, (span.height, span.width), dtype=np.uint8).astype(bool)
 
 
-def _softened(inside: NDArray[np.bool_]) -> Float:
-    """A raised cosine from the border inwards; what lies beyond the window does not count as outside."""
+def _faded(inside: NDArray[np.bool_]) -> Float:
+    """Rise from 0 to 1 over `FALLOFF` px from the border inwards, a raised cosine, ``(h, w)`` of ``inside``.
+
+    The border of the window itself is none.
+    """
     from scipy.ndimage import distance_transform_edt
 
     if inside.all():

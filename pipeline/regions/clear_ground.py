@@ -1,6 +1,6 @@
-"""Where the model hardly changes anything, which is clear ground that keeps its bits.
+"""Find clear ground by how little the model changes it, so that it keeps its bits.
 
-What decides is the change without its detail: a rule for single pixels would draw contours along its limits.
+The decision is made on the smoothed change: a rule for single pixels would draw contours along its limits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CELL = 8
 """Side of the squares, px, anchored at the scene's origin, over which a change is averaged first."""
 
 WIDE, WIDE_LIMITS = 2.0, (2 * 4 / 255, 2 * 10 / 255)
-"""Standard deviation of a low pass, cells, and which change is nothing, and which cloud, after it: veils."""
+"""Low pass for veils: its standard deviation, cells; the changes that are clear ground and cloud after it."""
 
 NARROW, NARROW_LIMITS = 0.7, (2 * 10 / 255, 2 * 24 / 255)
 """The same for small clouds."""
@@ -30,11 +30,11 @@ TRUNCATE = 3.0
 """Where the low passes end, standard deviations."""
 
 MARGIN = 64
-"""How far around a pixel its share depends on the change, px; a multiple of `CELL`."""
+"""Distance up to which the change decides on a pixel, px; a multiple of `CELL`."""
 
 
 def keep_clear_ground(change: Float) -> Float:
-    """Leave alone what the model hardly changes: its own change says where it sees cloud or shadow.
+    """Fade out a change where it is small: there the model finds no cloud or shadow.
 
     Args:
         change: ``(C, H, W)`` of a whole image on the [-1, 1] scale.
@@ -47,7 +47,7 @@ def keep_clear_ground(change: Float) -> Float:
 
 
 def around(span: Span, shape: tuple[int, int]) -> Span:
-    """The window of the change that `change_share` of a window wants to see: as much as the scene has."""
+    """Return the window of the change that `change_share` of ``span`` needs, within a scene of ``shape``."""
     row, col = (max(0, first - MARGIN) // CELL * CELL for first in (span.row, span.col))
     bottom, right = (
         min(extent, -(-(end + MARGIN) // CELL) * CELL)
@@ -56,13 +56,13 @@ def around(span: Span, shape: tuple[int, int]) -> Span:
     return Span(row, col, bottom - row, right - col)
 
 
-def change_share(change: Float, seen: Span, span: Span) -> Float:
-    """How much of a change is taken: 0 on clear ground, 1 in cloud, ``(h, w)`` of ``span``.
+def change_share(change: Float, change_span: Span, span: Span) -> Float:
+    """Return the share of a change that is applied: 0 on clear ground, 1 in cloud, ``(h, w)`` of ``span``.
 
     Args:
         change: ``(C, H, W)`` on the [-1, 1] scale.
-        seen: Its window: `around` the other, which makes the answer that of the whole scene.
-        span: The window that is wanted.
+        change_span: Its window: `around` of ``span``, so that the share is that of the whole scene.
+        span: The window of the share.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -71,13 +71,13 @@ def change_share(change: Float, seen: Span, span: Span) -> Float:
     for sigma, (clear, cloudy) in ((WIDE, WIDE_LIMITS), (NARROW, NARROW_LIMITS)):
         smooth = gaussian_filter(cells, (0, sigma, sigma), mode="nearest", truncate=TRUNCATE)
         share = np.maximum(share, smooth_rise(np.abs(smooth).max(axis=0), clear, cloudy))
-    rows = (span.row - seen.row + np.arange(span.height) + 0.5) / CELL
-    cols = (span.col - seen.col + np.arange(span.width) + 0.5) / CELL
+    rows = (span.row - change_span.row + np.arange(span.height) + 0.5) / CELL
+    cols = (span.col - change_span.col + np.arange(span.width) + 0.5) / CELL
     return between(ArrayField(share[None]), rows, cols)[0]
 
 
 def cloudy_share(change: Float) -> Float:
-    """The same for single pixels, ``(H, W)``: for what is smoothed afterwards."""
+    """Return the share pixel by pixel, ``(H, W)``, of a change ``(C, H, W)``; to be smoothed afterwards."""
     return smooth_rise(np.abs(change).max(axis=0), CLEAR_CHANGE, CLOUDY_CHANGE)
 
 
@@ -88,7 +88,7 @@ def smooth_rise(size: Float, clear: float, cloudy: float) -> Float:
 
 
 def _cell_means(change: Float) -> Float:
-    """Means over squares; those at the lower and right border may be cut."""
+    """Return means over squares, ``(C, rows, cols)``; those at the lower and right border may be cut."""
     height, width = change.shape[1:]
     rows, cols = np.arange(0, height, CELL), np.arange(0, width, CELL)
     sums = np.add.reduceat(np.add.reduceat(change.astype(np.float64), rows, axis=1), cols, axis=2)

@@ -1,4 +1,4 @@
-"""Where the scene is cloudy: a mask of the user's or of a detector, softened and buffered.
+"""Soften and buffer cloud masks, the user's or a detector's.
 
 Outside the soft mask every pixel is the input's, bit for bit; tiles that it does not touch are not sampled.
 """
@@ -31,21 +31,21 @@ from decr_scene.pipeline.regions.values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 BUFFER = 12
-"""Pixels around a cloud that are restored fully: masks are tight, and clouds have thin rims."""
+"""Distance from cloud up to which all is restored fully, px: masks are tight, and clouds have thin rims."""
 
 FALLOFF = 20
-"""Pixels over which the restoration then fades out."""
+"""Width over which the restoration then fades out, px."""
 
 _PIECE = 128
-"""Side of the squares, px, of which only those at the rim of cloud have distances measured."""
+"""Side of the squares that a window is worked in, px: distances are measured only at the rim of cloud."""
 
 
 @dataclass(frozen=True)
 class Mask(ABC):
-    """A raster that says where cloud is, on the grid of a scene.
+    """A raster mask of cloud, read on the grid of a scene.
 
     Args:
-        path: The raster; every worker opens it for itself.
+        path: The raster; every worker opens its own handle.
         scene: The scene.
     """
 
@@ -53,7 +53,7 @@ class Mask(ABC):
     scene: RasterioScene
 
     def soft(self, span: Span) -> Float:
-        """Weight of the restoration: 1 in and around cloud, 0 away from it, ``(height, width)``."""
+        """Return weights of the restoration: 1 in and around cloud, 0 away from it, ``(height, width)``."""
         reach = BUFFER + FALLOFF
         height, width = self.scene.shape
         row, col = max(0, span.row - reach), max(0, span.col - reach)
@@ -62,7 +62,7 @@ class Mask(ABC):
         return _soft_inside(self.cloud(wide), span.inside(wide))
 
     def touched_cells(self, grid: TileGrid) -> Bool:
-        """Which cells of a grid the soft mask touches, of the shape of `TileGrid.cells`."""
+        """Mark the cells of a grid that the soft mask touches, of the shape of `TileGrid.cells`."""
         rows, cols = grid.cells
         reach, (height, width) = BUFFER + FALLOFF, grid.shape
         touched = np.zeros((len(rows), len(cols)), bool)
@@ -71,27 +71,27 @@ class Mask(ABC):
             cloud = self.cloud(Span(above, 0, min(height, bottom + reach) - above, width))
             if not cloud.any():
                 continue
-            for number, (first, end) in enumerate(rows):
+            for index, (first, end) in enumerate(rows):
                 if top <= first < bottom:
                     across = slice(first - above, end - above)
-                    touched[number] = [_touches(cloud, across, slice(*col)) for col in cols]
+                    touched[index] = [_touches(cloud, across, slice(*col)) for col in cols]
         return touched
 
     @abstractmethod
     def cloud(self, span: Span) -> Bool:
-        """Where cloud is in a window of the scene."""
+        """Return where cloud is in a window of the scene, ``(height, width)``."""
 
 
 @dataclass(frozen=True)
 class MaskFile(Mask):
-    """A raster of the user's: any that GDAL reads; use `MaskFile.read`, which finds out what its values mean.
+    """A mask from a file, any that GDAL reads; `MaskFile.read` also chooses the rule by its values.
 
     Args:
         rule: Which values are cloud.
-        share: How much of the scene it says anything about.
+        share: Share of the scene where it has valid pixels.
 
     Raises:
-        MaskError: It cannot be read, or there is no way to lay it over the scene.
+        MaskError: It cannot be read, or its place on the scene is unknown.
     """
 
     rule: Rule = OWN
@@ -107,34 +107,34 @@ class MaskFile(Mask):
 
     @classmethod
     def read(cls, path: str, scene: RasterioScene, values: str | None = None) -> MaskFile:
-        """Lay a mask over a scene, and find out what its values mean.
+        """Open a mask of a scene, and choose which of its values are cloud.
 
         Args:
             path: The raster.
             scene: The scene.
-            values: As ``--mask-values``; ``None``: as the mask itself tells.
+            values: As ``--mask-values``; ``None``: by names and values of the mask.
 
         Raises:
-            MaskError: As `MaskFile`; or it says nothing of the scene, or nobody can tell what it says.
+            MaskError: As `MaskFile`; or it has no valid pixel on the scene, or its values fit no convention.
         """
         mask = cls(path, scene)
         with mask._open() as source:
-            found = cache(lambda band: scan(source, scene, band))
-            first = found(1)
+            values_of = cache(lambda band: scan(source, scene, band))
+            first = values_of(1)
             if not first.share:
                 raise MaskError(
                     f"mask {path} says nothing of the scene {scene.path}: it does not touch it, or is nodata "
                     "there; compare their places, or choose another"
                 )
-            return replace(mask, rule=rule_of(source, path, found, values), share=first.share)
+            return replace(mask, rule=rule_of(source, path, values_of, values), share=first.share)
 
     def cloud(self, span: Span) -> Bool:
-        """Cloud where the mask says so; where it does not reach, or says nothing, there is none."""
+        """Return where the mask has cloud, ``(height, width)``; pixels without value have none."""
         cloud = np.zeros((span.height, span.width), bool)
         with self._open() as source:
             for band in self.rule.bands:
-                (values,), known = laid_over(source, self.scene, span, [band], Resampling.nearest)
-                cloud |= self.rule.values.hold(values) & known
+                (values,), valid = laid_over(source, self.scene, span, [band], Resampling.nearest)
+                cloud |= self.rule.values.hold(values) & valid
         return cloud
 
     @contextmanager
@@ -143,23 +143,23 @@ class MaskFile(Mask):
             with rasterio.open(self.path) as source:
                 yield source
         except (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
-            told = " ".join(str(error.__cause__ or error).split())
-            told = "the name of its CRS is no UTF-8" if isinstance(error, UnicodeDecodeError) else told
-            raise MaskError(f"mask {self.path} cannot be read ({told}): check it with gdalinfo") from error
+            reason = " ".join(str(error.__cause__ or error).split())
+            reason = "the name of its CRS is no UTF-8" if isinstance(error, UnicodeDecodeError) else reason
+            raise MaskError(f"mask {self.path} cannot be read ({reason}): check it with gdalinfo") from error
 
 
 @dataclass(frozen=True)
 class DetectedMask:
-    """What a detector found: probabilities of 0 to 255 on pixels that are whole blocks of the scene's.
+    """A mask from a detector: probabilities of 0 to 255, one for each square block of the scene's pixels.
 
-    It is laid over the scene by counting pixels, so it needs no georeferencing. Between its pixels it is
+    Its place follows from the size of a block, so it needs no georeferencing. Between blocks it is
     interpolated, so that coarse ones leave no steps.
 
     Args:
         field: The probabilities, in its first band.
         shape: Of the scene, px.
         factor: Side of a block, px of the scene.
-        least: Value from which on a block is cloud.
+        least: Lowest value of a block that is cloud.
     """
 
     field: Field
@@ -169,14 +169,14 @@ class DetectedMask:
 
     @property
     def reach(self) -> int:
-        """How far from a block of cloud anything may change, px."""
+        """Return the distance from a block of cloud up to which pixels may change, px."""
         return math.ceil(self._buffer + self._falloff) + self.factor
 
     def soft(self, span: Span) -> Float:
-        """As `Mask.soft`."""
-        beyond = -(-self.reach // self.factor) + 1
+        """Return the weight of the restoration, as `Mask.soft`, ``(height, width)``."""
+        margin = -(-self.reach // self.factor) + 1
         rows, cols = (
-            slice(max(0, first // self.factor - beyond), min(extent, -(-end // self.factor) + beyond))
+            slice(max(0, first // self.factor - margin), min(extent, -(-end // self.factor) + margin))
             for first, end, extent in (
                 (span.row, span.bottom, self.field.shape[0]),
                 (span.col, span.right, self.field.shape[1]),
@@ -193,7 +193,7 @@ class DetectedMask:
         return between(soft, down, across)[0]
 
     def cloud(self, span: Span) -> Bool:
-        """As `Mask.cloud`, by whole blocks."""
+        """Return where cloud is, as `Mask.cloud`, by whole blocks, ``(height, width)``."""
         down, across = (
             np.arange(first, end) // self.factor
             for first, end in ((span.row, span.bottom), (span.col, span.right))
@@ -202,14 +202,14 @@ class DetectedMask:
         return np.asarray(blocks[np.ix_(down - down[0], across - across[0])])
 
     def touched_cells(self, grid: TileGrid) -> Bool:
-        """As `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
+        """Mark cells as `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
         rows, cols = grid.cells
         reach, factor, (height, width) = self.reach, self.factor, grid.shape
         touched = np.zeros((len(rows), len(cols)), bool)
-        for number, (first, end) in enumerate(rows):
-            near = slice(max(0, first - reach) // factor, -(-min(height, end + reach) // factor))
-            cloudy = np.asarray(self._cloud(near, slice(0, -(-width // factor))).any(axis=0))
-            touched[number] = [
+        for index, (first, end) in enumerate(rows):
+            nearby = slice(max(0, first - reach) // factor, -(-min(height, end + reach) // factor))
+            cloudy = np.asarray(self._cloud(nearby, slice(0, -(-width // factor))).any(axis=0))
+            touched[index] = [
                 cloudy[max(0, left - reach) // factor : -(-(right + reach) // factor)].any()
                 for left, right in cols
             ]
@@ -217,7 +217,7 @@ class DetectedMask:
 
     @property
     def _buffer(self) -> float:
-        """At least so much that all of a block's neighbours are restored fully."""
+        """Return the distance that is restored fully, px: all neighbours of a block at the least."""
         return max(BUFFER, (self.factor + 1) / 2)
 
     @property
@@ -228,7 +228,7 @@ class DetectedMask:
         return np.asarray(self.field.read(rows, cols)[0] >= self.least)
 
     def _soften(self, cloud: Bool) -> Float:
-        """As `_soften`, on blocks: distances are those from the edge of a block."""
+        """Soften as `_soften`, on blocks ``(rows, cols)``: distances are those from the edge of a block."""
         from scipy.ndimage import distance_transform_edt
 
         distance = distance_transform_edt(~cloud) * self.factor - (self.factor - 1) / 2
@@ -237,36 +237,36 @@ class DetectedMask:
 
 
 def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
-    """The soft mask in a part of a window that holds all cloud in reach of it."""
+    """Return the soft mask in a part of a window that holds all cloud in reach of it."""
     rows, cols = part
     soft = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
     for row in range(rows.start, rows.stop, _PIECE):
         for col in range(cols.start, cols.stop, _PIECE):
             bottom, right = min(rows.stop, row + _PIECE), min(cols.stop, col + _PIECE)
-            here = slice(row - rows.start, bottom - rows.start), slice(col - cols.start, right - cols.start)
-            soft[here] = _soft_piece(cloud, slice(row, bottom), slice(col, right))
+            piece = slice(row - rows.start, bottom - rows.start), slice(col - cols.start, right - cols.start)
+            soft[piece] = _soft_piece(cloud, slice(row, bottom), slice(col, right))
     return soft
 
 
 def _touches(cloud: Bool, rows: slice, cols: slice) -> bool:
-    """Whether the soft mask is above 0 in a part of a window."""
+    """Return whether the soft mask is above 0 in a part of a window."""
     return bool(cloud[rows, cols].any() or np.any(_soft_piece(cloud, rows, cols)))
 
 
 def _soft_piece(cloud: Bool, rows: slice, cols: slice) -> Float | float:
-    """The soft mask in a part of a window; distances are only measured where they decide."""
+    """Return the soft mask in a part of a window; distances are only measured where they decide."""
     reach = BUFFER + FALLOFF
     top, left = max(0, rows.start - reach), max(0, cols.start - reach)
-    near = cloud[top : rows.stop + reach, left : cols.stop + reach]
-    if not near.any():
+    nearby = cloud[top : rows.stop + reach, left : cols.stop + reach]
+    if not nearby.any():
         return 0.0
     if cloud[rows, cols].all():
         return 1.0
-    return _soften(near)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+    return _soften(nearby)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
 
 
 def _soften(cloud: Bool) -> Float:
-    """1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px."""
+    """Return 1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px, same shape."""
     from scipy.ndimage import distance_transform_edt
 
     away = np.clip((distance_transform_edt(~cloud) - BUFFER) / FALLOFF, 0, 1)

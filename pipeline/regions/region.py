@@ -1,4 +1,4 @@
-"""What every region offers: a mask, or an area of interest."""
+"""Declare the protocol of regions: a mask, or an area of interest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Region(Protocol):
     """A part of a scene in which alone anything may change, with a soft border."""
 
     def soft(self, span: Span) -> Float:
-        """Weight of the restoration in a window: 0 outside, 1 well inside, ``(height, width)``."""
+        """Return the weight of the restoration in a window: 0 outside, 1 well inside, ``(height, width)``."""
         ...
 
     def touched_cells(self, grid: TileGrid) -> Bool:
-        """Which cells of a grid have a pixel that may change, of the shape of `TileGrid.cells`."""
+        """Mark the cells of a grid with a pixel that may change, of the shape of `TileGrid.cells`."""
         ...

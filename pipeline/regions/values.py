@@ -1,4 +1,4 @@
-"""Which values of a mask are cloud, as ``--mask-values`` says it."""
+"""Parse ``--mask-values``: the values of a mask that are cloud."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Values:
-    """A set of values: some ranges, and all that have some bits.
+    """A set of values: ranges, and values with certain bits set.
 
     Args:
         ranges: Least and greatest value of each.
-        bits: Whoever has all bits of one of these is in the set, too.
+        bits: Bit masks; a value with all bits of one of them set is in the set, too.
     """
 
     ranges: tuple[tuple[float, float], ...] = ()
@@ -41,15 +41,15 @@ class Values:
         """
         ranges, bits = [], []
         for word in text.replace(" ", "").split(","):
-            if found := _BITS.fullmatch(word):
-                first, last = int(found[1]), int(found[2] or found[1])
+            if match := _BITS.fullmatch(word):
+                first, last = int(match[1]), int(match[2] or match[1])
                 if not first <= last < 32:
                     raise OptionError(
                         f"mask_values has the bits {word}, expected two of 0 to 31, the lower first"
                     )
                 bits += [1 << bit for bit in range(first, last + 1)]
-            elif found := _RANGE.fullmatch(word):
-                low, high = float(found[1]), float(found[2] or found[1])
+            elif match := _RANGE.fullmatch(word):
+                low, high = float(match[1]), float(match[2] or match[1])
                 if low > high:
                     raise OptionError(f"mask_values has the range {word}, expected the lower value first")
                 ranges.append((low, high))
@@ -58,25 +58,25 @@ class Values:
         return cls(tuple(ranges), tuple(bits))
 
     def hold(self, values: Pixels) -> Bool:
-        """Where values are in the set, same shape; NaN never is."""
-        found = np.zeros(values.shape, bool)
+        """Return where values are in the set, same shape; NaN never is."""
+        held = np.zeros(values.shape, bool)
         for low, high in self.ranges:
-            found |= (values >= low) & (values <= high)
+            held |= (values >= low) & (values <= high)
         if self.bits:
             whole = np.asarray(np.nan_to_num(values), np.int64)
             for bits in self.bits:
-                found |= (whole & bits) == bits
-        return found
+                held |= (whole & bits) == bits
+        return held
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where cloud is: in which bands, and which of their values.
+    """How to read cloud from a mask: its bands, and which of their values.
 
     Args:
         bands: 1-based; a pixel that is cloud in one of them is cloud.
-        values: What is cloud there.
-        name: The convention that this is, for people.
+        values: The values that are cloud there.
+        name: Of the convention, for messages and the report.
     """
 
     bands: tuple[int, ...]
@@ -85,13 +85,13 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> tuple[int | None, Values]:
-        """The band, if one is named, and the values of ``--mask-values``.
+        """Return the band, if there is one, and the values of ``--mask-values``.
 
         Raises:
             OptionError: It is something else.
         """
-        if found := _BAND.fullmatch(text.strip()):
-            return int(found[1]), Values.parse(found[2])
+        if match := _BAND.fullmatch(text.strip()):
+            return int(match[1]), Values.parse(match[2])
         return None, Values.parse(text)
 
 

@@ -15,14 +15,14 @@ import pyogrio.raw
 
 
 def read(path: str, layer: str | None) -> dict[str, Any]:
-    """``layers``, and ``crs`` and ``wkb`` (hexadecimal) of the chosen one."""
-    named = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if layer is None and len(named) == 1:
-        layer = named[0]
+    """Return ``layers``, and ``crs`` and ``wkb`` (hexadecimal) of the chosen one."""
+    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    if layer is None and len(layers) == 1:
+        layer = layers[0]
     if layer is None:
-        return {"layers": named}
+        return {"layers": layers}
     meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[])
-    return {"layers": named, "crs": meta["crs"], "wkb": [bytes(g).hex() for g in wkb if g is not None]}
+    return {"layers": layers, "crs": meta["crs"], "wkb": [bytes(g).hex() for g in wkb if g is not None]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Vector files: polygons in, GeoPackages out.
+"""Read polygons of vector files, and write GeoPackages.
 
 GeoJSON needs no further library; other formats go through pyogrio, in a process of its own, because it brings
 a GDAL of its own and two in one process break each other.
@@ -27,10 +27,10 @@ from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone
 from decr_scene.pipeline.inputs.text import json_text
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
-"""Name of a layer; geometry and attributes of what is in it."""
+"""Name of a layer; geometry and attributes of each of its polygons."""
 
-_BEFORE = " \t\r\n\x1e"
-"""What may stand before a JSON document, and between those of a sequence."""
+_SEPARATORS = " \t\r\n\x1e"
+"""Characters before a JSON document, and between those of a sequence."""
 
 _READER = "decr_scene.pipeline.regions.vector_reader"
 _WRITER = "decr_scene.pipeline.regions.vector_writer"
@@ -43,7 +43,7 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
         path: A file, with ``|layername=…`` where it has several layers.
 
     Returns:
-        The polygons, and what their coordinates mean.
+        The polygons, and the CRS of their coordinates.
 
     Raises:
         MaskError: It cannot be read, has no polygons, no CRS or an invalid one.
@@ -51,7 +51,7 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
     name, _, layer = path.partition("|layername=")
     if not Path(name).exists() and not is_known_to_gdal_alone(name):
         raise MaskError(f"area of interest {name}: no such file, expected a vector file: check the path")
-    document = _json_of(Path(name)) if not layer else None
+    document = _geojson_document(Path(name)) if not layer else None
     geometries, crs = _from_json(document, name) if document is not None else _from_vector(name, layer)
     polygons = [part for geometry in geometries for part in polygons_of(geometry)]
     if not polygons:
@@ -66,75 +66,75 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
     return polygons, crs
 
 
-def _json_of(path: Path) -> dict[str, Any] | None:
-    """A GeoJSON document, or ``None`` for anything else."""
+def _geojson_document(path: Path) -> dict[str, Any] | None:
+    """Return the GeoJSON document of a file, or ``None`` for any other format."""
     if path.is_dir() or not path.exists():
         return None
     try:
         with path.open("rb") as file:
-            if not json_text(file.read(64)).lstrip(_BEFORE).startswith("{"):
+            if not json_text(file.read(64)).lstrip(_SEPARATORS).startswith("{"):
                 return None
-        text = json_text(path.read_bytes()).strip(_BEFORE)
-        document = _one_or_many(text)
+        text = json_text(path.read_bytes()).strip(_SEPARATORS)
+        document = _parse_documents(text)
     except (OSError, ValueError, RecursionError) as error:
         raise MaskError(f"area of interest {path} cannot be read ({error}): is it whole?") from error
     return document if document.get("type") != "Topology" else None
 
 
-def _one_or_many(text: str) -> dict[str, Any]:
-    """A document, or all of a file that has one after the other, such as a feature a line."""
-    decoder, at, found = json.JSONDecoder(), 0, []
-    while at < len(text):
-        document, at = decoder.raw_decode(text, at)
-        found.append(document)
-        while at < len(text) and text[at] in _BEFORE:
-            at += 1
-    if len(found) == 1:
-        return dict(found[0])
-    features = [part for each in found for part in (each.get("features") or [each])]
+def _parse_documents(text: str) -> dict[str, Any]:
+    """Return the document of a text, or one collection of all, such as of a feature a line."""
+    decoder, position, documents = json.JSONDecoder(), 0, []
+    while position < len(text):
+        document, position = decoder.raw_decode(text, position)
+        documents.append(document)
+        while position < len(text) and text[position] in _SEPARATORS:
+            position += 1
+    if len(documents) == 1:
+        return dict(documents[0])
+    features = [part for each in documents for part in (each.get("features") or [each])]
     return {"type": "FeatureCollection", "features": features}
 
 
 def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry], CRS]:
-    """Geometries of a GeoJSON document, in degrees unless it has the ``crs`` of the older standard."""
+    """Return the geometries of a GeoJSON document, in degrees unless it has the older ``crs`` member."""
     try:
         features = document.get("features", [document])
-        found = [f.get("geometry") if f.get("type") == "Feature" else f for f in features]
-        with np.errstate(invalid="ignore"):  # coordinates that are none are found when it is validated
-            geometries = [geometry_of(geometry) for geometry in found if geometry]
-        named = document.get("crs", {"properties": {"name": "EPSG:4326"}})
-        name = named["properties"]["name"] if named else None
+        members = [f.get("geometry") if f.get("type") == "Feature" else f for f in features]
+        with np.errstate(invalid="ignore"):  # invalid coordinates are refused when it is validated
+            geometries = [geometry_of(geometry) for geometry in members if geometry]
+        crs_member = document.get("crs", {"properties": {"name": "EPSG:4326"}})
+        name = crs_member["properties"]["name"] if crs_member else None
     except (LookupError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise MaskError(
             f"area of interest {path} is no GeoJSON ({type(error).__name__}: {error}): check it with ogrinfo"
         ) from error
-    return [g for g in geometries if not g.is_empty], _known_crs(name, path)
+    return [g for g in geometries if not g.is_empty], _crs_of(name, path)
 
 
 def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
-    """What pyogrio reads, in another process."""
+    """Read geometries and CRS with pyogrio, in another process."""
     command = [sys.executable, "-m", _READER, full_name(path), layer]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    if "No module named 'pyogrio'" in done.stderr:
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    if "No module named 'pyogrio'" in process.stderr:
         raise MaskError(
             f"area of interest {path}: formats other than GeoJSON need pyogrio: "
             "pip install 'decr-scene[vector]', or convert with ogr2ogr -f GeoJSON"
         )
-    if done.returncode:
-        told = (done.stderr.strip().splitlines() or ["pyogrio crashed"])[-1].partition(": ")[2]
-        raise MaskError(f"area of interest {path} cannot be read ({told}): check it with ogrinfo")
-    found = json.loads(done.stdout)
-    if "wkb" not in found:
-        layers = ", ".join(found["layers"]) or "none"
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["pyogrio crashed"])[-1].partition(": ")[2]
+        raise MaskError(f"area of interest {path} cannot be read ({reason}): check it with ogrinfo")
+    answer = json.loads(process.stdout)
+    if "wkb" not in answer:
+        layers = ", ".join(answer["layers"]) or "none"
         raise MaskError(
             f"area of interest {path} has the layers {layers}, expected one: name it with "
             f"{Path(path).name}|layername=NAME"
         )
-    geometries = [shapely.force_2d(shapely.from_wkb(bytes.fromhex(text))) for text in found["wkb"]]
-    return [g for g in geometries if not g.is_empty], _known_crs(found["crs"], path)
+    geometries = [shapely.force_2d(shapely.from_wkb(bytes.fromhex(text))) for text in answer["wkb"]]
+    return [g for g in geometries if not g.is_empty], _crs_of(answer["crs"], path)
 
 
-def _known_crs(text: str | None, path: str) -> CRS:
+def _crs_of(text: str | None, path: str) -> CRS:
     try:
         crs = CRS.from_user_input(str(text)) if text else None
     except (CRSError, ValueError) as error:
@@ -147,7 +147,7 @@ def _known_crs(text: str | None, path: str) -> CRS:
 
 
 def polygons_of(geometry: BaseGeometry) -> Iterable[BaseGeometry]:
-    """All polygons in a geometry, however deep, in two dimensions."""
+    """Yield all polygons in a geometry, however nested, in two dimensions."""
     parts = shapely.get_parts(geometry) if hasattr(geometry, "geoms") else [geometry]
     for part in parts:
         if hasattr(part, "geoms"):
@@ -180,7 +180,7 @@ def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS) -> None:
         ],
     }
     command = [sys.executable, "-m", _WRITER]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         input=json.dumps(content),
         capture_output=True,
@@ -188,9 +188,9 @@ def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS) -> None:
         errors="replace",
         check=False,
     )
-    if done.returncode:
-        told = (done.stderr.strip().splitlines() or ["pyogrio crashed"])[-1]
-        raise OutputError(f"polygons cannot be written to {path.parent} ({told}): write a .geojson instead")
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["pyogrio crashed"])[-1]
+        raise OutputError(f"polygons cannot be written to {path.parent} ({reason}): write a .geojson instead")
 
 
 def _multi(geometry: BaseGeometry) -> MultiPolygon:

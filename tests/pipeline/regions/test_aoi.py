@@ -199,7 +199,7 @@ def test_scenes_that_only_points_or_rpcs_place(make, shape, tmp_path):
     scene = make(tmp_path)
     square = shapely.box(20, 30, 70, 80)
     with RasterioScene.open(scene) as opened:
-        place = aoi_module._place_of(opened)
+        place = aoi_module._georeferencing_of(opened)
         ground = shapely.transform(square.segmentize(5), place.to_coordinates)
         area = geojson(tmp_path / "area.geojson", ground, crs="EPSG:4326", own="EPSG:4326")
         weights = Aoi.read(str(area), opened).soft(Span(0, 0, *shape))
