@@ -1,4 +1,4 @@
-"""What is read in place of what the user named: a raster, the one of a folder, or a pair, sharpened."""
+"""Resolve an input to the raster to open: the raster itself, that of a folder, or a pair, sharpened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import check_target, journal_path, source_path, vrt_path
 from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
 from decr_scene.pipeline.inputs.remote import fetched, is_fetched
-from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, trouble_of
+from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import Product, find_product
 from decr_scene.pipeline.products.stac_item import find_asset
@@ -22,16 +22,16 @@ from decr_scene.pipeline.raster.fingerprint import fingerprint
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is read in place of what the user named.
+    """The raster to open for an input, with what is known of it.
 
     Args:
         path: The raster to open.
         origin: The file that the pixels are from, the multispectral one of a pair.
-        bands: What its bands are, where the user or the metadata says it.
+        bands: Its bands as ``--bands``, from the user or the metadata; ``None``: the raster names them.
         facts: For the report: plain values.
-        warnings: What a user should know.
-        files: All files of it that are known so far.
-        address: Where ``origin`` was fetched from, if it was.
+        warnings: For the user, one line each.
+        files: All its files.
+        address: Web address that ``origin`` was fetched from, if it was.
     """
 
     path: str | Path
@@ -52,26 +52,26 @@ def delivered(
     asset: str | None = None,
     fetch: bool = True,
 ) -> Iterator[Delivery]:
-    """Find what there is to read: a raster as it is, the one of a folder, or a pair, sharpened on the fly.
+    """Find the raster to open: the input itself, that of a folder, or a pair, sharpened on the fly.
 
     Args:
-        src: A raster, the folder of a product, a STAC Item, or a web address of one of them; what lies there
+        src: A raster, the folder of a product, a STAC Item, or a web address of one of them, which
             is fetched beside the output first.
         out: The output; the description of a sharpened pair, or of a stack, lies hidden beside it until it is
             done, or for as long as the run can be continued.
-        pan: The panchromatic raster; ``none``: not even the one in the folder.
+        pan: The panchromatic raster; ``none``: none, although the folder has one.
         bands: As ``--bands``; it overrules the metadata.
-        asset: Name of an Item's asset, where it is not the only one that may be meant.
-        fetch: Whether what lies at a web address is fetched; else it is read there, by window.
+        asset: Name of an Item's asset, where several may be the scene.
+        fetch: Whether a web address is fetched; else it is read there, by window.
 
     Raises:
-        PairError: The folder or the Item has no raster or several, or the pair does not go together.
+        PairError: The folder or the Item has no raster or several, or the pair does not match.
         SceneReadError: The web address cannot be read.
         OutputError: The output cannot be written there.
     """
-    if (found := find_asset(src, asset)) is not None:
-        with delivered(found.href, out, pan, bands or found.bands, fetch=fetch) as given:
-            yield replace(given, facts={**given.facts, **found.facts})
+    if (item_asset := find_asset(src, asset)) is not None:
+        with delivered(item_asset.href, out, pan, bands or item_asset.bands, fetch=fetch) as delivery:
+            yield replace(delivery, facts={**delivery.facts, **item_asset.facts})
         return
     if asset is not None:
         raise PairError(f"{src} is no STAC Item, of which asset {asset} could be taken: leave --asset out")
@@ -79,9 +79,9 @@ def delivered(
         copy = source_path(Path(out))
         with (
             fetched(str(src), copy, journal_path(Path(out))) as facts,
-            delivered(copy, out, pan, bands) as given,
+            delivered(copy, out, pan, bands) as delivery,
         ):
-            yield replace(given, facts={**given.facts, **facts}, address=str(src))
+            yield replace(delivery, facts={**delivery.facts, **facts}, address=str(src))
         return
     if is_known_to_gdal_alone(src) and pan in (None, "none"):
         name = full_name(src)
@@ -91,14 +91,14 @@ def delivered(
     files = tuple(str(path) for path in (product.scene, product.metadata) if path is not None)
     sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
     bands = bands or bands_of(product)
-    facts, warnings = facts_of(product, Path(src)), trouble_of(product)
+    facts, warnings = facts_of(product, Path(src)), metadata_warnings(product)
     if product.stack:
         if sharp is not None:
             raise PairError(
                 f"{src} has its bands in files of their own, which no --pan {sharp} sharpens: "
                 "stack them with gdalbuildvrt -separate first"
             )
-        with _stacked(product, Path(out)) as vrt:
+        with _stack_vrt(product, Path(out)) as vrt:
             files = (*files, *(str(path) for _, path in product.stack))
             yield Delivery(vrt, product.scene, bands, facts, warnings, files)
         return
@@ -120,8 +120,8 @@ def delivered(
 
 
 @contextmanager
-def _stacked(product: Product, out: Path) -> Iterator[Path]:
-    """The description of bands in files of their own, for as long as it is needed."""
+def _stack_vrt(product: Product, out: Path) -> Iterator[Path]:
+    """Write the VRT of bands in files of their own, and remove it once no run needs it."""
     for _, path in product.stack:
         check_target(path, out, overwrite=True)
     vrt = vrt_path(out)

@@ -1,6 +1,6 @@
-"""Folders of vendors that do not hold one raster: bands in files of their own, tiles, stores.
+"""Find the rasters in folders of vendors' layouts: bands in files of their own, tiles, stores.
 
-Known are Landsat (Collection 1 and 2, level 1 and 2), Sentinel-2 (SAFE), DIMAP (Pleiades, SPOT) and Zarr.
+The layouts: Landsat (Collection 1 and 2, level 1 and 2), Sentinel-2 (SAFE), DIMAP (Pleiades, SPOT) and Zarr.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of a known layout holds.
+    """The files in a folder of one of the layouts.
 
     Args:
         scene: The raster, or the first of the stack.
         stack: Bands in files of their own; empty: there is one raster.
         pan: The panchromatic raster.
-        metadata: What tells of it.
+        metadata: Its metadata file.
     """
 
     scene: Path
@@ -53,27 +53,27 @@ class Layout:
     metadata: Path | None = None
 
 
-def known_layout(folder: Path) -> Layout | None:
-    """What a folder holds; ``None``: none of the layouts that are known.
+def find_layout(folder: Path) -> Layout | None:
+    """Find the files of a folder by its layout; ``None``: it has none of them.
 
     Raises:
-        PairError: It is of a known layout, but lacks something, or has it twice.
+        PairError: It has one, but a file is missing, or there are several.
     """
     if folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR):
         return Layout(folder)
     for find in (_landsat, _sentinel, _dimap):
-        if (found := find(folder)) is not None:
-            return found
+        if (layout := find(folder)) is not None:
+            return layout
     return None
 
 
 def _landsat(folder: Path) -> Layout | None:
-    found = [match for path in _files(folder, ("*", "*/*")) if (match := _matched(_LANDSAT, path))]
-    if not found:
+    matches = [match for path in _files(folder, ("*", "*/*")) if (match := _matched(_LANDSAT, path))]
+    if not matches:
         return None
-    kinds = {match["kind"].lower() for _, match in found}
+    kinds = {match["kind"].lower() for _, match in matches}
     kind = next(kind for kind in ("sr_", "sr_band", "b") if kind in kinds)
-    chosen = [(path, match) for path, match in found if match["kind"].lower() == kind]
+    chosen = [(path, match) for path, match in matches if match["kind"].lower() == kind]
     roles = _OF_OLI if chosen[0][1]["number"] in "89" else _OF_TM
     stack = _stack(folder, "Landsat", chosen, roles)
     return Layout(stack[0][1], stack, metadata=_first(stack[0][1].parent, "*_MTL.xml"))
@@ -82,10 +82,10 @@ def _landsat(folder: Path) -> Layout | None:
 def _sentinel(folder: Path) -> Layout | None:
     for pattern in (*_IN_SAFE, *(f"*.SAFE/{inside}" for inside in _IN_SAFE)):
         files = _files(folder, (pattern,))
-        found = [match for path in files if (match := _matched(_SENTINEL, path))]
-        found = [(path, match) for path, match in found if _OF_SENTINEL.match(match["scene"])]
-        if found:
-            stack = _stack(folder, "Sentinel-2", found, _OF_MSI)
+        matches = [match for path in files if (match := _matched(_SENTINEL, path))]
+        matches = [(path, match) for path, match in matches if _OF_SENTINEL.match(match["scene"])]
+        if matches:
+            stack = _stack(folder, "Sentinel-2", matches, _OF_MSI)
             root = next((up for up in stack[0][1].parents if up.suffix.upper() == ".SAFE"), folder)
             return Layout(stack[0][1], stack, metadata=_first(root, "MTD_MSIL*.xml"))
     return None
@@ -93,35 +93,35 @@ def _sentinel(folder: Path) -> Layout | None:
 
 def _dimap(folder: Path) -> Layout | None:
     files = list(_files(folder, ("*", "*/*")))
-    described = [path for path in files if _DIM.match(path.name)]
+    documents = [path for path in files if _DIM.match(path.name)]
     tiles = [path for path in files if _TILE.search(path.name)]
-    if not described:
+    if not documents:
         if len(tiles) > 1:
             raise PairError(
                 f"{folder} has {len(tiles)} tiles of one image ({_listed(tiles)}) and no DIM_….XML that "
                 "joins them: get it, or join them with gdalbuildvrt"
             )
         return None
-    pan = [path for path in described if re.search(r"_(P|PAN)_", path.name.upper())]
-    scenes = [path for path in described if path not in pan] or pan
+    pan = [path for path in documents if re.search(r"_(P|PAN)_", path.name.upper())]
+    scenes = [path for path in documents if path not in pan] or pan
     if len(scenes) > 1 or len(pan) > 1:
         raise PairError(
-            f"{folder} has several images ({_listed(described)}): name the DIM_….XML of one of them"
+            f"{folder} has several images ({_listed(documents)}): name the DIM_….XML of one of them"
         )
     return Layout(scenes[0], pan=pan[0] if pan and pan != scenes else None, metadata=scenes[0])
 
 
 def _stack(
-    folder: Path, vendor: str, found: list[tuple[Path, re.Match[str]]], roles: dict[str, str]
+    folder: Path, vendor: str, matches: list[tuple[Path, re.Match[str]]], roles: dict[str, str]
 ) -> Stack:
-    """The bands of one scene, blue first."""
-    scenes = sorted({match["scene"] for _, match in found})
+    """Return the bands of one scene, blue first."""
+    scenes = sorted({match["scene"] for _, match in matches})
     if len(scenes) > 1:
         raise PairError(
             f"{folder} has {len(scenes)} {vendor} scenes ({', '.join(scenes[:4])}), expected one: "
             "name its folder"
         )
-    files = {roles[match["band"]]: path for path, match in found if match["band"] in roles}
+    files = {roles[match["band"]]: path for path, match in matches if match["band"] in roles}
     lacking = [f"{number} ({role})" for number, role in roles.items() if role not in files]
     if lacking:
         raise PairError(
@@ -139,8 +139,8 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _matched(pattern: re.Pattern[str], path: Path) -> tuple[Path, re.Match[str]] | None:
-    found = pattern.fullmatch(path.name)
-    return None if found is None else (path, found)
+    match = pattern.fullmatch(path.name)
+    return None if match is None else (path, match)
 
 
 def _first(folder: Path, pattern: str) -> Path | None:

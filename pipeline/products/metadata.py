@@ -1,4 +1,4 @@
-"""What a vendor's XML and file names say of a product: when it was taken, its bands, its calibration.
+"""Read a product's acquisition time, bands and calibration from its XML and file names.
 
 No specification of the XML was at hand, so it is searched by names that such files are known to use, whatever
 the case, prefix or depth:
@@ -12,8 +12,8 @@ the case, prefix or depth:
 * ``Gain`` and ``Bias`` (also ``AbsCalibGain``, ``Offset``): they stand in the report and are never applied.
 
 A moment without time zone is UTC or Beijing time, whichever agrees with the name of a Jilin-1 file, whose
-time is Beijing's, or else whichever is by day where the scene lies; if neither tells, it stands in the report
-without a zone. Without XML the moment is that of the name.
+time is Beijing's, or else whichever is by day where the scene lies; if neither decides, it stands in the
+report without a zone. Without XML the moment is that of the name.
 """
 
 from __future__ import annotations
@@ -28,25 +28,30 @@ from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.inputs.text import xml_root
-from decr_scene.pipeline.products.daylight import BEIJING, longitude_in_name, longitude_of_raster, zoned
+from decr_scene.pipeline.products.daylight import (
+    BEIJING,
+    longitude_in_name,
+    longitude_of_raster,
+    utc_by_daylight,
+)
 from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
 from decr_scene.pipeline.raster.bands import ROLES, name_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
 
-_TIMES = (
+_TIME_ELEMENTS = (
     *("centertime", "scenecentertime", "imagingtime", "acquisitiontime", "acquiretime", "scenetime"),
     *("starttime", "receivetime", "acquisitiondatetime", "productstarttime"),
 )
 _YEARS = range(1960, 2200)
-"""Years of pictures from orbit: others are no times, but what fills a form."""
+"""Years of images from orbit: a time of any other year is a placeholder."""
 
 _DAYS_AND_TIMES = (("dateacquired", "scenecentertime"), ("imagingdate", "imagingtime"))
 _IN_UTC = (re.compile(r"^(\d{8}_\d{6})_\w+_3[AB]_", re.ASCII), re.compile(r"^T\d\d[A-Z]{3}_(\d{8}T\d{6})_B"))
-"""Names of Planet and of Sentinel-2, which tell the time in UTC."""
+"""Names of Planet and of Sentinel-2, which have the time in UTC."""
 
-_BANDS = ("bands", "bandnames", "bandsid", "bandid")
+_BAND_ELEMENTS = ("bands", "bandnames", "bandsid", "bandid")
 _GAINS = {"gain": "gain", "abscalibgain": "gain", "bias": "bias", "offset": "bias"}
-_LAYOUTS = (
+_FORMATS = (
     "%Y%m%d%H%M%S",
     "%Y%m%dT%H%M%S",
     "%Y%m%d_%H%M%S",
@@ -57,7 +62,7 @@ _LAYOUTS = (
 
 
 def acquisition_time(path: str | Path) -> datetime | None:
-    """When a product was taken, in UTC, from the XML beside it or from its name; ``None``: nothing says it.
+    """Return the acquisition time in UTC, from the XML beside it or from its name; ``None``: neither has it.
 
     Args:
         path: A raster or the folder of a product.
@@ -66,31 +71,31 @@ def acquisition_time(path: str | Path) -> datetime | None:
         product = find_product(path)
     except PairError:
         return None
-    moment = _told_moment(product)
+    moment = _acquisition_moment(product)
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
-def _told_moment(product: Product) -> datetime | None:
-    """When it was taken, in UTC, or without a zone where nobody can tell it."""
-    named = _time_in_name(product.scene.name)
+def _acquisition_moment(product: Product) -> datetime | None:
+    """Return the acquisition time, in UTC, or without a zone where that is unknown."""
+    in_name = _time_in_name(product.scene.name)
     values = {} if product.metadata is None else _elements(product.metadata)
     for day, time in _DAYS_AND_TIMES:
         for text in map("T".join, zip(values.get(day, ()), values.get(time, ()), strict=False)):
-            if (moment := _moment(text)) is not None:
+            if (moment := _parse_moment(text)) is not None:
                 return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    for name in _TIMES:
+    for name in _TIME_ELEMENTS:
         for text in values.get(name, ()):
-            if (moment := _moment(text)) is not None:
-                return _in_utc(moment, named, product, values)
-    return named if named is None or named.tzinfo else _in_utc(named, None, product, values)
+            if (moment := _parse_moment(text)) is not None:
+                return _in_utc(moment, in_name, product, values)
+    return in_name if in_name is None or in_name.tzinfo else _in_utc(in_name, None, product, values)
 
 
 def facts_of(product: Product, src: Path) -> dict[str, Any]:
-    """What the report says of a product: plain values."""
+    """Return the report's entries on a product: plain values."""
     facts: dict[str, Any] = {}
     if src.is_dir():
         facts["folder"] = str(src)
-    when = _told_moment(product)
+    when = _acquisition_moment(product)
     if when is not None:
         facts["acquired" if when.tzinfo else "acquired, zone unknown"] = when.isoformat()
     if product.stack:
@@ -105,44 +110,44 @@ def facts_of(product: Product, src: Path) -> dict[str, Any]:
     return facts
 
 
-def trouble_of(product: Product) -> tuple[str, ...]:
-    """What keeps the metadata that are there from being read, for a warning."""
+def metadata_warnings(product: Product) -> tuple[str, ...]:
+    """Return a warning where there are metadata that cannot be read or assigned."""
     if product.metadata is not None:
         try:
             xml_root(product.metadata.read_bytes())
         except (OSError, ET.ParseError) as error:
-            told = f"{product.metadata} is beside the scene, but cannot be read as XML ({error})"
-            return (f"{told}: nothing that it says of bands, time or gain is known; get it again",)
+            problem = f"{product.metadata} is beside the scene, but cannot be read as XML ({error})"
+            return (f"{problem}: nothing that it says of bands, time or gain is known; get it again",)
         return ()
-    beside = sorted(path.name for path in product.scene.parent.glob("*_meta.xml"))
-    if IN_NAME.match(product.scene.name) and len(beside) > 1:
-        told = f"{', '.join(beside[:4])} beside the scene may tell of it"
-        return (f"{told}, none has its name: none is read; rename the right one",)
+    candidates = sorted(path.name for path in product.scene.parent.glob("*_meta.xml"))
+    if IN_NAME.match(product.scene.name) and len(candidates) > 1:
+        problem = f"{', '.join(candidates[:4])} beside the scene may tell of it"
+        return (f"{problem}, none has its name: none is read; rename the right one",)
     return ()
 
 
 def bands_of(product: Product) -> str | None:
-    """The bands that the metadata tells, as ``--bands``; ``None`` where the raster says it or nobody does."""
+    """Return the bands by the metadata, as ``--bands``; ``None``: the raster names them, or neither does."""
     if product.metadata is None or product.stack or not product.scene.is_file():
         return None
     scene = RasterioScene.open(product.scene)
     if any(role in scene.bands for role in ROLES):
         return None
     values = _elements(product.metadata)
-    for name in _BANDS:
+    for name in _BAND_ELEMENTS:
         words = [word for text in values.get(name, ()) for word in re.split(r"[\s,;|]+", text) if word]
-        names = _names(words, scene.count)
+        names = _band_names(words, scene.count)
         if names is not None:
             return ",".join(names)
     return None
 
 
-def _names(words: list[str], count: int) -> tuple[str, ...] | None:
+def _band_names(words: list[str], count: int) -> tuple[str, ...] | None:
     if len(words) != count:
         return None
-    named = name_bands(words)
-    if sum(name in ROLES for name in named) >= min(3, count):
-        return named
+    names = name_bands(words)
+    if sum(name in ROLES for name in names) >= min(3, count):
+        return names
     numbers = [re.sub(r"^(band|ms|b)?0*", "", word.lower()) for word in words]
     if sorted(numbers) == ["1", "2", "3", "4"]:
         return tuple(ROLES[int(number) - 1] for number in numbers)
@@ -150,17 +155,17 @@ def _names(words: list[str], count: int) -> tuple[str, ...] | None:
 
 
 def _elements(metadata: Path) -> dict[str, list[str]]:
-    """Texts of all elements by name, without prefix, in lower case; nothing of a file that is no XML."""
+    """Return texts of all elements by name, without prefix, in lower case; none of a file that is no XML."""
     try:
         root = xml_root(metadata.read_bytes())
     except (OSError, ET.ParseError):
         return {}
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for element in root.iter():
         text = (element.text or "").strip()
         if text and isinstance(element.tag, str):
-            found.setdefault(element.tag.rpartition("}")[2].lower().replace("_", ""), []).append(text)
-    return found
+            texts.setdefault(element.tag.rpartition("}")[2].lower().replace("_", ""), []).append(text)
+    return texts
 
 
 def _numbers(text: str) -> list[float]:
@@ -171,51 +176,51 @@ def _numbers(text: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_moment(text: str) -> datetime | None:
     text = text.strip()
-    found = None
+    moment = None
     with suppress(ValueError):
-        found = datetime.fromisoformat(text) if len(text) > 10 else None
-    for layout in _LAYOUTS:
-        if found is None and len(text) > 10:
+        moment = datetime.fromisoformat(text) if len(text) > 10 else None
+    for form in _FORMATS:
+        if moment is None and len(text) > 10:
             with suppress(ValueError):
-                found = datetime.strptime(text, layout)
-    return found if found is not None and found.year in _YEARS else None
+                moment = datetime.strptime(text, form)
+    return moment if moment is not None and moment.year in _YEARS else None
 
 
 def _in_utc(
-    moment: datetime, named: datetime | None, product: Product, values: dict[str, list[str]]
+    moment: datetime, in_name: datetime | None, product: Product, values: dict[str, list[str]]
 ) -> datetime:
-    """In UTC; as it is where its zone is unknown."""
+    """Convert a moment to UTC; return it as it is where its zone is unknown."""
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
-    read = [moment.replace(tzinfo=zone).astimezone(UTC) for zone in (BEIJING, UTC)]
-    if named is not None and named.tzinfo is not None:
-        near = [each for each in read if abs(each - named) < timedelta(hours=1)]
+    candidates = [moment.replace(tzinfo=zone).astimezone(UTC) for zone in (BEIJING, UTC)]
+    if in_name is not None and in_name.tzinfo is not None:
+        near = [each for each in candidates if abs(each - in_name) < timedelta(hours=1)]
         if near:
             return near[0]
-    return zoned(moment, _longitude(product, values)) or moment
+    return utc_by_daylight(moment, _longitude(product, values)) or moment
 
 
 def _longitude(product: Product, values: dict[str, list[str]]) -> float | None:
-    """Where it lies, degrees east: by its raster, its name, or the corners in its XML."""
-    told = longitude_of_raster(product.scene)
-    told = longitude_in_name(product.scene.name) if told is None else told
-    if told is not None:
-        return told
-    texts = [text for name, found in values.items() if name.endswith("longitude") for text in found]
+    """Return the longitude, degrees east: by its raster, its name, or the corners in its XML."""
+    longitude = longitude_of_raster(product.scene)
+    longitude = longitude_in_name(product.scene.name) if longitude is None else longitude
+    if longitude is not None:
+        return longitude
+    texts = [text for name, listed in values.items() if name.endswith("longitude") for text in listed]
     numbers = [number for text in texts for number in _numbers(text) if abs(number) <= 180]
     return sum(numbers) / len(numbers) if numbers else None
 
 
 def _time_in_name(name: str) -> datetime | None:
-    """As a file's name tells it: Jilin-1's is Beijing's, that of others of the kind has no zone."""
+    """Parse the time in a file's name: Jilin-1's is Beijing time, that of similar names has no zone."""
     for pattern in _IN_UTC:
-        if found := pattern.match(name):
-            moment = _moment(found[1])
+        if match := pattern.match(name):
+            moment = _parse_moment(match[1])
             return None if moment is None else moment.replace(tzinfo=UTC)
-    found = IN_NAME.match(name)
-    moment = _moment(found[1]) if found else None
+    match = IN_NAME.match(name)
+    moment = _parse_moment(match[1]) if match else None
     if moment is None or not name.upper().startswith("JL1"):
         return moment
     return moment.replace(tzinfo=BEIJING).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""A panchromatic and a multispectral raster as one scene, sharpened on the fly by GDAL's pansharpen VRT.
+"""Describe a panchromatic and a multispectral raster as one scene, sharpened by GDAL's pansharpen VRT.
 
 The VRT is one small hidden file beside the output: nothing is computed before a window is read, and workers
 open it as any other scene. Sharpening is weighted Brovey, each band times PAN over its estimate from the
@@ -46,8 +46,8 @@ _SAMPLE = 512
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """How two rasters lie on each other.
+class _Relation:
+    """Where the pixels of a multispectral raster lie on PAN.
 
     Args:
         to_pan: From pixels of the multispectral raster to those of PAN: scales and shifts, no rotation.
@@ -65,32 +65,32 @@ def write_pansharpened(
     bands: str | None = None,
     acquired: datetime | None = None,
 ) -> tuple[float, ...]:
-    """Lay a pair together as a scene of PAN's pixels and the other's bands.
+    """Describe a pair as one scene of PAN's pixels and the other's bands.
 
-    What is said of the bands (names, colours, units, nodata, tags) comes from the multispectral raster, where
-    the scene lies (CRS, transform, GCPs, RPCs) from PAN. Without CRS, or where only RPCs or GCPs tell the
-    place, the two are taken to cover the same ground, as a vendor's pair does.
+    Names, colours, units, nodata and tags of the bands come from the multispectral raster, the georeferencing
+    (CRS, transform, GCPs, RPCs) from PAN. Without CRS, or where there are only RPCs or GCPs,
+    the two are taken to cover the same ground, as a vendor's pair does.
 
     Args:
         spectral: The multispectral raster.
         pan: The panchromatic one, of one band.
-        vrt: Where the scene's description is written; one that says the same is left as it is.
-        bands: What the bands are, as ``--bands``; a band named ``alpha`` is refused.
-        acquired: When it was taken, where the rasters do not say: it becomes GDAL's tag for that.
+        vrt: The file to write; an equal one is left as it is.
+        bands: The bands, as ``--bands``; a band named ``alpha`` is refused.
+        acquired: Acquisition time, for GDAL's tag of it where the rasters have none.
 
     Returns:
         The weights of the bands in the estimate of PAN.
 
     Raises:
-        PairError: The two do not go together.
-        SceneReadError: One of them is not there or cannot be read.
+        PairError: The two do not match.
+        SceneReadError: One of them is missing or cannot be read.
     """
     colours, sharp = RasterioScene.open(spectral, bands), RasterioScene.open(pan)
     with colours, sharp, colours.dataset() as many, sharp.dataset() as one:
         _check(many, one, colours.bands)
-        pair = _lay(many, one)
-        weights = fit_weights(many, one, pair)
-        text = _describe(many, one, pair, weights, acquired)
+        relation = _relate(many, one)
+        weights = fit_weights(many, one, relation)
+        text = _vrt_text(many, one, relation, weights, acquired)
     text += f"<!-- {json.dumps([fingerprint(path) for path in (colours.path, sharp.path)])} -->"
     raw = released(text)
     if not vrt.exists() or vrt.read_bytes() != raw:
@@ -99,20 +99,20 @@ def write_pansharpened(
     return weights
 
 
-def fit_weights(spectral: Any, pan: Any, pair: _Pair) -> tuple[float, ...]:
-    """Weights, none negative, with which the bands add up to PAN best, over decimated images of both.
+def fit_weights(spectral: Any, pan: Any, relation: _Relation) -> tuple[float, ...]:
+    """Fit weights, none negative, with which the bands add up to PAN, over decimated images of both.
 
     Args:
         spectral: Open dataset.
         pan: Open dataset.
-        pair: How they lie on each other.
+        relation: Where their pixels lie.
 
     Returns:
-        One a band; equal ones that sum to 1 where there is nothing to fit to.
+        One a band; equal ones that sum to 1 where too few pixels are valid.
     """
     from scipy.optimize import nnls
 
-    bands, sharp = _decimated(spectral, pan, pair)
+    bands, sharp = _decimated(spectral, pan, relation)
     good = np.isfinite(sharp) & np.isfinite(bands).all(axis=0) & (sharp > 0)
     for dataset, values in ((spectral, bands[0]), (pan, sharp)):
         good &= ~is_nodata(values, dataset.nodata)
@@ -123,24 +123,24 @@ def fit_weights(spectral: Any, pan: Any, pair: _Pair) -> tuple[float, ...]:
     return tuple(round(float(weight), 9) for weight in weights) if weights.any() else equal
 
 
-def _decimated(spectral: Any, pan: Any, pair: _Pair) -> tuple[Double, Double]:
-    """Both over the same ground at the same size: ``(C, h, w)`` and ``(h, w)``."""
-    left, top = ~pair.to_pan @ (pair.window.col_off, pair.window.row_off)
-    right, bottom = ~pair.to_pan @ (
-        pair.window.col_off + pair.window.width,
-        pair.window.row_off + pair.window.height,
+def _decimated(spectral: Any, pan: Any, relation: _Relation) -> tuple[Double, Double]:
+    """Read both over the same ground at the same size: ``(C, h, w)`` and ``(h, w)``."""
+    left, top = ~relation.to_pan @ (relation.window.col_off, relation.window.row_off)
+    right, bottom = ~relation.to_pan @ (
+        relation.window.col_off + relation.window.width,
+        relation.window.row_off + relation.window.height,
     )
     left, top = max(0.0, left), max(0.0, top)
     right, bottom = min(float(spectral.width), right), min(float(spectral.height), bottom)
     window = Window(left, top, right - left, bottom - top)
     height, width = (max(1, min(_SAMPLE, int(side))) for side in (window.height, window.width))
-    how = {"resampling": Resampling.average, "boundless": False}
-    bands = spectral.read(window=window, out_shape=(spectral.count, height, width), **how)
-    sharp = pan.read(1, window=pair.window, out_shape=(height, width), **how)
+    options = {"resampling": Resampling.average, "boundless": False}
+    bands = spectral.read(window=window, out_shape=(spectral.count, height, width), **options)
+    sharp = pan.read(1, window=relation.window, out_shape=(height, width), **options)
     return bands.astype(np.float64), sharp.astype(np.float64)
 
 
-# -- how they lie on each other ------------------------------------------------------------------------------
+# -- where their pixels lie ----------------------------------------------------------------------------------
 
 
 def _check(spectral: Any, pan: Any, bands: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def _check(spectral: Any, pan: Any, bands: Sequence[str]) -> None:
         )
 
 
-def _lay(spectral: Any, pan: Any) -> _Pair:
+def _relate(spectral: Any, pan: Any) -> _Relation:
     """Relate the two by their coordinates, or by their sizes where neither has any."""
     if (spectral.crs is None) != (pan.crs is None):
         with_crs, without = (spectral, pan) if pan.crs is None else (pan, spectral)
@@ -178,7 +178,7 @@ def _lay(spectral: Any, pan: Any) -> _Pair:
         to_pan = Affine.scale(pan.width / spectral.width, pan.height / spectral.height)
         _check_rpcs(spectral, pan, to_pan)
     _check_scales(spectral, pan, to_pan)
-    return _Pair(to_pan, _covered(spectral, pan, to_pan))
+    return _Relation(to_pan, _common_window(spectral, pan, to_pan))
 
 
 def _check_scales(spectral: Any, pan: Any, to_pan: Affine) -> None:
@@ -194,15 +194,15 @@ def _check_scales(spectral: Any, pan: Any, to_pan: Affine) -> None:
 
 
 def _check_rpcs(spectral: Any, pan: Any, to_pan: Affine) -> None:
-    """Refuse two rasters that do not lie on the same ground by their own RPCs."""
+    """Refuse two rasters that are on different ground by their own RPCs."""
     if spectral.rpcs is None or pan.rpcs is None:
         return
     height = spectral.rpcs.height_off
     rows, cols = [0, 0, spectral.height, spectral.height], [0, spectral.width, spectral.width, 0]
     xs, ys = RPCTransformer(spectral.rpcs, RPC_HEIGHT=height).xy(rows, cols, offset="ul")
-    found = RPCTransformer(pan.rpcs, RPC_HEIGHT=height).rowcol(xs, ys, op=np.asarray)
+    pixels = RPCTransformer(pan.rpcs, RPC_HEIGHT=height).rowcol(xs, ys, op=np.asarray)
     right, down = to_pan @ (np.asarray(cols, float), np.asarray(rows, float))
-    off = max(np.abs(found[0] - down).max() / pan.height, np.abs(found[1] - right).max() / pan.width)
+    off = max(np.abs(pixels[0] - down).max() / pan.height, np.abs(pixels[1] - right).max() / pan.width)
     if not off < 0.05:
         raise PairError(
             f"{pan.name} does not show the ground of {spectral.name}: by their RPCs they are "
@@ -210,8 +210,8 @@ def _check_rpcs(spectral: Any, pan: Any, to_pan: Affine) -> None:
         )
 
 
-def _covered(spectral: Any, pan: Any, to_pan: Affine) -> Window:
-    """Whole pixels of PAN over which every pixel of the multispectral raster is there."""
+def _common_window(spectral: Any, pan: Any, to_pan: Affine) -> Window:
+    """Return the window of whole pixels of PAN that the multispectral raster covers."""
     tiny = 1e-6 * max(pan.width, pan.height)
     left, top = (max(0, int(np.ceil(v - tiny))) for v in (to_pan.c, to_pan.f))
     right = min(pan.width, int(np.floor(to_pan.c + to_pan.a * spectral.width + tiny)))
@@ -224,18 +224,18 @@ def _covered(spectral: Any, pan: Any, to_pan: Affine) -> Window:
 # -- the VRT -------------------------------------------------------------------------------------------------
 
 
-def _describe(
-    spectral: Any, pan: Any, pair: _Pair, weights: Sequence[float], acquired: datetime | None
+def _vrt_text(
+    spectral: Any, pan: Any, relation: _Relation, weights: Sequence[float], acquired: datetime | None
 ) -> str:
-    """The whole scene as one VRT; the two rasters are in it as VRTs of their own, on PAN's pixels."""
-    window = pair.window
+    """Return the whole scene as one VRT; the two rasters are in it as VRTs of their own, on PAN's pixels."""
+    window = relation.window
     root = located_vrt(pan, set())
     root.attrib = {
         "subClass": "VRTPansharpenedDataset",
         "rasterXSize": str(window.width),
         "rasterYSize": str(window.height),
     }
-    _shift_place(root, pan, window)
+    _shift_transform(root, pan, window)
     tags = {domain: items for domain, items in scene_tags(spectral).items() if not domain.startswith("xml:")}
     tags["RPC"] = _shifted_rpcs(scene_tags(pan).get("RPC", {}), window)
     point = scene_tags(pan).get("", {}).get("AREA_OR_POINT")
@@ -250,11 +250,11 @@ def _describe(
         band.attrib = names | {"subClass": "VRTPansharpenedRasterBand"}
         add_tags(band, band_tags(spectral, number))
         root.append(band)
-    root.append(_options(spectral, pan, pair, weights))
+    root.append(_options(spectral, pan, relation, weights))
     return ET.tostring(root, encoding="unicode")
 
 
-def _shift_place(root: ET.Element, pan: Any, window: Window) -> None:
+def _shift_transform(root: ET.Element, pan: Any, window: Window) -> None:
     place = root.find("GeoTransform")
     if place is not None:
         moved = pan.transform @ Affine.translation(window.col_off, window.row_off)
@@ -266,25 +266,25 @@ def _shifted_rpcs(rpcs: dict[str, str], window: Window) -> dict[str, str]:
     return rpcs | {key: repr(float(rpcs[key]) - by) for key, by in moved.items() if by and key in rpcs}
 
 
-def _options(spectral: Any, pan: Any, pair: _Pair, weights: Sequence[float]) -> ET.Element:
+def _options(spectral: Any, pan: Any, relation: _Relation, weights: Sequence[float]) -> ET.Element:
     options = ET.Element("PansharpeningOptions")
 
-    def say(name: str, text: str, parent: ET.Element = options) -> None:
+    def add(name: str, text: str, parent: ET.Element = options) -> None:
         ET.SubElement(parent, name).text = text
 
-    say("Algorithm", "WeightedBrovey")
-    say("Weights", ",".join(map(repr, weights)), ET.SubElement(options, "AlgorithmOptions"))
-    say("Resampling", "Cubic")
+    add("Algorithm", "WeightedBrovey")
+    add("Weights", ",".join(map(repr, weights)), ET.SubElement(options, "AlgorithmOptions"))
+    add("Resampling", "Cubic")
     if "NBITS" in (bits := spectral.tags(1, ns="IMAGE_STRUCTURE")):
-        say("BitDepth", bits["NBITS"])
+        add("BitDepth", bits["NBITS"])
     nodata = spectral.nodata if spectral.nodata is not None else pan.nodata
-    say("NoData", "None" if nodata is None else repr(float(nodata)))
-    say("SpatialExtentAdjustment", "None")
-    window = pair.window
-    sharp = _wrapped(pan, Affine.scale(1, -1), window, nodata)
+    add("NoData", "None" if nodata is None else repr(float(nodata)))
+    add("SpatialExtentAdjustment", "None")
+    window = relation.window
+    sharp = _wrapped_vrt(pan, Affine.scale(1, -1), window, nodata)
     _add_source(ET.SubElement(options, "PanchroBand"), sharp, 1)
-    where = Affine.scale(1, -1) @ Affine.translation(-window.col_off, -window.row_off) @ pair.to_pan
-    colours = _wrapped(spectral, where, Window(0, 0, spectral.width, spectral.height), nodata)
+    placement = Affine.scale(1, -1) @ Affine.translation(-window.col_off, -window.row_off) @ relation.to_pan
+    colours = _wrapped_vrt(spectral, placement, Window(0, 0, spectral.width, spectral.height), nodata)
     for number in spectral.indexes:
         band = ET.SubElement(options, "SpectralBand", dstBand=str(number))
         _add_source(band, colours, number)
@@ -296,26 +296,26 @@ def _add_source(element: ET.Element, vrt: str, number: int) -> None:
     ET.SubElement(element, "SourceBand").text = str(number)
 
 
-def _wrapped(dataset: Any, place: Affine, window: Window, nodata: float | None) -> str:
-    """A raster, or a window of it, with another place and another nodata value."""
-    own = located_vrt(dataset, {"VRTRasterBand"})
+def _wrapped_vrt(dataset: Any, place: Affine, window: Window, nodata: float | None) -> str:
+    """Return the VRT of a raster, or a window of it, with another transform and another nodata value."""
+    description = located_vrt(dataset, {"VRTRasterBand"})
     size = {"rasterXSize": str(window.width), "rasterYSize": str(window.height)}
     root = ET.Element("VRTDataset", size)
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in place.to_gdal())
     inside = {name: str(int(value)) for name, value in zip(_RECT, window.flatten(), strict=True)}
     target = inside | {"xOff": "0", "yOff": "0"}
-    for number, described in enumerate(own.findall("VRTRasterBand"), start=1):
-        names = {"dataType": described.attrib["dataType"], "band": str(number)}
+    for number, part in enumerate(description.findall("VRTRasterBand"), start=1):
+        names = {"dataType": part.attrib["dataType"], "band": str(number)}
         band = ET.SubElement(root, "VRTRasterBand", names)
         if nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(float(nodata))
-        found = dataset.nodatavals[number - 1]
-        source = ET.SubElement(band, "SimpleSource" if found is None else "ComplexSource")
+        own_nodata = dataset.nodatavals[number - 1]
+        source = ET.SubElement(band, "SimpleSource" if own_nodata is None else "ComplexSource")
         _add_source(source, dataset.name, number)
         ET.SubElement(source, "SrcRect", inside)
         ET.SubElement(source, "DstRect", target)
-        if found is not None:
-            ET.SubElement(source, "NODATA").text = repr(float(found))
+        if own_nodata is not None:
+            ET.SubElement(source, "NODATA").text = repr(float(own_nodata))
     return ET.tostring(root, encoding="unicode")
 
 

@@ -1,9 +1,9 @@
-"""A product as its vendor delivers it: a folder, or a raster with its metadata beside it.
+"""Find the files of a product as its vendor delivers it: a folder, or a raster beside its metadata.
 
 Jilin-1 products are folders such as ``JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1`` that hold
 ``…_MSS.tif`` and ``…_PAN.tif``, for each a ``…_meta.xml`` and a ``…_rpc.txt``, and previews. GDAL reads the
-RPCs. None of the rest is needed: a folder with one raster will do, and masks of cloud or quality are none.
-What does not hold one raster is of a known layout, or refused.
+RPCs. None of the rest is needed: a folder with one raster will do, masks of cloud or quality not counted.
+A folder without one raster has one of the layouts of `layouts`, or is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.products.layouts import Stack, known_layout
+from decr_scene.pipeline.products.layouts import Stack, find_layout
 
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
 _NO_SCENES = re.compile(r"cloud|mask|thumb|browse|preview", re.IGNORECASE)
@@ -50,7 +50,7 @@ def find_product(path: str | Path) -> Product:
     """Find the rasters and the metadata of a product.
 
     Args:
-        path: Its folder; or a raster, which is then the scene whatever lies beside it.
+        path: Its folder; or a raster, which is then the scene, other rasters beside it or not.
 
     Raises:
         PairError: The folder has no raster, or several of one kind, or lacks one of those of its layout.
@@ -58,43 +58,43 @@ def find_product(path: str | Path) -> Product:
     path = Path(path)
     if not path.is_dir():
         return Product(path, None, _metadata_of(path))
-    if (layout := known_layout(path)) is not None:
+    if (layout := find_layout(path)) is not None:
         return Product(layout.scene, layout.pan, layout.metadata, layout.stack)
-    found = _rasters(path)
-    if not any(found.values()):
+    rasters = _rasters(path)
+    if not any(rasters.values()):
         raise PairError(
             f"{path} has no .tif that may be a scene ({_contents(path)}), expected the folder of one "
             "product: name the raster itself"
         )
     for kind in ("mss", "psh"):
-        if found[kind]:
-            scene = _only(path, found[kind])
-            pan = _only(path, found["pan"]) if found["pan"] and kind == "mss" else None
+        if rasters[kind]:
+            scene = _only(path, rasters[kind])
+            pan = _only(path, rasters["pan"]) if rasters["pan"] and kind == "mss" else None
             return Product(scene, pan, _metadata_of(scene))
-    if len(found["pan"]) > 1:
+    if len(rasters["pan"]) > 1:
         raise PairError(
-            f"{path} has {len(found['pan'])} rasters of one band ({_listed(found['pan'])}), expected "
+            f"{path} has {len(rasters['pan'])} rasters of one band ({_listed(rasters['pan'])}), expected "
             "one of all: stack them with gdalbuildvrt -separate, or name one of them"
         )
-    raise PairError(f"{path} has only a panchromatic raster ({found['pan'][0].name}): its MSS is missing")
+    raise PairError(f"{path} has only a panchromatic raster ({rasters['pan'][0].name}): its MSS is missing")
 
 
 def _rasters(folder: Path) -> dict[str, list[Path]]:
-    """The GeoTIFFs in a folder, or else in the folders in it, by kind."""
-    found: dict[str, list[Path]] = {kind: [] for kind, _ in _KINDS}
+    """List the GeoTIFFs in a folder, or else in the folders in it, by kind."""
+    rasters: dict[str, list[Path]] = {kind: [] for kind, _ in _KINDS}
     for pattern in ("*", "*/*"):
         for file in sorted(folder.glob(pattern)):
             if file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith("."):
                 kind = _kind(file)
                 if kind is not None:
-                    found[kind].append(file)
-        if any(found.values()):
+                    rasters[kind].append(file)
+        if any(rasters.values()):
             break
-    return found
+    return rasters
 
 
 def _kind(file: Path) -> str | None:
-    """By its name; by its bands where the name does not say."""
+    """Tell the kind of a file by its name, else by its bands; ``None``: it is no scene."""
     words = re.split(r"[^A-Z0-9]+", file.stem.upper())
     if _NO_SCENES.search(file.stem) or is_quality_mask(file):
         return None
@@ -105,7 +105,7 @@ def _kind(file: Path) -> str | None:
         with rasterio.open(file) as dataset:
             return "pan" if dataset.count == 1 else "mss"
     except RasterioError:
-        return "mss"  # opening it will say what is wrong with it
+        return "mss"  # it is refused with the reason when it is opened
 
 
 def _only(folder: Path, files: list[Path]) -> Path:
@@ -121,21 +121,21 @@ def _listed(files: list[Path]) -> str:
 
 
 def _contents(folder: Path) -> str:
-    """What lies in a folder, for a message."""
+    """List the contents of a folder, for a message."""
     names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"in it: {', '.join(names[:_LISTED])}{more}" if names else "it is empty"
 
 
 def is_quality_mask(path: Path) -> bool:
-    """Whether a file is named as vendors name the masks of cloud and quality beside their scenes."""
+    """Return whether a file has the name of a mask of cloud or quality, as vendors deliver them."""
     return _QUALITY.search(path.stem) is not None
 
 
 def _metadata_of(raster: Path) -> Path | None:
-    """``x_meta.xml``, ``x_metadata.xml`` or ``x.xml`` of ``x.tif``; else the folder's only ``…_meta.xml``."""
+    """Find ``x_meta.xml``, ``x_metadata.xml`` or ``x.xml`` of ``x.tif``, or the only ``…_meta.xml``."""
     for name in (f"{raster.stem}_meta.xml", f"{raster.stem}_metadata.xml", f"{raster.stem}.xml"):
         if raster.with_name(name).is_file():
             return raster.with_name(name)
-    found = sorted(raster.parent.glob("*_meta.xml")) if IN_NAME.match(raster.name) else []
-    return found[0] if len(found) == 1 else None
+    candidates = sorted(raster.parent.glob("*_meta.xml")) if IN_NAME.match(raster.name) else []
+    return candidates[0] if len(candidates) == 1 else None

@@ -1,4 +1,4 @@
-"""A STAC Item in the place of a raster: which of its assets is the scene, and what its bands are."""
+"""Choose the asset of a STAC Item that is the scene, and read its bands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decr_scene.pipeline.inputs.remote import read_address
 from decr_scene.pipeline.inputs.text import json_text
 
 LARGEST = 16 << 20
-"""Bytes of a file that may be an Item."""
+"""Greatest size of an Item, bytes."""
 
 _RASTERS = ("image/tiff", "image/jp2", "image/png", "application/x-geotiff")
 _NO_SCENES = frozenset(
@@ -29,7 +29,7 @@ class Asset:
 
     Args:
         href: Its path or address.
-        bands: What its bands are, if the Item says it of all of them.
+        bands: Its bands as ``--bands``, if the Item names all of them.
         facts: For the report.
     """
 
@@ -46,7 +46,7 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
         name: Of the asset; ``None``: the one of role ``data``, or the only raster.
 
     Raises:
-        PairError: There is no such asset, or several may be meant.
+        PairError: There is no such asset, or several may be the scene.
         SceneReadError: The Item cannot be read.
     """
     text = os.fspath(src)
@@ -58,7 +58,7 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
     assets = {
         key: asset for key, asset in item["assets"].items() if isinstance(asset, dict) and "href" in asset
     }
-    key = _chosen(text, assets, name)
+    key = _choose_asset(text, assets, name)
     href = str(assets[key]["href"])
     here = text if "://" in text else Path(text).absolute().as_uri()
     if "://" not in href and not os.path.isabs(href) and not href.startswith("/vsi"):
@@ -78,14 +78,14 @@ def _read(text: str) -> dict[str, Any] | None:
         except OSError as error:
             raise SceneReadError(f"{text} cannot be read ({error.strerror})") from error
     try:
-        found = json.loads(json_text(raw))
+        item = json.loads(json_text(raw))
     except ValueError:
         return None
-    is_item = isinstance(found, dict) and "stac_version" in found and isinstance(found.get("assets"), dict)
-    return found if is_item else None
+    is_item = isinstance(item, dict) and "stac_version" in item and isinstance(item.get("assets"), dict)
+    return item if is_item else None
 
 
-def _chosen(text: str, assets: dict[str, Any], name: str | None) -> str:
+def _choose_asset(text: str, assets: dict[str, Any], name: str | None) -> str:
     listed = ", ".join(sorted(assets)) or "none"
     if name is not None:
         if name not in assets:
@@ -93,9 +93,9 @@ def _chosen(text: str, assets: dict[str, Any], name: str | None) -> str:
         return name
     rasters = [key for key, asset in assets.items() if _is_raster(asset)]
     data = [key for key in rasters if "data" in (assets[key].get("roles") or ())]
-    for found in (data, rasters):
-        if len(found) == 1:
-            return found[0]
+    for keys in (data, rasters):
+        if len(keys) == 1:
+            return keys[0]
     several = ", ".join(sorted(data or rasters))
     what = f"has several assets that may be the scene ({several})" if several else f"has no raster ({listed})"
     raise PairError(f"{text} {what}: name one with --asset")
@@ -109,7 +109,7 @@ def _is_raster(asset: dict[str, Any]) -> bool:
 
 
 def _bands(asset: dict[str, Any]) -> str | None:
-    """Name all bands by their common names (STAC 1.0 and 1.1); ``None``: some have none that is known."""
+    """Name all bands by their common names (STAC 1.0 and 1.1); ``None``: some have none."""
     listed = asset.get("eo:bands") or asset.get("bands") or []
     names = [_name(band) for band in listed if isinstance(band, dict)]
     return ",".join(name for name in names if name) if names and all(names) else None

@@ -1,4 +1,4 @@
-"""Bands that lie in files of their own as one raster: a VRT, computed when it is read."""
+"""Describe bands in files of their own as one raster: a VRT, computed when it is read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.vrt import BAND_PARTS, add_tags, band_tags, keep_only, located_vrt, scene_tags
 
 NODATA = 0.0
-"""Landsat and Sentinel-2 fill with it what they have not seen, and not all of their files say so."""
+"""Fill value of Landsat and Sentinel-2; not all of their files name it."""
 
 
 def write_stack(stack: Stack, vrt: Path) -> None:
-    """Lay bands one behind the other.
+    """Write the VRT of a stack of bands.
 
     Args:
-        stack: Files of one band each, and what the bands are.
-        vrt: Where the description is written; one that says the same is left as it is.
+        stack: Names of the bands, and files of one band each.
+        vrt: The file to write; an equal one is left as it is.
 
     Raises:
         PairError: They are not of one grid and type.

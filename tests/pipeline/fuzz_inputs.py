@@ -26,7 +26,7 @@ from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.models.model import find_model
 from decr_scene.models.training.config import read_config
-from decr_scene.pipeline.products.metadata import bands_of, facts_of, trouble_of
+from decr_scene.pipeline.products.metadata import bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.aoi import Aoi
@@ -205,7 +205,7 @@ class Cases:
         Path(self.folder / "scene.xml").write_bytes(spoilt(METADATA, rng))
         product = find_product(self.folder / "scene.tif")
         bands_of(product)
-        trouble_of(product)
+        metadata_warnings(product)
         json.dumps(facts_of(product, self.folder), allow_nan=False)
 
     def configuration(self, rng: Random) -> None:
