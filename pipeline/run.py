@@ -39,6 +39,7 @@ from decr_scene.pipeline.files import (
     tiles_path,
     write_whole,
 )
+from decr_scene.pipeline.gates.cloud_left import clouds_left
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
@@ -139,7 +140,7 @@ def process_scene(
         ExitStack() as cluster,
     ):
         used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, cluster_at)
-        run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin))
+        run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin), used, places)
         check_target(scene.path, dst, writing.replaces)
         beside.check(scene, overwrite, writing.resumes, () if writing.left is None else writing.left.beside)
         check_copy(scene)
@@ -211,7 +212,8 @@ class _Writing:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run is about, as it is known once its input is open; ``taken``: the input's fingerprint."""
+    """What a run is about, as it is known once its input is open; ``taken``: the input's fingerprint;
+    ``used``: the options with the bands that were found; ``places``: what the look at the scene left."""
 
     chosen: Options
     writing: _Writing
@@ -220,6 +222,8 @@ class _Run:
     scene: RasterioScene
     files: tuple[FileIdentity, ...]
     taken: dict[str, Any]
+    used: Options
+    places: Places
 
 
 def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> Report:
@@ -228,6 +232,7 @@ def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> R
     checks, verification = verify_pixels(scene, output, beside.paths["provenance"], planned.plan)
     checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
     failed = beside.write(_finished(scene, planned, beside, run.given))
+    clouds, left = clouds_left(planned, scene, run.used, run.places, output, verification["classes"])
     laps.end("checking")
     named = {} if run.given.address is None else {"path": run.given.address}
     return Report(
@@ -243,8 +248,8 @@ def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> R
         seconds=laps.seconds,
         checks=checks,
         verification=verification,
-        warnings=list(planned.warnings),
-        clouds=None if planned.coverage is None else vars(planned.coverage),
+        warnings=[*planned.warnings, *left],
+        clouds=clouds,
         failed=failed,
         mask=planned.mask_meaning,
     )

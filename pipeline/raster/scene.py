@@ -188,13 +188,17 @@ class RasterioScene:
             return self._valid(pixels, lambda number: dataset.read_masks(number, window=window) != 0)
 
     def decimated(
-        self, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
+        self,
+        shape: tuple[int, int],
+        resampling: Resampling = Resampling.nearest,
+        window: Window | None = None,
     ) -> tuple[Pixels, Bool]:
-        """Read the whole scene on a coarser grid, from its overviews if it has some.
+        """Read the whole scene, or a window, on a coarser grid, from its overviews if it has some.
 
         Args:
             shape: ``(h, w)`` of that grid.
             resampling: Of the pixels.
+            window: Inside the scene; ``None``: all of it.
 
         Returns:
             ``(C, h, w)`` digital numbers; and whether they are valid, as `valid` says of the nearest pixel.
@@ -202,12 +206,15 @@ class RasterioScene:
         Raises:
             SceneReadError: As `read`.
         """
-        with self.dataset() as dataset:
-            pixels: Pixels = dataset.read(out_shape=(self.count, *shape), resampling=resampling)
+        bands = {"out_shape": (self.count, *shape), "window": window}
+        with self.dataset(window) as dataset:
+            pixels: Pixels = dataset.read(**bands, resampling=resampling)
             nearest = pixels
             if resampling != Resampling.nearest:
-                nearest = dataset.read(out_shape=(self.count, *shape))
-            valid = self._valid(nearest, lambda number: dataset.read_masks(number, out_shape=shape) != 0)
+                nearest = dataset.read(**bands)
+            valid = self._valid(
+                nearest, lambda number: dataset.read_masks(number, out_shape=shape, window=window) != 0
+            )
         return pixels, valid & np.isfinite(pixels)
 
     @contextmanager

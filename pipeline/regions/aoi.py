@@ -23,7 +23,7 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 from shapely.geometry.base import BaseGeometry
 
-from decr_scene.models.arrays import Double, Float
+from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.vectors import polygons_of, read_polygons
@@ -103,6 +103,11 @@ class Aoi:
             span.row - FALLOFF, span.col - FALLOFF, span.height + 2 * FALLOFF, span.width + 2 * FALLOFF
         )
         return _faded(_rasterized(area, wide))[span.inside(wide)]
+
+    def holds(self, rows: Double, cols: Double) -> Bool:
+        """Which points of a lattice lie inside, ``(rows, cols)``; px from the scene's outer corner."""
+        inside: Bool = shapely.contains_xy(_geometry(self.wkb), *np.meshgrid(cols, rows))
+        return inside
 
     def touched_cells(self, grid: TileGrid) -> NDArray[np.bool_]:
         """Mark the cells of a grid with a pixel that may change, of the shape of `TileGrid.cells`."""

@@ -75,7 +75,7 @@ def detect_clouds(
         refuse_after_fork()
         threads_begin()
         source = FileSource(scene.path, options.bands)
-        lookout = _lookout(look, planned, scene, source, ask)
+        lookout = lookout_of(look, planned, scene, source, ask)
         split, _ = ground_side(scene.shape, look.factor)
         reader = CoarseReader(
             scene.shape, source, plan.indexes, plan.radiometry, look.factor, lookout.sight, split
@@ -93,8 +93,8 @@ def detect_clouds(
     return planned
 
 
-def _lookout(
-    look: LookPlan, planned: Planned, scene: RasterioScene, source: FileSource, ask: Ask | None
+def lookout_of(
+    look: LookPlan, planned: Planned, scene: RasterioScene, source: FileSource, ask: Ask | None = None
 ) -> Lookout:
     """Choose who looks."""
     if look.kind == "ukis":

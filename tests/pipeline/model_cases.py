@@ -6,7 +6,12 @@ from pathlib import Path
 
 import torch
 
-from decr_scene.models.checkpoints.model_file import ModelConfig, SamplingConfig, save_model_file
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    SamplingConfig,
+    expected_shapes,
+    save_model_file,
+)
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
 
@@ -39,5 +44,16 @@ def tiny_model(
     tensors = {
         name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in modules.state_dict().items()
     }
+    save_model_file(path, config, tensors)
+    return path
+
+
+def idle_model(path: Path, bands: tuple[str, ...] = ("red", "green", "blue"), **reference: bool) -> Path:
+    """A reference alone whose weights are 0, so that its answer is its input."""
+    kind = ReferenceConfig(
+        bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, **reference
+    )
+    config = ModelConfig(name="idle", bands=bands, network=None, reference=kind)
+    tensors = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
     save_model_file(path, config, tensors)
     return path

@@ -19,7 +19,6 @@ from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
-from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.choice import coarse_factor, pixel_size
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
@@ -32,6 +31,7 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
 from decr_scene.pipeline.regions.clear_ground import around, change_share, keep_clear_ground
 from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration import gating
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -368,7 +368,7 @@ def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch)
         process_scene(
             scene, tmp_path / "clean.tif", model="fill", detector="ukis", mask="none", blocksize=128
         )
-    monkeypatch.setattr(ukis, "probabilities", lambda windows: pytest.fail("it has looked already"))
+    monkeypatch.setattr(gating, "write_look", lambda *given: pytest.fail("it has looked already"))
     report = process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
     assert report.tiles["windows_resumed"] >= 1
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()

@@ -1,0 +1,117 @@
+"""Whether a run did what it is for: what of the cloud is left in its output, told where it is much.
+
+Where a detector looked at the scene, it looks at the output as well. Where none did, all there is to tell is
+how many pixels changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from decr_scene.models.arrays import Bool, Float, Pixels
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.look.again import Output, Remains, look_again
+from decr_scene.pipeline.look.detection import Places, read_coverage
+from decr_scene.pipeline.raster.fields import FileField
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.restoration.gating import lookout_of
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import Planned
+from decr_scene.pipeline.tiling.grid import Span
+
+MUCH = 0.1
+"""Part of the cloud that may be left before a user is told."""
+
+LITTLE = 0.005
+"""Share of what was looked at below which cloud in the output is not spoken of."""
+
+FEW = 0.05
+"""Share of the pixels that changed below which, where no detector looked, a user is told."""
+
+
+def clouds_left(
+    planned: Planned,
+    scene: RasterioScene,
+    options: Options,
+    places: Places,
+    output: Path,
+    classes: Mapping[str, float],
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Say how cloudy a scene was and its output is, and what of that a user should know.
+
+    Args:
+        planned: What was done.
+        scene: The scene.
+        options: Those that the plan was made of.
+        places: What the look at the scene has left.
+        output: The finished raster.
+        classes: Share of each class of the provenance.
+
+    Returns:
+        As the report has it, with what is left under ``output``, ``None`` if nobody knows; and warnings.
+    """
+    coverage, valid = planned.coverage, 1 - classes["nodata"]
+    clouds = None if coverage is None else {**vars(coverage), "output": None}
+    if planned.plan.spec.name == "identity" or planned.tiles_to_restore == 0 or valid <= 0:
+        return clouds, []
+    changed = 1 - classes["original"] / valid
+    if coverage is None or planned.look is None or planned.look.kind == "mask":
+        told = _told_of_change(planned, changed)
+        return clouds, [] if told is None else [told]
+    try:
+        remains = _look_at_output(planned, scene, options, places, output)
+    except DecrSceneError as error:
+        return clouds, [f"nobody could look at the output for cloud that is left: {error}"]
+    if remains is None:
+        return clouds, []
+    much = remains.left > MUCH and remains.cloud >= LITTLE
+    return {**vars(coverage), "output": vars(remains)}, [_told_of_cloud(remains, changed)] if much else []
+
+
+def _look_at_output(
+    planned: Planned, scene: RasterioScene, options: Options, places: Places, output: Path
+) -> Remains | None:
+    """Look at the output as the scene was looked at; ``None``: no cloud was there, or the look is gone."""
+    look, plan = planned.look, planned.plan
+    if look is None or read_coverage(places.cloud) is None:
+        return None
+    if plan.spec.device.startswith("cuda"):  # which may be a worker's
+        planned = replace(planned, plan=replace(plan, spec=replace(plan.spec, device="cpu")))
+    lookout = lookout_of(look, planned, scene, FileSource(scene.path, options.bands))
+
+    def scaled(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
+        bands = list(plan.indexes)
+        return plan.radiometry.to_model(pixels[bands], valid[bands]), valid[bands]
+
+    height, width = (-(-side // look.factor) for side in scene.shape)
+    before = FileField(str(places.cloud.resolve()), (height, width))
+    finished = Output(RasterioScene.open(output), look.factor, lookout.sight or scaled)
+    return look_again(lookout, before, finished, None if plan.aoi is None else plan.aoi.holds)
+
+
+def _told_of_cloud(remains: Remains, changed: float) -> str:
+    return (
+        f"cloud is likely left: {_percent(remains.cloud_before)} of what was looked at again was cloud and "
+        f"{_percent(remains.cloud)} still is, {_percent(remains.left)} of that cloud is still seen, and "
+        f"{_percent(changed)} of the pixels changed: it may be bright ground (snow, sand, roofs), else try "
+        "another model, or give a mask"
+    )
+
+
+def _told_of_change(planned: Planned, changed: float) -> str | None:
+    """Say that little changed where no detector looked; ``None``: enough did, or a mask says where it may."""
+    plan = planned.plan
+    if plan.spec.bands is None or plan.regions or changed >= FEW:
+        return None
+    return (
+        f"{_percent(changed)} of the pixels changed, and no detector looked: if the scene is not clear, its "
+        "cloud is still there: give a mask, or take another model"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
