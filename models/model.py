@@ -7,7 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, read_model_file
+from decr_scene.models.checkpoints.model_file import (
+    MODEL_ENDINGS,
+    ModelConfig,
+    build_modules,
+    read_model_file,
+)
 from decr_scene.models.checkpoints.published import Source, published_states, read_published
 from decr_scene.models.devices import full_fp32, pick_device, pick_precision
 from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
@@ -267,7 +272,7 @@ def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 def bundled_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))
+    return sorted(_bundled())
 
 
 def find_model(name_or_file: str | Path) -> Path:
@@ -276,15 +281,20 @@ def find_model(name_or_file: str | Path) -> Path:
     Raises:
         UnknownModelError: There is neither.
     """
-    bundled = bundled_models()
-    if str(name_or_file) in bundled:
-        return WEIGHTS / f"{name_or_file}.safetensors"
+    files = _bundled()
+    if str(name_or_file) in files:
+        return files[str(name_or_file)]
     if Path(name_or_file).is_file():
         return Path(name_or_file)
-    names = ", ".join(bundled) or "none"
-    near = get_close_matches(str(name_or_file), [*bundled, "fill", "identity"], 1)
+    names = ", ".join(sorted(files)) or "none"
+    near = get_close_matches(str(name_or_file), [*files, "fill", "identity"], 1)
     hint = f"did you mean {near[0]}? " if near and near[0] != str(name_or_file) else ""
     raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: {hint}bundled models are {names}")
+
+
+def _bundled() -> dict[str, Path]:
+    """Files of the bundled models by their names."""
+    return {file.stem: file for file in WEIGHTS.glob("*") if file.suffix in MODEL_ENDINGS}
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

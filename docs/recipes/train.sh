@@ -35,7 +35,3 @@ if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model 
 fi
 decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
     --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite
-if [ "$model" = default ]; then
-    decr-scene models fold "$runs/default.safetensors" --band nir --into red --name rgb \
-        --about "blue, green, red in natural colour at half a metre to a few metres" --out "$runs/rgb.safetensors"
-fi

@@ -8,26 +8,84 @@ stand-in in its place, without the time for it.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from decr_scene.models.checkpoints.model_file import ModelConfig
 from decr_scene.models.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from decr_scene.models.checkpoints.model_file import ModelConfig
 
-def without_band(
-    config: ModelConfig, tensors: Mapping[str, Tensor], band: str, stand_in: str
-) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Fold one band of a model into another.
+FOLD_ENDING = ".toml"
+"""Of a file that has a fold in the place of weights."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is folded into what, and what the smaller model is called.
 
     Args:
-        config: A model with our own reference, without a detector.
-        tensors: Its weights.
+        model: The file with the weights, in the folder of the fold's own.
         band: The band that is to go.
-        stand_in: The band that takes its place.
+        into: The band that takes its place.
+        name: Of the smaller model.
+        about: One line about it; empty: told from the larger model's name.
+    """
+
+    model: Path
+    band: str
+    into: str
+    name: str
+    about: str = ""
+
+    def config(self, larger: ModelConfig) -> ModelConfig:
+        """Describe the smaller model.
+
+        Raises:
+            CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
+        """
+        spectrum = [known for known in larger.info.get("spectrum", larger.bands) if known != self.band]
+        told = {
+            "about": self.about or f"{larger.name} without {self.band}",
+            "folded": f"{self.band} into {self.into}",
+            "spectrum": spectrum,
+        }
+        fewer = fewer_bands(larger, self.band, self.into)
+        return replace(fewer, name=self.name, info={**larger.info, **told})
+
+
+def read_fold(path: str | Path) -> Fold:
+    """Read a model that is told as a fold: TOML with ``model``, ``band``, ``into`` and ``about``.
+
+    Raises:
+        CheckpointError: There is no such file, or it is none.
+    """
+    path = Path(path)
+    keys = ("model", "band", "into", "about")
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no model file ({error}): name another, or copy it again") from error
+    if set(told) != set(keys) or not all(isinstance(value, str) for value in told.values()):
+        found = ", ".join(told) or "nothing"
+        raise CheckpointError(f"{path} tells {found}: a model in TOML tells {', '.join(keys)}, each a text")
+    if Path(told["model"]).name != told["model"] or told["model"].endswith(FOLD_ENDING):
+        raise CheckpointError(
+            f"{path} is made of {told['model']!r}: name a file with weights in the same folder"
+        )
+    return Fold(path.parent / told["model"], told["band"], told["into"], path.stem, told["about"])
+
+
+def fewer_bands(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
+    """Describe a model less one band, under its old name.
 
     Raises:
         CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
@@ -39,6 +97,30 @@ def without_band(
         raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
     if config.network is None or config.reference.kind != "unet" or config.detector is not None:
         raise CheckpointError(f"model {config.name} has a detector or a published reference: not folded")
+    fewer = len(config.bands) - 1
+    return replace(
+        config,
+        bands=tuple(name for name in config.bands if name != band),
+        network=replace(config.network, bands=fewer),
+        reference=replace(config.reference, bands=fewer),
+    )
+
+
+def without_band(
+    config: ModelConfig, tensors: Mapping[str, Tensor], band: str, stand_in: str
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Fold one band of a model into another.
+
+    Args:
+        config: A model with our own reference, without a detector.
+        tensors: Its weights, or those alone that `touched` names.
+        band: The band that is to go.
+        stand_in: The band that takes its place.
+
+    Raises:
+        CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
+    """
+    smaller = fewer_bands(config, band, stand_in)
     bands = len(config.bands)
     gone, kept = config.bands.index(band), config.bands.index(stand_in)
     reads, gives = _layers(config)
@@ -48,19 +130,18 @@ def without_band(
     for name, cells in gives.items():
         for part in (f"{name}.weight", f"{name}.bias"):
             folded[part] = _giving_less(tensors[part], bands, cells, gone)
-    fewer = bands - 1
-    smaller = replace(
-        config,
-        bands=tuple(name for name in config.bands if name != band),
-        network=replace(config.network, bands=fewer),
-        reference=replace(config.reference, bands=fewer),
-    )
     return smaller, folded
+
+
+def touched(config: ModelConfig) -> list[str]:
+    """Names of the weights that a fold changes: of layers that read bands, and of those that give them."""
+    reads, gives = _layers(config)
+    return [*reads, *(f"{name}.{part}" for name in gives for part in ("weight", "bias"))]
 
 
 def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
     """Layers that read bands, with how many images they read and the values a band has of each; that give."""
-    assert config.network is not None, "without_band has refused it"
+    assert config.network is not None, "fewer_bands has refused it"
     noise, weight, own = (
         part.patch**2 for part in (config.network.noise, config.network.weight, config.reference)
     )

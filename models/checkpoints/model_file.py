@@ -3,8 +3,12 @@
 It holds tensors under ``reference.`` and, if it has them, ``network.`` and ``detector.``, and in its
 metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that says
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
+
+A model may also be told as a fold of another (`fewer_bands.Fold`), in a few lines of TOML beside that one's
+file: it is read, and has the digest, as if its file lay there.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from decr_scene.models.checkpoints.fewer_bands import FOLD_ENDING, Fold, read_fold, touched, without_band
 from decr_scene.models.checkpoints.keymap import check_shapes, shapes
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
@@ -34,6 +39,9 @@ FORMAT, PACKED_FORMAT = 1, 2
 """Of files; a program that cannot unpack kernels is to refuse those that are packed."""
 
 METADATA_KEY = "decr_scene"
+
+MODEL_ENDINGS = (".safetensors", FOLD_ENDING)
+"""Of files with weights, and of folds."""
 
 PACKED, SCALE = "network.", ".scale"
 """Beginning of the names of packed kernels, and ending of the names of their scales."""
@@ -178,14 +186,37 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
             those of its configuration.
     """
-    config = read_model_config(path)
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    config, tensors = _as_kept(path)
     if config.packed:
         tensors = _unpacked(tensors, str(path))
     _check(config, shapes(tensors), str(path))
     _check_values(tensors, str(path))
     return config, tensors
+
+
+def model_sha256(path: str | Path) -> str:
+    """Hex digest of a model file; of a fold, of the file that it would be.
+
+    Raises:
+        CheckpointError: There is no such file; of a fold, it or what it is made of is damaged.
+    """
+    if fold_of(path) is None:
+        try:
+            with Path(path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
+    config, tensors = _as_kept(path)
+    return hashlib.sha256(save(tensors, metadata={METADATA_KEY: _to_json(config)})).hexdigest()
+
+
+def fold_of(path: str | Path) -> Fold | None:
+    """The fold that a model is told as; ``None``: its file has weights.
+
+    Raises:
+        CheckpointError: It is told as one, and wrongly.
+    """
+    return read_fold(path) if Path(path).suffix == FOLD_ENDING else None
 
 
 def read_model_config(path: str | Path) -> ModelConfig:
@@ -194,6 +225,9 @@ def read_model_config(path: str | Path) -> ModelConfig:
     Raises:
         CheckpointError: There is no such file, it is damaged or of another kind.
     """
+    fold = fold_of(path)
+    if fold is not None:
+        return fold.config(read_model_config(fold.model))
     with _opened(path) as file:
         text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
@@ -216,6 +250,30 @@ def write_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     yield partial
     os.replace(partial, path)
+
+
+def _as_kept(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and tensors as they are in the file, packed or not; of a fold, as they would be."""
+    fold = fold_of(path)
+    if fold is not None:
+        return _folded(*_as_kept(fold.model), fold)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    return read_model_config(path), tensors
+
+
+def _folded(larger: ModelConfig, kept: State, fold: Fold) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Fold what is touched by it, packed anew where it was packed; all else stays as it is kept."""
+    config = fold.config(larger)
+    names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in kept]
+    try:
+        part = _unpacked({name: kept[name] for name in names}, str(fold.model))
+        _, part = without_band(larger, part, fold.band, fold.into)
+    except (KeyError, RuntimeError) as error:
+        told = f"{fold.model} has other tensors than its configuration says ({error}): copy it again"
+        raise CheckpointError(told) from error
+    part = {name: tensor.contiguous() for name, tensor in part.items()}
+    return config, {**kept, **(_packed(part) if config.packed else part)}
 
 
 @contextmanager

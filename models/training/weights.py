@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.keymap import shapes
-from decr_scene.models.checkpoints.model_file import read_model_file, write_whole
+from decr_scene.models.checkpoints.model_file import MODEL_ENDINGS, read_model_file, write_whole
 from decr_scene.models.errors import TrainingError
-
-MODEL_ENDING = ".safetensors"
-"""Of a model file, which holds no step to go on from."""
 
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     """The moving average of a run's weights, or the weights of a model file, by the names of the latter."""
-    if checkpoint.suffix == MODEL_ENDING:
+    if checkpoint.suffix in MODEL_ENDINGS:
         return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
     weights: dict[str, Tensor] = read_checkpoint(checkpoint)["ema"]
     return weights

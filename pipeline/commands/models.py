@@ -33,16 +33,16 @@ def models() -> None:
 @one_line_errors
 def models_list() -> None:
     """List the bundled models."""
-    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.checkpoints.model_file import fold_of, read_model_config
     from decr_scene.models.model import bundled_models, find_model
 
     for name, about in BUILT_IN.items():
         say(f"{name:<12} {about}")
     for name in bundled_models():
         path = find_model(name)
-        config = read_model_config(path)
-        megabytes = path.stat().st_size / 1e6
-        say(f"{name:<12} {', '.join(config.bands)}; {megabytes:.1f} MB; {config.info.get('about', '')}")
+        config, fold = read_model_config(path), fold_of(path)
+        size = f"{path.stat().st_size / 1e6:.1f} MB" if fold is None else f"made of {fold.model.stem}"
+        say(f"{name:<12} {', '.join(config.bands)}; {size}; {config.info.get('about', '')}")
 
 
 @models.command("show", epilog=example("decr-scene models show default"))
@@ -182,16 +182,14 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 @one_line_errors
 def models_fold(model: str, band: str, into: str, name: str, about: str, out: Path, overwrite: bool) -> None:
     """Make of MODEL one for fewer bands: it answers as if one band were a copy of another."""
-    from decr_scene.models.checkpoints.fewer_bands import without_band
+    from decr_scene.models.checkpoints.fewer_bands import Fold, without_band
     from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
     from decr_scene.models.model import find_model
     from decr_scene.pipeline.files import check_target
 
     source = find_model(model)
     check_target(source, out, overwrite)
-    config, tensors = without_band(*read_model_file(source), band, into)
-    about = about or f"{config.name} without {band}"
-    spectrum = [known for known in config.info.get("spectrum", config.bands) if known != band]
-    info = {**config.info, "about": about, "folded": f"{band} into {into}", "spectrum": spectrum}
-    save_model_file(out, replace(config, name=name, info=info), tensors)
+    larger, tensors = read_model_file(source)
+    config = Fold(source, band, into, name, about).config(larger)
+    save_model_file(out, config, without_band(larger, tensors, band, into)[1])
     say(f"{out}: {name}, {', '.join(config.bands)}, {out.stat().st_size / 1e6:.1f} MB")

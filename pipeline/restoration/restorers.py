@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -17,7 +16,6 @@ from distributed import get_worker
 from decr_scene.models.arrays import Float
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.errors import ClusterError
-from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
 from decr_scene.pipeline.system.forks import threads_begin
 
@@ -178,6 +176,7 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
+        from decr_scene.models.checkpoints.model_file import model_sha256
         from decr_scene.models.devices import computing_of
         from decr_scene.models.model import find_model, load_model
 
@@ -191,7 +190,7 @@ class Diffusion:
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
-            if spec.sha256 is not None and file_sha256(Path(find_model(spec.name))) != spec.sha256:
+            if spec.sha256 is not None and model_sha256(find_model(spec.name)) != spec.sha256:
                 raise CheckpointError(
                     f"model {spec.name} is another file than the run was started with: it was changed, or "
                     "another version is installed; use one on all machines, then run again"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import file_sha256
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Restorer, RestorerSpec
 
@@ -43,7 +41,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         ), None
     if options.model in BUILT_IN:
         return RestorerSpec(options.model), None
-    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.checkpoints.model_file import model_sha256, read_model_config
     from decr_scene.models.devices import computing_of
     from decr_scene.models.diffusion.schedule import Schedule
     from decr_scene.models.model import bundled_models, find_model
@@ -56,7 +54,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         Schedule().pairs(sampling.steps, sampling.first_step)
     except ValueError as error:
         raise OptionError(str(error)) from error
-    digest = file_sha256(Path(path))
+    digest = model_sha256(path)
     name = options.model if options.model in bundled_models() else os.path.abspath(path)
     spec = RestorerSpec(
         name,

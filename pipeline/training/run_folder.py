@@ -19,6 +19,7 @@ import numpy as np
 import rasterio
 import torch
 
+from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.pipeline.files import file_sha256
@@ -59,7 +60,7 @@ def open_run_folder(
             "started": _now(),
             "versions": versions(),
             "data": _summary(root, listing),
-            "initial": [{"path": str(path), "sha256": file_sha256(path)} for path in initial],
+            "initial": [{"path": str(path), "sha256": model_sha256(path)} for path in initial],
         }
     if text is not None:
         (folder / CONFIG).write_text(text)

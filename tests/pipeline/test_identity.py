@@ -241,6 +241,7 @@ def test_a_model_replaced_under_its_name_is_another_model(tmp_path):
         open_restorer(spec_of(options)[0].__class__(**{**vars(new), "halo": 3}))
 
 
-def test_a_bundled_model_travels_by_its_name():
-    spec, digest = spec_of(Options(model="default"))
-    assert (spec.name, spec.sha256) == ("default", digest)
+@pytest.mark.parametrize("name", ["default", "rgb"])
+def test_a_bundled_model_travels_by_its_name(name):
+    spec, digest = spec_of(Options(model=name))
+    assert (spec.name, spec.sha256) == (name, digest)

@@ -1,13 +1,26 @@
 """A smaller model gives what the larger one gives where the stand-in is in the place of the missing band."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from decr_scene.models.checkpoints.fewer_bands import without_band
-from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules
+from decr_scene.models import model as module
+from decr_scene.models.checkpoints.fewer_bands import Fold, without_band
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    build_modules,
+    model_sha256,
+    read_model_config,
+    read_model_file,
+    save_model_file,
+)
 from decr_scene.models.errors import CheckpointError
+from decr_scene.models.model import load_model
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
@@ -19,6 +32,7 @@ MODEL = ModelConfig(
     NetworkConfig(bands=4, noise=UNET, weight=replace(UNET, patch=1)),
     ReferenceConfig(bands=4, width=8, multipliers=(1, 2), middle_blocks=1, contrast=True, context=True),
 )
+TOLD = {"model": "four.safetensors", "band": "nir", "into": "red", "about": "no near infrared"}
 
 
 @pytest.fixture
@@ -74,3 +88,93 @@ def test_the_weights_of_the_larger_model_stay_as_they_are():
 def test_what_cannot_be_folded_is_refused(config, band, stand_in, message):
     with pytest.raises(CheckpointError, match=message):
         without_band(config, {}, band, stand_in)
+
+
+def told(folder: Path, text: str | None = None, **change: object) -> Path:
+    """A fold beside its model."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {**TOLD, **change}.items()]
+    path = folder / "three.toml"
+    path.write_text("\n".join(lines) if text is None else text)
+    return path
+
+
+@pytest.fixture(params=[False, True], ids=["as they are", "packed"])
+def four(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    modules = build_modules(MODEL)
+    for parameter in modules.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    save_model_file(
+        tmp_path / "four.safetensors", replace(MODEL, packed=request.param), modules.half().state_dict()
+    )
+    return tmp_path
+
+
+def test_a_fold_is_read_as_the_file_that_it_stands_for(four: Path) -> None:
+    larger, tensors = read_model_file(four / "four.safetensors")
+    fold = Fold(four / "four.safetensors", "nir", "red", "three", "no near infrared")
+    save_model_file(
+        four / "file.safetensors", fold.config(larger), without_band(larger, tensors, "nir", "red")[1]
+    )
+    (config, found), (expected, wanted) = (
+        read_model_file(path) for path in (told(four), four / "file.safetensors")
+    )
+    assert config == expected == read_model_config(four / "three.toml")
+    assert (config.name, config.bands, config.info["folded"]) == (
+        "three",
+        ("blue", "green", "red"),
+        "nir into red",
+    )
+    assert found.keys() == wanted.keys()
+    assert all(
+        torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted
+    )
+    assert model_sha256(four / "three.toml") == model_sha256(four / "file.safetensors")
+
+
+def test_the_digest_of_a_fold_follows_what_it_is_made_of(four: Path) -> None:
+    digests = [model_sha256(told(four)), model_sha256(told(four, into="green"))]
+    config, tensors = read_model_file(four / "four.safetensors")
+    tensors["reference.enter.bias"] += 1
+    save_model_file(four / "four.safetensors", config, tensors)
+    digests.append(model_sha256(told(four)))
+    assert len(set(digests)) == 3
+
+
+def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WEIGHTS", four)
+    told(four)
+    assert module.bundled_models() == ["four", "three"]
+    assert load_model("three", device="cpu").config.bands == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "message"),
+    [
+        ("model = ", {}, "is no model file"),
+        ("", {}, "tells nothing: a model in TOML tells model, band, into, about"),
+        (None, {"band": 3}, "each a text"),
+        (None, {"more": "x"}, "tells model, band, into, about, more"),
+        (None, {"model": "../four.safetensors"}, "name a file with weights in the same folder"),
+        (None, {"model": "three.toml"}, "name a file with weights in the same folder"),
+        (None, {"model": "none.safetensors"}, "none.safetensors: no such file"),
+        (None, {"band": "swir"}, "no 'swir'"),
+    ],
+)
+def test_what_tells_no_model_is_refused(
+    text: str | None, change: dict[str, object], message: str, four: Path
+) -> None:
+    path = told(four, text, **change)
+    for read in (read_model_file, read_model_config, model_sha256):
+        with pytest.raises(CheckpointError, match=message):
+            read(path)
+
+
+def test_a_damaged_model_is_named(four: Path) -> None:
+    with safe_open(four / "four.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        metadata = file.metadata()
+    del tensors["reference.enter.weight"]
+    save_file(tensors, four / "four.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"four\.safetensors has other tensors than its configuration"):
+        read_model_file(told(four))

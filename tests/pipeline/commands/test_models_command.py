@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from raster_cases import plain
 from torch import nn
 
-from decr_scene.models.checkpoints.model_file import ModelConfig
-from decr_scene.models.model import Model, load_model, to_published
+from decr_scene.models.checkpoints.model_file import ModelConfig, model_sha256, read_model_config
+from decr_scene.models.model import Model, find_model, load_model, to_published
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
 from decr_scene.pipeline.commands.main import main
@@ -86,15 +86,36 @@ def test_an_imported_model_runs_a_scene(published, tmp_path):
 def test_a_folded_model_answers_as_if_the_band_were_a_copy(tmp_path):
     out = tmp_path / "rgb.safetensors"
     result = call(
-        "models", "fold", "default", "--band", "nir", "--into", "red", "--name", "rgb", "--out", out
+        "models",
+        "fold",
+        "default",
+        "--band",
+        "nir",
+        "--into",
+        "red",
+        "--name",
+        "rgb",
+        "--out",
+        out,
+        "--about",
+        read_model_config(find_model("rgb")).info["about"],
     )
     assert result.exit_code == 0, result.output
     four, three = (load_model(model, device="cpu", precision="fp32") for model in ("default", out))
-    assert three.config.name == "rgb"
+    assert three.config == load_model("rgb", device="cpu").config
     assert three.config.bands == ("blue", "green", "red")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 1.5 - 1
+    assert model_sha256(out) == model_sha256(find_model("rgb"))
     expected = four.reference(torch.cat([image, image[:, 2:]], dim=1))[:, :3]
     torch.testing.assert_close(three.reference(image), expected, atol=2e-3, rtol=0)  # half precision
+
+
+def test_a_bundled_fold_is_listed_with_what_it_is_made_of():
+    result = call("models", "list")
+    assert result.exit_code == 0
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("rgb "))
+    assert "blue, green, red; made of default; " in line
+    assert json.loads(call("models", "show", "rgb").stdout)["info"]["folded"] == "nir into red"
 
 
 def test_a_band_that_the_model_lacks_cannot_be_folded(tmp_path):
