@@ -25,6 +25,7 @@ from decr_scene.pipeline.evaluation.evaluate import (
 from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot
+from decr_scene.pipeline.measures import texture
 
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""
@@ -44,6 +45,9 @@ COLUMNS = (
     "texture",
 )
 """Figures of the printed table; the CSV has all."""
+
+TEXTURES = tuple(f"{figure}_{region}" for region in ("opaque", "thin") for figure in texture.NAMES)
+"""Those of a second table."""
 
 DIFFERENCES = ("psnr", "psnr_tone", "ssim_tone", "psnr_under_cloud", "psnr_clear_ground")
 """Figures that systems are held against the baselines by."""
@@ -96,15 +100,11 @@ class Comparison:
         return paired([a[figure] - b[figure] for a, b in both])
 
     def to_text(self) -> str:
-        """A table: systems down, figures across; then what each system gains over every baseline."""
+        """Tables: systems down, figures and texture across; then what each gains over every baseline."""
         rows = self.rows
-        shown = [name for name in COLUMNS if name in next(iter(rows.values()))]
         wide = max(20, *(len(label) + 2 for label in rows))
-        head = f"{len(self.names)} pairs".ljust(wide) + "".join(f"{name:>18}" for name in shown)
-        lines = [
-            label.ljust(wide) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
-        ]
-        return "\n".join([head, *lines, *self._differences(wide)])
+        figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, wide)
+        return "\n".join([*figures, "", *_table("texture", TEXTURES, rows, wide), *self._differences(wide)])
 
     def to_csv(self, path: Path) -> None:
         """Write mean figures, one line per system, and what it gains over the baselines, with intervals."""
@@ -151,6 +151,14 @@ class Comparison:
                     )
                     lines.append(label.ljust(wide) + cells)
         return lines
+
+
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], wide: int) -> list[str]:
+    shown = [name for name in columns if name in next(iter(rows.values()))]
+    head = title.ljust(wide) + "".join(f"{name:>18}" for name in shown)
+    return [head] + [
+        label.ljust(wide) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
+    ]
 
 
 def ablation(model: str, settings: Settings) -> list[System]:

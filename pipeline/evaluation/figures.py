@@ -17,14 +17,13 @@ from decr_scene.models.data.source import Pair
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline.evaluation import metrics
 from decr_scene.pipeline.evaluation.metrics import Figure
+from decr_scene.pipeline.measures.covers import SHADOW_DROP, covers
+from decr_scene.pipeline.measures.texture import Texture
 
 Row = dict[str, float]
 
 CORE_SHARE, CLOUD_SHARE, CLEAR_SHARE = 0.15, 0.4, 0.3
 """Shares of an image, by the residual of its pair: dense cloud, all cloud, and, from below, clear ground."""
-
-SHADOW_DROP = 12 / 127.5
-"""What is darker than the clear image by 12 of 255 DN, in the mean of the bands, is shadow."""
 
 SHADOW_SHARE = 0.005
 """With less shadow than this, an image tells nothing about it."""
@@ -91,6 +90,7 @@ def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = No
     figures = figures or Figures()
     matched = matched_truth(pair)
     area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
+    textured = Texture(matched, covers(pair.cloudy, matched))
     row = {}
     for who, image in answers.items():
         of_who = {
@@ -107,6 +107,7 @@ def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = No
             "psnr_thin": _psnr_of(image, matched, part.thin),
             "psnr_shadow": _psnr_of(image, matched, part.shadow, SHADOW_SHARE),
             "psnr_clear_truth": _psnr_of(image, matched, part.clear),
+            **textured.of(image),
         }
         row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
     return row

@@ -61,6 +61,11 @@ def invoke(*args):
     return CliRunner().invoke(main, ["evaluate", "--quiet", *map(str, args)])
 
 
+def first_table(result):
+    """The figures, without what stands below."""
+    return result.stdout.split("\n\n")[0]
+
+
 def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
     truth = 0.8 * pair.clear + np.float32(0.1)
     row = judge(pair, {"cloudy": pair.cloudy, "reference": pair.clear, "DE": truth})
@@ -70,6 +75,9 @@ def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
     assert row["reference/clear_shift_dn"] > 5
     assert row["reference/psnr"] == 100
     assert row["DE/texture"] == pytest.approx(1, abs=0.02)
+    assert row["DE/octave1_opaque"] == pytest.approx(1, abs=0.02)
+    assert row["DE/gradient_opaque"] == pytest.approx(1, abs=0.02)
+    assert row["cloudy/gradient_opaque"] < 0.7
     assert np.isnan(row["DE/psnr_shadow"])
 
 
@@ -219,7 +227,7 @@ def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
     result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
     assert result.exit_code == 0, result.output
     labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "weight network"]
-    assert [line[:20].strip() for line in result.stdout.splitlines()[1:]] == labels
+    assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
     rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
     own = evaluate_pairs(str(model), folder).mean()
     for label, who in (
@@ -234,7 +242,7 @@ def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
 def test_a_sweep_has_a_row_for_every_value(folder, model):
     result = invoke("--model", model, "--data", folder, "--sweep", "weight-floor=0.3,1")
     assert result.exit_code == 0, result.output
-    assert [line.split("  ")[0] for line in result.stdout.splitlines()[2:]] == [
+    assert [line.split("  ")[0] for line in first_table(result).splitlines()[2:]] == [
         "weight-floor 0.3",
         "weight-floor 1",
     ]
@@ -248,7 +256,7 @@ def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
     result = invoke("--model", model, "--model", other, "--data", folder)
     assert result.exit_code == 0, result.output
     labels = ["cloudy", "tiny reference", "tiny", "other reference", "other"]
-    assert [line[:20].strip() for line in result.stdout.splitlines()[1:]] == labels
+    assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
     four = tiny_model(tmp_path / "four.safetensors", bands=("red", "green", "blue", "nir"))
     with pytest.raises(OptionError, match="compare models of the same bands"):
         compare(compare_models([str(model), str(four)], Settings()), folder)
@@ -358,6 +366,10 @@ def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model
     low, high = (float(rows["tiny"][f"psnr_minus_fill_{end}"]) for end in ("low", "high"))
     assert low <= gain <= high
     assert "minus cloudy" in text
+    textures = text.split("\n\n")[1].splitlines()
+    assert [line[:20].split()[0] for line in textures] == ["texture", *rows]
+    assert f"{float(rows['tiny']['octave1_thin']):.4f}" in textures[3]
+    assert "gradient_shadow" in rows["tiny"]
     assert "minus fill" in text
     assert float(rows["tiny"]["psnr"]) == pytest.approx(
         evaluate_pairs(str(model), folder).mean()["DE/psnr"], abs=1e-4
