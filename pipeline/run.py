@@ -40,6 +40,7 @@ from decr_scene.pipeline.files import (
     write_whole,
 )
 from decr_scene.pipeline.gates.cloud_left import clouds_left
+from decr_scene.pipeline.gates.fitness import misfits
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
@@ -146,7 +147,8 @@ def process_scene(
         check_copy(scene)
         watch.stage("planning")
         apart = cluster_at is not None or workers > 1
-        planned = plan_scene(scene, used, elsewhere=cluster_at is not None).warning(*given.warnings)
+        planned = plan_scene(scene, used, elsewhere=cluster_at is not None)
+        planned = planned.warning(*given.warnings, *misfits(planned, scene))
         client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec))
         if apart:
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))

@@ -21,7 +21,7 @@ from typing import Unpack
 from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
-from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, locked
+from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
 from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_workers, one_cluster
@@ -154,9 +154,10 @@ def _attempt(
 ) -> SceneEntry:
     """Process a scene and note what became of it; errors that are ``fatal`` to all scenes are raised."""
     began = time.perf_counter()
+    warnings: tuple[str, ...] = ()
     try:
         report = _process(Path(entry.input), Path(entry.output), overwrite, resume, process)
-        error = "; ".join(report.faults) or None
+        error, warnings = "; ".join(report.faults) or None, tuple(report.warnings)
     except (RunCancelledError, ForkError):
         raise
     except fatal:
@@ -166,7 +167,8 @@ def _attempt(
         error = in_one_line(problem)
     seconds = round(time.perf_counter() - began, 3)
     _log.info("%s: %s", entry.input, f"failed: {error}" if error else "done")
-    return replace(entry, status="failed" if error else "done", seconds=seconds, error=error)
+    status: Status = "failed" if error else "done"
+    return replace(entry, status=status, seconds=seconds, error=error, warnings=warnings)
 
 
 def _process(src: Path, dst: Path, overwrite: bool, resume: bool, process: Callable[..., Report]) -> Report:

@@ -33,6 +33,7 @@ class SceneEntry:
         status: ``skipped``: finished by an earlier run, or left out; then ``error`` says why.
         seconds: That this run worked on it.
         error: One line.
+        warnings: What a user should know of its output, a sentence each.
     """
 
     input: str
@@ -40,6 +41,7 @@ class SceneEntry:
     status: Status = "pending"
     seconds: float | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.gates.fitness import misfits
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.products.delivery import delivered
@@ -49,7 +50,8 @@ def inspect_scene(
         chosen = replace(chosen, bands=given.bands)
         began = time.perf_counter()
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
-        planned = plan_scene(scene, chosen).warning(*given.warnings)
+        planned = plan_scene(scene, chosen)
+        planned = planned.warning(*given.warnings, *misfits(planned, scene))
         planned = detect_clouds(planned, scene, chosen, places)
         needed = estimate(scene, planned, chosen, time.perf_counter() - began)
         try:

@@ -88,8 +88,9 @@ def detect_clouds(
         field = FileField(str(places.cloud.resolve()), (sides[0], sides[1]))
         mask = DetectedMask(field, scene.shape, look.factor, round(255 * look.threshold))
         planned = gated(planned, mask, look.veils)
-    if plan.spec.name == "fill" and not ground.known:
-        planned = planned.warning(f"{NOTHING_CLEAR}: nothing is changed")
+    if not ground.known and (plan.spec.name == "fill" or plan.spec.context):
+        then = "nothing is changed" if plan.spec.name == "fill" else "the result is a guess at a clear day's"
+        planned = planned.warning(f"{NOTHING_CLEAR}: {then}")
     return planned
 
 

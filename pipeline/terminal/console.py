@@ -192,6 +192,9 @@ def summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -
         for entry in report.having("skipped"):
             if entry.error:
                 warn(f"skipped {_under(entry.input, folder)}: {entry.error}")
+        for entry in report.scenes:
+            for warning in entry.warnings:
+                warn(f"{_under(entry.input, folder)}: {warning}")
     for entry in failed:
         tell_error(f"failed {_under(entry.input, folder)}: {entry.error}")
     numbers = {"done": len(report.having("done")), "skipped": len(report.having("skipped"))}

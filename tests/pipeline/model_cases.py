@@ -48,12 +48,14 @@ def tiny_model(
     return path
 
 
-def idle_model(path: Path, bands: tuple[str, ...] = ("red", "green", "blue"), **reference: bool) -> Path:
+def idle_model(
+    path: Path, bands: tuple[str, ...] = ("red", "green", "blue"), name: str = "idle", **reference: bool
+) -> Path:
     """A reference alone whose weights are 0, so that its answer is its input."""
     kind = ReferenceConfig(
         bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, **reference
     )
-    config = ModelConfig(name="idle", bands=bands, network=None, reference=kind)
+    config = ModelConfig(name=name, bands=bands, network=None, reference=kind)
     tensors = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
     save_model_file(path, config, tensors)
     return path

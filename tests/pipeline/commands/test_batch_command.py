@@ -4,9 +4,10 @@ import inspect
 import logging
 
 import pytest
-from batch_cases import scene
+from batch_cases import ledger_of, scene
 from click.testing import CliRunner
 from command_cases import assert_one_line, call
+from model_cases import idle_model
 
 from decr_scene.pipeline import Options, process_directory, process_scene
 from decr_scene.pipeline.batch import directory as batch
@@ -40,6 +41,16 @@ def test_the_command_names_what_it_left_out(folders, tmp_path):
     result = call("batch", src, "--out", dst, "--model", "identity")
     assert result.exit_code == 0
     assert f"skipped {src / 'd.tif'}: a link that leaves the folder" in result.stderr
+
+
+def test_the_command_names_what_should_be_known_of_a_scene(folders, tmp_path):
+    src, dst = folders
+    model = idle_model(tmp_path / "idle.safetensors", bands=("pan",))
+    called = call("batch", src, "--out", dst, "--pattern", "a.tif", "--model", str(model), "--bands", "pan")
+    said = "0.0 % of the pixels changed, and no detector looked"
+    assert called.exit_code == 0, called.output
+    assert f"warning: {src / 'a.tif'}: {said}" in called.stderr
+    assert said in ledger_of(dst)["scenes"][0]["warnings"][0]
 
 
 def test_nothing_to_do_is_a_wrong_call(folders, tmp_path):

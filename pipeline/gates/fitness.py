@@ -1,0 +1,119 @@
+"""Whether a scene is of the kind that its model was made for: the size of its pixels, what its bands are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.transform import GCPTransformer, RPCTransformer
+from rasterio.warp import transform
+
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.plan import Planned
+
+BASE = 64
+"""Pixels, at most, over which the size of one is measured, in the middle of the scene."""
+
+SLACK = 1.25
+"""Factor by which pixels may be smaller or larger than a model's, before a user is told."""
+
+OF_BUNDLED = {"default": (0.3, 5.0), "rgb": (0.3, 5.0), "rice2": (30.0, 30.0)}
+"""Sides of pixels, m, from the cards of models whose files do not tell."""
+
+_LONGITUDE_LATITUDE = CRS.from_epsg(4326)
+
+
+def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
+    """List where a scene is not of the kind that its model was made for, one sentence each."""
+    spec = planned.plan.spec
+    if spec.bands is None:
+        return ()
+    from decr_scene.models.checkpoints.model_file import read_model_config
+    from decr_scene.models.model import find_model
+
+    config = read_model_config(find_model(spec.name))
+    told = [
+        _pixels(config.name, config.info, ground_size(scene)),
+        _spectrum(config.name, config.info, planned),
+    ]
+    return tuple(text for text in told if text is not None)
+
+
+def ground_size(scene: RasterioScene) -> float | None:
+    """Measure the side of a pixel on the ground, in the middle of a scene.
+
+    Any unit and projection, GCPs and RPCs; the stretch of a Mercator map is taken out.
+
+    Returns:
+        Square root of its area, m; ``None``: the scene does not say where it is.
+    """
+    height, width = scene.shape
+    base = max(1, min(BASE, height - 1, width - 1))
+    row, col = (height - base) / 2, (width - base) / 2
+    corners = np.array([(row, col), (row, col + base), (row + base, col)])
+    with suppress(RasterioError, ValueError, ArithmeticError):
+        x, y, crs = _coordinates(scene, corners)
+        longitudes, latitudes = np.array(transform(crs, _LONGITUDE_LATITUDE, x, y)[:2])
+        latitude = math.radians(latitudes[0])
+        # lengths of a degree on the ellipsoid of WGS 84
+        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
+        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
+        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
+        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
+        side = math.sqrt(area) / base
+        return side if math.isfinite(side) and side > 0 else None
+    return None
+
+
+def _coordinates(scene: RasterioScene, places: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Any, Any, CRS]:
+    """Where ``(n, 2)`` rows and columns are, x, y and their CRS.
+
+    Raises:
+        ValueError: Nobody knows.
+    """
+    rows, cols = places.T
+    if scene.crs is not None and not scene.transform.is_identity:
+        return (*(scene.transform @ (cols, rows)), scene.crs)
+    with scene.dataset() as dataset:
+        (points, points_crs), rational = dataset.gcps, dataset.rpcs
+    if points and points_crs is not None:
+        return (*GCPTransformer(points).xy(rows, cols, offset="ul"), points_crs)
+    if rational is not None:
+        through = RPCTransformer(rational, RPC_HEIGHT=rational.height_off)
+        return (*through.xy(rows, cols, offset="ul"), _LONGITUDE_LATITUDE)
+    raise ValueError("no georeferencing")
+
+
+def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | None:
+    """Say that pixels are of another size than the model's."""
+    limits = info.get("pixels", OF_BUNDLED.get(name))
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError):  # what a file tells is for the reader, too: it may be anything
+        return None
+    if side is None or low / SLACK <= side <= high * SLACK:
+        return None
+    made_for = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+    return (
+        f"the scene's pixels are {side:.3g} m, and model {name} was made for {made_for}: cloud may be left, "
+        "and what is put in its place may be of the wrong size; take another model, or check the result"
+    )
+
+
+def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | None:
+    """Say that the bands are of another part of the spectrum than their names in the model stand for."""
+    bands, spectrum = planned.plan.spec.bands or (), tuple(map(str, info.get("spectrum", ())))
+    own = {label.lower() for number, label in enumerate(planned.bands) if number not in planned.plan.indexes}
+    known = [band for band in spectrum if band not in bands and any(text.startswith(band) for text in own)]
+    if not known:
+        return None
+    theirs, ours, other = (", ".join(names) for names in (spectrum, bands, known))
+    return (
+        f"model {name} was made for {theirs} in the place of {ours}, and the scene has {other} as a band of "
+        f"its own, so its {ours} are what they are called: take a model for these bands"
+    )

@@ -1,0 +1,112 @@
+"""A scene that its model was not made for: the size of its pixels, or what its bands are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from look_cases import BGRN, bright_is_cloud, land, scene_of
+from model_cases import idle_model
+from places import SAMPLES
+from raster_cases import draw, with_gcps, with_rpc, write
+from rasterio.transform import Affine, from_origin
+
+from decr_scene.models.checkpoints import model_file
+from decr_scene.models.checkpoints.model_file import read_model_config
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.gates.fitness import ground_size, misfits
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene
+
+
+def placed(path, crs, transform, shape=(80, 90)):
+    write(path, draw(shape, 4, "uint16"), crs=crs, transform=transform)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = BGRN
+    return RasterioScene.open(path)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "metres"),
+    [
+        ("EPSG:32650", from_origin(500000, 4000000, 0.75, 0.75), 0.75),
+        ("EPSG:32650", Affine.translation(5e5, 4e6) @ Affine.rotation(30) @ Affine.scale(2, -8), 4),
+        ("EPSG:2263", from_origin(985000, 200000, 2, 2), 0.6096),  # feet of a survey
+        ("EPSG:4326", from_origin(10, 60.04, 1e-3, 1e-3), np.sqrt(111.42 * 55.8)),
+        ("EPSG:3857", from_origin(1e6, 8399738, 1.2, 1.2), 0.6),  # at 60 degrees north, twice as large
+        ("EPSG:4326", from_origin(179.99, 1, 1e-3, 1e-3), 110.95),  # over the antimeridian
+    ],
+)
+def test_pixels_are_measured_on_the_ground_in_any_unit_and_projection(tmp_path, crs, transform, metres):
+    assert ground_size(placed(tmp_path / "scene.tif", crs, transform)) == pytest.approx(metres, rel=0.01)
+
+
+def test_pixels_of_scenes_without_a_transform_are_measured_by_their_points(tmp_path):
+    # of the points: 1/777 degree a column and 1/999 degree a row, at 43 degrees north
+    by_points = ground_size(RasterioScene.open(with_gcps(tmp_path)))
+    assert by_points == pytest.approx(np.sqrt(111_090 / 999 * 81_540 / 777), rel=0.01)
+    assert ground_size(RasterioScene.open(with_rpc(tmp_path))) > 0
+    nowhere = write(tmp_path / "none.tif", draw((100, 120), 4, "uint16"), transform=None, crs=None)
+    assert ground_size(RasterioScene.open(nowhere)) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "said"),
+    [
+        ("default", 30, "pixels are 30 m, and model default was made for 0.3 to 5 m"),
+        ("default", 0.1, "pixels are 0.1 m"),
+        ("default", 0.5, None),
+        ("rgb", 10, "pixels are 10 m, and model rgb was made for 0.3 to 5 m"),
+        ("rice2", 30, None),
+        ("rice2", 10, "model rice2 was made for 30 m"),
+    ],
+)
+def test_pixels_of_another_size_than_the_models_are_told(model, side, said, tmp_path):
+    scene = placed(tmp_path / "scene.tif", "EPSG:32650", from_origin(500000, 4000000, side, side))
+    told = [text for text in misfits(plan_scene(scene, Options(model=model)), scene) if "pixels" in text]
+    assert (len(told) == 1 and said in told[0]) if said else not told
+
+
+def test_true_colour_into_short_wave_weights_is_told_and_false_colour_is_not(tmp_path):
+    scene = placed(tmp_path / "scene.tif", "EPSG:32650", from_origin(500000, 4000000, 30, 30))
+    (told,) = misfits(plan_scene(scene, Options(model="rice2")), scene)
+    assert "made for swir, nir, green in the place of red, green, blue, and the scene has nir" in told
+    with RasterioScene.open(SAMPLES / "landsat_cloudy.tif") as composite:
+        assert misfits(plan_scene(composite, Options(model="rice2")), composite) == ()
+
+
+@pytest.fixture
+def idle(tmp_path, monkeypatch):
+    """A quick model that was made for what `default` was."""
+    bright_is_cloud(monkeypatch)
+    return str(idle_model(tmp_path / "idle.safetensors", BGRN, "default", context=True))
+
+
+def test_what_does_not_fit_stands_in_the_report_and_in_inspect(tmp_path, idle):
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64), cloud=(slice(20, 30), slice(20, 30)))[0])
+    report = process_scene(scene, tmp_path / "clean.tif", model=idle)
+    for warnings in (report.warnings, inspect_scene(scene, model=idle)["warnings"]):
+        assert any("pixels are 30 m" in text for text in warnings)
+
+
+def test_a_scene_all_under_cloud_is_told(tmp_path, idle):
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64), cloud=(slice(0, 64), slice(0, 64)))[0])
+    report = process_scene(scene, tmp_path / "clean.tif", model=idle)
+    assert any("nowhere is the ground clear" in text and "a guess" in text for text in report.warnings)
+
+
+def test_the_file_of_a_model_tells_its_pixels_and_nonsense_there_is_passed_over(tmp_path, idle, monkeypatch):
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
+    planned = plan_scene(scene := RasterioScene.open(scene), Options(model=idle))
+    config = read_model_config(idle)
+    for pixels, said in (([5, 40], 0), ([5, 20], 1), ("small", 0), ([5], 0)):
+        told = replace(config, info={"pixels": pixels})
+        monkeypatch.setattr(model_file, "read_model_config", lambda path, told=told: told)
+        assert len(misfits(planned, scene)) == said
+
+
+def test_the_sample_of_half_a_metre_fits(tmp_path):
+    with RasterioScene.open(SAMPLES / "rotterdam_cloudy.tif") as scene:
+        assert misfits(plan_scene(scene, Options()), scene) == ()
