@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir.",
 )
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
+@click.option("--perceptual", is_flag=True, help="Distances by the features of ukis-csmask as well; slower.")
 @click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
 @click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot
 from decr_scene.pipeline.measures import texture
+from decr_scene.pipeline.measures.perception import Perception
 
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""
@@ -34,6 +35,8 @@ COLUMNS = (
     "psnr",
     "ssim",
     "lpips",
+    "ukis_distance",
+    "ukis_frechet",
     "psnr_tone",
     "ssim_tone",
     "psnr_under_cloud",
@@ -49,8 +52,8 @@ COLUMNS = (
 TEXTURES = tuple(f"{figure}_{region}" for region in ("opaque", "thin") for figure in texture.NAMES)
 """Those of a second table."""
 
-DIFFERENCES = ("psnr", "psnr_tone", "ssim_tone", "psnr_under_cloud", "psnr_clear_ground")
-"""Figures that systems are held against the baselines by."""
+DIFFERENCES = ("psnr", "ukis_distance", "psnr_tone", "ssim_tone", "psnr_under_cloud", "psnr_clear_ground")
+"""Figures that systems are held against the baselines by, those of them that were measured."""
 
 PLOTS = ("perception_distortion", "sweep")
 
@@ -83,16 +86,21 @@ class Comparison:
         names: Of the pairs.
         by_pair: Figures of each pair, in the order of the names, by system.
         baselines: Systems that the others are held against.
+        sets: Figures of all pairs together that no single one has, by system.
     """
 
     names: tuple[str, ...]
     by_pair: dict[str, tuple[Row, ...]]
     baselines: tuple[str, ...] = ()
+    sets: Mapping[str, Row] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Mean figures by system."""
-        return {label: Evaluation(self.names, found).mean() for label, found in self.by_pair.items()}
+        """Mean figures by system, and those of the whole set."""
+        return {
+            label: Evaluation(self.names, found).mean() | self.sets.get(label, {})
+            for label, found in self.by_pair.items()
+        }
 
     def difference(self, one: str, other: str, figure: str) -> tuple[float, float, float]:
         """One system minus another: the mean over pairs and its 95 % interval by a paired bootstrap."""
@@ -112,7 +120,7 @@ class Comparison:
         for label, row in self.rows.items():
             rows[label] = dict(row)
             for other in self.baselines:
-                for figure in DIFFERENCES:
+                for figure in self._differing():
                     values = self.difference(label, other, figure)
                     names = (f"{figure}_minus_{other}{end}" for end in ("", "_low", "_high"))
                     rows[label] |= dict(zip(names, values, strict=True))
@@ -121,12 +129,14 @@ class Comparison:
     def plot(self, folder: Path, swept: Mapping[str, tuple[str, float]]) -> None:
         """Draw perception against distortion, one point a system, and PSNR over what a sweep varies.
 
-        Perception is LPIPS where it was measured, else how far the texture is from the truth's.
+        Perception is LPIPS where it was measured, else `ukis_distance`, else how far the texture is from the
+        truth's.
         """
         rows = self.rows
-        how = "lpips" if "lpips" in next(iter(rows.values())) else "|1 - texture|"
+        measured = [name for name in ("lpips", "ukis_distance") if name in next(iter(rows.values()))]
+        how = measured[0] if measured else "|1 - texture|"
         points = {
-            label: [(row["psnr"], row["lpips"] if how == "lpips" else abs(1 - row["texture"]))]
+            label: [(row["psnr"], row[how] if measured else abs(1 - row["texture"]))]
             for label, row in rows.items()
         }
         perception, sweeping = (folder / name for name in PLOTS)
@@ -139,13 +149,17 @@ class Comparison:
             }
             Plot(f"sweep of {name}", name, "dB", series).write(sweeping)
 
+    def _differing(self) -> list[str]:
+        measured = next(iter(self.by_pair.values()))[0]
+        return [name for name in DIFFERENCES if name in measured]
+
     def _differences(self, wide: int) -> list[str]:
-        lines = []
+        lines, figures = [], self._differing()
         for other in self.baselines:
-            lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in DIFFERENCES)]
+            lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in figures)]
             for label in self.by_pair:
                 if label != other:
-                    told = (self.difference(label, other, name) for name in DIFFERENCES)
+                    told = (self.difference(label, other, name) for name in figures)
                     cells = "".join(
                         f"{f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]':>30}" for mean, low, high in told
                     )
@@ -204,6 +218,7 @@ def compare(
     detector: str = "auto",
     bands: str | None = None,
     lpips: bool = False,
+    perceptual: bool = False,
     table: Path | None = None,
     sheet: Path | None = None,
     plots: Path | None = None,
@@ -222,6 +237,7 @@ def compare(
         detector: Who looks at each image, as ``Options.detector``.
         bands: What the bands of the images are.
         lpips: Measure LPIPS as well.
+        perceptual: Measure distances by the features of `ukis-csmask` as well.
         table: CSV to write, one row per system.
         sheet: PNG to write: one column for each system, some of the images down.
         plots: Folder that gets a plot of perception against distortion, and of what a sweep varies.
@@ -243,11 +259,12 @@ def compare(
     pairs = load_pairs(wanted, data, reduce, protocol, bands)
     _check_sizes(models, pairs)
     figures = Figures.open(protocol, lpips, wanted)
+    perception = Perception(wanted) if perceptual else None
     shown = Sheet(wanted, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
     for number, pair in enumerate(progress(pairs, quiet)):
         answers = {"cloudy": pair.cloudy, **_answers(systems, models, wanted, pair.cloudy, mask)}
-        told = judge(pair, answers, figures)
+        told = judge(pair, answers, figures, perception)
         for label in answers:
             own = {k.removeprefix(f"{label}/"): v for k, v in told.items() if k.startswith(f"{label}/")}
             rows.setdefault(label, []).append(own)
@@ -256,7 +273,10 @@ def compare(
             shown.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
     baselines = ("cloudy", FILL) if filled else ()
     result = Comparison(
-        tuple(pair.name for pair in pairs), {label: tuple(r) for label, r in rows.items()}, baselines
+        tuple(pair.name for pair in pairs),
+        {label: tuple(r) for label, r in rows.items()},
+        baselines,
+        perception.sets() if perception is not None else {},
     )
     if table is not None:
         result.to_csv(table)

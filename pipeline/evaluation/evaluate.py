@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, m
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under
+from decr_scene.pipeline.measures.perception import Perception
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 ENDINGS = (".png", ".csv")
@@ -36,11 +37,13 @@ class Evaluation:
         names: Of the images.
         rows: Their figures, ``who/figure``.
         trace: Mean weight by step of the sampling, if it was asked for.
+        sets: Figures of all images together that no single one has, by who answers.
     """
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     trace: tuple[Row, ...] = ()
+    sets: Mapping[str, Row] = field(default_factory=dict)
 
     def mean(self) -> Row:
         """Mean of every figure over the images that have it."""
@@ -63,11 +66,15 @@ class Evaluation:
             told = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
             few = f"  of {told} pairs" if told < len(self.rows) else ""
             lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{few}")
+        lines += [
+            f"{figure:<20}" + "".join(f"{self.sets[name][figure]:12.4f}" for name in who)
+            for figure in next(iter(self.sets.values()), {})
+        ]
         lines += [f"mean W  {'  '.join(f'{k} {v:.4g}' for k, v in row.items())}" for row in self.trace]
         return "\n".join(lines)
 
     def to_csv(self, path: Path) -> None:
-        """Write one line per image."""
+        """Write one line per image; what is of all of them together is not there."""
         write_rows(path, "name", dict(zip(self.names, self.rows, strict=True)))
 
 
@@ -85,6 +92,7 @@ def evaluate_pairs(
     detector: str = "auto",
     bands: str | None = None,
     lpips: bool = False,
+    perceptual: bool = False,
     sheet: Path | None = None,
     trace: Path | None = None,
     plots: Path | None = None,
@@ -107,6 +115,7 @@ def evaluate_pairs(
         bands: What the bands of the images are, such as ``red,green,blue,nir``, where the model's order is
             another one.
         lpips: Measure LPIPS as well.
+        perceptual: Measure distances by the features of `ukis-csmask` as well.
         sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
         trace: CSV to write: mean weight of the first guess by step.
         plots: Folder that gets plots of the weight by step, and maps of it.
@@ -130,6 +139,7 @@ def evaluate_pairs(
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
     figures = Figures.open(protocol, lpips, loaded.bands)
+    perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
     shown = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
     rows = []
@@ -139,12 +149,15 @@ def evaluate_pairs(
         on_step = steps_seen.watch(parts(pair.cloudy, matched_truth(pair))) if steps_seen else None
         answer = restore(loaded, pair.cloudy, guess, settings, mask, seen, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
-        rows.append(judge(pair, answers, figures))
+        rows.append(judge(pair, answers, figures, perception))
         if shown is not None:
             told = {who: rows[-1][f"{who}/psnr"] for who in answers}
             shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
     result = Evaluation(
-        tuple(p.name for p in pairs), tuple(rows), steps_seen.rows() if steps_seen is not None else ()
+        tuple(p.name for p in pairs),
+        tuple(rows),
+        steps_seen.rows() if steps_seen is not None else (),
+        perception.sets() if perception is not None else {},
     )
     if table is not None:
         result.to_csv(table)

@@ -18,6 +18,7 @@ from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline.evaluation import metrics
 from decr_scene.pipeline.evaluation.metrics import Figure
 from decr_scene.pipeline.measures.covers import SHADOW_DROP, covers
+from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.texture import Texture
 
 Row = dict[str, float]
@@ -85,13 +86,18 @@ def parts(cloudy: Float, matched: Float) -> Parts:
     return Parts(core & ~shadow, area.cloud & ~core & ~shadow, shadow, area.clear & ~shadow)
 
 
-def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = None) -> Row:
+def judge(
+    pair: Pair,
+    answers: Mapping[str, Float],
+    figures: Figures | None = None,
+    perception: Perception | None = None,
+) -> Row:
     """Figures of every answer to one pair, ``who/figure``."""
     figures = figures or Figures()
     matched = matched_truth(pair)
     area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
-    textured = Texture(matched, covers(pair.cloudy, matched))
-    row = {}
+    under = covers(pair.cloudy, matched)
+    textured, row = Texture(matched, under), {}
     for who, image in answers.items():
         of_who = {
             **figures.of(image, pair.clear),
@@ -110,7 +116,7 @@ def judge(pair: Pair, answers: Mapping[str, Float], figures: Figures | None = No
             **textured.of(image),
         }
         row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
-    return row
+    return row if perception is None else row | perception.of(pair.cloudy, matched, under, answers)
 
 
 def matched_truth(pair: Pair) -> Float:

@@ -59,7 +59,7 @@ def probabilities(windows: Sequence[Float]) -> list[Float]:
     Raises:
         OptionError: The package is not installed.
     """
-    session, mean, std = _network()
+    session, mean, std = open_network()
 
     def answer(window: Float) -> Float:
         height, width = window.shape[1:]
@@ -72,12 +72,20 @@ def probabilities(windows: Sequence[Float]) -> list[Float]:
         return list(pool.map(answer, windows))
 
 
-@lru_cache(maxsize=1)
-def _network() -> tuple[Any, Float, Float]:
-    """The network, and mean and standard deviation of its bands."""
+@lru_cache(maxsize=2)
+def open_network(inner: tuple[str, ...] = ()) -> tuple[Any, Float, Float]:
+    """Open the network, with mean and standard deviation of its bands, each ``(4, 1, 1)``.
+
+    Args:
+        inner: Names of tensors inside it that it is to give as well.
+
+    Raises:
+        OptionError: The package is not installed, or its network has no such tensors.
+    """
     if installed_version() is None:
         raise OptionError("detector ukis is not installed: pip install ukis-csmask onnxruntime")
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
     package = find_spec("ukis_csmask")
     assert package is not None, "its version is known"
@@ -87,6 +95,31 @@ def _network() -> tuple[Any, Float, Float]:
     assert statistics["band_names"] == list(BANDS), statistics
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    graph = path.read_bytes() + _as_outputs(inner)
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Fail as error:
+        raise OptionError(
+            f"ukis-csmask {installed_version()} has another network than the one known here, "
+            "that of 1.0.0: pip install ukis-csmask==1.0.0"
+        ) from error
     mean, std = (np.array(values, np.float32)[:, None, None] for values in statistics["img"])
     return session, mean, std
+
+
+def _as_outputs(names: Sequence[str]) -> bytes:
+    """Bytes that, put behind those of an ONNX model, make outputs of tensors inside it.
+
+    Two messages of protobuf in a row are read as one, with the lists of both; so this is a model (field 7:
+    its graph) with a graph of nothing but outputs (field 12), of which the names alone are told (field 1).
+    """
+    return _field(7, b"".join(_field(12, _field(1, name.encode())) for name in names))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of protobuf: its key, its length in groups of 7 bits, the lowest first, and its content."""
+    length, groups = len(content), []
+    while length > 127:
+        groups.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *groups, length]) + content

@@ -28,8 +28,8 @@ EDGE_SIGMA = 1.0
 LEAST_PIXELS = 64
 """A region with fewer, once its border is off, tells nothing of its texture."""
 
-ROUNDING = (2 / 255) ** 2 / 12
-"""Variance that rounding to 8 bits makes, on the scale of [-1, 1]."""
+FLAT = (0.5 / 127.5) ** 2
+"""Mean square, half a DN of 255, below which ground has no texture to be held against: open water."""
 
 NAMES = (*(f"octave{number}" for number in range(1, len(SIGMAS))), "gradient")
 """Figures of each region."""
@@ -46,13 +46,12 @@ class Texture:
     def __init__(self, truth: Float, covers: Covers) -> None:
         self._truth, self._edges = list(octaves(truth)), gradients(truth)
         self._inner = {name: _inner_maps(where) for name, where in covers._asdict().items()}
-        self._noise = [_energy_of_rounding(number) for number in range(len(self._truth))]
 
     def of(self, image: Float) -> Row:
         """Figures of an answer, ``octave1_opaque`` and so on; NaN where a region is too small.
 
         ``octaveN`` is the sum of squares of the band over that of the truth, inside the region; NaN too where
-        the truth has less than rounding makes. ``gradient`` is the mean of ``|cos|`` of the angle between the
+        the truth is flat. ``gradient`` is the mean of ``|cos|`` of the angle between the
         two gradients, weighted by the length of the truth's: 1 for edges that run alike, 0.64 by chance.
         """
         bands, edges, row = list(octaves(image)), gradients(image), {}
@@ -66,7 +65,7 @@ class Texture:
         if where.sum() < LEAST_PIXELS:
             return np.nan
         own = float((self._truth[number][:, where] ** 2).mean())
-        return float((band[:, where] ** 2).mean()) / own if own > self._noise[number] else np.nan
+        return float((band[:, where] ** 2).mean()) / own if own >= FLAT else np.nan
 
 
 def octaves(image: Float) -> Iterator[Float]:
@@ -103,12 +102,3 @@ def _inner_maps(where: Bool) -> list[Bool]:
     """A region without what the filter of each octave, and that of the gradients, sees across its border."""
     reaches = [int(TRUNCATE * sigma + 0.5) for sigma in (*SIGMAS[1:], EDGE_SIGMA)]
     return [np.asarray(minimum_filter(where, 2 * reach + 1, mode="nearest")) for reach in reaches]
-
-
-def _energy_of_rounding(number: int) -> float:
-    """Mean square that rounding leaves in a band: white noise through its filter."""
-    side = 2 * int(TRUNCATE * SIGMAS[-1] + 0.5) + 1
-    impulse = np.zeros((1, side, side))
-    impulse[0, side // 2, side // 2] = 1
-    kernel = list(octaves(impulse.astype(np.float32)))[number]
-    return ROUNDING * float((kernel**2).sum())

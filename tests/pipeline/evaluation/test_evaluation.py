@@ -351,7 +351,7 @@ def compared(folder, model, tmp_path_factory):
     place = tmp_path_factory.mktemp("compared")
     other = tiny_model(place / "other.safetensors", seed=1, bands=("blue", "green", "red"))
     names = ("--csv", place / "table.csv", "--sheet", place / "sheet.png", "--plots", place / "plots")
-    result = invoke("--compare", f"{model}, {other}", "--data", folder, *names)
+    result = invoke("--compare", f"{model}, {other}", "--data", folder, "--perceptual", *names)
     assert result.exit_code == 0, result.output
     return place, result.stdout
 
@@ -374,6 +374,48 @@ def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model
     assert float(rows["tiny"]["psnr"]) == pytest.approx(
         evaluate_pairs(str(model), folder).mean()["DE/psnr"], abs=1e-4
     )
+
+
+def test_systems_are_compared_by_how_they_look(compared):
+    place, text = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    found = {label: float(row["ukis_distance"]) for label, row in rows.items()}
+    assert all(0 < value < 4 for value in found.values())
+    assert len(set(found.values())) == 4
+    gain = found["tiny"] - found["cloudy"]
+    assert float(rows["tiny"]["ukis_distance_minus_cloudy"]) == pytest.approx(gain, abs=1e-4)
+    assert "ukis_frechet" in text
+    assert rows["tiny"]["ukis_frechet"] == "", "of three crops"
+    drawn = csv.DictReader((place / "plots" / "perception_distortion.csv").read_text().splitlines())
+    assert [float(row["ukis_distance"]) for row in drawn] == pytest.approx(list(found.values()), rel=1e-3)
+
+
+def test_figures_of_the_whole_set_are_told_below_those_of_images():
+    rows = tuple({f"{who}/psnr": 30.0 for who in ("reference", "DE")} for _ in range(2))
+    sets = {"reference": {"ukis_frechet": 2.5}, "DE": {"ukis_frechet": 1.25}}
+    last = Evaluation(("a", "b"), rows, sets=sets).to_text().splitlines()[-1]
+    assert last.split() == ["ukis_frechet", "2.5000", "1.2500"]
+
+
+def test_what_looks_is_given_the_answers_of_every_pair(folder, model, monkeypatch):
+    given = []
+
+    class Looking:
+        def __init__(self, bands):
+            assert bands == ("red", "green", "blue")
+
+        def of(self, cloudy, truth, covers, answers):
+            given.append(tuple(answers))
+            return {f"{who}/ukis_distance": 0.5 for who in answers}
+
+        def sets(self):
+            return {who: {"ukis_frechet": 2.0} for who in given[0]}
+
+    monkeypatch.setattr("decr_scene.pipeline.evaluation.evaluate.Perception", Looking)
+    found = evaluate_pairs(str(model), folder, perceptual=True)
+    assert given == [("cloudy", "reference", "DE")] * 3
+    assert found.mean()["DE/ukis_distance"] == 0.5
+    assert "ukis_frechet" in found.to_text()
 
 
 def test_a_model_sees_the_bands_in_its_own_order(compared, folder):
