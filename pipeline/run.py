@@ -61,7 +61,7 @@ from decr_scene.pipeline.restoration.plan import Planned, plan_scene
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, describe
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
-from decr_scene.pipeline.writing.journal import Left, left_at
+from decr_scene.pipeline.writing.journal import FinishedRasters, read_finished_rasters
 from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.scratch import check_blocksize
 from decr_scene.pipeline.writing.tile_store import TileStore
@@ -143,7 +143,9 @@ def process_scene(
         used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, cluster_at)
         run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin), used, places)
         check_target(scene.path, dst, writing.replaces)
-        beside.check(scene, overwrite, writing.resumes, () if writing.left is None else writing.left.beside)
+        beside.check(
+            scene, overwrite, writing.resumes, () if writing.earlier is None else writing.earlier.side_files
+        )
         check_copy(scene)
         watch.stage("planning")
         apart = cluster_at is not None or workers > 1
@@ -197,14 +199,14 @@ class _Writing:
         check_blocksize(self.blocksize)
 
     @cached_property
-    def left(self) -> Left | None:
-        """What an interrupted run has finished, if it came so far."""
-        return left_at(self.path) if self.resume else None
+    def earlier(self) -> FinishedRasters | None:
+        """Return the rasters that an interrupted run has finished, if it finished all."""
+        return read_finished_rasters(self.path) if self.resume else None
 
     @property
     def replaces(self) -> bool:
         """Whether the output may be there already."""
-        return self.overwrite or (self.left is not None and self.left.is_there(self.path))
+        return self.overwrite or (self.earlier is not None and self.earlier.is_in_place(self.path))
 
     @property
     def resumes(self) -> bool:

@@ -1,9 +1,9 @@
-"""`process_directory`: a folder of scenes as one job that may be killed and started again.
+"""Process a folder of scenes as one job that may be killed and started again.
 
-find scenes -> refuse what cannot be right -> lock the out folder -> set apart what is finished -> the rest,
-each on its own -> ledger.
+find scenes -> check their outputs -> lock the out folder -> skip finished scenes -> process the rest one by
+one -> ledger.
 
-What is finished is read off the reports beside the outputs; the ledger is for people and may be lost.
+Reports beside the outputs decide which scenes are finished; the ledger is for people and may be lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
-from decr_scene.pipeline.batch.previous import is_finished, marked, may_replace, recipe_of
+from decr_scene.pipeline.batch.previous import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_workers, one_cluster
 from decr_scene.pipeline.errors import (
@@ -67,14 +67,14 @@ def process_directory(
 ) -> BatchReport:
     """Remove the clouds of all scenes of a folder, into a folder of the same tree, and keep a ledger there.
 
-    A scene that fails stops no other. A scene that is finished is left alone: its output is whole, and the
-    report beside it tells of the same input, model and parameters. An output that is out of date is made
-    anew, and so is one beside which a file is missing that the report tells of; another ``compress``,
-    ``blocksize``, ``quicklook``, ``stac``, ``batch_size`` or ``device`` does not make it so.
+    A scene that fails stops no other. A finished scene is skipped: its output is whole, and the report beside
+    it has the same input, model and parameters. An output that is out of date is made again, and so is one
+    with a file missing that its report lists; another ``compress``, ``blocksize``, ``quicklook``, ``stac``,
+    ``batch_size`` or ``device`` does not make it out of date.
 
     Args:
-        src_dir: The folder; links that leave it are not followed, hidden files are not seen.
-        dst_dir: Where outputs, reports and the ledger go; made if need be.
+        src_dir: The folder; links that leave it are not followed, hidden files are left out.
+        dst_dir: Folder of outputs, reports and the ledger; made if it is missing.
         options: All options as one value; ``None``: the defaults. A ``restorer`` counts as the same if its
             ``repr`` is, and never if that has its address in memory.
         pattern: Names of the scenes, comma-separated; upper and lower case are the same.
@@ -94,7 +94,7 @@ def process_directory(
         **named: Fields of `Options` by name, which take precedence.
 
     Returns:
-        What is in the ledger.
+        The content of the ledger.
 
     Raises:
         OptionError: A wrong option; ``polygons``, which names one file; two scenes of one output; outputs
@@ -152,7 +152,7 @@ def _attempt(
     process: Callable[..., Report],
     fatal: tuple[type[Exception], ...],
 ) -> SceneEntry:
-    """Process a scene and note what became of it; errors that are ``fatal`` to all scenes are raised."""
+    """Process a scene and return its entry; errors that are ``fatal`` to all scenes are raised."""
     began = time.perf_counter()
     warnings: tuple[str, ...] = ()
     try:
@@ -174,8 +174,8 @@ def _attempt(
 def _process(src: Path, dst: Path, overwrite: bool, resume: bool, process: Callable[..., Report]) -> Report:
     make_folder(dst.parent)
     replacing = overwrite or may_replace(src, dst)
-    with marked(dst):
+    with replacement_marked(dst):
         try:
             return process(src, dst, overwrite=replacing, resume=resume)
-        except ResumeError:  # left by a run with other options: what it had begun is out of date
+        except ResumeError:  # an interrupted run with other options: its windows are out of date
             return process(src, dst, overwrite=replacing, resume=False)

@@ -1,4 +1,4 @@
-"""Which files of a folder are scenes of a batch, and where their outputs go; what cannot be is refused."""
+"""List the scenes of a folder for a batch and the places of their outputs, which are checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
-from decr_scene.pipeline.batch.previous import Made
+from decr_scene.pipeline.batch.previous import PreviousOutput
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.products.product import is_quality_mask
@@ -19,7 +19,7 @@ _QUALITY = "named like a vendor's mask of cloud or quality: process it by itself
 
 
 def find_scenes(src: Path, dst: Path, pattern: str, recursive: bool) -> list[SceneEntry]:
-    """List the scenes of a folder and their outputs, in order, with what is left out and why.
+    """List the scenes of a folder and their outputs, in order, with the files left out and why.
 
     Raises:
         OptionError: As `process_directory`.
@@ -27,36 +27,36 @@ def find_scenes(src: Path, dst: Path, pattern: str, recursive: bool) -> list[Sce
     if not src.is_dir():
         raise OptionError(f"{src} is not a folder, expected one with scenes: check the path")
     patterns = [part.strip().lower() for part in pattern.split(",")]
-    below = dst if _inside(dst, src) and not _inside(src, dst) else None
+    outputs = dst if _inside(dst, src) and not _inside(src, dst) else None
     entries: list[SceneEntry] = []
 
     def unreadable(error: OSError) -> None:
         entries.append(SceneEntry(error.filename, "", "failed", error=f"cannot be listed: {error.strerror}"))
 
     for folder, folders, files in os.walk(src, onerror=unreadable):
-        here = Path(folder)
-        folders[:] = [name for name in folders if recursive and _may_enter(here / name, below)]
-        links = [here / name for name in folders if (here / name).is_symlink()]  # os.walk follows none
+        place = Path(folder)
+        folders[:] = [name for name in folders if recursive and _may_enter(place / name, outputs)]
+        links = [place / name for name in folders if (place / name).is_symlink()]  # os.walk follows none
         entries += [
             SceneEntry(str(link), "", "skipped", error=_OUTSIDE) for link in links if _leaves(link, src)
         ]
-        paths = [here / name for name in files if not name.startswith(".")]
-        entries += [_entry(path, src, dst, below) for path in paths if _is_wanted(path, patterns)]
+        paths = [place / name for name in files if not name.startswith(".")]
+        entries += [_entry(path, src, dst, outputs) for path in paths if _matches(path, patterns)]
     entries.sort(key=lambda entry: entry.input)
     _check_work(src, pattern, entries)
-    _check_outputs(src, dst, below, [entry for entry in entries if entry.status == "pending"])
+    _check_outputs(src, dst, outputs, [entry for entry in entries if entry.status == "pending"])
     return entries
 
 
 def _may_enter(folder: Path, outputs: Path | None) -> bool:
-    """Not what is hidden, and not where this batch or another one has its outputs."""
+    """Return whether to descend: not into hidden folders, nor into outputs of this batch or another."""
     return not (folder.name.startswith(".") or _within(folder, outputs) or (folder / LOCK).exists())
 
 
-def _is_wanted(path: Path, patterns: list[str]) -> bool:
-    """A file of a name that is asked for; a link to nothing is one too, so that somebody is told."""
-    named = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-    return named and (path.is_file() or not path.exists())
+def _matches(path: Path, patterns: list[str]) -> bool:
+    """Return whether a file matches; a dangling link does too, so that it is reported."""
+    name_matches = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
+    return name_matches and (path.is_file() or not path.exists())
 
 
 def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry:
@@ -70,11 +70,11 @@ def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry
 
 
 def _is_output(path: Path) -> bool:
-    """Whether a report beside a file, or beside the file whose companion it is, says that we made it."""
+    """Return whether a report proves a file to be an output of ours, or a companion of one."""
     for companion in _COMPANIONS:
         base = path.stem.removesuffix(companion)
-        made = Made.read(path.with_name(f"{base}.json"))
-        if made is not None and made.name == base + path.suffix and path.stem == base + companion:
+        previous = PreviousOutput.read(path.with_name(f"{base}.json"))
+        if previous is not None and previous.name == base + path.suffix and path.stem == base + companion:
             return True
     return False
 
@@ -82,14 +82,14 @@ def _is_output(path: Path) -> bool:
 def _check_work(src: Path, pattern: str, entries: list[SceneEntry]) -> None:
     if any(entry.status != "skipped" for entry in entries):
         return
-    left_out = f" but {entries[0].input}, {entries[0].error}" if entries else ""
+    first_skipped = f" but {entries[0].input}, {entries[0].error}" if entries else ""
     raise OptionError(
-        f"nothing to do: no {pattern} in {src}{left_out}: check the folder, --pattern and --recursive"
+        f"nothing to do: no {pattern} in {src}{first_skipped}: check the folder, --pattern and --recursive"
     )
 
 
 def _check_outputs(src: Path, dst: Path, outputs: Path | None, entries: list[SceneEntry]) -> None:
-    """Refuse outputs that would meet each other, the ledger, or the inputs."""
+    """Refuse outputs that would replace each other, the ledger, or an input."""
     makers: dict[str, str] = {}
     for entry in entries:
         if (other := makers.setdefault(entry.output, entry.input)) != entry.input:

@@ -1,4 +1,4 @@
-"""The out folder of a batch: its ledger, which is for people and may be lost, and its lock."""
+"""Keep the ledger of a batch, which is for people and may be lost, and the lock of its folder."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SceneEntry:
 
     Args:
         input: Absolute path.
-        output: Absolute path; empty where there is none to be.
+        output: Absolute path; empty where the scene is left out.
         status: ``skipped``: finished by an earlier run, or left out; then ``error`` says why.
-        seconds: That this run worked on it.
+        seconds: Time that this run spent on it, s.
         error: One line.
         warnings: What a user should know of its output, a sentence each.
     """
@@ -46,7 +46,7 @@ class SceneEntry:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of a folder, as it stands in the ledger; ``ended`` is missing while a run is under way."""
+    """The content of a ledger; ``ended`` is ``None`` while a run is under way."""
 
     program: str
     version: str
@@ -55,11 +55,11 @@ class BatchReport:
     scenes: tuple[SceneEntry, ...]
 
     def having(self, status: Status) -> list[SceneEntry]:
-        """The scenes of one status, in order."""
+        """Return the scenes of one status, in order."""
         return [entry for entry in self.scenes if entry.status == status]
 
     def to_json(self) -> str:
-        """The ledger as text."""
+        """Return the ledger as text."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
@@ -83,18 +83,18 @@ class Ledger:
         self.save()
 
     def pending(self) -> list[tuple[int, SceneEntry]]:
-        """What is still to be done, by number."""
+        """Return the scenes still to be processed, with their numbers."""
         return [(number, entry) for number, entry in enumerate(self.entries) if entry.status == "pending"]
 
     def report(self) -> BatchReport:
-        """As it stands."""
+        """Return the present content."""
         return BatchReport(PROGRAM, version(PROGRAM), self.started, self.ended or None, tuple(self.entries))
 
     def save(self) -> None:
-        """Write it.
+        """Write the file.
 
         Raises:
-            OutputError: It cannot be.
+            OutputError: It cannot be written.
         """
         with os_faults(f"cannot write {self.path}", self.path.parent), write_whole(self.path) as partial:
             partial.write_text(self.report().to_json())
@@ -110,13 +110,15 @@ def _is_ledger(path: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it when the process is gone, however it went."""
+    """Hold the lock of a folder; the system releases it when the process ends, however it ends."""
     with os_faults(f"cannot lock {folder}", folder):
         try:
             lock = Lock(folder / LOCK, stays=True)
-        except HeldError as held:
-            who = str(held) or "another batch"
-            raise LockedError(f"{who} is writing to {folder}: wait for it, or choose another --out") from None
+        except HeldError as busy:
+            holder = str(busy) or "another batch"
+            raise LockedError(
+                f"{holder} is writing to {folder}: wait for it, or choose another --out"
+            ) from None
     try:
         yield
     finally:

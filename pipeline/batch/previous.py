@@ -1,6 +1,6 @@
-"""What earlier runs have left at an output: finished work, work that is out of date, or what is not ours.
+"""Tell whether an output is finished, out of date, or not ours.
 
-All of it is read off the report beside an output, and off a mark for the moment in which that is not there.
+The evidence is the report beside the output, and a mark for the moment between output and report.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.options import OLD_NAMES, Options
 from decr_scene.pipeline.restoration.spec import spec_of
 
-_INDIFFERENT = ("batch_size", "device")
-"""Parameters that leave the pixels as they are: another one is no reason to begin anew."""
+_WITHOUT_EFFECT = ("batch_size", "device")
+"""Parameters that do not change the pixels: an output of another value is not out of date."""
 
 Recipe = tuple[dict[str, Any], str]
-"""What makes two outputs of one scene the same: parameters, and the model's digest, or a restorer's name."""
+"""Decides the pixels of a scene's output: parameters, and the model's digest, or a restorer's name."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a report of ours says of the output beside it."""
+class PreviousOutput:
+    """An output as the report beside it describes it."""
 
     name: str
     size: int
     source: str
     content: dict[str, Any]
     recipe: Recipe
-    good: bool
-    beside: tuple[str, ...]
+    is_valid: bool
+    side_files: tuple[str, ...]
 
     @staticmethod
-    def read(path: Path) -> Made | None:
-        """``None``: there is no report there, or none of ours."""
+    def read(path: Path) -> PreviousOutput | None:
+        """Read a report; ``None``: there is none, or none of ours."""
         try:
             report = json.loads(path.read_text())
             if report["program"]["name"] != PROGRAM:
                 return None
-            return Made(
+            return PreviousOutput(
                 name=Path(report["output"]["path"]).name,
                 size=report["output"]["bytes"],
                 source=report["input"]["path"],
                 content=_content(report["input"]),
-                recipe=_as_recipe(report["parameters"], report["model"]),
-                good=all(report["checks"].values()) and not report.get("failed"),
-                beside=tuple(
+                recipe=_recipe(report["parameters"], report["model"]),
+                is_valid=all(report["checks"].values()) and not report.get("failed"),
+                side_files=tuple(
                     Path(name).name for role, name in report["beside"].items() if role != "polygons"
                 ),
             )
@@ -66,23 +66,25 @@ class Made:
             return None
 
 
-def _as_recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
-    named = {OLD_NAMES.get(name, name): value for name, value in parameters.items()}
+def _recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
+    by_new_names = {OLD_NAMES.get(name, name): value for name, value in parameters.items()}
     decisive = {
-        name: value for name, value in named.items() if name not in _INDIFFERENT and value is not None
+        name: value
+        for name, value in by_new_names.items()
+        if name not in _WITHOUT_EFFECT and value is not None
     }
     return decisive, model["sha256"] or model["name"]
 
 
 def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
-    """Say what decides the pixels, as a report would; ``None``: it is not reproducible.
+    """Return the recipe of a run, as its report would have it; ``None``: it is not reproducible.
 
     Args:
         chosen: The options.
         elsewhere: Models run on other machines.
 
     Raises:
-        OptionError: A wrong option; so no scene needs to be begun to find out.
+        OptionError: A wrong option, before any scene is begun.
     """
     if chosen.pan not in (None, "none"):
         raise OptionError("pan names one file, got it for a folder of scenes: process them one by one")
@@ -91,55 +93,56 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     spec, digest = spec_of(chosen, elsewhere)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None
-    return _as_recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
+    return _recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
 
 
 def is_finished(src: Path, dst: Path, recipe: Recipe) -> bool:
-    """Whether an output is there and whole, and was made of this very input in this very way."""
+    """Return whether an output is there, whole, and of this input and recipe."""
     report = dst.with_suffix(".json")
-    made = Made.read(report)
-    if made is None or not made.good or made.recipe != recipe or _was_cut_short(dst):
+    previous = PreviousOutput.read(report)
+    if previous is None or not previous.is_valid or previous.recipe != recipe or _was_interrupted(dst):
         return False
-    if not all(dst.with_name(name).exists() for name in made.beside):
+    if not all(dst.with_name(name).exists() for name in previous.side_files):
         return False
     try:
-        if made.size != dst.stat().st_size or made.content != _content(fingerprint(src)):
+        if previous.size != dst.stat().st_size or previous.content != _content(fingerprint(src)):
             return False
         written = report.stat().st_mtime_ns
-        return all(os.stat(path).st_mtime_ns <= written for path in _also_read(src, recipe))
+        return all(os.stat(path).st_mtime_ns <= written for path in _other_inputs(src, recipe))
     except (OSError, DecrSceneError):
         return False
 
 
-def _also_read(src: Path, recipe: Recipe) -> list[str]:
-    """Other files that pixels come from, which no fingerprint knows: masks, what a VRT is made of."""
+def _other_inputs(src: Path, recipe: Recipe) -> list[str]:
+    """List other files that pixels come from, beyond the fingerprint: masks, the sources of a VRT."""
     files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
     with RasterioScene.open(src) as scene:
         return files + scene.other_files()
 
 
 def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """A folder may be mounted elsewhere: what counts is what is in the file, and since when."""
+    """Return a fingerprint without the path: a folder may be mounted elsewhere."""
     return {name: value for name, value in fingerprint.items() if name != "path"}
 
 
 def may_replace(src: Path, dst: Path) -> bool:
-    """Whether what lies at the output is ours, of this very input.
+    """Return whether an existing output is ours, of this input.
 
     Raises:
         OutputExistsError: It is ours, but of another input; or something beside it is not ours.
     """
-    if _was_cut_short(dst):
+    if _was_interrupted(dst):
         return True
-    made = Made.read(dst.with_suffix(".json"))
-    if made is None or (dst.exists() and made.size != dst.stat().st_size):
+    previous = PreviousOutput.read(dst.with_suffix(".json"))
+    if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
-    if made.source != str(src) and made.content != _content(fingerprint(src)):
+    if previous.source != str(src) and previous.content != _content(fingerprint(src)):
         raise OutputExistsError(
-            f"{dst} was made of {made.source}: choose another --out folder, or replace it with --overwrite"
+            f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
+            "--overwrite"
         )
     for path in Beside.all_of(dst).paths.values():
-        if path.exists() and path.name not in made.beside:
+        if path.exists() and path.name not in previous.side_files:
             raise OutputExistsError(
                 f"{path} exists and is not ours: choose another --out folder, or replace it with --overwrite"
             )
@@ -147,21 +150,21 @@ def may_replace(src: Path, dst: Path) -> bool:
 
 
 @contextmanager
-def marked(output: Path) -> Iterator[None]:
+def replacement_marked(output: Path) -> Iterator[None]:
     """Keep a mark beside an output from before it is replaced until its report is there.
 
-    The output gets its name first and its report a moment later. A run that is killed in between leaves an
-    output that nothing proves to be ours, or worse, that an older report seems to tell of, and the mark. It
-    holds the state of the output before: where that has changed, the mark is the proof.
+    The output gets its name first and its report a moment later. A run that is killed in between leaves the
+    mark and an output without a report, or worse, with an older one. The mark holds the earlier state of the
+    output: where that has changed, the output is ours.
     """
     mark, report = mark_path(output), output.with_suffix(".json")
-    if not _was_cut_short(output):
+    if not _was_interrupted(output):
         with os_faults(f"cannot write {mark}", mark.parent):
             mark.write_text(_state(output))
     try:
         yield
     except BaseException:
-        if not _was_cut_short(output):
+        if not _was_interrupted(output):
             mark.unlink(missing_ok=True)
         raise
     for path in (report, report.parent):
@@ -169,8 +172,8 @@ def marked(output: Path) -> Iterator[None]:
     mark.unlink(missing_ok=True)
 
 
-def _was_cut_short(output: Path) -> bool:
-    """Whether a run replaced an output and was gone before its report was there."""
+def _was_interrupted(output: Path) -> bool:
+    """Return whether a run replaced an output and ended before its report was written."""
     try:
         return mark_path(output).read_text() != _state(output)
     except OSError:

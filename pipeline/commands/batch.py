@@ -32,10 +32,10 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
     is not of this program, or of another input, is only replaced with --overwrite.
     """
     from decr_scene.pipeline.batch.directory import process_directory
-    from decr_scene.pipeline.terminal.progress import showing
+    from decr_scene.pipeline.terminal.progress import stderr_progress
 
     if debugging():
         show_debug_log()
-    with showing(folder.name, quiet, of_folder=True) as progress:
+    with stderr_progress(folder.name, quiet, of_folder=True) as progress:
         report = process_directory(folder, out, progress=progress, **options)
     summarise_batch(report, folder, out, quiet)

@@ -7,9 +7,9 @@ import click
 from decr_scene.pipeline.terminal.console import (
     missing_extras,
     one_line_errors,
-    say,
-    tell_json,
-    tell_table,
+    print_json,
+    print_line,
+    print_table,
 )
 from decr_scene.pipeline.terminal.options import example
 
@@ -28,14 +28,14 @@ def doctor(as_json: bool, no_trial: bool) -> None:
     lacking = missing_extras()
     found = {**examine(trial=not no_trial), "missing extras": lacking}
     if as_json:
-        tell_json(found)
+        print_json(found)
     else:
         calls = {
             extra: f"{modules} (pip install 'decr-scene[{extra}]')" for extra, modules in lacking.items()
         }
         lists = {name: ", ".join(value) for name, value in found.items() if isinstance(value, list)}
-        tell_table({**found, **lists, "missing extras": calls or "none"})
+        print_table({**found, **lists, "missing extras": calls or "none"})
     trial = found["trial"]
     if trial is not None and not trial["ok"]:
-        say(f"check failed: {trial['reason']}", err=True)
+        print_line(f"check failed: {trial['reason']}", err=True)
         click.get_current_context().exit(1)

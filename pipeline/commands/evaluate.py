@@ -9,7 +9,7 @@ import click
 
 from decr_scene.pipeline.defaults import DETECTORS
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import (
     FILE,
     SweepType,
@@ -117,16 +117,16 @@ def evaluate(
     if names:
         if trace is not None:
             raise OptionError("--trace is of one model at one setting: drop it, or --compare")
-        say(compare(compare_alone(names, settings), sheet=sheet, filled=True, **options).to_text())
+        print_line(compare(compare_alone(names, settings), sheet=sheet, filled=True, **options).to_text())
         return
     systems = _compared(models, ablation, sweep, settings)
     if systems is None:
         options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
-        say(evaluate_pairs(models[0], **options).to_text())
+        print_line(evaluate_pairs(models[0], **options).to_text())
         return
     if sheet is not None or trace is not None:
         raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
-    say(compare(systems, **options).to_text())
+    print_line(compare(systems, **options).to_text())
 
 
 def _tell_complexity(
@@ -142,7 +142,7 @@ def _tell_complexity(
     found = measure_complexity(models, settings)
     if table is not None:
         found.to_csv(table)
-    say(found.to_text())
+    print_line(found.to_text())
 
 
 def _compared(

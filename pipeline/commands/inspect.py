@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json, tell_table
+from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line, print_table
 from decr_scene.pipeline.terminal.duration import duration
 from decr_scene.pipeline.terminal.options import FILE, NAME, example, overwrite_option, restoring_options
 
@@ -48,9 +48,9 @@ def inspect(
         raise OptionError("--out goes with --ccp: inspect alone writes nothing")
     found = inspect_scene(scene, **options)
     if as_json:
-        tell_json(found)
+        print_json(found)
     else:
-        tell_table(_for_people(found))
+        print_table(_for_people(found))
 
 
 def _for_people(found: dict[str, Any]) -> dict[str, Any]:
@@ -69,9 +69,9 @@ def _show_pairs(place: Path, as_json: bool) -> None:
 
     found = inspect_data_set(place)
     if as_json:
-        tell_json(found.to_json())
+        print_json(found.to_json())
     else:
-        say(found.to_text())
+        print_line(found.to_text())
 
 
 def _show_coverage(
@@ -90,6 +90,6 @@ def _show_coverage(
     if out is not None:
         found.write(out)
     if as_json:
-        tell_json({"images": len(found.names), "mean": found.mean, "shares": found.shares()})
+        print_json({"images": len(found.names), "mean": found.mean, "shares": found.shares()})
     else:
-        say(found.to_text())
+        print_line(found.to_text())

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_end
+from decr_scene.pipeline.terminal.console import emit_end, one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import (
     FILE,
     NAME,
+    detection_options,
     example,
-    looking_options,
     overwrite_option,
     progress_options,
 )
@@ -21,7 +21,7 @@ from decr_scene.pipeline.terminal.options import (
 @click.command(epilog=example("decr-scene mask scene.tif --out mask.tif"))
 @click.argument("scene", type=NAME)
 @click.option("--out", type=FILE, required=True, help="The mask, a cloud-optimised GeoTIFF.")
-@looking_options
+@detection_options
 @overwrite_option("a file that exists")
 @progress_options
 @one_line_errors
@@ -31,10 +31,10 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     OUT is 1 where they are, 0 elsewhere, and nodata outside the scene.
     """
     from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
-    from decr_scene.pipeline.terminal.progress import showing
+    from decr_scene.pipeline.terminal.progress import stderr_progress
 
-    with showing(Path(scene).name, quiet) as progress:
+    with stderr_progress(Path(scene).name, quiet) as progress:
         found = write_cloud_mask(scene, out, progress=progress, **options)
     if not quiet:
-        say(f"{out}: {100 * found.cloud:.0f} % cloud, {100 * found.restore:.0f} % cloud or shadow")
-    tell_end({"output": str(out)})
+        print_line(f"{out}: {100 * found.cloud:.0f} % cloud, {100 * found.restore:.0f} % cloud or shadow")
+    emit_end({"output": str(out)})

@@ -9,7 +9,7 @@ import click
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.raster.bands import resolve_names
-from decr_scene.pipeline.terminal.console import one_line_errors, say, tell_json
+from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line
 from decr_scene.pipeline.terminal.options import (
     FILE,
     example,
@@ -37,12 +37,12 @@ def models_list() -> None:
     from decr_scene.models.model import bundled_models, find_model
 
     for name, about in BUILT_IN.items():
-        say(f"{name:<12} {about}")
+        print_line(f"{name:<12} {about}")
     for name in bundled_models():
         path = find_model(name)
         config, fold = read_model_config(path), fold_of(path)
         size = f"{path.stat().st_size / 1e6:.1f} MB" if fold is None else f"made of {fold.model.stem}"
-        say(f"{name:<12} {', '.join(config.bands)}; {size}; {config.info.get('about', '')}")
+        print_line(f"{name:<12} {', '.join(config.bands)}; {size}; {config.info.get('about', '')}")
 
 
 @models.command("show", epilog=example("decr-scene models show default"))
@@ -56,9 +56,9 @@ def models_show(name: str) -> None:
     from decr_scene.models.model import find_model
 
     if name in BUILT_IN:
-        say(f"{name}: built in, no file; {BUILT_IN[name]}")
+        print_line(f"{name}: built in, no file; {BUILT_IN[name]}")
         return
-    tell_json(asdict(read_model_config(find_model(name))))
+    print_json(asdict(read_model_config(find_model(name))))
 
 
 @models.command(
@@ -112,7 +112,7 @@ def models_import(
         config, tensors = rival_model(checkpoint, kind, names)
     save_model_file(out, config, tensors)
     seen = f"; detector {config.detector.family}" if into is not None and config.detector is not None else ""
-    say(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{seen}")
+    print_line(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{seen}")
 
 
 def _check_wanted(kind: str, with_kind: str, option: str, value: object) -> None:
@@ -148,7 +148,7 @@ def models_export(
     check_no_input([out], [*runs, ("the configuration", config), ("the card", card)])
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)
-    say(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+    print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 @models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))
@@ -165,7 +165,7 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     check_no_input([out], [("a file of a run", path) for run in runs for path in files_under(run)])
     check_target(None, out, overwrite)
     average_runs([weights_of(run) for run in runs], out)
-    say(f"{out}: the mean of {len(runs)} runs")
+    print_line(f"{out}: the mean of {len(runs)} runs")
 
 
 @models.command(
@@ -192,4 +192,4 @@ def models_fold(model: str, band: str, into: str, name: str, about: str, out: Pa
     larger, tensors = read_model_file(source)
     config = Fold(source, band, into, name, about).config(larger)
     save_model_file(out, config, without_band(larger, tensors, band, into)[1])
-    say(f"{out}: {name}, {', '.join(config.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+    print_line(f"{out}: {name}, {', '.join(config.bands)}, {out.stat().st_size / 1e6:.1f} MB")

@@ -22,8 +22,8 @@ from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_
 def process(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of SCENE and write OUT, with a report beside it."""
     from decr_scene.pipeline.run import process_scene
-    from decr_scene.pipeline.terminal.progress import showing
+    from decr_scene.pipeline.terminal.progress import stderr_progress
 
-    with showing(os.path.basename(scene), quiet) as progress:
+    with stderr_progress(os.path.basename(scene), quiet) as progress:
         report = process_scene(scene, out, progress=progress, **options)
     summarise(report, quiet)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, example, overwrite_option
 
 
@@ -25,7 +25,9 @@ def qgis_install(profile: str, folder: Path | None, overwrite: bool) -> None:
     from decr_scene.pipeline.plugin.install import install
 
     for place in install(folder, profile, overwrite):
-        say(f"{place}: switch on 'decr-scene: remove clouds' under Plugins > Manage and Install Plugins")
+        print_line(
+            f"{place}: switch on 'decr-scene: remove clouds' under Plugins > Manage and Install Plugins"
+        )
 
 
 @qgis.command("zip", epilog=example("decr-scene qgis zip decr_scene_qgis.zip"))
@@ -37,4 +39,4 @@ def qgis_zip(archive: Path, overwrite: bool) -> None:
     from decr_scene.pipeline.plugin.install import write_archive
 
     write_archive(archive, overwrite)
-    say(str(archive))
+    print_line(str(archive))

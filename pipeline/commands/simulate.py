@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, RangeType, example, overwrite_option
 
 
@@ -35,4 +35,4 @@ def simulate(scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     check_no_input(names, [("a scene itself", scene) for scene in scenes])
     for scene in scenes:
         drawn = simulate_scene(scene, out, **options)
-        say(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")
+        print_line(f"{drawn.cloudy}: {100 * drawn.cover:.0f} % cloud")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, say
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
 
 
@@ -64,4 +64,4 @@ def train(
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     figures = train_stage(run, data, out, init, quiet, device, config.read_text(), minutes, loaders)
     if figures:
-        say(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -1,15 +1,15 @@
-"""How long something takes, for people."""
+"""Estimate and format durations."""
 
 from __future__ import annotations
 
 
 def time_left(seconds: float, done: int, rest: int) -> float | None:
-    """Seconds that the rest will take; ``None``: nobody can tell yet.
+    """Estimate the time that the rest will take, s; ``None``: unknown yet.
 
     Args:
-        seconds: What it has taken so far.
-        done: How much was done in that time.
-        rest: How much is left.
+        seconds: Time taken so far.
+        done: Number of parts done in that time.
+        rest: Number of parts left.
     """
     if rest == 0:
         return 0.0
@@ -17,7 +17,7 @@ def time_left(seconds: float, done: int, rest: int) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``40 s``, ``12 min``, ``1 h 26 min``."""
+    """Format seconds: ``40 s``, ``12 min``, ``1 h 26 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

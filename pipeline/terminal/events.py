@@ -1,4 +1,4 @@
-"""Progress for programs: one JSON object a line on standard error, and nothing else there.
+"""Emit progress for programs: one JSON object a line on standard error, and nothing else there.
 
 Every object has an ``event``:
 
@@ -10,8 +10,8 @@ Every object has an ``event``:
 - ``warning``: ``text``. ``error``: ``text``, the one line that the command ends with.
 - ``end``: ``outputs``, a path for each role (``output``, ``report``, ``provenance``, ...), and ``seconds``.
 
-A reader passes over events that it does not know. Only a wrong call, which ends with exit code 2 before
-anything began, and what libraries in other languages print are no such lines.
+A reader ignores events that it does not know. Only a wrong call, which ends with exit code 2 before
+anything began, and output of libraries in other languages are no such lines.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from decr_scene.pipeline.terminal.duration import time_left
 VERSION = 1
 
 EVERY = 0.2
-"""Seconds between two lines about tiles, at least."""
+"""Least time between two lines about tiles, s."""
 
 
 class _State:
     on = False
 
 
-def are_wanted() -> bool:
-    """Whether standard error is for a program."""
+def are_on() -> bool:
+    """Return whether standard error is for a program."""
     return _State.on
 
 
 def emit(event: str, **values: Any) -> None:
-    """Write one line; a reader that is gone misses nothing."""
+    """Write one line; a closed pipe is ignored."""
     with suppress(OSError, ValueError):
         sys.stderr.write(json.dumps({"event": event, **values}) + "\n")
         sys.stderr.flush()
@@ -53,11 +53,11 @@ def emit(event: str, **values: Any) -> None:
 
 @contextmanager
 def to_stderr(on: bool, command: str | None) -> Iterator[None]:
-    """Have standard error be for a program, warnings of Python and of loggers included, for a ``with``."""
+    """Write events to standard error, also for warnings of Python and of loggers, for a ``with``."""
     if not on:
         yield
         return
-    handler, shown = _Handler(logging.WARNING), warnings.showwarning
+    handler, showwarning = _Handler(logging.WARNING), warnings.showwarning
     root = logging.getLogger()
     _State.on = True
     root.addHandler(handler)
@@ -66,14 +66,14 @@ def to_stderr(on: bool, command: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning = showwarning
         root.removeHandler(handler)
         _State.on = False
 
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("decr_scene"):  # what the program says is an event of its own
+        if not record.name.startswith("decr_scene"):  # our own warnings are events already
             emit("warning", text=record.getMessage())
 
 
@@ -82,29 +82,29 @@ def _show(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 class Events(Progress):
-    """Progress as events."""
+    """Emit progress as events."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
-        self._kept: int | None = None
+        self._from_before: int | None = None
 
     def scenes(self, done: int, total: int, name: str) -> None:
-        """Tell which scene of a batch begins, or that all are done."""
+        """Emit the scene of a batch that begins, or that all are done."""
         emit("scene", name=name or None, done=done, total=total)
 
     def stage(self, text: str) -> None:
-        """Tell what begins."""
-        self._began, self._kept = time.monotonic(), None
+        """Emit the stage that begins."""
+        self._began, self._from_before = time.monotonic(), None
         emit("stage", text=text)
 
     def tiles(self, done: int, total: int) -> None:
-        """Tell the number of tiles done, of all, and how long the rest will take."""
+        """Emit the number of tiles done, of all, and the time that the rest will take."""
         now = time.monotonic()
-        if self._kept is None:
-            self._kept = done
+        if self._from_before is None:
+            self._from_before = done
         if done < total and now - self._last < EVERY:
             return
         self._last = now
-        left = time_left(now - self._began, done - self._kept, total - done)
-        left_s = None if left is None else round(left, 1)
-        emit("tiles", done=done, kept=self._kept, total=total, left_s=left_s)
+        seconds_left = time_left(now - self._began, done - self._from_before, total - done)
+        left_s = None if seconds_left is None else round(seconds_left, 1)
+        emit("tiles", done=done, kept=self._from_before, total=total, left_s=left_s)

@@ -1,4 +1,4 @@
-"""``--log FILE``: what a run does, a line a stage, with the time; earlier runs stay in the file."""
+"""Write ``--log FILE``: a line a stage, with the time; earlier runs stay in the file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from decr_scene.pipeline.errors import OutputError
 
 
 @contextmanager
-def logging_to(path: Path | None, others: dict[str, Any]) -> Iterator[None]:
-    """Append what the logger ``decr_scene`` is told, from INFO on, to a file, for a ``with``.
+def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[None]:
+    """Append records of the logger ``decr_scene``, from INFO on, to a file, for a ``with``.
 
     Args:
         path: The file; ``None``: none.
-        others: What else the command was given: no file of those is written to.
+        other_options: The other options of the command: none of their files may be the log.
 
     Raises:
         OutputError: It is one of those files, no text, or cannot be written.
@@ -26,7 +26,7 @@ def logging_to(path: Path | None, others: dict[str, Any]) -> Iterator[None]:
         yield
         return
     try:
-        _check(path, others)
+        _check(path, other_options)
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OutputError:
         raise
@@ -46,10 +46,10 @@ def logging_to(path: Path | None, others: dict[str, Any]) -> Iterator[None]:
         handler.close()
 
 
-def _check(path: Path, others: dict[str, Any]) -> None:
+def _check(path: Path, other_options: dict[str, Any]) -> None:
     from decr_scene.pipeline.files import is_same_file
 
-    for name, value in others.items():
+    for name, value in other_options.items():
         if isinstance(value, (str, Path)) and is_same_file(value, path):
             raise OutputError(f"{path} is the file of {name}, too: choose another --log")
     if path.is_file():

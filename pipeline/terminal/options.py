@@ -1,6 +1,6 @@
-"""The options that commands share, each said once: their types, and the groups in which they come.
+"""Define the options that commands share: their types, and groups of them.
 
-Nothing here imports more than click, so that ``--help`` does not wait for what a command needs.
+Nothing here imports more than click, so that ``--help`` does not wait for the imports of a command.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Decorator = Callable[[Command], Command]
 
 FILE = click.Path(path_type=Path)
 NAME = click.Path(path_type=str)
-"""Of a raster, which need not be a path: ``//`` in it stays."""
+"""Type of the name of a raster, which need not be a path: ``//`` in it stays."""
 
 
 class SweepType(click.ParamType[tuple[str, tuple[float, ...]]]):
-    """``name=v1,v2,...``."""
+    """Type of ``name=v1,v2,...``."""
 
     name = "NAME=V,V,..."
 
@@ -41,7 +41,7 @@ class SweepType(click.ParamType[tuple[str, tuple[float, ...]]]):
 
 
 class RangeType(click.ParamType[tuple[float, float]]):
-    """``low,high``."""
+    """Type of ``low,high``."""
 
     name = "LOW,HIGH"
 
@@ -59,12 +59,12 @@ class RangeType(click.ParamType[tuple[float, float]]):
 
 
 def example(text: str) -> str:
-    """An epilog that shows one call."""
+    """Return an epilog that shows one call."""
     return f"Example: {text}"
 
 
 def in_order(*options: Decorator) -> Decorator:
-    """Several options, or groups of them, as one decorator; ``--help`` shows them in this order."""
+    """Join options, or groups of them, in one decorator; ``--help`` shows them in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -75,22 +75,22 @@ def in_order(*options: Decorator) -> Decorator:
 
 
 def overwrite_option(what: str) -> Decorator:
-    """``--overwrite``, for what a command would replace."""
+    """Return ``--overwrite``, with the thing that is replaced for its help."""
     return click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
 
 
 def quiet_option(what: str = "No progress bar.") -> Decorator:
-    """``--quiet``, and what there is none of then."""
+    """Return ``--quiet``, with its help."""
     return click.option("--quiet", is_flag=True, help=what)
 
 
 class DeviceType(click.ParamType[str]):
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:NUMBER``."""
+    """Type of ``auto``, ``cpu``, ``cuda`` or ``cuda:NUMBER``."""
 
     name = "auto|cpu|cuda|cuda:N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Take the name of a device."""
+        """Check the name of a device."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)):
             self.fail(
                 f"{value!r} is no device, expected auto, cpu, cuda, or one GPU such as cuda:1", param, ctx
@@ -118,7 +118,7 @@ sampling_options = in_order(
     ),
     click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
 )
-"""How the diffusion is sampled."""
+"""Options of the sampling."""
 
 model_option = click.option(
     "--model", default=MODEL, show_default=True, help="Bundled name, file, fill, identity."
@@ -149,10 +149,10 @@ asset_option = click.option(
     "--asset", metavar="NAME", help="Of a STAC Item as SCENE: the asset to take, where several may be meant."
 )
 
-looking_options = in_order(
+detection_options = in_order(
     model_option, detector_option, device_option, bands_option, scale_option, pan_option, asset_option
 )
-"""What a look at a scene depends on."""
+"""Options of cloud detection on a scene."""
 
 progress_options = in_order(
     click.option(
@@ -166,7 +166,7 @@ progress_options = in_order(
     click.option("--log", type=FILE, help="Append a line a stage, with the time, to this file."),
     quiet_option("No progress bar and no summary."),
 )
-"""How far a run has come, and who is told."""
+"""Options of progress and log."""
 
 restoring_options = in_order(
     model_option,
@@ -228,7 +228,7 @@ restoring_options = in_order(
     pan_option,
     asset_option,
 )
-"""What is done to the pixels: of every command that restores or plans to."""
+"""Options that decide the pixels: of every command that restores or plans to."""
 
 writing_options = in_order(
     click.option(
@@ -256,4 +256,4 @@ writing_options = in_order(
     overwrite_option("an output that exists"),
     progress_options,
 )
-"""Where it is done and how it is written: of the commands that write scenes."""
+"""Options of workers and outputs: of the commands that write scenes."""

@@ -1,7 +1,7 @@
-"""How far a run has come: bars on a terminal, lines in a log, events for a program, all on standard error.
+"""Show progress: bars on a terminal, lines in a log, events for a program, all on standard error.
 
-Bars have the time left. In a log, as of a nightly run, there is a line a tenth of the work, one for what
-takes long before the tiles begin, and one when they are done.
+Bars have the time left. In a log, as of a nightly run, there is a line a tenth of the work, one for a long
+stage before the tiles, and one when they are done.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from rich.text import Text
 from decr_scene.pipeline.inputs.text import plain
 from decr_scene.pipeline.system.progress import Progress
 from decr_scene.pipeline.terminal.duration import duration, time_left
-from decr_scene.pipeline.terminal.events import Events, are_wanted
+from decr_scene.pipeline.terminal.events import Events, are_on
 
 PATIENCE = 5.0
-"""Seconds after which a log says what a run is at before its tiles."""
+"""Time after which a log has a line on a stage before the tiles, s."""
 
 
 class Bars(Progress):
-    """Move the bar of a scene's tiles on a terminal, and say beneath it what else takes its time.
+    """Move the bar of a scene's tiles on a terminal, with the present stage beneath it.
 
     Args:
-        bars: Where they are.
-        name: Of the scene, or of the folder, which then has a bar above those of its present scene.
-        of_folder: Whether it is one.
+        bars: Rich's progress display.
+        name: Of the scene, or of the folder, which has its own bar above that of its present scene.
+        of_folder: Whether the name is a folder's.
     """
 
     def __init__(self, bars: rich.progress.Progress, name: str, of_folder: bool = False) -> None:
@@ -50,7 +50,7 @@ class Bars(Progress):
         self._rest = bars.add_task("", total=None, unit="", visible=False, start=False)
 
     def scenes(self, done: int, total: int, name: str) -> None:
-        """Move the bar of the folder, and take the other one for the scene that begins."""
+        """Move the bar of the folder, and reset the other one for the scene that begins."""
         if self._whole is not None:
             self._bars.update(self._whole, completed=done, total=total)
         if name:
@@ -58,7 +58,7 @@ class Bars(Progress):
             self._bars.reset(self._scene, description=plain(name), total=1, visible=True)
 
     def stage(self, text: str) -> None:
-        """Show what begins, of which nobody knows how long it takes."""
+        """Show a stage, whose duration is unknown."""
         self._bars.reset(self._rest, description=plain(text), visible=True)
 
     def tiles(self, done: int, total: int) -> None:
@@ -68,7 +68,7 @@ class Bars(Progress):
 
 
 class Lines(Progress):
-    """Write in a log how far a scene has come.
+    """Write the progress of a scene to a log.
 
     Args:
         console: The log.
@@ -79,41 +79,41 @@ class Lines(Progress):
         self._console = console
         self._late: threading.Timer | None = None
         self._tiles: tuple[int, int] | None = None
-        self._kept = 0
-        self._name, self._began, self._said = plain(name), time.monotonic(), False
+        self._from_before = 0
+        self._name, self._began, self._stage_written = plain(name), time.monotonic(), False
 
     def scenes(self, done: int, total: int, name: str) -> None:
         """Take the name of the scene that begins."""
         self.close()
         self._tiles = None
-        self._name, self._began, self._said = plain(name), time.monotonic(), False
+        self._name, self._began, self._stage_written = plain(name), time.monotonic(), False
 
     def stage(self, text: str) -> None:
-        """Write what begins: after the tiles once, before them if it takes long."""
+        """Write a stage: after the tiles once, before them if it takes long."""
         self.close()
         self._began = time.monotonic()
         if self._tiles is None:
             self._late = threading.Timer(PATIENCE, self._say, [plain(text)])
             self._late.daemon = True
             self._late.start()
-        elif not self._said:
+        elif not self._stage_written:
             done, total = self._tiles
             self._say(f"{done} of {total} tiles, {plain(text)}")
-            self._said = True
+            self._stage_written = True
 
     def tiles(self, done: int, total: int) -> None:
         """Write a line every tenth of the tiles."""
         if self._tiles is None:
-            self._kept = done
+            self._from_before = done
         before, self._tiles = (self._tiles or (done, total))[0], (done, total)
         if done:
             self.close()
-        left = time_left(time.monotonic() - self._began, done - self._kept, total - done)
-        if left and 10 * done // total > 10 * before // total:
-            self._say(f"{done} of {total} tiles, {duration(left)} left")
+        seconds_left = time_left(time.monotonic() - self._began, done - self._from_before, total - done)
+        if seconds_left and 10 * done // total > 10 * before // total:
+            self._say(f"{done} of {total} tiles, {duration(seconds_left)} left")
 
     def close(self) -> None:
-        """Write nothing late."""
+        """Cancel the line that is due."""
         if self._late is not None:
             self._late.cancel()
 
@@ -123,8 +123,8 @@ class Lines(Progress):
 
 
 @contextmanager
-def showing(name: str, quiet: bool, of_folder: bool = False) -> Iterator[Progress]:
-    """Give what follows a run as standard error wants it.
+def stderr_progress(name: str, quiet: bool, of_folder: bool = False) -> Iterator[Progress]:
+    """Choose how to show progress on standard error.
 
     Args:
         name: Of the scene, or of the folder.
@@ -132,7 +132,7 @@ def showing(name: str, quiet: bool, of_folder: bool = False) -> Iterator[Progres
         of_folder: Whether the run is one of a folder.
     """
     console = Console(stderr=True, highlight=False, markup=False)
-    if are_wanted():
+    if are_on():
         yield Events()
     elif quiet:
         yield Progress()
@@ -148,14 +148,14 @@ def showing(name: str, quiet: bool, of_folder: bool = False) -> Iterator[Progres
 
 
 class _Count(MofNCompleteColumn):
-    """Nothing where nobody knows how many."""
+    """Show nothing where the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text("") if task.total is None else super().render(task)
 
 
-class _Left(TimeRemainingColumn):
-    """Nothing where nobody knows."""
+class _TimeLeft(TimeRemainingColumn):
+    """Show nothing where the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text("") if task.total is None else Text("left ") + super().render(task)
@@ -168,6 +168,6 @@ def _bars(console: Console) -> rich.progress.Progress:
         _Count(),
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        _Left(),
+        _TimeLeft(),
     )
     return rich.progress.Progress(*columns, console=console)

@@ -1,4 +1,4 @@
-"""From a VRT to a cloud-optimised GeoTIFF that is sure to be whole."""
+"""Write a cloud-optimised GeoTIFF from a VRT, and check that it is whole."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from decr_scene.pipeline.inputs.text import carried, released
 from decr_scene.pipeline.raster.vrt import MARK, has_mask
 from decr_scene.pipeline.writing.scratch import as_geotiff, predictor_of
 
-_MARKED = f' domain="{MARK}"'.encode()
+_MARK_ATTRIBUTE = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
-_LIGHT, _USUAL = 4, 6
-"""Levels of deflate. What sensor noise leaves of many images gets no smaller by a longer search."""
+_FAST, _DEFAULT = 4, 6
+"""Levels of deflate: many images are noisy, and get no smaller by a longer search."""
 _TRIALS, _TRIAL_SIDE, _LOSS = 8, 256, 1.005
-"""On so many squares of so many px the lighter level is tried; so much larger may the file become."""
+"""Number of squares that the faster level is tried on, their side in px, and the greatest growth in bytes."""
 
 _CONFIG = {"GDAL_CACHEMAX": 16 << 20, "COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": "1"}
-"""The overviews lie on the disk twice, for a while: first in a file beside the COG, lightly compressed."""
+"""Settings of GDAL: overviews are first written to a lightly compressed file beside the COG."""
 
 
 def write_cog(
@@ -39,14 +39,14 @@ def write_cog(
 
     Args:
         text: The VRT.
-        marked: Tags of bands that it has under the mark.
+        marked: Number of tags of its bands under the mark.
         path: The COG.
         compression: From `lossless`.
         blocksize: Side of its blocks, px.
         resampling: Of the overviews; bands with a colour table get ``NEAREST``.
 
     Raises:
-        OutputError: Something is missing in it, as when the disk was full: GDAL does not always say.
+        OutputError: A block or tag is missing, as when the disk was full: GDAL does not always report it.
     """
     with rasterio.Env(**_CONFIG), _opened(text) as vrt, rasterio.Env(**_predictor(vrt)):
         indexed = has_palette(vrt)
@@ -64,11 +64,11 @@ def write_cog(
         )
     with path.open("r+b") as file:
         head = _check_blocks(path, file)
-        inside = _release_band_tags(file, head)
+        in_file = _release_band_tags(file, head)
         file.flush()
         os.fsync(file.fileno())
-    beside = _release_in_sidecar(path.with_name(path.name + ".aux.xml"))
-    if marked not in (inside, beside):
+    in_sidecar = _release_in_sidecar(path.with_name(path.name + ".aux.xml"))
+    if marked not in (in_file, in_sidecar):
         raise OutputError(
             f"GDAL {rasterio.__gdal_version__} has not kept the tags of the bands: please report"
         )
@@ -76,51 +76,51 @@ def write_cog(
 
 @contextmanager
 def _opened(text: str) -> Iterator[Any]:
-    """A VRT whose text may have other bytes than UTF-8, which rasterio would not hand on."""
+    """Open a VRT whose text may have other bytes than UTF-8, which rasterio would not pass on."""
     with MemoryFile(released(text), ext=".vrt") as memory, rasterio.open(memory.name) as vrt:
         yield vrt
 
 
-def lossless(asked: str, stored: str, indexed: bool) -> dict[str, str]:
-    """Lossless compression for the COG driver.
+def lossless(requested: str, stored: str, indexed: bool) -> dict[str, str]:
+    """Return creation options of a lossless compression for the COG driver.
 
     Args:
-        asked: One of `defaults.COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
-        stored: What GDAL says of the input.
+        requested: One of `defaults.COMPRESSIONS`; ``auto``: as stored, if that is lossless, else deflate.
+        stored: That of the input, as GDAL names it.
         indexed: Whether pixels are indexes of a colour table.
     """
-    compress = asked.upper() if asked != "auto" else stored
+    compress = requested.upper() if requested != "auto" else stored
     if compress not in (*_PREDICTED, "LZMA", "NONE"):
         compress = "DEFLATE"
     return {"COMPRESS": compress, "PREDICTOR": "YES" if compress in _PREDICTED and not indexed else "NO"}
 
 
 def has_palette(dataset: Any) -> bool:
-    """Whether pixels are indexes of a colour table."""
+    """Return whether pixels are indexes of a colour table."""
     return any(colour.name == "palette" for colour in dataset.colorinterp)
 
 
 def _predictor(vrt: Any) -> dict[str, str]:
-    """For overviews on their way, a fifth less to store; a mask's may have single bits, which have none."""
+    """Return a predictor for overviews, which saves a fifth; none with a mask, which may have single bits."""
     return {} if has_mask(vrt) else {"PREDICTOR_OVERVIEW": str(predictor_of(np.dtype(vrt.dtypes[0])))}
 
 
 def _level(vrt: Any, compression: dict[str, str]) -> dict[str, str]:
-    """The lighter level of deflate, a fifth quicker, where a trial on parts of the image finds it as good."""
+    """Return the level of deflate that is a fifth faster, where a trial on parts finds it as good."""
     if compression["COMPRESS"] != "DEFLATE":
         return {}
     predictor = predictor_of(np.dtype(vrt.dtypes[0])) if compression["PREDICTOR"] == "YES" else 1
     profile = {"compress": "deflate", "predictor": predictor, "interleave": "pixel"}
-    light = usual = 0
+    fast = default = 0
     for window in _spread_squares(vrt.shape):
         pixels = vrt.read(window=window)
-        light += len(as_geotiff(pixels, {**profile, "zlevel": _LIGHT}))
-        usual += len(as_geotiff(pixels, {**profile, "zlevel": _USUAL}))
-    return {"LEVEL": str(_LIGHT)} if light <= usual * _LOSS else {}
+        fast += len(as_geotiff(pixels, {**profile, "zlevel": _FAST}))
+        default += len(as_geotiff(pixels, {**profile, "zlevel": _DEFAULT}))
+    return {"LEVEL": str(_FAST)} if fast <= default * _LOSS else {}
 
 
 def _spread_squares(shape: tuple[int, int]) -> list[Window]:
-    """Where to try: different squares, in different rows and columns of the image if it has so many."""
+    """Return different squares for the trial, in different rows and columns where there are enough."""
     rows, cols = (-(-side // _TRIAL_SIDE) for side in shape)
     last = _TRIALS - 1
     places = {(k * (rows - 1) // last, k * 3 % _TRIALS * (cols - 1) // last) for k in range(_TRIALS)}
@@ -132,22 +132,22 @@ def _spread_squares(shape: tuple[int, int]) -> list[Window]:
 
 
 def _check_blocks(path: Path, file: Any) -> int:
-    """Find every block of image and overviews in place; return where the first begins.
+    """Check every block of image and overviews; return the offset of the first.
 
     The COG driver writes a block's size before it and its last four bytes again behind it.
     """
     first = os.fstat(file.fileno()).st_size
-    for where, size in _blocks(path):
-        file.seek(max(0, where - 4))
+    for offset, size in _blocks(path):
+        file.seek(max(0, offset - 4))
         block = file.read(size + 8)
         if len(block) != size + 8 or block[:4] != struct.pack("<I", size) or block[-4:] != block[-8:-4]:
-            raise OutputError(f"{path}: the block at byte {where} is not whole: check the disk, run again")
-        first = min(first, where)
+            raise OutputError(f"{path}: the block at byte {offset} is not whole: check the disk, run again")
+        first = min(first, offset)
     return first
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, int]]:
-    """Offset and size in bytes of all blocks, of the image and then of its overviews; 0 for none."""
+    """Yield offset and size in bytes of all blocks, of the image and then of its overviews; 0 for none."""
     with rasterio.open(path) as dataset:
         levels = len(dataset.overviews(1))
         if has_mask(dataset):
@@ -176,12 +176,12 @@ def _release_band_tags(file: Any, head: int) -> int:
     file.seek(0)
     text = file.read(head)
     file.seek(0)
-    file.write(text.replace(_MARKED, b" " * len(_MARKED)))
-    return int(text.count(_MARKED))
+    file.write(text.replace(_MARK_ATTRIBUTE, b" " * len(_MARK_ATTRIBUTE)))
+    return int(text.count(_MARK_ATTRIBUTE))
 
 
 def _release_in_sidecar(path: Path) -> int:
-    """The same where GDAL puts tags beside the file too, as it does when one of them is a JSON document."""
+    """Move them in the sidecar, where GDAL puts tags as soon as one is a JSON document; return how many."""
     if not path.exists():
         return 0
     root = ET.fromstring(carried(path.read_bytes()))

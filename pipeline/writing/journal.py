@@ -1,7 +1,7 @@
-"""What is finished of a scene, so that a run that was killed can go on.
+"""Keep a journal of the finished windows of a scene, so that a run that was killed can be continued.
 
-The journal lies beside the scratch file: a first line that says what the run is, then one line a finished
-window with the checksum of its pixels and their statistics. A line that a kill cut short or a power cut
+The journal is beside the scratch file: a first line that identifies the run, then one line a finished window
+with the checksum of its pixels and their statistics. A line that a kill cut short or a power cut
 damaged does not count, and neither does a window whose pixels did not reach the disk.
 """
 
@@ -26,14 +26,14 @@ from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.statistics import BandStatistics
 
 Guard = Mapping[str, Any]
-"""What makes a run this run: plain values, ready for JSON."""
+"""Identifies a run: plain values, ready for JSON."""
 
 _log = logging.getLogger(__name__)
 
-_SUM = "line_crc"
-"""What a line is checked with: CRC-32 of the rest of it."""
+_CHECKSUM = "line_crc"
+"""Key of a line's checksum: CRC-32 of the rest of the line."""
 
-_ANY_BYTES = "surrogateescape"
+_KEEP_BYTES = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Entry:
 
     @classmethod
     def of(cls, pixels: Pixels, statistics: tuple[BandStatistics, ...]) -> Entry:
-        """The entry of ``(C, h, w)`` pixels."""
+        """Return the entry of ``(C, h, w)`` pixels."""
         return cls(checksum(pixels), statistics)
 
 
 @dataclass(frozen=True)
 class FileState:
-    """What a finished file is known by: size, time of its last change, inode, CRC-32."""
+    """Identity of a finished file: size, time of its last change, inode, CRC-32."""
 
     size: int
     mtime_ns: int
@@ -60,7 +60,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path) -> FileState:
-        """The state of a file."""
+        """Return the state of a file, which is read whole."""
         crc = 0
         with path.open("rb") as file:
             while part := file.read(1 << 20):
@@ -68,8 +68,8 @@ class FileState:
             stat = os.fstat(file.fileno())
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, crc)
 
-    def seems_of(self, path: Path) -> bool:
-        """Whether a file is that one, as far as can be told without reading it."""
+    def matches(self, path: Path) -> bool:
+        """Return whether a file is that one by size, time and inode, without reading it."""
         try:
             stat = path.stat()
         except OSError:
@@ -78,44 +78,44 @@ class FileState:
 
 
 @dataclass(frozen=True)
-class Left:
-    """What an interrupted run has finished: its rasters by name, and the files that it was about to write."""
+class FinishedRasters:
+    """Rasters that an interrupted run has finished, by name, and side files that it was about to write."""
 
-    made: Mapping[str, FileState]
-    beside: tuple[str, ...]
+    rasters: Mapping[str, FileState]
+    side_files: tuple[str, ...]
 
-    def is_there(self, output: Path) -> bool:
-        """Whether the rasters have their names, as far as can be told without reading them."""
-        return all(state.seems_of(output.with_name(name)) for name, state in self.made.items())
+    def is_in_place(self, output: Path) -> bool:
+        """Return whether the rasters have their names, without reading them."""
+        return all(state.matches(output.with_name(name)) for name, state in self.rasters.items())
 
     def is_undamaged(self, output: Path) -> bool:
-        """Whether the rasters beside an output hold the very bytes."""
+        """Return whether the rasters at an output have the same bytes."""
         try:
-            return all(FileState.of(output.with_name(name)) == state for name, state in self.made.items())
+            return all(FileState.of(output.with_name(name)) == state for name, state in self.rasters.items())
         except OSError:
             return False
 
 
-def left_at(output: Path) -> Left | None:
-    """Read what an interrupted run has finished; `Journal` says whether it was the same run.
+def read_finished_rasters(output: Path) -> FinishedRasters | None:
+    """Read from a journal whether all rasters were finished; `Journal` checks that it was the same run.
 
-    ``None``: it has not come so far, or there was none.
+    ``None``: they were not, or there is no journal.
     """
     try:
-        lines = journal_path(output).read_text("utf-8", _ANY_BYTES).split("\n")[1:-1]
+        lines = journal_path(output).read_text("utf-8", _KEEP_BYTES).split("\n")[1:-1]
     except OSError:
         return None
     for line in reversed(lines):
-        left = _left(_read(line) or {})
-        if left is not None:
-            return left
+        finished = _finished_rasters_of(_read(line) or {})
+        if finished is not None:
+            return finished
     return None
 
 
-def _left(noted: Mapping[str, Any]) -> Left | None:
+def _finished_rasters_of(values: Mapping[str, Any]) -> FinishedRasters | None:
     try:
-        return Left(
-            {name: FileState(*state) for name, state in noted["made"].items()}, tuple(noted["beside"])
+        return FinishedRasters(
+            {name: FileState(*state) for name, state in values["made"].items()}, tuple(values["beside"])
         )
     except (LookupError, TypeError, AttributeError):
         return None
@@ -126,18 +126,18 @@ class Journal:
 
     Args:
         path: Its file; made if there is none.
-        guard: What the run is.
-        fresh: Forget what is there.
+        guard: Identifies the run.
+        fresh: Discard an existing journal.
 
     Raises:
-        ResumeError: Another run is at it, or what is there belongs to another run.
+        ResumeError: Another run has it open, or it belongs to another run.
     """
 
     def __init__(self, path: Path, guard: Guard, fresh: bool = False) -> None:
         self.path = path
         self.finished: dict[Span, Entry] = {}
         self._lock = self._locked()
-        self._file: IO[str] = path.open("a+", encoding="utf-8", errors=_ANY_BYTES)
+        self._file: IO[str] = path.open("a+", encoding="utf-8", errors=_KEEP_BYTES)
         try:
             self._begin(json.loads(json.dumps(guard)), fresh)
         except BaseException:
@@ -150,15 +150,15 @@ class Journal:
         statistics = [list(asdict(band).values()) for band in entry.statistics]
         self._write({"window": list(span), "crc": entry.crc, "statistics": statistics})
 
-    def note_whole(self, made: Mapping[str, FileState], beside: Sequence[Path]) -> None:
+    def note_whole(self, rasters: Mapping[str, FileState], side_files: Sequence[Path]) -> None:
         """Note that all windows are in finished files, which are about to get their names.
 
         Args:
-            made: The files by the names that they will have.
-            beside: What is written next.
+            rasters: The files by the names that they will have.
+            side_files: The files that are written next.
         """
-        states = {name: list(asdict(state).values()) for name, state in made.items()}
-        self._write({"made": states, "beside": [os.path.abspath(path) for path in beside]})
+        states = {name: list(asdict(state).values()) for name, state in rasters.items()}
+        self._write({"made": states, "beside": [os.path.abspath(path) for path in side_files]})
         self.sync()
 
     def keep(self, is_whole: Callable[[Span, Entry], bool]) -> None:
@@ -166,11 +166,11 @@ class Journal:
         self.finished = {span: entry for span, entry in self.finished.items() if is_whole(span, entry)}
 
     def sync(self) -> None:
-        """Wait until what is noted would survive a power cut."""
+        """Wait until all notes would survive a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close it; the file stays."""
+        """Close the journal; the file stays."""
         self._file.close()
         self._lock.release()
 
@@ -185,71 +185,71 @@ class Journal:
     def _begin(self, guard: Guard, fresh: bool) -> None:
         self._file.seek(0)
         lines = [] if fresh else self._file.read().split("\n")[:-1]
-        earlier = bool(lines) and f'"{_SUM}"' not in lines[0]
-        old = _read(lines[0], earlier) if lines else None
-        if old is None:  # of a run that nobody can tell any more
+        without_checksums = bool(lines) and f'"{_CHECKSUM}"' not in lines[0]
+        old = _read(lines[0], without_checksums) if lines else None
+        if old is None:  # an unreadable first line: of an unknown run
             self._file.truncate(0)
             self._write(guard)
             return
-        _check_same(_brought_up(old, guard), guard, self.path)
+        _check_same(_converted(old, guard), guard, self.path)
         damaged = 0
         for line in lines[1:]:
-            noted = _read(line, earlier)
-            if noted is None or not self._take(noted):
+            values = _read(line, without_checksums)
+            if values is None or not self._take(values):
                 damaged += 1
         if damaged:
             _log.warning(
                 "%s: %d of %d lines are damaged: that part is done again", self.path, damaged, len(lines) - 1
             )
-        self._file.truncate(sum(len(line.encode("utf-8", _ANY_BYTES)) + 1 for line in lines))
+        self._file.truncate(sum(len(line.encode("utf-8", _KEEP_BYTES)) + 1 for line in lines))
 
-    def _take(self, noted: Mapping[str, Any]) -> bool:
-        """Take what a line says; whether it says anything."""
-        if _left(noted) is not None:
+    def _take(self, values: Mapping[str, Any]) -> bool:
+        """Take over the values of a line; return whether they make an entry."""
+        if _finished_rasters_of(values) is not None:
             return True
         try:
-            statistics = tuple(BandStatistics(*band) for band in noted["statistics"])
-            self.finished[Span(*noted["window"])] = Entry(noted["crc"], statistics)
+            statistics = tuple(BandStatistics(*band) for band in values["statistics"])
+            self.finished[Span(*values["window"])] = Entry(values["crc"], statistics)
         except (LookupError, TypeError):
             return False
         return True
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps({**values, _SUM: _sum_of(values)}) + "\n")
+        self._file.write(json.dumps({**values, _CHECKSUM: _line_crc(values)}) + "\n")
         self._file.flush()
 
 
 def checksum(pixels: Pixels) -> int:
-    """CRC-32 of ``(C, h, w)`` pixels."""
+    """Return the CRC-32 of ``(C, h, w)`` pixels."""
     return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
-def _read(line: str, earlier: bool = False) -> dict[str, Any] | None:
-    """What a line says; ``None``: not all of it reached the disk before the power went, or it is damaged.
+def _read(line: str, without_checksums: bool = False) -> dict[str, Any] | None:
+    """Parse a line; ``None``: it is cut short or damaged.
 
-    In a journal of an ``earlier`` version lines may have no checksum.
+    In a journal of an earlier version lines may be ``without_checksums``.
     """
     try:
-        said = json.loads(line)
-        if earlier and _SUM not in said:
-            return said if isinstance(said, dict) else None
-        return said if said.pop(_SUM) == _sum_of(said) else None
+        values = json.loads(line)
+        if without_checksums and _CHECKSUM not in values:
+            return values if isinstance(values, dict) else None
+        return values if values.pop(_CHECKSUM) == _line_crc(values) else None
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _sum_of(values: Mapping[str, Any]) -> int:
+def _line_crc(values: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(values).encode())
 
 
-def _brought_up(old: dict[str, Any], new: Guard) -> Guard:
-    """What an earlier version has left: no device is told, which counts as a CPU, and fp32 where not bf16."""
+def _converted(old: dict[str, Any], new: Guard) -> Guard:
+    """Convert the guard of an earlier version, without a device, which was a CPU; fp32 where not bf16."""
     if "computing" in old or "precision" not in old:
         return old
     precision = "bf16" if old["precision"] == "bf16" else "fp32"
-    here = new.get("computing")
-    then = here and {**here, "device": "cpu", "device_name": None, "precision": precision}
-    return {**{key: value for key, value in old.items() if key != "precision"}, "computing": then}
+    computing = new.get("computing")
+    earlier = computing and {**computing, "device": "cpu", "device_name": None, "precision": precision}
+    return {**{key: value for key, value in old.items() if key != "precision"}, "computing": earlier}
 
 
 def _check_same(old: Guard, new: Guard, path: Path) -> None:

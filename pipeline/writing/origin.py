@@ -1,4 +1,4 @@
-"""What a writer copies from: everything of an output but its pixels, and what is valid among those."""
+"""Describe the origin of an output: everything but its pixels, and which of those are valid."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from decr_scene.pipeline.writing.cog import has_palette, lossless
 
 
 class Origin(Raster, Protocol):
-    """Where a writer takes everything but the pixels from."""
+    """Source of everything in an output but the pixels."""
 
     @property
     def source(self) -> str | None:
-        """The file whose pixels are written again, changed or not, if there is one."""
+        """Return the file whose pixels are written again, changed or not, if there is one."""
 
     @property
     def place(self) -> tuple[CRS | None, Affine]:
@@ -37,23 +37,23 @@ class Origin(Raster, Protocol):
         """GDAL's settings while it is written."""
 
     def check(self, output: Path) -> None:
-        """Refuse what cannot be written, and an output that is one of its own files.
+        """Refuse a scene that a GeoTIFF cannot represent, and an output that is one of its own files.
 
         Raises:
             OutputError: The output is a file of the input.
-            SceneError: It has something that a GeoTIFF cannot say.
+            SceneError: A GeoTIFF cannot represent it.
         """
 
     def valid(self, span: Span, pixels: Pixels) -> Bool | None:
-        """What counts in the statistics of ``(C, h, w)`` pixels; ``None``: all."""
+        """Mark what counts in the statistics of ``(C, h, w)`` pixels, same shape; ``None``: all."""
 
-    def compression(self, asked: str) -> dict[str, str]:
-        """Creation options of the compression that is asked for."""
+    def compression(self, requested: str) -> dict[str, str]:
+        """Return creation options of the requested compression."""
 
     def vrt(
         self, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str
     ) -> tuple[str, int]:
-        """Describe the output over the file that has its pixels; as `copy_vrt`."""
+        """Describe the output over the file of its pixels; as `copy_vrt`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class CopyOf(_OfScene):
 
     @property
     def count(self) -> int:
-        """Bands."""
+        """Number of bands."""
         return self.scene.count
 
     @property
@@ -97,7 +97,7 @@ class CopyOf(_OfScene):
 
     @property
     def source(self) -> str | None:
-        """The scene's file."""
+        """Return the scene's file."""
         return self.scene.path
 
     def check(self, output: Path) -> None:
@@ -108,14 +108,14 @@ class CopyOf(_OfScene):
                 raise OutputError(f"{output} is a file of the input: choose another name for the output")
 
     def valid(self, span: Span, pixels: Pixels) -> Bool | None:
-        """What the scene takes for valid."""
+        """Mark the pixels that the scene has as valid, ``(C, h, w)``."""
         return None if self.scene.always_valid else self.scene.valid(span.window, pixels)
 
-    def compression(self, asked: str) -> dict[str, str]:
-        """``auto``: as the scene, where that is lossless."""
+    def compression(self, requested: str) -> dict[str, str]:
+        """Return creation options; ``auto``: as the scene, where that is lossless."""
         with self.scene.dataset() as dataset:
             stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
-            return lossless(asked, stored, has_palette(dataset))
+            return lossless(requested, stored, has_palette(dataset))
 
     def vrt(
         self, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str
@@ -127,7 +127,7 @@ class CopyOf(_OfScene):
 
 @dataclass(frozen=True)
 class Companion(_OfScene):
-    """What is written beside a scene, pixel for pixel: other bands of another dtype in the same place.
+    """New bands of another dtype on the grid of a scene.
 
     Args:
         scene: The scene, for its size and georeferencing: CRS, transform, GCPs, RPCs.
@@ -146,28 +146,28 @@ class Companion(_OfScene):
 
     @property
     def count(self) -> int:
-        """New bands."""
+        """Number of new bands."""
         return len(self.bands)
 
     @property
     def source(self) -> str | None:
-        """Nothing: the pixels are new."""
+        """Return ``None``: the pixels are new."""
         return None
 
     def check(self, output: Path) -> None:
-        """Refuse nothing: new bands can be written, and not over the scene, as its own writer sees to."""
+        """Refuse nothing: a GeoTIFF can represent new bands, and `check_target` keeps the scene."""
 
     def valid(self, span: Span, pixels: Pixels) -> Bool | None:
-        """What is neither nodata nor infinite."""
+        """Mark the pixels that are neither nodata nor infinite, ``(C, h, w)``."""
         valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else None
         if self.nodata is None or np.isnan(self.nodata):
             return valid
         differs = ~is_nodata(pixels, self.nodata)
         return differs if valid is None else valid & differs
 
-    def compression(self, asked: str) -> dict[str, str]:
-        """``auto``: deflate."""
-        return lossless(asked, "DEFLATE", bool(self.colors))
+    def compression(self, requested: str) -> dict[str, str]:
+        """Return creation options; ``auto``: deflate."""
+        return lossless(requested, "DEFLATE", bool(self.colors))
 
     def vrt(
         self, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str

@@ -1,4 +1,4 @@
-"""Blocks on their way: a file that GDAL reads as a GeoTIFF and that we fill in any order."""
+"""Keep finished blocks in a scratch file that GDAL reads as a GeoTIFF and that is filled in any order."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _OFFSETS, _SIZES = 324, 325  # tags of a TIFF: TileOffsets, TileByteCounts
 _LONG8 = 16  # a type of its numbers
 _WORD, _ENTRY, _VALUE = struct.Struct("<Q"), struct.Struct("<HHQQ"), 12
 _HEAD = 1 << 20
-"""Bytes at the beginning of a scratch file that hold its directory, and more."""
+"""Bytes read from the beginning of a scratch file: its directory, and more."""
 
 
 LARGEST_BLOCK = 8192
-"""Of four bands of 16 bits it takes half a gigabyte, a few times over."""
+"""Greatest side of a block, px: of four bands of 16 bits one takes half a gigabyte, several times over."""
 
 
 def check_blocksize(blocksize: int) -> None:
-    """Refuse a side of blocks that no tiled GeoTIFF can have, or none should.
+    """Refuse a side of blocks that a tiled GeoTIFF cannot or should not have.
 
     Raises:
         OptionError: It is no positive multiple of 16 px, or so large that a block would fill the memory.
@@ -46,7 +46,7 @@ def check_blocksize(blocksize: int) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """Square blocks over a raster, the last ones cut by its edges.
+    """Square blocks of a raster, the last ones cut by its edges.
 
     Args:
         shape: ``(height, width)``, px.
@@ -65,16 +65,16 @@ class Layout:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
+        """Return the number of rows and of columns of blocks."""
         return -(-self.shape[0] // self.blocksize), -(-self.shape[1] // self.blocksize)
 
     @property
     def raw_bytes(self) -> int:
-        """Of all pixels."""
+        """Return the bytes of all pixels."""
         return self.shape[0] * self.shape[1] * self.count * self.dtype.itemsize
 
     def blocks(self, span: Span) -> Iterator[tuple[int, int]]:
-        """(row, column) of the blocks that a span covers.
+        """Yield ``(row, column)`` of the blocks that a span covers.
 
         Raises:
             ValueError: It does not cover them whole, or reaches beyond the raster.
@@ -96,13 +96,13 @@ class Layout:
 class Scratch:
     """Blocks, lightly compressed, in a file that GDAL reads as a GeoTIFF and we write ourselves.
 
-    GDAL lays the file out and encodes the blocks; one is then added at the end, and its place entered in the
-    file's index, last of all: whenever the process is killed, the file is whole but for blocks that are not
-    in it. A scratch file that survived can be opened again and filled up.
+    GDAL creates the file and encodes the blocks; each is appended, and its offset entered in the file's index
+    last of all: whenever the process is killed, the file is whole but for blocks that are not in it. A
+    surviving file can be opened again and completed.
 
     Args:
         path: An existing scratch file.
-        layout: What it was created with.
+        layout: The one it was created with.
 
     Raises:
         OutputError: It is not the scratch file of this layout.
@@ -112,12 +112,12 @@ class Scratch:
         self.path = path
         self.layout = layout
         self._offsets, self._sizes = _index(path, layout)
-        self._file = path.open("r+b", buffering=0)  # nothing is left to be written when it is closed
+        self._file = path.open("r+b", buffering=0)  # unbuffered: closing it writes nothing
         self._end = self._file.seek(0, os.SEEK_END)
 
     @classmethod
     def create(cls, path: Path, layout: Layout, crs: CRS | None, transform: Affine) -> Scratch:
-        """Make the file, without blocks, which read as zeros.
+        """Create the file without blocks, which read as zeros.
 
         Raises:
             OutputError: It cannot be written there.
@@ -133,7 +133,7 @@ class Scratch:
             return cls(path, layout)
 
     def write(self, span: Span, pixels: Pixels) -> None:
-        """Put ``(C, h, w)`` pixels of whole blocks in place."""
+        """Write ``(C, h, w)`` pixels of whole blocks."""
         rows, cols = self.layout.grid
         blocks = list(self.layout.blocks(span))
         encoded = _encode(pixels, self.layout)
@@ -147,22 +147,22 @@ class Scratch:
             self._end += len(content)
 
     def sync(self) -> None:
-        """Wait until what is written would survive a power cut."""
+        """Wait until all written blocks would survive a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; it stays."""
         self._file.close()
 
-    def _put(self, where: int, content: bytes) -> None:
-        self._file.seek(where)
+    def _put(self, offset: int, content: bytes) -> None:
+        self._file.seek(offset)
         rest = memoryview(content)
         while rest:
             rest = rest[self._file.write(rest) :]
 
 
 def _profile(layout: Layout) -> dict[str, Any]:
-    """How blocks are stored: a BigTIFF, band after band, with the quickest compression that is worth it."""
+    """Return the profile: a BigTIFF, band after band, with a fast compression."""
     return {
         **{"count": layout.count, "dtype": layout.dtype.name, "interleave": "band"},
         **{"tiled": True, "blockxsize": layout.blocksize, "blockysize": layout.blocksize},
@@ -172,12 +172,12 @@ def _profile(layout: Layout) -> dict[str, Any]:
 
 
 def predictor_of(dtype: np.dtype[Any]) -> int:
-    """GDAL's predictor for images of this type."""
+    """Return GDAL's predictor for images of this type."""
     return 3 if dtype.kind == "f" else 2
 
 
 def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
-    """A file with ``(C, h, w)`` pixels, in memory; it lies somewhere, or rasterio would warn."""
+    """Encode ``(C, h, w)`` pixels as a file; its transform is made up, as rasterio warns without one."""
     count, height, width = pixels.shape
     shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
     with MemoryFile() as memory:
@@ -187,18 +187,18 @@ def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
 
 
 def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
-    """The blocks that GDAL would write, band after band; edges of the scene are filled up with zeros."""
+    """Encode ``(C, h, w)`` pixels as GDAL's blocks, band after band; edges are padded with zeros."""
     height, width = pixels.shape[1:]
-    rest = (-height % layout.blocksize, -width % layout.blocksize)
-    if any(rest):
-        pixels = np.pad(pixels, ((0, 0), (0, rest[0]), (0, rest[1])))
-    content = as_geotiff(pixels, _profile(layout))
-    offsets, sizes = (_numbers(content, tag) for tag in (_OFFSETS, _SIZES))
-    return [content[first : first + extent] for first, extent in zip(offsets, sizes, strict=True)]
+    padding = (-height % layout.blocksize, -width % layout.blocksize)
+    if any(padding):
+        pixels = np.pad(pixels, ((0, 0), (0, padding[0]), (0, padding[1])))
+    file = as_geotiff(pixels, _profile(layout))
+    offsets, sizes = (_numbers(file, tag) for tag in (_OFFSETS, _SIZES))
+    return [file[first : first + extent] for first, extent in zip(offsets, sizes, strict=True)]
 
 
 def _add_index(path: Path, layout: Layout) -> None:
-    """Add an index with room for 64-bit places of all blocks; GDAL's own has just room for what is in it."""
+    """Add an index with room for 64-bit offsets of all blocks; GDAL's own has room for existing ones only."""
     blocks = _blocks_of(layout)
     with path.open("r+b") as file:
         head = file.read()
@@ -212,38 +212,38 @@ def _add_index(path: Path, layout: Layout) -> None:
 
 
 def _index(path: Path, layout: Layout) -> tuple[int, int]:
-    """Where the index has the places of blocks and where their sizes, in bytes from the file's beginning."""
-    wrong = OutputError(f"{path} is not a scratch file of {layout}: remove it")
+    """Return the offsets of the index's table of block offsets and of that of their sizes, bytes."""
+    mismatch = OutputError(f"{path} is not a scratch file of {layout}: remove it")
     profile = _profile(layout)
     try:
         with rasterio.open(path) as dataset:
-            found = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
+            existing = (dataset.shape, dataset.count, dataset.dtypes[0], *dataset.block_shapes[0])
     except RasterioError as error:
-        raise wrong from error
-    if found != (layout.shape, layout.count, profile["dtype"], layout.blocksize, layout.blocksize):
-        raise wrong
+        raise mismatch from error
+    if existing != (layout.shape, layout.count, profile["dtype"], layout.blocksize, layout.blocksize):
+        raise mismatch
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-    places = []
+        directory = file.read(_HEAD)
+    offsets = []
     for tag in (_OFFSETS, _SIZES):
         try:
-            entry = _entry(head, tag)
+            entry = _entry(directory, tag)
         except ValueError:
-            raise wrong from None
-        _, kind, count, where = _ENTRY.unpack_from(head, entry)
+            raise mismatch from None
+        _, kind, count, offset = _ENTRY.unpack_from(directory, entry)
         if (kind, count) != (_LONG8, _blocks_of(layout)):
-            raise wrong
-        places.append(entry + _VALUE if count == 1 else where)
-    if path.stat().st_size < max(places) + _WORD.size * _blocks_of(layout):
-        raise wrong
-    return places[0], places[1]
+            raise mismatch
+        offsets.append(entry + _VALUE if count == 1 else offset)
+    if path.stat().st_size < max(offsets) + _WORD.size * _blocks_of(layout):
+        raise mismatch
+    return offsets[0], offsets[1]
 
 
 def _entry(content: bytes, tag: int) -> int:
-    """Where a little-endian BigTIFF has the entry of a tag.
+    """Return the offset of a tag's entry in a little-endian BigTIFF, bytes.
 
     Raises:
-        ValueError: It has none, or is no such file.
+        ValueError: It has no such tag, or is no such file.
     """
     if content[:4] == b"II+\0":
         (directory,) = _WORD.unpack_from(content, 8)
@@ -255,7 +255,7 @@ def _entry(content: bytes, tag: int) -> int:
 
 
 def _numbers(content: bytes, tag: int) -> list[int]:
-    """The values of a tag that has whole numbers."""
+    """Return the values of a tag of whole numbers."""
     entry = _entry(content, tag)
     _, kind, count, where = _ENTRY.unpack_from(content, entry)
     dtype = np.dtype({3: "<u2", 4: "<u4", _LONG8: "<u8"}[kind])

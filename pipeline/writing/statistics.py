@@ -1,4 +1,4 @@
-"""Statistics of a band, gathered window by window in any order, in GDAL's own words."""
+"""Compute statistics of a band, window by window in any order, as GDAL's tags."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 15
-"""Pixels at a time: 256 KiB of float64 stay in the processor's cache."""
+"""Pixels at a time: 256 KiB of float64 fit the processor's cache."""
 
 
 @dataclass(frozen=True)
 class BandStatistics:
     """Count, extremes, mean and the sum of squared deviations from it; two add up to those of both.
 
-    ``low`` and ``high`` mean nothing while ``count`` is 0.
+    ``low`` and ``high`` are not defined while ``count`` is 0.
     """
 
     pixels: int = 0
@@ -28,11 +28,11 @@ class BandStatistics:
 
     @classmethod
     def of(cls, values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> BandStatistics:
-        """Statistics of some pixels.
+        """Compute the statistics of some pixels.
 
         Args:
             values: Of one band, any shape and real dtype.
-            valid: Which of them count; all, if not given. Those that do are finite.
+            valid: Marks those that count, same shape, all of them finite; ``None``: all.
         """
         pixels = values.size
         values = values.ravel() if valid is None or valid.all() else values[valid]
@@ -64,7 +64,7 @@ class BandStatistics:
         )
 
     def tags(self) -> dict[str, str]:
-        """As GDAL keeps them in a band's metadata; a band without a valid pixel has the percentage only."""
+        """Return them as GDAL's metadata; a band without a valid pixel has the percentage only."""
         percent = {"STATISTICS_VALID_PERCENT": f"{100 * self.count / max(1, self.pixels):.4g}"}
         if not self.count:
             return percent
@@ -78,7 +78,7 @@ class BandStatistics:
 
 
 def _sums(values: NDArray[Any], middle: float) -> tuple[float, float]:
-    """Sum and sum of squares of the deviations from ``middle``. (`np.dot` would wake a pool of threads.)"""
+    """Return sum and sum of squares of the deviations from ``middle``, without the threads of `np.dot`."""
     total = squares = 0.0
     buffer = np.empty(min(_CHUNK, values.size))
     for start in range(0, values.size, _CHUNK):

@@ -1,9 +1,9 @@
-"""Finished tiles on disk until their blocks are written, so that a kill costs only what is in a model.
+"""Keep finished tiles on disk until their blocks are written, so that a kill costs only the tiles in a model.
 
 One hidden file beside the output, of slots that each hold one tile: a header, then the tile's values. A slot
 is free again when the blocks of its tile are written, so the file grows with the width of a scene and not
-with its area. A record that was cut short, damaged or left by another run fails its checksum, and then the
-tile is restored again: no order of writes has to be kept.
+with its area. A record that is cut short, damaged or of another run fails its checksum, and its tile is
+restored again: no order of writes has to be kept.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from decr_scene.pipeline.writing.journal import Guard
 _log = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<8s16sQ4s3III")
-"""Mark, digest of the guard, tile, type, shape, checksum of the values, checksum of what comes before."""
+"""Mark, digest of the guard, tile, type, shape, checksum of the values, checksum of all before it."""
 
 _WORD = struct.Struct("<I")
 _MARK = b"dctile 1"
 _PAGE = 4096
 _SYNC_EVERY = 5.0
-"""Seconds between two waits for the disk, and as many times as long as the last one took."""
+"""Least time between two syncs, s; also the factor by which it exceeds the duration of the last sync."""
 
 
-class _Head(NamedTuple):
-    """What the header of a slot says."""
+class _Header(NamedTuple):
+    """The header of a slot."""
 
     tile: int
     kind: str
@@ -51,33 +51,33 @@ class _Head(NamedTuple):
 
 
 class TileStore:
-    """What sampling has changed in tiles, by number; safe to use from several threads.
+    """Store the changes of finished tiles, by number; safe to use from several threads.
 
     Args:
         path: Its file.
-        guard: What the run is: records of another run do not count.
-        largest: Bytes of a tile's values at most; what is larger is not saved.
-        most: Tiles that are held at the same time, about.
-        resume: Whether to look for what an interrupted run has left.
+        guard: Identifies the run: records of another run do not count.
+        largest: Greatest size of a tile's values, bytes; a larger tile is not saved.
+        most_tiles: Greatest number of tiles held at the same time, about.
+        resume: Whether to read the tiles of an interrupted run.
     """
 
-    def __init__(self, path: Path, guard: Guard, largest: int, most: int, resume: bool = True) -> None:
+    def __init__(self, path: Path, guard: Guard, largest: int, most_tiles: int, resume: bool = True) -> None:
         self.path = path
         self._digest = hashlib.sha256(json.dumps(guard, sort_keys=True).encode()).digest()[:16]
-        self._slot = -(-(_HEADER.size + largest) // _PAGE) * _PAGE
+        self._slot_bytes = -(-(_HEADER.size + largest) // _PAGE) * _PAGE
         self._resume = resume
         self.before_forgetting: Callable[[], None] = lambda: None
-        self.bytes_needed = most * self._slot
-        self._places: dict[int, int] = {}
+        self.bytes_needed = most_tiles * self._slot_bytes
+        self._slots: dict[int, int] = {}
         self._free: list[int] = []
-        self._end = 0
+        self._slot_count = 0
         self._file: FileIO | None = None
         self._failed = False
         self._lock = threading.RLock()
-        self._synced, self._patience = time.monotonic(), _SYNC_EVERY
+        self._synced, self._sync_interval = time.monotonic(), _SYNC_EVERY
 
     def open(self) -> None:
-        """Open or make the file, and look which tiles of this run it holds.
+        """Open or create the file, and read which tiles of this run it holds.
 
         Raises:
             OutputError: It cannot be opened.
@@ -87,25 +87,24 @@ class TileStore:
             self._file = self.path.open("r+b", buffering=0)
             if not self._resume:
                 self._file.truncate()
-            self._end = -(-self._file.seek(0, os.SEEK_END) // self._slot)
-            for place in range(self._end):
+            self._slot_count = -(-self._file.seek(0, os.SEEK_END) // self._slot_bytes)
+            for place in range(self._slot_count):
                 tile = self._tile_at(place)
-                if tile is None or tile in self._places:
+                if tile is None or tile in self._slots:
                     heappush(self._free, place)
                 else:
-                    self._places[tile] = place
+                    self._slots[tile] = place
 
     def __contains__(self, tile: int) -> bool:
-        return tile in self._places
+        return tile in self._slots
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def save(self, tiles: Collection[int], changes: Mapping[int, Float]) -> None:
-        """Save tiles; those without a change are noted as such. A store that is closed takes nothing.
+        """Save tiles, also those without a change; a closed store saves none.
 
-        Neither does one whose disk has been full or has failed: a run needs no store to go on, and says it
-        once, in the log.
+        Neither does one whose disk is full or has failed: the run goes on, with one warning in the log.
 
         Args:
             tiles: Numbers of the tiles.
@@ -116,7 +115,7 @@ class TileStore:
                 return
             try:
                 self._save(tiles, changes)
-                self._sync_now_and_then()
+                self._sync_if_due()
             except OSError as error:
                 self._failed = True
                 _log.warning(
@@ -126,33 +125,33 @@ class TileStore:
                 )
 
     def read(self, tiles: Collection[int]) -> dict[int, Float] | None:
-        """The changes of tiles, as they were saved; ``None``: not all of them are there undamaged."""
+        """Return the changes of tiles, ``(bands, h, w)`` each; ``None``: one is missing or damaged."""
         changes = {}
         with self._lock:
             for tile in tiles:
                 values = None
                 with suppress(OSError):
-                    values = self._values_at(self._places[tile], tile) if tile in self._places else None
+                    values = self._values_at(self._slots[tile], tile) if tile in self._slots else None
                 if values is None:
-                    self._let_go(tile)
+                    self._free_slot(tile)
                     return None
                 if values.size:
                     changes[tile] = values
         return changes
 
     def forget(self, tiles: Collection[int]) -> None:
-        """Let go of tiles whose blocks are written, once those are on the disk."""
+        """Free the slots of tiles whose blocks are written, once those are on the disk."""
         with self._lock:
-            held = [tile for tile in tiles if tile in self._places]
+            held = [tile for tile in tiles if tile in self._slots]
         if not held:
             return
         self.before_forgetting()
         with self._lock:
             for tile in held:
-                self._let_go(tile)
+                self._free_slot(tile)
 
     def close(self, keep: bool) -> None:
-        """Close it, and remove the file unless it is to be kept."""
+        """Close the store, and remove the file unless ``keep`` is true."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
@@ -164,47 +163,47 @@ class TileStore:
         nothing = np.zeros((0, 0, 0), np.float32)
         for tile in tiles:
             values = changes.get(tile, nothing)
-            if tile not in self._places and _HEADER.size + values.nbytes <= self._slot:
-                place = heappop(self._free) if self._free else self._end
-                self._end = max(self._end, place + 1)
+            if tile not in self._slots and _HEADER.size + values.nbytes <= self._slot_bytes:
+                place = heappop(self._free) if self._free else self._slot_count
+                self._slot_count = max(self._slot_count, place + 1)
                 self._put(place, tile, values)
-                self._places[tile] = place
+                self._slots[tile] = place
 
-    def _let_go(self, tile: int) -> None:
-        """Have the slot of a tile be free, if it has one."""
-        if tile in self._places:
-            heappush(self._free, self._places.pop(tile))
+    def _free_slot(self, tile: int) -> None:
+        """Free the slot of a tile, if it has one."""
+        if tile in self._slots:
+            heappush(self._free, self._slots.pop(tile))
 
     def _put(self, place: int, tile: int, values: Float) -> None:
         content = np.ascontiguousarray(values).data.cast("B") if values.size else memoryview(b"")
         kind, crc = values.dtype.str.encode(), zlib.crc32(content)
         head = _HEADER.pack(_MARK, self._digest, tile, kind, *values.shape, crc, 0)[: -_WORD.size]
         head += _WORD.pack(zlib.crc32(head))
-        where = place * self._slot
-        self._write(where + len(head), content)
-        self._write(where, memoryview(head))
+        offset = place * self._slot_bytes
+        self._write(offset + len(head), content)
+        self._write(offset, memoryview(head))
 
-    def _write(self, where: int, content: memoryview) -> None:
+    def _write(self, offset: int, content: memoryview) -> None:
         assert self._file is not None, "open"
-        self._file.seek(where)
+        self._file.seek(offset)
         while content:
             content = content[self._file.write(content) :]
 
     def _tile_at(self, place: int) -> int | None:
-        """Which tile of this run a slot holds whole."""
+        """Return the number of the undamaged tile of this run in a slot, if there is one."""
         head = self._head(place)
         return None if head is None or self._values_at(place, head.tile) is None else head.tile
 
-    def _head(self, place: int) -> _Head | None:
+    def _head(self, place: int) -> _Header | None:
         assert self._file is not None, "open"
-        self._file.seek(place * self._slot)
-        found = self._file.read(_HEADER.size)
-        if len(found) < _HEADER.size:
+        self._file.seek(place * self._slot_bytes)
+        raw = self._file.read(_HEADER.size)
+        if len(raw) < _HEADER.size:
             return None
-        mark, digest, tile, kind, *shape, crc, own = _HEADER.unpack(found)
-        if (mark, digest, own) != (_MARK, self._digest, zlib.crc32(found[: -_WORD.size])):
+        mark, digest, tile, kind, *shape, crc, head_crc = _HEADER.unpack(raw)
+        if (mark, digest, head_crc) != (_MARK, self._digest, zlib.crc32(raw[: -_WORD.size])):
             return None
-        return _Head(tile, kind.rstrip(b"\0").decode(), (shape[0], shape[1], shape[2]), crc)
+        return _Header(tile, kind.rstrip(b"\0").decode(), (shape[0], shape[1], shape[2]), crc)
 
     def _values_at(self, place: int, tile: int) -> Float | None:
         head = self._head(place)
@@ -212,15 +211,15 @@ class TileStore:
             return None
         values = np.empty(head.shape, head.kind)
         content = values.data.cast("B") if values.size else memoryview(b"")
-        self._file.seek(place * self._slot + _HEADER.size)
+        self._file.seek(place * self._slot_bytes + _HEADER.size)
         got = self._file.readinto(content) if content else 0
         return values if got == len(content) and zlib.crc32(content) == head.crc else None
 
-    def _sync_now_and_then(self) -> None:
-        """See to it that a power cut costs little, without waiting for the disk all the time."""
+    def _sync_if_due(self) -> None:
+        """Sync to the disk at intervals, so that a power cut costs little."""
         assert self._file is not None, "open"
         began = time.monotonic()
-        if began - self._synced > self._patience:
+        if began - self._synced > self._sync_interval:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
-            self._patience = max(_SYNC_EVERY, _SYNC_EVERY * (self._synced - began))
+            self._sync_interval = max(_SYNC_EVERY, _SYNC_EVERY * (self._synced - began))

@@ -1,4 +1,4 @@
-"""The rasters of one run, written side by side: together or not at all, until the report is there."""
+"""Write the rasters of one run together: all of them or none, until the report is there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.writing.journal import FileState, left_at
+from decr_scene.pipeline.writing.journal import FileState, read_finished_rasters
 from decr_scene.pipeline.writing.tile_store import TileStore
 from decr_scene.pipeline.writing.writer import SceneWriter, check_disk, size_on_disk
 
@@ -22,8 +22,8 @@ class WritersTogether:
 
     Args:
         writers: The output's, then those of its companions; not entered yet.
-        making: Told of each finished file before it is made, which takes a while.
-        tiles: Where finished tiles are kept until their windows are written; ``None``: nowhere.
+        before_making: Called with the path of each file before it is made, which takes a while.
+        tiles: Keeps finished tiles until their windows are written; ``None``: they are not kept.
 
     Raises:
         DiskSpaceError: Too little free disk for all of them together.
@@ -32,22 +32,22 @@ class WritersTogether:
     def __init__(
         self,
         writers: Sequence[SceneWriter],
-        making: Callable[[Path], None] = lambda path: None,
+        before_making: Callable[[Path], None] = lambda path: None,
         tiles: TileStore | None = None,
     ) -> None:
         self.writers = tuple(writers)
         self.tiles = tiles
         self.published = False
-        self._making = making
+        self._before_making = before_making
         if tiles is not None:
             tiles.before_forgetting = self._sync
         first = self.writers[0]
-        left = left_at(first.path) if first.resume else None
-        self._left = left if left is not None and left.is_there(first.path) else None
-        if self._left is None:
+        earlier = read_finished_rasters(first.path) if first.resume else None
+        self._earlier = earlier if earlier is not None and earlier.is_in_place(first.path) else None
+        if self._earlier is None:
             folder = first.path.absolute().parent
-            more = 0 if tiles is None else tiles.bytes_needed - size_on_disk(tiles.path)
-            check_disk(folder, sum(writer.bytes_left for writer in self.writers), more)
+            tile_bytes = 0 if tiles is None else tiles.bytes_needed - size_on_disk(tiles.path)
+            check_disk(folder, sum(writer.bytes_left for writer in self.writers), tile_bytes)
 
     def __enter__(self) -> WritersTogether:
         self.published = self._enter_whole()
@@ -58,7 +58,7 @@ class WritersTogether:
             for writer in self.writers:
                 writer.__enter__()
                 entered.append(writer)
-        except BaseException:  # tiles that lie there may be another run's
+        except BaseException:  # existing tiles may be of another run
             self._keep(entered, None)
             raise
         try:
@@ -72,27 +72,27 @@ class WritersTogether:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = False
+        succeeded = False
         try:
             if kind is None:
                 self.finish()
-                done = True
+                succeeded = True
         finally:
             if self.published:
-                self.writers[0].clean_up(keep=not done)
+                self.writers[0].clean_up(keep=not succeeded)
             else:
                 self._keep(self.writers, self.tiles)
 
     @property
     def finished(self) -> frozenset[Span]:
-        """Windows that all have."""
+        """Return the windows that all writers have."""
         if self.published:
             return frozenset(self.writers[0].finished)
         return frozenset.intersection(*(frozenset(writer.finished) for writer in self.writers))
 
     @property
     def goes_on(self) -> bool:
-        """Whether an interrupted run has left anything that is taken."""
+        """Return whether windows or tiles of an interrupted run are used."""
         return bool(self.finished) or (self.tiles is not None and len(self.tiles) > 0)
 
     def write(self, span: Span, *pixels: Pixels) -> None:
@@ -101,15 +101,15 @@ class WritersTogether:
         Raises:
             OutputError: As `SceneWriter.write`.
         """
-        for writer, own in zip(self.writers, pixels, strict=True):
+        for writer, part in zip(self.writers, pixels, strict=True):
             if span not in writer.finished:
-                writer.write(span, own)
+                writer.write(span, part)
 
-    def finish(self, beside: Sequence[Path] = ()) -> None:
+    def finish(self, side_files: Sequence[Path] = ()) -> None:
         """Make all files and name them, the first one last.
 
         Args:
-            beside: What else the run is about to write: whoever goes on with it may replace these files.
+            side_files: The files that the run writes next; a run that continues it may replace them.
 
         Raises:
             OutputError: Windows are missing; the disk is full or fails.
@@ -118,13 +118,13 @@ class WritersTogether:
             return
         for writer in self.writers:
             writer.close_scratch()
-        made = {}
+        rasters = {}
         for writer in self.writers:
-            self._making(writer.path)
-            made[writer.path.name] = FileState.of(writer.make())
+            self._before_making(writer.path)
+            rasters[writer.path.name] = FileState.of(writer.make())
         journal = self.writers[0].journal
         if journal is not None:
-            journal.note_whole(made, beside)
+            journal.note_whole(rasters, side_files)
         for writer in reversed(self.writers):
             writer.publish()
         self.published = True
@@ -132,11 +132,11 @@ class WritersTogether:
 
     def _enter_whole(self) -> bool:
         """Go on with files that an interrupted run has finished, if they are all there undamaged."""
-        first, left = self.writers[0], self._left
-        if left is None or set(left.made) != {writer.path.name for writer in self.writers}:
+        first, earlier = self.writers[0], self._earlier
+        if earlier is None or set(earlier.rasters) != {writer.path.name for writer in self.writers}:
             return False
         first.enter_whole()
-        if not left.is_undamaged(first.path):
+        if not earlier.is_undamaged(first.path):
             first.clean_up(keep=True)
             return False
         for writer in self.writers:
@@ -145,7 +145,7 @@ class WritersTogether:
         return True
 
     def _remove_parts(self) -> None:
-        """Remove what the files were made of, but for the journal of the first."""
+        """Remove scratch files and tiles, but not the journal of the first writer."""
         if self.tiles is not None:
             self.tiles.close(keep=False)
         for writer in self.writers[1:]:
@@ -153,7 +153,7 @@ class WritersTogether:
         self.writers[0].remove_parts()
 
     def _keep(self, writers: Sequence[SceneWriter], tiles: TileStore | None) -> None:
-        """Close everything, and keep it if there is anything to go on from."""
+        """Close everything, and keep it if there are finished windows or tiles."""
         for writer in writers:
             writer.close_scratch()
         saved = tiles is not None and len(tiles) > 0

@@ -1,10 +1,10 @@
-"""A scene out: blocks as they come, in any order, then a cloud-optimised GeoTIFF, whole or not at all.
+"""Write a scene: blocks in any order, then a cloud-optimised GeoTIFF, whole or not at all.
 
 Blocks go to a scratch file beside the target: a lightly compressed GeoTIFF to which a block is added with a
-few plain writes, so what is written survives the process, in whatever order it came. When the last block is
-in, the COG driver copies it once, with overviews, under a hidden name, and only the finished file takes the
-target's name. Whatever goes wrong, nothing is left, unless the run has said what it is: then what is finished
-is kept, out of sight, for the same run to go on.
+few plain writes, so that written blocks survive the process. After the last block the COG driver copies it
+once, with overviews, under a hidden name, and only the finished file takes the target's name. After a failure
+nothing is left, unless the run has a guard: then finished windows are kept in hidden files, for the same run
+to continue.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ class SceneWriter:
     A context manager: leaving it finishes the file, unless an exception is on its way.
 
     Args:
-        origin: Where everything but the pixels comes from.
+        origin: Source of everything but the pixels.
         path: The output, ``.tif``; its folder must exist.
         compress: ``auto``: as the scene, where that is lossless, else deflate; or deflate, zstd, lzw, lzma,
             none.
         blocksize: Side of the output's blocks and of the windows written, px; a multiple of 16.
         overwrite: Replace an output that exists.
         resampling: Of the overviews; bands with a colour table get ``nearest``.
-        guard: What the run is: with it, what is finished survives a failure or a kill, and a writer with the
-            same guard goes on from there (`finished`).
-        resume: Whether to go on, or to begin anew.
+        guard: Identifies the run: with it, finished windows survive a failure or a kill, and a writer
+            with the same guard continues (`finished`).
+        resume: Whether to continue, or to begin anew.
 
     Raises:
         OutputExistsError: There is an output already.
-        ResumeError: An unfinished output of another run is there, or another run is at it.
-        DiskSpaceError: Too little free disk; with a guard, `WritersTogether` looks.
+        ResumeError: An unfinished output of another run is there, or another run is writing it.
+        DiskSpaceError: Too little free disk; with a guard, `WritersTogether` checks.
         OutputError: The folder is missing or not writable, or the output is a file of the input.
-        SceneError: The scene has something that a GeoTIFF cannot say.
+        SceneError: A GeoTIFF cannot represent the scene.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class SceneWriter:
         except BaseException:
             if self.guard is None or self.journal is not None:
                 self.clean_up()
-            else:  # what lies there is another run's, which may be at it
+            else:  # existing files are another run's, which may be writing
                 self._env.close()
             raise
         return self
@@ -120,19 +120,19 @@ class SceneWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = False
+        succeeded = False
         try:
             self.close_scratch()
             if kind is None:
                 self.make()
                 self.publish()
-                done = True
+                succeeded = True
         finally:
-            self.clean_up(keep=not done and self.journal is not None and bool(self.finished))
+            self.clean_up(keep=not succeeded and self.journal is not None and bool(self.finished))
 
     def enter_whole(self) -> None:
-        """Enter with a file that is finished and has its name: only the journal is opened."""
-        assert self.guard is not None, "or nobody could tell"
+        """Enter with a file that is finished and has its name; only the journal is opened."""
+        assert self.guard is not None, "a journal needs one"
         self._env.enter_context(self.origin.env())
         try:
             self.journal = Journal(journal_path(self.path), self.guard)
@@ -154,13 +154,13 @@ class SceneWriter:
         """
         expected = (self.layout.count, span.height, span.width)
         if pixels.shape != expected or pixels.dtype != self.layout.dtype:
-            found = f"{pixels.shape} of {pixels.dtype}"
-            raise ValueError(f"pixels must be {expected} of {self.layout.dtype}, got {found}")
+            got = f"{pixels.shape} of {pixels.dtype}"
+            raise ValueError(f"pixels must be {expected} of {self.layout.dtype}, got {got}")
         statistics = self._measure(span, pixels)
         with self._lock, os_faults(f"cannot write {self.path}", self.path.absolute().parent):
             blocks = set(self.layout.blocks(span))
-            if twice := self._blocks & blocks:
-                raise ValueError(f"block {min(twice)} is written already")
+            if repeated := self._blocks & blocks:
+                raise ValueError(f"block {min(repeated)} is written already")
             self._scratch.write(span, pixels)
             self._blocks |= blocks
             entry = Entry.of(pixels, tuple(statistics))
@@ -177,64 +177,64 @@ class SceneWriter:
     def _check(self) -> None:
         check_target(self.origin.source, self.path, self._overwrite)
         self.origin.check(self.path)
-        if self.guard is None:  # else they are several, which share the disk
+        if self.guard is None:  # with one, several writers share the disk
             check_disk(self.path.absolute().parent, self.bytes_left)
 
     @property
     def bytes_left(self) -> int:
-        """Of the raw scene, without those that an interrupted run has in its scratch file."""
-        there = 0 if self.guard is None else size_on_disk(self._hidden("scratch"))
-        return self.layout.raw_bytes - there
+        """Return the bytes of the raw scene, without those in the scratch file of an interrupted run."""
+        written = 0 if self.guard is None else size_on_disk(self._hidden("scratch"))
+        return self.layout.raw_bytes - written
 
     def sync(self) -> None:
-        """Wait until what is written, and the journal of it, would survive a power cut."""
+        """Wait until written blocks and their journal would survive a power cut."""
         with self._lock, os_faults(f"cannot write {self.path}", self.path.absolute().parent):
             self._scratch.sync()
             if self.journal is not None:
                 self.journal.sync()
 
     def close_scratch(self) -> None:
-        """Take no more blocks."""
+        """Close the scratch file; no more blocks can be written."""
         self._scratch.close()
 
     def make(self) -> Path:
-        """Make the finished file under a hidden name, and give that.
+        """Make the finished file under a hidden name, and return that.
 
         Raises:
             OutputError: Blocks are missing; the disk is full or fails.
         """
         rows, cols = self.layout.grid
-        if missing := rows * cols - len(self._blocks):
-            raise OutputError(f"{self.path}: {missing} of {rows * cols} blocks were never written")
-        made, statistics = self._hidden("cog"), [band.tags() for band in self._statistics()]
+        if count := rows * cols - len(self._blocks):
+            raise OutputError(f"{self.path}: {count} of {rows * cols} blocks were never written")
+        cog, statistics = self._hidden("cog"), [band.tags() for band in self._statistics()]
         with os_faults(f"cannot write {self.path}", self.path.absolute().parent):
             write_cog(
                 *self.origin.vrt(
                     str(self._scratch.path), self.layout.blocksize, statistics, self._resampling.upper()
                 ),
-                made,
+                cog,
                 self.origin.compression(self._compress),
                 self.layout.blocksize,
                 self._resampling.upper(),
             )
             if self.origin.source is not None:
-                keep_premultiplied(self.origin.source, made)
-        return made
+                keep_premultiplied(self.origin.source, cog)
+        return cog
 
     def _statistics(self) -> tuple[BandStatistics, ...]:
-        """Of all windows, added up in the order of their places: resumed or not, the sums are the same."""
+        """Add up the statistics of all windows in order of place: the sums do not depend on a resume."""
         total = (BandStatistics(),) * self.layout.count
         for _, entry in sorted(self.finished.items()):
             total = tuple(a + b for a, b in zip(total, entry.statistics, strict=True))
         return total
 
     def _open_scratch(self) -> None:
-        """Make the scratch file, or open the one that is there and look which windows of it are whole."""
+        """Create the scratch file, or open the existing one and check which windows of it are whole."""
         path = self._hidden("scratch")
         if self.journal is not None and self.finished:
             try:
                 self._scratch = Scratch(path, self.layout)
-            except OutputError:  # a power cut has left nothing of it to go on from
+            except OutputError:  # after a power cut it may be damaged
                 self.journal.keep(lambda span, entry: False)
             else:
                 with rasterio.open(path) as written:
@@ -247,7 +247,7 @@ class SceneWriter:
             self._scratch = Scratch.create(path, self.layout, *self.origin.place)
 
     def publish(self) -> None:
-        """Give the finished file its name; what GDAL had to put beside it (attribute tables) goes along."""
+        """Give the finished file its name, and its sidecar (attribute tables) too."""
         with os_faults(f"cannot write {self.path}", self.path.absolute().parent):
             check_target(None, self.path, self._overwrite)
             for suffix in SIDECARS:
@@ -257,23 +257,23 @@ class SceneWriter:
             sync_to_disk(self.path.absolute().parent)
 
     def publish_sidecar(self) -> None:
-        """Give what lies beside the finished file its name, if it has not got it yet."""
-        beside = with_ending(self._hidden("cog"), ".aux.xml")
-        if beside.exists():
-            os.replace(beside, with_ending(self.path, ".aux.xml"))
+        """Give the sidecar of the finished file its name, if it has a hidden one."""
+        sidecar = with_ending(self._hidden("cog"), ".aux.xml")
+        if sidecar.exists():
+            os.replace(sidecar, with_ending(self.path, ".aux.xml"))
 
     def _hidden(self, role: str) -> Path:
         return part_path(self.path, self._token if self.guard is None else UNFINISHED, role)
 
-    def remove_parts(self, but: tuple[str, ...] = ()) -> None:
-        """Remove what the output was made of."""
+    def remove_parts(self, except_roles: tuple[str, ...] = ()) -> None:
+        """Remove the hidden files of the output, but for some roles."""
         for role in PARTS:
-            for suffix in _LEFTOVERS if role not in but else ():
+            for suffix in _LEFTOVERS if role not in except_roles else ():
                 with_ending(self._hidden(role), suffix).unlink(missing_ok=True)
 
     def clean_up(self, keep: bool = False) -> None:
-        """Close everything, and remove it unless it is to be kept to go on from."""
-        self.remove_parts(but=("scratch",) if keep else ())
+        """Close everything, and remove it unless ``keep`` is true."""
+        self.remove_parts(except_roles=("scratch",) if keep else ())
         if self.guard is not None and not keep:
             journal_path(self.path).unlink(missing_ok=True)
             lock_path(journal_path(self.path)).unlink(missing_ok=True)
@@ -283,34 +283,34 @@ class SceneWriter:
 
 
 def check_disk(folder: Path, raw: int, tiles: int = 0) -> None:
-    """Refuse a disk without room for scratch and output of noise, which nothing compresses.
+    """Refuse a disk without room for scratch file and output of noise, which does not compress.
 
     Args:
-        folder: Where they go.
+        folder: Of the output.
         raw: Bytes of the pixels.
         tiles: Bytes of finished tiles.
 
     Raises:
-        DiskSpaceError: It says how much is free, and how much is expected.
+        DiskSpaceError: There is too little room.
     """
     needed, free = raw + raw // 3 + raw + tiles, shutil.disk_usage(folder).free
     if free < needed:
-        also = f", finished tiles {gigabytes(tiles)}" if tiles else ""
+        for_tiles = f", finished tiles {gigabytes(tiles)}" if tiles else ""
         raise DiskSpaceError(
             f"{folder} has {gigabytes(free)} free, expected {gigabytes(needed)} (scratch {gigabytes(raw)}, "
-            f"overviews {gigabytes(raw // 3)}, output up to {gigabytes(raw)}{also}): free some, or write to "
-            "another disk"
+            f"overviews {gigabytes(raw // 3)}, output up to {gigabytes(raw)}{for_tiles}): free some, or "
+            "write to another disk"
         )
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes that a file takes, 0 if it is not there."""
+    """Return the bytes that a file takes on disk, 0 if it is missing."""
     return path.stat().st_blocks * 512 if path.exists() else 0
 
 
-def _is_whole(written: Any, span: Span, entry: Entry) -> bool:
-    """Whether the pixels of a window have reached the disk."""
+def _is_whole(dataset: Any, span: Span, entry: Entry) -> bool:
+    """Return whether the pixels of a window have reached the disk."""
     try:
-        return checksum(written.read(window=span.window)) == entry.crc
+        return checksum(dataset.read(window=span.window)) == entry.crc
     except RasterioError:
         return False

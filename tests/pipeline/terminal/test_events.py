@@ -12,7 +12,7 @@ from rich.console import Console
 
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.duration import duration
-from decr_scene.pipeline.terminal.progress import Lines, showing
+from decr_scene.pipeline.terminal.progress import Lines, stderr_progress
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_log_is_no_file_of_the_run_and_no_raster(scene, tmp_path):
 
 
 def test_a_log_without_a_terminal_has_a_line_every_tenth(capsys):
-    with showing("scene.tif", quiet=False) as lines:
+    with stderr_progress("scene.tif", quiet=False) as lines:
         lines.stage("restoring")
         lines.tiles(0, 200)
         for done in range(1, 201):
@@ -111,7 +111,7 @@ def test_a_log_without_a_terminal_has_a_line_every_tenth(capsys):
 
 def test_what_takes_long_before_the_tiles_is_told(capsys, monkeypatch):
     monkeypatch.setattr("decr_scene.pipeline.terminal.progress.PATIENCE", 0.01)
-    with showing("scene.tif", quiet=False) as lines:
+    with stderr_progress("scene.tif", quiet=False) as lines:
         assert isinstance(lines, Lines)
         lines.stage("planning")
         lines._late.join(10)

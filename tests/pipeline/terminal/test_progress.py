@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from raster_cases import plain
 
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.terminal.progress import showing
+from decr_scene.pipeline.terminal.progress import stderr_progress
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_log_has_a_line_when_the_tiles_are_done(scene):
 
 
 def test_a_log_of_a_batch_has_a_line_for_every_scene(capsys):
-    with showing("folder", quiet=False, of_folder=True) as bars:
+    with stderr_progress("folder", quiet=False, of_folder=True) as bars:
         for name in ("a.tif", "[b].tif"):
             bars.scenes(0, 2, name)
             bars.stage("restoring")
@@ -73,7 +73,7 @@ def test_a_terminal_shows_every_stage_after_the_tiles(scene):
 
 @pytest.mark.usefixtures("terminal")
 def test_a_stage_has_no_count_and_no_time_left(capsys):
-    with showing("scene.tif", quiet=False) as bar:
+    with stderr_progress("scene.tif", quiet=False) as bar:
         bar.tiles(4, 4)
         bar.stage("writing clean.tif")
     tiles, stage = last_lines(capsys, 2)
@@ -86,7 +86,7 @@ def test_a_stage_has_no_count_and_no_time_left(capsys):
 
 @pytest.mark.usefixtures("terminal")
 def test_the_next_scene_of_a_batch_begins_without_the_stage_of_the_last(capsys):
-    with showing("folder", quiet=False, of_folder=True) as bars:
+    with stderr_progress("folder", quiet=False, of_folder=True) as bars:
         bars.scenes(0, 2, "a.tif")
         bars.stage("checking")
         bars.scenes(1, 2, "b.tif")
