@@ -1,7 +1,7 @@
-"""The key map: entries of published checkpoints <-> our tensors, without loss in either direction.
+"""Map entries of published checkpoints to our tensors and back, without loss in either direction.
 
-Where a module of ours sits in a published checkpoint is told once, as pairs of paths; names, shapes and the
-way back all follow. Entries that the published networks hold and never use are known by name and shape.
+Pairs of paths relate our modules to those of a published checkpoint; names, shapes and the way back follow
+from them. Entries that the published networks never use are listed by name and shape.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ Paths = Iterator[tuple[str, str]]
 
 
 class Entry(NamedTuple):
-    """One published entry: which tensor of ours it holds (``None``: never used), and its published shape."""
+    """One published entry: the name of our tensor (``None``: it is never used), and its published shape."""
 
     ours: str | None
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ KeyMap = dict[str, Entry]
 
 
 def network_keys(network: NoiseNetwork, prefix: str = WEIGHT_PREFIXES[0]) -> KeyMap:
-    """Key map of a diffusion checkpoint: the noise predictor, then the weight allocation under ``prefix``."""
+    """Return the key map of a diffusion checkpoint, with the weight allocation under ``prefix``."""
     config = network.config
     paths = {f"noise_net.{ours}": theirs for ours, theirs in _unet_paths(config.noise)}
     paths |= {f"weight_net.{ours}": prefix + theirs for ours, theirs in _unet_paths(config.weight)}
@@ -39,12 +39,12 @@ def network_keys(network: NoiseNetwork, prefix: str = WEIGHT_PREFIXES[0]) -> Key
 
 
 def reference_keys(net: MPRNet | MDSA) -> KeyMap:
-    """Key map of a reference checkpoint."""
+    """Return the key map of a reference checkpoint."""
     return _mn_keys(net) if isinstance(net, MPRNet) else _mdsa_keys(net)
 
 
 def import_state(state: Mapping[str, Tensor], keys: KeyMap, what: str) -> dict[str, Tensor]:
-    """Our tensors out of a published state dict that has all entries of ``keys`` and no other.
+    """Convert a published state dict that has all entries of ``keys`` and no other to our tensors.
 
     Raises:
         CheckpointError: Entries are missing, unknown or of another shape, or copies of one tensor differ.
@@ -64,7 +64,7 @@ def import_state(state: Mapping[str, Tensor], keys: KeyMap, what: str) -> dict[s
 
 
 def export_state(tensors: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
-    """The published state dict of our tensors; entries that are never used are zeros."""
+    """Return the published state dict of our tensors; unused entries are zeros."""
     return {
         name: torch.zeros(entry.shape) if entry.ours is None else tensors[entry.ours].reshape(entry.shape)
         for name, entry in keys.items()
@@ -72,32 +72,32 @@ def export_state(tensors: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tenso
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor."""
+    """Return the shape of every tensor."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_shapes(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
     """Refuse tensors that are not exactly the expected ones.
 
     Raises:
-        CheckpointError: Names what is missing, not expected, or of another shape; the first few of each.
+        CheckpointError: Some are missing, not expected, or of another shape; the first few of each are named.
     """
-    wrong = [n for n in expected if n in found and found[n] != expected[n]]
+    wrong = [n for n in expected if n in actual and actual[n] != expected[n]]
     problems = {
-        "missing": [n for n in expected if n not in found],
-        "not expected": [n for n in found if n not in expected],
-        "of another shape": [f"{n} {found[n]} instead of {expected[n]}" for n in wrong],
+        "missing": [n for n in expected if n not in actual],
+        "not expected": [n for n in actual if n not in expected],
+        "of another shape": [f"{n} {actual[n]} instead of {expected[n]}" for n in wrong],
     }
-    told = [f"{len(names)} {kind}: {_few(names)}" for kind, names in problems.items() if names]
-    if told:
+    described = [f"{len(names)} {kind}: {_first_names(names)}" for kind, names in problems.items() if names]
+    if described:
         raise CheckpointError(
-            f"{what}: {len(found)} tensors found, {len(expected)} expected; {'; '.join(told)}"
+            f"{what}: {len(actual)} tensors found, {len(expected)} expected; {'; '.join(described)}"
         )
 
 
-def _few(names: list[str], count: int = 3) -> str:
+def _first_names(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", .." if len(names) > count else "")
 
 
@@ -117,7 +117,7 @@ def _reshaped(tensor: Tensor, published: str) -> Tensor:
 
 
 def _unet_paths(config: UNetConfig) -> Paths:
-    """Ours, theirs: they count all blocks in one row, resampling included."""
+    """Yield our paths and theirs: they number all blocks in one row, resampling included."""
     yield from (("embedding.linear1", "time_embed.0"), ("embedding.linear2", "time_embed.2"))
     yield "stem", "input_blocks.0.0"
     down, up = config.num_res_blocks, config.num_res_blocks + 1
@@ -173,7 +173,7 @@ def _mn_paths() -> Paths:
 
 
 def _mn_coder_paths(k: int) -> Paths:
-    """Encoder and decoder of stage ``k``."""
+    """Yield the paths of encoder and decoder of stage ``k``."""
     for coder in ("encoder", "decoder"):
         for level in range(3):
             for j in range(2):
@@ -187,7 +187,7 @@ def _mn_coder_paths(k: int) -> Paths:
 
 
 def _mn_level_paths(level: int) -> Paths:
-    """What belongs to one level between the stages and in the third stage."""
+    """Yield the paths of one level between the stages and in the third stage."""
     orb = f"stage3_orsnet.orb{level + 1}.body"
     for j in range(8):
         yield from _channel_attention_paths(f"refine.blocks.{level}.chain.blocks.{j}", f"{orb}.{j}")
@@ -221,7 +221,7 @@ def _mdsa_keys(net: MDSA) -> KeyMap:
 
 
 def _mdsa_paths() -> Paths:
-    """Everything but the blocks."""
+    """Yield the paths of everything but the blocks."""
     yield from (("mixing", "coefficient"), ("enter", "conv_in"), ("leave", "conv_out"))
     names = ["conv1", *(f"conv{k}_atrous" for k in range(2, len(DILATIONS))), f"conv{len(DILATIONS)}"]
     for k, name in enumerate(names):
@@ -268,7 +268,7 @@ def _dense_paths(ours: str, theirs: str) -> Paths:
 
 
 def _unused(block: str, channels: int) -> KeyMap:
-    """Entries of a block that its forward pass never touches."""
+    """Return the entries of a block that its forward pass never uses."""
     keys = {f"{block}.coefficient": Entry(None, (1, 2))}
     for k in range(DENSE_LAYERS):
         keys |= _unused_conv(f"{block}.rt_residual_dense_layers.{k}.conv", channels + GROWTH * k, GROWTH)

@@ -1,7 +1,7 @@
-"""Our model file: one safetensors file with the weights and everything that is needed to use them.
+"""Read and write our model file: one safetensors file with the weights and their configuration.
 
 It holds tensors under ``reference.`` and, if it has them, ``network.`` and ``detector.``, and in its
-metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that says
+metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that has
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 
 A model may also be told as a fold of another (`fewer_bands.Fold`), in a few lines of TOML beside that one's
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FORMAT, PACKED_FORMAT = 1, 2
-"""Of files; a program that cannot unpack kernels is to refuse those that are packed."""
+"""Versions of the format; a program that cannot unpack kernels refuses packed files by it."""
 
 METADATA_KEY = "decr_scene"
 
@@ -44,13 +44,13 @@ MODEL_ENDINGS = (".safetensors", FOLD_ENDING)
 """Of files with weights, and of folds."""
 
 PACKED, SCALE = "network.", ".scale"
-"""Beginning of the names of packed kernels, and ending of the names of their scales."""
+"""Prefix of the names of packed kernels, and suffix of the names of their scales."""
 
 LARGEST = 127
-"""Magnitude that the largest weight of an output channel has in a packed kernel."""
+"""Magnitude of the largest weight of an output channel in a packed kernel."""
 
 COUNTERS = ("num_batches_tracked",)
-"""Endings of the names of tensors that are whole numbers."""
+"""Suffixes of the names of tensors of whole numbers."""
 
 State = Mapping[str, Tensor]
 C = TypeVar("C", bound="DataclassInstance")
@@ -58,7 +58,7 @@ C = TypeVar("C", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a model is sampled unless told otherwise; the defaults are the published setting.
+    """Defaults of a model's sampling; those of this class are the published setting.
 
     Args:
         steps: Calls of the network.
@@ -90,7 +90,7 @@ class SamplingConfig:
         weight_floor: float | None = None,
         halo: int | None = None,
     ) -> "SamplingConfig":
-        """Take what is given in place of the model's own; ``None``: the model's own stays.
+        """Replace some values; ``None``: the model's own stays.
 
         Raises:
             CheckpointError: A value is out of range.
@@ -100,21 +100,21 @@ class SamplingConfig:
 
     @property
     def first_step(self) -> int | None:
-        """Where the run begins from the noised reference; ``None``: it begins from noise alone."""
+        """Return the step that starts from the noised reference; ``None``: sampling starts from noise."""
         return None if self.start == TRAIN_STEPS else self.start
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All about a model but its weights.
+    """Everything of a model but its weights.
 
     Args:
-        name: What it is called.
+        name: For messages and reports.
         bands: The bands it takes, in order.
-        network: Its noise network; ``None``: it has none, and its answer is that of the reference.
+        network: Its noise network; ``None``: the answer is that of the reference.
         reference: Its reference network.
-        scaling: How digital numbers become [-1, 1] and back, as the pipeline understands it.
-        sampling: How it is sampled unless told otherwise.
+        scaling: Conversion of digital numbers to [-1, 1] and back, as the pipeline reads it.
+        sampling: Defaults of its sampling.
         detector: Its cloud detector, if it has one.
         info: Training data, licence, metrics: for the reader.
         packed: Its file holds the kernels of the noise and weight networks in eight bits a weight.
@@ -137,21 +137,21 @@ class ModelConfig:
         network = self.reference.bands if self.network is None else self.network.bands
         counts = (len(self.bands), network, self.reference.bands)
         if len(set(counts)) > 1:
-            told = "{} band names, a network of {} bands, a reference of {}".format(*counts)
-            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+            counted = "{} band names, a network of {} bands, a reference of {}".format(*counts)
+            raise CheckpointError(f"model {self.name!r} has {counted}: they do not belong together")
         if self.detector is not None and self.detector.bands != len(self.bands):
-            told = f"{len(self.bands)} band names and a detector of {self.detector.bands} bands"
-            raise CheckpointError(f"model {self.name!r} has {told}: they do not belong together")
+            counted = f"{len(self.bands)} band names and a detector of {self.detector.bands} bands"
+            raise CheckpointError(f"model {self.name!r} has {counted}: they do not belong together")
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a model: its network, its reference and, if any, its detector."""
+    """Return name and shape of every tensor of a model: network, reference and, if any, detector."""
     with torch.device("meta"):
         return shapes(build_modules(config).state_dict())
 
 
 def build_modules(config: ModelConfig) -> nn.ModuleDict:
-    """All networks of a model by their names in its file, with fresh weights."""
+    """Build all networks of a model by their names in its file, with fresh weights."""
     modules: dict[str, nn.Module] = {"reference": build_reference(config.reference)}
     if config.network is not None:
         modules = {"network": NoiseNetwork(config.network), **modules}
@@ -161,7 +161,7 @@ def build_modules(config: ModelConfig) -> nn.ModuleDict:
 
 
 def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
-    """Write a model file, whole or not at all; floating-point types are kept, but in what is packed.
+    """Write a model file, whole or not at all; floating-point types are kept, but for packed kernels.
 
     Raises:
         CheckpointError: The tensors are not those of the configuration.
@@ -180,7 +180,7 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read a model file.
 
     Returns:
-        The configuration, and the tensors as they were saved, on the CPU; what was packed as float32.
+        The configuration, and the tensors as they were saved, on the CPU; packed kernels as float32.
 
     Raises:
         CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
@@ -246,7 +246,7 @@ def read_model_config(path: str | Path) -> ModelConfig:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Give the name to write a file under; it gets its own when the ``with`` ends well."""
+    """Yield a temporary name to write a file under, which is renamed when the ``with`` succeeds."""
     partial = path.with_name(path.name + ".partial")
     yield partial
     os.replace(partial, path)
@@ -289,17 +289,17 @@ def _opened(path: str | Path) -> Iterator[Any]:
         ) from error
 
 
-def _check(config: ModelConfig, found: Mapping[str, tuple[int, ...]], what: str) -> None:
+def _check(config: ModelConfig, actual: Mapping[str, tuple[int, ...]], what: str) -> None:
     """Refuse tensors that are not those of the configuration."""
-    detector = any(name.startswith("detector.") for name in found)
+    detector = any(name.startswith("detector.") for name in actual)
     if detector != (config.detector is not None):
-        told = "without a configuration of it" if detector else "is configured, its tensors are missing"
-        raise CheckpointError(f"{what}: a detector {told}")
-    check_shapes(found, expected_shapes(config), what)
+        problem = "without a configuration of it" if detector else "is configured, its tensors are missing"
+        raise CheckpointError(f"{what}: a detector {problem}")
+    check_shapes(actual, expected_shapes(config), what)
 
 
 def _check_values(tensors: State, what: str) -> None:
-    """Refuse weights that are no numbers: a network of them would see no cloud anywhere, and say nothing."""
+    """Refuse weights that are not finite: a network of them would silently find no cloud anywhere."""
     for name, tensor in tensors.items():
         if not tensor.dtype.is_floating_point and not name.endswith(COUNTERS):
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -311,9 +311,9 @@ def _check_values(tensors: State, what: str) -> None:
 
 
 def _packed(tensors: State) -> dict[str, Tensor]:
-    """Kernels in eight bits, each output channel by its own scale; what has one dimension stays as it is.
+    """Pack kernels in eight bits, with a scale an output channel; tensors of one dimension stay.
 
-    Those of the reference stay too: their rounding reaches the answer unweighted, and costs 0.01 dB.
+    Those of the reference stay too: their rounding would reach the answer unweighted, and cost 0.01 dB.
     """
     packed = {}
     for name, tensor in tensors.items():
@@ -328,7 +328,7 @@ def _packed(tensors: State) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
-    """Kernels as float32, without the scales that they were packed with; all else as it is."""
+    """Unpack kernels to float32, without their scales; other tensors stay."""
     unpacked = dict(tensors)
     for name, tensor in tensors.items():
         if tensor.dtype != torch.int8:
@@ -349,9 +349,9 @@ def _to_json(config: ModelConfig) -> str:
 
 def _from_json(text: str) -> ModelConfig:
     values = json.loads(text)
-    found = values.pop("format", None)
-    if not isinstance(found, int) or found > PACKED_FORMAT:
-        raise ValueError(f"format {found}, this program reads up to {PACKED_FORMAT}: update it")
+    version = values.pop("format", None)
+    if not isinstance(version, int) or version > PACKED_FORMAT:
+        raise ValueError(f"format {version}, this program reads up to {PACKED_FORMAT}: update it")
     network = values["network"]
     if network is not None:
         parts = {key: _build(UNetConfig, network[key]) for key in ("noise", "weight")}
@@ -369,7 +369,7 @@ def _from_json(text: str) -> ModelConfig:
 
 
 def _build(kind: type[C], values: dict[str, Any]) -> C:
-    """A dataclass of its JSON form, in which tuples have become lists."""
+    """Build a dataclass of its JSON form, in which tuples have become lists."""
     built = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     check_types(kind, {name: value for name, value in built.items() if name in kind.__dataclass_fields__})
     return kind(**built)

@@ -1,4 +1,4 @@
-"""The door for published checkpoints: state dicts of DE and its reference to one model of ours, and back."""
+"""Convert published checkpoints, state dicts of DE and its reference, to one model of ours, and back."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ _ORDER = "give the checkpoint of DE first, then that of its reference (mn or mds
 
 
 def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read the two published checkpoints of a DE model; bands, widths and kind are read off the shapes.
+    """Read the two published checkpoints of a DE model; bands, widths and kind follow from the shapes.
 
     Args:
         de_state: Noise predictor and weight allocation: file, or mapping of published names to tensors.
@@ -42,15 +42,15 @@ def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConf
         Configuration and tensors as of a model file.
 
     Raises:
-        CheckpointError: One of the two is something else, incomplete, or they do not belong together.
+        CheckpointError: One of them is no such checkpoint or incomplete, or they do not belong together.
     """
     de, reference = read_state(de_state, "DE checkpoint"), read_state(reference_state, "reference checkpoint")
     network_config, network = _import_network(de)
     reference_config, first_guess = _import_reference(reference)
     bands = network_config.bands
     if bands != reference_config.bands:
-        found = f"DE checkpoint of {bands} bands, reference of {reference_config.bands}"
-        raise CheckpointError(f"{found}: give two that were trained together")
+        mismatch = f"DE checkpoint of {bands} bands, reference of {reference_config.bands}"
+        raise CheckpointError(f"{mismatch}: give two that were trained together")
     if bands not in (3, 4):
         raise CheckpointError(f"published models have 3 or 4 bands, this one {bands}")
     config = ModelConfig(f"DE-{reference_config.kind}", BAND_NAMES[:bands], network_config, reference_config)
@@ -59,7 +59,7 @@ def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConf
 
 
 def published_states(config: ModelConfig, tensors: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The other way: state dicts of DE and of its reference, as the published code reads them.
+    """Return state dicts of DE and of its reference, as the published code reads them.
 
     Raises:
         CheckpointError: The published code has no such network or reference.
@@ -77,7 +77,7 @@ def published_states(config: ModelConfig, tensors: State) -> tuple[dict[str, Ten
 
 
 def _published_network(bands: int, noise: int, weight: int) -> NetworkConfig:
-    """The published networks at the given base channels."""
+    """Return the configuration of the published networks at the given base channels."""
     return NetworkConfig(bands, UNetConfig(channels=noise), replace(PUBLISHED_WEIGHT, channels=weight))
 
 
@@ -101,15 +101,17 @@ def _import_network(state: State) -> tuple[NetworkConfig, dict[str, Tensor]]:
 
 
 def _weight_prefix(state: State) -> str:
-    found = [prefix for prefix in WEIGHT_PREFIXES if any(name.startswith(prefix) for name in state)]
-    if not found:
+    prefixes = [prefix for prefix in WEIGHT_PREFIXES if any(name.startswith(prefix) for name in state)]
+    if not prefixes:
         raise CheckpointError(
             "DE checkpoint holds the noise predictor alone (stage 1): DE needs the weight allocation too, "
             "give a checkpoint of stage 2 or 3"
         )
-    if len(found) > 1:
-        raise CheckpointError(f"DE checkpoint holds two weight allocations, {' and '.join(found)}: keep one")
-    return found[0]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"DE checkpoint holds two weight allocations, {' and '.join(prefixes)}: keep one"
+        )
+    return prefixes[0]
 
 
 def _import_reference(state: State) -> tuple[ReferenceConfig, dict[str, Tensor]]:
@@ -138,15 +140,15 @@ def _kind(state: State) -> str | None:
 
 
 def read_state(source: Source, what: str) -> dict[str, Tensor]:
-    """The tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
+    """Read the tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
     entries = source if isinstance(source, Mapping) else _unpickled(Path(source), what)
-    strays = [
+    invalid = [
         name for name, value in entries.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
-    if strays or not entries:
-        kind = "tensor" if strays and isinstance(strays[0], str) else "name of a tensor"
-        found = f"its {strays[0]!r} is no {kind}" if strays else "it is empty"
-        raise CheckpointError(f"{what} is no state dict, {found}: give a mapping of names to tensors")
+    if invalid or not entries:
+        kind = "tensor" if invalid and isinstance(invalid[0], str) else "name of a tensor"
+        problem = f"its {invalid[0]!r} is no {kind}" if invalid else "it is empty"
+        raise CheckpointError(f"{what} is no state dict, {problem}: give a mapping of names to tensors")
     wrapped = all(name.startswith("module.") for name in entries)
     return {(n.removeprefix("module.") if wrapped else n): t.detach().float() for n, t in entries.items()}
 
@@ -156,7 +158,7 @@ def _unpickled(path: Path, what: str) -> Mapping[str, Any]:
         raise CheckpointError(f"{what} {path}: no such file")
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+    except Exception as error:  # a damaged pickle may raise anything
         reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"{what} {path} is no file of weights, or a damaged one: {reason}") from error
     if not isinstance(entries, Mapping):

@@ -1,4 +1,4 @@
-"""Published weights of the other systems: each by its own names, to the tensors of our networks and back."""
+"""Convert published weights of the other systems to the tensors of our networks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIGNATURES = {
     "mn": "shallow_feat1.0.weight",
     "mdsa": "conv_in.weight",
 }
-"""An entry that the published weights of one system alone have."""
+"""For each system, an entry that its published weights alone have."""
 
 RESTORERS = ("spagan", "amgan", "cvae", "diffcr")
 """Systems whose weights become a model; those of ``cloudnet`` become the detector of one."""
@@ -47,12 +47,12 @@ BANDS = {"spagan": ("blue", "green", "red")}
 
 DIFFCR_STEPS = 20
 
-WHOLE = "denoise_fn."
-"""Before the names of DiffCR's network, where a checkpoint holds more than that."""
+NETWORK_PREFIX = "denoise_fn."
+"""Prefix of the names of DiffCR's network, where a checkpoint holds more than that."""
 
 
 def read_rival(source: Source, kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Read published weights; bands and widths are read off the shapes.
+    """Read published weights; bands and widths follow from the shapes.
 
     Args:
         source: File, or mapping of published names to tensors.
@@ -65,12 +65,14 @@ def read_rival(source: Source, kind: str) -> tuple[nn.Module, dict[str, Tensor]]
         CheckpointError: They are of another system, or incomplete.
     """
     state = read_state(source, f"{kind} checkpoint")
-    inner = {name.removeprefix(WHOLE): t for name, t in state.items() if name.startswith(WHOLE)}
+    inner = {
+        name.removeprefix(NETWORK_PREFIX): t for name, t in state.items() if name.startswith(NETWORK_PREFIX)
+    }
     state = inner or state
-    found = next((known for known, name in SIGNATURES.items() if name in state), None)
-    if found != kind:
+    found_kind = next((each for each, name in SIGNATURES.items() if name in state), None)
+    if found_kind != kind:
         raise CheckpointError(
-            f"{kind} checkpoint expected, found {_what(found, state)}: "
+            f"{kind} checkpoint expected, found {_description(found_kind, state)}: "
             f"give the weights of {kind}, or name their --kind"
         )
     try:
@@ -89,7 +91,7 @@ def read_rival(source: Source, kind: str) -> tuple[nn.Module, dict[str, Tensor]]
 def rival_model(
     source: Source, kind: str, bands: tuple[str, ...] | None = None
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """A model of published weights alone.
+    """Make a model of published weights alone.
 
     Args:
         source: As `read_rival`.
@@ -131,10 +133,10 @@ def rival_model(
 def with_cloudnet(
     config: ModelConfig, tensors: State, source: Source
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """A model with Cloud-Net in the place of its detector.
+    """Replace the detector of a model by Cloud-Net.
 
     Raises:
-        CheckpointError: As `read_rival`; or the model has not the four bands that Cloud-Net looks at.
+        CheckpointError: As `read_rival`; or the model has not the four bands of Cloud-Net.
     """
     _, own = read_rival(source, "cloudnet")
     first = own["convs.0.weight"]
@@ -153,7 +155,7 @@ def with_cloudnet(
 
 
 def rival_keys(network: nn.Module) -> KeyMap:
-    """Key map of a published checkpoint; entries that are never used are known by name and shape."""
+    """Return the key map of a published checkpoint; unused entries are listed by name and shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if isinstance(network, CloudNet):
         counted = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTERS)}
@@ -170,7 +172,7 @@ def rival_keys(network: nn.Module) -> KeyMap:
 
 
 def _reference_of(kind: str, network: nn.Module) -> ReferenceConfig:
-    """What builds such a network again."""
+    """Return the configuration that builds such a network."""
     state = network.state_dict()
     if isinstance(network, CVAE):
         width, both = state["decoder.layer1.0.weight"].shape[:2]
@@ -179,12 +181,12 @@ def _reference_of(kind: str, network: nn.Module) -> ReferenceConfig:
     return ReferenceConfig(kind, stem.shape[1], stem.shape[0])
 
 
-def _what(found: str | None, state: State) -> str:
-    return found or f"something else (its first entry is {next(iter(state))})"
+def _description(kind: str | None, state: State) -> str:
+    return kind or f"something else (its first entry is {next(iter(state))})"
 
 
 def _keras(name: str) -> str:
-    """The published name of one of Cloud-Net's tensors."""
+    """Return the published name of one of Cloud-Net's tensors."""
     part, index, leaf = name.split(".")
     number = int(index) + 1
     if part == "norms":
@@ -208,7 +210,7 @@ def _unused_block(width: int) -> dict[str, tuple[int, ...]]:
 
 
 def _of_stem(name: str, network: Callable[[int, int], nn.Module]) -> Callable[[State], nn.Module]:
-    """A network whose bands and width are those of its first convolution."""
+    """Return a builder of networks by bands and width of their first convolution."""
 
     def build(state: State) -> nn.Module:
         width, bands = state[name].shape[:2]

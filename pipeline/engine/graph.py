@@ -21,7 +21,12 @@ from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
-from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.raster.radiometry import (
+    Radiometry,
+    fit_samples,
+    radiometry_without_pixels,
+    sample_spans,
+)
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
@@ -210,7 +215,7 @@ class _Graph:
     def _radiometry(self, options: Options) -> Any:
         """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
-        radiometry = known_radiometry(dtype, bands, options.scale)
+        radiometry = radiometry_without_pixels(dtype, bands, options.scale)
         if radiometry is not None:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))

@@ -13,7 +13,7 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
-from decr_scene.pipeline.raster.fields import Field, between
+from decr_scene.pipeline.raster.fields import Field, interpolate
 from decr_scene.pipeline.regions.masks import BUFFER
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -112,4 +112,4 @@ class Ground:
     def _at(self, span: Span, height: int, width: int) -> Float:
         rows = (span.row + (np.arange(height) + 0.5) * (span.height / height)) / self.side
         cols = (span.col + (np.arange(width) + 0.5) * (span.width / width)) / self.side
-        return between(self.field, rows, cols)
+        return interpolate(self.field, rows, cols)

@@ -1,8 +1,8 @@
-"""Which band is which: names from descriptions, colour interpretation or ``--bands``, and a model's choice.
+"""Name bands by descriptions, colour interpretation or ``--bands``, and select those of a model.
 
 A role is ``blue``, ``green``, ``red``, ``nir`` or ``alpha``. A band without one keeps its own description, or
 has the name ``''``. Names are compared by words, so that ``Band 4 (Near Infrared)``, ``TOA_blue`` and
-``NIR1`` are understood and ``red edge`` is not taken for red.
+``NIR1`` are recognised and ``red edge`` is not red.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NUMBERED = {"b2": "blue", "b3": "green", "b4": "red"}
 
 
 def resolve_names(names: Sequence[str], option: str | None = None) -> tuple[str, ...]:
-    """Say what each band is, or refuse.
+    """Name each band, or refuse.
 
     Args:
-        names: What is written in the file, one a band; ``''`` where nothing is.
+        names: Those in the file, one a band; ``''`` where it has none.
         option: ``--bands``, such as ``blue,green,red,nir`` or ``b,g,r,n``; it overrules the file.
 
     Returns:
@@ -37,13 +37,13 @@ def resolve_names(names: Sequence[str], option: str | None = None) -> tuple[str,
 
     Raises:
         BandError: ``option`` has another number of bands or a role twice; or the raster has four bands or
-            more and none of them says what it is.
+            more, and none has a role.
     """
     if option is not None:
         return _from_option(option, len(names))
     resolved = name_bands(names)
     if len(resolved) == 3 and not any(resolved):
-        return ("red", "green", "blue")  # what every viewer, GDAL's drivers included, takes three bands for
+        return ("red", "green", "blue")  # as every viewer shows three bands, GDAL's drivers included
     if len(resolved) > 3 and not any(role in resolved for role in ROLES):
         raise BandError(
             f"{len(resolved)} bands and no way to tell them apart (found {_listed(resolved)}): "
@@ -73,31 +73,31 @@ def name_bands(descriptions: Sequence[str | None], colours: Sequence[str] = ()) 
 
 
 def label(names: Sequence[str], index: int) -> str:
-    """What a band (0-based) is called where people read it: its name, or its number from 1."""
+    """Return the name of a band (0-based) for messages, or its number from 1."""
     return names[index] or f"band {index + 1}"
 
 
-def select_bands(resolved: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
-    """Find the bands that a model wants.
+def select_bands(resolved: Sequence[str], model_bands: Sequence[str]) -> tuple[int, ...]:
+    """Find the bands of a model.
 
     Args:
-        resolved: As `resolve_names` gives them.
-        wanted: Names, in the model's order.
+        resolved: As `resolve_names` returns them.
+        model_bands: Names, in the model's order.
 
     Returns:
-        Their 0-based positions, in the model's order; what is not among them is passed through.
+        Their 0-based positions, in the model's order; other bands are passed through.
 
     Raises:
         BandError: One is missing, or two bands have its name.
     """
     counts = Counter(resolved)
-    missing = [name for name in wanted if counts[name] != 1]
-    if missing:
+    unresolved = [name for name in model_bands if counts[name] != 1]
+    if unresolved:
         raise BandError(
-            f"the model wants the bands {', '.join(wanted)}, the scene has {_listed(resolved)}: "
-            f"{_trouble(missing[0], counts)}; name the scene's bands with --bands or choose another model"
+            f"the model wants the bands {', '.join(model_bands)}, the scene has {_listed(resolved)}: "
+            f"{_misfit(unresolved[0], counts)}; name the scene's bands with --bands or choose another model"
         )
-    return tuple(resolved.index(name) for name in wanted)
+    return tuple(resolved.index(name) for name in model_bands)
 
 
 def _from_option(option: str, count: int) -> tuple[str, ...]:
@@ -107,19 +107,19 @@ def _from_option(option: str, count: int) -> tuple[str, ...]:
         raise BandError(
             f"--bands names {len(names)} bands ({option}), the scene has {count}: name each of them"
         )
-    twice = [role for role in ROLES if names.count(role) > 1]
-    if twice:
-        raise BandError(f"--bands has {twice[0]} twice ({option}): give each band its own name")
+    repeated = [role for role in ROLES if names.count(role) > 1]
+    if repeated:
+        raise BandError(f"--bands has {repeated[0]} twice ({option}): give each band its own name")
     return names
 
 
-def _add(found: dict[int, str], candidates: dict[int, str]) -> None:
-    """Take over a role where the band has none yet, the role is free, and only one band asks for it."""
-    asked = Counter(role for i, role in candidates.items() if i not in found)
-    taken = set(found.values())
+def _add(roles: dict[int, str], candidates: dict[int, str]) -> None:
+    """Assign roles to bands that have none, where the role is free and only one band is a candidate."""
+    counts = Counter(role for i, role in candidates.items() if i not in roles)
+    assigned = set(roles.values())
     for i, role in candidates.items():
-        if role and i not in found and role not in taken and asked[role] == 1:
-            found[i] = role
+        if role and i not in roles and role not in assigned and counts[role] == 1:
+            roles[i] = role
 
 
 def _by_exact_name(texts: Sequence[str]) -> dict[int, str]:
@@ -127,9 +127,9 @@ def _by_exact_name(texts: Sequence[str]) -> dict[int, str]:
 
 
 def _by_number(texts: Sequence[str]) -> dict[int, str]:
-    """B2, B3, B4 as Sentinel-2 and Landsat 8 number them; NIR is B8 of the one and B5 of the other.
+    """Read B2, B3, B4 as Sentinel-2 and Landsat 8 number them; NIR is B8 of the one and B5 of the other.
 
-    Where there is a B1 too it may be an older Landsat, whose B1 is blue, unless B8A or B9 gives it away.
+    Where there is a B1 too it may be an older Landsat, whose B1 is blue, unless there is a B8A or B9.
     """
     names = [re.sub(r"^((sr|toa)[ _])?b(and)?[ _]*0*(?=\d)", "b", text.lower()) for text in texts]
     if not {"b2", "b3", "b4"} <= set(names) or ("b1" in names and not {"b8a", "b9"} & set(names)):
@@ -155,7 +155,7 @@ def _role_of_colour(colour: str) -> str:
 
 
 def _words(text: str) -> str:
-    """Lower case, words split by one space: ``Near-Infrared`` -> ``near infrared``."""
+    """Return lower case, words split by one space: ``Near-Infrared`` -> ``near infrared``."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -163,14 +163,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name or f"band {i} unnamed" for i, name in enumerate(names, start=1))
 
 
-def _trouble(name: str, counts: Counter[str]) -> str:
+def _misfit(name: str, counts: Counter[str]) -> str:
     return f"{counts[name]} bands are called {name}" if counts[name] else f"{name} is missing"
 
 
 def display_bands(names: Sequence[str]) -> list[int]:
-    """1-based bands for red, green and blue, or one band for grey.
+    """Choose 1-based bands for red, green and blue, or one band for grey.
 
-    Those that have the names; else the first three of three or more; else the first.
+    Those with the names; else the first three of three or more; else the first.
     """
     if {"red", "green", "blue"} <= set(names):
         return [list(names).index(name) + 1 for name in ("red", "green", "blue")]

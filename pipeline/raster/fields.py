@@ -1,4 +1,4 @@
-"""Small rasters that stand for a whole scene, and how they are read in between their pixels."""
+"""Read and interpolate fields: small rasters of a whole scene, on coarse pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decr_scene.pipeline.errors import MaskError
 
 
 class Field(Protocol):
-    """Bands on coarse pixels that are whole blocks of a scene's."""
+    """Bands on coarse pixels, each a whole block of a scene's."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -23,13 +23,13 @@ class Field(Protocol):
         ...
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        """A part of it, ``(C, h, w)``."""
+        """Read a part of it, ``(C, h, w)``."""
         ...
 
 
 @dataclass(frozen=True)
 class FileField:
-    """A field on disk, which every worker opens for itself.
+    """A field on disk; every worker opens its own handle.
 
     Args:
         path: The raster.
@@ -78,8 +78,8 @@ class ArrayField:
         return self.values[:, rows, cols]
 
 
-def between(field: Field, rows: Double, cols: Double) -> Float:
-    """A field between its pixels, bilinearly; beyond the outer ones, those.
+def interpolate(field: Field, rows: Double, cols: Double) -> Float:
+    """Interpolate a field between its pixels, bilinearly; beyond the outer ones it is constant.
 
     Args:
         field: The field.
@@ -87,7 +87,7 @@ def between(field: Field, rows: Double, cols: Double) -> Float:
         cols: The same from the left.
 
     Returns:
-        ``(C, len(rows), len(cols))``. What a place gets does not depend on what else is asked for.
+        ``(C, len(rows), len(cols))``. A value does not depend on the other positions.
     """
     (up, down, low), (left, right, across) = (
         _neighbours(places, extent) for places, extent in zip((rows, cols), field.shape, strict=True)
@@ -100,7 +100,7 @@ def between(field: Field, rows: Double, cols: Double) -> Float:
 
 
 def _neighbours(places: Double, extent: int) -> tuple[Pixels, Pixels, Float]:
-    """The pixels before and after each place, and how much the latter counts."""
+    """Return the pixels before and after each place, and the weight of the latter, ``(n,)`` each."""
     centred = np.clip(np.asarray(places, np.float64) - 0.5, 0, extent - 1)
     before = np.floor(centred).astype(np.intp)
     return before, np.minimum(before + 1, extent - 1), (centred - before).astype(np.float32)

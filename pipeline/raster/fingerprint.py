@@ -1,4 +1,4 @@
-"""One state of a file told from another, without reading all of it."""
+"""Take the fingerprint of a file, without reading all of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, 
 from decr_scene.pipeline.raster.scene import RasterioScene, no_file
 
 _EDGE = 1 << 20
-"""Bytes of either end that are read."""
+"""Bytes read at either end."""
 
 
 def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Tell one state of a file from another, without reading all of it.
+    """Return what distinguishes one state of a file from another, without reading all of it.
 
     Returns:
         ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB; of a
@@ -29,21 +29,21 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if is_known_to_gdal_alone(path):
         return _fingerprint_of_name(full_name(path))
-    where = Path(path).absolute()
-    if where.is_dir():
-        return _fingerprint_of_folder(where)
+    absolute = Path(path).absolute()
+    if absolute.is_dir():
+        return _fingerprint_of_folder(absolute)
     try:
-        size = where.stat().st_size
-        with where.open("rb") as file:
+        size = absolute.stat().st_size
+        with absolute.open("rb") as file:
             ends = hashlib.sha256(file.read(_EDGE))
             file.seek(max(0, size - _EDGE))
             ends.update(file.read(_EDGE))
     except FileNotFoundError as error:
         raise SceneNotFoundError(no_file(str(path))) from error
     return {
-        "path": str(where),
+        "path": str(absolute),
         "bytes": size,
-        "modified": where.stat().st_mtime_ns,
+        "modified": absolute.stat().st_mtime_ns,
         "sha256_ends": ends.hexdigest(),
     }
 
@@ -60,7 +60,7 @@ def _fingerprint_of_folder(folder: Path) -> dict[str, Any]:
 
 
 def _fingerprint_of_name(name: str) -> dict[str, Any]:
-    """Of a container's file; of what is no file of this machine, what it says of itself and its corners."""
+    """Fingerprint the file of a GDAL name, or where it is not local, its description and corners."""
     if files := local_files(name):
         return fingerprint(files[0]) | {"path": name}
     scene = RasterioScene.open(name)

@@ -1,4 +1,4 @@
-"""Open datasets: one a thread, because GDAL's serve one thread at a time, and none across a fork."""
+"""Keep datasets open: one a thread, because GDAL's serve one thread at a time, and none across a fork."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import rasterio
 from decr_scene.pipeline.inputs.names import local_files
 
 PER_THREAD = 8
-"""Files that a thread keeps open."""
+"""Number of files that a thread keeps open."""
 
 
 class Handles:
@@ -22,11 +22,11 @@ class Handles:
         self._open: dict[tuple[Any, ...], Any] = {}
 
     def get(self, path: str, state: tuple[int, ...]) -> Any:
-        """The dataset of this thread, opened if it is not.
+        """Return the dataset of this thread, opened if it is not.
 
         Args:
             path: Of the file.
-            state: As `file_state` gave it; empty: not a file of this machine.
+            state: As `file_state` returned it; empty: not a local file.
 
         Raises:
             OSError: It cannot be opened, or is not in that state any more.
@@ -46,10 +46,10 @@ class Handles:
         return dataset
 
     def close(self, path: str, state: tuple[int, ...]) -> None:
-        """Let go of what all threads of this process have open of a file.
+        """Drop the datasets of a file of all threads of this process.
 
-        A dataset that another run is reading is closed when that lets go of it too: GDAL crashes if it is
-        taken away from a thread.
+        A dataset that another run is reading is closed when that drops it too: GDAL crashes if it is closed
+        under a thread.
         """
         key = (path, *state)
         with self._lock:
@@ -58,12 +58,12 @@ class Handles:
 
 
 def file_state(path: str) -> tuple[int, ...]:
-    """What changes when a file, or what GDAL keeps beside it, is replaced; nothing for what is no file."""
+    """Return numbers that change when a file or its sidecars are replaced; empty: it is not local."""
     if not os.path.exists(path):
         return tuple(number for file in local_files(path) for number in file_state(file))
     stat = os.stat(path)
-    beside = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *beside)
+    sidecars = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *sidecars)
 
 
 def _modified(path: str) -> int:

@@ -1,4 +1,4 @@
-"""Images to train and measure on: any raster GDAL knows, scaled as a scene would be, whole or by window."""
+"""Read images for training and evaluation: any raster GDAL knows, scaled as a scene, whole or by window."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PICTURES = frozenset({"PNG", "WEBP", "JPEG"})
 
 
 def read_image(path: Path, like: Path | None = None) -> Float:
-    """Read any raster GDAL knows as ``(C, H, W)`` in [-1, 1], with the scaling that a scene would get.
+    """Read any raster GDAL knows as ``(C, H, W)`` in [-1, 1], scaled as a scene.
 
     Args:
         path: The image.
-        like: The scene whose scaling it takes, as the clear image of a pair takes the cloudy one's; ``None``,
-            or one of other bands or another dtype: its own.
+        like: The scene whose scaling is used, as that of the cloudy image for the clear one of a pair;
+            ``None``, or one of other bands or another dtype: its own.
 
     Raises:
         DecrSceneError: One of them cannot be opened or read.
@@ -47,12 +47,12 @@ def read_image(path: Path, like: Path | None = None) -> Float:
 
 @dataclass(frozen=True)
 class RasterImage:
-    """A raster too large to hold: windows and an overview, with one scaling for the whole of it.
+    """A raster too large for memory: windows and an overview, with one scaling for all of it.
 
     Args:
         path: The file.
         shape: Bands, height and width.
-        like: The file whose scaling it takes; ``None``: its own.
+        like: The file whose scaling is used; ``None``: its own.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class RasterImage:
 
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> RasterImage:
-        """Look at the file, and at the one whose scaling it takes as in `read_image`; no pixels are read."""
+        """Open the file, and the one whose scaling is used as in `read_image`; no pixels are read."""
         with _opened(path) as (scene, bands):
             shape, dtype = (len(bands), *scene.shape), scene.dtype
         if like is None or like == path:
@@ -74,7 +74,7 @@ class RasterImage:
         """Read a window, ``(C, height, width)`` in [-1, 1].
 
         Raises:
-            TrainingError: The file has gone, or the window cannot be decoded.
+            TrainingError: The file is missing, or the window cannot be decoded.
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
         with _readable(self.path), _opened(self.path) as (scene, bands):
@@ -92,7 +92,7 @@ class RasterImage:
 
     @cached_property
     def radiometry(self) -> Radiometry:
-        """Of the whole file, from a decimated read."""
+        """Return the scaling of the whole file, fitted to a decimated read."""
         if self.like is not None:
             return RasterImage.open(self.like).radiometry
         factor = max(1, -(-max(self.shape[1:]) // SAMPLE_SIDE))
@@ -107,7 +107,7 @@ class RasterImage:
 
 
 def band_descriptions(path: Path) -> tuple[str | None, ...]:
-    """Read what a raster says that its bands are; nothing, if it cannot be opened."""
+    """Read the band descriptions of a raster; none, if it cannot be opened."""
     try:
         with _opened(path) as (scene, _), scene.dataset() as dataset:
             return band_names(dataset)
@@ -116,7 +116,7 @@ def band_descriptions(path: Path) -> tuple[str | None, ...]:
 
 
 def _whole(path: Path) -> tuple[Pixels, Bool]:
-    """Pixels and validity, ``(C, H, W)``."""
+    """Read pixels and validity, ``(C, H, W)`` each."""
     with _opened(path) as (scene, bands):
         window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
         pixels = scene.read(window)
@@ -126,9 +126,9 @@ def _whole(path: Path) -> tuple[Pixels, Bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[RasterioScene, list[int]]]:
-    """A raster, and its bands (0-based) without the alpha channel of a picture."""
+    """Open a raster; yield it with its bands (0-based), without the alpha channel of a picture."""
     with warnings.catch_warnings():
-        # training images need no place on the ground
+        # training images need no georeferencing
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with RasterioScene.open(path) as scene:
             with scene.dataset() as dataset:

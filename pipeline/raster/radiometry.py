@@ -1,8 +1,8 @@
-"""Digital numbers outside, [-1, 1] inside: the only place that converts.
+"""Convert digital numbers to [-1, 1] for the models and back, here and nowhere else.
 
 One affine map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for uint8, as
-in the published work, else robust limits of the valid pixels. What comes back from a network is a *change*;
-it is added to the input, so that whatever the network left alone keeps its digital number to the last bit.
+in the published work, else robust limits of the valid pixels. A network's answer comes back as a *change*
+that is added to the input, so that unchanged pixels keep their digital numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ TAIL_PERCENT = 0.1
 """Share of the valid pixels, in percent, left outside the limits at each end."""
 
 ABSURD = 1e7
-"""So many times as wide as the ground's own values, a span leaves float32 no digit to tell them apart."""
+"""Greatest ratio of a span to that of the ground: float32 has no digits for more."""
 
 LARGEST = 1e15
-"""No instrument has digital numbers beyond."""
+"""Greatest digital number of any instrument."""
 
 STRIP = 1 << 15
-"""Pixels of a band at a time: in float64 they stay in the processor's cache."""
+"""Pixels of a band at a time: in float64 they fit the processor's cache."""
 
 MIN_CHANGE = 1e-6
-"""Changes smaller than this (of a range of 2) are no change."""
+"""Least change, of a range of 2, that is applied."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Radiometry:
 
         Args:
             dn: ``(C, H, W)`` input.
-            change: ``(C, H, W)``; what is smaller than `MIN_CHANGE` is none.
+            change: ``(C, H, W)``; one smaller than `MIN_CHANGE` is none.
             valid: Pixels that are neither nodata nor masked; the others stay as they are.
-            nodata: A value that no valid pixel may take; it gets the next one instead.
+            nodata: A value that no valid pixel may have; it becomes the next one.
 
         Returns:
-            ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; where nothing changed, or to
-            what a floating-point dtype cannot hold, the very bits of ``dn``.
+            ``(C, H, W)`` of ``dn``'s dtype, rounded, saturated to the dtype; pixels without a change,
+            or whose result a floating-point dtype cannot hold, keep the bits of ``dn``.
         """
         strong = np.abs(change)
         changed = strong > MIN_CHANGE
@@ -102,7 +102,7 @@ class Radiometry:
         return result
 
     def deviation(self, variance: Float) -> Float:
-        """Standard deviation in DN, root mean square of the bands.
+        """Return the standard deviation in DN, root mean square of the bands.
 
         Args:
             variance: ``(C, H, W)`` on the [-1, 1] scale.
@@ -114,11 +114,11 @@ class Radiometry:
         return np.sqrt(squares)
 
     def select(self, indexes: tuple[int, ...]) -> Radiometry:
-        """The map of some of the bands, by 0-based position."""
+        """Return the map of some of the bands, by 0-based position."""
         return Radiometry(tuple(self.low[i] for i in indexes), tuple(self.high[i] for i in indexes))
 
     def _restored(self, band: int, dn: Pixels, change: Float, strong: Float) -> Pixels:
-        """Some rows of a band with their change, ``(h, w)``.
+        """Return some rows of a band with their change, ``(h, w)``.
 
         DN beyond the limits are part of the cloud where the network changes the pixel, else left alone.
         """
@@ -150,26 +150,26 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
         dtype: Of the scene; uint8 is always 0 to 255.
         bands: Bands of the scene.
         sample: ``(C, N)`` or ``(C, H, W)`` DN, spread over the scene.
-        valid: Which of them count.
+        valid: Marks those that count, same shape.
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
-        pixel, gets a span of 1 DN around what it has.
+        pixel, gets a span of 1 DN around its value.
 
     Raises:
-        SceneError: The span is absurd, as when nodata is taken for ground.
+        SceneError: The span is absurd, as with undeclared nodata.
     """
     if dtype == np.uint8:
         return Radiometry((0.0,) * bands, (255.0,) * bands)
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
-    if dtype.kind == "f" or dtype.itemsize > 2:  # what has less bits has no room for it
+    if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):
             _check_span(band, sample[band - 1][valid[band - 1]], span)
     return Radiometry(tuple(a for a, _ in limits), tuple(b for _, b in limits))
 
 
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
-    """Refuse a span in which the ground is nothing: its values would come out as one."""
+    """Refuse a span so wide that all values of the ground would become one."""
     values = np.sort(values[np.isfinite(values)].astype(np.float64))
     low, high = _narrowest_half(values)
     if low == high and (others := values[values != low]).size:  # a collar may be most of the scene
@@ -184,7 +184,7 @@ def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
 
 
 def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The shortest interval that half of some sorted values lie in; 0, 0 for none."""
+    """Return the shortest interval with half of some sorted values ``(n,)``; 0, 0 for none."""
     if not values.size:
         return 0.0, 0.0
     half = -(-len(values) // 2)
@@ -195,7 +195,7 @@ def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
 def fill_invalid(x: Float, valid: Bool) -> Float:
     """Give every invalid pixel ``(C, H, W)`` the nearest valid value of its band; 0 where there is none.
 
-    No network ever sees NaN or nodata, and sees no cliff at the border of the valid area either.
+    So a network gets no NaN or nodata, and no step at the border of the valid area.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -233,17 +233,17 @@ SAMPLE_SIDE = 128
 """Side of such a window, px."""
 
 
-def known_radiometry(
+def radiometry_without_pixels(
     dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
 ) -> Radiometry | None:
-    """The scaling where no pixel needs to be seen for it: given by option, or uint8; else ``None``."""
+    """Return a scaling that needs no pixels: that of the option, or of uint8; else ``None``."""
     if scale is not None:
         return Radiometry((scale[0],) * bands, (scale[1],) * bands)
     return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None
 
 
 def sample_spans(shape: tuple[int, int]) -> list[Span]:
-    """A lattice of small windows over a scene, for the fit of its scaling."""
+    """Return a lattice of small windows over a scene, for the fit of its scaling."""
     height, width = (min(SAMPLE_SIDE, side) for side in shape)
     return [Span(row, col, height, width) for row in _lattice(shape[0]) for col in _lattice(shape[1])]
 

@@ -1,6 +1,6 @@
-"""A scene: a raster that is opened without reading a pixel and read by window.
+"""Open rasters without reading a pixel, and read them by window.
 
-`Scene` is what the rest of the pipeline asks for; `RasterioScene` is a file. It travels to other threads and
+`Scene` is the protocol for the pipeline; `RasterioScene` is a file. It travels to other threads and
 processes as its path and a few numbers; each thread opens the file for itself, once, because a GDAL dataset
 serves one thread at a time and a forked child must not share its parent's file position.
 """
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-"""What a scene may be stored as."""
+"""Dtypes that a scene may have."""
 
 GDAL_CACHE = 32 << 20
-"""Least of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
+"""Least size of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _EDGE = 1 << 20
@@ -52,7 +52,7 @@ _FAULTS = (RasterioError, CPLE_BaseError, OSError)
 
 
 class Raster(Protocol):
-    """How large a raster is, and what its pixels are."""
+    """Size and dtype of a raster."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,7 +61,7 @@ class Raster(Protocol):
 
     @property
     def count(self) -> int:
-        """Bands."""
+        """Number of bands."""
         ...
 
     @property
@@ -71,7 +71,7 @@ class Raster(Protocol):
 
 
 class Scene(Raster, Protocol):
-    """What the pipeline wants to know of a raster."""
+    """A raster with names of bands, georeferencing and windowed reads."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -99,11 +99,11 @@ class Scene(Raster, Protocol):
         ...
 
     def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
-        """``(C, h, w)`` digital numbers; ``indexes`` are 1-based band numbers."""
+        """Read digital numbers, ``(C, h, w)``; ``indexes`` are 1-based band numbers."""
         ...
 
     def valid(self, window: Window) -> Bool:
-        """``(C, h, w)``: False for nodata, NaN, infinities, a mask of 0 and an alpha of 0."""
+        """Mark valid pixels, ``(C, h, w)``: False for nodata, NaN, infinities, masks and alphas of 0."""
         ...
 
 
@@ -113,8 +113,8 @@ class RasterioScene:
 
     Equal scenes are the same state of the same file. Pickling carries these values, not the pixels and not
     the open file. ``masks`` has the 1-based band under whose number GDAL's mask of each band is read, 0 where
-    the values alone say it; ``nodatavals`` the values of those bands whose mask does not know of them;
-    ``state`` is what the file system said of the file when it was opened.
+    the values decide alone; ``nodatavals`` the nodata values that are not part of those masks; ``state`` is
+    the `file_state` of the file when it was opened.
     """
 
     path: str
@@ -132,17 +132,17 @@ class RasterioScene:
 
     @staticmethod
     def open(path: str | os.PathLike[str], bands: str | None = None) -> RasterioScene:
-        """Open a raster; reads its description, no pixels. Opening the same file again costs next to nothing.
+        """Open a raster, without reading pixels; opening the same file again costs little.
 
         Args:
             path: A file, or anything else that GDAL opens, such as ``/vsizip/…`` or a VRT's text.
-            bands: What its bands are, such as ``blue,green,red,nir``, where the file is silent or wrong.
+            bands: Its bands, such as ``blue,green,red,nir``, where the file names none or wrong ones.
 
         Raises:
             SceneNotFoundError: There is no such file.
             SceneReadError: It is a directory, or not a raster.
             SceneError: It has no bands, or of a dtype other than `DTYPES`.
-            BandError: ``bands`` does not go with the file.
+            BandError: ``bands`` does not fit the file.
         """
         name = full_name(path)
         return _describe(name, file_state(name), bands)
@@ -158,7 +158,7 @@ class RasterioScene:
             ``(C, h, w)``.
 
         Raises:
-            SceneReadError: The file is damaged there, gone, or no longer what it was.
+            SceneReadError: The file is damaged there, missing, or has changed.
             ValueError: The window reaches beyond the scene.
         """
         self._check_inside(window)
@@ -167,14 +167,14 @@ class RasterioScene:
         return pixels
 
     def valid(self, window: Window, pixels: Pixels | None = None) -> Bool:
-        """Tell real pixels from the rest: GDAL's masks answer, and NaN and infinities come on top.
+        """Mark valid pixels by GDAL's masks, and without NaN and infinities.
 
         A mask of 0 or an alpha of 0 invalidates all bands, but for the alpha band itself, which is valid
         everywhere.
 
         Args:
             window: Inside the scene.
-            pixels: All bands of the window, when the caller has them already, or has better ones.
+            pixels: All bands of the window, where the caller has read or changed them.
 
         Returns:
             ``(C, h, w)``: False for nodata of that band, NaN, infinities, a mask of 0 and an alpha of 0.
@@ -201,7 +201,7 @@ class RasterioScene:
             window: Inside the scene; ``None``: all of it.
 
         Returns:
-            ``(C, h, w)`` digital numbers; and whether they are valid, as `valid` says of the nearest pixel.
+            ``(C, h, w)`` digital numbers; and their validity, that of the nearest pixel.
 
         Raises:
             SceneReadError: As `read`.
@@ -219,34 +219,34 @@ class RasterioScene:
 
     @contextmanager
     def dataset(self, window: Window | None = None) -> Iterator[Any]:
-        """The open rasterio dataset of this thread, inside a ``with``; do not close it.
+        """Yield the open rasterio dataset of this thread; do not close it.
 
         Raises:
-            SceneReadError: What GDAL has to say while it is used, told with the window, if given.
+            SceneReadError: GDAL's errors while it is used, with the window, if given.
         """
         try:
             yield _handles.get(self.path, self.state)
         except _FAULTS as error:
             if isinstance(error, DecrSceneError):
                 raise
-            what = _place(window) if window is not None else "its description"
+            subject = _window_text(window) if window is not None else "its description"
             raise SceneReadError(
-                f"{self.path}: cannot read {what} ({_one_line(error)}): "
+                f"{self.path}: cannot read {subject} ({_one_line(error)}): "
                 "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
             ) from error
 
     @property
     def always_valid(self) -> bool:
-        """Whether every pixel is valid, whatever its value: no nodata, mask, alpha or floating point."""
-        marked = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands
-        return not marked and self.dtype.kind != "f"
+        """Return whether every pixel is valid: there is no nodata, mask, alpha or floating point."""
+        has_markers = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands
+        return not has_markers and self.dtype.kind != "f"
 
     def other_files(self) -> list[str]:
-        """Files that pixels come from besides its own: a mask, what a VRT is made of."""
+        """List files that pixels come from besides its own: a mask, the sources of a VRT."""
         return [name for name in self.files() if not name.endswith((".aux.xml", ".ovr"))]
 
     def files(self) -> list[str]:
-        """All files besides its own, those of the rasters that a VRT is made of included."""
+        """List all files besides its own, also those of the sources of a VRT."""
         with self.dataset() as dataset:
             names = [os.path.abspath(name) for name in dataset.files if os.path.isfile(name)]
         for name in [name for name in names if name != self.path and name.lower().endswith(".vrt")]:
@@ -267,10 +267,10 @@ class RasterioScene:
     def _check_inside(self, window: Window) -> None:
         bottom, right = window.row_off + window.height, window.col_off + window.width
         if min(window.row_off, window.col_off) < 0 or bottom > self.shape[0] or right > self.shape[1]:
-            raise ValueError(f"window of {_place(window)} reaches beyond a scene of {self.shape}")
+            raise ValueError(f"window of {_window_text(window)} reaches beyond a scene of {self.shape}")
 
     def _valid(self, pixels: Pixels, mask: Callable[[int], Bool]) -> Bool:
-        """Which pixels are valid: ``(C, h, w)``, with the mask of a band number given by a function."""
+        """Mark valid pixels, ``(C, h, w)``, with a function that returns the mask of a band number."""
         valid = np.ones(pixels.shape, bool) if pixels.dtype.kind != "f" else np.isfinite(pixels)
         for band, nodata in enumerate(self.nodatavals):
             if nodata is not None:
@@ -291,7 +291,7 @@ def open_scene(
 
     Args:
         path: As `RasterioScene.open`.
-        chunks: Side of a chunk, px, all bands together; or whatever Dask takes.
+        chunks: Side of a chunk, px, all bands together; or as Dask takes them.
         bands: As `RasterioScene.open`.
 
     Returns:
@@ -316,8 +316,8 @@ def open_scene(
 def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
     """Bound GDAL's block cache, for a ``with`` around a whole run.
 
-    GDAL's own default is 5 % of the machine. The cache belongs to the process, whatever thread reads, so a
-    bound that is set already, by an outer `rasterio.Env` or in the environment, stays.
+    GDAL's own default is 5 % of the machine. The cache belongs to the process, for all threads, so an
+    existing bound, by an outer `rasterio.Env` or in the environment, stays.
 
     Args:
         scene: Make room for two rows of its blocks: tiles that cut blocks then decode each one once.
@@ -358,29 +358,29 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
         transform=dataset.transform,
         nodata=dataset.nodatavals[0],
         block_shape=dataset.block_shapes[0],
-        nodatavals=tuple(_nodata_beside_mask(band, dataset) for band in dataset.indexes),
+        nodatavals=tuple(_nodata_outside_mask(band, dataset) for band in dataset.indexes),
         masks=tuple(_mask_of(band, dataset) for band in dataset.indexes),
         state=state,
     )
 
 
 def _mask_of(band: int, dataset: Any) -> int:
-    """The band (1-based) under whose number a band's mask is read; 0: values or alpha say it all."""
+    """Return the band (1-based) under whose number a band's mask is read; 0: values or alpha decide."""
     flags = dataset.mask_flag_enums[band - 1]
-    if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_by_whole_numbers(band, dataset):
+    if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_integer_nodata(band, dataset):
         return 0
     return 1 if MaskFlags.per_dataset in flags else band
 
 
-def _nodata_beside_mask(band: int, dataset: Any) -> float | None:
-    """A band's nodata value, where the mask that is read does not tell of it."""
+def _nodata_outside_mask(band: int, dataset: Any) -> float | None:
+    """Return a band's nodata value, where it is not part of the mask that is read."""
     in_mask = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
     value: float | None = dataset.nodatavals[band - 1]
-    return None if in_mask and not _is_by_whole_numbers(band, dataset) else value
+    return None if in_mask and not _is_integer_nodata(band, dataset) else value
 
 
-def _is_by_whole_numbers(band: int, dataset: Any) -> bool:
-    """Whether a band's mask says nothing but which integers are nodata: no need to decode them twice."""
+def _is_integer_nodata(band: int, dataset: Any) -> bool:
+    """Return whether a band's mask only marks integer nodata, which needs no second decoding."""
     integers = np.dtype(dataset.dtypes[band - 1]).kind != "f"
     return integers and dataset.mask_flag_enums[band - 1] == [MaskFlags.nodata]
 
@@ -424,11 +424,11 @@ def _cannot_open(path: str, error: Exception) -> SceneReadError:
 
 
 def no_file(path: str) -> str:
-    """Say in one line that there is none."""
+    """Return the message for a missing file."""
     return f"{path}: no such file, expected a raster: check the path"
 
 
-def _place(window: Window) -> str:
+def _window_text(window: Window) -> str:
     return (
         f"rows {window.row_off} to {window.row_off + window.height}, "
         f"cols {window.col_off} to {window.col_off + window.width}"
@@ -436,5 +436,5 @@ def _place(window: Window) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """GDAL's own message, which rasterio keeps as the cause."""
+    """Return GDAL's own message, which rasterio keeps as the cause."""
     return " ".join(str(error.__cause__ or error).split())

@@ -1,4 +1,4 @@
-"""Where tasks get their pixels: a file that every worker opens for itself, or an array that Dask hands in."""
+"""Give tasks their pixels: from a file that every worker opens, or from an array that Dask passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FileSource:
 
     Args:
         path: The file.
-        bands: What its bands are, where the file does not say or is wrong.
+        bands: As ``--bands``, where the file does not name them or is wrong.
     """
 
     path: str
@@ -30,15 +30,15 @@ class FileSource:
 
     @property
     def nodata(self) -> float | None:
-        """The value that no valid pixel may take."""
+        """Return the value that no valid pixel may have."""
         return self._scene.nodata
 
     def read(self, span: Span) -> Pixels:
-        """``(bands, height, width)`` digital numbers."""
+        """Read digital numbers, ``(bands, height, width)``."""
         return _reader(os.getpid()).submit(self._scene.read, span.window).result()
 
     def valid(self, span: Span, pixels: Pixels) -> Bool:
-        """Which of the pixels just read are valid, same shape."""
+        """Mark the valid ones of the pixels just read, same shape."""
         return _reader(os.getpid()).submit(self._scene.valid, span.window, pixels).result()
 
     @property
@@ -48,7 +48,7 @@ class FileSource:
 
 @lru_cache(maxsize=1)
 def _reader(process: int) -> ThreadPoolExecutor:
-    """The one thread of a process that reads: GDAL decodes a block once for each thread that asks for it."""
+    """Return the one reading thread of a process: GDAL decodes a block once for each thread."""
     return ThreadPoolExecutor(1, thread_name_prefix="decr-scene-reader")
 
 
@@ -57,7 +57,7 @@ class ArraySource:
     """A part of a scene in memory.
 
     Args:
-        span: Which part.
+        span: Its window in the scene.
         pixels: ``(bands, height, width)`` digital numbers of it.
         nodata: The nodata value, if there is one.
         alpha: 0-based position of the alpha band, if there is one.
@@ -69,11 +69,11 @@ class ArraySource:
     alpha: int | None = None
 
     def read(self, span: Span) -> Pixels:
-        """``(bands, height, width)`` digital numbers."""
+        """Read digital numbers, ``(bands, height, width)``."""
         return self.pixels[(slice(None), *span.inside(self.span))]
 
     def valid(self, span: Span, pixels: Pixels) -> Bool:
-        """Everything but nodata, NaN, infinities and an alpha of 0, same shape."""
+        """Mark all but nodata, NaN, infinities and an alpha of 0, same shape."""
         valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
         valid &= ~is_nodata(pixels, self.nodata)
         if self.alpha is not None:
@@ -83,17 +83,17 @@ class ArraySource:
 
 
 class Source(Protocol):
-    """Where pixels come from."""
+    """A source of pixels."""
 
     @property
     def nodata(self) -> float | None:
-        """The value that no valid pixel may take."""
+        """Return the value that no valid pixel may have."""
         ...
 
     def read(self, span: Span) -> Pixels:
-        """``(bands, height, width)`` digital numbers."""
+        """Read digital numbers, ``(bands, height, width)``."""
         ...
 
     def valid(self, span: Span, pixels: Pixels) -> Bool:
-        """Which of the pixels just read are neither nodata nor masked, same shape."""
+        """Mark the pixels just read that are neither nodata nor masked, same shape."""
         ...

@@ -1,12 +1,12 @@
-"""Everything of a raster but its pixels, taken from one file to another: through a VRT, GDAL's own notation.
+"""Copy everything of a raster but its pixels from one file to another, through a VRT.
 
-GDAL describes the source as a VRT; what that rounds or leaves out (GCPs, tags of other domains, tags of
-bands) is put in from the source, what would be stale (statistics, structure) is taken out, and the pixels are
-pointed to our scratch file. The COG driver then copies this VRT, and nothing has to be set on the finished
+GDAL describes the source as a VRT; details that it rounds or leaves out (GCPs, tags of other domains, tags of
+bands) are added from the source, stale ones (statistics, structure) removed, and the pixels are pointed to
+our scratch file. The COG driver then copies this VRT, and nothing has to be set on the finished
 file, whose layout would break. Masks stay where they are, in the source, until then.
 
-Texts need not be UTF-8, and nobody says what they are: they are `carried` here, and `released` where the VRT
-is written, so that each is the bytes that it was.
+Texts need not be UTF-8, and their encoding is unknown: they are `carried` here, and `released` where the VRT
+is written, so that each keeps its bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from decr_scene.pipeline.inputs.text import carried, readable
 Tags = dict[str, str]
 
 _STRUCTURE = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT"}
-"""Domains that tell how the old file was stored."""
+"""Domains that describe the storage of the old file."""
 
 _RESAMPLING = {"OVR_RESAMPLING_ALG", "OVERVIEW_RESAMPLING"}
 BAND_PARTS = {
@@ -46,7 +46,7 @@ _GDAL_NAMES = {
 }
 _DOCUMENTS = ("xml:", "json:")
 MARK = "decr-scene:default"
-"""Domain under which tags of bands travel that belong to the default one; see `pipeline.writing.cog`."""
+"""Domain that carries the bands' tags of the default domain; see `pipeline.writing.cog`."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ def copy_vrt(
     """Describe a raster whose pixels are in one file and everything else in another.
 
     Args:
-        dataset: Open dataset that has everything else.
-        pixels: Path of the file that has the pixels, of the same shape and bands.
+        dataset: Open dataset with everything else.
+        pixels: Path of the file with the pixels, of the same shape and bands.
         blocksize: Side of its blocks, px.
         statistics: ``STATISTICS_…`` tags of each band.
-        resampling: How the overviews will be made, for tags that tell.
+        resampling: Of the overviews, for tags about it.
 
     Returns:
         The text of a VRT, to be `released`, and the number of tags under `MARK`.
     """
-    tags = scene_tags(dataset, resampling)  # first: a GeoPackage forgets them once it is described
+    tags = scene_tags(dataset, resampling)  # first: a GeoPackage loses them once it is described
     root = located_vrt(dataset, {"VRTRasterBand"})
     add_tags(root, {domain: items for domain, items in tags.items() if not domain.startswith(_DOCUMENTS)})
     for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
@@ -98,10 +98,10 @@ def copy_vrt(
 def new_vrt(
     dataset: Any, bands: NewBands, tags: Tags, pixels: str, blocksize: int, statistics: Sequence[Tags]
 ) -> tuple[str, int]:
-    """Describe other bands in the same place.
+    """Describe new bands on the grid of a raster.
 
     Args:
-        dataset: Open dataset that has the place: size, CRS, transform, GCPs, RPCs.
+        dataset: Open dataset with size, CRS, transform, GCPs, RPCs.
         bands: The bands.
         tags: For the default domain.
         pixels: As `copy_vrt`.
@@ -133,7 +133,7 @@ def new_vrt(
 
 
 def check_representable(dataset: Any) -> None:
-    """Refuse what a GeoTIFF cannot say.
+    """Refuse a raster that a GeoTIFF cannot represent.
 
     Raises:
         SceneError: The bands have different nodata values, or masks of their own.
@@ -151,17 +151,17 @@ def check_representable(dataset: Any) -> None:
 
 
 def has_mask(dataset: Any) -> bool:
-    """Whether there is a mask beside the values: internal, or in a ``.msk`` file; alpha is none."""
+    """Return whether there is a mask: internal, or in a ``.msk`` file; alpha is none."""
     flags = set(dataset.mask_flag_enums[0])
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
 def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
-    """Tags of a dataset by domain (the default one is ``''``), without those that describe the old file.
+    """Read tags of a dataset by domain (the default one is ``''``), without those on the old file.
 
     Args:
         dataset: Open dataset.
-        resampling: What tags about overviews are set to; they are left out if not given.
+        resampling: New value of tags about overviews; ``None``: they are left out.
     """
     tags = {ns: _tags(dataset, 0, ns) for ns in ["", *_domains(dataset.tag_namespaces())]}
     for key in _RESAMPLING & set(tags[""]):
@@ -173,7 +173,7 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
 
 
 def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
-    """Tags of a band (1-based) by domain, without statistics and those that describe the old file."""
+    """Read tags of a band (1-based) by domain, without statistics and those on the old file."""
     domains = ["", *_domains(dataset.tag_namespaces(number))]
     tags = {ns: _tags(dataset, number, ns) for ns in domains}
     tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
@@ -181,7 +181,7 @@ def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
 
 
 def descriptions(dataset: Any) -> tuple[str | None, ...]:
-    """What the bands are called, `carried`."""
+    """Read the descriptions of the bands, `carried`."""
     try:
         texts: tuple[str | None, ...] = tuple(dataset.descriptions)
     except UnicodeDecodeError:
@@ -191,12 +191,12 @@ def descriptions(dataset: Any) -> tuple[str | None, ...]:
 
 
 def band_names(dataset: Any) -> tuple[str | None, ...]:
-    """What the bands are called, as people read it."""
+    """Read the descriptions of the bands, as readable text."""
     return tuple(name and readable(name) for name in descriptions(dataset))
 
 
 def units(dataset: Any) -> tuple[str, ...]:
-    """Units of the bands, `carried`."""
+    """Read the units of the bands, `carried`."""
     try:
         return tuple(unit or "" for unit in dataset.units)
     except UnicodeDecodeError:
@@ -205,8 +205,8 @@ def units(dataset: Any) -> tuple[str, ...]:
 
 
 def _tags(dataset: Any, number: int, domain: str) -> Tags:
-    """Tags of a band, or with 0 of the dataset, `carried`."""
-    with _undecoded() as items:
+    """Read tags of a band, or with 0 of the dataset, `carried`."""
+    with _undecoded_items() as items:
         try:
             tags: Tags = dict(dataset.tags(number, ns=domain or None))
         except UnicodeDecodeError as error:  # of a document
@@ -218,8 +218,8 @@ def _tags(dataset: Any, number: int, domain: str) -> Tags:
 
 
 @contextmanager
-def _undecoded() -> Iterator[list[bytes]]:
-    """What rasterio leaves out of the tags that this thread reads meanwhile: it tells nobody but its log."""
+def _undecoded_items() -> Iterator[list[bytes]]:
+    """Collect the tags that rasterio leaves out in this thread meanwhile: they are only in its log."""
     items: list[bytes] = []
     reader, log = threading.get_ident(), logging.getLogger("rasterio._base")
 
@@ -231,7 +231,7 @@ def _undecoded() -> Iterator[list[bytes]]:
         return False
 
     with _log_lock:
-        before, disabled = log.level, log.manager.disable
+        level, disabled = log.level, log.manager.disable
         log.addFilter(takes)
         log.setLevel(logging.WARNING)
         log.manager.disable = logging.NOTSET
@@ -239,39 +239,39 @@ def _undecoded() -> Iterator[list[bytes]]:
             yield items
         finally:
             log.removeFilter(takes)
-            log.setLevel(before)
+            log.setLevel(level)
             log.manager.disable = disabled
 
 
 _log_lock = threading.RLock()
 
 
-def located_vrt(dataset: Any, also: set[str]) -> ET.Element:
-    """GDAL's VRT of a dataset, down to where it lies, and some more of its elements."""
+def located_vrt(dataset: Any, more: set[str]) -> ET.Element:
+    """Return GDAL's VRT of a dataset, with its georeferencing and the named elements alone."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         root = ET.fromstring(carried(memory.read()))
     root.attrib.pop("subClass", None)
-    keep_only(root, {"SRS", "GeoTransform", "GCPList"} | also)
+    keep_only(root, {"SRS", "GeoTransform", "GCPList"} | more)
     _set_gcps(root, dataset)
     return root
 
 
 def _text(root: ET.Element, tags: Mapping[str, Tags]) -> tuple[str, int]:
-    """The VRT, with documents put in as text: ElementTree would give their namespaces other prefixes."""
-    marked = root.findall(f"VRTRasterBand/Metadata[@domain='{MARK}']/MDI")
+    """Return the VRT, with documents added as text: ElementTree would change their namespace prefixes."""
+    under_mark = root.findall(f"VRTRasterBand/Metadata[@domain='{MARK}']/MDI")
     documents = {domain: document(domain, items) for domain, items in tags.items()}
-    added = "".join(
+    appended = "".join(
         f"<Metadata domain={quoteattr(domain)} format={quoteattr(domain.split(':')[0])}>{text}</Metadata>"
         for domain, text in documents.items()
         if text is not None
     )
     end = "</VRTDataset>"
-    return ET.tostring(root, encoding="unicode").replace(end, added + end), len(marked)
+    return ET.tostring(root, encoding="unicode").replace(end, appended + end), len(under_mark)
 
 
 def _fill_band(band: ET.Element, number: int, pixels: str, blocksize: int, tags: Mapping[str, Tags]) -> None:
-    """Number, blocks, tags (those of the default domain marked) and source."""
+    """Add number, blocks, tags (those of the default domain marked) and source."""
     band.attrib |= {"band": str(number), "blockXSize": str(blocksize), "blockYSize": str(blocksize)}
     add_tags(band, {domain or MARK: items for domain, items in tags.items()})
     _add_source(band, pixels, str(number))
@@ -300,13 +300,13 @@ def add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
     for domain, items in tags.items():
         if not items:
             continue
-        where = ET.SubElement(element, "Metadata", {"domain": domain} if domain else {})
+        metadata = ET.SubElement(element, "Metadata", {"domain": domain} if domain else {})
         for key, value in items.items():
-            ET.SubElement(where, "MDI", key=key).text = value
+            ET.SubElement(metadata, "MDI", key=key).text = value
 
 
 def document(domain: str, items: Tags) -> str | None:
-    """The text of a domain that holds one XML or JSON document, such as ``xml:XMP``; ``None``: it does not.
+    """Return the XML or JSON document of a domain such as ``xml:XMP``; ``None``: it holds none.
 
     rasterio takes documents for tags: XML as the domain's name and the text, JSON cut at its first colon.
     """

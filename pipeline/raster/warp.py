@@ -1,4 +1,4 @@
-"""Another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none."""
+"""Read another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from decr_scene.pipeline.tiling.grid import Span
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:
-    """What keeps an open raster from being laid over a scene, for a message; ``None``: nothing."""
-    if _both_placed(source, scene) or source.shape == scene.shape:
+    """Return why an open raster cannot be read on the grid of a scene, for a message; ``None``: it can."""
+    if _both_georeferenced(source, scene) or source.shape == scene.shape:
         return None
     return (
         f"is {source.shape} px, scene {scene.shape}, and not both are georeferenced: "
@@ -24,32 +24,32 @@ def misfit(source: Any, scene: RasterioScene) -> str | None:
     )
 
 
-def laid_over(
+def read_on_grid(
     source: Any, scene: RasterioScene, span: Span, bands: list[int], resampling: Resampling
 ) -> tuple[Pixels, Bool]:
     """Read an open raster on the pixels of a window of a scene.
 
     Args:
-        source: The raster; one that `misfit` finds nothing against.
+        source: The raster; `misfit` has accepted it.
         scene: The scene.
         span: The window.
-        bands: Bands wanted, 1-based.
-        resampling: How it is warped, if it is.
+        bands: 1-based.
+        resampling: Of the warp, where there is one.
 
     Returns:
-        ``(C, h, w)``, and the ``(h, w)`` where all of them have a value.
+        ``(C, h, w)`` pixels, and where all bands are valid, ``(h, w)``.
     """
-    if not _both_placed(source, scene):
+    if not _both_georeferenced(source, scene):
         window = span.window
         return source.read(bands, window=window), source.read_masks(bands, window=window).all(axis=0)
     transform = scene.transform @ Affine.translation(span.col, span.row)
-    where = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
+    grid = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
     opaque = ColorInterp.alpha not in source.colorinterp
-    with WarpedVRT(source, **where, resampling=resampling, add_alpha=opaque) as vrt:
+    with WarpedVRT(source, **grid, resampling=resampling, add_alpha=opaque) as vrt:
         alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
         *values, opacity = vrt.read([*bands, alpha])
     return np.stack(values), opacity > 0
 
 
-def _both_placed(source: Any, scene: RasterioScene) -> bool:
+def _both_georeferenced(source: Any, scene: RasterioScene) -> bool:
     return source.crs is not None and scene.crs is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from decr_scene.models.arrays import Float
-from decr_scene.pipeline.raster.fields import ArrayField, between
+from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.tiling.grid import Span
 
 CLEAR_CHANGE = 2 * 5 / 255
@@ -73,7 +73,7 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
         share = np.maximum(share, smooth_rise(np.abs(smooth).max(axis=0), clear, cloudy))
     rows = (span.row - change_span.row + np.arange(span.height) + 0.5) / CELL
     cols = (span.col - change_span.col + np.arange(span.width) + 0.5) / CELL
-    return between(ArrayField(share[None]), rows, cols)[0]
+    return interpolate(ArrayField(share[None]), rows, cols)[0]
 
 
 def cloudy_share(change: Float) -> Float:

@@ -22,9 +22,9 @@ from rasterio.errors import RasterioError
 
 from decr_scene.models.arrays import Bool, Float
 from decr_scene.pipeline.errors import MaskError
-from decr_scene.pipeline.raster.fields import ArrayField, Field, between
+from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import laid_over, misfit
+from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.conventions import rule_of
 from decr_scene.pipeline.regions.scan import scan
 from decr_scene.pipeline.regions.values import OWN, Rule
@@ -133,7 +133,7 @@ class MaskFile(Mask):
         cloud = np.zeros((span.height, span.width), bool)
         with self._open() as source:
             for band in self.rule.bands:
-                (values,), valid = laid_over(source, self.scene, span, [band], Resampling.nearest)
+                (values,), valid = read_on_grid(source, self.scene, span, [band], Resampling.nearest)
                 cloud |= self.rule.values.hold(values) & valid
         return cloud
 
@@ -190,7 +190,7 @@ class DetectedMask:
         soft = ArrayField(self._soften(cloud)[None])
         down = (span.row + np.arange(span.height) + 0.5) / self.factor - rows.start
         across = (span.col + np.arange(span.width) + 0.5) / self.factor - cols.start
-        return between(soft, down, across)[0]
+        return interpolate(soft, down, across)[0]
 
     def cloud(self, span: Span) -> Bool:
         """Return where cloud is, as `Mask.cloud`, by whole blocks, ``(height, width)``."""

@@ -11,7 +11,7 @@ from rasterio.enums import Resampling
 
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import laid_over
+from decr_scene.pipeline.raster.warp import read_on_grid
 from decr_scene.pipeline.tiling.grid import Span
 
 _STRIP = 1 << 24
@@ -83,7 +83,7 @@ def _strips(source: Any, scene: RasterioScene, band: int) -> Iterator[Pixels]:
     rows = max(1, min(height, _STRIP // width))
     for row in range(0, height, rows):
         span = Span(row, 0, min(rows, height - row), width)
-        (pixels,), valid = laid_over(source, scene, span, [band], Resampling.nearest)
+        (pixels,), valid = read_on_grid(source, scene, span, [band], Resampling.nearest)
         yield pixels[valid]
 
 

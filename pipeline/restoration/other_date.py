@@ -17,7 +17,7 @@ from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import laid_over, misfit
+from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.clear_ground import cloudy_share
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -106,7 +106,7 @@ class OtherDate:
         with RasterioScene.open(self.path).dataset(span.window) as source:
             if (trouble := misfit(source, self.scene)) is not None:
                 raise OtherDateError(f"other date {self.path} {trouble}")
-            pixels, has_values = laid_over(source, self.scene, span, numbers, Resampling.cubic)
+            pixels, has_values = read_on_grid(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)
         has_values &= np.isfinite(values).all(axis=0)
         values[:, ~has_values] = 0

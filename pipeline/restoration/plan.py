@@ -17,7 +17,12 @@ from decr_scene.pipeline.look.choice import FILLED_FROM, THRESHOLD, LookPlan, co
 from decr_scene.pipeline.look.detection import Coverage
 from decr_scene.pipeline.look.ground import Ground
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
-from decr_scene.pipeline.raster.radiometry import Radiometry, fit_samples, known_radiometry, sample_spans
+from decr_scene.pipeline.raster.radiometry import (
+    Radiometry,
+    fit_samples,
+    radiometry_without_pixels,
+    sample_spans,
+)
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.regions import clear_ground
@@ -234,7 +239,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
-        radiometry = known_radiometry(scene.dtype, len(indexes), options.scale) or fit_samples(
+        radiometry = radiometry_without_pixels(scene.dtype, len(indexes), options.scale) or fit_samples(
             scene.dtype, indexes, [source] * len(spans), spans
         )
     mask, aoi = regions_of(options, scene)

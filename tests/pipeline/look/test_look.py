@@ -25,7 +25,7 @@ from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
-from decr_scene.pipeline.raster.fields import ArrayField, between
+from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
@@ -125,7 +125,7 @@ def test_a_scene_wholly_under_cloud_knows_no_ground():
 
 def test_a_field_between_its_pixels_is_bilinear_and_ends_flat():
     field = ArrayField(np.array([[[0.0, 1.0, 3.0]]], np.float32))
-    found = between(field, np.array([0.5]), np.array([0.0, 0.5, 1.0, 1.5, 2.25, 9.0]))
+    found = interpolate(field, np.array([0.5]), np.array([0.0, 0.5, 1.0, 1.5, 2.25, 9.0]))
     np.testing.assert_allclose(found[0, 0], [0, 0, 0.5, 1, 2.5, 3])
 
 
