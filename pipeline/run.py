@@ -44,7 +44,7 @@ from decr_scene.pipeline.gates.fitness import misfits
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
-from decr_scene.pipeline.look.detection import Places, look_kept
+from decr_scene.pipeline.look.detection import Places, look_files
 from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
@@ -137,7 +137,7 @@ def process_scene(
     with (
         delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,
         RasterioScene.open(given.path, given.bands) as scene,
-        look_kept(places, journal_path(writing.path)),
+        look_files(places, journal_path(writing.path)),
         ExitStack() as cluster,
     ):
         used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, cluster_at)

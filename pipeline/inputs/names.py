@@ -1,4 +1,4 @@
-"""What a raster is called: a path, or anything else that GDAL opens: a page, a member, an address."""
+"""Resolve names of rasters: paths, or names of GDAL's own for pages, members and addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _AROUND = "{}\"'"
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
-    """The same name from whatever folder it is asked for: the files in it by their whole paths."""
+    """Return a name with absolute paths of its files, valid in any folder."""
     text = os.fspath(name)
     if os.path.exists(text):
         return os.path.abspath(text)
@@ -22,31 +22,31 @@ def full_name(name: str | os.PathLike[str]) -> str:
 
 
 def local_files(name: str | os.PathLike[str]) -> list[str]:
-    """The files of this machine that a name is of: itself, an archive, a container; none of an address."""
+    """List the local files of a name: itself, an archive, a container; none of an address."""
     text = os.fspath(name)
-    found = [text] if os.path.isfile(text) else _files_in(text)
-    return [os.path.abspath(file) for file in found]
+    files = [text] if os.path.isfile(text) else _files_in(text)
+    return [os.path.abspath(file) for file in files]
 
 
-def is_known_to_gdal_alone(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is no path, but may be one of GDAL's own."""
+def is_gdal_name(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name is no existing path, but may be one of GDAL's own."""
     text = os.fspath(name)
     return not os.path.exists(text) and ("/vsi" in text or ":" in text or "<" in text)
 
 
 def _files_in(text: str) -> list[str]:
-    """Parts of a name that are files, as they stand in it."""
+    """List the parts of a name that are files, unchanged."""
     if "<" in text or "\0" in text or _REMOTE.search(text):  # the text of a VRT, or an address
         return []
-    while found := _PREFIX.match(text):
-        text = text[found.end() :]
+    while match := _PREFIX.match(text):
+        text = text[match.end() :]
     whole = [text, *re.split(r"[:!,]|\.zip/(?=vsi)", text)]
     files = (_file_at_head(part.strip(_AROUND).split("}")[0]) for part in whole)
     return list(dict.fromkeys(file for file in files if file))
 
 
 def _file_at_head(path: str) -> str:
-    """The file that a path leads to or through; nothing if it leads through none."""
+    """Return the file that a path leads to or through; empty if there is none."""
     while path and not os.path.isfile(path):
         path = os.path.dirname(path) if os.path.dirname(path) != path else ""
     return path

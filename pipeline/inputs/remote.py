@@ -1,8 +1,8 @@
-"""A raster at a web address: fetched once, beside the output, so that no byte is asked for twice.
+"""Fetch a raster from a web address once, to a file beside the output.
 
-A run reads a scene three times: to look at it, to restore it, to check the output. What a broken connection
-has left is kept, and the same call goes on from there, if the address still has the same file: servers tell
-it by an ETag, or by the time of change.
+A run reads a scene three times: to detect cloud, to restore it, to check the output. After a broken
+connection the part that came is kept, and the same call continues there if the address still has the same
+file, by its ETag or time of change.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from decr_scene.pipeline.files import fetching_paths, lock_path
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
 TRIES = 3
-"""How often in a row a connection may break without a new byte."""
+"""Greatest number of breaks of a connection in a row without a new byte."""
 
 PAUSE = 1.0
-"""Seconds between two tries."""
+"""Time between two tries, s."""
 
 TIMEOUT = 60.0
-"""Seconds without an answer that are a broken connection."""
+"""Time without an answer after which a connection is broken, s."""
 
 _CHUNK = 1 << 20
 _RASTERS = (".tif", ".tiff", ".jp2", ".png")
-_BESIDE = (".msk", ".aux.xml")
+_SIDECARS = (".msk", ".aux.xml")
 _RPC = ("_RPC.TXT", "_rpc.txt", ".RPB")
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 def is_fetched(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is a web address of one raster; GDAL's own settings for the web leave it to GDAL."""
+    """Return whether a name is a web address of one raster; settings of GDAL for the web leave it to GDAL."""
     parts = urlsplit(os.fspath(name))
     if parts.scheme not in ("http", "https") or not parts.path.lower().endswith(_RASTERS):
         return False
@@ -49,13 +49,13 @@ def is_fetched(name: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
-    """Have the raster of an address at a path, for a ``with``, and for as long as a run may go on with it.
+def fetched(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
+    """Fetch the raster of an address to a path, for a ``with``, and for as long as a run may be continued.
 
     Args:
         address: ``http://`` or ``https://``.
-        path: Where it is to lie.
-        kept: A file that is there while the raster is to be kept.
+        path: Of the copy.
+        marker: While this file exists, the copy is kept.
 
     Yields:
         For the report: ``address``, ``bytes``, ``etag``.
@@ -68,34 +68,34 @@ def fetched(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
     """
     lock = _locked(address, path)
     try:
-        with _kept(address, path, kept) as facts:
+        with _copy(address, path, marker) as facts:
             yield facts
     finally:
         lock.release()
 
 
 @contextmanager
-def _kept(address: str, path: Path, kept: Path) -> Iterator[dict[str, Any]]:
+def _copy(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
     state, partial = fetching_paths(path)
-    if not (path.exists() and kept.exists() and _read(state).get("address") == address):
+    if not (path.exists() and marker.exists() and _read(state).get("address") == address):
         path.unlink(missing_ok=True)
         with _disk_faults(address, path):
             _fetch(address, partial, state)
             partial.rename(path)
-        _fetch_beside(address, path)
+        _fetch_sidecars(address, path)
     facts = _read(state)
     try:
         yield {"address": address, "bytes": path.stat().st_size, "etag": facts.get("etag")}
     finally:
-        if not kept.exists():
-            beside = [path.with_name(path.stem + ending) for ending in _RPC]
-            beside += [path.with_name(path.name + ending) for ending in _BESIDE]
-            for file in (path, state, *beside):
+        if not marker.exists():
+            sidecars = [path.with_name(path.stem + ending) for ending in _RPC]
+            sidecars += [path.with_name(path.name + ending) for ending in _SIDECARS]
+            for file in (path, state, *sidecars):
                 file.unlink(missing_ok=True)
 
 
 def _locked(address: str, path: Path) -> Lock:
-    """Have nobody else fetch to a path, nor remove what lies there, until the lock is released."""
+    """Lock a path against other runs that fetch to it or remove it, until the lock is released."""
     try:
         with _disk_faults(address, path):
             return Lock(lock_path(path))
@@ -116,7 +116,7 @@ def _disk_faults(address: str, path: Path) -> Iterator[None]:
 
 
 def read_address(address: str) -> bytes:
-    """What an address of something small gives.
+    """Read a small file at an address.
 
     Raises:
         SceneNotFoundError: The server has no such file.
@@ -130,37 +130,37 @@ def read_address(address: str) -> bytes:
 
 
 def _fetch(address: str, partial: Path, state: Path) -> None:
-    """Write all of a file, in as many pieces as the connection has."""
+    """Write all of a file, in as many pieces as the connection breaks it into."""
     broken = 0
     if _read(state).get("address") != address:
         partial.unlink(missing_ok=True)
     while True:
-        have = partial.stat().st_size if partial.exists() else 0
+        size = partial.stat().st_size if partial.exists() else 0
         try:
-            total = _go_on(address, partial, state, have)
+            total = _append(address, partial, state, size)
         except _BROKEN as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # nothing is left to fetch
                 return
-            now = partial.stat().st_size if partial.exists() else 0
-            broken = broken + 1 if now == have else 1
+            size_now = partial.stat().st_size if partial.exists() else 0
+            broken = broken + 1 if size_now == size else 1
             if isinstance(error, urllib.error.HTTPError) or broken >= TRIES:
-                raise _trouble(address, error, f" after {now / 1e6:.1f} MB") from error
+                raise _trouble(address, error, f" after {size_now / 1e6:.1f} MB") from error
             time.sleep(PAUSE)
             continue
         if total is None or partial.stat().st_size >= total:
             return
 
 
-def _go_on(address: str, partial: Path, state: Path, have: int) -> int | None:
-    """Append what is not there yet; return the size of the whole, if the server tells it."""
+def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
+    """Append the missing rest; return the size of the whole, if the server sends it, bytes."""
     etag = _read(state).get("etag")
-    going_on = {"Range": f"bytes={have}-", "If-Range": etag} if have and etag else {}
-    with _open(address, going_on) as answer:
+    range_headers = {"Range": f"bytes={size}-", "If-Range": etag} if size and etag else {}
+    with _open(address, range_headers) as answer:
         part = answer.status == 206
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         state.write_text(json.dumps({"address": address, "etag": mark}))
         length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length) + (have if part else 0)
+        total = None if length is None else int(length) + (size if part else 0)
         with partial.open("ab" if part else "wb") as file:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
@@ -169,14 +169,14 @@ def _go_on(address: str, partial: Path, state: Path, have: int) -> int | None:
     return total
 
 
-def _fetch_beside(address: str, path: Path) -> None:
-    """Masks, statistics and RPCs, where GDAL would look for them; mostly there are none."""
+def _fetch_sidecars(address: str, path: Path) -> None:
+    """Fetch masks, statistics and RPCs from the addresses where GDAL reads them; mostly there are none."""
     parts = urlsplit(address)
     stem = re.sub(r"\.\w+$", "", parts.path)
-    beside = {path.name + ending: parts.path + ending for ending in _BESIDE}
-    beside |= {path.stem + ending: stem + ending for ending in _RPC}
-    for name, there in beside.items():
-        with suppress(*_BROKEN), _open(parts._replace(path=there).geturl(), {}) as answer:
+    addresses = {path.name + ending: parts.path + ending for ending in _SIDECARS}
+    addresses |= {path.stem + ending: stem + ending for ending in _RPC}
+    for name, remote_path in addresses.items():
+        with suppress(*_BROKEN), _open(parts._replace(path=remote_path).geturl(), {}) as answer:
             path.with_name(name).write_bytes(answer.read())
 
 
@@ -187,8 +187,8 @@ def _open(address: str, headers: Mapping[str, str]) -> Any:
 
 def _read(state: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(state.read_text())
-        return found if isinstance(found, dict) else {}
+        values = json.loads(state.read_text())
+        return values if isinstance(values, dict) else {}
     return {}
 
 

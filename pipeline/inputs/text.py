@@ -1,9 +1,9 @@
-"""Texts that others wrote: of any encoding, or of none that they tell.
+"""Decode texts of any encoding, declared or not, and pass them on without a change of a byte.
 
-What is passed on stays the bytes that it is. Bytes that are no UTF-8, and characters that no XML may have,
-are carried through Python's strings and its XML as characters that nobody uses, and become what they were
-again when the text is written: `carried` and `released`. What is read for its meaning is decoded as it
-declares, or else as what it most likely is: `decoded`.
+Bytes that are no UTF-8, and characters that XML does not allow, are carried through Python's strings and its
+XML as private characters, and become the same bytes again when the text is written: `carried` and `released`.
+Texts that are read for their meaning are decoded as they declare, or else as the most likely encoding:
+`decoded`.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _MARKS = (
 )
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']", re.IGNORECASE)
 _DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
-_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "iso-8859-1": "cp1252"}
-"""What such texts really are: files that declare the narrower one use characters of the wider."""
+_SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "iso-8859-1": "cp1252"}
+"""Encodings to decode with: files that declare the narrower one use characters of the wider."""
 
 
 def carried(raw: bytes) -> str:
-    """Any bytes as a text that XML may hold; UTF-8 is what it says."""
+    """Convert any bytes to a text that XML allows; UTF-8 is decoded."""
     return raw.decode("utf-8", "surrogateescape").translate(_CARRY)
 
 
 def released(text: str) -> bytes:
-    """The bytes that were `carried`; any other text as UTF-8."""
+    """Return the bytes that were `carried`; any other text as UTF-8."""
     return text.translate(_RELEASE).encode("utf-8", "surrogateescape")
 
 
 def decoded(raw: bytes, declared: str | None = None) -> str:
-    """Bytes as people read them: by their byte order mark, as declared, as UTF-8, or as what they may be."""
+    """Decode bytes by their byte order mark, as declared, as UTF-8, or as the most likely encoding."""
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(encoding, "replace")
     name = (declared or "utf-8").lower()
-    for encoding in (_WIDER.get(name, name), "utf-8", "gb18030", "cp1252"):
+    for encoding in (_SUPERSETS.get(name, name), "utf-8", "gb18030", "cp1252"):
         try:
             return raw.decode(encoding)
         except (UnicodeDecodeError, LookupError):
@@ -56,29 +56,29 @@ def decoded(raw: bytes, declared: str | None = None) -> str:
 
 
 def readable(text: str) -> str:
-    """A `carried` text as people read it."""
+    """Convert a `carried` text to a readable one."""
     raw = released(text)
     return text if raw == text.encode("utf-8", "surrogatepass") else decoded(raw)
 
 
 def xml_root(raw: bytes) -> ET.Element:
-    """The root of an XML document in any encoding that Python knows.
+    """Parse an XML document in any encoding that Python knows; return its root.
 
     Raises:
         ParseError: It is no XML, or not whole.
     """
-    found = _DECLARED.match(raw)
-    text = decoded(raw, found.group(1).decode("ascii") if found else None)
+    declaration = _DECLARED.match(raw)
+    text = decoded(raw, declaration.group(1).decode("ascii") if declaration else None)
     return ET.fromstring(_DECLARATION.sub("", text.lstrip("\ufeff \t\r\n")).translate(_CARRY))
 
 
 def json_text(raw: bytes) -> str:
-    """The text of JSON: UTF-8, -16 or -32 as its first bytes tell, else what it may be."""
+    """Decode JSON: UTF-8, -16 or -32 by its first bytes, else the most likely encoding."""
     return decoded(raw, json.detect_encoding(raw)).lstrip("\ufeff")
 
 
 def plain(text: str) -> str:
-    """A text for a terminal: what would steer it is spelled out, such as escapes and turns of direction."""
+    """Escape control characters of a text for a terminal, also those that change its direction."""
     return "".join(c if c in "\n\t" or c.isprintable() else _spelled(c) for c in text)
 
 

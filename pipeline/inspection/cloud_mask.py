@@ -1,4 +1,4 @@
-"""The cloud mask of a scene alone: what the look finds, as a raster that a run takes."""
+"""Write the cloud mask of a scene alone, as a raster that a run takes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from decr_scene.pipeline.writing.origin import Companion
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 UNKNOWN = 255
-"""Value of the mask where nothing of the scene is valid."""
+"""Value of the mask where no band of the scene is valid."""
 
 
 def write_cloud_mask(
@@ -40,9 +40,9 @@ def write_cloud_mask(
     progress: Progress | None = None,
     **named: Unpack[Choices],
 ) -> Coverage:
-    """Look at a scene and write its cloud mask, a COG of one uint8 band that ``mask=`` takes.
+    """Detect cloud in a scene and write the mask, a COG of one uint8 band that ``mask=`` takes.
 
-    It is 1 where cloud or shadow is seen, 0 elsewhere, and 255, its nodata, where nothing of the scene is
+    It is 1 for detected cloud or shadow, 0 elsewhere, and 255, its nodata, where no band of the scene is
     valid. The soft rim is not in it: a run adds that to every mask.
 
     Args:
@@ -54,7 +54,7 @@ def write_cloud_mask(
         **named: Fields of `Options` by name, which take precedence.
 
     Raises:
-        SceneError: Nothing looks: the model has no detector, and the scene lacks a band for ukis-csmask.
+        SceneError: There is no detector: neither the model's, nor ukis-csmask for want of a band.
         DecrSceneError: As `process_scene`.
     """
     chosen, dst = replace(Options.given(options, named), mask="auto", mask_values=None), Path(dst)
@@ -62,13 +62,13 @@ def write_cloud_mask(
     check_name(dst)
     check_no_input([dst], [("the input itself", path) for path in local_files(src)])
     with (
-        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,
-        RasterioScene.open(given.path, given.bands) as scene,
+        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as delivery,
+        RasterioScene.open(delivery.path, delivery.bands) as scene,
         TemporaryDirectory() as folder,
     ):
-        check_no_input([dst], [("a file of the input", path) for path in (*given.files, *scene.files())])
+        check_no_input([dst], [("a file of the input", path) for path in (*delivery.files, *scene.files())])
         check_target(scene.path, dst, overwrite)
-        chosen = replace(chosen, bands=given.bands)
+        chosen = replace(chosen, bands=delivery.bands)
         watch.stage("planning")
         planned = plan_scene(scene, chosen)
         watch.stage("looking for cloud")
@@ -78,10 +78,10 @@ def write_cloud_mask(
         companion = Companion(scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN)
         with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
             for span in chain.from_iterable(block_rows(scene.shape, BLOCKSIZE)):
-                writer.write(span, _seen(mask, scene, span)[None])
+                writer.write(span, _mask_pixels(mask, scene, span)[None])
     return coverage
 
 
-def _seen(mask: DetectedMask, scene: RasterioScene, span: Span) -> Pixels:
+def _mask_pixels(mask: DetectedMask, scene: RasterioScene, span: Span) -> Pixels:
     valid = scene.valid(span.window).any(axis=0)
     return np.where(valid, mask.cloud(span), UNKNOWN).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Cloud coverage probability (CCP) of a scene or of a data set, and its histogram over the images.
+"""Measure the cloud coverage probability (CCP) of a scene or a data set, and its histogram.
 
 The CCP of an image is the mean over its valid pixels of the detector's probability of cloud or thin cloud.
-The histogram says which share of the images lies in each tenth of coverage.
+The histogram has the share of the images in each tenth of coverage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from decr_scene.pipeline.restoration.options import Choices, Options
 from decr_scene.pipeline.restoration.plan import plan_scene
 
 ENDINGS = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".webp"})
-"""What counts as an image in a folder."""
+"""Endings of the images in a folder."""
 
 BINS = 10
 BAR = 40
@@ -35,7 +35,7 @@ class DatasetCoverage:
 
     Args:
         names: Of the images.
-        images: How cloudy each is.
+        images: Coverage of each.
     """
 
     names: tuple[str, ...]
@@ -47,12 +47,12 @@ class DatasetCoverage:
         return float(np.mean([image.cloud for image in self.images]))
 
     def shares(self) -> list[float]:
-        """Share of the images in each tenth of coverage, lowest first; they sum to 1."""
+        """Return the share of the images in each tenth of coverage, lowest first; they sum to 1."""
         counts, _ = np.histogram([image.cloud for image in self.images], bins=BINS, range=(0, 1))
         return [float(share) for share in counts / len(self.images)]
 
     def to_text(self) -> str:
-        """The mean, and a histogram of bars."""
+        """Format the mean, and a histogram of bars."""
         shares = self.shares()
         lines = [f"{len(self.images)} images, mean cloud coverage probability {self.mean:.3f}"]
         for number, share in enumerate(shares):
@@ -123,9 +123,9 @@ def measure_coverage(
             raise SceneNotFoundError(f"{place}: no images, expected some of {', '.join(sorted(ENDINGS))}")
     with TemporaryDirectory() as folder:
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
-        found = []
+        coverages = []
         for path in paths:
             with RasterioScene.open(path, chosen.bands) as scene:
                 planned = plan_scene(scene, chosen)
-                found.append(clouds_of(planned, scene, chosen, places)[0])
-    return DatasetCoverage(tuple(path.name for path in paths), tuple(found))
+                coverages.append(clouds_of(planned, scene, chosen, places)[0])
+    return DatasetCoverage(tuple(path.name for path in paths), tuple(coverages))

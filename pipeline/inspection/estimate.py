@@ -39,7 +39,7 @@ _KEY = "estimate"
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run with one worker on this machine will take; bytes, and seconds of the wall clock."""
+    """Time in seconds of the wall clock and space in bytes of a run with one worker on this machine."""
 
     seconds: float
     memory: int
@@ -49,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Pace:
-    """What a trial of writing took: seconds and bytes of some pixels."""
+    """Seconds and bytes of a trial of writing some pixels."""
 
     pixels: int
     writing: float
@@ -63,9 +63,9 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
 
     Args:
         scene: The scene.
-        planned: What is to be done to it.
-        options: As they were planned with.
-        planning: Seconds that planning took, which a run takes as well.
+        planned: Its plan.
+        options: Those of the plan.
+        planning: Time that planning took, s, which a run takes as well.
 
     Raises:
         DecrSceneError: The scene cannot be read, or the model cannot be loaded.
@@ -89,29 +89,29 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
         starting = time.perf_counter() - began - tried
     finally:
         forget_plugin(_KEY)
-    held = _memory()
+    before = _memory()
     blending, small, large = _try_writing(scene, plan, source, changes)
     pixels = scene.shape[0] * scene.shape[1]
-    beside = 1 + 1 / (scene.count * scene.dtype.itemsize)  # the classes: a byte a pixel
+    with_classes = 1 + 1 / (scene.count * scene.dtype.itemsize)  # the classes: a byte a pixel
     streaming = max(seconds, pixels * (blending + large.writing / large.pixels))
     return Estimate(
-        seconds=planning + starting + loading + streaming + beside * _finishing(small, large, pixels),
-        memory=max(held, _memory()) + bytes_under_way(scene, planned, options.batch_size, BLOCKSIZE),
-        scratch=round(beside * 4 / 3 * pixels * large.scratch / large.pixels)
+        seconds=planning + starting + loading + streaming + with_classes * _finishing(small, large, pixels),
+        memory=max(before, _memory()) + bytes_under_way(scene, planned, options.batch_size, BLOCKSIZE),
+        scratch=round(with_classes * 4 / 3 * pixels * large.scratch / large.pixels)
         + _saved_tiles(planned, options),
-        output=round(beside * pixels * large.output / large.pixels),
+        output=round(with_classes * pixels * large.output / large.pixels),
     )
 
 
 def _memory() -> int:
-    """Bytes that this process holds."""
+    """Return the memory of this process, bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def _try_model(
     client: Client, plan: Plan, source: Source, planned: Planned, options: Options
 ) -> tuple[float, float, Results]:
-    """Seconds to load the model, seconds for a tile, and what came of it; from the middle of the scene."""
+    """Measure loading of the model and a tile of the scene's middle, s; return them and the changes."""
     if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
         planned = replace(planned, chosen=over_cloud)
     batches = planned.batches(options.batch_size)
@@ -131,7 +131,7 @@ def _try_model(
 
 
 def _try_guess(client: Client, plan: Plan, source: Source) -> float:
-    """Seconds for the first guess of a tile; the model is there."""
+    """Measure the first guess of a tile with a loaded model, s."""
     began = time.perf_counter()
     tile = plan.grid[len(plan.grid) // 2]
     client.submit(guess_tiles, plan, source, [tile], resources=MODEL, pure=False).result()
@@ -139,21 +139,21 @@ def _try_guess(client: Client, plan: Plan, source: Source) -> float:
 
 
 def _restore(client: Client, plan: Plan, source: Source, batches: list[list[Tile]]) -> tuple[float, Results]:
-    """Seconds for some batches as a run has them: at a worker, one computes while another one reads."""
+    """Measure some batches as in a run, s: at a worker, one computes while another one reads."""
     began, changes = time.perf_counter(), []
     for tiles in batches:
-        how = {"resources": MODEL, "pure": False}
-        known = plan.spec.bands is not None
-        guesses = [client.submit(guess_tiles, plan, source, tiles, **how)] if known else []
-        changes.append(client.submit(restore_tiles, plan, source, tiles, *guesses, **how))
-    found = [future.result() for future in changes]
-    return time.perf_counter() - began, found[0]
+        options = {"resources": MODEL, "pure": False}
+        needs_guess = plan.spec.bands is not None
+        guesses = [client.submit(guess_tiles, plan, source, tiles, **options)] if needs_guess else []
+        changes.append(client.submit(restore_tiles, plan, source, tiles, *guesses, **options))
+    results = [future.result() for future in changes]
+    return time.perf_counter() - began, results[0]
 
 
 def _try_writing(
     scene: RasterioScene, plan: Plan, source: Source, changes: Results
 ) -> tuple[float, _Pace, _Pace]:
-    """Seconds to blend a pixel, and the writing of a block and of a row of them."""
+    """Measure blending of a pixel, s, and writing of a block and of a row of blocks."""
     height, width = min(BLOCKSIZE, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
     places = [plan.grid.span(plan.grid[number]).row for number in changes] or [scene.shape[0] // 2]
     span = Span(min(places[0], scene.shape[0] - height), 0, height, width)
@@ -166,7 +166,7 @@ def _try_writing(
 
 
 def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
-    """Take some pixels for a scene of their own, and write it."""
+    """Measure writing of some pixels as a scene of their own."""
     shape = {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
     part, out = path.with_name(f"part_{path.name}"), path
     profile = {"driver": "GTiff", "crs": scene.crs, "transform": scene.transform}
@@ -183,7 +183,7 @@ def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
 
 
 def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
-    """Seconds for the finished file: a part that every file takes, and one that grows with it."""
+    """Estimate the time for the finished file, s: a constant part, and one that grows with it."""
     if large.pixels == small.pixels:
         return large.finishing * max(1.0, pixels / large.pixels)
     slope = max(0.0, (large.finishing - small.finishing) / (large.pixels - small.pixels))
@@ -191,8 +191,8 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
 
 
 def _saved_tiles(planned: Planned, options: Options) -> int:
-    """Bytes of finished tiles that a run keeps on disk until their blocks are written."""
+    """Estimate the bytes of finished tiles that a run keeps on disk until their blocks are written."""
     if planned.plan.spec.name in BUILT_IN:
         return 0
-    tile, most = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
-    return tile * min(most, planned.tiles_to_restore)
+    tile, number = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
+    return tile * min(number, planned.tiles_to_restore)

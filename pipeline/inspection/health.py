@@ -1,4 +1,4 @@
-"""Whether this installation works: what is there, and a small scene cleaned on trial."""
+"""Examine this installation: its parts, and a small scene processed on trial."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from decr_scene.pipeline.run import process_scene
 LIBRARIES = ("torch", "rasterio", "dask", "distributed", "xarray", "numpy", "onnxruntime", "ukis-csmask")
 
 TRIAL = (256, 256)
-"""``(height, width)`` of the scene on trial, px: one tile."""
+"""``(height, width)`` of the trial's scene, px: one tile."""
 
 
 def examine(trial: bool = True) -> dict[str, Any]:
-    """Tell what is installed, what it runs on, and whether a small scene can be cleaned.
+    """List the installed parts and the hardware, and process a small scene.
 
     Args:
-        trial: Clean the scene, with the bundled model ``default`` at its own steps.
+        trial: Process the scene, with the bundled model ``default`` at its own steps.
 
     Returns:
         Plain values, ready for JSON; ``trial`` has ``ok`` and, if it is not, the reason.
@@ -65,11 +65,11 @@ def _devices() -> list[str]:
 
 
 def _trial() -> dict[str, Any]:
-    """Clean a made scene: a veil must become thinner, and georeferencing must stay."""
+    """Process a synthetic scene: a veil must become thinner, and georeferencing must stay."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         scene, clean = Path(folder) / "scene.tif", Path(folder) / "clean.tif"
-        before = made_scene(scene)
+        before = write_sample_scene(scene)
         try:
             report = process_scene(scene, clean, model="default")
             with rasterio.open(clean) as dataset:
@@ -82,7 +82,7 @@ def _trial() -> dict[str, Any]:
     return {"ok": not failed, "seconds": seconds} | ({"reason": ", ".join(failed)} if failed else {})
 
 
-def made_scene(
+def write_sample_scene(
     path: Path,
     shape: tuple[int, int] = TRIAL,
     spots: tuple[tuple[int, int, int], ...] = ((80, 90, 40), (190, 180, 30)),

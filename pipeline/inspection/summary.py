@@ -1,4 +1,4 @@
-"""`decr-scene inspect`: what would be done to a scene."""
+"""Plan a scene without restoring it, for `decr-scene inspect`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from decr_scene.pipeline.restoration.restorers import describe
 def inspect_scene(
     src: str | Path, options: Options | None = None, **named: Unpack[Choices]
 ) -> dict[str, Any]:
-    """Plan a scene, with a look for cloud if its model has a detector; nothing is left on disk.
+    """Plan a scene, with cloud detection if there is a detector; no file is left on disk.
 
     Args:
         src: Any raster that GDAL reads, or the folder of a product.
@@ -44,14 +44,14 @@ def inspect_scene(
         TemporaryDirectory() as folder,
         delivered(
             src, Path(folder) / "out.tif", chosen.pan, chosen.bands, chosen.asset, fetch=False
-        ) as given,
-        RasterioScene.open(given.path, given.bands) as scene,
+        ) as delivery,
+        RasterioScene.open(delivery.path, delivery.bands) as scene,
     ):
-        chosen = replace(chosen, bands=given.bands)
+        chosen = replace(chosen, bands=delivery.bands)
         began = time.perf_counter()
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
         planned = plan_scene(scene, chosen)
-        planned = planned.warning(*given.warnings, *misfits(planned, scene))
+        planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
         planned = detect_clouds(planned, scene, chosen, places)
         needed = estimate(scene, planned, chosen, time.perf_counter() - began)
         try:
@@ -79,13 +79,13 @@ def inspect_scene(
             "mask": planned.mask_meaning,
             "cloudy tiles": _cloudy_tiles(planned),
             "clouds": _coverage(planned),
-            "estimate": _told(needed),
+            "estimate": _estimate_values(needed),
             "warnings": list(planned.warnings),
         }
 
 
 def _cloudy_tiles(planned: Planned) -> int | None:
-    """Tiles that the mask touches; ``None``: there is no mask."""
+    """Count the tiles that the mask touches; ``None``: there is no mask."""
     plan = replace(planned.plan, veils=False)
     if plan.mask is None:
         return None
@@ -93,8 +93,8 @@ def _cloudy_tiles(planned: Planned) -> int | None:
     return None if chosen is None else len(chosen)
 
 
-def _told(needed: Estimate) -> dict[str, float]:
-    """What a run with one worker on this machine will take."""
+def _estimate_values(needed: Estimate) -> dict[str, float]:
+    """Return the estimate in seconds and MB."""
     megabytes = {"memory": needed.memory, "scratch": needed.scratch, "output": needed.output}
     return {
         "seconds": round(needed.seconds, 1),
@@ -103,8 +103,8 @@ def _told(needed: Estimate) -> dict[str, float]:
 
 
 def _coverage(planned: Planned) -> dict[str, float] | None:
-    """Shares of the valid pixels; ``None``: nobody has looked."""
-    found = planned.coverage
-    if found is None:
+    """Return shares of the valid pixels; ``None``: no detector was run."""
+    coverage = planned.coverage
+    if coverage is None:
         return None
-    return {"coverage probability": round(found.cloud, 4), "cloud or shadow": round(found.restore, 4)}
+    return {"coverage probability": round(coverage.cloud, 4), "cloud or shadow": round(coverage.restore, 4)}

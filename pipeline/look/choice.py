@@ -1,4 +1,4 @@
-"""Which detector looks at a scene, and on how coarse pixels."""
+"""Choose the detector of a scene, and the size of its coarse pixels."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ GROUND = 20.0
 """Side of a coarse pixel of `ukis-csmask`, m: it was trained at 10 to 30."""
 
 LEAST_SIDE = 64
-"""Coarse pixels that a scene has along its shorter side, where it can: what looks needs surroundings."""
+"""Least coarse pixels along the shorter side of a scene, where possible: a detector needs context."""
 
 UNKNOWN_SIDE = 512
-"""Coarse pixels along the shorter side of a scene of which nobody knows how large its pixels are."""
+"""Coarse pixels along the shorter side of a scene with pixels of unknown size."""
 
 THRESHOLD = 0.5
-"""Probability of cloud or shadow from which on `ukis-csmask` takes a pixel to need restoring."""
+"""Least probability of cloud or shadow of `ukis-csmask` for a pixel to be restored."""
 
 FILLED_FROM = 5.0
-"""Side of a scene's pixel, m, from which on the detector tells small clouds from the ground between."""
+"""Least side of a scene's pixel, m, at which the detector separates small clouds from ground between."""
 
 METRES_A_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
 class LookPlan:
-    """What will look at a scene before anything is restored.
+    """The detector of a scene and its settings.
 
     Args:
         kind: ``model``, ``ukis`` or ``mask``.
         factor: Side of its pixels, px of the scene.
-        threshold: Probability from which on a pixel needs restoring.
-        bands: What `ukis-csmask` sees: 0-based positions of blue, green, red and near infrared.
-        gates: Only where it sees cloud or shadow is anything restored.
-        veils: Beside that, what the model itself changes much is changed.
-        version: Of the package that looks.
-        fills: Cloud that the model leaves where it sees some is filled with the ground's tone.
+        threshold: Least probability of a pixel that is restored.
+        bands: Of `ukis-csmask`: 0-based positions of blue, green, red and near infrared.
+        gates: Only detected cloud or shadow is restored.
+        veils: Large changes of the model are applied elsewhere, too.
+        version: Of the detector's package.
+        fills: Detected cloud that the model leaves is filled with the ground's tone.
     """
 
     kind: str
@@ -54,11 +54,11 @@ class LookPlan:
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
-    """How many pixels a side `ukis-csmask` averages.
+    """Return the side of a coarse pixel of `ukis-csmask`, px.
 
     Args:
         shape: Of the scene, px.
-        pixel: Side of a pixel, m; ``None``: nobody knows.
+        pixel: Side of a pixel, m; ``None``: unknown.
     """
     shorter = min(shape)
     if pixel is None:
@@ -68,7 +68,7 @@ def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
 
 
 def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
-    """Side of a scene's pixel in metres, square root of its area; ``None``: its file does not say."""
+    """Return the side of a scene's pixel, m, square root of its area; ``None``: it is not georeferenced."""
     if crs is None or transform.is_identity:
         return None
     side = float(np.sqrt(abs(transform.determinant)))

@@ -1,4 +1,4 @@
-"""A scene on coarse pixels, a few rows at a time: memory follows its width."""
+"""Average a scene to coarse pixels, a few rows at a time: memory follows its width."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span
 
 ROWS = 64
-"""About so many rows of the scene are read at a time."""
+"""Number of rows of the scene read at a time, about."""
 
 
 class Sight(Protocol):
-    """What a detector wants to see of a window at full resolution, before it is averaged."""
+    """Input of a detector at full resolution, before it is averaged."""
 
     def __call__(self, span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
-        """``(D, h, w)`` and which of it is valid, of all bands' digital numbers."""
+        """Convert all bands' digital numbers to ``(D, h, w)``, with a mask of the valid ones, same shape."""
         ...
 
 
@@ -33,29 +33,29 @@ class Coarse:
     Args:
         image: The restorer's bands in [-1, 1], ``(C, h, w)``, on pixels ``split`` times finer; means of valid
             ones.
-        share: How much of each of these is valid in all bands, ``(1, h, w)``.
-        seen: What the detector is to see, ``(D, h, w)``.
-        known: Where any pixel of that is valid, ``(D, h, w)``.
-        split: How many times.
+        share: Share of each of these that is valid in all bands, ``(1, h, w)``.
+        sight: Input of the detector, ``(D, h, w)``.
+        valid: Where any pixel of that is valid, ``(D, h, w)``.
+        split: Fine pixels a side of a coarse one.
     """
 
     image: Float
     share: Float
-    seen: Float
-    known: Bool
+    sight: Float
+    valid: Bool
     split: int = 1
 
     def rows(self, first: int, end: int) -> Coarse:
-        """Some of the rows."""
+        """Return some of the rows."""
         fine, own = slice(first * self.split, end * self.split), slice(first, end)
         return Coarse(
-            self.image[:, fine], self.share[:, fine], self.seen[:, own], self.known[:, own], self.split
+            self.image[:, fine], self.share[:, fine], self.sight[:, own], self.valid[:, own], self.split
         )
 
 
 @dataclass(frozen=True)
 class CoarseReader:
-    """Averages a scene.
+    """Average a scene.
 
     Args:
         shape: Of the scene, px.
@@ -63,7 +63,7 @@ class CoarseReader:
         indexes: The restorer's bands.
         radiometry: Their scaling.
         factor: Pixels a side of a coarse one.
-        sight: What the detector sees; ``None``: the restorer's bands in [-1, 1].
+        sight: Input of the detector; ``None``: the restorer's bands in [-1, 1].
         split: How many times finer the restorer's bands are averaged; a divisor of ``factor``.
     """
 
@@ -77,11 +77,11 @@ class CoarseReader:
 
     @property
     def coarse_shape(self) -> tuple[int, int]:
-        """``(height, width)`` in coarse pixels; the last ones may be cut."""
+        """Return ``(height, width)`` in coarse pixels; the last ones may be cut."""
         return -(-self.shape[0] // self.factor), -(-self.shape[1] // self.factor)
 
     def read(self, rows: range) -> Coarse:
-        """Rows of coarse pixels."""
+        """Return rows of coarse pixels."""
         row, factor = rows.start * self.factor, self.factor
         span = Span(row, 0, min(self.shape[0], rows.stop * factor) - row, self.shape[1])
         pixels = self.source.read(span)
@@ -94,7 +94,7 @@ class CoarseReader:
         return Coarse(image, share, *_means(*sight, span, factor), self.split)
 
     def strips(self, own: int, reach: int) -> Iterator[tuple[range, range, Coarse]]:
-        """Strips of ``own`` rows, those within ``reach`` of them, and what there is to see in the latter."""
+        """Yield strips of ``own`` rows, the rows within ``reach`` of them, and the content of the latter."""
         height = self.coarse_shape[0]
         chunk = max(1, ROWS // self.factor)
         parts: list[Coarse] = []
@@ -113,7 +113,7 @@ class CoarseReader:
 
 @dataclass(frozen=True)
 class ReadAlready(CoarseReader):
-    """Rows that others have averaged.
+    """Serve rows that are averaged already.
 
     Args:
         parts: All of the scene, from top to bottom.
@@ -122,7 +122,7 @@ class ReadAlready(CoarseReader):
     parts: tuple[Coarse, ...] = ()
 
     def read(self, rows: range) -> Coarse:
-        """Rows of coarse pixels."""
+        """Return rows of coarse pixels."""
         return self._whole.rows(rows.start, rows.stop)
 
     @cached_property
@@ -131,31 +131,31 @@ class ReadAlready(CoarseReader):
 
 
 def joined(parts: list[Coarse]) -> Coarse:
-    """Rows of several parts, from top to bottom."""
-    image, share, seen, known = (
+    """Join rows of several parts, from top to bottom."""
+    image, share, sight, valid = (
         np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("image", "share", "seen", "known")
+        for name in ("image", "share", "sight", "valid")
     )
-    return Coarse(image, share, seen, known, parts[0].split)
+    return Coarse(image, share, sight, valid, parts[0].split)
 
 
 def _means(image: Float, valid: Bool, span: Span, factor: int) -> tuple[Float, Bool]:
-    """Means of valid pixels, and where there are any."""
+    """Return means of valid pixels of ``(C, H, W)``, and where there are any, ``(C, h, w)`` each."""
     counts = _block_counts(span, factor)
     if valid.all():
         means = _block_sums(image, factor) / counts
         return np.asarray(means, np.float32), np.ones(means.shape, bool)
-    found = _block_sums(valid.astype(np.float32), factor)
+    valid_counts = _block_sums(valid.astype(np.float32), factor)
     sums = _block_sums(np.where(valid, image, np.float32(0)), factor)
-    return np.asarray(sums / np.maximum(found, 1), np.float32), found > 0
+    return np.asarray(sums / np.maximum(valid_counts, 1), np.float32), valid_counts > 0
 
 
 def _block_sums(image: Float, factor: int) -> Float:
-    """Sums over ``factor`` x ``factor`` pixels of ``(C, H, W)``; the last ones of a side may have fewer."""
+    """Sum over ``factor`` x ``factor`` pixels of ``(C, H, W)``; the last ones of a side may have fewer."""
     bands, height, width = image.shape
-    missing = [(0, 0), (0, -height % factor), (0, -width % factor)]
-    if any(after for _, after in missing):
-        image = np.pad(image, missing)
+    padding = [(0, 0), (0, -height % factor), (0, -width % factor)]
+    if any(after for _, after in padding):
+        image = np.pad(image, padding)
     rows: Float = image.reshape(bands, -1, factor, image.shape[2]).sum(axis=2, dtype=np.float32)
     sums: Float = rows[..., ::factor].copy()
     for offset in range(1, factor):
@@ -164,7 +164,7 @@ def _block_sums(image: Float, factor: int) -> Float:
 
 
 def _block_counts(span: Span, factor: int) -> Float:
-    """Pixels in each of the blocks of a window that begins at one, ``(h, w)``."""
+    """Count the pixels in each block of a window that begins at one, ``(h, w)``."""
     down, across = (
         np.minimum(factor, side - factor * np.arange(-(-side // factor)))
         for side in (span.height, span.width)

@@ -1,8 +1,8 @@
-"""One look over a whole scene before it is tiled: where cloud and shadow are, and what the ground looks like.
+"""Detect cloud and shadow in a whole scene before it is tiled, and average the tone of its ground.
 
-The scene is read once, a few rows at a time, averaged to the detector's coarse pixels, and looked at in
-windows that overlap by as far as the detector sees, so that they join without a seam. The answer is two small
-rasters beside the output: probabilities, which take the same road as a mask of the user's, and the ground.
+The scene is read once, a few rows at a time, averaged to the detector's coarse pixels, and detected in
+windows that overlap by the detector's reach, so that they join without a seam. The result is two small
+rasters beside the output: probabilities, which are used as a mask of the user's is, and the ground.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOST = "the raster of the look at the scene"
 
 
 class Places(NamedTuple):
-    """Where the two rasters of a look lie: probabilities, and the ground."""
+    """Paths of the two rasters of a look: probabilities, and the ground."""
 
     cloud: Path
     ground: Path
@@ -48,11 +48,11 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """How cloudy a scene is, over its valid pixels.
+    """Cloud coverage of a scene, over its valid pixels.
 
     Args:
         cloud: Mean probability of cloud or thin cloud: the paper's cloud coverage probability.
-        restore: Share that is taken to need restoring, for cloud or shadow.
+        restore: Share that is to be restored, for cloud or shadow.
         valid: Share of the scene that is valid.
     """
 
@@ -62,18 +62,18 @@ class Coverage:
 
 
 class Strip(NamedTuple):
-    """Some rows of an answer: which, and ``(C, h, w)`` image, valid share, answers and where they count."""
+    """Some rows: range, image ``(C, h, w)``, valid share, answers ``(3, h, w)`` and where they count."""
 
     rows: range
     image: Float
     share: Float
-    found: Bytes
+    answers: Bytes
     usable: Bool
 
 
 @contextmanager
-def look_kept(places: Places, journal: Path) -> Iterator[None]:
-    """Remove the rasters in the end, unless there is a journal to go on from, which they go with."""
+def look_files(places: Places, journal: Path) -> Iterator[None]:
+    """Remove the rasters at the end, unless there is a journal, with which the run can be continued."""
     try:
         yield
     finally:
@@ -82,69 +82,69 @@ def look_kept(places: Places, journal: Path) -> Iterator[None]:
 
 
 def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
-    """Look at a scene from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid.
+    """Detect cloud from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid.
 
-    Windows overlap by twice the detector's reach. A detector whose answers depend on no more than what is in
-    reach is cut in the middle; those of one that sees its whole window are blended.
+    Windows overlap by twice the detector's reach. Answers that depend on pixels in reach alone are cut in the
+    middle of the overlap; those that depend on the whole window are blended.
     """
     height, width = reader.coarse_shape
-    own = lookout.whole if max(height, width) <= lookout.whole else lookout.own
-    total, weight, waiting = np.zeros((3, 0, width)), np.zeros((0, width)), None
+    side = lookout.whole if max(height, width) <= lookout.whole else lookout.own
+    total, weight, pending = np.zeros((3, 0, width)), np.zeros((0, width)), None
     first = 0
-    for mine, near, coarse in reader.strips(own, lookout.reach):
-        new = near.stop - first - len(weight)
+    for own_rows, view, coarse in reader.strips(side, lookout.reach):
+        new = view.stop - first - len(weight)
         total = np.pad(total, ((0, 0), (0, new), (0, 0)))
         weight = np.pad(weight, ((0, new), (0, 0)))
-        fresh = coarse.rows(len(near) - new, len(near))
-        waiting = fresh if waiting is None else joined([waiting, fresh])
-        gone = max(0, first - near.start)
-        rows = slice(near.start + gone - first, near.stop - first)
-        for cols, answer, counts in _answers(lookout, coarse, mine, near, own):
-            total[:, rows, cols] += (answer * counts)[:, gone:]
-            weight[rows, cols] += counts[gone:]
-        end = height if mine.stop == height else mine.stop - (lookout.reach if lookout.blends else 0)
-        done = end - first
-        probability = total[:, :done] / np.where(weight[:done] > 0, weight[:done], 1)
-        ready = waiting.rows(0, done)
-        usable = np.asarray(ready.known.any(axis=0))
+        fresh = coarse.rows(len(view) - new, len(view))
+        pending = fresh if pending is None else joined([pending, fresh])
+        skipped = max(0, first - view.start)
+        rows = slice(view.start + skipped - first, view.stop - first)
+        for cols, answer, counts in _answers(lookout, coarse, own_rows, view, side):
+            total[:, rows, cols] += (answer * counts)[:, skipped:]
+            weight[rows, cols] += counts[skipped:]
+        end = height if own_rows.stop == height else own_rows.stop - (lookout.reach if lookout.blends else 0)
+        finished = end - first
+        probability = total[:, :finished] / np.where(weight[:finished] > 0, weight[:finished], 1)
+        ready = pending.rows(0, finished)
+        usable = np.asarray(ready.valid.any(axis=0))
         levels = np.rint(probability * 255).astype(np.uint8) * usable
         yield Strip(range(first, end), ready.image, ready.share, levels, usable)
-        total, weight, first = total[:, done:], weight[done:], end
-        waiting = waiting.rows(done, done + len(weight))
+        total, weight, first = total[:, finished:], weight[finished:], end
+        pending = pending.rows(finished, finished + len(weight))
 
 
 def _answers(
-    lookout: Lookout, coarse: Coarse, mine: range, near: range, own: int
+    lookout: Lookout, coarse: Coarse, own_rows: range, rows_in_view: range, side: int
 ) -> Iterator[tuple[slice, Float, Float]]:
-    """Columns, answers and their weights of the windows of a strip that have a valid pixel."""
-    width = coarse.known.shape[2]
+    """Yield columns, answers and their weights of the windows of a strip with a valid pixel."""
+    width = coarse.valid.shape[2]
     windows = []
-    for left in range(0, width, own):
-        right = min(width, left + own)
-        beside = slice(max(0, left - lookout.reach), min(width, right + lookout.reach))
-        if coarse.known[..., beside].any():
-            windows.append((range(left, right), range(beside.start, beside.stop), beside))
-    answers = lookout.answers([(coarse.seen[..., cols], coarse.known[..., cols]) for *_, cols in windows])
+    for left in range(0, width, side):
+        right = min(width, left + side)
+        view_cols = slice(max(0, left - lookout.reach), min(width, right + lookout.reach))
+        if coarse.valid[..., view_cols].any():
+            windows.append((range(left, right), range(view_cols.start, view_cols.stop), view_cols))
+    answers = lookout.answers([(coarse.sight[..., cols], coarse.valid[..., cols]) for *_, cols in windows])
     weigh = _ramp if lookout.blends else _inside
-    for (across, seen, place), answer in zip(windows, answers, strict=True):
-        down = weigh(mine, near, lookout.reach)[:, None]
-        yield place, answer, np.asarray(down * weigh(across, seen, lookout.reach), np.float32)
+    for (across, sight, place), answer in zip(windows, answers, strict=True):
+        down = weigh(own_rows, rows_in_view, lookout.reach)[:, None]
+        yield place, answer, np.asarray(down * weigh(across, sight, lookout.reach), np.float32)
 
 
-def _inside(own: range, near: range, reach: int) -> Double:
-    """1 in what a window answers for, else 0."""
-    places = np.asarray(near)
+def _inside(own: range, view: range, reach: int) -> Double:
+    """Weigh the pixels that a window answers for 1, others 0, ``(n,)``."""
+    places = np.asarray(view)
     return ((places >= own.start) & (places < own.stop)).astype(np.float64)
 
 
-def _ramp(own: range, near: range, reach: int) -> Double:
-    """Up and down again in what overlaps with the windows beside; where there is none, it ends there."""
-    place = np.arange(len(near)) + 0.5
-    return np.minimum(1, np.minimum(place, len(near) - place) / (2 * reach))
+def _ramp(own: range, view: range, reach: int) -> Double:
+    """Weigh the pixels of a window with a ramp over its overlaps, ``(n,)``; at the scene's border it ends."""
+    place = np.arange(len(view)) + 0.5
+    return np.minimum(1, np.minimum(place, len(view) - place) / (2 * reach))
 
 
 class Tally:
-    """Adds up, strip by strip, how cloudy a scene is and what its ground looks like."""
+    """Add up coverage and ground of a scene, strip by strip."""
 
     def __init__(self, reader: CoarseReader, threshold: float) -> None:
         self._least = round(255 * threshold)
@@ -157,47 +157,47 @@ class Tally:
     def add(self, strip: Strip) -> None:
         """Add a strip."""
         self._count += int(strip.usable.sum())
-        self._cloud += float(strip.found[CLOUD][strip.usable].sum(dtype=np.int64)) / 255
-        self._restore += int((strip.found[RESTORE] >= self._least).sum())
-        probability = strip.found.astype(np.float32) / np.float32(255)
+        self._cloud += float(strip.answers[CLOUD][strip.usable].sum(dtype=np.int64)) / 255
+        self._restore += int((strip.answers[RESTORE] >= self._least).sum())
+        probability = strip.answers.astype(np.float32) / np.float32(255)
         self.ground.add(strip.rows, strip.image, strip.share, probability)
 
     @property
     def coverage(self) -> Coverage:
-        """Of what was added."""
+        """Return the coverage of the strips added."""
         total = max(1, self._count)
         return Coverage(self._cloud / total, self._restore / total, self._count / self._pixels)
 
 
-class Found(NamedTuple):
-    """A look in memory: probabilities as `write_look` writes them, the ground, and how cloudy it is."""
+class LookInMemory(NamedTuple):
+    """A look in memory: probabilities as `write_look` writes them, the ground, and the coverage."""
 
     cloud: ArrayField
     ground: Ground
     coverage: Coverage
 
 
-def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> Found:
-    """As `write_look`, with nothing on disk: for images, and for arrays that Dask hands in."""
+def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> LookInMemory:
+    """Detect cloud as `write_look`, in memory: for images, and for arrays of Dask."""
     tally, rows = Tally(reader, threshold), []
     for strip in look_at(lookout, reader):
         tally.add(strip)
-        rows.append(strip.found)
+        rows.append(strip.answers)
     context = tally.ground.context()
     ground = Ground(ArrayField(context), tally.ground.side, bool(context[-1].any()))
-    return Found(ArrayField(np.concatenate(rows, axis=1)), ground, tally.coverage)
+    return LookInMemory(ArrayField(np.concatenate(rows, axis=1)), ground, tally.coverage)
 
 
 def write_look(
     lookout: Lookout, scene: RasterioScene, reader: CoarseReader, threshold: float, places: Places
 ) -> Coverage:
-    """Look at a whole scene and write what was found, under its names only when it is whole.
+    """Detect cloud in a whole scene and write the rasters, under their names only when they are whole.
 
     Args:
-        lookout: Who looks.
+        lookout: The detector.
         scene: The scene.
-        reader: It on the detector's pixels.
-        threshold: Probability from which on a pixel is taken to need restoring.
+        reader: The scene on the detector's pixels.
+        threshold: Least probability of a pixel that is restored.
         places: The rasters: uint8 probabilities, 0 to 255, of needing restoration, of cloud and of shadow,
             0 where no pixel is valid; and the ground, as `GroundSums.context`.
     """
@@ -207,9 +207,9 @@ def write_look(
             profile = _profile(scene, "uint8", 3, reader.coarse_shape, reader.factor)
             with rasterio.open(partial, "w", **profile) as target:
                 for strip in look_at(lookout, reader):
-                    height, width = strip.found.shape[1:]
+                    height, width = strip.answers.shape[1:]
                     window = Window(col_off=0, row_off=strip.rows.start, width=width, height=height)
-                    target.write(strip.found, window=window)
+                    target.write(strip.answers, window=window)
                     tally.add(strip)
                 target.update_tags(**{k.upper(): repr(v) for k, v in vars(tally.coverage).items()})
             _write_ground(tally, scene, reader, places.ground)
@@ -247,7 +247,7 @@ def _profile(
 
 
 def read_coverage(path: Path) -> Coverage | None:
-    """What the tags of a raster that is there say; ``None``: there is none, or it is damaged."""
+    """Read the coverage of an existing raster from its tags; ``None``: there is none, or it is damaged."""
     try:
         with rasterio.open(path) as source:
             tags = source.tags()
@@ -257,7 +257,7 @@ def read_coverage(path: Path) -> Coverage | None:
 
 
 def read_ground(path: Path) -> Ground | None:
-    """The ground that is there; ``None``: there is none, or it is damaged."""
+    """Read an existing ground; ``None``: there is none, or it is damaged."""
     try:
         with rasterio.open(path) as source:
             tags, shape = source.tags(), source.shape

@@ -1,4 +1,4 @@
-"""Who looks: a model's own detector, `ukis-csmask`, or a mask of the user's in the place of both."""
+"""Wrap detectors as lookouts: a model's own, `ukis-csmask`, or a mask of the user's instead."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from decr_scene.models.networks.detector import Detector
 
 RESTORE, CLOUD, SHADOW = range(3)
-"""What an answer says, each a probability: cloud or shadow, which needs restoring; cloud; shadow."""
+"""Bands of an answer, each a probability: cloud or shadow, which is to be restored; cloud; shadow."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
 
 
 class Lookout(Protocol):
-    """Anything that says where cloud and shadow are.
+    """A detector of cloud and shadow.
 
-    ``own`` is the side of the windows that it answers for, ``reach`` how much it sees around each, in coarse
-    pixels; a scene of no more than ``whole`` a side is one window. One that ``blends`` sees its whole window,
-    and answers for all of it.
+    ``own`` is the side of the windows that it answers for, ``reach`` the margin that it needs around each, in
+    coarse pixels; a scene of no more than ``whole`` a side is one window. The answers of one that ``blends``
+    depend on its whole window, and cover all of it.
     """
 
     own: int
@@ -39,12 +39,12 @@ class Lookout(Protocol):
     sight: Sight | None
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """``(3, h, w)`` probabilities of each window ``(D, h, w)``, which has some valid pixels."""
+        """Return probabilities ``(3, h, w)`` of each window ``(D, h, w)``, which has some valid pixels."""
         ...
 
 
 class ModelLookout:
-    """The detector that a model file brings along; it sees what the model sees."""
+    """The detector of a model file; its input is that of the model."""
 
     whole = 0
     blends = False
@@ -70,7 +70,7 @@ class ModelLookout:
 
 
 class UkisLookout:
-    """`ukis-csmask`, which sees reflectance."""
+    """`ukis-csmask`, whose input is reflectance."""
 
     reach = ukis.REACH
     own = ukis.SIDE - 2 * ukis.REACH
@@ -87,7 +87,7 @@ class UkisLookout:
 
 
 class MaskLookout:
-    """A mask of the user's, which knows no shadow from cloud."""
+    """A mask of the user's, which does not separate shadow from cloud."""
 
     reach = 0
     own = 256
@@ -96,13 +96,13 @@ class MaskLookout:
 
     def __init__(self, cloud: Callable[[Span], Bool]) -> None:
         def sight(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
-            seen = cloud(span)[None].astype(np.float32)
-            return seen, np.asarray(valid.any(axis=0, keepdims=True))
+            is_cloud = cloud(span)[None].astype(np.float32)
+            return is_cloud, np.asarray(valid.any(axis=0, keepdims=True))
 
         self.sight: Sight | None = sight
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """Answer what the mask says, ``(3, h, w)`` each."""
+        """Answer with the mask, ``(3, h, w)`` each."""
         return [np.concatenate([image, image, np.zeros_like(image)]) for image, _ in windows]
 
 

@@ -1,6 +1,6 @@
-"""The ground of a scene as a whole: its tone, filled in under cloud from clear ground, and how far that is.
+"""Average the ground of a whole scene: its tone, filled in under cloud from clear ground, and its nearness.
 
-What is restored here and there takes its tone from one field, which knows the whole scene.
+All restored places take their tone from this one field of the whole scene.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from decr_scene.pipeline.regions.masks import BUFFER
 from decr_scene.pipeline.tiling.grid import Span
 
 FINEST = 8
-"""Least side of its pixels, px of the scene: that of the contexts that networks are trained with."""
+"""Least side of the ground's pixels, px of the scene: that of the contexts in training."""
 
 LARGEST = 1024
-"""Most of its pixels along a side of the scene: so it fits in memory, whatever the scene."""
+"""Greatest number of the ground's pixels along a side of the scene: so it fits in memory."""
 
 STEP = 8
 """Pixels of the scene from one of a network's context to the next, about."""
 
 AT_THE_RIM = 1e-3
-"""How much clear ground counts right beside cloud or shadow, which have thin rims that no detector sees."""
+"""Weight of clear ground next to cloud or shadow, which have thin rims that no detector finds."""
 
 
 def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
-    """How many times finer than a detector's pixels the ground is averaged, and how many of those it joins.
+    """Return the ground pixels a side of a coarse pixel, and the coarse pixels a side of a ground pixel.
 
     One of the two is 1.
     """
@@ -41,14 +41,14 @@ def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
 
 
 class GroundSums:
-    """What clear ground looks like on pixels of the ground, added up strip by strip.
+    """Sums of clear ground on pixels of the ground, added up strip by strip.
 
     Args:
         bands: Of the restorer.
         shape: Of the scene, px.
         side: Side of a pixel of the images that are added, px of the scene.
-        step: How many of them a side a pixel of the ground has.
-        split: How many of them a side a pixel of the answers has.
+        step: Number of them a side of a pixel of the ground.
+        split: Number of them a side of a pixel of the answers.
     """
 
     def __init__(self, bands: int, shape: tuple[int, int], side: int, step: int, split: int = 1) -> None:
@@ -57,20 +57,20 @@ class GroundSums:
         self._rim = math.ceil(max(BUFFER, (side * split + 1) / 2) / self.side)
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
 
-    def add(self, rows: range, image: Float, share: Float, found: Float) -> None:
+    def add(self, rows: range, image: Float, share: Float, answers: Float) -> None:
         """Add some rows of answers ``(3, h, w)`` over the whole width, with image and valid share of them."""
-        fine = found.repeat(self._split, axis=1).repeat(self._split, axis=2)
+        fine = answers.repeat(self._split, axis=1).repeat(self._split, axis=2)
         fine = fine[:, : image.shape[1], : image.shape[2]]
         clear = clearness(fine[CLOUD], fine[SHADOW]) * share[0]
         values = np.concatenate([image * clear, clear[None], fine[[CLOUD, SHADOW]] * share, share])
-        missing = self._sums.shape[2] * self._step - values.shape[2]
-        wide = np.pad(values, ((0, 0), (0, 0), (0, missing))).astype(np.float64)
+        padding = self._sums.shape[2] * self._step - values.shape[2]
+        wide = np.pad(values, ((0, 0), (0, 0), (0, padding))).astype(np.float64)
         sums = wide.reshape(*wide.shape[:2], -1, self._step).sum(axis=3)
         for number in range(sums.shape[1]):
             self._sums[:, (rows.start * self._split + number) // self._step] += sums[:, number]
 
     def context(self) -> Float:
-        """``(C + 3, h, w)``: the tone of the ground in [-1, 1], cloud, shadow, nearness of clear ground."""
+        """Return ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear."""
         from scipy.ndimage import minimum_filter
 
         *image, clear, cloud, shadow, valid = self._sums
@@ -80,7 +80,7 @@ class GroundSums:
         inner = minimum_filter(np.where(valid > 0, share, 1), 2 * self._rim + 1)
         weights = (np.maximum(inner, AT_THE_RIM * share) * (clear > 0)).astype(np.float32)
         filled, nearness = pull_push(tone.astype(np.float32), weights)
-        coarser = DECAY ** max(0.0, math.log2(self.side / FINEST))  # so many more levels lie beneath
+        coarser = DECAY ** max(0.0, math.log2(self.side / FINEST))  # levels beneath the finest
         nearness = weights + (nearness - weights) * np.float32(coarser)
         return np.concatenate([filled, [cloud / all_valid, shadow / all_valid], nearness[None]]).astype(
             np.float32
@@ -89,12 +89,12 @@ class GroundSums:
 
 @dataclass(frozen=True)
 class Ground:
-    """The ground of a scene, in a form that goes to the workers.
+    """The ground of a scene, for the workers.
 
     Args:
         field: ``(C + 3, h, w)``: as `GroundSums.context`.
         side: Side of its pixels, px of the scene.
-        known: There is clear ground somewhere.
+        known: There is some clear ground.
     """
 
     field: Field
@@ -102,11 +102,11 @@ class Ground:
     known: bool = True
 
     def tone(self, span: Span) -> Float:
-        """Tone of the ground in a window, ``(C, h, w)`` in [-1, 1]."""
+        """Interpolate the tone of the ground in a window, ``(C, h, w)`` in [-1, 1]."""
         return self._at(span, span.height, span.width)[:-CONTEXT]
 
     def context(self, span: Span) -> Float:
-        """Give the context of a window at every `STEP` px, ``(K, h, w)``; it may end outside the scene."""
+        """Interpolate the context of a window every `STEP` px, ``(K, h, w)``; it may reach beyond it."""
         return self._at(span, *(max(1, round(side / STEP)) for side in (span.height, span.width)))
 
     def _at(self, span: Span, height: int, width: int) -> Float:

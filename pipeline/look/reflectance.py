@@ -1,6 +1,6 @@
-"""From digital numbers to reflectance, as far as a cloud detector needs it.
+"""Convert digital numbers to reflectance, as accurately as a cloud detector needs it.
 
-Where the raster has a scale and an offset that give reflectance, they are taken. Else one gain for all
+Where the raster has a scale and an offset that give reflectance, they are used. Else one gain for all
 bands is fitted to the scene: its brightest hundredth becomes `BRIGHT`. So digital numbers in another unit
 give the same answer.
 """
@@ -19,12 +19,12 @@ from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span
 
 BRIGHT = 0.4
-"""Reflectance, mean of the bands, of the `TAIL` percentile of a scene that does not tell its own."""
+"""Reflectance, mean of the bands, of the `TAIL` percentile of a scene without a scale."""
 
 TAIL = 99
 
 PLAUSIBLE = (0.02, 1.2)
-"""What the `TAIL` percentile of a scene's reflectance may be if its scale and offset are to be believed."""
+"""Range of the `TAIL` percentile of a scene's reflectance in which its scale and offset are used."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reflectance:
         indexes: 0-based positions of the bands, in the detector's order.
         gain: One a band.
         offset: One a band.
-        known: Told by the raster, not fitted.
+        known: From the raster, not fitted.
     """
 
     indexes: tuple[int, ...]
@@ -44,7 +44,7 @@ class Reflectance:
     known: bool = False
 
     def __call__(self, pixels: Pixels) -> Float:
-        """``(C, h, w)`` reflectance of all bands' digital numbers."""
+        """Convert all bands' digital numbers to reflectance, ``(C, h, w)``."""
         chosen = pixels[list(self.indexes)].astype(np.float32)
         gain, offset = (np.asarray(v, np.float32)[:, None, None] for v in (self.gain, self.offset))
         return np.asarray(chosen * gain + offset, np.float32)
@@ -57,11 +57,11 @@ class Reflectance:
         offsets: Sequence[float],
         sample: Float,
     ) -> Reflectance:
-        """What the raster tells, if that can be, else what fits the sample.
+        """Use the raster's scale and offset where they are plausible, else fit a gain to the sample.
 
         Args:
             indexes: The bands, in the detector's order.
-            scales: Of all bands of the raster; 1 where it tells none.
+            scales: Of all bands of the raster; 1 where it has none.
             offsets: The same.
             sample: ``(C, N)`` digital numbers of those bands, valid, averaged to the detector's pixels.
         """
@@ -79,13 +79,13 @@ class Reflectance:
 
 
 def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:
-    """The reflectance of a scene, by a decimated read.
+    """Fit the reflectance of a scene, by a decimated read.
 
     Args:
         scene: The scene.
         source: Its pixels.
         indexes: The bands that the detector takes, in its order.
-        factor: How many pixels a side it averages.
+        factor: Pixels a side of its coarse ones.
     """
     with scene.dataset() as dataset:
         scales, offsets = dataset.scales, dataset.offsets
@@ -94,7 +94,7 @@ def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int]
 
 
 def sample_of(sources: Sequence[Source], spans: Sequence[Span], indexes: Sequence[int], factor: int) -> Float:
-    """``(C, N)`` digital numbers of windows, averaged over blocks of pixels that are valid in all bands."""
+    """Average digital numbers of windows over blocks that are valid in all bands, ``(C, N)``."""
     return np.concatenate(
         [_blocks(source, span, list(indexes), factor) for source, span in zip(sources, spans, strict=True)],
         axis=1,
@@ -114,5 +114,5 @@ def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Floa
 
 
 def _bright(sample: Float) -> float:
-    """The `TAIL` percentile, mean of the bands; 0 of an empty sample."""
+    """Return the `TAIL` percentile, mean of the bands; 0 of an empty sample."""
     return float(np.percentile(sample, TAIL, axis=1).mean()) if sample.size else 0.0

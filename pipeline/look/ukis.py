@@ -1,4 +1,4 @@
-"""A cloud and shadow detector for blue, green, red and near infrared: `ukis-csmask`, imported on first use.
+"""Detect cloud and shadow in blue, green, red and near infrared with `ukis-csmask`, imported on first use.
 
 A network of the German Aerospace Center (Apache-2.0), trained on CloudSEN12+ and SPARCS at 10 to 30 m. It
 takes top-of-atmosphere reflectance in windows of 256 px, and answers with clear, cloud and shadow. The
@@ -23,7 +23,7 @@ from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import OptionError
 
 BANDS = ("blue", "green", "red", "nir")
-"""What it takes, in its order."""
+"""Its bands, in order."""
 
 SIDE = 256
 """Side of its window, px."""
@@ -34,11 +34,11 @@ REACH = 48
 CLEAR, CLOUD, SHADOW = range(3)
 
 THREADS = 4
-"""Windows at a time, at most. Each takes some 200 MB, and is computed by one thread: always the same sum."""
+"""Greatest number of windows at a time, of some 200 MB and one thread each: sums are reproducible."""
 
 
 def installed_version() -> str | None:
-    """Of the package; ``None``: it is not installed, or what it needs is not."""
+    """Return the version of the package; ``None``: it or a dependency is not installed."""
     if find_spec("onnxruntime") is None:
         return None
     try:
@@ -48,13 +48,13 @@ def installed_version() -> str | None:
 
 
 def probabilities(windows: Sequence[Float]) -> list[Float]:
-    """Clear, cloud and shadow of windows of reflectance.
+    """Return probabilities of clear, cloud and shadow of windows of reflectance.
 
     Args:
         windows: ``(4, h, w)``, `BANDS`, up to `SIDE` px a side; smaller ones are mirrored up to it.
 
     Returns:
-        As many ``(3, h, w)``, which sum to 1.
+        ``(3, h, w)`` for each, which sum to 1.
 
     Raises:
         OptionError: The package is not installed.

@@ -10,7 +10,7 @@ from typing import Any
 
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.files import check_target, journal_path, source_path, vrt_path
-from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
+from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
 from decr_scene.pipeline.inputs.remote import fetched, is_fetched
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
@@ -83,7 +83,7 @@ def delivered(
         ):
             yield replace(delivery, facts={**delivery.facts, **facts}, address=str(src))
         return
-    if is_known_to_gdal_alone(src) and pan in (None, "none"):
+    if is_gdal_name(src) and pan in (None, "none"):
         name = full_name(src)
         yield Delivery(name, name, bands, files=tuple(local_files(name)))
         return

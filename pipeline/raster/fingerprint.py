@@ -10,7 +10,7 @@ from typing import Any
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import SceneNotFoundError
-from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone, local_files
+from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
 from decr_scene.pipeline.raster.scene import RasterioScene, no_file
 
 _EDGE = 1 << 20
@@ -27,7 +27,7 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         SceneNotFoundError: There is no such file.
     """
-    if is_known_to_gdal_alone(path):
+    if is_gdal_name(path):
         return _fingerprint_of_name(full_name(path))
     absolute = Path(path).absolute()
     if absolute.is_dir():

@@ -27,7 +27,7 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
-from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone
+from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state
@@ -407,7 +407,7 @@ def _check_supported(path: str, dataset: Any) -> None:
 def _cannot_open(path: str, error: Exception) -> SceneReadError:
     if os.path.isdir(path):
         return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
-    if not os.path.exists(path) and not is_known_to_gdal_alone(path):
+    if not os.path.exists(path) and not is_gdal_name(path):
         return SceneNotFoundError(no_file(path))
     if path.lower().endswith(_ARCHIVES):
         return SceneReadError(

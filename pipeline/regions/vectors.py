@@ -23,7 +23,7 @@ from shapely.geometry import shape as geometry_of
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import MaskError, OutputError
-from decr_scene.pipeline.inputs.names import full_name, is_known_to_gdal_alone
+from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import json_text
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
@@ -49,7 +49,7 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
         MaskError: It cannot be read, has no polygons, no CRS or an invalid one.
     """
     name, _, layer = path.partition("|layername=")
-    if not Path(name).exists() and not is_known_to_gdal_alone(name):
+    if not Path(name).exists() and not is_gdal_name(name):
         raise MaskError(f"area of interest {name}: no such file, expected a vector file: check the path")
     document = _geojson_document(Path(name)) if not layer else None
     geometries, crs = _from_json(document, name) if document is not None else _from_vector(name, layer)

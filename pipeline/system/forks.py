@@ -1,7 +1,6 @@
-"""A fork of a process that has done a run: refused in one line, where it would wait for ever.
+"""Refuse runs in a fork of a process that has done a run, where they would wait for ever.
 
-A fork has the memory of its parent but none of its threads, and what waits for one of those, in Dask or in
-torch, never wakes.
+A fork has the memory of its parent but none of its threads; Dask and torch would wait for those.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ class _Used:
 
 
 def threads_begin() -> None:
-    """Note that this process has threads that no fork of it will have."""
+    """Note that this process has threads that its forks will lack."""
     _Used.by = _Used.by or os.getpid()
 
 
 def refuse_after_fork() -> None:
-    """To be called before threads are wanted.
+    """Refuse to start threads in a fork; call it before.
 
     Raises:
         ForkError: This process was forked from one that had such threads.

@@ -1,4 +1,4 @@
-"""A lock file: held by one process at a time, and let go of by the system however that process ends."""
+"""Lock by a file: one process at a time, released by the system however that process ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 
 class HeldError(Exception):
-    """Another run has the lock; its argument says who, if that is known."""
+    """Another run has the lock; the argument names its process, if that is known."""
 
 
 class Lock:
@@ -22,7 +22,7 @@ class Lock:
         stays: Whether the file stays when the lock is released.
 
     Raises:
-        HeldError: Somebody else has it.
+        HeldError: Another process has it.
         OSError: The file cannot be made.
     """
 
@@ -38,11 +38,11 @@ class Lock:
 
     @property
     def _is_readable(self) -> bool:
-        """Whether others may read the file meanwhile; Windows locks its content, too."""
+        """Return whether other processes can read the locked file; Windows locks its content, too."""
         return os.name == "posix" and not isinstance(self._lock, SoftFileLock)
 
     def release(self) -> None:
-        """Let go of it; whoever waits for the file that is removed here notices, and makes a new one."""
+        """Release the lock; a process that waits for the removed file notices, and makes a new one."""
         if self._is_readable and not self._stays:
             self._path.unlink(missing_ok=True)
         self._lock.release()

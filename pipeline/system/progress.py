@@ -1,4 +1,4 @@
-"""How a caller follows a run and ends it: `Progress`, a token to cancel with, and the two as one."""
+"""Define how a caller follows and cancels a run: `Progress`, `CancelToken`, and `Watch` for both."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ _log.addHandler(logging.NullHandler())
 
 
 class Progress:
-    """Follow a run: make a class of this one, with those methods that you want to know of.
+    """Follow a run: subclass this, and override the methods that you need.
 
     They are called in the order of the run, some of them from another thread than the caller's, one at a
-    time. What they raise ends the run as `RunCancelledError` does.
+    time. An exception in them ends the run as `RunCancelledError` does.
     """
 
     def scenes(self, done: int, total: int, name: str) -> None:
-        """Note how far a folder is.
+        """Note the progress of a folder.
 
         Args:
-            done: Scenes that are done, failed or left alone.
+            done: Scenes that are done, failed or skipped.
             total: Scenes in all.
-            name: Of the one that begins; empty: there is none any more.
+            name: Of the scene that begins; empty: all are done.
         """
 
     def stage(self, text: str) -> None:
-        """Note what begins: such as ``looking for cloud``, ``restoring`` or ``writing clean.tif``."""
+        """Note a stage that begins, such as ``looking for cloud`` or ``writing clean.tif``."""
 
     def tiles(self, done: int, total: int) -> None:
-        """Note how many tiles of a scene are restored: when that begins, and after every batch.
+        """Note the number of restored tiles of a scene: at the beginning, and after every batch.
 
         Args:
-            done: Tiles that are restored; when it begins, those that an interrupted run has left.
+            done: Tiles that are restored; at the beginning, those of an interrupted run.
             total: Tiles in all.
         """
 
 
 class CancelToken(Protocol):
-    """What says that a run is to end, such as a `threading.Event`."""
+    """A flag that ends a run, such as a `threading.Event`."""
 
     def is_set(self) -> bool:
-        """Whether it is to end."""
+        """Return whether the run is to end."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Tell a caller what a run is at, and end the run where the caller wants it.
+    """Report the progress of a run to its caller, and end the run when the caller cancels it.
 
     Args:
-        progress: The caller's; ``None``: nobody follows.
-        cancel: The caller's; ``None``: nobody cancels.
+        progress: The caller's, if any.
+        cancel: The caller's, if any.
         name: Of the scene, for the log.
 
     Raises:
-        OptionError: ``progress`` is none.
+        OptionError: ``progress`` is no `Progress`.
     """
 
     progress: Progress | None = None
@@ -81,18 +81,18 @@ class Watch:
             raise RunCancelledError("the run was cancelled")
 
     def scenes(self, done: int, total: int, name: str = "") -> None:
-        """Tell how far a folder is."""
+        """Report the progress of a folder."""
         if self.progress is not None:
             self.progress.scenes(done, total, name)
 
     def stage(self, text: str) -> None:
-        """Tell what begins, unless the run is cancelled."""
+        """Report the stage that begins, unless the run is cancelled."""
         self.check()
         _log.info("%s: %s", self.name, text)
         if self.progress is not None:
             self.progress.stage(text)
 
     def tiles(self, done: int, total: int) -> None:
-        """Tell how many tiles are restored."""
+        """Report the number of restored tiles."""
         if self.progress is not None:
             self.progress.tiles(done, total)

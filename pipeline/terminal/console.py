@@ -32,7 +32,7 @@ from decr_scene.pipeline.errors import (
     in_one_line,
 )
 from decr_scene.pipeline.inputs.text import plain
-from decr_scene.pipeline.system.signals import INTERRUPTED, at_the_end_say, say_last_words, was_interrupted
+from decr_scene.pipeline.system.signals import INTERRUPTED, say_last_words, set_last_words, was_interrupted
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.log import logging_to
 
@@ -68,7 +68,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, events_as: str = "auto", log: Path | None = None, **kwargs: Any) -> Any:
         context = click.get_current_context()
-        at_the_end_say(lambda: print_error(f"interrupted{after_interruption(context)}"))
+        set_last_words(lambda: print_error(f"interrupted{after_interruption(context)}"))
         with ExitStack() as stack:
             stack.enter_context(events.to_stderr(events_as == "jsonl", context.command.name))
             try:

@@ -12,7 +12,7 @@ from decr_scene.pipeline.inspection import health
 @pytest.fixture
 def scene(tmp_path):
     path = tmp_path / "scene.tif"
-    health.made_scene(path, (400, 600), ((120, 130, 25),))
+    health.write_sample_scene(path, (400, 600), ((120, 130, 25),))
     return path
 
 
