@@ -1,4 +1,4 @@
-"""What holds where nothing else is asked for, and what may be asked for: plain values, quick to import."""
+"""Define defaults and choices of options: plain values, quick to import."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ BLENDS = ("feather", "joint")
 """How tiles become one picture."""
 
 DETECTORS = ("auto", "model", "ukis", "none")
-"""Who may look at a scene as a whole."""
+"""Detectors of cloud in a whole scene."""

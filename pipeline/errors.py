@@ -23,7 +23,7 @@ class SceneNotFoundError(SceneReadError, FileNotFoundError):
 
 
 class BandError(SceneError):
-    """Nobody can tell which band is which, or a band that the model wants is not there."""
+    """The bands cannot be named, or one of the model's is missing."""
 
 
 class MaskError(DecrSceneError, ValueError):
@@ -47,7 +47,7 @@ class OutputError(DecrSceneError, OSError):
 
 
 class OutputExistsError(OutputError, FileExistsError):
-    """There is a file of this name already, and nobody said ``--overwrite``."""
+    """There is a file of this name already, without ``--overwrite``."""
 
 
 class DiskSpaceError(OutputError):
@@ -79,7 +79,7 @@ class RunCancelledError(DecrSceneError, RuntimeError):
 
 
 def in_one_line(error: Exception) -> str:
-    """Say what went wrong; what the system, the memory or GDAL refuses is no fault of the program's."""
+    """Describe an error in one line; one of the system, the memory or GDAL is no fault of the program."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 

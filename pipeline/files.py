@@ -1,4 +1,4 @@
-"""Where an output goes, the hidden names beside it until it is whole, and how it gets there safely."""
+"""Name hidden files beside an output, check outputs, and replace files only when they are whole."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OutputError, OutputExistsError
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
-"""Endings of what GDAL lays beside a GeoTIFF and takes for a part of it."""
+"""Endings of the files beside a GeoTIFF that GDAL reads as parts of it."""
 
 GEOTIFF = (".tif", ".tiff")
 """What names of outputs end in."""
 
 UNFINISHED = "unfinished"
-"""In the place of a token: a run that said what it is, so that the next one can go on from there."""
+"""Token of a run with a guard, which another run can continue."""
 
 _NOT_ON_WINDOWS = '<>:"/\\|?*'
 _NUMBERED = [f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10)]
 _DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *_NUMBERED})
 
 PARTS = ("scratch", "cog")
-"""Parts that an output is made of: blocks as they come, and the finished file before it has its name."""
+"""Hidden parts of an output: blocks, and the finished file before it has its name."""
 
 
 def check_target(
@@ -64,11 +64,11 @@ def check_target(
 def check_no_input(
     targets: Iterable[str | os.PathLike[str]], inputs: Iterable[tuple[str, str | os.PathLike[str] | None]]
 ) -> None:
-    """Refuse to write over what is read, by whatever name: even ``--overwrite`` means no input.
+    """Refuse outputs that are inputs, by any name, even with ``--overwrite``.
 
     Args:
         targets: All that is written.
-        inputs: What each file is that is read, and its path; ``None``, or what is no file, is none.
+        inputs: Descriptions and paths of the inputs; ``None`` and missing files are skipped.
 
     Raises:
         OutputError: One is the other.
@@ -92,12 +92,12 @@ def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def written_for(output: Path) -> list[Path]:
-    """All names that making an output writes to or removes, but for those that lie beside it for good."""
+    """List the names that making an output writes or removes, but for lasting side files."""
     return [output, *(with_ending(output, suffix) for suffix in SIDECARS), *_hidden(output)]
 
 
 def _hidden(output: Path) -> list[Path]:
-    """All names that lie beside an output for a while."""
+    """List the temporary names beside an output."""
     journal, source = journal_path(output), source_path(output)
     return [
         *(journal, lock_path(journal), tiles_path(output)),
@@ -113,7 +113,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def check_name(output: Path) -> None:
-    """Refuse a name that no file can have, or none of those that lie beside an output for a while.
+    """Refuse a name that no file can have, or no temporary file beside the output.
 
     Raises:
         OutputError: It is empty, too long, or promises another format than GeoTIFF.
@@ -135,7 +135,7 @@ def check_name(output: Path) -> None:
         )
     folder = output.absolute().parent
     if not folder.is_dir():
-        return  # as `check_target` will say
+        return  # `check_target` refuses it
     length = len(os.fsencode(output.name))
     room = _longest_name(folder) - _longest()
     if length > room:
@@ -146,7 +146,7 @@ def check_name(output: Path) -> None:
 
 
 def _longest_name(folder: Path) -> int:
-    """Bytes that the name of a file there may have; Windows does not tell, and takes as many characters."""
+    """Return the greatest length of a file name in a folder, bytes; on Windows characters."""
     return os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
 
 
@@ -170,47 +170,47 @@ def with_ending(path: Path, suffix: str) -> Path:
 
 
 def journal_path(output: Path) -> Path:
-    """Where the journal of an unfinished output lies."""
+    """Return the path of the journal of an unfinished output."""
     return output.with_name(f".{output.name}.{UNFINISHED}.jsonl")
 
 
 def lock_path(path: Path) -> Path:
-    """Where the lock of a hidden file, such as a journal, lies while a run is at it."""
+    """Return the path of the lock of a hidden file, such as a journal."""
     return with_ending(path, ".lock")
 
 
 def tiles_path(output: Path) -> Path:
-    """Where finished tiles of an unfinished output lie until their blocks are written."""
+    """Return the path of the finished tiles of an unfinished output."""
     return output.with_name(f".{output.name}.{UNFINISHED}.tiles")
 
 
 def part_path(output: Path, token: str, role: str) -> Path:
-    """Where a part of an output lies while it is being made; the token tells runs apart."""
+    """Return the path of a part of an output; the token separates runs."""
     return output.with_name(f".{output.name}.{token}.{role}.partial.tif")
 
 
 def detection_path(output: Path) -> Path:
-    """Where the cloud detector's raster lies while an output is being made."""
+    """Return the path of the cloud detector's raster of an unfinished output."""
     return output.with_name(f".{output.name}.cloud.partial.tif")
 
 
 def ground_path(output: Path) -> Path:
-    """Where the raster of the scene's ground lies while an output is being made."""
+    """Return the path of the raster of the ground of an unfinished output."""
     return output.with_name(f".{output.name}.ground.partial.tif")
 
 
 def source_path(output: Path) -> Path:
-    """Where a scene from a web address lies while its output is being made."""
+    """Return the path of a scene from a web address of an unfinished output."""
     return output.with_name(f".{output.name}.source.partial.tif")
 
 
 def fetching_paths(source: Path) -> tuple[Path, Path]:
-    """Where it stands what a scene from a web address is, and where it lies while it comes."""
+    """Return the paths of the state and of the part of a scene that is being fetched."""
     return source.with_suffix(".json"), source.with_suffix(".download")
 
 
 def vrt_path(output: Path) -> Path:
-    """Where the description of a sharpened scene lies while its output is being made."""
+    """Return the path of the VRT of a sharpened scene of an unfinished output."""
     return output.with_name(f".{output.name}.pansharpened.vrt")
 
 
@@ -221,7 +221,7 @@ def mark_path(output: Path) -> Path:
 
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Give a hidden name to write a file under; it gets its own when the ``with`` ends well, else is gone."""
+    """Yield a hidden name to write a file under, renamed when the ``with`` succeeds, else removed."""
     partial = path.with_name(f".{path.stem.lstrip('.')}.partial{path.suffix}")
     partial.unlink(missing_ok=True)
     try:
@@ -232,7 +232,7 @@ def write_whole(path: Path) -> Iterator[Path]:
 
 
 def _longest() -> int:
-    """How many bytes the longest hidden name beside an output has more than the output's own."""
+    """Return the bytes by which the longest hidden name beside an output exceeds its own."""
     output = Path("_uncertainty.tif")  # the longest that a companion's name has more
     return max(len(path.name) for path in _hidden(output)) + max(map(len, SIDECARS)) - len(output.suffix)
 
@@ -245,14 +245,14 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def os_faults(what: str, folder: Path) -> Iterator[None]:
-    """Tell what the system or GDAL has to say as our own error; our own errors pass.
+    """Convert errors of the system or GDAL to our own; our own errors pass.
 
     Args:
         what: What cannot be done.
         folder: Where, for the free disk.
 
     Raises:
-        OutputError: Instead of what was raised.
+        OutputError: Instead of the error raised.
     """
     try:
         yield

@@ -127,7 +127,7 @@ def process_scene(
     check_workers(workers, cluster_at, chosen.device)
     wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
-    beside = Beside.asked(writing.path, wishes)
+    beside = Beside.requested(writing.path, wishes)
     places = Places(detection_path(writing.path), ground_path(writing.path))
     targets = beside.targets()
     check_no_input(targets, named_inputs(src, chosen))
@@ -186,7 +186,7 @@ def process_scene(
 
 @dataclass(frozen=True)
 class _Writing:
-    """How an output is written, as `process_scene` is asked to, checked."""
+    """Options of writing of `process_scene`, checked."""
 
     path: Path
     compress: str
@@ -216,8 +216,8 @@ class _Writing:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run is about, as it is known once its input is open; ``taken``: the input's fingerprint;
-    ``used``: the options with the bands that were found; ``places``: what the look at the scene left."""
+    """A run with its input open; ``taken``: the input's fingerprint; ``used``: the options with the
+    bands of the input; ``places``: the rasters of the detector."""
 
     chosen: Options
     writing: _Writing
@@ -231,7 +231,7 @@ class _Run:
 
 
 def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> Report:
-    """Check the finished output, write the documents beside it, and tell what was done."""
+    """Check the finished output, write the documents beside it, and return the report."""
     scene, beside, output = run.scene, run.beside, run.writing.path
     checks, verification = verify_pixels(scene, output, beside.paths["provenance"], planned.plan)
     checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
@@ -308,7 +308,7 @@ def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[st
 
 
 def _finished(scene: RasterioScene, planned: Planned, beside: Beside, given: Delivery) -> FinishedRun:
-    """Gather what the documents beside the output are written from."""
+    """Gather the values for the documents beside the output."""
     return FinishedRun(
         scene,
         planned.bands,

@@ -38,10 +38,10 @@ MODEL = {"GPU": 1 / TASKS_A_MODEL}
 """What a task that runs the model asks of its worker."""
 
 PATIENCE = 60.0
-"""Seconds without a single worker before a run gives up; a worker that died here is back sooner."""
+"""Time without a worker after which a run ends, s; a local worker that died is restarted sooner."""
 
 _LOOK = 0.5
-"""Seconds between two looks at the workers, while waiting."""
+"""Time between two checks of the workers, while waiting, s."""
 
 _NO_PORT = "127.0.0.1:0"
 """Dask always serves HTTP: on a free port of this machine only, so that two runs do not meet."""
@@ -59,7 +59,7 @@ _SETTINGS = {
 
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""What says how many threads compute in a process."""
+"""Environment variables that set the number of computing threads."""
 
 
 def check_workers(workers: int, scheduler: str | Client | None, device: str = "auto") -> None:
@@ -198,7 +198,7 @@ def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
     """Ask the workers how they compute, which must be one way, and note it with the restorer.
 
     Raises:
-        OptionError: A worker has no such device, or torch there knows no such precision.
+        OptionError: A worker has no such device, or torch there lacks the precision.
         ClusterError: They compute in several ways.
     """
     if spec.bands is None:
@@ -247,7 +247,7 @@ def _settings() -> Iterator[None]:
         if _users == 1:
             logger = logging.getLogger("distributed")
             _undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)  # we tell in one line what Dask tells on standard error
+            logger.setLevel(logging.CRITICAL)  # our own line replaces the one of Dask on standard error
             _undo.enter_context(dask.config.set(_SETTINGS))
     try:
         yield
@@ -259,7 +259,7 @@ def _settings() -> Iterator[None]:
 
 
 def _let_go(client: Client, cluster: LocalCluster) -> None:
-    """Forget what nobody wants any more, and end processes that are at it.
+    """Cancel tasks that are no longer needed, and end processes that compute them.
 
     A thread cannot be ended, and none may be left at a raster: closing waits for what it has in hand.
     """
@@ -317,7 +317,7 @@ def result_of(client: Client, future: Future, check: Callable[[], None] = lambda
     Args:
         client: The cluster.
         future: The task.
-        check: Called between two looks at it; may raise.
+        check: Called between two checks of it; may raise.
 
     Raises:
         ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.
@@ -366,7 +366,7 @@ def at_every_worker(client: Client, plugin: RestorerPlugin) -> Iterator[None]:
 
 @contextmanager
 def cluster_faults(client: Client) -> Iterator[None]:
-    """Tell what becomes of a cluster in our own words.
+    """Convert faults of a cluster to our own errors.
 
     Raises:
         ClusterError: The scheduler is gone, or several workers died of the same task.
@@ -420,7 +420,7 @@ def _calm_tracker() -> None:
 def with_plugin(
     client: Client, spec: RestorerSpec, restorer: Restorer | None, local: bool
 ) -> Iterator[RestorerSpec]:
-    """Give every worker the callable, once; in this very process it is called itself, and no copy."""
+    """Register the callable on every worker, once; in this process it is called itself, not a copy."""
     if restorer is None:
         yield spec
         return

@@ -1,11 +1,11 @@
-"""The stream of a scene through Dask: a window of rows that moves down, never the whole scene.
+"""Stream a scene through Dask: rows under way move down, never the whole scene is in memory.
 
 A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
-when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way, and ahead of them so many
-batches that no model waits: for blocks to be written, nor while cloud is far between. Neither number grows
-with the scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile touches are
-copied while the others wait for a model.
+when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way. Further batches are submitted
+ahead, enough that no model idles while blocks are written or while the next cloud is rows away. Neither
+number grows with the scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile
+touches are copied while the others wait for a model.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from decr_scene.pipeline.tiling.grid import Span
 
 ROWS_UNDER_WAY = 2
 COPIES_AHEAD = 2
-"""Windows that no tile touches and that are read while another one is written."""
+"""Windows without a tile that are read while another one is written."""
 BATCHES_AHEAD = TASKS_A_MODEL + 1
-"""Batches that wait for each model or are in it; as many again may be done and wait for their blocks."""
+"""Batches queued or computed for each model; the same number may be done and wait for their blocks."""
 _PATIENCE_FOR_CALLS = 1.0
-"""Seconds; only of batches that were lost nobody is ever told."""
+"""Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
 SAVING_SHARE = 0.25
-"""Most of the time that goes into saving finished tiles: of a model that is quicker, fewer are saved."""
+"""Greatest share of the time spent on saving finished tiles: a faster model saves fewer."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
 
@@ -61,7 +61,7 @@ def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
 
 
 def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
-    """Estimate what saving finished tiles takes: bytes of a tile, and tiles whose blocks are not written."""
+    """Estimate the bytes of a tile, and the number of finished tiles whose blocks are not written."""
     grid = batches.grid
     bands = len(plan.indexes) * (2 if plan.samples > 1 else 1)
     number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
@@ -71,16 +71,16 @@ def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) ->
 
 
 class Saved(Protocol):
-    """Where finished tiles are kept until their blocks are written."""
+    """A store of finished tiles until their blocks are written."""
 
     def save(self, tiles: Collection[int], changes: Results) -> None:
-        """Save what has become of tiles; those without a change are not in ``changes``."""
+        """Save tiles; those without a change are not in ``changes``."""
 
     def read(self, tiles: Collection[int]) -> Results | None:
-        """Read saved tiles; ``None``: they are not all there."""
+        """Read saved tiles; ``None``: one of them is missing."""
 
     def forget(self, tiles: Collection[int]) -> None:
-        """Let go of tiles."""
+        """Free the room of tiles."""
 
     def __contains__(self, tile: int) -> bool: ...
 
@@ -91,14 +91,14 @@ class Flow:
 
     Args:
         client: The cluster.
-        plan: What is done.
+        plan: The plan of the scene.
         source: The scene, as workers open it.
         batches: The tiles in batches.
-        needs_field: Whether the restorer wants the field of first guesses.
-        on_batch: Told the number of tiles of every batch that is done, and 0 when the stream begins; what it
-            raises ends the stream.
-        check: Called now and then; what it raises ends the stream.
-        saved: Where finished tiles are kept, and found again by a run that goes on; ``None``: nowhere.
+        needs_field: Whether the restorer needs the field of first guesses.
+        on_batch: Called with the number of tiles of every finished batch, and 0 when the stream begins; an
+            exception in it ends the stream.
+        check: Called now and then; an exception in it ends the stream.
+        saved: Store of finished tiles, also of an interrupted run; ``None``: they are not kept.
     """
 
     client: Client
@@ -110,10 +110,10 @@ class Flow:
     check: Callable[[], None] = lambda: None
     saved: Saved | None = None
     resumed: int = 0
-    """Tiles that were found again."""
+    """Tiles read from the store."""
     kept: int = 0
-    """Tiles that an interrupted run has done: found again, or of windows that are finished."""
-    _found: frozenset[int] = frozenset()
+    """Tiles of an interrupted run: in the store, or of finished windows."""
+    _saved_batches: frozenset[int] = frozenset()
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -121,13 +121,13 @@ class Flow:
     _last_needed: int = -1
     _models: int = 1
     _trouble: BaseException | None = None
-    _untold: int = 0
+    _calls_due: int = 0
     _saving: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
     _spent: float = 0.0
 
     def blocks(self, block: int, done: Collection[Span] = ()) -> Iterator[tuple[Span, Blended]]:
-        """Yield the windows, each once, but for those that are done.
+        """Yield the windows, each once, but for the finished ones.
 
         Rows of them that some tile touches come from top to bottom, left to right; so do the others, in
         between and after them.
@@ -135,10 +135,10 @@ class Flow:
         Raises:
             ClusterError: The scheduler is gone, or there are no workers any more.
         """
-        left = ([span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block))
+        rows = ([span for span in row if span not in done] for row in block_rows(self.plan.grid.shape, block))
         restored: list[list[Span]] = []
         copied: list[Span] = []
-        for row in left:
+        for row in rows:
             if any(self.batches.touching(span) for span in row):
                 restored.append(row)
             else:
@@ -148,33 +148,33 @@ class Flow:
         with cluster_faults(self.client):
             yield from self._stream(restored)
             yield from self._copies
-            self._wait_until_told()
+            self._wait_for_callbacks()
 
     def _stream(self, rows: list[list[Span]]) -> Iterator[tuple[Span, Blended]]:
         self._ahead = self._in_order(rows)
-        self._take_stock(list(self._in_order(rows)))
+        self._read_saved(list(self._in_order(rows)))
         self.on_batch(0)
         waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
         for number, row in enumerate(rows):
             self._models = count_models(self.client)
             for span, future in zip(row, waiting.pop(0), strict=True):
                 self._run_ahead()
-                yield from self._meanwhile(future)
+                yield from self._copies_until(future)
                 yield span, result_of(self.client, future, self._check)
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
             if number + ROWS_UNDER_WAY < len(rows):
                 waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
 
-    def _take_stock(self, numbers: list[int]) -> None:
-        """Note what an interrupted run has left of the batches that are needed, and let go of the rest."""
+    def _read_saved(self, numbers: list[int]) -> None:
+        """Note the needed batches that an interrupted run has saved, and free the rest."""
         groups, saved = self.batches.groups, self.saved
         if saved is not None:
             needed = {tile for number in numbers for tile in groups[number]}
             saved.forget([tile for tile in range(len(self.plan.grid)) if tile not in needed])
-            self._found = frozenset(n for n in numbers if all(tile in saved for tile in groups[n]))
-        self.kept = self.batches.tiles - sum(len(groups[n]) for n in numbers if n not in self._found)
+            self._saved_batches = frozenset(n for n in numbers if all(tile in saved for tile in groups[n]))
+        self.kept = self.batches.tiles - sum(len(groups[n]) for n in numbers if n not in self._saved_batches)
 
-    def _meanwhile(self, future: Future) -> Iterator[tuple[Span, Blended]]:
+    def _copies_until(self, future: Future) -> Iterator[tuple[Span, Blended]]:
         """Yield copies, one after the other, until a task is done."""
         while not future.done() and (copy := next(self._copies, None)):
             yield copy
@@ -193,11 +193,11 @@ class Flow:
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
         """Yield the batches that some windows need, each when the first of them does."""
-        seen: set[int] = set()
+        yielded: set[int] = set()
         for row in rows:
-            numbers = set().union(*(self._needed(span) for span in row)) - seen
+            numbers = set().union(*(self._needed(span) for span in row)) - yielded
             yield from sorted(numbers)
-            seen |= numbers
+            yielded |= numbers
 
     def _run_ahead(self) -> None:
         """Submit batches beyond the rows under way while models are about to run out of them."""
@@ -234,29 +234,31 @@ class Flow:
 
     def _change(self, number: int) -> Future:
         if number not in self._changes:
-            again = None if self.saved is None else self.saved.read(self.batches.groups[number])
-            with self._saving:  # or it might be done before it is known
-                new = self._restore(number) if again is None else self._hand_over(number, again)
+            saved_changes = None if self.saved is None else self.saved.read(self.batches.groups[number])
+            with self._saving:  # or it might finish before it is registered
+                new = (
+                    self._restore(number) if saved_changes is None else self._hand_over(number, saved_changes)
+                )
                 self._changes[number] = new
         return self._changes[number]
 
     def _restore(self, number: int) -> Future:
-        if number in self._found:  # and damaged since
+        if number in self._saved_batches:  # and damaged since
             self.kept -= len(self.batches.groups[number])
         around = sorted(self.batches.around(number)) if self.needs_field else []
         guesses = [self._guess(other) for other in around]
         future = self._model_task(restore_tiles, "restore", number, guesses)
-        self._untold += 1
+        self._calls_due += 1
         future.add_done_callback(lambda done: self._take(number, done))
         return future
 
     def _hand_over(self, number: int, changes: Results) -> Future:
-        """A batch that an earlier run has finished, in the place of its task."""
+        """Submit the saved changes of a batch instead of its task."""
         self.resumed += len(self.batches[number])
         return self.client.submit(dict, changes, key=_key("saved", number), priority=-number - 1, pure=False)
 
     def _take(self, number: int, done: Future) -> None:
-        """In a thread of Dask's, where nobody sees an exception: it is kept for the stream."""
+        """Handle a finished batch in a thread of Dask's; exceptions are kept for the stream."""
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
@@ -264,11 +266,11 @@ class Flow:
                 self.on_batch(len(self.batches[number]) if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
-        self._untold -= 1
+        self._calls_due -= 1
 
     def _save(self, number: int, done: Future) -> None:
-        """Save a batch whose blocks are not written yet, unless sampling it anew is hardly more work."""
-        assert self.saved is not None, "asked before"
+        """Save a batch whose blocks are not written yet, unless sampling it again is hardly slower."""
+        assert self.saved is not None, "_take has checked"
         began = time.monotonic()
         if self._spent > SAVING_SHARE * (began - self._began):
             return
@@ -277,10 +279,10 @@ class Flow:
                 self.saved.save(self.batches.groups[number], done.result())
         self._spent += time.monotonic() - began
 
-    def _wait_until_told(self) -> None:
-        """The last batches may be in their blocks before Dask has called back."""
+    def _wait_for_callbacks(self) -> None:
+        """Wait for callbacks: the last batches may be in their blocks before Dask has called back."""
         patience = time.monotonic() + _PATIENCE_FOR_CALLS
-        while self._untold > 0 and time.monotonic() < patience:
+        while self._calls_due > 0 and time.monotonic() < patience:
             self._check()
             time.sleep(0.001)
         self._check()
@@ -312,20 +314,20 @@ class Flow:
         )
 
     def _forget_above(self, row: int) -> None:
-        """Let go of batches whose tiles all end above ``row``; of guesses that no later batch can ask for."""
-        gone = [number for number in self._changes if self.batches.bottom(number) <= row]
+        """Drop batches whose tiles all end above ``row``, and guesses that no later batch needs."""
+        finished = [number for number in self._changes if self.batches.bottom(number) <= row]
         with self._saving:
-            for number in gone:
+            for number in finished:
                 del self._changes[number]
         if self.saved is not None:
-            self.saved.forget([tile for number in gone for tile in self.batches.groups[number]])
+            self.saved.forget([tile for number in finished for tile in self.batches.groups[number]])
         first_alive = min(self._changes, default=0)
         for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
             del self._guesses[number]
 
 
 def looking(client: Client, plan: Plan, check: Callable[[], None]) -> Callable[[Float], Float]:
-    """Have the model's detector look at images at a worker, which may hold a model."""
+    """Return a function that runs the model's detector on images ``(C, H, W)`` at a worker."""
 
     def ask(image: Float) -> Float:
         with cluster_faults(client):

@@ -1,4 +1,4 @@
-"""`restore`: the same road as `process_scene`, laid over a DataArray as a lazy Dask graph."""
+"""Restore a DataArray as a lazy Dask graph, by the same steps as `process_scene`."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def _check_options(options: Options) -> None:
 
 
 def _check_array(scene: Any) -> None:
-    """Refuse what is no scene, before a pixel is read.
+    """Refuse an object that is no scene, before a pixel is read.
 
     Raises:
-        SceneError: It says what was found.
+        SceneError: It is no DataArray of bands, or of another dtype.
     """
     if isinstance(scene, xr.Dataset):
         raise SceneError(
@@ -135,7 +135,7 @@ class _Graph:
         self.nodata = _nodata(scene)
         frame = Frame.of(_names(scene), (scene.shape[1], scene.shape[2]), _pixel(scene), options)
         spec, look, self.indexes = frame.spec, frame.look, frame.indexes
-        spec = replace(spec, computing=None)  # who computes is known when it is computed
+        spec = replace(spec, computing=None)  # the device is chosen when it is computed
         self.alpha = frame.bands.index("alpha") if "alpha" in frame.bands else None
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
@@ -187,7 +187,7 @@ class _Graph:
     def _look(
         self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options, mask: MaskFile | None
     ) -> dict[str, Any]:
-        """Make what the look adds to the plan: the mask, if it is to gate, and the ground."""
+        """Return the mask, if the detector gates, and the ground, for the plan."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
         lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape), mask)
         parts, step = [], max(1, BLOCKSIZE // factor)
@@ -213,7 +213,7 @@ class _Graph:
         return dask.delayed(sample_of)(sources, spans, look.bands, look.factor)
 
     def _radiometry(self, options: Options) -> Any:
-        """The scaling: known at once for uint8 and by option, else fitted when the graph runs."""
+        """Return the scaling, for uint8 and by option at once, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
         radiometry = radiometry_without_pixels(dtype, bands, options.scale)
         if radiometry is not None:
@@ -225,7 +225,7 @@ class _Graph:
 def _lookout(
     look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None, mask: MaskFile | None
 ) -> Lookout:
-    """Choose who looks at an array, which has no scale and offset of reflectance."""
+    """Choose the detector of an array, which has no scale and offset of reflectance."""
     if look.kind == "mask":
         assert mask is not None, "the plan says that there is one"
         return MaskLookout(mask.cloud)
@@ -256,7 +256,7 @@ def _found(
     lookout: Lookout,
     parts: list[Coarse],
 ) -> tuple[DetectedMask, Ground]:
-    """Look at what was read."""
+    """Detect cloud in averaged rows."""
     nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
     split, _ = ground_side(shape, look.factor)
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
@@ -268,7 +268,7 @@ def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
     """Describe an array as a scene for masks and areas, which ask for its place alone.
 
     Raises:
-        OptionError: There is an area of interest, and the array does not say where it lies.
+        OptionError: There is an area of interest, and the array is not georeferenced.
     """
     import rioxarray  # noqa: F401  # registers .rio
 
@@ -296,7 +296,7 @@ def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
 
 
 def _pixel(scene: xr.DataArray) -> float | None:
-    """Measure the side of a pixel, m; ``None``: the array does not say."""
+    """Return the side of a pixel, m; ``None``: the array is not georeferenced."""
     import rioxarray  # noqa: F401  # registers .rio
 
     return pixel_size(scene.rio.crs, scene.rio.transform(), (scene.shape[1], scene.shape[2]))

@@ -1,4 +1,4 @@
-"""What a run holds in memory besides the model: known before it begins, and refused where it cannot be."""
+"""Estimate the memory of a run besides the model, and refuse the run where there is too little."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
 
     Args:
         scene: The scene.
-        planned: What is to be done to it.
+        planned: Its plan.
         batch_size: As in `Options`.
         block: Side of the output's blocks, px.
     """
@@ -41,7 +41,7 @@ def check_memory(scene: RasterioScene, planned: Planned, batch_size: int | None,
     """Refuse a run for which memory cannot suffice.
 
     Raises:
-        MemorySpaceError: It says how much is free, and how much is expected.
+        MemorySpaceError: There is too little.
     """
     needed, free = bytes_under_way(scene, planned, batch_size, block), free_memory()
     if needed > free:

@@ -40,8 +40,8 @@ _TRIAL_SIDE = 16
 def verify_roundtrip(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, bool]:
     """Compare everything but the pixels of two rasters.
 
-    Left out are statistics, tags that describe how a file is stored, and what a TIFF cannot tell apart: an
-    empty tag from none, areas from no word about it, grey from an undefined colour, a colour table from a
+    Left out are statistics, tags that describe how a file is stored, and differences that a TIFF cannot keep:
+    an empty tag from none, areas from no word about it, grey from an undefined colour, a colour table from a
     longer one.
 
     Returns:
@@ -49,14 +49,14 @@ def verify_roundtrip(source: str | os.PathLike[str], output: str | os.PathLike[s
         mask, color_interpretation, color_table, descriptions, units, scales, offsets, tags, band_tags.
     """
     with rasterio.open(source) as one, rasterio.open(output) as other:
-        return _compared(_properties(one), _properties(other)) | {"mask": _same_masks(one, other)}
+        return _are_equal(_properties(one), _properties(other)) | {"mask": _same_masks(one, other)}
 
 
 def check_copy(scene: RasterioScene) -> None:
     """Refuse a raster whose copy would lose something, by copying all but its pixels to a small one.
 
     Raises:
-        SceneError: It says what would be lost.
+        SceneError: A property would be lost.
     """
     with tempfile.TemporaryDirectory() as folder, gdal_env(), rasterio.open(scene.path) as dataset:
         first = _properties(dataset)  # of a handle of its own, before GDAL has described it
@@ -65,26 +65,28 @@ def check_copy(scene: RasterioScene) -> None:
         pixels.write_bytes(as_geotiff(np.zeros(shape, scene.dtype), {}))
         text, marked = copy_vrt(dataset, str(pixels), _TRIAL_SIDE, [{}] * scene.count, "AVERAGE")
         with os_faults(f"cannot copy what describes {scene.path}", Path(folder)):
-            write_cog(_cut(text), marked, copy, lossless("none", "", indexed=False), BLOCKSIZE, "AVERAGE")
+            write_cog(
+                _corner_vrt(text), marked, copy, lossless("none", "", indexed=False), BLOCKSIZE, "AVERAGE"
+            )
         with rasterio.open(copy) as other:
             second = _properties(other)
     first["shape"] = second["shape"]
-    if lost := [name for name, same in _compared(first, second).items() if not same]:
+    if lost := [name for name, same in _are_equal(first, second).items() if not same]:
         raise SceneError(
             f"{scene.path}: a GeoTIFF would not keep its {', '.join(lost).replace('_', ' ')}: make one of it "
             "with gdal_translate, look whether that will do, and process that"
         )
 
 
-def _cut(text: str) -> str:
-    """The VRT of a corner, without a mask."""
+def _corner_vrt(text: str) -> str:
+    """Return the VRT of a corner, without a mask."""
     size = f'rasterXSize="{_TRIAL_SIDE}" rasterYSize="{_TRIAL_SIDE}"'
     text = re.sub(r'rasterXSize="\d+" rasterYSize="\d+"', size, text, count=1)
     return re.sub(r"<MaskBand>.*?</MaskBand>", "", text, flags=re.DOTALL)
 
 
-def _compared(first: dict[str, Any], second: dict[str, Any]) -> dict[str, bool]:
-    """Whether properties are equal; a colour table may have grown."""
+def _are_equal(first: dict[str, Any], second: dict[str, Any]) -> dict[str, bool]:
+    """Return whether properties are equal; a colour table may have grown."""
     same = {name: first[name] == second[name] for name in first}
     return same | {"color_table": first["color_table"].items() <= second["color_table"].items()}
 
@@ -113,12 +115,12 @@ def _properties(dataset: Any) -> dict[str, Any]:
 
 
 def _comparable(tags: dict[str, Tags]) -> dict[str, Tags]:
-    """Without RPCs, which are compared as numbers, and with XML in canonical form."""
-    comparable = {domain: _said(domain, items) for domain, items in tags.items() if domain != "RPC"}
+    """Return tags without RPCs, which are compared as numbers, and with XML in canonical form."""
+    comparable = {domain: _normalised(domain, items) for domain, items in tags.items() if domain != "RPC"}
     return {domain: items for domain, items in comparable.items() if items}
 
 
-def _said(domain: str, items: Tags) -> Tags:
+def _normalised(domain: str, items: Tags) -> Tags:
     text = document(domain, items)
     if text is not None and domain.startswith("xml:"):
         return {domain: ET.canonicalize(text, strip_text=True)}
@@ -126,7 +128,7 @@ def _said(domain: str, items: Tags) -> Tags:
 
 
 def _rounded(rpcs: RPC | None) -> dict[str, list[str]] | None:
-    """Coefficients to 13 digits; GDAL reads 15 from a tag, and a text beside a raster may have any number."""
+    """Round coefficients to 13 digits; GDAL reads 15 from a tag, and a text file may have any number."""
     if rpcs is None:
         return None
     unknown = {"err_bias": -1.0, "err_rand": -1.0}  # so GDAL writes them

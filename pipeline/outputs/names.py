@@ -1,4 +1,4 @@
-"""What lies beside an output: all side files there are, and those of one run, named, checked and written."""
+"""Name, check and write the side files of an output: all that exist, and those of one run."""
 
 from __future__ import annotations
 
@@ -62,34 +62,34 @@ class Beside:
         return [*self.paths.values(), *(path for raster in rasters for path in written_for(raster))]
 
     @staticmethod
-    def asked(output: Path, options: Mapping[str, Any]) -> Beside:
+    def requested(output: Path, options: Mapping[str, Any]) -> Beside:
         """Gather the files that the options ask for.
 
         Args:
             output: The output.
             options: The fields of `Options`, and ``stac``, ``quicklook`` and ``polygons`` of `process_scene`.
         """
-        made = (kind.asked(options) for kind in SIDE_FILES)
+        made = (kind.requested(options) for kind in SIDE_FILES)
         return Beside(output, tuple(file for file in made if file is not None))
 
     @staticmethod
     def all_of(output: Path) -> Beside:
-        """Gather whatever could lie beside an output under a name of its own."""
+        """Gather all side files that an output can have under names of their own."""
         return Beside(output, tuple(kind() for kind in SIDE_FILES if kind.ending))
 
     @property
     def report(self) -> Path:
-        """Where the report goes."""
+        """Return the path of the report."""
         return self.output.with_suffix(".json")
 
     @property
     def paths(self) -> dict[str, Path]:
-        """All files by role, the report among them."""
+        """Return all files by role, the report among them."""
         return {"report": self.report, **{file.role: file.path(self.output) for file in self.files}}
 
     @property
     def rasters(self) -> tuple[SideRaster, ...]:
-        """Those that are written with the output."""
+        """Return the rasters that are written with the output."""
         return tuple(file for file in self.files if isinstance(file, SideRaster))
 
     def check(self, scene: RasterioScene, overwrite: bool, resumes: bool, ours: Collection[str] = ()) -> None:
@@ -98,7 +98,7 @@ class Beside:
         Args:
             scene: The input.
             overwrite: Whether files that exist may be replaced.
-            resumes: Whether an interrupted run of the same output goes on: it may have finished its rasters.
+            resumes: Whether an interrupted run of the same output is continued, which may have its rasters.
             ours: Paths that it was about to write when all its rasters were finished.
 
         Raises:
@@ -135,9 +135,9 @@ class Beside:
         return failed
 
     def remove_stale(self, inputs: Iterable[str | Path]) -> None:
-        """Remove what the run before made beside the output and this one has not: it shows other pixels.
+        """Remove side files of an earlier run that this one has not made: they show other pixels.
 
-        The report there says what it was; polygons, whose name is the user's own, stay.
+        The earlier report lists them; polygons, whose name is the user's own, stay.
 
         Args:
             inputs: Files that this run has read, which are left alone.

@@ -2,8 +2,8 @@
 
 Some of it is right or wrong: clear ground keeps its bits, no valid pixel is lost. Some is a figure: how far
 tile lines stand out of the change, and whether the texture is as strong where tiles overlap. A scene of more
-than `ROWS` x `COLS` blocks is looked at in as many blocks: up to half of the rows, and of the blocks in each,
-are those where most was restored, the others lie evenly over the scene.
+than `ROWS` x `COLS` blocks is checked in that number of blocks: up to half of the rows, and of the blocks in
+each, are those where most was restored, the others are spread evenly over the scene.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ BLOCK = 512
 """Side of a block of the sample, px."""
 
 ROWS = COLS = 4
-"""Most rows of blocks, and blocks in each, that are looked at."""
+"""Greatest numbers of rows of blocks, and of blocks in each, that are checked."""
 
 APART = (-48, -16, 16, 48)
-"""Where, px from a tile line, the lines lie that it is compared with: of the same phase of 16 px."""
+"""Distance from a tile line, px, of the lines that it is compared with: the same phase of 16 px."""
 
 _DECIMATION = 16
 
@@ -43,7 +43,7 @@ def verify_pixels(
         scene: The input.
         output: The finished output.
         provenance: The finished raster of classes.
-        plan: What was done.
+        plan: The plan of the run.
 
     Returns:
         Whether it is as it must be, by name: ``clear_pixels_identical``, ``provenance_true``,
@@ -101,10 +101,10 @@ class _Counts:
             black = (after[bands] == 0).all(axis=0) & ~(before[bands] == 0).all(axis=0)
             black &= valid[bands].any(axis=0)
             self.new_black += int(black.sum())
-            self.new_black_holes += int(_solid(black).sum())
+            self.new_black_holes += int(_interior(black).sum())
 
     def checks(self) -> dict[str, bool]:
-        """What must be so."""
+        """Return the checks that must hold, by name."""
         return {
             "clear_pixels_identical": not self.original_but_changed,
             "provenance_true": not (self.restored_but_unchanged or self.wrong_class),
@@ -140,7 +140,7 @@ class _Seams:
         self._add_texture(clean, restored, span)
 
     def _add_steps(self, change: Double, restored: Bool, lines: frozenset[int], first: int) -> None:
-        """Steps along the last axis, whose pixel 0 is the scene's ``first``."""
+        """Return the steps along the last axis, whose pixel 0 is the scene's ``first``."""
         near = {line + away for line in lines for away in APART} - lines
         for places, sums in ((lines, self.lines), (near, self.others)):
             at = np.array(sorted(p - first for p in places if 0 < p - first < change.shape[2]), int)
@@ -152,7 +152,7 @@ class _Seams:
         from scipy.ndimage import binary_erosion, uniform_filter
 
         rows, cols = (
-            _covered(starts, self.plan.grid.size, first, extent)
+            _tiles_over(starts, self.plan.grid.size, first, extent)
             for starts, first, extent in (
                 (self.plan.grid.rows, span.row, span.height),
                 (self.plan.grid.cols, span.col, span.width),
@@ -169,13 +169,13 @@ class _Seams:
 
     @property
     def score(self) -> float | None:
-        """Mean absolute step across tile lines over that across lines beside them."""
+        """Return the mean absolute step across tile lines over that across neighbouring lines."""
         (lines, many), (others, as_many) = self.lines, self.others
         return lines / many / (others / as_many) if many and others else None
 
     @property
     def texture_ratio(self) -> float | None:
-        """High-pass standard deviation in overlaps over that inside tiles, mean of the bands."""
+        """Return the high-pass standard deviation in overlaps over that inside tiles, mean of the bands."""
         if self.overlap is None or self.inside is None or not self.overlap[-1] or not self.inside.all():
             return None
         overlap, inside = (energy[:-1] / energy[-1] for energy in (self.overlap, self.inside))
@@ -183,7 +183,7 @@ class _Seams:
 
 
 def _sample(classes: Any) -> tuple[dict[str, float], list[Span]]:
-    """Share of each class over the whole scene, from its overviews, and the windows to look at."""
+    """Return the share of each class over the whole scene, from its overviews, and the windows to check."""
     height, width = classes.shape
     rows, cols = -(-height // BLOCK), -(-width // BLOCK)
     whole = rows <= ROWS and cols <= COLS
@@ -203,7 +203,7 @@ def _sample(classes: Any) -> tuple[dict[str, float], list[Span]]:
 
 
 def _pick(scores: NDArray[np.int_], count: int) -> list[int]:
-    """Some of the places: up to half of them those of most score, if any, the others spread evenly."""
+    """Pick places: up to half of them of the greatest score, if any, the others spread evenly."""
     if len(scores) <= count:
         return list(range(len(scores)))
     best = [int(place) for place in np.argsort(-scores, kind="stable")[: count // 2] if scores[place]]
@@ -221,16 +221,16 @@ def _tile_lines(grid: TileGrid) -> tuple[frozenset[int], frozenset[int]]:
     return rows, cols
 
 
-def _covered(starts: tuple[int, ...], size: int, first: int, extent: int) -> NDArray[np.int_]:
-    """How many tiles cover each of ``extent`` pixels from ``first`` on."""
+def _tiles_over(starts: tuple[int, ...], size: int, first: int, extent: int) -> NDArray[np.int_]:
+    """Count the tiles over each of ``extent`` pixels from ``first`` on, ``(extent,)``."""
     places = first + np.arange(extent)
     begun = np.searchsorted(starts, places, side="right")
     ended = np.searchsorted(np.add(starts, size), places, side="right")
     return begun - ended
 
 
-def _solid(mask: Bool) -> Bool:
-    """Pixels whose eight neighbours are in the mask as well."""
+def _interior(mask: Bool) -> Bool:
+    """Mark pixels whose eight neighbours are in the mask as well, same shape."""
     from scipy.ndimage import binary_erosion
 
     solid: Bool = binary_erosion(mask, np.ones((3, 3)))

@@ -51,7 +51,7 @@ STRAIGHT = 1e-6
 
 @dataclass(frozen=True)
 class Area:
-    """A polygon and what is known of it.
+    """A polygon with its attributes.
 
     Args:
         geometry: In the CRS of the scene.
@@ -69,7 +69,7 @@ class Area:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """As they stand in a file."""
+        """Return the attributes as a file has them."""
         return {
             "class": self.kind,
             "area_m2": self.area,
@@ -92,12 +92,12 @@ class Polygons(SideDocument):
         self.file = file
 
     @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+    def requested(cls, options: Mapping[str, Any]) -> Self | None:
         """Make one if a file is named."""
         return None if options["polygons"] is None else cls(Path(options["polygons"]))
 
     def path(self, output: Path) -> Path:
-        """Name the file that was asked for."""
+        """Return the requested file."""
         return self.file
 
     def check(self, scene: RasterioScene) -> None:
@@ -134,14 +134,14 @@ class Polygons(SideDocument):
 
 
 def check_wgs84(scene: RasterioScene, purpose: str) -> None:
-    """Refuse a scene whose CRS nothing relates to longitudes and latitudes, such as that of a site.
+    """Refuse a scene whose CRS has no relation to longitudes and latitudes, such as that of a site.
 
     Args:
         scene: The scene; one without a CRS passes.
         purpose: What needs them.
 
     Raises:
-        SceneError: It says so.
+        SceneError: Its CRS has none.
     """
     cause: Exception | None = None
     try:
@@ -179,7 +179,7 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
     """Trace the polygons of a provenance.
 
     Returns:
-        The footprint of what is valid, one area or none; the restored areas; the CRS of both.
+        The footprint of the valid pixels, one area or none; the restored areas; the CRS of both.
     """
     classes, transform, crs = read_classes(provenance, SIDE)
     many = max(1, int((classes != NODATA).sum()))
@@ -191,7 +191,7 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
 
 
 def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine, CRS | None]:
-    """Read classes ``(h, w)`` of no more than ``side`` px a side, with where their pixels lie."""
+    """Read classes ``(h, w)`` of no more than ``side`` px a side, with their transform."""
     with rasterio.open(provenance) as dataset:
         factor = max(1, -(-max(dataset.shape) // side))
         height, width = (-(-extent // factor) for extent in dataset.shape)
@@ -201,7 +201,7 @@ def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine
 
 
 def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | None:
-    """Trace the outline of what is valid in classes ``(h, w)``, simplified by a pixel; ``None``: none."""
+    """Trace the outline of the valid pixels of classes ``(h, w)``, simplified by a pixel; ``None``: none."""
     valid = (classes != NODATA).astype(np.uint8)
     if not valid.any():
         return None

@@ -1,4 +1,4 @@
-"""A picture of a scene before and after, for people who would rather look than read."""
+"""Write a picture of a scene before and after."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Quicklook(SideDocument):
     option = "quicklook"
 
     def write(self, run: FinishedRun, path: Path) -> None:
-        """Draw the picture from what is left of both rasters at `SIDE` px."""
+        """Draw the picture from both rasters, decimated to `SIDE` px."""
         bands = display_bands(run.bands)
         bands = bands if len(bands) == 3 else bands * 3
         with gdal_env(), RasterioScene.open(run.output) as after:
@@ -56,7 +56,7 @@ def _decimated(scene: RasterioScene, bands: list[int]) -> tuple[NDArray[np.float
 
 
 def _stretch(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:
-    """What becomes black and white, from valid pixels."""
+    """Return the values that become black and white, from valid pixels."""
     if dtype == np.uint8:
         return 0.0, 255.0
     finite = image[np.isfinite(image)]

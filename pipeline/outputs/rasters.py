@@ -1,4 +1,4 @@
-"""The rasters beside an output: where each pixel comes from, and how far samples of it differ."""
+"""Define the rasters beside an output: the origin of each pixel, and the spread of its samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Uncertainty(SideRaster):
     option = "samples"
 
     @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+    def requested(cls, options: Mapping[str, Any]) -> Self | None:
         """Make one if there is more than one sample."""
         return cls() if options["samples"] > 1 else None
 

@@ -1,4 +1,4 @@
-"""What was done, as it stands in the JSON file beside the output."""
+"""Write the report of a run, the JSON file beside the output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from decr_scene.pipeline.restoration.plan import Planned
 
 @dataclass(frozen=True)
 class Report:
-    """What was done, as it stands in the JSON file beside the output.
+    """The report of a run, the JSON file beside the output.
 
-    ``failed`` says of each file beside the output that could not be written, by its role, why.
+    ``failed`` has the reason for each side file that could not be written, by its role.
     """
 
     program: dict[str, str]
@@ -38,7 +38,7 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """Say what went wrong though the output is there, one sentence each: checks, files beside it."""
+        """List the faults of a finished output, one sentence each: failed checks, missing side files."""
         checks = ", ".join(name for name, good in self.checks.items() if not good)
         missing = [f"no {role} beside the output: {reason}" for role, reason in self.failed.items()]
         return [*([f"check failed: {checks}"] if checks else []), *missing]
@@ -49,7 +49,7 @@ class Report:
 
 
 def parameters_of(options: Options) -> dict[str, Any]:
-    """Give the options as plain values, but for the model, which has a place of its own in the report."""
+    """Return the options as plain values, but for the model, which has its own entry in the report."""
     chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
     if options.restorer is not None:
         chosen["restorer"] = repr(options.restorer)
@@ -57,7 +57,7 @@ def parameters_of(options: Options) -> dict[str, Any]:
 
 
 def scaling_of(planned: Planned) -> dict[str, list[float]]:
-    """Give the low and high DN of each restored band, by its name."""
+    """Return the low and high DN of each restored band, by its name."""
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]
     return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}

@@ -17,16 +17,16 @@ from decr_scene.pipeline.writing.origin import Companion
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose rasters are finished, for whatever is written from them.
+    """A run whose rasters are finished, for the files written from them.
 
     Args:
         scene: The input.
         bands: Names of its bands.
         model: Name of the model, or path of its file.
         output: The output.
-        paths: The files beside it by role: those that are there, and the report, which comes last.
+        paths: The side files by role: those that are written, and the report, which is the last.
         origin: The file that the scene comes from.
-        acquired: When it was taken, as the vendor's metadata say (ISO 8601, UTC); ``None``: they do not.
+        acquired: Acquisition time by the vendor's metadata (ISO 8601, UTC), if they have one.
     """
 
     scene: RasterioScene
@@ -44,7 +44,7 @@ class SideFile(ABC):
     Attributes:
         role: What the report and the STAC Item call it.
         ending: What its name has after the stem of the output's.
-        option: The option that asks for it; ``None``: nobody needs to.
+        option: The option that requests it; ``None``: it is always written.
     """
 
     role: ClassVar[str]
@@ -52,7 +52,7 @@ class SideFile(ABC):
     option: ClassVar[str | None] = None
 
     @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+    def requested(cls, options: Mapping[str, Any]) -> Self | None:
         """Make one if the options ask for it."""
         return cls() if cls.option is None or options[cls.option] else None
 
@@ -64,7 +64,7 @@ class SideFile(ABC):
         """Refuse a scene that it cannot be made of, before any work is done.
 
         Raises:
-            DecrSceneError: In one line: found, expected, what to do.
+            DecrSceneError: It cannot be made of this scene.
         """
         return
 

@@ -1,4 +1,4 @@
-"""A STAC Item for a result: where it lies, when it was taken, what was done, and which files belong to it."""
+"""Write a STAC Item for a result: place, acquisition time, processing and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIDE = 1024
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 TIME_SOURCE = "decr_scene:datetime_from"
-"""Property that says which tag the time was taken from, or that there was none."""
+"""Property with the tag that the time is from, or that there was none."""
 
 _WHEN = re.compile(
     r"(acqui|imaging|sensing|scene_?cent|capture|exposure).*(date|time)|date_?(acqui|time)", re.I
@@ -79,11 +79,11 @@ class StacItem(SideDocument):
 
 
 def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
-    """The Item without its assets.
+    """Make the Item without its assets.
 
     Args:
         run: The run.
-        outline: Of what is valid, in EPSG:4326; ``None``: nobody knows where it is.
+        outline: Of the valid pixels, in EPSG:4326; ``None``: the result is not georeferenced.
     """
     import pystac
     from pystac.extensions.projection import ProjectionExtension
@@ -134,14 +134,14 @@ def _add_assets(item: Any, run: FinishedRun) -> None:
 
 
 def _text_of(item: Any) -> str:
-    """JSON; pystac itself takes the name of a file for a URL, and ends it at a # or ?."""
+    """Convert to JSON; pystac itself treats a file name as a URL, and cuts it at a # or ?."""
     return json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n"
 
 
 def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
-    """Find when a scene was taken, by its tags: first and last moment (UTC), and which tag says so.
+    """Find the acquisition time by tags: first and last moment (UTC), and the tag.
 
-    A tag that gives no more than a day gives a day; times without a zone are UTC. ``TIFFTAG_DATETIME``, when
+    A tag with a day alone gives that day; times without a zone are UTC. ``TIFFTAG_DATETIME``, when
     the file was made, counts where there is nothing better.
     """
     for name, text in _candidates(scene):
@@ -181,7 +181,7 @@ def _parse(text: str) -> datetime | None:
 
 
 def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
-    """Of what is valid, in EPSG:4326; of the whole raster if nothing is; ``None`` without a CRS."""
+    """Return the outline of the valid pixels in EPSG:4326, else of the raster; ``None`` without a CRS."""
     if scene.crs is None:
         return None
     classes, transform, _ = read_classes(provenance, SIDE)
@@ -227,7 +227,7 @@ def _bands(output: Path) -> list[Any]:
 
 
 def _number(nodata: float | None) -> Any:
-    """A nodata value as the raster extension has it: JSON knows no NaN."""
+    """Convert a nodata value for the raster extension: JSON has no NaN."""
     if nodata is None or math.isfinite(nodata):
         return nodata
     return "nan" if math.isnan(nodata) else "inf" if nodata > 0 else "-inf"

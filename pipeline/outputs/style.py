@@ -25,7 +25,7 @@ SIDE = 1024
 """Greatest side of the read that the limits are taken from, px: the whole scene or an overview of it."""
 
 WINDOWS, WINDOW = 4, 256
-"""Where there are no overviews: as many windows a side, spread over the scene, of so many px."""
+"""Windows a side, spread over a scene without overviews, and their side, px."""
 
 STRETCH = (2.0, 98.0)
 """Percentiles of the valid pixels of the input that become black and white, as QGIS's own cumulative cut."""
@@ -123,7 +123,7 @@ def _alpha(names: Sequence[str]) -> int:
 
 
 def _add_origin(renderer: ET.Element) -> None:
-    """Say that the limits are given: QGIS is not to fit its own."""
+    """Mark the limits as given, so that QGIS fits none."""
     ET.SubElement(renderer, "rasterTransparency")
     origin = ET.SubElement(renderer, "minMaxOrigin")
     values = {
@@ -142,7 +142,7 @@ def _add_stretch(renderer: ET.Element, name: str, stretch: tuple[float, float]) 
 
 
 def _palette(scene: RasterioScene) -> dict[int, tuple[int, int, int, int]]:
-    """The colour table of the first band, if it has one."""
+    """Return the colour table of the first band, if it has one."""
     with scene.dataset() as dataset:
         if dataset.colorinterp[0] != ColorInterp.palette:
             return {}
@@ -151,7 +151,7 @@ def _palette(scene: RasterioScene) -> dict[int, tuple[int, int, int, int]]:
 
 
 def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> ET.Element:
-    """A legend of values, each with its name and colour."""
+    """Make a legend of values, each with its name and colour."""
     fixed = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
     renderer = ET.Element("rasterrenderer", fixed)
     ET.SubElement(renderer, "rasterTransparency")
@@ -163,7 +163,7 @@ def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> 
 
 
 def _document(renderer: ET.Element) -> str:
-    """A whole style: the renderer in a pipe that changes nothing else."""
+    """Make a whole style: the renderer in a pipe that changes nothing else."""
     root = ET.Element("qgis", {"version": _VERSION, "styleCategories": "Symbology|Rendering"})
     pipe = ET.SubElement(root, "pipe")
     provider = ET.SubElement(pipe, "provider")

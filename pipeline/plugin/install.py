@@ -1,4 +1,4 @@
-"""Put the plugin where QGIS looks for plugins, or into an archive that QGIS installs from."""
+"""Install the plugin into QGIS's folder of plugins, or into an archive that QGIS installs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "decr_scene_qgis"
 """Of the plugin's folder, which is a package to QGIS."""
 
 INSTALLED = "installed.json"
-"""What the plugin knows of the program that installed it."""
+"""File with the path of the program that installed the plugin."""
 
 
 def install(folder: Path | None = None, profile: str = "default", overwrite: bool = False) -> list[Path]:
@@ -36,7 +36,7 @@ def install(folder: Path | None = None, profile: str = "default", overwrite: boo
 
     Raises:
         OutputError: There is no QGIS profile, or its folder cannot be written to.
-        OutputExistsError: Something else lies there.
+        OutputExistsError: There is another file or folder.
     """
     folders = [folder] if folder is not None else [home / profile / "python/plugins" for home in _homes()]
     if not folders:

@@ -1,4 +1,4 @@
-"""Blending of overlapping tiles with raised-cosine weights that sum to 1 over every pixel: pure numpy."""
+"""Blend overlapping tiles with raised-cosine weights that sum to 1 over every pixel, in pure numpy."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def blend(
 ) -> Float:
     """Blend the tiles that touch ``span``.
 
-    The sum is taken in float64 and in the order of the tiles, so tiles that agree give back their value to
+    The sum is taken in float64 and in the order of the tiles, so equal tiles give their value to
     the last bit of float32, whatever the weights.
 
     Args:
         grid: The grid.
-        span: Pixels wanted.
-        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values; one that is not there
+        span: Window of the result.
+        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values; a missing one
             counts as 0.
         bands: Bands of the result.
-        share_out: Share the weight of tiles that are not there out among those that are.
+        share_out: Distribute the weight of missing tiles among the others.
 
     Returns:
         ``(bands, span.height, span.width)`` float32.
@@ -77,8 +77,8 @@ def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blen
     Args:
         grid: As `blend`.
         span: As `blend`.
-        tiles: As `blend`; one that is not there counts as 0.
-        blended: What `blend` made of them.
+        tiles: As `blend`; a missing one counts as 0.
+        blended: Their `blend`.
 
     Returns:
         ``(bands, span.height, span.width)``; 0 where one tile has all the weight.
@@ -110,7 +110,7 @@ def _grid_weights(grid: TileGrid) -> tuple[tuple[Double, ...], tuple[Double, ...
 
 
 def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
-    """``sin^2`` rise over ``overlap`` px where there is a neighbour; symmetric, never zero."""
+    """Return a ``sin^2`` rise over ``overlap`` px where there is a neighbour; symmetric, never zero."""
     weights = np.ones(length)
     ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
     if before and overlap:
@@ -123,7 +123,7 @@ def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
 def _weighted(
     grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]]
 ) -> Iterator[tuple[tuple[slice, slice], Float, NDArray[np.float64]]]:
-    """What each tile has to say of a window, in the tiles' order: where, its values and their weights."""
+    """Yield each tile's part of a window, in order: slices, values ``(bands, h, w)``, weights ``(h, w)``."""
     for tile, values in sorted(tiles, key=lambda pair: pair[0].number):
         own = grid.span(tile)
         common = own & span

@@ -1,4 +1,4 @@
-"""Where the tiles lie: pure arithmetic on rows and columns, immutable values."""
+"""Place tiles on a scene: pure arithmetic on rows and columns, immutable values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
     @property
     def window(self) -> Window:
-        """The same for rasterio."""
+        """Return the span as a window of rasterio."""
         return Window(col_off=self.col, row_off=self.row, width=self.width, height=self.height)
 
     @property
@@ -61,7 +61,7 @@ class Span(NamedTuple):
         return Span(row, col, bottom - row, right - col)
 
     def inside(self, outer: Span) -> tuple[slice, slice]:
-        """Give rows and columns of this span as slices of an array that holds ``outer``."""
+        """Return rows and columns of this span as slices of an array of ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col
         return slice(row, row + self.height), slice(col, col + self.width)
 
@@ -116,15 +116,15 @@ class TileGrid:
 
     @cached_property
     def cells(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-        """The scene cut at all edges of tiles: ``(first, end)`` of the cells of a column, and of a row."""
+        """Cut the scene at all edges of tiles: ``(first, end)`` of the cells of a column, and of a row."""
         height, width = self.shape
         return _cells(self.rows, self.size, height), _cells(self.cols, self.size, width)
 
     def over(self, touched: NDArray[np.bool_]) -> list[int]:
-        """List the numbers of the tiles that lie over some of the cells, in order.
+        """List the numbers of the tiles over marked cells, in order.
 
         Args:
-            touched: Which of the `cells`.
+            touched: Marks some of the `cells`, ``(rows, cols)``.
         """
         of_rows, of_cols = (
             np.array([[start <= first < start + self.size for first, _ in cells] for start in starts])
@@ -138,7 +138,7 @@ class TileGrid:
         return Span(tile.row, tile.col, height, width)
 
     def view(self, tile: Tile, halo: int) -> Span:
-        """Grow a tile by ``halo`` px on each side; by as many further inside at the border of the scene."""
+        """Grow a tile by ``halo`` px on each side; at the border of the scene by twice that on the other."""
         height, width = (min(self.size + 2 * halo, extent) for extent in self.shape)
         row, col = (
             min(max(0, first - halo), extent - side)

@@ -1,6 +1,6 @@
-"""Noise that belongs to the place: a pure function of (seed, step, band, row, col of the scene).
+"""Draw noise by place: a pure function of (seed, step, band, row, col of the scene).
 
-Overlapping tiles see the same noise, so batch size, tile order, workers, gating and resume cannot change a
+Overlapping tiles have the same noise, so batch size, tile order, workers, gating and resume cannot change a
 result, and feathering does not wash the texture out. The scene is cut into cells; each cell of each band has
 a Philox stream of its own, keyed by seed, step, band and the cell's place (Salmon et al. 2011, "Parallel
 random numbers: as easy as 1, 2, 3"). Its raw bits, which numpy promises never to change, become normal
@@ -17,10 +17,10 @@ from decr_scene.models.arrays import Float
 from decr_scene.pipeline.tiling.grid import Span
 
 CELL = 64
-"""Side of a cell, px. Part of the definition: another value is another noise."""
+"""Side of a cell, px; part of the definition: another value gives another noise."""
 
 CELLS_KEPT = 4096
-"""Cells of 16 KiB that are kept: those of a row of tiles, four bands, 16384 px wide; the next shares some."""
+"""Number of cached cells of 16 KiB: those of a row of tiles of four bands, 16384 px wide."""
 
 
 def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
@@ -48,7 +48,7 @@ def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
 
 @lru_cache(maxsize=CELLS_KEPT)
 def _cell(seed: int, step: int, band: int, row: int, col: int) -> Float:
-    """``(CELL, CELL)`` normal numbers: ``sqrt(-2 ln u) (cos, sin)(2 pi v)``, not to be written to."""
+    """Draw normal numbers ``(CELL, CELL)``, read-only: ``sqrt(-2 ln u) (cos, sin)(2 pi v)``."""
     key = np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
     counter = np.array([0, 0, row & _WORD, col & _WORD], np.uint64)
     bits = np.random.Philox(counter=counter, key=key).random_raw(CELL * CELL // 2)

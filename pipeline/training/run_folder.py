@@ -1,6 +1,6 @@
-"""What a training run was made of, kept in its folder: configuration, versions and a fingerprint of the data.
+"""Keep the origin of a training run in its folder: configuration, versions and a fingerprint of the data.
 
-A run that goes on checks the fingerprint: other data would give other weights than an unbroken run.
+A continued run checks the fingerprint: other data would give other weights than an unbroken run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from decr_scene.pipeline.files import file_sha256
 CONFIG, RUN, DATA = "config.toml", "run.json", "data.csv"
 
 HASHED_BYTES = 2**28
-"""Larger files are told by name, size and time of change alone."""
+"""Greatest size of a file that is digested, bytes; larger ones have name, size and time of change alone."""
 
 Row = tuple[str, str, str]
 
@@ -35,7 +35,7 @@ Row = tuple[str, str, str]
 def open_run_folder(
     folder: Path, text: str | None, root: Path, files: list[Path], initial: list[Path]
 ) -> None:
-    """Write down what the run is made of, or check that it still is when the run goes on.
+    """Write the origin of the run, or check it when the run is continued.
 
     Args:
         folder: The run folder; made if it does not exist.

@@ -22,7 +22,7 @@ from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 GROUND_TOP = 0.45
-"""Where the ground's brightest 0.1 % lies on the [0, 1] scale that clouds are drawn on; not for uint8."""
+"""Value of the ground's brightest 0.1 % on the [0, 1] scale that clouds are drawn on; not for uint8."""
 
 MOST_PIXELS = 4096 * 4096
 """Clouds are drawn over the whole scene at once."""
@@ -60,18 +60,18 @@ def simulate_scene(
         src: The clear scene, at most `MOST_PIXELS` px.
         out: Folder that gets ``cloudy/``, ``clear/`` and ``mask/`` with files of the scene's name; the mask
             is 0 clear, 1 cloud, 2 shadow, 3 thin cloud.
-        seed: Of the clouds; with the name of the scene it says which they are.
+        seed: Of the clouds; with the name of the scene it determines them.
         coverage: Range of the share of cloud.
         thickness: Range of the greatest optical thickness.
         scale: Range of the size of the largest structures, px: the same cloud is 60 times as large on images
             of half a metre as on those of 30 m, which the default is for.
         finest: Range of the size below which structures fade, px.
         recipe: Everything about the clouds, instead of these ranges.
-        bands: What the bands are, where the file does not say.
+        bands: As ``--bands``, where the file names none.
         overwrite: Replace files that exist.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
         SceneError: The scene is too large.

@@ -1,4 +1,4 @@
-"""`decr-scene train`: images read as scenes are, a folder that tells what the run was made of, a bar."""
+"""Run a stage of training for `decr-scene train`: images read as scenes, a run folder, a progress bar."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def train(
     Args:
         config: The run.
         data: Root that the run's folders are relative to.
-        out: Run folder: checkpoint, metrics, samples, and what the run was made of.
+        out: Run folder: checkpoint, metrics, samples, and the origin of the run.
         initial: Run folders of earlier stages, means of them, model files, or names of bundled models.
         quiet: No progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
         text: TOML of the run, to be kept with it.
-        minutes: After so many it stops at a checkpoint; the same call goes on.
+        minutes: Time after which it stops at a checkpoint; the same call continues.
         loaders: Processes that draw crops; none: a thread does.
 
     Returns:
@@ -116,7 +116,7 @@ def _run(
 
 
 def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
-    """The sources, and the validation; what is wrong with any of them is said at once."""
+    """Open the sources and the validation; all faults of all of them are reported at once."""
     sources, held, wrong = [], None, []
     for part in config.data:
         try:
@@ -165,7 +165,7 @@ def _own_device(name: str) -> torch.device:
 
 @contextmanager
 def _process_group(device: torch.device) -> Iterator[int]:
-    """The processes that ``torchrun`` has started, if it has; gives the number of this one."""
+    """Join the processes of ``torchrun``, if there are any; yield the number of this one."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield 0
         return

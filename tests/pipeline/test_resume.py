@@ -291,7 +291,7 @@ def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, tmp_p
     assert all(report.checks.values())
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert out.read_bytes() == whole.read_bytes()
-    for path in Beside.asked(out, {**vars(Options()), **QUICKLOOK}).paths.values():
+    for path in Beside.requested(out, {**vars(Options()), **QUICKLOOK}).paths.values():
         assert path.exists()
     assert not hidden(tmp_path)
 
