@@ -69,6 +69,13 @@ if TYPE_CHECKING:
 )
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
 @click.option("--perceptual", is_flag=True, help="Distances by the features of ukis-csmask as well; slower.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Answers to each image: does their spread foretell the error?",
+)
 @click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
 @click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
@@ -90,6 +97,7 @@ def evaluate(
     steps: int | None,
     start: int | None,
     weight_floor: float | None,
+    samples: int,
     **options: Any,
 ) -> None:
     """Measure input, reference alone and DE on held-out pairs.
@@ -114,6 +122,9 @@ def evaluate(
     if not data.is_dir():
         raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
     options.update(data=data)
+    compares = bool(names) or len(models) > 1 or ablation or sweep is not None
+    if samples > 1 and compares:
+        raise OptionError("--samples is of one model at one setting: drop it, or the comparison")
     if names:
         if trace is not None:
             raise OptionError("--trace is of one model at one setting: drop it, or --compare")
@@ -121,7 +132,9 @@ def evaluate(
         return
     systems = _compared(models, ablation, sweep, settings)
     if systems is None:
-        options.update(steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace)
+        options.update(
+            samples=samples, steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace
+        )
         print_line(evaluate_pairs(models[0], **options).to_text())
         return
     if sheet is not None or trace is not None:

@@ -25,6 +25,7 @@ from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import look_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.spec import spec_of
+from decr_scene.pipeline.restoration.tasks import SAMPLE_SEED
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.noise import place_noise
 
@@ -38,18 +39,20 @@ class Settings:
         start: Step to start at; 1000: from noise alone.
         weight_floor: Least weight of the first guess.
         weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone.
+        number: Of the sample, from 0; each has noise of its own, as those of a scene have.
     """
 
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
     weight: float | None = None
+    number: int = 0
 
     def sample(self, model: Model, cloudy: Float, guess: Float, on_step: OnStep | None = None) -> Float:
         """Restore one image ``(C, H, W)`` in [-1, 1]."""
         if self.weight == 1:
             return guess
-        noise = place_noise(0, 0, len(cloudy), Span(0, 0, *cloudy.shape[1:]))
+        noise = place_noise(self.number * SAMPLE_SEED, 0, len(cloudy), Span(0, 0, *cloudy.shape[1:]))
         x_t, image, reference = (torch.from_numpy(i[None]).to(model.device) for i in (noise, cloudy, guess))
         if self.weight is not None:
             sampler = self._with_fixed_weight(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,12 @@ from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, m
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under
+from decr_scene.pipeline.measures.covers import covers
 from decr_scene.pipeline.measures.perception import Perception
+from decr_scene.pipeline.measures.uncertainty import Foretold, Uncertainty
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
+UNCERTAINTY_PLOT = "uncertainty"
 ENDINGS = (".png", ".csv")
 """Files of the plots of one model."""
 
@@ -38,12 +41,14 @@ class Evaluation:
         rows: Their figures, ``who/figure``.
         trace: Mean weight by step of the sampling, if it was asked for.
         sets: Figures of all images together that no single one has, by who answers.
+        foretold: How well the spread of samples foretells their error, if several were drawn.
     """
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     trace: tuple[Row, ...] = ()
     sets: Mapping[str, Row] = field(default_factory=dict)
+    foretold: Foretold | None = None
 
     def mean(self) -> Row:
         """Mean of every figure over the images that have it."""
@@ -71,11 +76,14 @@ class Evaluation:
             for figure in next(iter(self.sets.values()), {})
         ]
         lines += [f"mean W  {'  '.join(f'{k} {v:.4g}' for k, v in row.items())}" for row in self.trace]
-        return "\n".join(lines)
+        return "\n".join(lines if self.foretold is None else [*lines, *_told(self.foretold)])
 
     def to_csv(self, path: Path) -> None:
         """Write one line per image; what is of all of them together is not there."""
-        write_rows(path, "name", dict(zip(self.names, self.rows, strict=True)))
+        ranks = ({},) * len(self.rows) if self.foretold is None else self.foretold.ranks
+        of_de = [{f"DE/{figure}": value for figure, value in row.items()} for row in ranks]
+        rows = [row | own for row, own in zip(self.rows, of_de, strict=True)]
+        write_rows(path, "name", dict(zip(self.names, rows, strict=True)))
 
 
 def evaluate_pairs(
@@ -93,6 +101,7 @@ def evaluate_pairs(
     bands: str | None = None,
     lpips: bool = False,
     perceptual: bool = False,
+    samples: int = 1,
     sheet: Path | None = None,
     trace: Path | None = None,
     plots: Path | None = None,
@@ -116,6 +125,8 @@ def evaluate_pairs(
             another one.
         lpips: Measure LPIPS as well.
         perceptual: Measure distances by the features of `ukis-csmask` as well.
+        samples: Answers to each image, each of other noise; all figures are of the first, and from two on
+            their spread is held against its error.
         sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
         trace: CSV to write: mean weight of the first guess by step.
         plots: Folder that gets plots of the weight by step, and maps of it.
@@ -135,13 +146,17 @@ def evaluate_pairs(
             f"{model} takes no steps that a weight could be told of: drop --trace and --plots, or take a "
             "model with a noise network"
         )
-    check_outputs([table, sheet, trace, *plot_files(plots, WEIGHT_PLOTS)], [model], data, overwrite)
+    if samples > 1 and loaded.model is None:
+        raise OptionError(f"{model} draws no samples: drop --samples, or take a model")
+    drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 else WEIGHT_PLOTS
+    check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
     figures = Figures.open(protocol, lpips, loaded.bands)
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
     shown = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
+    uncertainty = Uncertainty() if samples > 1 else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
         seen = loaded.look(pair.cloudy, mask)
@@ -150,6 +165,11 @@ def evaluate_pairs(
         answer = restore(loaded, pair.cloudy, guess, settings, mask, seen, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
         rows.append(judge(pair, answers, figures, perception))
+        if uncertainty is not None:
+            others = [replace(settings, number=other) for other in range(1, samples)]
+            more = [restore(loaded, pair.cloudy, guess, other, mask, seen) for other in others]
+            matched = matched_truth(pair)
+            uncertainty.add([answer, *more], matched, covers(pair.cloudy, matched))
         if shown is not None:
             told = {who: rows[-1][f"{who}/psnr"] for who in answers}
             shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
@@ -158,6 +178,7 @@ def evaluate_pairs(
         tuple(rows),
         steps_seen.rows() if steps_seen is not None else (),
         perception.sets() if perception is not None else {},
+        uncertainty.found() if uncertainty is not None else None,
     )
     if table is not None:
         result.to_csv(table)
@@ -165,6 +186,8 @@ def evaluate_pairs(
         shown.save(sheet)
     if plots is not None and steps_seen is not None:
         _plot_weights(plots, steps_seen)
+        if result.foretold is not None:
+            _plot_uncertainty(plots, result.foretold)
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
@@ -196,6 +219,27 @@ def _plot_weights(folder: Path, seen: StepWeights) -> None:
     by_step, maps = (folder / name for name in WEIGHT_PLOTS)
     Plot("weight of the first guess", "step", "W", series).write(by_step)
     weight_maps(maps, seen.maps)
+
+
+def _plot_uncertainty(folder: Path, foretold: Foretold) -> None:
+    points = [(row["stated_dn"], row["error_dn"]) for row in foretold.deciles]
+    most = max(stated for stated, _ in points)
+    series = {"deciles": points, "as stated": [(0.0, 0.0), (most, most)]}
+    Plot("error by uncertainty", "stated, DN of 255", "error", series).write(folder / UNCERTAINTY_PLOT)
+
+
+def _told(foretold: Foretold) -> list[str]:
+    """Lines of a table: correlations with intervals, then stated deviation and error by deciles."""
+    lines = ["", "uncertainty".ljust(20) + f"{'DE':>12}  95 % interval"]
+    for figure in foretold.ranks[0]:
+        mean, low, high = paired([row[figure] for row in foretold.ranks])
+        lines.append(f"{figure.removeprefix('uncertainty_'):<20}{mean:12.4f}  [{low:+.4f}, {high:+.4f}]")
+    lines += ["", "tenth of the pixels".ljust(20) + f"{'stated, DN':>12}{'error, DN':>12}"]
+    lines += [
+        f"{number:<20}{row['stated_dn']:12.4f}{row['error_dn']:12.4f}"
+        for number, row in enumerate(foretold.deciles, 1)
+    ]
+    return lines
 
 
 def paired(gains: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:

@@ -272,6 +272,7 @@ def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
         (("--ablation", "--sheet", "x.png"), "drop them"),
         (("--compare", "rice2", "--ablation"), "are comparisons: take one"),
         (("--compare", "rice2", "--trace", "x.csv"), "drop it, or --compare"),
+        (("--ablation", "--samples", "2"), "drop it, or the comparison"),
         (("--compare", "fill", "--complexity"), "measures no pairs: drop --data"),
         (("--plots", "no/such/folder"), "name a folder where there is one already"),
         (("--steps", "300"), "steps from start 200"),
@@ -388,6 +389,36 @@ def test_systems_are_compared_by_how_they_look(compared):
     assert rows["tiny"]["ukis_frechet"] == "", "of three crops"
     drawn = csv.DictReader((place / "plots" / "perception_distortion.csv").read_text().splitlines())
     assert [float(row["ukis_distance"]) for row in drawn] == pytest.approx(list(found.values()), rel=1e-3)
+
+
+def test_the_spread_of_samples_is_held_against_their_error(folder, model, tmp_path, monkeypatch):
+    drawn = []
+    sample = Settings.sample
+
+    def kept(self, *given):
+        drawn.append(sample(self, *given))
+        return drawn[-1]
+
+    monkeypatch.setattr(Settings, "sample", kept)
+    table, plots = tmp_path / "table.csv", tmp_path / "plots"
+    options = ("--samples", 3, "--start", 1000, "--steps", 1, "--csv", table, "--plots", plots)
+    result = invoke("--model", model, "--data", folder, *options)
+    assert result.exit_code == 0, result.output
+    assert len({answer.tobytes() for answer in drawn}) == 9, "three pairs, three samples"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert all(-1 <= float(row["DE/uncertainty_rank"]) <= 1 for row in rows)
+    _, ranks, deciles = result.stdout.split("\n\n")
+    mean = np.mean([float(row["DE/uncertainty_rank"]) for row in rows])
+    assert f"{mean:.3f}" in ranks
+    assert [line.split()[0] for line in deciles.splitlines()[1:]] == [str(n) for n in range(1, 11)]
+    points = list(csv.DictReader((plots / "uncertainty.csv").read_text().splitlines()))
+    assert [point["series"] for point in points[:10]] == ["deciles"] * 10
+
+
+def test_fill_draws_no_samples(folder):
+    result = invoke("--model", "fill", "--data", folder, "--bands", "red,green,blue", "--samples", 2)
+    assert result.exit_code == 2
+    assert "fill draws no samples: drop --samples" in result.stderr
 
 
 def test_figures_of_the_whole_set_are_told_below_those_of_images():
