@@ -33,7 +33,7 @@ class Computing:
 
 
 def computing_of(device: str, precision: str) -> Computing:
-    """How this process computes if it is asked for a device and a precision.
+    """Return how this process computes with a device and a precision.
 
     Raises:
         ValueError: As `pick_device` and `pick_precision`.
@@ -44,10 +44,10 @@ def computing_of(device: str, precision: str) -> Computing:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is the GPU if there is one.
+    """Return the device of a name; ``auto`` is the GPU if there is one.
 
     Raises:
-        ValueError: torch knows no such device, or it is not there.
+        ValueError: torch has no such device, or the machine lacks it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,7 +66,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
-    """``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
+    """Choose ``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.
@@ -131,7 +131,7 @@ _full = _Shared()
 def _switches() -> list[tuple[Any, str, Any]]:
     """Settings of torch that let fp32 be less, and what forbids it.
 
-    torch has two ways to say so, and reads the older one no more once somebody has used the other.
+    torch has two settings for it, and ignores the older one once the other is used.
     """
     cudnn: Any = torch.backends.cudnn
     matmul = torch.backends.cuda.matmul

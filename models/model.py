@@ -92,7 +92,7 @@ class Model:
 
     @property
     def detector(self) -> AnyDetector | None:
-        """The cloud detector; ``None``: the model has none."""
+        """Return the cloud detector; ``None``: the model has none."""
         if "detector" not in self.modules:
             return None
         detector = self.modules["detector"]
@@ -101,7 +101,7 @@ class Model:
 
     @torch.inference_mode()
     def detect(self, cloudy: Tensor) -> Tensor:
-        """Where cloud is, on pixels as large as ``config.detector.factor`` of the image's.
+        """Detect cloud, on pixels as large as ``config.detector.factor`` of the image's.
 
         Returns:
             float32 ``(B, 2, ceil(H / factor), ceil(W / factor))``: the probability that a pixel needs
@@ -176,7 +176,7 @@ class Model:
         reference: Tensor | None,
         seed: int,
     ) -> Tensor:
-        """The answer of a reference without a noise network, ``(B, C, H, W)`` in [-1, 1]."""
+        """Return the answer of a reference without a noise network, ``(B, C, H, W)`` in [-1, 1]."""
         cloudy = self._here(cloudy)
         if not self.config.reference.draws or floor >= 1:
             guess = self.reference(cloudy) if reference is None else self._here(reference)
@@ -188,11 +188,11 @@ class Model:
             return drawing.draw(cloudy, self._here(noise), steps).float().clamp(-1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All weights by the names of a model file."""
+        """Return all weights by the names of a model file."""
         return dict(self.modules.state_dict())
 
     def _as_used(self, name: str) -> nn.Module:
-        """A network as it computes: in bf16 a copy, beside the weights as they were loaded."""
+        """Return a network as it computes: in bf16 a copy, besides the weights as loaded."""
         module = self.modules[name]
         in_fp32 = name == "reference" and self.config.reference.kind in ALWAYS_FP32
         return module if self.precision == "fp32" or in_fp32 else with_bf16_weights(module)
@@ -225,7 +225,7 @@ class LoadedDetector:
         self._network, self._device = network, device
 
     def probability(self, reduced: Tensor) -> Tensor:
-        """As `CloudDetector.probability`, of images anywhere."""
+        """Return `CloudDetector.probability`, of images on any device."""
         with full_fp32():
             return self._network.probability(reduced.to(self._device))
 
@@ -271,7 +271,7 @@ def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """List the models that come with the package."""
     return sorted(_bundled())
 
 
@@ -298,6 +298,6 @@ def _bundled() -> dict[str, Path]:
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
-    """Standard normal ``(B, C, H, W)``; what an image gets does not depend on its batch."""
+    """Draw standard normal noise ``(B, C, H, W)``; that of an image does not depend on its batch."""
     generators = (torch.Generator().manual_seed(seed + i) for i in range(len(like)))
     return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators])

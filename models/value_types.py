@@ -1,4 +1,4 @@
-"""Whether values that come from a file are what a dataclass says they are: files know no types."""
+"""Check values from a file against the types of a dataclass, as files have no types."""
 
 from __future__ import annotations
 

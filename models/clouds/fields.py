@@ -1,4 +1,4 @@
-"""Random fields that clouds are made of: the canvas they are drawn on, their spectrum, how they are bent.
+"""Draw random fields for clouds: their canvas, spectrum and distortion.
 
 The canvas is larger than the image: nothing wraps round, and there is room for what casts shadows into it.
 Nothing here knows what kinds of cloud there are, or what light does in them.
@@ -16,7 +16,7 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 
 CLUSTER = 12.0
-"""Groups of clouds are up to so many times as large as the largest cloud."""
+"""Greatest ratio of a group of clouds to its largest cloud."""
 
 
 @dataclass(frozen=True)

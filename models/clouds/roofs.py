@@ -20,7 +20,7 @@ LONG, SHORT = (8.0, 75.0), (6.0, 45.0)
 
 
 def roofed(image: Float, rng: np.random.Generator) -> Float:
-    """The image ``(C, H, W)`` in [-1, 1] with 1 to `MOST` roofs, all along one grid and under one sun."""
+    """Paint 1 to `MOST` roofs on an image ``(C, H, W)`` in [-1, 1], all along one grid and under one sun."""
     light = (image + 1) / 2
     white = np.quantile(light, 0.99, axis=(1, 2)).astype(np.float32)
     grid, sun = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
@@ -77,7 +77,7 @@ def _turned(rows: Float, cols: Float, angle: float) -> tuple[Float, Float]:
 
 
 def _wing(rng: np.random.Generator, half: list[float]) -> tuple[float, float, list[float]] | None:
-    """Where a second part of a roof lies, along and across, and half its sides; every third roof has one."""
+    """Place a second part of a roof, along and across, with half its sides; every third roof has one."""
     if rng.random() < 2 / 3:
         return None
     size = [side * rng.uniform(0.4, 1.2) for side in reversed(half)]

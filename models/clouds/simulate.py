@@ -25,7 +25,7 @@ CLEAR, CLOUD, SHADOW, THIN = 0, 1, 2, 3
 """Values of a mask."""
 
 THIN_OPACITY = 0.1
-"""From this opacity of the reference band on, a pixel is thin cloud; below, nobody would draw it."""
+"""Least opacity of the reference band of a pixel of thin cloud; people draw no thinner ones."""
 
 CLOUD_OPACITY = 0.5
 """From this opacity on, a pixel is cloud: it sends more of the cloud's light than of the ground's."""
@@ -67,7 +67,7 @@ class CloudRecipe:
         softness: Width of a crisp edge, in standard deviations of the field.
         finest: Size below which structures fade, px: what the sensor, or the cloud, smooths away.
         clear: Probability of no cloud at all.
-        aside: Probability of no cloud in the image, but shadow of a cloud beside it.
+        aside: Probability of no cloud in the image, but the shadow of one outside.
         second: Probability of a second layer above the first.
         types: Weight of each kind of cloud, by its name in ``TYPES``.
         transmission: Factor ``k_b`` of the optical thickness by band; others get 0.9.
@@ -209,7 +209,7 @@ def simulate(
 def _draw_layers(
     shape: tuple[int, int], rng: np.random.Generator, recipe: CloudRecipe, aside: bool
 ) -> list[_Layer]:
-    """One or two layers, thickest first, under one sun."""
+    """Draw one or two layers, thickest first, under one sun."""
     types = [TYPES[name] for name in recipe.types]
     weights = np.array([*recipe.types.values()]) * [kind.casts or not aside for kind in types]
     if not weights.any():
@@ -258,7 +258,7 @@ def _draw_layer(
 
 
 def _thickness(rise: Float, peak: float, softness: float) -> Float:
-    """``peak * u / (1 + u)`` with ``u = (rise / softness) ** 1.5``: wispy edge, level middle."""
+    """Return ``peak * u / (1 + u)``, ``u = (rise / softness) ** 1.5``, ``(H, W)``: wispy rim, flat middle."""
     part = np.maximum(rise, 0) / np.float32(softness)
     part *= np.sqrt(part)
     return np.asarray(part / (1 + part) * np.float32(peak), dtype=np.float32)
@@ -280,7 +280,7 @@ def _texture(
 
 
 def _height(kind: CloudType, canvas: Canvas, spectrum: Spectrum, rng: np.random.Generator) -> Float:
-    """The field that is cloud where it is high."""
+    """Draw the field that is cloud where it is high, ``(H, W)`` of the canvas."""
     height = spectrum.draw(canvas.span, rng)
     scale = spectrum.scale
     if kind.billow:
@@ -295,14 +295,14 @@ def _height(kind: CloudType, canvas: Canvas, spectrum: Spectrum, rng: np.random.
 
 
 def _cast(tau: Float, canvas: Canvas, strength: float) -> Float:
-    """Direct light that the ground loses to a layer, soft at the edge."""
+    """Return the share of direct light that the ground loses to a layer, soft at the edge, ``(H, W)``."""
     if not strength:
         return np.zeros(canvas.shape, np.float32)
-    taken = 1 - np.exp(-canvas.crop(tau, shifted=True, margin=canvas.margin))
+    absorbed = 1 - np.exp(-canvas.crop(tau, shifted=True, margin=canvas.margin))
     for _ in range(2):
-        taken = ndimage.uniform_filter(taken, 2 * canvas.blur + 1)
+        absorbed = ndimage.uniform_filter(absorbed, 2 * canvas.blur + 1)
     margin = canvas.margin
-    shadow = taken[margin:-margin, margin:-margin] * np.float32(strength)
+    shadow = absorbed[margin:-margin, margin:-margin] * np.float32(strength)
     shadow[shadow < LEAST] = 0
     return shadow
 
@@ -329,7 +329,7 @@ def _compose(
     rng: np.random.Generator,
     recipe: CloudRecipe,
 ) -> SimulatedCloud:
-    """The ground under shadow, then each layer over it, band by band; other pixels stay as they are."""
+    """Compose the ground under shadow, then each layer over it, band by band; other pixels stay."""
     white = _white(clear, rng, recipe)
     tint = recipe.tint * rng.uniform(-1, 1)
     tau = np.zeros(clear.shape[1:], np.float32)

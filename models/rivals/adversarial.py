@@ -20,7 +20,7 @@ INITIAL_SPREAD = 0.02
 
 
 def attention_target(cloudy: Tensor, clear: Tensor, signed: bool = False) -> Tensor:
-    """Where the two differ: ``clip(sum over bands of |x - y|, 0, 1)`` in DN of 255, as the papers have it.
+    """Return ``clip(sum over bands of |x - y|, 0, 1)`` in DN of 255, as in the papers.
 
     Args:
         cloudy: ``(B, C, H, W)`` in [0, 1].
@@ -38,7 +38,7 @@ def attention_target(cloudy: Tensor, clear: Tensor, signed: bool = False) -> Ten
 def discriminator_losses(
     discriminator: nn.Module, cloudy: Tensor, clear: Tensor, answer: Tensor
 ) -> dict[str, Tensor]:
-    """``softplus(D(y, G))`` and ``softplus(-D(y, x))``; the answer is taken as a given."""
+    """Return ``softplus(D(y, G))`` and ``softplus(-D(y, x))``; the answer is taken as a given."""
     return {
         "fake": F.softplus(discriminator(cloudy, answer.detach())).mean(),
         "real": F.softplus(-discriminator(cloudy, clear)).mean(),
@@ -55,7 +55,7 @@ def generator_parts(
     weighted: bool = True,
     signed: bool = False,
 ) -> dict[str, Tensor]:
-    """``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor if ``weighted``."""
+    """Return ``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor if ``weighted``."""
     parts = {
         "gan": F.softplus(-discriminator(cloudy, answer)).mean(),
         "l1": F.l1_loss(answer, clear),

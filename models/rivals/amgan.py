@@ -1,7 +1,7 @@
 """AMGAN-CR's generator (Xu et al. 2022): a recurrent attention, then residual blocks that it steers.
 
-The mask is not limited, and is trained towards what is brighter in the clear image than in the cloudy one: it
-is no cloud mask.
+The mask is not limited, and is trained towards places that are brighter in the clear image than in the cloudy
+one: it is no cloud mask.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class AMGAN(nn.Module):
         self.conv_out = plain3x3(width, bands, bias=False)
 
     def forward(self, cloudy: Tensor) -> Tensor:
-        """``(B, bands, H, W)`` in [0, 1] to the same, any size."""
+        """Map ``(B, bands, H, W)`` in [0, 1] to the same, any size."""
         return self.attended(cloudy)[0]
 
     def attended(self, cloudy: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The answer, and the mask ``(B, 1, H, W)`` after each round."""
+        """Return the answer, and the mask ``(B, 1, H, W)`` after each round."""
         masks = self._masks(cloudy)
         x = F.relu(self.conv_ins(torch.cat([cloudy, masks[-1]], dim=1)))
         f = self._part("res_block1", F.relu(self.conv_in(cloudy)))
@@ -60,7 +60,7 @@ class AMGAN(nn.Module):
         return self.conv_out(f), masks
 
     def _masks(self, cloudy: Tensor) -> list[Tensor]:
-        """A convolutional LSTM that sees the image and its own last mask."""
+        """Run a convolutional LSTM on the image and its own last mask."""
         b, _, height, width = cloudy.shape
         mask = cloudy.new_full((b, 1, height, width), 0.5)
         h = c = cloudy.new_zeros((b, self.width, height, width))

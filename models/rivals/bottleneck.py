@@ -20,7 +20,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, f: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` to the same."""
+        """Map ``(B, channels, H, W)`` to the same shape."""
         for name in ("conv1", "conv2"):
             f = F.relu(self.group1[name](f))
         result: Tensor = self.group1["conv3"](f)
@@ -28,5 +28,5 @@ class Bottleneck(nn.Module):
 
 
 def plain3x3(channels: int, out: int, bias: bool) -> nn.Sequential:
-    """A 3 x 3 convolution that keeps the size, under the name that published weights have for it."""
+    """Make a 3 x 3 convolution that keeps the size, under the name that published weights have for it."""
     return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=bias))

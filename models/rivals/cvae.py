@@ -1,6 +1,6 @@
-"""CVAE (Ding et al. 2022): what the cloud hides is drawn from a latent distribution that the image gives.
+"""CVAE (Ding et al. 2022): ground under cloud is drawn from a latent distribution of the image.
 
-One image has many answers, so it tells how far they differ. It takes images of one size alone.
+One image has many answers, so their spread is known. It takes images of one size alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STAGES = ((1, 2, 2), (8, 16), (8, 4), (2, 1), (4, 8))
 
 
 class CVAE(nn.Module):
-    """Encoder and decoder in [0, 1]; its answer lies within 1 of the cloudy image and is not limited.
+    """Encoder and decoder in [0, 1]; the answer is within 1 of the cloudy image and is not limited.
 
     Args:
         bands: Bands in and out.
@@ -65,13 +65,13 @@ class CVAE(nn.Module):
         return mu, log_var
 
     def decode(self, cloudy: Tensor, z: Tensor) -> Tensor:
-        """``y + tanh(decoder(z, y))``, ``(B, bands, side, side)``."""
+        """Return ``y + tanh(decoder(z, y))``, ``(B, bands, side, side)``."""
         change: Tensor = self.decoder(z, cloudy)
         return cloudy + torch.tanh(change)
 
 
 def drawn(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
-    """``mu + eps exp(log_var / 2)``."""
+    """Draw ``mu + eps exp(log_var / 2)``, same shape."""
     return mu + eps * torch.exp(log_var / 2)
 
 
@@ -87,13 +87,13 @@ class Encoder(nn.Module):
         self.log_var = nn.Linear(features, LATENT)
 
     def forward(self, cloudy: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, bands, H, W)`` to two of ``(B, 50)``."""
+        """Map ``(B, bands, H, W)`` to mean and log variance, ``(B, 50)`` each."""
         tokens = self.encoder(self.patch_embedding(cloudy))
         return self.mu(tokens[:, 0]), self.log_var(tokens[:, 1])
 
 
 class Embedding(nn.Module):
-    """Patches row by row, after the two tokens, each with what says where it is."""
+    """Patches row by row, after the two tokens, each with its position embedding."""
 
     def __init__(self, bands: int, features: int, patches: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Embedding(nn.Module):
         self.patch_embedding = nn.Conv2d(bands, features, PATCH, stride=PATCH)
 
     def forward(self, cloudy: Tensor) -> Tensor:
-        """``(B, bands, H, W)`` to ``(B, patches + 2, features)``."""
+        """Map ``(B, bands, H, W)`` to ``(B, patches + 2, features)``."""
         patches = self.patch_embedding(cloudy).flatten(2).transpose(1, 2)
         own = (token.expand(len(patches), -1, -1) for token in (self.mu_tokens, self.log_var_tokens))
         return torch.cat([*own, patches], dim=1) + self.position_embeddings
@@ -140,7 +140,7 @@ class Layer(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``(B, N, features)`` to the same."""
+        """Map ``(B, N, features)`` to the same shape."""
         tokens = tokens + self._attention(self.attn_norm(tokens))
         changed: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.mlp_norm(tokens))))
         return tokens + changed
@@ -148,13 +148,13 @@ class Layer(nn.Module):
     def _attention(self, tokens: Tensor) -> Tensor:
         b, n, features = tokens.shape
         q, k, v = self.attn["qkv"](tokens).view(b, n, 3, HEADS, features // HEADS).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, features)
-        answer: Tensor = self.attn["out"](seen)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, features)
+        answer: Tensor = self.attn["out"](attended)
         return answer
 
 
 class Decoder(nn.Module):
-    """From a sixteenth of the size to all of it; every stage also sees the cloudy image at its size."""
+    """Decode from a sixteenth of the size; every stage also gets the cloudy image at its size."""
 
     def __init__(self, bands: int, width: int, side: int) -> None:
         super().__init__()
@@ -173,13 +173,13 @@ class Decoder(nn.Module):
                 self.add_module(f"up{number}", up)
 
     def hidden(self, z: Tensor) -> Tensor:
-        """The map that it starts from, ``(B, bands, side / 16, side / 16)``."""
+        """Return the first map, ``(B, bands, side / 16, side / 16)``."""
         small = self.side // PATCH
         start: Tensor = self.fc2(self.fc1(z))
         return start.view(len(z), self.bands, small, small)
 
     def forward(self, z: Tensor, cloudy: Tensor) -> Tensor:
-        """``(B, 50)`` and ``(B, bands, side, side)`` to the latter's shape."""
+        """Map ``(B, 50)`` and ``(B, bands, side, side)`` to the latter's shape."""
         h = self.hidden(z)
         for number in range(1, len(STAGES)):
             small = F.interpolate(cloudy, size=h.shape[-2:], mode="bicubic", align_corners=True)
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel times a factor in (0, 1) that the means of all give."""
+    """Multiply each channel by a factor in (0, 1), computed from the means of all."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,13 +198,13 @@ class ChannelAttention(nn.Module):
         self.channel_attn = nn.Sequential(squeeze, nn.ReLU(), excite, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
+        """Map ``(B, C, H, W)`` to the same shape."""
         factor: Tensor = self.channel_attn(x.mean(dim=(2, 3), keepdim=True))
         return x * factor
 
 
 def _convolutions(channels: int, outs: list[int], bands: int | None) -> nn.Sequential:
-    """3 x 3 convolutions with a PReLU after each; maybe one more, to the bands, without."""
+    """Make 3 x 3 convolutions with a PReLU after each; maybe one more, to the bands, without."""
     layers: list[nn.Module] = []
     for out in outs:
         layers += [nn.Conv2d(channels, out, 3, padding=1), nn.PReLU(out)]

@@ -13,7 +13,7 @@ WIDTH = 64
 """Channels of the first level of the published network."""
 
 DATES = 3
-"""Cloudy images of one place that published weights are trained with; one alone is given so many times."""
+"""Number of cloudy images of one place in the published training; a single one is repeated."""
 
 MULTIPLE = 2**LEVELS
 
@@ -29,15 +29,15 @@ class DiffCR(nn.Module):
     def __init__(self, bands: int, width: int = WIDTH) -> None:
         super().__init__()
         self.width = width
-        known = 4 * width
+        embedding = 4 * width
         widths = [width * 2**level for level in range(LEVELS)]
         self.intro, self.cond_intro = (nn.Conv2d(bands, width, 3, padding=1) for _ in range(2))
         self.ending = nn.Conv2d(width, bands, 3, padding=1)
-        self.map = nn.Sequential(nn.Linear(width, known), nn.SiLU(), nn.Linear(known, known))
-        self.encoders = _blocks(widths, known)
+        self.map = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.encoders = _blocks(widths, embedding)
         self.cond_encoders = _blocks(widths, None)
-        self.middle_blks = nn.ModuleList([Block(2 * widths[-1], known)])
-        self.decoders = _blocks(widths[::-1], known)
+        self.middle_blks = nn.ModuleList([Block(2 * widths[-1], embedding)])
+        self.decoders = _blocks(widths[::-1], embedding)
         self.downs, self.cond_downs = (
             nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths) for _ in range(2)
         )
@@ -46,11 +46,11 @@ class DiffCR(nn.Module):
         )
 
     def forward(self, x_t: Tensor, label: Tensor, dates: Tensor) -> Tensor:
-        """The clear image.
+        """Estimate the clear image.
 
         Args:
             x_t: Noisy image, ``(B, bands, H, W)``.
-            label: Number that tells of the noise, ``(B,)``.
+            label: Level of the noise, ``(B,)``.
             dates: Cloudy images, ``(B, D, bands, H, W)`` in [-1, 1].
 
         Returns:
@@ -58,31 +58,31 @@ class DiffCR(nn.Module):
         """
         height, width = x_t.shape[-2:]
         margin = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        known = self.map(timestep_embedding(label, self.width))
+        embedding = self.map(timestep_embedding(label, self.width))
         x = self.intro(F.pad(x_t, margin))
-        seen = self.cond_intro(F.pad(dates.flatten(0, 1), margin))
+        context = self.cond_intro(F.pad(dates.flatten(0, 1), margin))
         skips = []
         for level in range(LEVELS):
-            seen = _only(self.cond_encoders, level)(seen)
-            x = _only(self.encoders, level)(x, known) + seen.unflatten(0, dates.shape[:2]).sum(dim=1)
+            context = _only(self.cond_encoders, level)(context)
+            x = _only(self.encoders, level)(x, embedding) + context.unflatten(0, dates.shape[:2]).sum(dim=1)
             skips.append(x)
-            x, seen = self.downs[level](x), self.cond_downs[level](seen)
-        x = self.middle_blks[0](x, known)
+            x, context = self.downs[level](x), self.cond_downs[level](context)
+        x = self.middle_blks[0](x, embedding)
         for level in range(LEVELS):
-            x = _only(self.decoders, level)(self.ups[level](x) + skips.pop(), known)
+            x = _only(self.decoders, level)(self.ups[level](x) + skips.pop(), embedding)
         answer: Tensor = self.ending(x)
         return answer[..., :height, :width]
 
 
 class Block(nn.Module):
-    """Two gated halves: one that looks around, and one that mixes channels.
+    """Two gated halves: a spatial one, and one that mixes channels.
 
     Args:
         channels: In and out.
-        known: Length of what tells of the noise; ``None``: for a cloudy image, which has none.
+        embedding: Length of the embedding of the noise level; ``None``: for a cloudy image, which has none.
     """
 
-    def __init__(self, channels: int, known: int | None) -> None:
+    def __init__(self, channels: int, embedding: int | None) -> None:
         super().__init__()
         self.beta, self.gamma = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.conv1 = nn.Conv2d(channels, 2 * channels, 1)
@@ -94,14 +94,16 @@ class Block(nn.Module):
         self.conv4 = nn.Conv2d(channels, 2 * channels, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
         self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
-        self.time_emb = None if known is None else nn.Sequential(nn.SiLU(), nn.Linear(known, channels))
+        self.time_emb = (
+            None if embedding is None else nn.Sequential(nn.SiLU(), nn.Linear(embedding, channels))
+        )
 
-    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
-        """``(B, channels, H, W)`` to the same."""
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Map ``(B, channels, H, W)`` to the same shape."""
         p, q = _gated(self.conv2(self.conv1(self.norm1(x)))).chunk(2, dim=1)
         x = x + self.beta * self.conv3(torch.cat([p * self.sca_avg(p), q * self.sca_max(q)], dim=1))
         if self.time_emb is not None:
-            x = x + self.time_emb(known)[..., None, None]
+            x = x + self.time_emb(embedding)[..., None, None]
         return x + self.gamma * self.conv5(_gated(self.conv4(self.norm2(x))))
 
 
@@ -114,7 +116,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` to the same."""
+        """Map ``(B, channels, H, W)`` to the same shape."""
         last = x.permute(0, 2, 3, 1)
         return F.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
 
@@ -125,10 +127,10 @@ def _gated(x: Tensor) -> Tensor:
 
 
 def _only(levels: nn.ModuleList, level: int) -> nn.Module:
-    """The one block of a level."""
+    """Return the one block of a level."""
     return levels.get_submodule(f"{level}.0")
 
 
-def _blocks(widths: list[int], known: int | None) -> nn.ModuleList:
-    """One block a level, in a list of its own as published weights have it."""
-    return nn.ModuleList(nn.ModuleList([Block(width, known)]) for width in widths)
+def _blocks(widths: list[int], embedding: int | None) -> nn.ModuleList:
+    """Make one block a level, in a list of its own as published weights have it."""
+    return nn.ModuleList(nn.ModuleList([Block(width, embedding)]) for width in widths)

@@ -43,6 +43,6 @@ class Halving(nn.Module):
         self.batchnorm = nn.BatchNorm2d(out) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` to ``(B, out, H / 2, W / 2)``."""
+        """Map ``(B, channels, H, W)`` to ``(B, out, H / 2, W / 2)``."""
         h = self.c(x)
         return F.leaky_relu(h if self.batchnorm is None else self.batchnorm(h), SLOPE)

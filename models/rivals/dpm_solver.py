@@ -25,11 +25,11 @@ LEAST_LAMBDA = -5.1
 """Steps whose ``log(alpha / sigma)`` is less are dropped."""
 
 QUANTILE = 0.995
-"""Of the magnitudes of an estimate; what lies beyond it is clipped."""
+"""Quantile of the magnitudes of an estimate at which it is clipped."""
 
 
 def sigmoid_abar(steps: int, start: float = -3.0, end: float = 3.0) -> Table:
-    """``abar`` at ``0, 1/N, .., 1``: from 1 to 0 along a sigmoid between ``start`` and ``end``."""
+    """Return ``abar`` at ``0, 1/N, .., 1``: from 1 to 0 along a sigmoid between ``start`` and ``end``."""
     u = np.linspace(0, 1, steps + 1)
     first, last = _sigmoid(np.array([start, end]))
     abar: Table = (last - _sigmoid(u * (end - start) + start)) / (last - first)
@@ -37,7 +37,7 @@ def sigmoid_abar(steps: int, start: float = -3.0, end: float = 3.0) -> Table:
 
 
 def sigmoid_betas(steps: int) -> Table:
-    """Variances of the steps, ``1 - abar_{i+1} / abar_i``, at most 0.999."""
+    """Return the variances of the steps, ``1 - abar_{i+1} / abar_i``, at most 0.999."""
     abar = sigmoid_abar(steps)
     return np.minimum(1 - abar[1:] / abar[:-1], 0.999)
 
@@ -46,7 +46,7 @@ class DPMSolver:
     """A second-order multistep sampler from noise to the clear image.
 
     Args:
-        steps: Steps from noise to almost none; the estimate is asked for once more at the end.
+        steps: Steps from noise to almost none; there is one more estimate at the end.
 
     Raises:
         ValueError: ``steps`` is not positive.
@@ -56,8 +56,8 @@ class DPMSolver:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         log_alpha = 0.5 * np.log1p(-sigmoid_betas(STEPS)).cumsum()
-        kept = log_alpha - _log_sigma(log_alpha) >= LEAST_LAMBDA
-        log_alpha = log_alpha[: int(kept.sum())]
+        in_range = log_alpha - _log_sigma(log_alpha) >= LEAST_LAMBDA
+        log_alpha = log_alpha[: int(in_range.sum())]
         count = len(log_alpha)
         times = np.linspace(1, 1 / count, steps + 1)
         self.log_alpha = np.interp(times, np.arange(1, count + 1) / count, log_alpha)
@@ -72,8 +72,8 @@ class DPMSolver:
 
         Args:
             noise: Standard normal, ``(B, C, H, W)``.
-            estimate: Gives the clear image.
-            on_step: Is told the number of every step and the image after it.
+            estimate: Returns the clear image of ``(B, C, H, W)`` and a label, same shape.
+            on_step: Called with the number of every step and the image after it.
 
         Returns:
             The last estimate, ``(B, C, H, W)`` in [-1, 1].
@@ -91,17 +91,17 @@ class DPMSolver:
         return limited(estimate(x, self.labels[-1]))
 
     def _step(self, x: Tensor, x0: Tensor, k: int) -> Tensor:
-        """``sigma_k / sigma_{k-1} x - alpha_k (e^{-h_k} - 1) x0``."""
-        kept = math.exp(self.log_sigma[k] - self.log_sigma[k - 1])
-        return kept * x - math.exp(self.log_alpha[k]) * math.expm1(-self._stride(k)) * x0
+        """Return ``sigma_k / sigma_{k-1} x - alpha_k (e^{-h_k} - 1) x0``."""
+        factor = math.exp(self.log_sigma[k] - self.log_sigma[k - 1])
+        return factor * x - math.exp(self.log_alpha[k]) * math.expm1(-self._stride(k)) * x0
 
     def _stride(self, k: int) -> float:
-        """``h_k = lambda_k - lambda_{k-1}``, ``lambda = log(alpha / sigma)``."""
+        """Return ``h_k = lambda_k - lambda_{k-1}``, ``lambda = log(alpha / sigma)``."""
         return float(np.diff((self.log_alpha - self.log_sigma)[k - 1 : k + 1])[0])
 
 
 def limited(x0: Tensor) -> Tensor:
-    """``clip(x0, -s, s) / s`` with ``s`` the 0.995 quantile of the magnitudes of an image, at least 1."""
+    """Return ``clip(x0, -s, s) / s``; ``s`` is the 0.995 quantile of an image's magnitudes, at least 1."""
     magnitudes = x0.abs().flatten(1).float()
     s = torch.quantile(magnitudes, QUANTILE, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
     return x0.clamp(-s, s) / s

@@ -1,8 +1,8 @@
 """SpA-GAN's generator (Pan 2020, arXiv 2009.13015): bottlenecks steered by one spatial attention.
 
-As its published weights want it, where that is not what its paper says: a direction is one look at one
-neighbour, and no recurrence. The attention is trained towards what is brighter in the clear image than in
-the cloudy one, which is shadow: it is no cloud mask.
+As in its published weights, where its paper differs: a direction is one step to one neighbour, and no
+recurrence. The attention is trained towards places that are brighter in the clear image than in the cloudy
+one, which is shadow: it is no cloud mask.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from decr_scene.models.rivals.bottleneck import Bottleneck, plain3x3
 
 BLOCKS = 17
 ATTENDED = ((4, 5, 6), (7, 8, 9), (10, 11, 12), (13, 14, 15))
-"""Numbers of the bottlenecks that share one look of the attention."""
+"""Numbers of the bottlenecks that share one attention map."""
 
 WIDTH = 32
 """Channels of the published weights."""
@@ -38,11 +38,11 @@ class SpAGAN(nn.Module):
         self.conv_out = plain3x3(width, bands, bias=False)
 
     def forward(self, cloudy: Tensor) -> Tensor:
-        """``(B, bands, H, W)`` in [0, 1] to the same, any size."""
+        """Map ``(B, bands, H, W)`` in [0, 1] to the same, any size."""
         return self.attended(cloudy)[0]
 
     def attended(self, cloudy: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The answer, and the four attention maps ``(B, 1, H, W)`` in (0, 1) on its way."""
+        """Return the answer, and the four attention maps ``(B, 1, H, W)`` in (0, 1) on its way."""
         f = F.relu(self.conv_in(cloudy))
         for number in (1, 2, 3):
             f = F.relu(self._block(number, f) + f)
@@ -61,7 +61,7 @@ class SpAGAN(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Where the bottlenecks work: two looks at the four neighbours, ``(B, C, H, W)`` to ``(B, 1, H, W)``."""
+    """Attention of the bottlenecks, two passes over neighbours: ``(B, C, H, W)`` to ``(B, 1, H, W)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class SpatialAttention(nn.Module):
         self.conv_out = nn.Conv2d(width, 1, 1, bias=False)
 
     def forward(self, f: Tensor) -> Tensor:
-        """The map, in (0, 1)."""
+        """Return the map ``(B, 1, H, W)``, in (0, 1)."""
         z = self.conv2(self.irnn1(self.conv1(f)))
         z = F.relu(self.conv3(self.irnn2(z)))
         return torch.sigmoid(self.conv_out(z))
@@ -91,7 +91,7 @@ class Neighbours(nn.Module):
             self.add_module(f"{side}_weight", nn.Conv2d(width, width, 1, groups=width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, 4 C, H, W)``."""
+        """Map ``(B, C, H, W)`` to ``(B, 4 C, H, W)``."""
         up = torch.cat([x[..., :1, :], self._look("up", x[..., :-1, :], x[..., 1:, :])], dim=2)
         down = torch.cat([self._look("down", x[..., 1:, :], x[..., :-1, :]), x[..., -1:, :]], dim=2)
         left = torch.cat([x[..., :1], self._look("left", x[..., :-1], x[..., 1:])], dim=3)

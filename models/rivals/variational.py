@@ -20,7 +20,7 @@ EDGE_BANDS = 3
 
 
 def variational_parts(answer: Tensor, clear: Tensor, mu: Tensor, log_var: Tensor) -> dict[str, Tensor]:
-    """The three parts of the loss, each with its factor.
+    """Return the three parts of the loss, each with its factor.
 
     ``SmoothL1(a, x) + 0.01 KL + 0.18 |Lap a - Lap x|``; ``KL = -1/2 sum(1 + log_var - mu^2 - e^log_var)``
     over the latent and the batch, and ``Lap`` eight times a pixel less its eight neighbours.

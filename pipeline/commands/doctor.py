@@ -25,17 +25,17 @@ def doctor(as_json: bool, no_trial: bool) -> None:
     """
     from decr_scene.pipeline.inspection.health import examine
 
-    lacking = missing_extras()
-    found = {**examine(trial=not no_trial), "missing extras": lacking}
+    missing = missing_extras()
+    examination = {**examine(trial=not no_trial), "missing extras": missing}
     if as_json:
-        print_json(found)
+        print_json(examination)
     else:
         calls = {
-            extra: f"{modules} (pip install 'decr-scene[{extra}]')" for extra, modules in lacking.items()
+            extra: f"{modules} (pip install 'decr-scene[{extra}]')" for extra, modules in missing.items()
         }
-        lists = {name: ", ".join(value) for name, value in found.items() if isinstance(value, list)}
-        print_table({**found, **lists, "missing extras": calls or "none"})
-    trial = found["trial"]
+        lists = {name: ", ".join(value) for name, value in examination.items() if isinstance(value, list)}
+        print_table({**examination, **lists, "missing extras": calls or "none"})
+    trial = examination["trial"]
     if trial is not None and not trial["ok"]:
         print_line(f"check failed: {trial['reason']}", err=True)
         click.get_current_context().exit(1)

@@ -164,7 +164,7 @@ def _compared(
     sweep: tuple[str, tuple[float, ...]] | None,
     settings: Settings,
 ) -> list[System] | None:
-    """The systems of the comparison that is asked for, if one is."""
+    """Return the systems of the requested comparison, if there is one."""
     from decr_scene.pipeline.evaluation import compare as comparison
 
     if (len(models) > 1) + ablation + (sweep is not None) > 1:

@@ -1,4 +1,4 @@
-"""`decr-scene inspect`: look at a scene, do nothing."""
+"""`decr-scene inspect`: inspect a scene, restore nothing."""
 
 from __future__ import annotations
 
@@ -46,32 +46,32 @@ def inspect(
         return
     if out is not None:
         raise OptionError("--out goes with --ccp: inspect alone writes nothing")
-    found = inspect_scene(scene, **options)
+    summary = inspect_scene(scene, **options)
     if as_json:
-        print_json(found)
+        print_json(summary)
     else:
-        print_table(_for_people(found))
+        print_table(_table_rows(summary))
 
 
-def _for_people(found: dict[str, Any]) -> dict[str, Any]:
-    """Times in minutes, lists as words, and nothing about what is not there."""
-    needed = found["estimate"]
-    shown = {name: value for name, value in found.items() if value not in (None, [])}
-    words = {n: ", ".join(map(str, v)) for n, v in shown.items() if isinstance(v, list) and n != "warnings"}
-    warnings = {"warnings": "; ".join(found["warnings"])} if found["warnings"] else {}
+def _table_rows(summary: dict[str, Any]) -> dict[str, Any]:
+    """Format times in minutes and lists as words, without empty values."""
+    needed = summary["estimate"]
+    values = {name: value for name, value in summary.items() if value not in (None, [])}
+    words = {n: ", ".join(map(str, v)) for n, v in values.items() if isinstance(v, list) and n != "warnings"}
+    warnings = {"warnings": "; ".join(summary["warnings"])} if summary["warnings"] else {}
     sizes = {name: f"{needed[f'{name}_mb']:.0f} MB" for name in ("memory", "scratch", "output")}
     times = {"time": f"about {duration(needed['seconds'])}", **sizes}
-    return {**shown, **words, "estimate": times, **warnings}
+    return {**values, **words, "estimate": times, **warnings}
 
 
 def _show_pairs(place: Path, as_json: bool) -> None:
     from decr_scene.pipeline.inspection.data_set import inspect_data_set
 
-    found = inspect_data_set(place)
+    data_set = inspect_data_set(place)
     if as_json:
-        print_json(found.to_json())
+        print_json(data_set.to_json())
     else:
-        print_line(found.to_text())
+        print_line(data_set.to_text())
 
 
 def _show_coverage(
@@ -86,10 +86,10 @@ def _show_coverage(
         read = [("an image", path) for path in files_under(place)]
         check_no_input([out], [*read, ("the model", options["model"])])
         check_target(None, out, overwrite)
-    found = measure_coverage(place, **options)
+    coverage = measure_coverage(place, **options)
     if out is not None:
-        found.write(out)
+        coverage.write(out)
     if as_json:
-        print_json({"images": len(found.names), "mean": found.mean, "shares": found.shares()})
+        print_json({"images": len(coverage.names), "mean": coverage.mean, "shares": coverage.shares()})
     else:
-        print_line(found.to_text())
+        print_line(coverage.to_text())

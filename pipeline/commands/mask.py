@@ -34,7 +34,9 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     from decr_scene.pipeline.terminal.progress import stderr_progress
 
     with stderr_progress(Path(scene).name, quiet) as progress:
-        found = write_cloud_mask(scene, out, progress=progress, **options)
+        coverage = write_cloud_mask(scene, out, progress=progress, **options)
     if not quiet:
-        print_line(f"{out}: {100 * found.cloud:.0f} % cloud, {100 * found.restore:.0f} % cloud or shadow")
+        print_line(
+            f"{out}: {100 * coverage.cloud:.0f} % cloud, {100 * coverage.restore:.0f} % cloud or shadow"
+        )
     emit_end({"output": str(out)})

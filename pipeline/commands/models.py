@@ -1,4 +1,4 @@
-"""`decr-scene models`: what models there are, what they say of themselves, and how one becomes a file."""
+"""`decr-scene models`: list models, show them, and make model files."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def models_import(
     from decr_scene.models.model import find_model
     from decr_scene.pipeline.files import check_no_input, check_target
 
-    _check_wanted(kind, "de", "--reference", reference)
-    _check_wanted(kind, "cloudnet", "--into", into)
+    _check_belongs(kind, "de", "--reference", reference)
+    _check_belongs(kind, "cloudnet", "--into", into)
     inputs = [("the checkpoint", checkpoint), ("the reference", reference)]
     check_no_input([out], [(what, path) for what, path in inputs if path is not None])
     check_target(None if into is None else find_model(into), out, overwrite)
@@ -111,11 +111,13 @@ def models_import(
     else:
         config, tensors = rival_model(checkpoint, kind, names)
     save_model_file(out, config, tensors)
-    seen = f"; detector {config.detector.family}" if into is not None and config.detector is not None else ""
-    print_line(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{seen}")
+    detector = (
+        f"; detector {config.detector.family}" if into is not None and config.detector is not None else ""
+    )
+    print_line(f"{out}: {', '.join(config.bands)}; reference {config.reference.kind}{detector}")
 
 
-def _check_wanted(kind: str, with_kind: str, option: str, value: object) -> None:
+def _check_belongs(kind: str, with_kind: str, option: str, value: object) -> None:
     """Refuse an option without the kind that it belongs to, and that kind without it."""
     if kind == with_kind and value is None:
         raise OptionError(f"--kind {kind} needs {option}: name it")

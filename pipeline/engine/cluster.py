@@ -138,7 +138,7 @@ def _local(workers: int, spec: RestorerSpec | None) -> LocalCluster:
     if workers > 1:
         apart = {"worker_class": _PlacedNanny, "places": places_of(workers, _gpus(spec))}
     threads = {f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS}
-    with _starting, dask.config.set(threads), _environment_kept():
+    with _starting, dask.config.set(threads), _environment_restored():
         return LocalCluster(
             n_workers=workers,
             processes=workers > 1,
@@ -152,8 +152,8 @@ def _local(workers: int, spec: RestorerSpec | None) -> LocalCluster:
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Put back what Dask sets in this very process for those that it starts: it would hold for later runs."""
+def _environment_restored() -> Iterator[None]:
+    """Restore the environment of this process, which Dask sets for those that it starts."""
     before = dict(os.environ)
     try:
         yield

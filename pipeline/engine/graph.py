@@ -88,18 +88,18 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
 
 
 def _check_options(options: Options) -> None:
-    """Refuse the options that an array has no use for.
+    """Refuse the options that do not apply to an array.
 
     Raises:
-        OptionError: It names the first of them.
+        OptionError: One of them is set.
     """
-    for name, given, why in (
+    for name, is_set, why in (
         ("pan", options.pan not in (None, "none"), "which is laid over a file"),
         ("asset", options.asset is not None, "which names a raster of a STAC Item"),
         ("other_date", options.other_date is not None, "whose tone is fitted to a file"),
         ("samples", options.samples > 1, "as it gives the pixels alone"),
     ):
-        if given:
+        if is_set:
             raise OptionError(f"restore takes no {name}, {why}: use process_scene")
 
 
@@ -199,7 +199,7 @@ class _Graph:
             parts.append(
                 dask.delayed(_read_rows)(shape, source, self.indexes, radiometry, factor, lookout, rows)
             )
-        mask_and_ground = dask.delayed(_found)(shape, self.indexes, radiometry, look, lookout, parts)
+        mask_and_ground = dask.delayed(_detect)(shape, self.indexes, radiometry, look, lookout, parts)
         return {"ground": mask_and_ground[1], "fills": look.fills} | (
             {"mask": mask_and_ground[0]} if look.gates else {}
         )
@@ -248,7 +248,7 @@ def _read_rows(
     return CoarseReader(shape, source, indexes, radiometry, factor, lookout.sight, split).read(rows)
 
 
-def _found(
+def _detect(
     shape: tuple[int, int],
     indexes: tuple[int, ...],
     radiometry: Radiometry,
@@ -260,8 +260,8 @@ def _found(
     nothing = ArraySource(Span(0, 0, 0, 0), np.zeros((0, 0, 0)))
     split, _ = ground_side(shape, look.factor)
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
-    look_found = look_in_memory(lookout, reader, look.threshold)
-    return DetectedMask(look_found.cloud, shape, look.factor, round(255 * look.threshold)), look_found.ground
+    detected = look_in_memory(lookout, reader, look.threshold)
+    return DetectedMask(detected.cloud, shape, look.factor, round(255 * look.threshold)), detected.ground
 
 
 def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:

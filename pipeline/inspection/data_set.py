@@ -1,4 +1,4 @@
-"""What a folder of pairs is: the published data set, its parts, and images that are in it more than once."""
+"""Inspect a folder of pairs: the published data set, its parts, and images that are in it more than once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from decr_scene.pipeline.raster.images import RasterImage, read_image
 
 PARTS = ("train", "val", "test")
 OFFICIAL = "official_{part}_names.txt"
-"""A list of file names beside the parts, or beside the pairs, that says which of them are the part."""
+"""Name of a list of the files of a part, in the folder of the parts or of the pairs."""
 
 ALIKE = 0.995
 """Correlation of two small grey versions of clear images from which on they are near-duplicates."""
@@ -52,7 +52,7 @@ class Twins:
     same: bool
 
     def across(self) -> bool:
-        """Whether they are of two parts: what is trained on is then measured on."""
+        """Return whether they are of two parts, so that an image of the training is also in the test."""
         return self.one.partition("/")[0] != self.other.partition("/")[0]
 
 
@@ -61,11 +61,11 @@ class DataSet:
     """A folder of pairs.
 
     Args:
-        kind: The data set that it is laid out as.
+        kind: The published data set whose layout it has.
         parts: Pairs by part; ``all`` where there are none.
         bands: Bands of an image.
         sizes: Height and width of the images, each once.
-        official: Pairs that an official list of names gives a part, and how many of them lie elsewhere.
+        official: By part, the number of pairs on its official list, and of those in other parts.
         twins: Images that are twice in it.
     """
 
@@ -77,7 +77,7 @@ class DataSet:
     twins: tuple[Twins, ...]
 
     def to_text(self) -> str:
-        """A few lines for people."""
+        """Format it as a few lines."""
         parts = ", ".join(f"{name} {count}" for name, count in self.parts.items())
         sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
         lines = [f"{self.kind}: {parts} pairs; {' or '.join(map(str, self.bands))} bands; {sizes} px"]
@@ -95,12 +95,12 @@ class DataSet:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all fields as plain values."""
         return asdict(self)
 
 
 def inspect_data_set(place: Path) -> DataSet:
-    """Look at every pair of a folder.
+    """Read every pair of a folder.
 
     Args:
         place: A data set as published, whole or one part of it.
@@ -112,23 +112,23 @@ def inspect_data_set(place: Path) -> DataSet:
         raise TrainingError(f"{place}: no such folder, expected one of pairs")
     folders = {part: place / part for part in PARTS if (place / part).is_dir()} or {"all": place}
     pairs: dict[str, list[PairPaths]] = {}
-    wrong: list[str] = []
+    faults: list[str] = []
     for part, folder in folders.items():
         try:
-            pairs[part], lacking = find_pairs(DataConfig(folder="."), folder, _bands_wanted(folder))
-            wrong += [f"{part}: {text}" for text in lacking]
+            pairs[part], unpaired = find_pairs(DataConfig(folder="."), folder, _band_count(folder))
+            faults += [f"{part}: {text}" for text in unpaired]
         except TrainingError as error:
-            wrong.append(str(error))
-    images = [image for part, found in pairs.items() for image in _looked_at(part, found, wrong)]
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+            faults.append(str(error))
+    images = [image for part, of_part in pairs.items() for image in _read_images(part, of_part, faults)]
+    if faults:
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise TrainingError(
-            f"{place}: {len(wrong)} things are wrong: {'; '.join(wrong[:SHOWN])}{more}; "
+            f"{place}: {len(faults)} things are wrong: {'; '.join(faults[:SHOWN])}{more}; "
             "mend them or take them out"
         )
     return DataSet(
         kind_of(next(iter(folders.values())), len(folders) > 1),
-        {part: len(found) for part, found in pairs.items()},
+        {part: len(of_part) for part, of_part in pairs.items()},
         tuple(sorted({image.shape[0] for image in images})),
         tuple(sorted({image.shape[1:] for image in images})),
         dict(_official(place, pairs)),
@@ -137,19 +137,19 @@ def inspect_data_set(place: Path) -> DataSet:
 
 
 def kind_of(folder: Path, parted: bool) -> str:
-    """The published data set that a folder of pairs is laid out as.
+    """Recognise the published data set of a folder of pairs by its layout.
 
-    By what lies there: SEN12MS-CR by its seasons, CUHK-CR by ``nir`` beside the pairs, RICE2 by ``mask``,
+    SEN12MS-CR by its seasons, CUHK-CR by ``nir`` beside the pairs, RICE2 by ``mask``,
     RICE1 by ``cloud`` and ``label`` alone, T-Cloud by the same in ``train`` and ``test``.
     """
     if is_sen12mscr(folder):
         return "SEN12MS-CR"
-    there = {path.name for path in folder.iterdir() if path.is_dir()}
-    if NIR_FOLDER in there:
+    names = {path.name for path in folder.iterdir() if path.is_dir()}
+    if NIR_FOLDER in names:
         return "CUHK-CR"
-    if {"cloud", "label", "mask"} <= there:
+    if {"cloud", "label", "mask"} <= names:
         return "RICE2"
-    if {"cloud", "label"} <= there:
+    if {"cloud", "label"} <= names:
         return "T-Cloud" if parted else "RICE1"
     return "pairs"
 
@@ -162,21 +162,21 @@ class _Image:
     small: Float
 
 
-def _bands_wanted(folder: Path) -> int | None:
+def _band_count(folder: Path) -> int | None:
     return 4 if (folder / NIR_FOLDER).is_dir() else None
 
 
-def _looked_at(part: str, pairs: Sequence[PairPaths], wrong: list[str]) -> Iterator[_Image]:
-    """The clear image of each pair; what cannot be used is told in ``wrong``."""
+def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> Iterator[_Image]:
+    """Yield the clear image of each pair; unusable pairs are added to ``faults``."""
     for pair in pairs:
         try:
             clear = read_image(pair.clear, pair.cloudy)  # which reads the cloudy one for its scaling
             cloudy = clear.shape if pair.cloudy is None else RasterImage.open(pair.cloudy).shape
         except DecrSceneError as error:
-            wrong.append(f"{part}/{pair.name}: {error}")
+            faults.append(f"{part}/{pair.name}: {error}")
             continue
         if clear.shape != cloudy:
-            wrong.append(f"{part}/{pair.name}: cloudy is {cloudy}, clear is {clear.shape}")
+            faults.append(f"{part}/{pair.name}: cloudy is {cloudy}, clear is {clear.shape}")
             continue
         bands = len(clear) + (pair.clear_nir is not None)
         digest = hashlib.sha256(clear.tobytes()).hexdigest()
@@ -184,7 +184,7 @@ def _looked_at(part: str, pairs: Sequence[PairPaths], wrong: list[str]) -> Itera
 
 
 def _small(image: Float) -> Float:
-    """A grey version, zero in the mean and of length one; zeros where the image is flat."""
+    """Return a grey ``(SMALL ** 2,)`` of an image ``(C, H, W)``, of mean 0 and length 1; zeros if flat."""
     grey = image.mean(axis=0)
     rows, cols = (np.linspace(0, side, SMALL + 1).astype(int) for side in grey.shape)
     cells = np.add.reduceat(np.add.reduceat(grey, rows[:-1], axis=0), cols[:-1], axis=1)
@@ -196,7 +196,7 @@ def _small(image: Float) -> Float:
 
 
 def _twins(images: Sequence[_Image]) -> Iterator[Twins]:
-    """Every two images that are the same or alike."""
+    """Yield every two images that are the same or alike."""
     if not images:
         return
     small, digests = np.stack([image.small for image in images]), np.array([image.digest for image in images])
@@ -208,10 +208,12 @@ def _twins(images: Sequence[_Image]) -> Iterator[Twins]:
 
 
 def _official(place: Path, pairs: dict[str, list[PairPaths]]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """What official lists of names say of the pairs that are here."""
+    """Count, by part, the pairs on official lists, and those of them in other parts."""
     for part in PARTS:
         path = place / OFFICIAL.format(part=part)
         if path.is_file():
             listed = {Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip()}
-            here = {(own, pair.name) for own, found in pairs.items() for pair in found if pair.name in listed}
-            yield part, (len(here), sum(own != part for own, _ in here))
+            listed_pairs = {
+                (own, pair.name) for own, of_part in pairs.items() for pair in of_part if pair.name in listed
+            }
+            yield part, (len(listed_pairs), sum(own != part for own, _ in listed_pairs))

@@ -102,12 +102,12 @@ def _here() -> dict[str, object]:
 
 
 def _homes() -> list[Path]:
-    """Folders of profiles of QGIS 3 and 4 that are there."""
+    """List the existing folders of profiles of QGIS 3 and 4."""
     user = Path.home()
     roots = {
         "win32": Path(os.environ.get("APPDATA", user / "AppData/Roaming")),
         "darwin": user / "Library/Application Support",
     }
     root = roots.get(sys.platform, Path(os.environ.get("XDG_DATA_HOME") or user / ".local/share"))
-    found = [root / "QGIS" / generation / "profiles" for generation in ("QGIS3", "QGIS4")]
-    return [path for path in found if path.is_dir()]
+    profiles = [root / "QGIS" / generation / "profiles" for generation in ("QGIS3", "QGIS4")]
+    return [path for path in profiles if path.is_dir()]

@@ -52,11 +52,11 @@ def open_run_folder(
     begun = (folder / CHECKPOINT).exists()
     if begun and (folder / DATA).exists():
         _check_same(folder, listing)
-    told = _read(folder / RUN) if begun else {}
-    if begun and told:
-        told["resumed"] = [*told.get("resumed", []), {"at": _now(), "versions": versions()}]
+    record = _read(folder / RUN) if begun else {}
+    if begun and record:
+        record["resumed"] = [*record.get("resumed", []), {"at": _now(), "versions": versions()}]
     else:
-        told = {
+        record = {
             "started": _now(),
             "versions": versions(),
             "data": _summary(root, listing),
@@ -65,11 +65,11 @@ def open_run_folder(
     if text is not None:
         (folder / CONFIG).write_text(text)
     (folder / DATA).write_text(_to_csv(listing), newline="")
-    (folder / RUN).write_text(json.dumps(told, indent=2) + "\n")
+    (folder / RUN).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Of everything that the numbers depend on."""
+    """Return the versions of everything that the weights depend on."""
     return {
         "python": platform.python_version(),
         "decr-scene": version("decr-scene"),
@@ -82,15 +82,15 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(root: Path, files: list[Path]) -> list[Row]:
-    """Name, bytes and sha256 of every file; of files above `HASHED_BYTES` the time of change."""
+    """List name, bytes and sha256 of every file; of files above `HASHED_BYTES` the time of change."""
     return [_row(root, path) for path in sorted(set(files))]
 
 
 def _row(root: Path, path: Path) -> Row:
     stat = path.stat()
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    told = file_sha256(path) if stat.st_size <= HASHED_BYTES else f"changed {stat.st_mtime_ns}"
-    return name, str(stat.st_size), told
+    state = file_sha256(path) if stat.st_size <= HASHED_BYTES else f"changed {stat.st_mtime_ns}"
+    return name, str(stat.st_size), state
 
 
 def _summary(root: Path, listing: list[Row]) -> dict[str, Any]:
@@ -121,10 +121,10 @@ def _to_csv(listing: list[Row]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):  # never written, or torn by a kill: it is written anew
+        values: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):  # missing, or cut short by a kill: it is written again
         return {}
-    return told
+    return values
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""The algorithms: parameters as QGIS knows them become options of the program, its files become layers."""
+"""Define the algorithms: QGIS's parameters become options of the program, its files become layers."""
 
 import html
 import json
@@ -77,7 +77,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         return (False, trouble) if trouble else super().checkParameterValues(parameters, context)
 
     def add_model(self, advanced=True):
-        """Add the model, and what else a look or a run depends on."""
+        """Add the model, and the other options of a detection or a run."""
         models = program.models()
         self.addParameter(_choice("MODEL", "Model", models, models[0]))
         if advanced:
@@ -123,7 +123,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         return layer.source()
 
     def area(self, parameters, name, context):
-        """Write what is selected and not filtered out of a vector layer as GeoJSON; ``None``: no layer."""
+        """Write the selected, unfiltered features of a vector layer as GeoJSON; ``None``: no layer."""
         source = self.parameterAsSource(parameters, name, context)
         if source is None:
             return None
@@ -289,19 +289,23 @@ class Inspect(DecrSceneAlgorithm):
         self.addOutput(QgsProcessingOutputNumber("SECONDS", "Estimated seconds"))
 
     def processAlgorithm(self, parameters, context, feedback):
-        """Run it, and write what it answers as a page."""
+        """Run it, and write its answer as a page."""
         source = self.raster(parameters, "INPUT", context)
         out = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         words = ["inspect", source, "--json", *self.model_options(parameters, context)]
         end, answer = self.call(words, feedback)
         if end is None:
             return {}
-        found = json.loads(answer)
+        summary = json.loads(answer)
         with open(out, "w", encoding="utf-8") as file:
-            file.write(f"<html><head><meta charset='utf-8'></head><body>{_table(found)}</body></html>")
-        for name, value in found.items():
+            file.write(f"<html><head><meta charset='utf-8'></head><body>{_table(summary)}</body></html>")
+        for name, value in summary.items():
             feedback.pushInfo(f"{name}: {value}")
-        return {"OUTPUT": out, "TILES": found["tiles to restore"], "SECONDS": found["estimate"]["seconds"]}
+        return {
+            "OUTPUT": out,
+            "TILES": summary["tiles to restore"],
+            "SECONDS": summary["estimate"]["seconds"],
+        }
 
 
 class CloudMask(DecrSceneAlgorithm):
@@ -343,8 +347,8 @@ def _advanced(parameter):
     return parameter
 
 
-def _table(found):
-    cells = ((html.escape(name), _cell(value)) for name, value in found.items())
+def _table(summary):
+    cells = ((html.escape(name), _cell(value)) for name, value in summary.items())
     rows = "".join(f"<tr><th align='left'>{name}</th><td>{value}</td></tr>" for name, value in cells)
     return f"<table cellpadding='4'>{rows}</table>"
 

@@ -1,6 +1,6 @@
 """One run of the program: progress to QGIS, a cancel to the program, and its one line if it fails.
 
-Knows nothing of QGIS but the feedback object and, if given, what keeps its window alive.
+It uses nothing of QGIS but the feedback object and, if given, a function that keeps its window alive.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ import threading
 import time
 
 LOOK = 0.1
-"""Seconds between two looks at the feedback."""
+"""Time between two checks for a cancel, s."""
 
 GRACE = 0.6
-"""Seconds between asking the program to end and ending it."""
+"""Time between the request to end and the kill, s."""
 
 
 class ProgramError(Exception):
@@ -30,7 +30,7 @@ def run(command, environment, feedback, alive=lambda: None):
     Args:
         command: Words of the call.
         environment: Of the child.
-        feedback: What QGIS wants to be told and asks to cancel by.
+        feedback: QGIS's feedback: it takes progress, and has the cancel.
         alive: Called several times a second, so that a window that waits answers.
 
     Returns:
@@ -61,31 +61,31 @@ def run(command, environment, feedback, alive=lambda: None):
     ]
     for reader in readers:
         reader.start()
-    told = _Told(feedback)
+    display = _EventDisplay(feedback)
     try:
         while child.poll() is None or readers[0].is_alive() or not lines.empty():
             alive()
             if feedback.isCanceled():
                 return None, ""
             try:
-                told.line(lines.get(timeout=LOOK))
+                display.line(lines.get(timeout=LOOK))
             except queue.Empty:
                 continue
     finally:
         end(child)
     readers[1].join(5)
     if child.returncode:
-        raise ProgramError(told.error or f"decr-scene ended with exit code {child.returncode}")
-    return told.end, "".join(answer)
+        raise ProgramError(display.error or f"decr-scene ended with exit code {child.returncode}")
+    return display.end, "".join(answer)
 
 
 def in_words(text, words):
-    """What the program says, with options that are parameters in QGIS called so; whole options only."""
-    return re.sub(r"(?<![\w-])--[\w-]*\w", lambda found: words.get(found[0], found[0]), text)
+    """Replace options in a message by the names of parameters in QGIS; whole options only."""
+    return re.sub(r"(?<![\w-])--[\w-]*\w", lambda match: words.get(match[0], match[0]), text)
 
 
 def end(child):
-    """Have the program and all its workers be gone."""
+    """End the program and all its workers."""
     if child.poll() is None:
         child.stdin.close()  # by which it ends, also where there are no signals
         if os.name == "posix":
@@ -112,8 +112,8 @@ def _each(stream, take):
             take(line)
 
 
-class _Told:
-    """Events of the program as QGIS shows them."""
+class _EventDisplay:
+    """Show events of the program in QGIS."""
 
     def __init__(self, feedback):
         self.feedback = feedback
@@ -121,7 +121,7 @@ class _Told:
         self._scenes = (0, 1)
 
     def line(self, line):
-        """Tell one line: an event, or what else came."""
+        """Show one line: an event, or any other text."""
         try:
             event = json.loads(line)
             kind = event["event"]
