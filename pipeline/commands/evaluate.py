@@ -68,13 +68,13 @@ if TYPE_CHECKING:
     help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir.",
 )
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
-@click.option("--perceptual", is_flag=True, help="Distances by the features of ukis-csmask as well; slower.")
+@click.option("--perceptual", is_flag=True, help="Perceptual distance, by ukis-csmask's encoder; slower.")
 @click.option(
     "--samples",
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Answers to each image: does their spread foretell the error?",
+    help="Samples of each image; with 2 and more, their spread against the error.",
 )
 @click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
 @click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")

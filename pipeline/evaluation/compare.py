@@ -86,19 +86,19 @@ class Comparison:
         names: Of the pairs.
         by_pair: Figures of each pair, in the order of the names, by system.
         baselines: Systems that the others are held against.
-        sets: Figures of all pairs together that no single one has, by system.
+        set_figures: Figures of all pairs together that no single one has, by system.
     """
 
     names: tuple[str, ...]
     by_pair: dict[str, tuple[Row, ...]]
     baselines: tuple[str, ...] = ()
-    sets: Mapping[str, Row] = field(default_factory=dict)
+    set_figures: Mapping[str, Row] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, Row]:
         """Mean figures by system, and those of the whole set."""
         return {
-            label: Evaluation(self.names, found).mean() | self.sets.get(label, {})
+            label: Evaluation(self.names, found).mean() | self.set_figures.get(label, {})
             for label, found in self.by_pair.items()
         }
 
@@ -120,7 +120,7 @@ class Comparison:
         for label, row in self.rows.items():
             rows[label] = dict(row)
             for other in self.baselines:
-                for figure in self._differing():
+                for figure in self._difference_figures():
                     values = self.difference(label, other, figure)
                     names = (f"{figure}_minus_{other}{end}" for end in ("", "_low", "_high"))
                     rows[label] |= dict(zip(names, values, strict=True))
@@ -149,12 +149,12 @@ class Comparison:
             }
             Plot(f"sweep of {name}", name, "dB", series).write(sweeping)
 
-    def _differing(self) -> list[str]:
+    def _difference_figures(self) -> list[str]:
         measured = next(iter(self.by_pair.values()))[0]
         return [name for name in DIFFERENCES if name in measured]
 
     def _differences(self, wide: int) -> list[str]:
-        lines, figures = [], self._differing()
+        lines, figures = [], self._difference_figures()
         for other in self.baselines:
             lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in figures)]
             for label in self.by_pair:
@@ -276,7 +276,7 @@ def compare(
         tuple(pair.name for pair in pairs),
         {label: tuple(r) for label, r in rows.items()},
         baselines,
-        perception.sets() if perception is not None else {},
+        perception.frechet_distances() if perception is not None else {},
     )
     if table is not None:
         result.to_csv(table)

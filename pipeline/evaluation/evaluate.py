@@ -22,9 +22,9 @@ from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, m
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under
-from decr_scene.pipeline.measures.covers import covers
+from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
-from decr_scene.pipeline.measures.uncertainty import Foretold, Uncertainty
+from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 UNCERTAINTY_PLOT = "uncertainty"
@@ -40,15 +40,15 @@ class Evaluation:
         names: Of the images.
         rows: Their figures, ``who/figure``.
         trace: Mean weight by step of the sampling, if it was asked for.
-        sets: Figures of all images together that no single one has, by who answers.
-        foretold: How well the spread of samples foretells their error, if several were drawn.
+        set_figures: Figures of all images together that no single one has, by who answers.
+        calibration: Of the uncertainty, if several samples were drawn.
     """
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     trace: tuple[Row, ...] = ()
-    sets: Mapping[str, Row] = field(default_factory=dict)
-    foretold: Foretold | None = None
+    set_figures: Mapping[str, Row] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def mean(self) -> Row:
         """Mean of every figure over the images that have it."""
@@ -72,15 +72,17 @@ class Evaluation:
             few = f"  of {told} pairs" if told < len(self.rows) else ""
             lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{few}")
         lines += [
-            f"{figure:<20}" + "".join(f"{self.sets[name][figure]:12.4f}" for name in who)
-            for figure in next(iter(self.sets.values()), {})
+            f"{figure:<20}" + "".join(f"{self.set_figures[name][figure]:12.4f}" for name in who)
+            for figure in next(iter(self.set_figures.values()), {})
         ]
         lines += [f"mean W  {'  '.join(f'{k} {v:.4g}' for k, v in row.items())}" for row in self.trace]
-        return "\n".join(lines if self.foretold is None else [*lines, *_told(self.foretold)])
+        return "\n".join(
+            lines if self.calibration is None else [*lines, *_calibration_lines(self.calibration)]
+        )
 
     def to_csv(self, path: Path) -> None:
         """Write one line per image; what is of all of them together is not there."""
-        ranks = ({},) * len(self.rows) if self.foretold is None else self.foretold.ranks
+        ranks = ({},) * len(self.rows) if self.calibration is None else self.calibration.correlations
         of_de = [{f"DE/{figure}": value for figure, value in row.items()} for row in ranks]
         rows = [row | own for row, own in zip(self.rows, of_de, strict=True)]
         write_rows(path, "name", dict(zip(self.names, rows, strict=True)))
@@ -169,7 +171,7 @@ def evaluate_pairs(
             others = [replace(settings, number=other) for other in range(1, samples)]
             more = [restore(loaded, pair.cloudy, guess, other, mask, seen) for other in others]
             matched = matched_truth(pair)
-            uncertainty.add([answer, *more], matched, covers(pair.cloudy, matched))
+            uncertainty.add([answer, *more], matched, classify_clouds(pair.cloudy, matched))
         if shown is not None:
             told = {who: rows[-1][f"{who}/psnr"] for who in answers}
             shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
@@ -177,8 +179,8 @@ def evaluate_pairs(
         tuple(p.name for p in pairs),
         tuple(rows),
         steps_seen.rows() if steps_seen is not None else (),
-        perception.sets() if perception is not None else {},
-        uncertainty.found() if uncertainty is not None else None,
+        perception.frechet_distances() if perception is not None else {},
+        uncertainty.calibration() if uncertainty is not None else None,
     )
     if table is not None:
         result.to_csv(table)
@@ -186,8 +188,8 @@ def evaluate_pairs(
         shown.save(sheet)
     if plots is not None and steps_seen is not None:
         _plot_weights(plots, steps_seen)
-        if result.foretold is not None:
-            _plot_uncertainty(plots, result.foretold)
+        if result.calibration is not None:
+            _plot_uncertainty(plots, result.calibration)
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
@@ -221,23 +223,25 @@ def _plot_weights(folder: Path, seen: StepWeights) -> None:
     weight_maps(maps, seen.maps)
 
 
-def _plot_uncertainty(folder: Path, foretold: Foretold) -> None:
-    points = [(row["stated_dn"], row["error_dn"]) for row in foretold.deciles]
-    most = max(stated for stated, _ in points)
-    series = {"deciles": points, "as stated": [(0.0, 0.0), (most, most)]}
-    Plot("error by uncertainty", "stated, DN of 255", "error", series).write(folder / UNCERTAINTY_PLOT)
+def _plot_uncertainty(folder: Path, calibration: Calibration) -> None:
+    points = [(row["std_dn"], row["error_dn"]) for row in calibration.deciles]
+    most = max(deviation for deviation, _ in points)
+    series = {"deciles": points, "calibrated": [(0.0, 0.0), (most, most)]}
+    Plot("error by uncertainty", "std over samples, DN of 255", "rms error", series).write(
+        folder / UNCERTAINTY_PLOT
+    )
 
 
-def _told(foretold: Foretold) -> list[str]:
-    """Lines of a table: correlations with intervals, then stated deviation and error by deciles."""
+def _calibration_lines(calibration: Calibration) -> list[str]:
+    """Format rank correlations with intervals, then deviation and error by deciles."""
     lines = ["", "uncertainty".ljust(20) + f"{'DE':>12}  95 % interval"]
-    for figure in foretold.ranks[0]:
-        mean, low, high = paired([row[figure] for row in foretold.ranks])
+    for figure in calibration.correlations[0]:
+        mean, low, high = paired([row[figure] for row in calibration.correlations])
         lines.append(f"{figure.removeprefix('uncertainty_'):<20}{mean:12.4f}  [{low:+.4f}, {high:+.4f}]")
-    lines += ["", "tenth of the pixels".ljust(20) + f"{'stated, DN':>12}{'error, DN':>12}"]
+    lines += ["", "decile of the pixels".ljust(20) + f"{'std, DN':>12}{'error, DN':>12}"]
     lines += [
-        f"{number:<20}{row['stated_dn']:12.4f}{row['error_dn']:12.4f}"
-        for number, row in enumerate(foretold.deciles, 1)
+        f"{number:<20}{row['std_dn']:12.4f}{row['error_dn']:12.4f}"
+        for number, row in enumerate(calibration.deciles, 1)
     ]
     return lines
 

@@ -17,7 +17,7 @@ from decr_scene.models.data.source import Pair
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline.evaluation import metrics
 from decr_scene.pipeline.evaluation.metrics import Figure
-from decr_scene.pipeline.measures.covers import SHADOW_DROP, covers
+from decr_scene.pipeline.measures.cloud_classes import SHADOW_DROP, classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.texture import Texture
 
@@ -96,8 +96,8 @@ def judge(
     figures = figures or Figures()
     matched = matched_truth(pair)
     area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
-    under = covers(pair.cloudy, matched)
-    textured, row = Texture(matched, under), {}
+    classes = classify_clouds(pair.cloudy, matched)
+    texture, row = Texture(matched, classes), {}
     for who, image in answers.items():
         of_who = {
             **figures.of(image, pair.clear),
@@ -113,10 +113,10 @@ def judge(
             "psnr_thin": _psnr_of(image, matched, part.thin),
             "psnr_shadow": _psnr_of(image, matched, part.shadow, SHADOW_SHARE),
             "psnr_clear_truth": _psnr_of(image, matched, part.clear),
-            **textured.of(image),
+            **texture.compare(image),
         }
         row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
-    return row if perception is None else row | perception.of(pair.cloudy, matched, under, answers)
+    return row if perception is None else row | perception.compare(pair.cloudy, matched, classes, answers)
 
 
 def matched_truth(pair: Pair) -> Float:

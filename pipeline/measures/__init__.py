@@ -1,1 +1,1 @@
-"""What a single number cannot say of an answer: its texture, how it looks, how sure it is."""
+"""Measures of texture, perceptual distance and uncertainty, on arrays."""

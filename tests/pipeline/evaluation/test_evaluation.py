@@ -424,7 +424,7 @@ def test_fill_draws_no_samples(folder):
 def test_figures_of_the_whole_set_are_told_below_those_of_images():
     rows = tuple({f"{who}/psnr": 30.0 for who in ("reference", "DE")} for _ in range(2))
     sets = {"reference": {"ukis_frechet": 2.5}, "DE": {"ukis_frechet": 1.25}}
-    last = Evaluation(("a", "b"), rows, sets=sets).to_text().splitlines()[-1]
+    last = Evaluation(("a", "b"), rows, set_figures=sets).to_text().splitlines()[-1]
     assert last.split() == ["ukis_frechet", "2.5000", "1.2500"]
 
 
@@ -435,11 +435,11 @@ def test_what_looks_is_given_the_answers_of_every_pair(folder, model, monkeypatc
         def __init__(self, bands):
             assert bands == ("red", "green", "blue")
 
-        def of(self, cloudy, truth, covers, answers):
+        def compare(self, cloudy, truth, classes, answers):
             given.append(tuple(answers))
             return {f"{who}/ukis_distance": 0.5 for who in answers}
 
-        def sets(self):
+        def frechet_distances(self):
             return {who: {"ukis_frechet": 2.0} for who in given[0]}
 
     monkeypatch.setattr("decr_scene.pipeline.evaluation.evaluate.Perception", Looking)

@@ -5,9 +5,9 @@ from scipy.ndimage import gaussian_filter
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.measures import features, perception
-from decr_scene.pipeline.measures.covers import Covers
-from decr_scene.pipeline.measures.features import Encoder, distance
-from decr_scene.pipeline.measures.perception import Perception, frechet
+from decr_scene.pipeline.measures.cloud_classes import CloudClasses
+from decr_scene.pipeline.measures.features import Encoder, distance_maps, mean_distance
+from decr_scene.pipeline.measures.perception import Perception, frechet_distance
 
 BANDS = ("red", "green", "blue")
 SHAPE = (256, 256)
@@ -34,7 +34,7 @@ def apart(encoder, ground):
 
     def measured(image, where=None):
         area = np.ones(image.shape[1:], bool) if where is None else where
-        return distance(encoder(image.astype(np.float32), scaling), own, area)
+        return mean_distance(distance_maps(encoder(image.astype(np.float32), scaling), own), area)
 
     return measured
 
@@ -106,9 +106,9 @@ def test_what_is_missing_is_said(monkeypatch):
 def test_the_frechet_distance_of_normal_sets_is_known():
     rng = np.random.default_rng(0)
     one = rng.normal(0, 1, (4000, 3))
-    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
-    assert frechet(one + np.array([2, 0, 0]), one) == pytest.approx(4)
-    assert frechet(one * 3, one) == pytest.approx(3 * (3 - 1) ** 2, rel=0.05)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one + np.array([2, 0, 0]), one) == pytest.approx(4)
+    assert frechet_distance(one * 3, one) == pytest.approx(3 * (3 - 1) ** 2, rel=0.05)
 
 
 def test_a_set_is_told_by_crops_and_regions(ground, monkeypatch):
@@ -116,14 +116,16 @@ def test_a_set_is_told_by_crops_and_regions(ground, monkeypatch):
     half = np.zeros(SHAPE, bool)
     half[:128] = True
     none = np.zeros(SHAPE, bool)
-    told = Perception(BANDS)
-    answers = {"same": ground, "blurred": gaussian_filter(ground, 2, axes=(1, 2))}
-    row = told.of(ground, ground, Covers(half, none, none, ~half), answers)
+    perceived = Perception(BANDS)
+    answers = {"same": ground} | {
+        name: gaussian_filter(ground, sigma, axes=(1, 2)) for name, sigma in (("soft", 0.7), ("blurred", 2))
+    }
+    row = perceived.compare(ground, ground, CloudClasses(half, none, none, ~half), answers)
     assert row["same/ukis_distance"] == 0
     assert row["blurred/ukis_distance_opaque"] > 0
     assert np.isnan(row["blurred/ukis_distance_shadow"])
-    sets = told.sets()
+    sets = perceived.frechet_distances()
     assert sets["same"]["ukis_frechet"] == pytest.approx(0, abs=1e-6)
-    assert sets["blurred"]["ukis_frechet"] > 0
+    assert sets["blurred"]["ukis_frechet"] > sets["soft"]["ukis_frechet"] > 0
     assert sets["blurred"]["ukis_frechet_clear"] > 0
     assert np.isnan(sets["blurred"]["ukis_frechet_thin"])

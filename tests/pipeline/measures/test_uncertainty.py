@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from decr_scene.pipeline.measures.covers import Covers
+from decr_scene.pipeline.measures.cloud_classes import CloudClasses
 from decr_scene.pipeline.measures.uncertainty import Uncertainty
 
 SHAPE = (3, 64, 64)
 NOTHING = np.zeros(SHAPE[1:], bool)
 LEFT = np.arange(64) < np.full((64, 1), 32)
-COVERS = Covers(LEFT, NOTHING, NOTHING, ~LEFT)
+CLASSES = CloudClasses(LEFT, NOTHING, NOTHING, ~LEFT)
 TRUTH = np.zeros(SHAPE, np.float32)
 DEVIATION = np.linspace(0.01, 0.4, 64, dtype=np.float32)
 
@@ -17,47 +17,49 @@ def drawn(deviation, count=6, seed=0):
     return np.random.default_rng(seed).normal(0, 1, (count, *SHAPE)).astype(np.float32) * deviation
 
 
-def found(*images):
+def calibration(*images):
     uncertainty = Uncertainty()
     for samples in images:
-        uncertainty.add(samples, TRUTH, COVERS)
-    return uncertainty.found()
+        uncertainty.add(samples, TRUTH, CLASSES)
+    return uncertainty.calibration()
 
 
 def test_samples_around_the_truth_foretell_their_error():
-    told = found(drawn(DEVIATION), drawn(DEVIATION, seed=1))
-    assert [row["uncertainty_rank"] > 0.7 for row in told.ranks] == [True, True]
+    told = calibration(drawn(DEVIATION), drawn(DEVIATION, seed=1))
+    assert [row["uncertainty_rank"] > 0.7 for row in told.correlations] == [True, True]
     assert len(told.deciles) == 10
-    stated = [row["stated_dn"] for row in told.deciles]
+    stated = [row["std_dn"] for row in told.deciles]
     assert stated == sorted(stated)
     for row in told.deciles:
-        assert row["error_dn"] == pytest.approx(row["stated_dn"], rel=0.25)
+        assert row["error_dn"] == pytest.approx(row["std_dn"], rel=0.25)
 
 
 def test_samples_that_agree_too_much_state_less_than_their_error():
     samples = drawn(DEVIATION)
-    told = found(list(samples[0] + 0.2 * samples))
-    assert all(row["error_dn"] > 4 * row["stated_dn"] for row in told.deciles[3:])
-    assert told.ranks[0]["uncertainty_rank"] > 0.5, "the order is right all the same"
+    told = calibration(list(samples[0] + 0.2 * samples))
+    assert all(row["error_dn"] > 4 * row["std_dn"] for row in told.deciles[3:])
+    assert told.correlations[0]["uncertainty_rank"] > 0.5, "the order is right all the same"
 
 
 def test_a_spread_that_knows_nothing_of_the_error_has_no_rank():
     samples = drawn(np.float32(0.1))
     error = np.random.default_rng(9).normal(0, 1, SHAPE).astype(np.float32)
-    assert abs(found(list(samples + error)).ranks[0]["uncertainty_rank"]) < 0.1
+    assert abs(calibration(list(samples + error)).correlations[0]["uncertainty_rank"]) < 0.1
 
 
 def test_a_spread_the_wrong_way_round_is_negative():
-    assert found(list(drawn(DEVIATION) + DEVIATION[::-1] * 5)).ranks[0]["uncertainty_rank"] < -0.7
+    assert (
+        calibration(list(drawn(DEVIATION) + DEVIATION[::-1] * 5)).correlations[0]["uncertainty_rank"] < -0.7
+    )
 
 
 def test_regions_are_told_apart():
     mixed = np.where(np.arange(64) < 32, 0.1, DEVIATION).astype(np.float32)
-    (row,) = found(drawn(mixed)).ranks
+    (row,) = calibration(drawn(mixed)).correlations
     assert row["uncertainty_rank_opaque"] < row["uncertainty_rank_clear"] - 0.1
     assert np.isnan(row["uncertainty_rank_thin"])
 
 
 def test_samples_that_do_not_differ_have_no_rank():
-    (row,) = found([TRUTH + 1, TRUTH + 1]).ranks
+    (row,) = calibration([TRUTH + 1, TRUTH + 1]).correlations
     assert np.isnan(row["uncertainty_rank"])
