@@ -48,7 +48,7 @@ from decr_scene.pipeline.look.detection import Places, look_files
 from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
-from decr_scene.pipeline.outputs.report import Laps, Report, parameters_of, scaling_of
+from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.products.delivery import Delivery, delivered
 from decr_scene.pipeline.raster.fingerprint import fingerprint
@@ -256,6 +256,7 @@ def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> R
         clouds=clouds,
         failed=failed,
         mask=planned.mask_meaning,
+        other_date=fit_of(planned),
     )
 
 

@@ -16,7 +16,9 @@ from decr_scene.pipeline.restoration.plan import Planned
 class Report:
     """The report of a run, the JSON file beside the output.
 
-    ``failed`` has the reason for each side file that could not be written, by its role.
+    ``failed`` has the reason for each side file that could not be written, by its role. ``other_date`` says how
+    well that goes with the scene where both are clear: of each band correlation and gain, 1 if it keeps the
+    contrast, and the share of the pixels that tells.
     """
 
     program: dict[str, str]
@@ -35,6 +37,7 @@ class Report:
     clouds: dict[str, float] | None = None
     failed: dict[str, str] = field(default_factory=dict)
     mask: str | None = None
+    other_date: dict[str, Any] | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -61,6 +64,19 @@ def scaling_of(planned: Planned) -> dict[str, list[float]]:
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]
     return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}
+
+
+def fit_of(planned: Planned) -> dict[str, Any] | None:
+    """Give how well the other date goes with the scene, by the name of each band; ``None``: there is none."""
+    other = planned.plan.other
+    if other is None or other.fitness is None:
+        return None
+    names, fit = [label(planned.bands, i) for i in planned.plan.indexes], other.fitness
+    told = {
+        name: {"correlation": round(r, 3), "gain": round(gain, 3)}
+        for name, r, gain in zip(names, fit.correlation, fit.gain, strict=True)
+    }
+    return {"bands": told, "share": round(fit.share, 4)}
 
 
 class Laps:

@@ -36,8 +36,44 @@ ROUNDS = 10
 LEAST_SAMPLE = 100
 """Pixels that both dates must show, of those that the tone is fitted to."""
 
+HARDLY, NOT = 0.5, 0.1
+"""Share of a band's variance on clear ground that a date must explain: else it is told, or refused."""
+
 RIM = 3.0
 """Standard deviation, px, by which the places that are taken from the other date are smoothed."""
+
+
+class Fit(NamedTuple):
+    """How well another date goes with the scene.
+
+    Args:
+        correlation: Of both, one a band, over the pixels that the tone was fitted to.
+        gain: What was fitted, one a band, over what would keep the contrast of the patches that are alike.
+        share: Of the pixels that both show, those that the tone was fitted to.
+    """
+
+    correlation: tuple[float, ...]
+    gain: tuple[float, ...]
+    share: float
+
+    @property
+    def worst(self) -> int:
+        """The band that goes with the scene least, 0-based."""
+        return int(np.argmin([min(r, gain) for r, gain in zip(self.correlation, self.gain, strict=True)]))
+
+    @property
+    def explained(self) -> float:
+        """Share of that band's variance on clear ground that the other date explains; 0 if it is inverted."""
+        weakest = min(self.correlation[self.worst], self.gain[self.worst])
+        return 0.0 if weakest <= 0 else self.correlation[self.worst] ** 2
+
+    def told(self, names: Sequence[str]) -> str:
+        """Say it, with the names of the bands."""
+        r, gain, share = self.correlation[self.worst], self.gain[self.worst], 100 * self.share
+        return (
+            f"where both are clear, its {names[self.worst]} explains {100 * self.explained:.0f} % of that of "
+            f"the scene (correlation {r:.2f}, contrast times {gain:.2f}, by {share:.0f} % of the pixels)"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,6 +86,7 @@ class OtherDate:
         indexes: Its bands that the model sees, 0-based, in the model's order.
         gain: ``x = gain * DN + offset``, one a band.
         offset: As ``gain``.
+        fitness: How well it goes with the scene; ``None``: nothing was fitted.
     """
 
     path: str
@@ -57,6 +94,7 @@ class OtherDate:
     indexes: tuple[int, ...]
     gain: tuple[float, ...]
     offset: tuple[float, ...]
+    fitness: Fit | None = None
 
     @classmethod
     def fit(
@@ -79,7 +117,8 @@ class OtherDate:
 
         Raises:
             SceneReadError: It cannot be read.
-            OtherDateError: It lacks a band, shows nothing of the scene, or cannot be laid over it.
+            OtherDateError: It lacks a band, shows nothing of the scene, explains too little of its clear
+                ground, or cannot be laid over it.
         """
         opened = RasterioScene.open(path)
         ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
@@ -93,7 +132,24 @@ class OtherDate:
             theirs.append(values[:, both])
             patches.extend(_patches(image, values, both))
         alike = [patch for patch in patches if patch.likeness >= ALIKE]
-        return raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
+        fitted = raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
+        assert fitted.fitness is not None, "it was just fitted"
+        if fitted.fitness.explained < NOT:
+            told = fitted.fitness.told([label(bands, index) for index in indexes])
+            raise OtherDateError(
+                f"other date {path} does not go with the scene: {told}, expected {100 * NOT:.0f} % at least: "
+                "take a date of a nearer season or year, or none"
+            )
+        return fitted
+
+    def warning(self, bands: Sequence[str]) -> str | None:
+        """Say that it hardly goes with the scene, of whose bands the names are given; ``None``: it does."""
+        if self.fitness is None or self.fitness.explained >= HARDLY:
+            return None
+        return (
+            f"other date {self.path} hardly goes with the scene: {self.fitness.told(bands)}: its ground will "
+            "be paler than the scene's; compare the output with one that was made without it"
+        )
 
     def read(self, span: Span) -> tuple[Float, Bool]:
         """Read its values in a window of the scene, ``(C, h, w)``, and where it has any, ``(h, w)``.
@@ -149,13 +205,17 @@ class OtherDate:
             )
         line = _first_line(alike)
         residuals = np.concatenate([_residual(patch.ours, patch.theirs, line) for patch in alike])
-        limit = CLOSE * float(np.median(residuals))
+        limit, first = CLOSE * float(np.median(residuals)), line
+        correlation, share = _joined_correlation(alike), 0.0
         for _ in range(ROUNDS):
             chosen = _residual(ours, theirs, line) <= limit
             if np.count_nonzero(chosen) < LEAST_SAMPLE:
                 break
-            line = np.array([np.polyfit(z[chosen], x[chosen], 1) for x, z in zip(ours, theirs, strict=True)])
-        return replace(self, gain=tuple(line[:, 0].tolist()), offset=tuple(line[:, 1].tolist()))
+            line, correlation = _regression(ours[:, chosen], theirs[:, chosen])
+            share = float(chosen.mean())
+        gain, offset = line.T.tolist()
+        fitness = Fit(tuple(correlation.tolist()), tuple((line[:, 0] / first[:, 0]).tolist()), share)
+        return replace(self, gain=tuple(gain), offset=tuple(offset), fitness=fitness)
 
 
 class _Patch(NamedTuple):
@@ -199,6 +259,29 @@ def _first_line(alike: list[_Patch]) -> Double:
         [patch.ours.mean(axis=1) - gain * patch.theirs.mean(axis=1) for patch in alike], axis=0
     )
     return np.stack([gain, offset], axis=1)
+
+
+def _regression(ours: Float, theirs: Float) -> tuple[Double, Double]:
+    """Gain and offset of each band of ``(C, N)`` by least squares, ``(C, 2)``, and correlations, ``(C,)``.
+
+    In double precision: digital numbers lie far from 0, and there are millions of them. A band without
+    contrast has gain and correlation 0.
+    """
+    x, z = ours.astype(np.float64), theirs.astype(np.float64)
+    centre, other = x.mean(axis=1), z.mean(axis=1)
+    x -= centre[:, None]
+    z -= other[:, None]
+    energy, own, both = np.square(z).sum(axis=1), np.square(x).sum(axis=1), (x * z).sum(axis=1)
+    gain = both / np.where(energy > 0, energy, 1)
+    correlation = both / np.sqrt(np.where(energy * own > 0, energy * own, 1))
+    return np.stack([gain, centre - gain * other], axis=1), correlation
+
+
+def _joined_correlation(alike: list[_Patch]) -> Double:
+    """Correlation of each band over all the patches, ``(C,)``."""
+    ours, theirs = (np.concatenate([patch[n] for patch in alike], axis=1) for n in (0, 1))
+    _, correlation = _regression(ours, theirs)
+    return correlation
 
 
 def _residual(ours: Float, theirs: Float, line: Double) -> Double:

@@ -248,6 +248,8 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    if plan.other is not None and (told := plan.other.warning([label(frame.bands, i) for i in indexes])):
+        warnings = (*warnings, told)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
 
 

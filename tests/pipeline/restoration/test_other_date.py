@@ -7,6 +7,7 @@ from places import SAMPLES
 from raster_cases import NORTH_UP, draw, write
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform, reproject
+from scipy.ndimage import gaussian_filter
 
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
@@ -114,6 +115,7 @@ def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     assert gain > 2
     assert shift.max() <= 2
     assert report.parameters["other_date"] == str(CLEAR)
+    assert min(band["correlation"] for band in report.other_date["bands"].values()) > 0.9
 
 
 def test_a_run_without_it_is_another_run():
@@ -151,6 +153,49 @@ def test_other_ground_is_refused(tmp_path):
         other.write(noise)
     with pytest.raises(OtherDateError, match="is nowhere like the scene, expected the same ground"):
         laid_over(tmp_path / "noise.tif")
+
+
+def fitted(folder, ours, theirs, windows=1):
+    """A date fitted to a scene of ``(2, h, w)`` in [-1, 1], both; that of the date as digital numbers."""
+    height, width = ours.shape[1:]
+    scene = write(folder / "date.tif", np.round(theirs * 1000 + 12000).astype("uint16"))
+    with RasterioScene.open(scene) as opened:
+        looked_at = [(Span(0, 0, height, width), ours, np.ones((height, width), bool))] * windows
+        return OtherDate.fit(str(scene), opened, ("red", "nir"), (0, 1), looked_at)
+
+
+def two_dates(correlation):
+    """Fields of two dates that correlate so much in the first band, and in full in the other."""
+    rngs = [np.random.default_rng(seed) for seed in (2, 3)]
+    old, new = (gaussian_filter(rng.standard_normal((2, 192, 192)), (0, 9, 9)) for rng in rngs)
+    old, new = 0.2 * old / old.std(), 0.2 * new / new.std()
+    ours = old.copy()
+    ours[0] = correlation * old[0] + np.sqrt(1 - correlation**2) * new[0]
+    return ours.astype(np.float32), old.astype(np.float32)
+
+
+def test_large_digital_numbers_and_many_pixels_are_fitted_as_exactly(tmp_path):
+    ours, theirs = two_dates(0.97)
+    other = fitted(tmp_path, np.float32(0.8) * ours + np.float32(0.05), theirs, windows=6)
+    np.testing.assert_allclose(np.array(other.gain) * 1000, 0.8, rtol=0.05)
+    assert min(other.fitness.correlation) > 0.95
+    assert other.warning(("red", "nir")) is None
+
+
+def test_a_date_that_hardly_goes_with_the_scene_is_told_with_figures(tmp_path):
+    other = fitted(tmp_path, *two_dates(0.3))
+    said = other.warning(("red", "nir"))
+    assert "hardly goes with the scene: where both are clear, its red explains" in said
+    assert f"correlation {other.fitness.correlation[0]:.2f}" in said
+    assert other.fitness.correlation[0] < 0.7 < other.fitness.correlation[1]
+    assert other.fitness.gain[0] < 0.7 < other.fitness.gain[1]
+
+
+@pytest.mark.parametrize("correlation", [0.1, -0.3])
+def test_a_date_that_does_not_go_with_the_scene_is_refused_with_figures(correlation, tmp_path):
+    said = r"does not go with the scene: where both are clear, its red explains \d % .* expected 10 %"
+    with pytest.raises(OtherDateError, match=said):
+        fitted(tmp_path, *two_dates(correlation))
 
 
 def test_it_needs_a_model_and_a_file(tmp_path):
