@@ -16,9 +16,9 @@ from decr_scene.pipeline.restoration.plan import Planned
 class Report:
     """The report of a run, the JSON file beside the output.
 
-    ``failed`` has the reason for each side file that could not be written, by its role. ``other_date`` says how
-    well that goes with the scene where both are clear: of each band correlation and gain, 1 if it keeps the
-    contrast, and the share of the pixels that tells.
+    ``failed`` has the reason for each side file that could not be written, by its role. ``other_date`` says
+    how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it keeps
+    the contrast, and the share of the pixels that tells.
     """
 
     program: dict[str, str]
