@@ -77,17 +77,21 @@ class Model:
         return eps, raw
 
     @torch.inference_mode()
-    def reference(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+    def reference(
+        self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None
+    ) -> Tensor:
         """First guess of the clear image, float32 ``(B, C, H, W)``.
 
         Args:
             cloudy: Cloudy images.
             context: What the scene as a whole shows of the same area, as `PlainUNet.forward` takes it;
                 ``None``: nothing is known. Networks whose configuration has no ``context`` pass it over.
+            norm_side: Side of the square around a pixel that our own network normalises by, px, so that its
+                answer does not depend on how much more is seen; ``None``: the whole image.
         """
         context = None if context is None else context.to(self.device, torch.float32)
         with full_fp32():
-            guess: Tensor = self._used["reference"](self._here(cloudy), context)
+            guess: Tensor = self._used["reference"](self._here(cloudy), context, norm_side)
         return guess.float()
 
     @property

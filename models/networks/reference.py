@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decr_scene.models.networks.layers import is_steady_case, steady_group_norm
+from decr_scene.models.networks.local_norm import local_group_norm
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
 from decr_scene.models.rivals.amgan import AMGAN
@@ -28,8 +29,8 @@ from decr_scene.models.rivals.spagan import SpAGAN
 class Reference(Protocol):
     """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
 
-    def __call__(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the first guess; networks that take no context pass it over."""
+    def __call__(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
+        """Return the first guess; a network ignores what it has no use for."""
         ...
 
 
@@ -82,6 +83,11 @@ class ReferenceConfig:
         return self.side if self.kind == "cvae" else None
 
     @property
+    def takes_windows(self) -> bool:
+        """Whether large windows give the same answer as small ones, except at their border."""
+        return self.kind == "unet"
+
+    @property
     def draws(self) -> bool:
         """Whether one image has many answers, of which noise chooses one."""
         return self.kind in ("cvae", "diffcr")
@@ -111,8 +117,11 @@ class _Norm(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same, of the type of ``x``."""
+    def forward(self, x: Tensor, side: float | None = None) -> Tensor:
+        """``(B, C, H, W)`` to the same, of the type of ``x``; ``side``: as of `local_group_norm`."""
+        if side is not None:
+            own = local_group_norm(x.float(), side, self.num_groups, self.weight, self.bias, self.eps)
+            return own.to(x.dtype)
         if not is_steady_case(x):
             return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
         mean, rate = steady_group_norm(x.float(), self.num_groups, self.eps)
@@ -131,10 +140,10 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         _zero(self.second)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
-        h = self.first(F.silu(self.first_norm(x)))
-        return x + self.second(F.silu(self.second_norm(h)))
+    def forward(self, x: Tensor, side: float | None = None) -> Tensor:
+        """``(B, C, H, W)`` to the same shape; ``side``: as of `local_group_norm`, ``None``: the whole."""
+        h = self.first(F.silu(self.first_norm(x, side)))
+        return x + self.second(F.silu(self.second_norm(h, side)))
 
 
 class PlainUNet(nn.Module):
@@ -142,8 +151,9 @@ class PlainUNet(nn.Module):
 
     Group normalisation lets it see the tile as a whole, and how much of it is cloud; without, it is 2 dB
     worse (docs/decisions). The tone that this lets drift from tile to tile is evened out when the answers of
-    all tiles are feathered into one field. Any size is taken: the image is mirrored up to the next multiple
-    of `multiple` and cut again.
+    all tiles are feathered into one field. A window of many tiles is normalised by what lies around each
+    pixel, as far as a tile sees, or its tone would be another one. Any size is taken: the image is mirrored
+    up to the next multiple of `multiple` and cut again.
 
     Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast``,
     the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
@@ -181,7 +191,7 @@ class PlainUNet(nn.Module):
             _zero(self.context)
             _zero(self.gate)
 
-    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
         """Return the first guess, not clipped while training.
 
         Args:
@@ -189,6 +199,8 @@ class PlainUNet(nn.Module):
             context: ``(B, C + LOOKS, h, w)`` of the same area at any resolution: the anchor in [-1, 1], the
                 probabilities of cloud and shadow, the nearness of clear ground, all zero where nothing is
                 known; ``None``: nothing is. A network without ``context`` does not look at it.
+            norm_side: Side of the square around a pixel that normalisation sees, px; ``None``, and for
+                images that are no larger: the whole image.
         """
         height, width = cloudy.shape[-2:]
         padded = _mirror(cloudy, self.multiple)
@@ -197,12 +209,13 @@ class PlainUNet(nn.Module):
             if context is None:
                 context = cloudy.new_zeros((len(cloudy), self.context.in_channels, 1, 1))
             looks = _mirror(F.interpolate(context, size=(height, width), mode="bilinear"), self.multiple)
-        result = self._answer(padded, looks)[..., :height, :width]
+        side = None if norm_side is None or max(height, width) <= norm_side else norm_side / self.patch
+        result = self._answer(padded, looks, side)[..., :height, :width]
         return result if self.training else result.clamp(-1, 1)
 
-    def _answer(self, image: Tensor, looks: Tensor | None) -> Tensor:
+    def _answer(self, image: Tensor, looks: Tensor | None, side: float | None) -> Tensor:
         folded = None if looks is None else F.avg_pool2d(looks, self.patch)
-        h = self._features(image, folded)
+        h = self._features(image, folded, side)
         change = self._enlarged(self.leave(h), self.patch)
         if self.contrast is not None:
             change = change + self._grown(image, self.contrast(h).float())
@@ -220,19 +233,21 @@ class PlainUNet(nn.Module):
         base, rise = ANCHOR_LOGIT
         return torch.sigmoid(self.gate(h).float() + base + rise * cloud) * (near * 4).clamp(max=1)
 
-    def _features(self, image: Tensor, folded: Tensor | None) -> Tensor:
+    def _features(self, image: Tensor, folded: Tensor | None, side: float | None) -> Tensor:
         kind = self.enter.weight.dtype
         h = self.enter(F.pixel_unshuffle(image, self.patch).to(kind))
         if self.context is not None and folded is not None:
             h = h + self.context(folded.to(kind))
+        sides = [None if side is None else side / 2**level for level in range(len(self.down) + 1)]
         skips = []
-        for blocks, down in zip(self.encoder, self.down, strict=True):
-            h = blocks(h)
+        for level, (blocks, down) in enumerate(zip(self.encoder, self.down, strict=True)):
+            h = _through(blocks, h, sides[level])
             skips.append(h)
             h = down(h)
-        h = self.middle(h)
+        h = _through(self.middle, h, sides[-1])
         for level in reversed(range(len(skips))):
-            h = self.decoder[level](self._enlarged(self.up[level](h), 2) + skips[level])
+            h = self._enlarged(self.up[level](h), 2) + skips[level]
+            h = _through(self.decoder[level], h, sides[level])
         return h
 
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:
@@ -258,8 +273,8 @@ class PublishedReference(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the same; it takes no context."""
+    def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the same; the rest is ignored."""
         first_guess: Tensor = self.net((cloudy + 1) / 2)
         return 2 * first_guess - 1
 
@@ -282,7 +297,7 @@ class DiffusedReference(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
         """The cloudy image."""
         return cloudy
 
@@ -304,6 +319,12 @@ def build_reference(config: ReferenceConfig) -> nn.Module:
 
 def _stack(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+def _through(blocks: nn.Module, h: Tensor, side: float | None) -> Tensor:
+    for block in blocks.children():
+        h = block(h, side)
+    return h
 
 
 def _zero(layer: nn.Conv2d) -> None:

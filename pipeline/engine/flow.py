@@ -17,6 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ from distributed import Client, Future
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
-from decr_scene.pipeline.restoration.plan import Plan
+from decr_scene.pipeline.restoration.plan import Plan, guessed_together
 from decr_scene.pipeline.restoration.tasks import (
     Blended,
     Results,
@@ -35,7 +36,7 @@ from decr_scene.pipeline.restoration.tasks import (
     restore_tiles,
 )
 from decr_scene.pipeline.tiling.batches import Batches
-from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.grid import Span, Tile
 
 ROWS_UNDER_WAY = 2
 COPIES_AHEAD = 2
@@ -245,9 +246,9 @@ class Flow:
     def _restore(self, number: int) -> Future:
         if number in self._saved_batches:  # and damaged since
             self.kept -= len(self.batches.groups[number])
-        around = sorted(self.batches.around(number)) if self.needs_field else []
-        guesses = [self._guess(other) for other in around]
-        future = self._model_task(restore_tiles, "restore", number, guesses)
+        around = self._guessed.over(self.batches[number]) if self.needs_field else set()
+        guesses = [self._guess(other, number) for other in sorted(around)]
+        future = self._model_task(restore_tiles, "restore", self.batches[number], number, guesses)
         self._calls_due += 1
         future.add_done_callback(lambda done: self._take(number, done))
         return future
@@ -292,20 +293,25 @@ class Flow:
             raise self._trouble
         self.check()
 
-    def _guess(self, number: int) -> Future:
+    def _guess(self, number: int, batch: int) -> Future:
+        """Submit the first guesses of a window, once, with the priority of the batch that needs them."""
         if number not in self._guesses:
-            self._guesses[number] = self._model_task(guess_tiles, "guess", number, [])
+            self._guesses[number] = self._model_task(guess_tiles, "guess", self._guessed[number], batch, [])
         return self._guesses[number]
 
+    @cached_property
+    def _guessed(self) -> Batches:
+        return guessed_together(self.plan, self.batches)
+
     def _model_task(
-        self, task: Callable[..., object], name: str, number: int, inputs: list[Future]
+        self, task: Callable[..., object], name: str, tiles: list[Tile], number: int, inputs: list[Future]
     ) -> Future:
-        """Submit a batch; earlier ones first, so that rows of blocks are finished one after the other."""
+        """Submit tiles of a batch; earlier batches first, so that rows of blocks are finished in order."""
         return self.client.submit(
             task,
             self.plan,
             self.source,
-            self.batches[number],
+            tiles,
             *inputs,
             key=_key(name, number),
             resources=MODEL,
@@ -322,7 +328,7 @@ class Flow:
         if self.saved is not None:
             self.saved.forget([tile for number in finished for tile in self.batches.groups[number]])
         first_alive = min(self._changes, default=0)
-        for number in [n for n in self._guesses if self.batches.bottom(n) <= self.batches.top(first_alive)]:
+        for number in [n for n in self._guesses if self._guessed.bottom(n) <= self.batches.top(first_alive)]:
             del self._guesses[number]
 
 

@@ -32,12 +32,13 @@ from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.restoration.gating import open_lookout
 from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, regions_of
+from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, guessed_together, regions_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
-from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles, union
+from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
+from decr_scene.pipeline.tiling.windows import window_view
 
 OF_FILES = frozenset(
     {
@@ -147,6 +148,7 @@ class _Graph:
         self.batches = Batches.of(
             frame.grid, options.batch_size or BATCH_SIZE, chosen_tiles(self.shown), frame.joint
         )
+        self.guessed = guessed_together(self.shown, self.batches)
         from_look: dict[str, Any] = {}
         if look is not None:
             from_look = self._look(look, radiometry, spec, options, mask)
@@ -165,19 +167,22 @@ class _Graph:
 
     def _change(self, number: int) -> Delayed:
         if number not in self._changes:
-            around = sorted(self.batches.around(number)) if self.needs_field else []
-            guesses = [self._guess(other) for other in around]
-            self._changes[number] = self._task(restore_tiles, self.batches[number], 0, guesses)
+            around = self.guessed.over(self.batches[number]) if self.needs_field else set()
+            guesses = [self._guess(other) for other in sorted(around)]
+            tiles = self.batches[number]
+            seen = self.batches.grid.union(tiles)
+            self._changes[number] = self._task(restore_tiles, tiles, seen, guesses)
         return self._changes[number]
 
     def _guess(self, number: int) -> Delayed:
         if number not in self._guesses:
-            self._guesses[number] = self._task(guess_tiles, self.batches[number], self.halo, [])
+            tiles = self.guessed[number]
+            seen = window_view(self.guessed.grid, tiles, self.halo)
+            self._guesses[number] = self._task(guess_tiles, tiles, seen, [])
         return self._guesses[number]
 
-    def _task(self, function: Any, tiles: list[Tile], halo: int, inputs: list[Delayed]) -> Delayed:
-        source = self._source(union(self.batches.grid, tiles, halo))
-        return dask.delayed(function, pure=False)(self.plan, source, tiles, *inputs)
+    def _task(self, function: Any, tiles: list[Tile], seen: Span, inputs: list[Delayed]) -> Delayed:
+        return dask.delayed(function, pure=False)(self.plan, self._source(seen), tiles, *inputs)
 
     def _source(self, span: Span) -> Delayed:
         """The pixels of a window, handed to the task when Dask has them."""

@@ -12,6 +12,7 @@ from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, ROWS_UNDER_WAY
 from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
+from decr_scene.pipeline.tiling.windows import tiles_a_side
 
 
 def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | None, block: int) -> int:
@@ -28,7 +29,11 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
     tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
     tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * planned.batches(batch_size).largest
-    return windows + tile * min(tiles, planned.tiles_to_restore)
+    held = min(tiles, planned.tiles_to_restore)
+    if plan.spec.windows:  # first guesses of all that lies in the windows over these rows
+        guesses = (rows + 2 * tiles_a_side(plan.grid)) * len(plan.grid.cols)
+        held += min(guesses, planned.tiles_to_restore)
+    return windows + tile * held
 
 
 def free_memory() -> int:

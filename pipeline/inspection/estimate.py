@@ -24,10 +24,11 @@ from decr_scene.pipeline.engine.needs import bytes_under_way
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
+from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles, guessed_together
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.tiling.grid import Span, Tile
+from decr_scene.pipeline.tiling.windows import share_of_work
 from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
@@ -80,10 +81,10 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
         with connect(None) as client:
             trial = time.perf_counter()
             loading, a_tile, changes = _try_model(client, plan, source, planned, options)
+            a_tile, a_guess = _with_shared_guesses(client, plan, source, planned, a_tile)
             seconds = planned.tiles_to_restore * a_tile
             if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
                 # all tiles get a first guess; those over cloud are sampled, others only under veils
-                a_guess = _try_guess(client, plan, source)
                 seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
             tried = time.perf_counter() - trial
         starting = time.perf_counter() - began - tried
@@ -130,8 +131,21 @@ def _try_model(
     return loading, seconds / tiles, changes
 
 
+def _with_shared_guesses(
+    client: Client, plan: Plan, source: Source, planned: Planned, a_tile: float
+) -> tuple[float, float]:
+    """Estimate a tile and its first guess, s, with guesses made over windows of many tiles."""
+    if not (plan.veils or plan.spec.windows) or not planned.tiles_to_restore:
+        return a_tile, 0.0
+    alone = shared = _try_guess(client, plan, source)
+    if plan.spec.windows:
+        groups = guessed_together(plan, planned.batches(1)).groups
+        shared *= share_of_work(plan.grid, plan.spec.halo, groups)
+    return max(shared, a_tile - alone + shared), shared
+
+
 def _try_guess(client: Client, plan: Plan, source: Source) -> float:
-    """Measure the first guess of a tile with a loaded model, s."""
+    """Measure the first guess of a single tile with a loaded model, s."""
     began = time.perf_counter()
     tile = plan.grid[len(plan.grid) // 2]
     client.submit(guess_tiles, plan, source, [tile], resources=MODEL, pure=False).result()
@@ -144,7 +158,8 @@ def _restore(client: Client, plan: Plan, source: Source, batches: list[list[Tile
     for tiles in batches:
         options = {"resources": MODEL, "pure": False}
         needs_guess = plan.spec.bands is not None
-        guesses = [client.submit(guess_tiles, plan, source, tiles, **options)] if needs_guess else []
+        parts = [[tile] for tile in tiles] if plan.spec.windows else [tiles]
+        guesses = [client.submit(guess_tiles, plan, source, part, **options) for part in parts if needs_guess]
         changes.append(client.submit(restore_tiles, plan, source, tiles, *guesses, **options))
     results = [future.result() for future in changes]
     return time.perf_counter() - began, results[0]

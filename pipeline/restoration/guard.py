@@ -11,11 +11,14 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, told
+from decr_scene.pipeline.tiling.windows import SIDE
 
 
 def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: int) -> dict[str, Any]:
     """Gather what makes two runs the same: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
+    # only where there are any: what earlier versions have left of other runs is gone on with
+    guessed = {"windows of the first guess": SIDE} if spec.windows else {}
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {
         "program": version("decr-scene"),
@@ -41,6 +44,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,
         "blocksize": blocksize,
+        **guessed,
     }
 
 

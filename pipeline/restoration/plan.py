@@ -35,6 +35,7 @@ from decr_scene.pipeline.restoration.restorers import RestorerSpec, on_gpu
 from decr_scene.pipeline.restoration.spec import spec_of
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
+from decr_scene.pipeline.tiling.windows import windows
 
 COVERED = 0.999
 """A mask that says something of so much of a scene covers it: warped ones lack some pixels at the rim."""
@@ -359,6 +360,18 @@ def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
     regions = plan.regions if not plan.veils else tuple(r for r in (plan.aoi,) if r is not None)
     cells = [region.touched_cells(plan.grid) for region in regions]
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
+
+
+def guessed_together(plan: Plan, batches: Batches) -> Batches:
+    """Group the tiles of all batches by the windows over which first guesses are made.
+
+    Returns:
+        The windows; the batches themselves for a restorer that guesses each tile alone.
+    """
+    if not plan.spec.windows:
+        return batches
+    numbers = sorted(tile for group in batches.groups for tile in group)
+    return windows(plan.grid, plan.spec.halo, tuple(numbers))
 
 
 def _other_date(

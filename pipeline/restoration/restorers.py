@@ -43,10 +43,11 @@ class TileModel(Protocol):
     needs_noise: bool
     needs_field: bool
 
-    def guess(self, tiles: Float, context: Float | None = None) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``.
 
-        ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows.
+        ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows. With
+        ``norm_side`` these are large, and normalisation sees but so much around each pixel, px.
         """
         ...
 
@@ -77,6 +78,7 @@ class RestorerSpec:
         at_once: Images that a GPU sees at a time.
         sha256: Of the model file: a worker that has another one under its name refuses it.
         context: The first guess is told what the scene as a whole shows.
+        windows: First guesses are made over windows of many tiles, not of each tile.
         alone: The model has no noise network: its reference's answer is the result.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
@@ -94,6 +96,7 @@ class RestorerSpec:
     at_once: int = GPU_BATCH
     sha256: str | None = None
     context: bool = False
+    windows: bool = False
     alone: bool = False
     plugin: Restorer | None = None
     plugin_key: str | None = None
@@ -105,7 +108,7 @@ class Identity:
     needs_noise = False
     needs_field = False
 
-    def guess(self, tiles: Float, context: Float | None = None) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """The input."""
         return tiles
 
@@ -139,7 +142,7 @@ class Plugin:
         self.restorer = restorer
         self.sizes: dict[str, int] = {}
 
-    def guess(self, tiles: Float, context: Float | None = None) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """The input: a plug-in has no first guess."""
         return tiles
 
@@ -196,11 +199,16 @@ class Diffusion:
                     "another version is installed; use one on all machines, then run again"
                 )
 
-    def guess(self, tiles: Float, context: Float | None = None) -> Float:
+    def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """First guess of the reference network."""
-        if context is None:
-            return self._on_device(self.model.reference, tiles)
-        return self._on_device(self.model.reference, tiles, context)
+        batches = (tiles,) if context is None else (tiles, context)
+        if norm_side is None:
+            return self._on_device(self.model.reference, *batches)
+
+        def reference(cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+            return self.model.reference(cloudy, context, norm_side)
+
+        return self._on_device(reference, *batches, at_once=1)
 
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
@@ -251,7 +259,7 @@ class Diffusion:
             at_once=at_once,
         )
 
-    def _on_device(self, call: Callable[..., Tensor], *batches: Float) -> Float:
+    def _on_device(self, call: Callable[..., Tensor], *batches: Float, at_once: int | None = None) -> Float:
         """Call with so many tiles as are seen at once: some on a GPU, one on a CPU.
 
         On a CPU a batch is no faster, takes more memory, and is summed up in another order than its tiles
@@ -264,7 +272,7 @@ class Diffusion:
             own = [torch.from_numpy(filled_up(batch[part], size)) for batch in batches]
             return call(*own)[: len(batches[0][part])]
 
-        most = self.spec.at_once if self._on_gpu else 1
+        most = (at_once or self.spec.at_once) if self._on_gpu else 1
         answers = in_pieces(
             answer, len(batches[0]), most, self.sizes, f"{call.__name__} {batches[0].shape[1:]}"
         )

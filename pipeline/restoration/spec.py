@@ -69,6 +69,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         min(options.batch_size or BATCH_SIZE, GPU_BATCH),
         sha256=digest,
         context=config.reference.context,
+        windows=config.reference.takes_windows and sampling.halo > 0,
         alone=config.network is None,
     )
     return spec, digest

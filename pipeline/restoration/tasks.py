@@ -26,8 +26,9 @@ from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes
 from decr_scene.pipeline.restoration.remnants import without_remnants
 from decr_scene.pipeline.restoration.restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.tiling.feather import blend, shares, spread
-from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
+from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.tiling.noise import place_noise
+from decr_scene.pipeline.tiling.windows import window_view
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,9 @@ def look_at_window(plan: Plan, image: Float) -> Float:
 
 @picklable_errors
 def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
-    """Make the first guess of every tile that has a valid pixel."""
+    """Make the first guess of every tile that has a valid pixel, of each alone or over one window."""
+    if plan.spec.windows:
+        return _guess_window(plan, source, tiles)
     own_tiles, views, images = _prepare(plan, source, tiles, plan.spec.halo)
     if not own_tiles:
         return {}
@@ -93,12 +96,38 @@ def guess_tiles(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     context = _contexts(plan, views, images) if plan.spec.context else None
     with models_turn():
         guesses = run_in_halves(model.guess, images, context)
-    results = {}
+    results: dict[int, Float] = {}
     for tile, view, image, guess in zip(own_tiles, views, images, guesses, strict=True):
+        results |= _of_tiles(plan, [tile], view, guess, image)
+    return results
+
+
+def _guess_window(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
+    """Make the first guesses of tiles over one window, normalised as far as a tile sees."""
+    halo = plan.spec.halo
+    view, norm_side = window_view(plan.grid, tiles, halo), plan.grid.size + 2 * halo
+    pixels, bands = source.read(view), list(plan.indexes)
+    valid = source.valid(view, pixels)[bands]
+    own = [tile for tile in tiles if valid[(slice(None), *plan.grid.span(tile).inside(view))].any()]
+    if not own:
+        return {}
+    sides = [max(plan.grid.size, side) for side in view[2:]]
+    images = _pad(plan.radiometry.to_model(pixels[bands], valid), *sides)[None]
+    model = open_restorer(plan.spec)
+    context = _contexts(plan, [view], images) if plan.spec.context else None
+    with models_turn():
+        (guess,) = model.guess(images, context, norm_side)
+    return _of_tiles(plan, own, view, guess, images[0])
+
+
+def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image: Float) -> Results:
+    """Cut tiles from the first guess of a window, ``(C, h, w)`` as its image."""
+    if plan.fills:
+        guess = _without_remnants(plan, view, guess, image)
+    results = {}
+    for tile in tiles:
         span = plan.grid.span(tile)
         part = (slice(None), *span.inside(view))
-        if plan.fills:
-            guess = _without_remnants(plan, view, guess, image)
         own = guess[part].copy()  # a view would keep the halo in memory
         results[tile.number] = own if plan.other is None else plan.other.instead_of(own, image[part], span)
     return results
@@ -183,11 +212,6 @@ def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
         yield list(row)
 
 
-def union(grid: TileGrid, tiles: Sequence[Tile], halo: int = 0) -> Span:
-    """Find the smallest window that holds all the tiles, each with a border of ``halo`` px."""
-    return reduce(Span.__or__, (grid.view(tile, halo) for tile in tiles))
-
-
 def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -> Prepared:
     """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
     grid, bands = plan.grid, list(plan.indexes)
@@ -196,7 +220,7 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
     sides = [max(grid.size, side) for side in grid.view(tiles[0], halo)[2:]]
     images = np.empty((len(tiles), len(bands), *sides), np.float32)
     for row in rows_of(tiles):
-        whole = union(grid, row, halo)
+        whole = grid.union(row, halo)
         pixels = source.read(whole)
         valid = source.valid(whole, pixels)[bands]
         pixels = pixels[bands]
@@ -225,7 +249,7 @@ class _Agreement:
 
     def __init__(self, plan: Plan, tiles: Sequence[Tile]) -> None:
         self._grid, self._bands, self._tiles = plan.grid, len(plan.indexes), list(tiles)
-        self._spans, self._whole = [plan.grid.span(tile) for tile in tiles], union(plan.grid, tiles)
+        self._spans, self._whole = [plan.grid.span(tile) for tile in tiles], plan.grid.union(tiles)
 
     def __call__(self, images: Float) -> Float:
         """``(N, C, H, W)`` to the same."""

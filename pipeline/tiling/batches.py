@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,9 +80,9 @@ class Batches:
         numbers = (self._batch_of.get(tile.number) for tile in self.grid.touching(span))
         return {number for number in numbers if number is not None}
 
-    def around(self, number: int) -> set[int]:
-        """Find the batches with a tile that overlaps one of this batch."""
-        return set().union(*(self.touching(self.grid.span(tile)) for tile in self[number]))
+    def over(self, tiles: Sequence[Tile]) -> set[int]:
+        """Find the batches with a tile that overlaps one of these tiles."""
+        return set().union(*(self.touching(self.grid.span(tile)) for tile in tiles))
 
     def top(self, number: int) -> int:
         """Find the first row of a batch, or one above: no later batch begins further up."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -145,6 +145,10 @@ class TileGrid:
             for first, extent, side in zip((tile.row, tile.col), self.shape, (height, width), strict=True)
         )
         return Span(row, col, height, width)
+
+    def union(self, tiles: Sequence[Tile], halo: int = 0) -> Span:
+        """Find the smallest window that holds all the tiles, each with a border of ``halo`` px."""
+        return reduce(Span.__or__, (self.view(tile, halo) for tile in tiles))
 
     def touching(self, span: Span) -> list[Tile]:
         """List the tiles that share a pixel with ``span``, row by row."""
