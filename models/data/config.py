@@ -43,7 +43,8 @@ class DataConfig:
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference; of a
             validation, the names that it is held on.
         folder: In the place of ``cloudy`` and ``clear``: a folder laid out as data sets are published, with
-            ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it.
+            ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it;
+            or a part of SEN12MS-CR or WHUS2-CR.
         resize: Resize whole images to this width first, bicubically as the paper did.
         windowed: Read crops from the files as they are drawn, instead of holding the images in memory;
             ``None``: where an image is large.

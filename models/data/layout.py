@@ -1,4 +1,4 @@
-"""Where the files of a source lie, as data sets are published or as ours are, and how they pair up."""
+"""Find the files of a source, in the layouts of published data sets or our own, and pair them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ RASTER_ENDINGS = frozenset({".tif", ".tiff"})
 
 IMAGE_ENDINGS = RASTER_ENDINGS | {".png", ".jpg", ".jpeg", ".webp"}
 
+
+WHUS2_FOLDERS = (("clearDNclips", "cloudDNclips"), ("clear", "cloud"))
+"""Folders of clear and cloudy images of WHUS2-CR: as it is published, and as its own scripts cut it."""
+
+_WHUS2_SIDE = "10m"
+"""Folder of the bands blue, green, red and near infrared; those of 20 m and 60 m are not read."""
+
+_SHOWN = 4
+"""Greatest number of names in a message."""
 
 _SEASON = re.compile(r"ROIs\d+_[a-z]+_s2(_cloudy)?")
 _PATCH = re.compile(r"(?P<season>ROIs\d+_[a-z]+)_s2(?P<cloudy>_cloudy)?_(?P<scene>\d+)_p(?P<patch>\d+)")
@@ -56,6 +65,8 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
     """
     if config.folder is not None and is_sen12mscr(root / config.folder):
         return _sen12mscr(root / config.folder)
+    if config.folder is not None and (whus2cr := whus2cr_folders(root / config.folder)) is not None:
+        return _whus2cr(root / config.folder, whus2cr)
     clear_place, cloudy_place = _layout(config, root)
     clear = _images(clear_place)
     if cloudy_place is None:
@@ -99,6 +110,50 @@ def _sen12mscr(place: Path) -> tuple[list[PairPaths], list[str]]:
     wrong = [f"{name} has no cloudy twin" for name in sorted(clear.keys() - cloudy.keys())]
     wrong += [f"{name} has no clear twin" for name in sorted(cloudy.keys() - clear.keys())]
     return [PairPaths(n, clear[n], cloudy[n]) for n in sorted(clear.keys() & cloudy.keys())], wrong
+
+
+def whus2cr_folders(place: Path) -> tuple[str, str] | None:
+    """Return the folders of clear and cloudy images of WHUS2-CR; ``None``: it has another layout."""
+    for folders in WHUS2_FOLDERS:
+        published = folders == WHUS2_FOLDERS[0] and any((place / name).is_dir() for name in folders)
+        if published or any((place / name / _WHUS2_SIDE).is_dir() for name in folders):
+            return folders
+    return None
+
+
+def _whus2cr(place: Path, folders: tuple[str, str]) -> tuple[list[PairPaths], list[str]]:
+    """Pair ``clearDNclips/10m/R075_T50TMK/7.tif`` with its twin in ``cloudDNclips``, as ``R075_T50TMK_7``.
+
+    Files have the four bands of 10 m: blue, green, red and near infrared.
+
+    Raises:
+        TrainingError: One of the parts is missing or empty; all of them are named.
+    """
+    sides = [place / name / _WHUS2_SIDE for name in folders]
+    clear, cloudy = (
+        {f"{file.parent.name}_{file.stem}": file for file in sorted(side.glob("*/*.tif"))} for side in sides
+    )
+    faults = [_whus2cr_fault(side) for side, images in zip(sides, (clear, cloudy), strict=True) if not images]
+    if faults:
+        raise TrainingError(
+            f"{place} looks like WHUS2-CR, but {'; '.join(faults)}: unpack all parts of it, as "
+            f"{'/'.join((folders[0], _WHUS2_SIDE, 'SCENE', 'NUMBER.tif'))} and the same in {folders[1]}"
+        )
+    wrong = [f"{name} has no cloudy twin" for name in sorted(clear.keys() - cloudy.keys())]
+    wrong += [f"{name} has no clear twin" for name in sorted(cloudy.keys() - clear.keys())]
+    return [PairPaths(n, clear[n], cloudy[n]) for n in sorted(clear.keys() & cloudy.keys())], wrong
+
+
+def _whus2cr_fault(side: Path) -> str:
+    """Describe why a part has no images: it or its folder is missing, or it has other content."""
+    name = f"{side.parent.name}/{side.name}"
+    if not side.parent.is_dir():
+        return f"there is no folder {side.parent.name}"
+    content = sorted(path.name for path in (side if side.is_dir() else side.parent).iterdir())
+    listed = ", ".join(content[:_SHOWN]) + (" and others" if len(content) > _SHOWN else "") or "nothing"
+    return (
+        f"{name} has {listed}, no scene with .tif" if side.is_dir() else f"{name} is missing beside {listed}"
+    )
 
 
 def place_of(config: DataConfig, root: Path) -> Path:

@@ -17,6 +17,7 @@ from decr_scene.models.data.layout import (
     PairPaths,
     find_pairs,
     is_sen12mscr,
+    whus2cr_folders,
 )
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.raster.images import RasterImage, read_image
@@ -139,11 +140,13 @@ def inspect_data_set(place: Path) -> DataSet:
 def kind_of(folder: Path, parted: bool) -> str:
     """Recognise the published data set of a folder of pairs by its layout.
 
-    SEN12MS-CR by its seasons, CUHK-CR by ``nir`` beside the pairs, RICE2 by ``mask``,
-    RICE1 by ``cloud`` and ``label`` alone, T-Cloud by the same in ``train`` and ``test``.
+    SEN12MS-CR by its seasons, WHUS2-CR by its folders ``10m``, CUHK-CR by ``nir`` beside the pairs, RICE2 by
+    ``mask``, RICE1 by ``cloud`` and ``label`` alone, T-Cloud by the same in ``train`` and ``test``.
     """
     if is_sen12mscr(folder):
         return "SEN12MS-CR"
+    if whus2cr_folders(folder) is not None:
+        return "WHUS2-CR"
     names = {path.name for path in folder.iterdir() if path.is_dir()}
     if NIR_FOLDER in names:
         return "CUHK-CR"

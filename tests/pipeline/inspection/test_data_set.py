@@ -1,6 +1,7 @@
 """Folders as data sets are published, told apart by what lies there."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ def pairs(folder, seeds, cloudy="cloud", clear="label"):
         save_png(folder / cloudy / f"{seed}.png", np.minimum(ground + 60.0, 255))
 
 
-def band13(path, seed):
+def sentinel2(path, seed, count=13):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 3000, (13, 32, 32)).astype(np.uint16)
-    profile = {"driver": "GTiff", "height": 32, "width": 32, "count": 13, "dtype": "uint16"}
+    pixels = np.random.default_rng(seed).integers(0, 3000, (count, 32, 32)).astype(np.uint16)
+    profile = {"driver": "GTiff", "height": 32, "width": 32, "count": count, "dtype": "uint16"}
     with rasterio.open(path, "w", transform=Affine(10, 0, 0, 0, -10, 0), crs="EPSG:32650", **profile) as file:
         file.write(pixels)
 
@@ -36,8 +37,8 @@ def sen12(tmp_path):
     """Two patches of SEN12MS-CR as published, and radar beside them."""
     for patch in (30, 31):
         base = "ROIs1158_spring"
-        band13(tmp_path / f"{base}_s2" / "s2_1" / f"{base}_s2_1_p{patch}.tif", patch)
-        band13(tmp_path / f"{base}_s2_cloudy" / "s2_cloudy_1" / f"{base}_s2_cloudy_1_p{patch}.tif", 9)
+        sentinel2(tmp_path / f"{base}_s2" / "s2_1" / f"{base}_s2_1_p{patch}.tif", patch)
+        sentinel2(tmp_path / f"{base}_s2_cloudy" / "s2_cloudy_1" / f"{base}_s2_cloudy_1_p{patch}.tif", 9)
         (tmp_path / f"{base}_s1" / "s1_1").mkdir(parents=True, exist_ok=True)
     return tmp_path
 
@@ -78,6 +79,54 @@ def test_sen12mscr_without_its_cloudy_part_is_refused(sen12):
         file.unlink()
     with pytest.raises(TrainingError, match=r"has no image under ROIs\*_s2_cloudy/s2_cloudy_\*: unpack"):
         inspect_data_set(sen12)
+
+
+@pytest.fixture
+def whus2(tmp_path):
+    """Two clips of a part of WHUS2-CR as published, and its bands of 20 m."""
+    for number in (7, 12):
+        for folder, seed in (("clearDNclips", number), ("cloudDNclips", 90 + number)):
+            sentinel2(tmp_path / folder / "10m" / "R075_T50TMK" / f"{number}.tif", seed, count=4)
+            sentinel2(tmp_path / folder / "20m" / "R075_T50TMK" / f"{number}.tif", seed, count=6)
+    return tmp_path
+
+
+def test_whus2cr_is_recognised_and_its_bands_of_10_m_are_read(whus2):
+    data = inspect_data_set(whus2)
+    assert (data.kind, data.parts, data.bands) == ("WHUS2-CR", {"all": 2}, (4,))
+    paths, wrong = find_pairs(DataConfig(folder="."), whus2, 4)
+    assert [path.name for path in paths] == ["R075_T50TMK_12", "R075_T50TMK_7"]
+    assert paths[1].cloudy == whus2 / "cloudDNclips" / "10m" / "R075_T50TMK" / "7.tif"
+    assert not wrong
+
+
+def test_whus2cr_as_its_scripts_cut_it_is_recognised_in_parts(whus2):
+    for part in ("train", "test"):
+        for name, published in (("clear", "clearDNclips"), ("cloud", "cloudDNclips")):
+            shutil.copytree(whus2 / published, whus2 / "clips" / part / name)
+    data = inspect_data_set(whus2 / "clips")
+    assert (data.kind, data.parts) == ("WHUS2-CR", {"train": 2, "test": 2})
+    assert len([twins for twins in data.twins if twins.across()]) == 2
+
+
+def test_parts_that_whus2cr_lacks_are_all_named(whus2):
+    shutil.rmtree(whus2 / "clearDNclips" / "10m")
+    shutil.rmtree(whus2 / "cloudDNclips" / "10m" / "R075_T50TMK")
+    (whus2 / "cloudDNclips" / "10m" / "7.png").touch()
+    with pytest.raises(TrainingError) as caught:
+        inspect_data_set(whus2)
+    for fault in ("clearDNclips/10m is missing beside 20m", "cloudDNclips/10m has 7.png, no scene with .tif"):
+        assert fault in str(caught.value)
+    shutil.rmtree(whus2 / "clearDNclips")
+    with pytest.raises(TrainingError, match="there is no folder clearDNclips; cloudDNclips/10m has"):
+        find_pairs(DataConfig(folder="."), whus2, 4)
+
+
+def test_clips_of_whus2cr_without_a_twin_are_all_named(whus2):
+    (whus2 / "clearDNclips" / "10m" / "R075_T50TMK" / "7.tif").unlink()
+    (whus2 / "cloudDNclips" / "10m" / "R075_T50TMK" / "12.tif").unlink()
+    with pytest.raises(TrainingError, match=r"12 has no cloudy twin.*7 has no clear twin"):
+        inspect_data_set(whus2)
 
 
 def test_images_in_two_parts_are_told(tmp_path):
