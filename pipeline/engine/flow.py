@@ -64,7 +64,7 @@ def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
 def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
     """Estimate the bytes of a tile, and the number of finished tiles whose blocks are not written."""
     grid = batches.grid
-    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1)
+    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
     number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
     rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
     most = rows * len(grid.cols) + 3 * BATCHES_AHEAD * models * batches.largest

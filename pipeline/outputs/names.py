@@ -18,7 +18,7 @@ from decr_scene.pipeline.outputs.quicklook import Quicklook
 from decr_scene.pipeline.outputs.rasters import Provenance, Uncertainty
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument, SideFile, SideRaster
 from decr_scene.pipeline.outputs.stac import StacItem
-from decr_scene.pipeline.outputs.style import ProvenanceStyle, Style
+from decr_scene.pipeline.outputs.style import ProvenanceStyle, Style, UncertaintyStyle
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.system.signals import was_interrupted
 
@@ -27,6 +27,7 @@ SIDE_FILES: tuple[type[SideFile], ...] = (
     Uncertainty,
     Style,
     ProvenanceStyle,
+    UncertaintyStyle,
     Quicklook,
     Polygons,
     StacItem,

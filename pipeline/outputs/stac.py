@@ -45,6 +45,7 @@ _ROLES: dict[str, tuple[str, list[str]]] = {
     "report": ("application/json", ["metadata"]),
     "style": ("application/xml", ["metadata"]),
     "provenance_style": ("application/xml", ["metadata"]),
+    "uncertainty_style": ("application/xml", ["metadata"]),
     "quicklook": ("image/png", ["overview"]),
 }
 

@@ -1,14 +1,15 @@
 """How QGIS shows a result: its layer style, a ``.qml`` of the raster's own name that it loads by itself.
 
-The right bands for red, green and blue, with the limits of the input, so that the scene before and the scene
-after look alike; and the classes of the provenance by name. Written for QGIS 3.22 and later.
+The right bands for red, green and blue, with the limits of the output: those of a scene under cloud would show
+what is without as black. The classes of the provenance by name, and the uncertainty from pale to dark.
+Written for QGIS 3.22 and later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -28,7 +29,10 @@ WINDOWS, WINDOW = 4, 256
 """Windows a side, spread over a scene without overviews, and their side, px."""
 
 STRETCH = (2.0, 98.0)
-"""Percentiles of the valid pixels of the input that become black and white, as QGIS's own cumulative cut."""
+"""Percentiles of the valid pixels of the output that become black and white, as QGIS's own cumulative cut."""
+
+RAMP = ((255, 255, 229), (254, 217, 142), (236, 112, 20), (140, 45, 4))
+"""``(red, green, blue)`` of the uncertainty, from none to much."""
 
 _VERSION = "3.22.16-Białowieża"
 
@@ -40,8 +44,8 @@ class Style(SideDocument):
     ending = ".qml"
 
     def write(self, run: FinishedRun, path: Path) -> None:
-        """Write the bands for red, green and blue, with the limits of the input."""
-        path.write_text(_document(_scene_renderer(run.scene, run.bands)), "utf-8")
+        """Write the bands for red, green and blue, with the limits of the output."""
+        path.write_text(_document(_scene_renderer(run)), "utf-8")
 
 
 class ProvenanceStyle(SideDocument):
@@ -56,8 +60,33 @@ class ProvenanceStyle(SideDocument):
         path.write_text(_document(_paletted(classes)), "utf-8")
 
 
+class UncertaintyStyle(SideDocument):
+    """The style of the uncertainty."""
+
+    role = "uncertainty_style"
+    ending = "_uncertainty.qml"
+    option = "samples"
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """Make one if there is more than one sample."""
+        return cls() if options["samples"] > 1 else None
+
+    def write(self, run: FinishedRun, path: Path) -> None:
+        """Write a ramp from 0 to what the `STRETCH` of the pixels that changed has."""
+        raster = RasterioScene.open(run.paths["uncertainty"])
+        (values,) = samples_of(raster, [1])
+        _, high = _limits(values[values > 0])
+        path.write_text(_document(_ramp(high)), "utf-8")
+
+
 def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, float]]:
     """Find the percentiles `STRETCH` of some bands' (1-based) valid pixels, from a sample of the scene."""
+    return [_limits(values) for values in samples_of(scene, bands)]
+
+
+def samples_of(scene: RasterioScene, bands: Sequence[int]) -> list[NDArray[Any]]:
+    """Sample the valid pixels of some bands (1-based) of a scene."""
     with scene.dataset() as dataset:
         coarse = max(scene.shape) <= SIDE or bool(dataset.overviews(1))
     samples = [_overview(scene, bands)] if coarse else []
@@ -65,9 +94,7 @@ def limits(scene: RasterioScene, bands: Sequence[int]) -> list[tuple[float, floa
         pixels = scene.read(span.window)
         chosen = [band - 1 for band in bands]
         samples.append((pixels[chosen], scene.valid(span.window, pixels)[chosen]))
-    return [
-        _limits(np.concatenate([pixels[n][valid[n]] for pixels, valid in samples])) for n in range(len(bands))
-    ]
+    return [np.concatenate([pixels[n][valid[n]] for pixels, valid in samples]) for n in range(len(bands))]
 
 
 def _overview(scene: RasterioScene, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -95,11 +122,11 @@ def _limits(values: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1)
 
 
-def _scene_renderer(scene: RasterioScene, names: Sequence[str]) -> ET.Element:
-    if palette := _palette(scene):
+def _scene_renderer(run: FinishedRun) -> ET.Element:
+    if palette := _palette(run.scene):
         return _paletted((value, str(value), color) for value, color in palette.items())
-    bands = display_bands(names)
-    stretches = limits(scene, bands)
+    names, bands = run.bands, display_bands(run.bands)
+    stretches = limits(RasterioScene.open(run.output), bands)
     common = {"opacity": "1", "alphaBand": str(_alpha(names)), "nodataColor": ""}
     if len(bands) == 1:
         renderer = ET.Element(
@@ -159,6 +186,28 @@ def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> 
     for value, name, (red, green, blue, alpha) in classes:
         entry = {"value": str(value), "label": name, "color": f"#{red:02x}{green:02x}{blue:02x}"}
         ET.SubElement(palette, "paletteEntry", entry | {"alpha": str(alpha)})
+    return renderer
+
+
+def _ramp(high: float) -> ET.Element:
+    """One band in the colours of `RAMP`, from 0 to a value."""
+    fixed = {
+        "type": "singlebandpseudocolor",
+        "band": "1",
+        "opacity": "1",
+        "alphaBand": "-1",
+        "nodataColor": "",
+    }
+    ends = {"classificationMin": "0", "classificationMax": f"{high:.10g}"}
+    renderer = ET.Element("rasterrenderer", fixed | ends)
+    _add_origin(renderer)
+    shader = ET.SubElement(ET.SubElement(renderer, "rastershader"), "colorrampshader")
+    kind = {"colorRampType": "INTERPOLATED", "classificationMode": "1", "clip": "0"}
+    shader.attrib |= kind | {"minimumValue": "0", "maximumValue": ends["classificationMax"]}
+    for number, (red, green, blue) in enumerate(RAMP):
+        value = high * number / (len(RAMP) - 1)
+        color = {"color": f"#{red:02x}{green:02x}{blue:02x}", "alpha": "255"}
+        ET.SubElement(shader, "item", {"value": f"{value:.10g}", "label": f"{value:.4g}"} | color)
     return renderer
 
 

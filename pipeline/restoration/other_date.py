@@ -177,6 +177,9 @@ class OtherDate:
             guess: The network's, ``(C, h, w)``.
             image: The cloudy image, same shape.
             span: Their window of the scene.
+
+        Returns:
+            ``(C + 1, h, w)``: the guess, and how much of it is this date's, in [0, 1].
         """
         from scipy.ndimage import gaussian_filter
 
@@ -184,8 +187,8 @@ class OtherDate:
         share = gaussian_filter(cloudy_share(guess - image), RIM)
         # from nothing where this date ends, or has a hole, to all of it some pixels further in
         share *= np.clip(2 * gaussian_filter(has_values.astype(np.float32), RIM) - 1, 0, 1) * has_values
-        mixed: Float = guess + share * (np.clip(values, -1, 1) - guess)
-        return mixed
+        mixed = guess + share * (np.clip(values, -1, 1) - guess)
+        return np.concatenate([mixed, share[None]]).astype(np.float32)
 
     def _in_the_tone_of(self, ours: Float, theirs: Float, alike: list[_Patch]) -> OtherDate:
         """The same, fitted to pixels ``(C, N)`` that both show.

@@ -145,7 +145,8 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
 
     Returns:
         Restored minus input, on the [-1, 1] scale; a tile that nothing changed is left out. With several
-        samples, the change of the first, and then as many bands with the variance of all.
+        samples, the change of the first, and then as many bands with the variance of all. With another date,
+        the last band says how much of the first guess was that date's.
 
     Raises:
         RestorerError: The restorer gave another shape, or values that are not finite.
@@ -174,7 +175,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     for tile, span, *drawn in zip(own_tiles, spans, *samples, strict=True):
         change = _with_variance(drawn)
         if (change != 0).any():
-            changes[tile.number] = _cut(change, span)
+            changes[tile.number] = _with_origin(plan, _cut(change, span), span, guesses)
     return changes
 
 
@@ -193,7 +194,8 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     share = _share(plan, span, wide, seen)
     taken = change if share is None else change * share
     restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
-    classes = classify(pixels[bands], restored, valid, share)
+    other = None if plan.other is None else _last_band(plan, span, own_changes)
+    classes = classify(pixels[bands], restored, valid, share, other)
     uncertainty = None
     if plan.samples > 1:
         uncertainty = _no_uncertainty(classes)
@@ -288,6 +290,18 @@ def _with_variance(samples: Sequence[Float]) -> Float:
     if len(samples) == 1:
         return samples[0]
     return np.concatenate([samples[0], np.var(samples, axis=0, ddof=1, dtype=np.float32)])
+
+
+def _with_origin(plan: Plan, change: Float, span: Span, guesses: Sequence[Results]) -> Float:
+    """The change of a tile, and a band with how much of the first guess was another date's, if any."""
+    if plan.other is None:
+        return change
+    return np.concatenate([change, _last_band(plan, span, _found(plan, span, guesses))[None]])
+
+
+def _last_band(plan: Plan, span: Span, results: Sequence[tuple[Tile, Float]]) -> Float:
+    """The last band of tiles, feathered, ``(h, w)``."""
+    return blend(plan.grid, span, _part(results, slice(-1, None)), 1, share_out=True)[0]
 
 
 def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:

@@ -21,7 +21,7 @@ from decr_scene.pipeline.errors import OptionError, OutputExistsError, SceneErro
 from decr_scene.pipeline.files import journal_path
 from decr_scene.pipeline.outputs.style import limits
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.provenance import BLENDED, GENERATED, NODATA, ORIGINAL
+from decr_scene.pipeline.restoration.provenance import BLENDED, GENERATED, NAMES, NODATA, ORIGINAL
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 # -- provenance ----------------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ def renderer_of(path):
     return ET.parse(path).getroot().find("pipe/rasterrenderer")
 
 
-def test_qgis_gets_the_right_bands_with_the_limits_of_the_input(scene, tmp_path):
-    _, before, _, _ = run(scene)
+def test_qgis_gets_the_right_bands_with_the_limits_of_the_output(scene, tmp_path):
+    _, before, after, _ = run(scene)
     renderer = renderer_of(tmp_path / "clean.qml")
     assert renderer.get("type") == "multibandcolor"
     assert [renderer.get(f"{color}Band") for color in ("red", "green", "blue")] == ["3", "2", "1"]
@@ -207,8 +207,20 @@ def test_qgis_gets_the_right_bands_with_the_limits_of_the_input(scene, tmp_path)
         found = [
             float(renderer.find(f"{color}ContrastEnhancement/{end}Value").text) for end in ("min", "max")
         ]
-        values = before[band]
+        values = after[band]
         np.testing.assert_allclose(found, np.percentile(values[values != 0], (2, 98)), rtol=1e-6)
+    assert (before != after).any()
+
+
+def test_the_uncertainty_is_a_ramp_up_to_what_changed_pixels_have(scene, tmp_path):
+    run(scene, restorer=noisy, samples=2)
+    renderer = renderer_of(tmp_path / "clean_uncertainty.qml")
+    with rasterio.open(tmp_path / "clean_uncertainty.tif") as dataset:
+        values = dataset.read(1)
+    high = np.nanpercentile(values[values > 0], 98)
+    items = renderer.findall("rastershader/colorrampshader/item")
+    assert renderer.get("type") == "singlebandpseudocolor"
+    assert [float(item.get("value")) for item in items] == pytest.approx(high * np.arange(4) / 3, rel=1e-5)
 
 
 def test_one_band_is_grey_and_a_colour_table_stays(tmp_path):
@@ -222,12 +234,12 @@ def test_one_band_is_grey_and_a_colour_table_stays(tmp_path):
     assert renderer_of(tmp_path / "table.qml").get("type") == "paletted"
 
 
-def test_the_legend_of_the_provenance_has_four_classes(scene, tmp_path):
+def test_the_legend_of_the_provenance_has_all_classes(scene, tmp_path):
     run(scene)
     renderer = renderer_of(tmp_path / "clean_provenance.qml")
     entries = renderer.findall("colorPalette/paletteEntry")
-    assert [entry.get("label") for entry in entries] == ["nodata", "original", "blended", "generated"]
-    assert [entry.get("value") for entry in entries] == ["0", "1", "2", "3"]
+    assert [entry.get("label") for entry in entries] == [*NAMES] == [*NAMES[:4], "other date"]
+    assert [entry.get("value") for entry in entries] == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("overviews", [False, True])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from model_cases import tiny_model
 from places import SAMPLES
 from raster_cases import NORTH_UP, draw, write
 from rasterio.transform import Affine
@@ -18,6 +19,7 @@ from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.restoration.provenance import GENERATED, NAMES, OTHER_DATE, classify
 from decr_scene.pipeline.tiling.grid import Span
 
 CLOUDY, CLEAR = SAMPLES / "landsat_cloudy.tif", SAMPLES / "landsat_clear.tif"
@@ -84,7 +86,10 @@ def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_
     image = pixels(CLOUDY) / np.float32(127.5) - 1
     guess = image.copy()
     guess[:, 100:500, 100:500] -= 0.4
-    mixed = other.instead_of(guess, image, WHOLE)
+    *mixed, share = other.instead_of(guess, image, WHOLE)
+    mixed = np.stack(mixed)
+    assert (share[130:470, 320:470] > 0.99).all()
+    assert not share[:, :300].any()
     values, known = other.read(WHOLE)
     assert not known[:, :300].any()
     np.testing.assert_array_equal(mixed[:, :, :300], guess[:, :, :300])
@@ -116,6 +121,11 @@ def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     assert shift.max() <= 2
     assert report.parameters["other_date"] == str(CLEAR)
     assert min(band["correlation"] for band in report.other_date["bands"].values()) > 0.9
+    origins = pixels(tmp_path / "with_provenance.tif")[0]
+    assert (origins[area.cloud] == OTHER_DATE).mean() > 0.9
+    assert not (pixels(tmp_path / "alone_provenance.tif") == OTHER_DATE).any()
+    told = report.verification["classes"]["other date"]
+    assert told == pytest.approx((origins == OTHER_DATE).mean(), abs=0.01)
 
 
 def test_a_run_without_it_is_another_run():
@@ -196,6 +206,45 @@ def test_a_date_that_does_not_go_with_the_scene_is_refused_with_figures(correlat
     said = r"does not go with the scene: where both are clear, its red explains \d % .* expected 10 %"
     with pytest.raises(OtherDateError, match=said):
         fitted(tmp_path, *two_dates(correlation))
+
+
+def test_ground_of_the_other_date_has_a_class_of_its_own():
+    before = np.zeros((2, 1, 5), np.uint8)
+    after = before.copy()
+    after[:, :, 1:] = 9
+    share, other = np.array([[1, 1, 1, 0.5, 1]]), np.array([[1, 1, 0.5, 1, 0.4]])
+    classes = classify(before, after, np.ones((2, 1, 5), bool), share, other)
+    assert [NAMES[number] for number in classes[0, 0]] == [
+        *("original", "other date", "other date", "blended", "generated")
+    ]
+
+
+def test_a_run_says_where_the_ground_is_from(tmp_path):
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.integers(400, 900, (4, 12, 14)), np.ones((8, 8))).astype("uint16")
+    cloudy = ground.copy()
+    cloudy[:, 20:60, 20:60] = 3000
+    date = ground.copy()
+    date[:, :, 40:] = 0  # which is to be nodata
+    names = ("blue", "green", "red", "nir")
+    for name, image in (("cloudy", cloudy), ("date", date)):
+        with rasterio.open(write(tmp_path / f"{name}.tif", image, nodata=0), "r+") as dataset:
+            dataset.descriptions = names
+    mask = np.zeros((1, 96, 112), np.uint8)
+    mask[:, 20:60, 20:60] = 1
+    write(tmp_path / "mask.tif", mask)
+    report = process_scene(
+        tmp_path / "cloudy.tif",
+        tmp_path / "clean.tif",
+        model=str(tiny_model(tmp_path / "tiny.safetensors", bands=names)),
+        mask=str(tmp_path / "mask.tif"),
+        other_date=str(tmp_path / "date.tif"),
+        samples=2,
+    )
+    origins = pixels(tmp_path / "clean_provenance.tif")[0]
+    assert (origins[25:55, 22:32] == OTHER_DATE).all()
+    assert (origins[25:55, 45:58] == GENERATED).all()
+    assert all(report.checks.values())
 
 
 def test_it_needs_a_model_and_a_file(tmp_path):
