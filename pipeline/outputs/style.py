@@ -1,7 +1,7 @@
 """How QGIS shows a result: its layer style, a ``.qml`` of the raster's own name that it loads by itself.
 
-The right bands for red, green and blue, with the limits of the output: those of a scene under cloud would show
-what is without as black. The classes of the provenance by name, and the uncertainty from pale to dark.
+The right bands for red, green and blue, with the limits of the output: those of a scene under cloud would
+show what is without as black. The classes of the provenance by name, and the uncertainty from pale to dark.
 Written for QGIS 3.22 and later.
 """
 
