@@ -68,7 +68,7 @@ class UncertaintyStyle(SideDocument):
     option = "samples"
 
     @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+    def requested(cls, options: Mapping[str, Any]) -> Self | None:
         """Make one if there is more than one sample."""
         return cls() if options["samples"] > 1 else None
 
