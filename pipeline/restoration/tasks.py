@@ -121,7 +121,10 @@ def _guess_window(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
 
 
 def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image: Float) -> Results:
-    """Cut tiles from the first guess of a window, ``(C, h, w)`` as its image."""
+    """Cut tiles from the first guess of a window, ``(C, h, w)`` as its image.
+
+    With another date, each has a band more: how much of it is that date's.
+    """
     if plan.fills:
         guess = _without_remnants(plan, view, guess, image)
     results = {}
