@@ -102,7 +102,7 @@ class Answerer:
     eyes: Model | None = None
 
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
-        """What is seen of one image as a whole, if it is of any use."""
+        """Detect cloud in a whole image; ``None`` if nothing needs it."""
         shape = cloudy.shape[1], cloudy.shape[2]
         if self.eyes is not None:
             assert self.eyes.config.detector is not None, "it is chosen for its detector"
@@ -112,7 +112,7 @@ class Answerer:
         return None if plan is None else look_at_image(plan, cloudy, self.model)
 
     def guess(self, cloudy: Float, seen: Look | None = None) -> Float:
-        """The first guess of an image: the reference network's, or the ground's tone where there is cloud."""
+        """Compute the first guess: the reference network's, or for ``fill`` the ground's tone under cloud."""
         whole = Span(0, 0, *cloudy.shape[1:])
         if self.model is None:
             assert seen is not None, "fill cannot be planned without"
@@ -143,7 +143,7 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
 
 
 def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:
-    """``fill`` for images of these bands, with the eyes of `ukis-csmask`, else of a model.
+    """Prepare ``fill`` for images of these bands, with the detector `ukis-csmask`, else that of a model.
 
     Args:
         bands: Of the images.
@@ -181,7 +181,7 @@ def restore(
     seen: Look | None = None,
     on_step: OnStep | None = None,
 ) -> Float:
-    """One image restored, ``(C, H, W)``.
+    """Restore one image ``(C, H, W)`` in [-1, 1].
 
     Raises:
         OptionError: The settings are out of range.

@@ -96,26 +96,26 @@ class Comparison:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Mean figures by system, and those of the whole set."""
+        """Average the figures by system, and add those of the whole set."""
         return {
-            label: Evaluation(self.names, found).mean() | self.set_figures.get(label, {})
-            for label, found in self.by_pair.items()
+            label: Evaluation(self.names, rows).mean() | self.set_figures.get(label, {})
+            for label, rows in self.by_pair.items()
         }
 
     def difference(self, one: str, other: str, figure: str) -> tuple[float, float, float]:
-        """One system minus another: the mean over pairs and its 95 % interval by a paired bootstrap."""
+        """Subtract the second system from the first: mean and 95 % interval by a paired bootstrap."""
         both = zip(self.by_pair[one], self.by_pair[other], strict=True)
         return paired([a[figure] - b[figure] for a, b in both])
 
     def to_text(self) -> str:
-        """Tables: systems down, figures and texture across; then what each gains over every baseline."""
+        """Format tables: systems down, figures and texture across; then gains over every baseline."""
         rows = self.rows
         wide = max(20, *(len(label) + 2 for label in rows))
         figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, wide)
         return "\n".join([*figures, "", *_table("texture", TEXTURES, rows, wide), *self._differences(wide)])
 
     def to_csv(self, path: Path) -> None:
-        """Write mean figures, one line per system, and what it gains over the baselines, with intervals."""
+        """Write mean figures, one line per system, with gains over the baselines and their intervals."""
         rows = {}
         for label, row in self.rows.items():
             rows[label] = dict(row)
@@ -159,9 +159,9 @@ class Comparison:
             lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in figures)]
             for label in self.by_pair:
                 if label != other:
-                    told = (self.difference(label, other, name) for name in figures)
+                    differences = (self.difference(label, other, name) for name in figures)
                     cells = "".join(
-                        f"{f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]':>30}" for mean, low, high in told
+                        f"{f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]':>30}" for mean, low, high in differences
                     )
                     lines.append(label.ljust(wide) + cells)
         return lines
@@ -176,7 +176,7 @@ def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], wide: in
 
 
 def ablation(model: str, settings: Settings) -> list[System]:
-    """The paper's ablation of the prior (Table VIII): none, half of it everywhere, the weight network, all.
+    """List the paper's ablation of the prior (Table VIII): none, half of it, the weight network, all.
 
     Without a prior the sampling begins at noise alone: a noised first guess would be one.
     """
@@ -189,7 +189,7 @@ def ablation(model: str, settings: Settings) -> list[System]:
 
 
 def sweep(model: str, settings: Settings, name: str, values: Sequence[float]) -> list[System]:
-    """The same model with one setting at each of several values.
+    """List one system per value of a setting, all of the same model.
 
     Raises:
         OptionError: There is no such setting, or no value, or a step that is no whole number.
@@ -260,17 +260,18 @@ def compare(
     _check_sizes(models, pairs)
     figures = Figures.open(protocol, lpips, wanted)
     perception = Perception(wanted) if perceptual else None
-    shown = Sheet(wanted, len(pairs)) if sheet is not None else None
+    contact = Sheet(wanted, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
     for number, pair in enumerate(progress(pairs, quiet)):
         answers = {"cloudy": pair.cloudy, **_answers(systems, models, wanted, pair.cloudy, mask)}
-        told = judge(pair, answers, figures, perception)
+        figures_of_all = judge(pair, answers, figures, perception)
         for label in answers:
-            own = {k.removeprefix(f"{label}/"): v for k, v in told.items() if k.startswith(f"{label}/")}
-            rows.setdefault(label, []).append(own)
-        if shown is not None:
+            prefix = f"{label}/"
+            row = {k.removeprefix(prefix): v for k, v in figures_of_all.items() if k.startswith(prefix)}
+            rows.setdefault(label, []).append(row)
+        if contact is not None:
             decibels = {label: rows[label][-1]["psnr"] for label in answers}
-            shown.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
+            contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
     baselines = ("cloudy", FILL) if filled else ()
     result = Comparison(
         tuple(pair.name for pair in pairs),
@@ -280,8 +281,8 @@ def compare(
     )
     if table is not None:
         result.to_csv(table)
-    if shown is not None and sheet is not None:
-        shown.save(sheet)
+    if contact is not None and sheet is not None:
+        contact.save(sheet)
     if plots is not None:
         result.plot(plots, {system.label: system.swept for system in systems if system.swept is not None})
     return result
@@ -294,7 +295,7 @@ def _answers(
     cloudy: Float,
     mask: str,
 ) -> dict[str, Float]:
-    """The answer of every system to one image, each model given the bands in its own order."""
+    """Compute the answer of every system to one image, each model given the bands in its own order."""
     orders = {name: [wanted.index(band) for band in model.bands] for name, model in models.items()}
     images = {name: np.ascontiguousarray(cloudy[order]) for name, order in orders.items()}
     looks = {name: model.look(images[name], mask) for name, model in models.items()}
@@ -321,12 +322,12 @@ def _check_sizes(models: Mapping[str, Answerer], pairs: Sequence[Pair]) -> None:
 
 
 def compare_alone(models: Sequence[str], settings: Settings) -> list[System]:
-    """One system a model, and nothing else of it."""
+    """List one system per model."""
     return [System(label, model, settings) for label, model in zip(_labels(models), models, strict=True)]
 
 
 def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
-    """Each model and its reference alone: such as one trained coarse to fine and one not (Table IX)."""
+    """List each model and its reference alone, as for training coarse to fine (Table IX)."""
     labels = _labels(models)
     return [
         System(f"{label} {what}".strip(), model, how)
@@ -337,7 +338,7 @@ def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
 
 
 def _labels(models: Sequence[str]) -> list[str]:
-    """Names of files where they tell them apart, else the whole paths."""
+    """Shorten paths to names where these are unique."""
     short = [Path(model).stem for model in models]
     return short if len(set(short)) == len(short) else list(models)
 

@@ -48,7 +48,7 @@ class Complexity:
     device: str
 
     def to_text(self) -> str:
-        """A table: systems down, costs across."""
+        """Format a table: systems down, costs across."""
         heads = ("parameters", "G multiply-adds", "peak MB", "images/s")
         wide = max(20, *(len(label) + 2 for label in self.rows))
         lines = [f"{SIDE} px on {self.device}".ljust(wide) + "".join(f"{head:>17}" for head in heads)]
@@ -63,7 +63,7 @@ class Complexity:
 
 
 def measure_complexity(models: Sequence[str], settings: Settings, device: str = "auto") -> Complexity:
-    """Costs of one answer of each model, by its name.
+    """Measure the costs of one answer of each model, by its name.
 
     Raises:
         OptionError: ``fill`` and ``identity`` are no networks.
@@ -77,7 +77,7 @@ def measure_complexity(models: Sequence[str], settings: Settings, device: str = 
 
 
 def complexity_of(model: Model, settings: Settings) -> Row:
-    """Costs of one answer of a model: its own steps and reference, one image at a time.
+    """Measure the costs of one answer of a model: its own steps and reference, one image at a time.
 
     Args:
         model: On the device to measure.
@@ -105,7 +105,7 @@ def complexity_of(model: Model, settings: Settings) -> Row:
 
 
 def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
-    """Multiply-adds of one image ``side`` px wide: reference once, noise and weight network at every step.
+    """Count the multiply-adds of one image: reference once, noise and weight network at every step.
 
     Counted by torch of what is called, without numbers: convolutions and products of matrices, those of
     attention included; half of what torch calls floating-point operations.
@@ -138,25 +138,25 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
 
 @contextmanager
 def _peak(device: torch.device) -> Iterator[list[int]]:
-    """Bytes that are held at most beyond those at the beginning, in the one entry of a list, once it ends."""
-    found = [0]
+    """Measure the peak of memory above that at the start, bytes, in the one entry of a list."""
+    peak = [0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        yield found
-        found[0] = torch.cuda.max_memory_allocated(device) - before
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated(device) - before
         return
     process, done = psutil.Process(), threading.Event()
     before = process.memory_info().rss
 
     def watch() -> None:
         while not done.wait(PAUSE):
-            found[0] = max(found[0], process.memory_info().rss - before)
+            peak[0] = max(peak[0], process.memory_info().rss - before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield found
+        yield peak
     finally:
         done.set()
         watcher.join()

@@ -26,7 +26,7 @@ CAPTION = 16
 
 
 class Sheet:
-    """Collects rows, and writes them as one PNG.
+    """Collect rows and write them as one PNG.
 
     Args:
         bands: Names of the bands, to show red, green and blue as such.
@@ -58,9 +58,9 @@ class Sheet:
         if number not in self._chosen:
             return
         row: list[Picture] = []
-        for who, image in images.items():
-            said = f"{who} {decibels[who]:.2f} dB" if who in decibels else who
-            row.append(self._captioned(image, f"{name}  {said}" if not row else said))
+        for label, image in images.items():
+            caption = f"{label} {decibels[label]:.2f} dB" if label in decibels else label
+            row.append(self._captioned(image, caption if row else f"{name}  {caption}"))
         self._rows.append(row)
 
     def save(self, path: Path) -> None:

@@ -34,7 +34,7 @@ ENDINGS = (".png", ".csv")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row per image: name and figures; a figure that an image cannot tell is NaN.
+    """One row per image: name and figures; NaN where an image has no value.
 
     Args:
         names: Of the images.
@@ -51,15 +51,15 @@ class Evaluation:
     calibration: Calibration | None = None
 
     def mean(self) -> Row:
-        """Mean of every figure over the images that have it."""
+        """Average every figure over the images that have it."""
         return {key: _mean([row[key] for row in self.rows]) for key in self.rows[0]}
 
     def gain(self, figure: str, draws: int = 2000) -> tuple[float, float, float]:
-        """DE minus reference: the mean over images and its 95 % interval by a paired bootstrap."""
+        """Subtract the reference from DE: mean over images and its 95 % interval by a paired bootstrap."""
         return paired([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows], draws)
 
     def to_text(self) -> str:
-        """A table: figures down, cloudy / reference / DE across; last what DE adds to its reference."""
+        """Format a table: figures down, cloudy, reference, DE and its gain over the reference across."""
         mean = self.mean()
         figures = dict.fromkeys(key.split("/")[1] for key in mean)
         who = list(dict.fromkeys(key.split("/")[0] for key in mean))
@@ -68,8 +68,8 @@ class Evaluation:
         for figure in figures:
             values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
             gain, low, high = self.gain(figure)
-            told = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
-            few = f"  of {told} pairs" if told < len(self.rows) else ""
+            count = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
+            few = f"  of {count} pairs" if count < len(self.rows) else ""
             lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{few}")
         lines += [
             f"{figure:<20}" + "".join(f"{self.set_figures[name][figure]:12.4f}" for name in who)
@@ -81,10 +81,10 @@ class Evaluation:
         )
 
     def to_csv(self, path: Path) -> None:
-        """Write one line per image; what is of all of them together is not there."""
+        """Write one line per image, without the figures of all images together."""
         ranks = ({},) * len(self.rows) if self.calibration is None else self.calibration.correlations
         of_de = [{f"DE/{figure}": value for figure, value in row.items()} for row in ranks]
-        rows = [row | own for row, own in zip(self.rows, of_de, strict=True)]
+        rows = [row | more for row, more in zip(self.rows, of_de, strict=True)]
         write_rows(path, "name", dict(zip(self.names, rows, strict=True)))
 
 
@@ -145,7 +145,7 @@ def evaluate_pairs(
     loaded = open_answerer(model, data, bands, detector)
     if (trace is not None or plots is not None) and (loaded.model is None or loaded.spec.alone):
         raise OptionError(
-            f"{model} takes no steps that a weight could be told of: drop --trace and --plots, or take a "
+            f"{model} takes no steps, so it has no weight to trace: drop --trace and --plots, or take a "
             "model with a noise network"
         )
     if samples > 1 and loaded.model is None:
@@ -157,7 +157,7 @@ def evaluate_pairs(
     figures = Figures.open(protocol, lpips, loaded.bands)
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
-    shown = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
+    contact = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
     uncertainty = Uncertainty() if samples > 1 else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
@@ -172,9 +172,9 @@ def evaluate_pairs(
             more = [restore(loaded, pair.cloudy, guess, other, mask, seen) for other in others]
             matched = matched_truth(pair)
             uncertainty.add([answer, *more], matched, classify_clouds(pair.cloudy, matched))
-        if shown is not None:
-            told = {who: rows[-1][f"{who}/psnr"] for who in answers}
-            shown.add(number, pair.name, {**answers, "truth": pair.clear}, told)
+        if contact is not None:
+            decibels = {who: rows[-1][f"{who}/psnr"] for who in answers}
+            contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
     result = Evaluation(
         tuple(p.name for p in pairs),
         tuple(rows),
@@ -184,8 +184,8 @@ def evaluate_pairs(
     )
     if table is not None:
         result.to_csv(table)
-    if shown is not None and sheet is not None:
-        shown.save(sheet)
+    if contact is not None and sheet is not None:
+        contact.save(sheet)
     if plots is not None and steps_seen is not None:
         _plot_weights(plots, steps_seen)
         if result.calibration is not None:
@@ -196,7 +196,7 @@ def evaluate_pairs(
 
 
 def plot_files(folder: Path | None, names: Iterable[str]) -> list[Path]:
-    """The files of plots, in a folder that is made if need be.
+    """Name the files of plots, in a folder that is made if need be.
 
     Raises:
         OptionError: It cannot be made.
@@ -212,15 +212,15 @@ def plot_files(folder: Path | None, names: Iterable[str]) -> list[Path]:
     return [folder / f"{name}{ending}" for name in names for ending in ENDINGS]
 
 
-def _plot_weights(folder: Path, seen: StepWeights) -> None:
-    rows = seen.rows()
+def _plot_weights(folder: Path, weights: StepWeights) -> None:
+    rows = weights.rows()
     if not rows:
         raise OptionError("no step was taken, so there is no weight to plot: take a model that samples")
     names = {"weight": "all", "weight_cloud": "in cloud", "weight_clear": "clear ground"}
-    series = {told: [(row["t"], row[name]) for row in rows] for name, told in names.items()}
+    series = {label: [(row["t"], row[name]) for row in rows] for name, label in names.items()}
     by_step, maps = (folder / name for name in WEIGHT_PLOTS)
     Plot("weight of the first guess", "step", "W", series).write(by_step)
-    weight_maps(maps, seen.maps)
+    weight_maps(maps, weights.maps)
 
 
 def _plot_uncertainty(folder: Path, calibration: Calibration) -> None:
@@ -247,13 +247,13 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
 
 
 def paired(gains: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
-    """Mean of differences between two answers to the same images, and its 95 % interval by the bootstrap."""
-    known = np.array([gain for gain in gains if not np.isnan(gain)])
-    if not known.size:
+    """Average differences of two answers to the same images, with a 95 % interval by the bootstrap."""
+    finite = np.array([gain for gain in gains if not np.isnan(gain)])
+    if not finite.size:
         return np.nan, np.nan, np.nan
-    chosen = np.random.default_rng(0).integers(len(known), size=(draws, len(known)))
-    low, high = np.percentile(known[chosen].mean(axis=1), [2.5, 97.5])
-    return float(known.mean()), float(low), float(high)
+    chosen = np.random.default_rng(0).integers(len(finite), size=(draws, len(finite)))
+    low, high = np.percentile(finite[chosen].mean(axis=1), [2.5, 97.5])
+    return float(finite.mean()), float(low), float(high)
 
 
 class StepWeights:
@@ -267,7 +267,7 @@ class StepWeights:
         self.maps: dict[int, Float] = {}
 
     def watch(self, area: Parts) -> OnStep:
-        """What to call at every step of one image."""
+        """Make the callback for the steps of one image."""
         cloud = area.core | area.thin
 
         def on_step(*, t: int, x0: torch.Tensor, weight: torch.Tensor) -> None:
@@ -280,7 +280,7 @@ class StepWeights:
         return on_step
 
     def rows(self) -> tuple[Row, ...]:
-        """One row a step, in the order of sampling."""
+        """List one row per step, in the order of sampling."""
         names = ("weight", "weight_cloud", "weight_clear")
         return tuple(
             {"t": float(t), **{name: _mean([v[i] for v in seen]) for i, name in enumerate(names)}}
@@ -289,7 +289,7 @@ class StepWeights:
 
 
 def check_outputs(paths: Iterable[Path | None], models: Iterable[str], data: Path, overwrite: bool) -> None:
-    """Refuse before anything is measured what could not, or must not, be written afterwards.
+    """Refuse outputs that could not, or must not, be written after the measurement.
 
     Raises:
         OutputError: As `check_target`; or it is an image or a model that is measured.
@@ -311,15 +311,15 @@ def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:
 
 
 def progress(pairs: list[Pair], quiet: bool) -> Iterable[Pair]:
-    """The pairs, under a progress bar on stderr."""
+    """Iterate over the pairs, with a progress bar on stderr."""
     if quiet:
         return pairs
     return track(pairs, "evaluating", console=Console(stderr=True), transient=True)
 
 
 def _mean(values: list[float]) -> float:
-    told = [value for value in values if not np.isnan(value)]
-    return float(np.mean(told)) if told else np.nan
+    finite = [value for value in values if not np.isnan(value)]
+    return float(np.mean(finite)) if finite else np.nan
 
 
 def _mean_where(values: Float, where: Bool) -> float:

@@ -46,7 +46,7 @@ class Figures:
 
     @classmethod
     def open(cls, protocol: str, lpips: bool, bands: tuple[str, ...]) -> Figures:
-        """Those of a protocol; the paper's grey image wants red, green, blue in this order."""
+        """Choose those of a protocol; the paper's grey image takes red, green, blue in this order."""
         distance = metrics.open_lpips(protocol == "paper") if lpips else None
         if protocol != "paper":
             return cls(lpips=distance)
@@ -56,7 +56,7 @@ class Figures:
         )
 
     def of(self, image: Float, truth: Float) -> Row:
-        """PSNR, SSIM and maybe LPIPS of an image."""
+        """Measure PSNR, SSIM and, if wanted, LPIPS of an image."""
         row = {"psnr": self.psnr(image, truth), "ssim": self.ssim(image, truth)}
         return row if self.lpips is None else {**row, "lpips": self.lpips(image, truth)}
 
@@ -92,7 +92,7 @@ def judge(
     figures: Figures | None = None,
     perception: Perception | None = None,
 ) -> Row:
-    """Figures of every answer to one pair, ``who/figure``."""
+    """Measure every answer to one pair, ``who/figure``."""
     figures = figures or Figures()
     matched = matched_truth(pair)
     area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
@@ -120,7 +120,7 @@ def judge(
 
 
 def matched_truth(pair: Pair) -> Float:
-    """The clear image in the tone of the cloudy one, clipped."""
+    """Fit the clear image ``(C, H, W)`` to the tone of the cloudy one, clipped to [-1, 1]."""
     return np.clip(fit_tone(pair.cloudy, pair.clear).apply(pair.clear), -1, 1)
 
 

@@ -1,4 +1,4 @@
-"""What is seen of one image as a whole, as a scene would be."""
+"""Cloud detection on one image, as on a whole scene."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from decr_scene.pipeline.tiling.grid import Span
 
 @dataclass(frozen=True)
 class Look:
-    """What is seen of an image.
+    """Cloud and ground detected in an image.
 
     Args:
         mask: Where cloud and shadow are.
@@ -36,7 +36,7 @@ class Look:
 
 
 def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
-    """Look at an image ``(C, H, W)`` in [-1, 1]; the detector of the model is the model's own."""
+    """Detect cloud in an image ``(C, H, W)`` in [-1, 1]; the model is needed for its own detector."""
     shape, bands = (cloudy.shape[1], cloudy.shape[2]), len(cloudy)
     source = ArraySource(Span(0, 0, *shape), (cloudy + 1) / np.float32(2))
     lookout = _lookout(plan, source, shape, model)

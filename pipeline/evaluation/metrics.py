@@ -28,7 +28,7 @@ GREY = (0.298912, 0.586611, 0.114478)
 
 
 def psnr(image: Float, truth: Float) -> float:
-    """Peak signal to noise ratio, dB, all bands together: ``10 log10(255^2 / mean((a - b)^2))``.
+    """Compute the peak signal to noise ratio of all bands, dB: ``10 log10(255^2 / mean((a - b)^2))``.
 
     Args:
         image: ``(C, H, W)`` or ``(C, N)`` in [-1, 1], rounded to 8 bits.
@@ -41,7 +41,7 @@ def psnr(image: Float, truth: Float) -> float:
 
 
 def ssim(image: Float, truth: Float) -> float:
-    """Structural similarity with scikit-image's defaults (7 px uniform window), mean of the bands.
+    """Compute structural similarity with scikit-image's defaults (7 px uniform window), mean of the bands.
 
     Args:
         image: ``(C, H, W)`` in [-1, 1], rounded to 8 bits, at least 7 px a side.
@@ -54,12 +54,12 @@ def ssim(image: Float, truth: Float) -> float:
 
 
 def paper_psnr(image: Float, truth: Float) -> float:
-    """`psnr` as in the published code: values are truncated to 8 bits, not rounded."""
+    """Compute `psnr` as the published code does, of values truncated to 8 bits instead of rounded."""
     return _psnr(truncate_to_uint8(image), truncate_to_uint8(truth))
 
 
 def paper_ssim(image: Float, truth: Float) -> float:
-    """SSIM as in the published code: truncated to 8 bits; of one grey image, ``0.298912 R + ...``, for RGB.
+    """Compute SSIM as the published code does: truncated to 8 bits, for RGB of ``0.298912 R + ...``.
 
     Args:
         image: ``(C, H, W)`` in [-1, 1]. Three bands must be in the order red, green, blue.
@@ -77,7 +77,7 @@ Figure = Callable[[Float, Float], float]
 
 
 def open_lpips(paper: bool = False) -> Figure:
-    """LPIPS (AlexNet, v0.1) by torchmetrics; bands other than three are taken one by one, and averaged.
+    """Open LPIPS (AlexNet, v0.1) by torchmetrics; bands other than three are averaged one by one.
 
     Args:
         paper: Give the network values of 0 to 255, as the published code does, instead of -1 to 1.
@@ -101,7 +101,7 @@ def open_lpips(paper: bool = False) -> Figure:
 
 
 def _lpips_network() -> Callable[[Float, Float], float]:
-    """Distance of two images ``(3, H, W)``."""
+    """Open the network, as a distance of two images ``(3, H, W)``."""
     import torch
 
     install = "pip install 'decr-scene[lpips]'"
@@ -125,7 +125,7 @@ def _lpips_network() -> Callable[[Float, Float], float]:
 
 
 def detail(image: Float, truth: Float) -> float:
-    """Spatial correlation coefficient by torchmetrics: how alike the two images' fine detail is, 1 at best.
+    """Compute the spatial correlation coefficient of two images by torchmetrics, 1 at best.
 
     Each band is taken through a Laplacian, and correlated in windows of 8 px. Unlike `texture`, detail in the
     wrong place earns nothing.
@@ -136,7 +136,7 @@ def detail(image: Float, truth: Float) -> float:
 
 
 def vif(image: Float, truth: Float) -> float:
-    """Visual information fidelity (pixel domain) by torchmetrics, 1 at best; NaN below 41 px a side."""
+    """Compute visual information fidelity (pixel domain), 1 at best; NaN below 41 px a side."""
     from torchmetrics.functional.image import visual_information_fidelity
 
     if min(image.shape[1:]) < VIF_SIDE:
@@ -145,7 +145,7 @@ def vif(image: Float, truth: Float) -> float:
 
 
 def _as_batches(*images: Float) -> Iterator[Any]:
-    """Tensors ``(1, C, H, W)`` of the 8-bit values."""
+    """Convert to tensors ``(1, C, H, W)`` of the 8-bit values."""
     import torch
 
     for image in images:
@@ -153,14 +153,14 @@ def _as_batches(*images: Float) -> Iterator[Any]:
 
 
 def texture(image: Float) -> float:
-    """Standard deviation of the difference to the mean of the four neighbours; what blur takes away first."""
+    """Compute the standard deviation of the difference to the mean of the four neighbours."""
     inner = image[:, 1:-1, 1:-1]
     around = image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:]
     return float((inner - around / 4).std())
 
 
 def shift(image: Float, other: Float, where: NDArray[np.bool_]) -> float:
-    """Largest move of a band's mean between two images, in DN of 255.
+    """Compute the largest difference of a band's mean between two images, in DN of 255.
 
     Args:
         image: ``(C, H, W)`` in [-1, 1].
@@ -187,7 +187,7 @@ def _psnr(image: UInt8, truth: UInt8) -> float:
 
 
 def _greys(image: UInt8) -> list[NDArray[np.float64]]:
-    """One grey ``(H, W)`` for three bands; else one for each band, as if that were all of RGB."""
+    """Make one grey ``(H, W)`` of three bands, else one of each band, as if that were all of RGB."""
     if len(image) == len(GREY):
         return [np.tensordot(GREY, image, axes=1)]
     return [sum(GREY) * band for band in image]

@@ -29,7 +29,7 @@ MOST_SIDE = 2048
 def load_pairs(
     wanted: tuple[str, ...], data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
 ) -> list[Pair]:
-    """The pairs of a folder, with the bands that a model wants and a protocol resizes them.
+    """Load the pairs of a folder with the bands of a model, resized as a protocol has it.
 
     Raises:
         OptionError: There is no such protocol, the bands are not those of the model, or not in one order.
@@ -47,31 +47,31 @@ def load_pairs(
 
 
 def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
-    """Where the files themselves say that the model's bands are; ``None``: they say nothing of them."""
-    said = _said(data)
-    known = {names for names in said if set(wanted) <= set(names)}
-    if not known:
+    """Find the model's bands by the band descriptions; ``None``: there are none."""
+    orders = _band_orders(data)
+    matching = {names for names in orders if set(wanted) <= set(names)}
+    if not matching:
         return None
-    if len(said) > 1:
-        orders = " and ".join(sorted(",".join(name or "?" for name in names) for names in said))
-        raise OptionError(f"{data}: files have bands {orders}, expected one order: say it with --bands")
-    names = known.pop()
+    if len(orders) > 1:
+        listed = " and ".join(sorted(",".join(name or "?" for name in names) for names in orders))
+        raise OptionError(f"{data}: files have bands {listed}, expected one order: say it with --bands")
+    names = matching.pop()
     return tuple(names.index(name) for name in wanted)
 
 
 def bands_of_folder(data: Path) -> tuple[str, ...] | None:
-    """What all files of a folder of pairs say that their bands are; ``None``: nothing, or not the same."""
-    said = _said(data)
-    names = next(iter(said), ())
-    return names if len(said) == 1 and all(names) else None
+    """Read the band names of a folder of pairs; ``None``: there are none, or they differ."""
+    orders = _band_orders(data)
+    names = next(iter(orders), ())
+    return names if len(orders) == 1 and all(names) else None
 
 
-def _said(data: Path) -> set[tuple[str, ...]]:
-    said: set[tuple[str, ...]] = set()
+def _band_orders(data: Path) -> set[tuple[str, ...]]:
+    orders: set[tuple[str, ...]] = set()
     for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
         files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
-        said |= {name_bands(band_descriptions(path)) for path in files}
-    return said
+        orders |= {name_bands(band_descriptions(path)) for path in files}
+    return orders
 
 
 def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:
 
 
 def _as_in_paper(pair: Pair) -> Pair:
-    """Resized on the scale of 0 to 255 as the published code does; truncation later shows the difference."""
+    """Resize on the scale of 0 to 255 as the published code does, which matters when truncating."""
 
     def resized(image: Float) -> Float:
         dn = (image + 1) * np.float32(127.5)

@@ -126,7 +126,7 @@ class _Axes:
     y: tuple[float, float]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point is in the picture, px."""
+        """Convert a point to a place in the picture, px."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
@@ -137,7 +137,7 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """From the least to the greatest with some air around."""
+    """Find the least and the greatest, with a margin."""
     low, high = min(values), max(values)
     air = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
     return low - air, high + air

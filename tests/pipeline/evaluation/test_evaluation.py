@@ -498,7 +498,7 @@ def test_a_system_without_steps_has_no_weight_to_tell_of(option, folder, tmp_pat
     save_model_file(tmp_path / "gan.safetensors", config, build_modules(config).state_dict())
     result = invoke("--model", tmp_path / "gan.safetensors", "--data", folder, option, tmp_path / "out")
     assert result.exit_code != 0
-    assert "takes no steps that a weight could be told of" in result.stderr
+    assert "takes no steps, so it has no weight to trace" in result.stderr
     assert not (tmp_path / "out").exists()
     plain = invoke("--model", tmp_path / "gan.safetensors", "--data", folder)
     assert plain.exit_code == 0, plain.output
