@@ -1,7 +1,7 @@
 """The tone of the ground, filled in under cloud from the clear ground around: a pull-push pyramid.
 
 Pull: means of 2 by 2 pixels, weighted by how clear they are, up to a single pixel. Push: from there back,
-what is not clear takes the coarser value. The fill is smooth, and knows how far away its values come from.
+other pixels take the coarser value. The fill is smooth, with the nearness of its values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DECAY = 0.7
 """What is left of nearness one level up: 0.7 where clear ground is some 2 px away, 0.49 at some 4 px, ..."""
 
 CONTEXT = 3
-"""Bands that the context of an image has beside its anchor: cloud, shadow, nearness."""
+"""Bands of a context besides its anchor: cloud, shadow, nearness."""
 
 
 def pull_push(values: Float, weights: Float) -> tuple[Float, Float]:
@@ -42,7 +42,7 @@ def pull_push(values: Float, weights: Float) -> tuple[Float, Float]:
 
 
 def context_of(reduced: Float, cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
-    """Join what a network may see of an image's surroundings beside the image.
+    """Join the context of an image for a network.
 
     Args:
         reduced: The image on coarse pixels, (C, h, w), in [-1, 1].
@@ -65,7 +65,7 @@ def clearness(cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
 
 
 def _pull(level: Float) -> Float:
-    """One level coarser; the last band is the weight, and the others are already multiplied by it."""
+    """Return one level coarser; the last band is the weight, which the others are multiplied by."""
     height, width = level.shape[1:]
     if height % 2 or width % 2:
         level = np.pad(level, ((0, 0), (0, height % 2), (0, width % 2)))

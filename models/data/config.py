@@ -17,7 +17,7 @@ class DataConfig:
         cloudy: Folder of cloudy images, relative to the data root; ``None`` for clear images alone.
         clear: Folder of clear images with the same names.
         share: How often this source is drawn, relative to the others.
-        simulate: Share of the crops whose cloud is simulated over the clear image.
+        simulate: Share of the crops with simulated cloud over the clear image.
         clouds: What clouds are simulated.
         tone: Bring each clear image into the tone of its cloudy one.
         scales: Scales at which crops are drawn, each 1 / whole number (area-averaged).
@@ -106,5 +106,5 @@ class DataConfig:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 
     def held_out(self, name: str) -> bool:
-        """Whether the image of this name is kept from training the reference."""
+        """Return whether the image of this name is kept from training the reference."""
         return any(first <= name <= last for first, last in self.holdout)

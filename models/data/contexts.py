@@ -1,7 +1,7 @@
 """What a scene as a whole would have shown of a crop: where cloud and shadow are, and the ground around.
 
 A detector is not there while crops are drawn, so its answer is made from the truth and spoilt as detectors
-err: thin cloud overlooked or not, edges grown, nothing known at all.
+err: thin cloud overlooked or not, edges grown, no detection at all.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ CELL = 8
 """Side of a pixel of a context, px of the crop."""
 
 UNKNOWN = 0.25
-"""Share of the crops of which nothing is known."""
+"""Share of the crops without any context."""
 
 OVERLOOKED = 0.25
-"""Share of the crops whose shadows are not known."""
+"""Share of the crops whose shadows are not detected."""
 
 FAR = 0.5
-"""Share of the crops without any clear ground that know its tone from far away."""
+"""Share of the crops without clear ground that get its tone from far away."""
 
 
 def draw_context(
@@ -43,8 +43,8 @@ def draw_context(
         return np.zeros((len(reduced) + 3, *reduced.shape[1:]), np.float32)
     depths = area_reduced(np.stack([opacity, shadow]), CELL)
     least = rng.uniform(0.08, 0.5)
-    cloud = _seen(depths[0], least, rng)
-    dark = _seen(depths[1], 0.15, rng) if rng.random() >= OVERLOOKED else np.zeros_like(cloud)
+    cloud = _detected(depths[0], least, rng)
+    dark = _detected(depths[1], 0.15, rng) if rng.random() >= OVERLOOKED else np.zeros_like(cloud)
     context = context_of(reduced, cloud, dark * (1 - cloud), None)
     bands = len(reduced)
     if not (context[-1] > 0.5).any() and rng.random() < FAR:
@@ -54,11 +54,13 @@ def draw_context(
     return context
 
 
-def _seen(depth: Float, least: float, rng: np.random.Generator) -> Float:
-    """The probability that a detector would give: a steep rise at ``least``, grown and smoothed a little."""
-    seen = np.clip((depth - least / 2) / (least / 2), 0, 1)
+def _detected(depth: Float, least: float, rng: np.random.Generator) -> Float:
+    """Imitate a detector's probability, ``(h, w)``: a steep rise at ``least``, grown and smoothed."""
+    probability = np.clip((depth - least / 2) / (least / 2), 0, 1)
     grown = int(rng.integers(3))
     if grown:
-        seen = ndimage.grey_dilation(seen, size=(2 * grown + 1,) * 2)
-    result: Float = ndimage.gaussian_filter(seen * rng.uniform(0.8, 1), rng.uniform(0, 1)).astype(np.float32)
+        probability = ndimage.grey_dilation(probability, size=(2 * grown + 1,) * 2)
+    result: Float = ndimage.gaussian_filter(probability * rng.uniform(0.8, 1), rng.uniform(0, 1)).astype(
+        np.float32
+    )
     return result

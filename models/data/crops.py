@@ -1,4 +1,4 @@
-"""What is done to a crop, alike in all images of it: cut it out, light it otherwise, turn it.
+"""Change a crop, in the same way in all its images: cut it out, change its light, turn it.
 
 Every draw is of the generator that is given, in the order of the code: another order would be other batches.
 """
@@ -91,7 +91,7 @@ def compressed(image: Float, quality: int) -> Float:
 
 
 def _through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """A picture, ``(3, H, W)`` or ``(H, W)``, written and read again."""
+    """Write and read a picture, ``(3, H, W)`` or ``(H, W)``, as a JPEG."""
     memory = BytesIO()
     Image.fromarray(np.moveaxis(levels, 0, -1) if levels.ndim == 3 else levels).save(
         memory, "JPEG", quality=quality, subsampling=0

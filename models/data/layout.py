@@ -15,7 +15,7 @@ NIR_FOLDER = "nir"
 """Names of folders as data sets are published: RICE, CUHK-CR, ours."""
 
 RASTER_ENDINGS = frozenset({".tif", ".tiff"})
-"""Files that may be large, and that windows can be read of."""
+"""Endings of files that may be large, and can be read by window."""
 
 IMAGE_ENDINGS = RASTER_ENDINGS | {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -43,12 +43,12 @@ class PairPaths(NamedTuple):
     cloudy_nir: Path | None = None
 
     def files(self) -> list[Path]:
-        """Those that there are."""
+        """List the files that the pair has."""
         return [path for path in self[1:] if isinstance(path, Path)]
 
 
 def source_files(config: DataConfig, root: Path, bands: int | None = None) -> list[Path]:
-    """Every file that a source reads, in order.
+    """List every file that a source reads, in order.
 
     Raises:
         TrainingError: A folder is missing or empty.
@@ -58,7 +58,7 @@ def source_files(config: DataConfig, root: Path, bands: int | None = None) -> li
 
 
 def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[PairPaths], list[str]]:
-    """The pairs of a source, and a line for each image that lacks a twin.
+    """Find the pairs of a source, and a line for each image that lacks a twin.
 
     Raises:
         TrainingError: A folder is missing or empty.
@@ -85,22 +85,23 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
 
 
 def is_sen12mscr(place: Path) -> bool:
-    """Whether a folder is SEN12MS-CR as published: ``ROIs1158_spring_s2``, ``.._s2_cloudy`` and the like."""
+    """Return whether a folder is SEN12MS-CR as published: ``ROIs1158_spring_s2``, ``.._s2_cloudy`` etc."""
     return place.is_dir() and any(_SEASON.fullmatch(part.name) for part in place.iterdir() if part.is_dir())
 
 
 def _sen12mscr(place: Path) -> tuple[list[PairPaths], list[str]]:
-    """Pairs as ``ROIs.._s2/s2_1/ROIs.._s2_1_p30.tif`` and its twin in ``ROIs.._s2_cloudy/s2_cloudy_1``.
+    """Pair ``ROIs.._s2/s2_1/ROIs.._s2_1_p30.tif`` and its twin in ``ROIs.._s2_cloudy/s2_cloudy_1``.
 
-    A pair is called as neither says ``s2``: ``ROIs1158_spring_1_p30``. Files have all 13 bands of Sentinel-2.
+    The name of a pair is that of its files without ``s2``: ``ROIs1158_spring_1_p30``. Files have all 13 bands
+    of Sentinel-2.
     """
-    found: dict[str, dict[str, Path]] = {"": {}, "_cloudy": {}}
+    files: dict[str, dict[str, Path]] = {"": {}, "_cloudy": {}}
     for file in sorted(place.glob("ROIs*_s2*/s2*/*.tif")):
-        told = _PATCH.fullmatch(file.stem)
-        if told is not None:
-            name = f"{told['season']}_{told['scene']}_p{told['patch']}"
-            found[told["cloudy"] or ""][name] = file
-    clear, cloudy = found[""], found["_cloudy"]
+        match = _PATCH.fullmatch(file.stem)
+        if match is not None:
+            name = f"{match['season']}_{match['scene']}_p{match['patch']}"
+            files[match["cloudy"] or ""][name] = file
+    clear, cloudy = files[""], files["_cloudy"]
     if not clear or not cloudy:
         lacking = "s2_cloudy" if not cloudy else "s2"
         raise TrainingError(
@@ -157,12 +158,12 @@ def _whus2cr_fault(side: Path) -> str:
 
 
 def place_of(config: DataConfig, root: Path) -> Path:
-    """What a source is called by in messages: its folder, or that of its clear images."""
+    """Return the name of a source in messages: its folder, or that of its clear images."""
     return root / (config.folder or config.clear or "")
 
 
 def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
-    """Folder of the clear and of the cloudy images."""
+    """Return the folders of the clear and of the cloudy images."""
     if config.folder is None:
         assert config.clear is not None, "DataConfig has checked this"
         return root / config.clear, None if config.cloudy is None else root / config.cloudy
@@ -181,20 +182,20 @@ def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
 def _near_infrared(
     config: DataConfig, places: tuple[Path, Path], bands: int | None
 ) -> dict[Path, dict[str, Path]]:
-    """Images of a fourth band beside those of three, as CUHK-CR has them, if a fourth is wanted."""
-    wanted = bands if config.bands is None else max(config.bands) + 1
+    """List images of a fourth band besides those of three, as CUHK-CR has them, if the source has four."""
+    count = bands if config.bands is None else max(config.bands) + 1
     folders = [place.parent / NIR_FOLDER / place.name for place in places]
-    if wanted != 4 or not all(folder.is_dir() for folder in folders):
+    if count != 4 or not all(folder.is_dir() for folder in folders):
         return {}
     return {folder: _images(folder) for folder in folders}
 
 
 def _images(place: Path) -> dict[str, Path]:
-    """Images of a folder, or of ``folder/pattern*``, by name."""
+    """List images of a folder, or of ``folder/pattern*``, by name."""
     folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder, expected one with images; check --data")
-    found = {p.stem: p for p in sorted(folder.glob(pattern)) if p.suffix.lower() in IMAGE_ENDINGS}
-    if not found:
+    images = {p.stem: p for p in sorted(folder.glob(pattern)) if p.suffix.lower() in IMAGE_ENDINGS}
+    if not images:
         raise TrainingError(f"{folder}: no images, expected some of {sorted(IMAGE_ENDINGS)}")
-    return found
+    return images

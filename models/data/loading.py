@@ -1,7 +1,7 @@
 """Read the images of a source, all of them before a training begins, so that it does not stop at a bad one.
 
 Images are scaled to [-1, 1] by the reader that the caller gives: the pipeline gives the one that applies its
-own radiometry, so that a scene and a training crop look alike to the network. They are held in memory, but
+own radiometry, so that scenes and training crops have the same scaling. They are held in memory, but
 for large rasters, of which crops are read as they are drawn.
 """
 
@@ -25,7 +25,7 @@ from decr_scene.models.data.windowed import OVERVIEW_SIDE, Raster, WindowedImage
 from decr_scene.models.errors import TrainingError
 
 Reader = Callable[[Path, Path], Float]
-"""Path of an image, and of the one whose scaling it takes, to ``(C, H, W)`` float32 in [-1, 1].
+"""Read an image, with the scaling of the second path, as ``(C, H, W)`` float32 in [-1, 1].
 
 Both images of a pair take the cloudy one's, which is all that there is when a scene is restored.
 """
@@ -86,7 +86,7 @@ def load_source(
 
 
 class Scaling(NamedTuple):
-    """The files whose scaling both images of a pair take."""
+    """The files whose scaling both images of a pair get."""
 
     image: Path
     nir: Path | None
@@ -100,7 +100,7 @@ def _read_pair(
     bands: int | None,
     crop: int | None,
 ) -> Pair | str:
-    """Return the pair, or what is wrong with it."""
+    """Return the pair, or a description of its fault."""
     try:
         scaling = Scaling(paths.cloudy or paths.clear, paths.cloudy_nir)
         clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
@@ -130,7 +130,7 @@ def _read(
     read: Reader,
     opener: Opener | None,
 ) -> Float:
-    """One image as an array, or as something that slices like one."""
+    """Read one image as an array, or as an object that slices like one."""
     if opener is not None and config.resize is None and nir is None and config.windowed is not False:
         raster = (
             opener(path, like.image) if config.windowed or path.suffix.lower() in RASTER_ENDINGS else None
@@ -147,13 +147,13 @@ def _read(
     return image if config.resize is None else _resized(image, config.resize)
 
 
-def _check_bands(config: DataConfig, found: int) -> None:
-    if config.bands is not None and max(config.bands) >= found:
-        raise ValueError(f"{found} bands, expected one numbered {max(config.bands)}, counted from 0")
+def _check_bands(config: DataConfig, count: int) -> None:
+    if config.bands is not None and max(config.bands) >= count:
+        raise ValueError(f"{count} bands, expected one numbered {max(config.bands)}, counted from 0")
 
 
 def _resized(image: Float, width: int) -> Float:
-    """To a width, the height by the same scale, without the pixel too many that rounding may give."""
+    """Resize to a width, the height by the same scale, without an extra pixel of rounding."""
     height = -(-image.shape[1] * width // image.shape[2])
     return resize(image, width / image.shape[2])[:, :height, :width]
 

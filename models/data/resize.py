@@ -78,7 +78,7 @@ def _contributions(length: int, scale: float) -> tuple[Index, Double]:
 
 
 def _cubic(distance: Double) -> Double:
-    """Keys' kernel ``k`` with a = -1/2."""
+    """Return Keys' kernel ``k`` with a = -1/2, same shape."""
     d = np.abs(distance)
     near = (1.5 * d - 2.5) * d**2 + 1
     far = ((-0.5 * d + 2.5) * d - 4) * d + 2

@@ -1,4 +1,4 @@
-"""Crops for training: a pure function of (seed, step), so a resumed run sees the very same images.
+"""Crops for training: a pure function of (seed, step), so a resumed run gets the same images.
 
 Crops of simulated cloud are drawn over the clear image; those of real pairs are brought into one tone.
 """
@@ -26,13 +26,13 @@ from decr_scene.models.data.crops import Look, compressed, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
 
 VISIBLE = ("blue", "green", "red")
-"""Bands whose means lie together in the pictures of clear days."""
+"""Bands with nearly equal means in images of clear days."""
 
 NEUTRAL = 0.08
 """Greatest power of e that the mean of a visible band differs from the others' in a balanced picture."""
 
 CLEAR_SMOOTHING = 3.0
-"""Standard deviation, px, that differences of a pair are smoothed with before clear ground is told."""
+"""Standard deviation, px, of the smoothing of a pair's differences, before clear ground is recognised."""
 
 
 class Pair(NamedTuple):
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """What the network sees and what it should give, ``(C, H, W)``, and the context, ``(C + 3, h, w)``."""
+    """Input and truth of the network, ``(C, H, W)`` each, and the context, ``(C + 3, h, w)``."""
 
     cloudy: Float
     clear: Float
@@ -81,7 +81,7 @@ class Source:
     def crop(self, rng: np.random.Generator, size: int, spectrum: tuple[str, ...]) -> Crop:
         """Draw one ``(C, size, size)`` crop, cloudy and clear in one tone, turned and jittered.
 
-        What the context draws comes last: crops are the same whether anybody looks at it or not.
+        Random numbers of the context come last: crops are the same with and without it.
         """
         scale = self.pairs[rng.integers(len(self.pairs))]
         pair = scale[rng.integers(len(scale))]
@@ -91,7 +91,7 @@ class Source:
         look = self._look(rng, clear, spectrum)
         if rng.random() < self.config.simulate:
             clear = look.of(clear)
-            covered = self._covered(rng, clear, spectrum)
+            covered = self._with_clouds(rng, clear, spectrum)
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:
@@ -107,28 +107,28 @@ class Source:
         cloudy, (opacity, shadow) = np.ascontiguousarray(image[:-2]), image[-2:]
         return Crop(cloudy, truth, draw_context(cloudy, truth, opacity, shadow, rng))
 
-    def _covered(self, rng: np.random.Generator, clear: Float, spectrum: tuple[str, ...]) -> Covered:
-        """The image under simulated cloud, under a veil, or under both."""
+    def _with_clouds(self, rng: np.random.Generator, clear: Float, spectrum: tuple[str, ...]) -> Covered:
+        """Draw simulated cloud, a veil, or both over an image ``(C, H, W)``."""
         config = self.config
         if not config.veil or rng.random() >= config.veil:
             drawn = simulate(clear, spectrum, rng, config.clouds)
             return Covered(drawn.cloudy, drawn.opacity, drawn.shadow)
         below = veiled(clear, spectrum, rng, config.veils)
-        seen = below.opacity * np.float32(rng.random() < config.veil_seen)
+        veil_opacity = below.opacity * np.float32(rng.random() < config.veil_seen)
         if rng.random() >= config.veil_clouds:
-            return Covered(below.image, seen, np.zeros_like(seen))
+            return Covered(below.image, veil_opacity, np.zeros_like(veil_opacity))
         drawn = simulate(below.image, spectrum, rng, config.clouds)
-        return Covered(drawn.cloudy, np.maximum(drawn.opacity, seen), drawn.shadow)
+        return Covered(drawn.cloudy, np.maximum(drawn.opacity, veil_opacity), drawn.shadow)
 
     def _cut(self, rng: np.random.Generator, pair: Pair, size: int) -> list[Float]:
-        """A crop of ``size`` px, maybe enlarged from a smaller one, by any factor up to the source's."""
+        """Cut crops of ``size`` px, maybe enlarged from a smaller one, by any factor up to the source's."""
         if self.config.enlarge == 1:
             return cut(rng, (pair.cloudy, pair.clear), size)
         part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
         return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
     def _look(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> Look:
-        """Another gain of each band, another tone curve; half of the images get a haze, if any do."""
+        """Draw a gain for each band and a tone curve; half of the images get a haze, if any do."""
         config = self.config
         bands = len(image)
         gain = np.full((bands, 1, 1), rng.uniform(*config.brightness), np.float32)
@@ -150,12 +150,12 @@ class Source:
     def _balance(
         self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...], gain: Float
     ) -> tuple[Float, Float]:
-        """Draw the gain and offset that give the light its spread, and the visible bands one mean."""
+        """Draw gain and offset, ``(C, 1, 1)``, for the light's spread and one mean of the visible bands."""
         light = (image + 1) * np.float32(0.5)
         means = light.mean(axis=(1, 2), keepdims=True)
         assert self.config.spread is not None
-        wanted = rng.uniform(*self.config.spread) / max(float((light - means).std()), 0.01)
-        shared = np.full_like(gain, np.clip(wanted, 0.3, 1.8))
+        factor = rng.uniform(*self.config.spread) / max(float((light - means).std()), 0.01)
+        shared = np.full_like(gain, np.clip(factor, 0.3, 1.8))
         aim = float(means.mean()) * gain
         off = np.exp(rng.uniform(-NEUTRAL, NEUTRAL, means.shape), dtype=np.float32)
         other = np.array([band not in VISIBLE for band in spectrum]).reshape(-1, 1, 1)
@@ -167,8 +167,8 @@ class Source:
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:
     """Make the truth of a real pair: the cloudy image itself where both dates show the same ground.
 
-    What still differs there, after the tone, is another season or sun angle, which nobody can tell from the
-    cloudy image; learning it would only teach a network to repaint clear ground.
+    Differences left there, after the tone, are of season or sun angle, which the cloudy image does not show;
+    learning them would only teach a network to repaint clear ground.
 
     Args:
         cloudy: ``(C, H, W)`` in [-1, 1].
@@ -189,10 +189,12 @@ def differing(cloudy: Float, clear: Float) -> tuple[Float, Float]:
     ``L (1 - s)``; of lights smoothed and averaged over the bands.
     """
     sigma = (0, CLEAR_SMOOTHING, CLEAR_SMOOTHING)
-    seen, ground = ((ndimage.gaussian_filter(i, sigma).mean(axis=0) + 1) / 2 for i in (cloudy, clear))
-    rise = seen - ground
-    opacity = np.clip(rise / np.maximum(1 - ground, 0.1), 0, 1).astype(np.float32)
-    shadow = np.clip(-rise / np.maximum(ground, 0.1), 0, 1).astype(np.float32)
+    cloudy_light, clear_light = (
+        (ndimage.gaussian_filter(i, sigma).mean(axis=0) + 1) / 2 for i in (cloudy, clear)
+    )
+    rise = cloudy_light - clear_light
+    opacity = np.clip(rise / np.maximum(1 - clear_light, 0.1), 0, 1).astype(np.float32)
+    shadow = np.clip(-rise / np.maximum(clear_light, 0.1), 0, 1).astype(np.float32)
     return opacity, shadow
 
 

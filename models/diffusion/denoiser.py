@@ -35,7 +35,7 @@ class DEDenoiser:
     """``x0 = W reference + (1 - W) clip(x0_eps, -1, 1)`` with ``W = clip(raw, floor, 1)``.
 
     Args:
-        network: Gives the noise and the raw weight.
+        network: Predicts the noise and the raw weight.
         schedule: The one that the network was trained with.
     """
 
@@ -60,9 +60,9 @@ class DEDenoiser:
 
 
 class MicroBatched:
-    """A denoiser that sees a few images of a batch at a time, so that memory suffices.
+    """A denoiser that computes a few images of a batch at a time, so that memory suffices.
 
-    It always sees as many: the last ones are filled up with copies, as libraries compute another shape in
+    Their number is constant: the last ones are filled up with copies, as libraries compute another shape in
     another order.
 
     Args:
@@ -78,7 +78,7 @@ class MicroBatched:
     def __call__(
         self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
     ) -> Denoised:
-        """As `DEDenoiser`."""
+        """Estimate the clear image as `DEDenoiser`, ``(B, C, H, W)``."""
         count = len(x_t)
         images = [torch.split(self._filled_up(image), self.size) for image in (x_t, cloudy, reference)]
         parts = [self.denoiser(x, t, y, guess, weight_floor) for x, y, guess in zip(*images, strict=True)]

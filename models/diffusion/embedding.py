@@ -1,4 +1,4 @@
-"""How a network is told the step number."""
+"""Embed the step number for a network."""
 
 import math
 

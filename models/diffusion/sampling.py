@@ -29,7 +29,7 @@ class DESampler:
     """DDIM with eta 0 on the fused estimate, as published; few steps may begin at the noised reference.
 
     Args:
-        denoiser: Gives the fused estimate.
+        denoiser: Returns the fused estimate.
         steps: Number of calls of the denoiser; without ``start`` one that divides the schedule evenly.
         start: Step at which the run begins, from the noised reference; ``None``: from noise alone.
 
@@ -61,7 +61,7 @@ class DESampler:
             cloudy: Cloudy image in [-1, 1], ``(B, C, H, W)``.
             reference: First guess in [-1, 1], ``(B, C, H, W)``.
             weight_floor: Least weight of the reference, the paper's eta.
-            on_step: Is told of every step.
+            on_step: Called after every step.
             agree: Is given the fused estimate at every step; the step is taken from what it makes of it.
                 Where the images are tiles that see the same noise, they remain one picture then.
 
@@ -96,7 +96,7 @@ class DDPMSampler:
     """The ancestral sampler of the paper: eq. 13 and 14 with the fused estimate.
 
     Args:
-        denoiser: Gives the fused estimate.
+        denoiser: Returns the fused estimate.
         steps: Number of calls of the denoiser; one that divides the schedule evenly.
 
     Raises:
@@ -121,11 +121,12 @@ class DDPMSampler:
 
         Args:
             noise: Standard normal to begin with, ``(B, C, H, W)``.
-            noise_at: Standard normal of that shape for the step that leaves ``t``; not asked for at the last.
+            noise_at: Returns standard normal noise of that shape for the step that leaves ``t``; not called
+                for the last.
             cloudy: Cloudy image in [-1, 1], ``(B, C, H, W)``.
             reference: First guess in [-1, 1], ``(B, C, H, W)``.
             weight_floor: Least weight of the reference, the paper's eta.
-            on_step: Is told of every step.
+            on_step: Called after every step.
 
         Returns:
             The clean image, ``(B, C, H, W)`` in [-1, 1].
@@ -139,6 +140,6 @@ class DDPMSampler:
         return x_t
 
     def step(self, x_t: Tensor, x0: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
-        """``x_s = mean(x_t, x0) + sqrt(beta~) noise``; ``None`` for no noise."""
+        """Return ``x_s = mean(x_t, x0) + sqrt(beta~) noise``, ``(B, C, H, W)``; ``None`` for no noise."""
         mean, variance = self.denoiser.schedule.posterior(x0, x_t, t, s)
         return mean if noise is None else mean + math.sqrt(variance) * noise

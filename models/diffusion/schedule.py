@@ -29,7 +29,7 @@ class Schedule:
 
     Args:
         betas: Variances of the forward process, ``(T,)``, in (0, 1).
-        timestep_map: What the network is told at each step, ``(T,)``.
+        timestep_map: The step number for the network at each step, ``(T,)``.
 
     Raises:
         ValueError: A beta is out of range, or the two lengths differ.
@@ -104,7 +104,7 @@ class Schedule:
         """Take every n-th step, ``steps`` of them, the first of all included.
 
         New betas ``1 - abar_i / abar_prev`` over the kept steps keep ``abar`` where it was; ``timestep_map``
-        holds what the network is told.
+        holds the step numbers for the network.
 
         Raises:
             ValueError: No whole stride gives this number of steps.
@@ -154,22 +154,22 @@ class Schedule:
         raise ValueError(f"{steps} steps do not divide the schedule of {total} evenly: take {names}")
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
-        """``x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``, ``(B, C, H, W)``."""
+        """Return ``x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``, ``(B, C, H, W)``."""
         signal = _at(self.sqrt_alphas_cumprod, t, x0)
         return signal * x0 + _at(self.sqrt_one_minus_alphas_cumprod, t, x0) * noise
 
     def x0_from_eps(self, x_t: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
-        """``x0 = sqrt(1/abar_t) x_t - sqrt(1/abar_t - 1) eps``, ``(B, C, H, W)``."""
+        """Return ``x0 = sqrt(1/abar_t) x_t - sqrt(1/abar_t - 1) eps``, ``(B, C, H, W)``."""
         recip = _at(self.sqrt_recip_alphas_cumprod, t, x_t)
         return recip * x_t - _at(self.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
 
     def eps_from_x0(self, x_t: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
-        """``eps = (sqrt(1/abar_t) x_t - x0) / sqrt(1/abar_t - 1)``, ``(B, C, H, W)``."""
+        """Return ``eps = (sqrt(1/abar_t) x_t - x0) / sqrt(1/abar_t - 1)``, ``(B, C, H, W)``."""
         recip = _at(self.sqrt_recip_alphas_cumprod, t, x_t)
         return (recip * x_t - x0) / _at(self.sqrt_recipm1_alphas_cumprod, t, x_t)
 
     def v_from(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
-        """``v = sqrt(abar_t) noise - sqrt(1 - abar_t) x0``, ``(B, C, H, W)``: the target of a v network."""
+        """Return the target of a v network, ``sqrt(abar_t) noise - sqrt(1 - abar_t) x0``, same shape."""
         return self.add_noise(noise, -x0, t)
 
     def posterior(self, x0: Tensor, x_t: Tensor, t: int, s: int) -> tuple[Tensor, float]:

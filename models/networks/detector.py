@@ -1,6 +1,6 @@
-"""Where a scene needs restoring: a small network that tells cloud and cloud shadow from clear ground.
+"""Detect the places to restore: a small network separates cloud and cloud shadow from clear ground.
 
-It looks at images that are several times coarser than those of the restoration, so it costs next to nothing.
+Its images are several times coarser than those of the restoration, so it costs next to nothing.
 Its norms use the statistics of the training: an answer depends on its surroundings, within `REACH` of its own
 pixels, and not on the window that it was computed in. Windows that overlap by so much join without a seam.
 """
@@ -21,7 +21,7 @@ REACH = 64
 """No answer depends on reduced pixels farther away than this, with the depth that `DetectorConfig` allows."""
 
 SPECK = 5
-"""What is narrower than so many reduced pixels is a roof, a road or a glint; an odd number."""
+"""Least width of cloud, reduced pixels, odd: narrower ones are roofs, roads or glints."""
 
 RESTORE, CLOUD = 0, 1
 """The two answers: cloud, thin cloud or shadow; cloud or thin cloud alone."""
@@ -33,10 +33,10 @@ class DetectorConfig:
 
     Args:
         bands: Bands of the image.
-        widths: Channels of each level; each level sees half the resolution of the one before.
+        widths: Channels of each level; each level has half the resolution of the one before.
         factor: The image is averaged over ``factor`` x ``factor`` pixels first.
         threshold: From this probability on, a pixel is taken to need restoring.
-        family: ``"unet"`` (ours) or ``"cloudnet"``: its first width alone counts, and it knows no shadow.
+        family: ``"unet"`` (ours) or ``"cloudnet"``: its first width alone counts, and it detects no shadow.
 
     Raises:
         ValueError: No such network.
@@ -60,12 +60,12 @@ class DetectorConfig:
 
 
 class Detector(Protocol):
-    """Anything that says where cloud and shadow are."""
+    """A detector of cloud and shadow."""
 
     config: DetectorConfig
 
     def probability(self, reduced: Tensor) -> Tensor:
-        """``(B, bands, h, w)`` averaged images in [-1, 1] to ``(B, 2, h, w)``: `RESTORE` and `CLOUD`."""
+        """Map ``(B, bands, h, w)`` averaged images in [-1, 1] to ``(B, 2, h, w)``: `RESTORE` and `CLOUD`."""
         ...
 
 
@@ -109,9 +109,9 @@ class CloudDetector(nn.Module):
 
 
 class CloudNetDetector(nn.Module):
-    """Cloud-Net, whose one answer, cloud, stands for both; seen from [-1, 1].
+    """Cloud-Net on images in [-1, 1]; its one answer, cloud, is used for both.
 
-    Its weights know Landsat 8's numbers over 65535: a scene of those is scaled so by ``--scale 0,65535``.
+    Its weights are for Landsat 8's numbers over 65535: a scene of those is scaled so by ``--scale 0,65535``.
     """
 
     def __init__(self, config: DetectorConfig) -> None:

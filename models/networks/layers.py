@@ -14,19 +14,19 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size (stride 1) or halves it (stride 2)."""
+    """Make a 3 x 3 convolution that keeps the size (stride 1) or halves it (stride 2)."""
     return nn.Conv2d(channels, out, 3, stride=stride, padding=1)
 
 
 def zeroed(module: M) -> M:
-    """The module with all its parameters set to zero, so that its branch starts silent."""
+    """Set all parameters of a module to zero, so that its branch starts without effect; return it."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def with_bf16_weights(module: M) -> M:
-    """A copy whose convolutions and linear maps compute in bf16, and everything else as it did.
+    """Copy a network with convolutions and linear maps in bf16, and everything else unchanged.
 
     The same as autocast, which would convert all those weights anew at every call.
     """
@@ -70,7 +70,7 @@ def steady_group_norm(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tenso
 
 
 def is_steady_case(x: Tensor) -> bool:
-    """Whether last digits matter: bf16, inference, on a CPU, where torch's sums depend on threads."""
+    """Return whether last digits matter: bf16, inference, on a CPU, where torch's sums depend on threads."""
     return x.is_cpu and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
 
 
@@ -86,7 +86,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(math.gcd(32, channels), channels)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """``GN(x) (1 + scale) + shift``.
+        """Return ``GN(x) (1 + scale) + shift``.
 
         Args:
             x: ``(B, C, H, W)``.
@@ -109,7 +109,7 @@ class GroupNorm(nn.GroupNorm):
         return normed.to(x.dtype)
 
     def _steady_affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_affine`, whatever the number of threads."""
+        """Compute `_affine` with the same bits for any number of threads."""
         mean, rate = steady_group_norm(x, self.num_groups, self.eps)
         factor = self.weight.view(1, -1, 1, 1) * rate
         return factor, self.bias.view(1, -1, 1, 1) - mean * factor
@@ -162,7 +162,7 @@ class SelfAttention(nn.Module):
         self.proj = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
+        """Map ``(B, C, H, W)`` to the same shape."""
         b, c, h, w = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
         qkv = self.qkv(tokens).view(b, h * w, self.heads, 3, c // self.heads)
@@ -195,7 +195,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` and ``(B, embedding)`` to ``(B, out, H, W)``."""
+        """Map ``(B, channels, H, W)`` and ``(B, embedding)`` to ``(B, out, H, W)``."""
         h = self.conv1(F.silu(self.norm1(x)))
         step = self.embed(embedding)[:, :, None, None]
         h = self.norm2(h, *step.chunk(2, dim=1)) if self.scale_shift else self.norm2(h + step.to(h.dtype))
@@ -211,6 +211,6 @@ class Upsample(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> ``(B, C, 2H, 2W)``."""
+        """Map ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``."""
         enlarged: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return enlarged

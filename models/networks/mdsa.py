@@ -65,31 +65,31 @@ class MDSA(nn.Module):
         return torch.sigmoid(self.leave(f))
 
     def _descend(self, x00: Tensor) -> list[Tensor]:
-        """The rows of the last column on the way down: ``x_ij = k0 block(x_i,j-1) + k1 down(x_i-1,j)``."""
+        """Return the rows of the last column going down: ``x_ij = k0 block(x_i,j-1) + k1 down(x_i-1,j)``."""
         column = [x00]
         for i in range(1, ROWS):
             column.append(self.down[f"{i - 1}_0"](column[-1]))
         for j in range(1, TURN):
-            beside = self._beside(j, column)
-            column = beside[:1]
+            outputs = self._block_outputs(j, column)
+            column = outputs[:1]
             for i in range(1, ROWS):
-                column.append(self._mix(i, j, beside[i], self.down[f"{i - 1}_{j}"](column[-1])))
+                column.append(self._mix(i, j, outputs[i], self.down[f"{i - 1}_{j}"](column[-1])))
         return column
 
     def _ascend(self, column: list[Tensor]) -> list[Tensor]:
-        """The rows of the last column: ``x_ij = k0 block(x_i,j-1) + k1 up(x_i+1,j)``."""
+        """Return the rows of the last column: ``x_ij = k0 block(x_i,j-1) + k1 up(x_i+1,j)``."""
         for j in range(TURN, COLUMNS):
-            beside = self._beside(j, column)
-            column = beside[-1:]
+            outputs = self._block_outputs(j, column)
+            column = outputs[-1:]
             for i in range(ROWS - 2, -1, -1):
-                column.insert(0, self._mix(i, j, beside[i], self.up[f"{i}_{j}"](column[0], beside[i])))
+                column.insert(0, self._mix(i, j, outputs[i], self.up[f"{i}_{j}"](column[0], outputs[i])))
         return column
 
-    def _beside(self, j: int, left: list[Tensor]) -> list[Tensor]:
-        return [self.blocks[f"{i}_{j - 1}"](x) for i, x in enumerate(left)]
+    def _block_outputs(self, j: int, column: list[Tensor]) -> list[Tensor]:
+        return [self.blocks[f"{i}_{j - 1}"](x) for i, x in enumerate(column)]
 
     def _mix(self, i: int, j: int, a: Tensor, b: Tensor) -> Tensor:
-        """``k0 a + k1 b`` with one coefficient per channel.
+        """Return ``k0 a + k1 b`` with one coefficient per channel.
 
         Row and column 0 mix the two ways of the exit, and there both find their coefficients in the first
         of the two rows of ``mixing``, one behind the other.
@@ -101,7 +101,7 @@ class MDSA(nn.Module):
 
 
 class Dense(nn.Module):
-    """``x + fuse(D(x))``: four convolutions of 16 channels, each sees all before it."""
+    """``x + fuse(D(x))``: four convolutions of 16 channels, each on the results of all before it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -109,11 +109,11 @@ class Dense(nn.Module):
         self.fuse = _conv(channels + GROWTH * DENSE_LAYERS, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
-        seen = x
+        """Map ``(B, C, H, W)`` to the same shape."""
+        features = x
         for layer in self.layers:
-            seen = torch.cat([seen, F.relu(layer(seen))], dim=1)
-        result: Tensor = x + self.fuse(seen)
+            features = torch.cat([features, F.relu(layer(features))], dim=1)
+        result: Tensor = x + self.fuse(features)
         return result
 
 
@@ -143,7 +143,7 @@ class AttentionDenseBlock(nn.Module):
         self.excite = _conv(channels // REDUCTION, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
+        """Map ``(B, C, H, W)`` to the same shape."""
         content = self.content(x)
         normed = F.instance_norm(self.detail(F.instance_norm(x)))
         h = self.final(torch.cat([content, self._restyle(content, normed)], dim=1))
@@ -171,7 +171,7 @@ class Down(nn.Module):
         self.conv2 = _conv(channels, 2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> ``(B, 2C, ceil(H / 2), ceil(W / 2))``."""
+        """Map ``(B, C, H, W)`` to ``(B, 2C, ceil(H / 2), ceil(W / 2))``."""
         return F.relu(self.conv2(F.relu(self.conv1(x))))
 
 
@@ -184,7 +184,7 @@ class Up(nn.Module):
         self.conv = _conv(channels, channels // 2)
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        """``(B, C, h, w)`` -> ``(B, C / 2, H, W)``, with H and W of ``like``."""
+        """Map ``(B, C, h, w)`` to ``(B, C / 2, H, W)``, with H and W of ``like``."""
         return F.relu(self.conv(F.relu(self.deconv(x, output_size=like.shape[-2:]))))
 
 

@@ -50,7 +50,7 @@ class MPRNet(nn.Module):
         return self.stages(image01)[0].clamp(0, 1)
 
     def stages(self, image01: Tensor) -> list[Tensor]:
-        """The three restored images ``[stage3, stage2, stage1]``, ``(B, C, H, W)`` each, not clamped."""
+        """Return the restored images ``[stage3, stage2, stage1]``, ``(B, C, H, W)`` each, not clamped."""
         _check_size(image01)
         slope = self.slope
         halves = _split(image01, dim=2)
@@ -82,7 +82,7 @@ class ChannelAttentionBlock(nn.Module):
         self.excite = _conv(channels // REDUCTION, channels, 1)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """``(B, n, H, W)`` to the same."""
+        """Map ``(B, n, H, W)`` to the same shape."""
         h = self.conv2(F.prelu(self.conv1(x), slope))
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(h.mean((2, 3), keepdim=True)))))
         result: Tensor = h * gate + x
@@ -97,7 +97,7 @@ class Chain(nn.Module):
         self.blocks = nn.ModuleList(ChannelAttentionBlock(channels) for _ in range(length))
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """``(B, n, H, W)`` to the same."""
+        """Map ``(B, n, H, W)`` to the same shape."""
         for block in self.blocks:
             x = block(x, slope)
         return x
@@ -112,7 +112,7 @@ class Shallow(nn.Module):
         self.block = ChannelAttentionBlock(width)
 
     def forward(self, image: Tensor, slope: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> ``(B, width, H, W)``."""
+        """Map ``(B, C, H, W)`` to ``(B, width, H, W)``."""
         features: Tensor = self.block(self.conv(image), slope)
         return features
 
@@ -126,7 +126,7 @@ class Resize(nn.Module):
         self.conv = _conv(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` -> ``(B, out, factor H, factor W)``."""
+        """Map ``(B, channels, H, W)`` to ``(B, out, factor H, factor W)``."""
         resized = F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
         result: Tensor = self.conv(resized)
         return result
@@ -156,7 +156,7 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(Resize(a, b, 0.5) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor, slope: Tensor, crossed: list[Tensor] | None = None) -> list[Tensor]:
-        """``(B, width, H, W)`` to the features of the three levels, each plus its ``crossed``."""
+        """Map ``(B, width, H, W)`` to the features of the three levels, each plus its ``crossed``."""
         encoded: list[Tensor] = []
         for number, level in enumerate(self.levels):
             x = level(self.down[number - 1](x) if number else x, slope)
@@ -209,7 +209,7 @@ class RefineBlock(nn.Module):
         self.conv = _conv(channels, channels)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """``(B, n, H, W)`` to the same."""
+        """Map ``(B, n, H, W)`` to the same shape."""
         result: Tensor = x + self.conv(self.chain(x, slope))
         return result
 
@@ -224,7 +224,7 @@ class Refine(nn.Module):
         self.decoder = nn.ModuleList(Feed(width, level) for level in range(3))
 
     def forward(self, x: Tensor, encoded: list[Tensor], decoded: list[Tensor], slope: Tensor) -> Tensor:
-        """``(B, width + 16, H, W)`` and the features of three levels to ``(B, width + 16, H, W)``."""
+        """Map ``(B, width + 16, H, W)`` and the features of three levels to ``(B, width + 16, H, W)``."""
         feeds = zip(self.blocks, self.encoder, self.decoder, encoded, decoded, strict=True)
         for block, from_encoder, from_decoder, e, d in feeds:
             x = block(x, slope) + from_encoder(e) + from_decoder(d)
@@ -241,7 +241,7 @@ class Feed(nn.Module):
         self.conv = _conv(width, width + REFINE_STEP, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, width + 20 level, H / 2^level, W / 2^level)`` -> ``(B, width + 16, H, W)``."""
+        """Map ``(B, width + 20 level, H / 2^level, W / 2^level)`` to ``(B, width + 16, H, W)``."""
         for up in self.up:
             x = up(x)
         result: Tensor = self.conv(x)
@@ -257,7 +257,7 @@ def _conv(channels: int, out: int, kernel: int = 3) -> nn.Conv2d:
 
 
 def _split(x: Tensor, dim: int) -> Tensor:
-    """The two halves of every image one behind the other in the batch, ``(B, ..)`` -> ``(2B, ..)``."""
+    """Put the two halves of every image one behind the other in the batch: ``(B, ..)`` to ``(2B, ..)``."""
     return torch.cat(x.chunk(2, dim), dim=0)
 
 

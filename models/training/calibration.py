@@ -1,4 +1,4 @@
-"""How well a detector tells cloudy from clear pixels, and from which probability on it should be believed."""
+"""Measure how well a detector separates cloudy from clear pixels, and choose its threshold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CALIBRATION = "detector.json"
 """In a run folder: the detector's configuration with its threshold, and the figures that it was chosen by."""
 
 FALSE_ALARMS = 0.08
-"""Share of clear pixels that the threshold may give away, on simulated cloud and on real pairs alike."""
+"""Greatest share of false alarms among clear pixels, on simulated cloud and on real pairs alike."""
 
 CROPS = 400
 """Crops that a threshold is chosen on, of each kind."""
@@ -36,13 +36,13 @@ class Scores:
     clear: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def add(self, probability: Float, cloudy: NDArray[np.bool_], counts: NDArray[np.bool_]) -> None:
-        """Count the pixels of an image: arrays of one shape; only those that ``counts`` are looked at."""
+        """Count the pixels of an image where ``counts`` is true; arrays ``(H, W)`` of one shape."""
         bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
         self.cloudy += np.bincount(bins[cloudy & counts], minlength=_BINS)
         self.clear += np.bincount(bins[~cloudy & counts], minlength=_BINS)
 
     def recall(self, threshold: float) -> float:
-        """Share of the cloudy pixels that are found."""
+        """Return the share of the cloudy pixels that are detected."""
         return _share_from(self.cloudy, threshold)
 
     def false_alarms(self, threshold: float) -> float:
@@ -50,12 +50,12 @@ class Scores:
         return _share_from(self.clear, threshold)
 
     def threshold(self, false_alarms: float) -> float:
-        """Least threshold, in whole thousandths, with at most so many false alarms."""
+        """Return the least threshold, in whole thousandths, with at most this share of false alarms."""
         above = np.append(np.cumsum(self.clear[::-1])[::-1], 0) / max(1, self.clear.sum())
         return float(np.argmax(above <= false_alarms)) / _BINS
 
     def figures(self, threshold: float) -> dict[str, float]:
-        """Recall and false alarms at a threshold, and the recall at a tenth of false alarms."""
+        """Return recall and false alarms at a threshold, and the recall at a tenth of false alarms."""
         return {
             "recall": self.recall(threshold),
             "false_alarms": self.false_alarms(threshold),
@@ -64,12 +64,12 @@ class Scores:
 
 
 def score(detector: Detector, source: LabelledSource, size: int, spectrum: tuple[str, ...]) -> Scores:
-    """Look at `CROPS` labelled crops of a source that no training has seen."""
+    """Score `CROPS` labelled crops of a source that is not in the training."""
     scores = Scores()
     for number in range(CROPS):
         image, labels, _ = source.crop(np.random.default_rng([number, 2]), size, spectrum)
-        found = detector.probability(torch.from_numpy(image[None]))[0, RESTORE].numpy()
-        scores.add(found, labels[0] > 0.5, labels[2] > 0.5)
+        probability = detector.probability(torch.from_numpy(image[None]))[0, RESTORE].numpy()
+        scores.add(probability, labels[0] > 0.5, labels[2] > 0.5)
     return scores
 
 
@@ -96,9 +96,9 @@ def calibrate(
     for kind, parts in sources.items():
         scores[kind] = Scores()
         for part in parts:
-            seen = score(detector, part, size, spectrum)
-            scores[kind].cloudy += seen.cloudy
-            scores[kind].clear += seen.clear
+            of_part = score(detector, part, size, spectrum)
+            scores[kind].cloudy += of_part.cloudy
+            scores[kind].clear += of_part.clear
     thresholds = [each.threshold(FALSE_ALARMS) for each in scores.values()] or [detector.config.threshold]
     threshold = float(np.clip(max(thresholds), 0.01, 0.99))
     figures = {"threshold": threshold}
@@ -111,16 +111,16 @@ def calibrate(
 
 
 def read_calibration(folder: Path) -> tuple[DetectorConfig, dict[str, float]]:
-    """Configuration, with the chosen threshold, and figures of a finished detector run.
+    """Read configuration, with the chosen threshold, and figures of a finished detector run.
 
     Raises:
         TrainingError: The folder holds none.
     """
     path = folder / CALIBRATION
     try:
-        told = json.loads(path.read_text())
-        config = told["config"]
-        return DetectorConfig(**config | {"widths": tuple(config["widths"])}), told["figures"]
+        values = json.loads(path.read_text())
+        config = values["config"]
+        return DetectorConfig(**config | {"widths": tuple(config["widths"])}), values["figures"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise TrainingError(
             f"{path} cannot be read ({error}): name the folder of a finished detector run"

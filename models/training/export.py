@@ -33,10 +33,10 @@ def export_model(
         run: Its folder.
         card: TOML with ``name``, maybe ``packed``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
-        detector: Folder of a finished detector run whose weights become part of the model.
+        detector: Folder of a finished detector run, whose weights become part of the model.
 
     Returns:
-        What was written, but for the weights.
+        The configuration written.
 
     Raises:
         TrainingError: The run has no noise network, or the card is no TOML or lacks something.
@@ -44,16 +44,16 @@ def export_model(
     alone = config.stage in ALONE
     if not alone and (config.network is None or config.stage == "diffusion"):
         raise TrainingError(f"a run of stage {config.stage} is no whole model: export a weight or joint run")
-    told = _read_card(card)
+    values = _read_card(card)
     model = ModelConfig(
-        name=told["name"],
+        name=values["name"],
         bands=config.bands,
         network=None if alone else config.network,
         reference=config.reference,
         scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
-        sampling=SamplingConfig(**told["sampling"]),
-        info=told["info"],
-        packed=told.get("packed", False),
+        sampling=SamplingConfig(**values["sampling"]),
+        info=values["info"],
+        packed=values.get("packed", False),
     )
     weights = averaged_weights(run / CHECKPOINT)
     tensors = {
@@ -82,26 +82,28 @@ def attach_detector(file: Path, run: Path, out: Path) -> ModelConfig:
 def with_detector(
     model: ModelConfig, tensors: dict[str, Tensor], run: Path
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """A model with the detector of a finished run; kernels in half precision, norms as they are.
+    """Add the detector of a finished run to a model; kernels in half precision, norms unchanged.
 
     Raises:
         TrainingError: The folder holds no finished detector run.
         CheckpointError: The model is of other bands than the detector.
     """
     config, figures = read_calibration(run)
-    found = averaged_weights(run / CHECKPOINT)
-    own = {name: t.half() if t.ndim == 4 else t for name, t in found.items() if name.startswith("detector.")}
+    weights = averaged_weights(run / CHECKPOINT)
+    own = {
+        name: t.half() if t.ndim == 4 else t for name, t in weights.items() if name.startswith("detector.")
+    }
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith("detector.")}
-    told = {name: round(value, 4) for name, value in figures.items()}
-    return replace(model, detector=config, info={**model.info, "detector": told}), rest | own
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    return replace(model, detector=config, info={**model.info, "detector": rounded}), rest | own
 
 
 def _read_card(card: Path) -> dict[str, Any]:
     try:
-        told = tomllib.loads(card.read_text())
+        values = tomllib.loads(card.read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{card} cannot be read: {error}") from error
-    missing = [key for key in ("name", "sampling", "info") if key not in told]
+    missing = [key for key in ("name", "sampling", "info") if key not in values]
     if missing:
         raise TrainingError(f"{card} lacks {', '.join(missing)}")
-    return told
+    return values

@@ -1,7 +1,7 @@
-"""What a detector learns from: simulated cloud, whose place is known, and pairs of two dates, which show it.
+"""Label crops for a detector: simulated cloud, whose place is known, and pairs of two dates, which show it.
 
 Labels are ``(3, H, W)``: needs restoring (cloud, thin cloud or shadow), cloud or thin cloud, and how much the
-pixel counts. What lies between clear and cloudy counts for nothing: nobody could say what it is.
+pixel counts. Pixels between clear and cloudy are not counted, as their class is uncertain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from decr_scene.models.data.crops import UNCHANGED, turn
 from decr_scene.models.data.source import Crop, Source
 
 VISIBLE = 16 / 127.5
-"""Cloud brightens, and shadow darkens, the mean of the bands by so much at least (16 of 255 DN)."""
+"""Least change of the mean of the bands by cloud, upwards, and by shadow, downwards (16 of 255 DN)."""
 
 CLEAR_DIFFERENCE = 5 / 127.5
 """Smoothed differences of a pair in one tone, in its most different band, up to which the ground is clear."""
@@ -40,7 +40,7 @@ STRETCHED = 0.35
 """Share of the crops that are stretched to their own limits, as scenes of 16 bits are."""
 
 LIFTED = 0.15
-"""Share of the simulated crops whose ground is made as pale as sand, snow or concrete."""
+"""Share of the simulated crops whose ground becomes as pale as sand, snow or concrete."""
 
 CLOUDLESS = 0.2
 """Share of the simulated crops that no cloud touches."""
@@ -71,12 +71,12 @@ def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING
 
 @dataclass(frozen=True)
 class LabelledSource(Source):
-    """A source whose crops come with labels in the place of the clear image.
+    """A source whose crops have labels instead of the clear image.
 
     Args:
         plain: For judging: draw no other brightness, pale ground or limits than the images have. Of real
             pairs, half the crops are the clear date and all clear; of the others only what is cloudy counts,
-            because an even haze is a difference of tone, and what is left of it looks clear.
+            because an even haze is a difference of tone, without which the rest is clear.
     """
 
     plain: bool = False
@@ -110,13 +110,13 @@ class LabelledSource(Source):
 
 
 def labelled(source: Source, simulated: float | None = None, plain: bool = False) -> LabelledSource:
-    """The same images with labels; with another share of simulated cloud, if given, or plain."""
+    """Return the same images with labels; with another share of simulated cloud, if given, or plain."""
     config = source.config if simulated is None else replace(source.config, simulate=simulated)
     return LabelledSource(config, source.pairs, plain)
 
 
 def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
-    """The same clouds on a coarser image: lengths are fewer pixels."""
+    """Scale clouds for a coarser image: lengths are fewer pixels."""
     factor = 2.0 ** rng.uniform(0, 2.5)
 
     def less(lengths: tuple[float, float], least: float) -> tuple[float, float]:
@@ -131,7 +131,7 @@ def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
 
 
 def _stretched(image: Float, clear: Float, rng: np.random.Generator) -> Float:
-    """Between limits such as a whole scene would give: of ground and cloud together, and some more."""
+    """Stretch between limits as those of a whole scene: of ground and cloud together, and some more."""
     both = np.concatenate([image, clear], axis=1).reshape(len(image), -1)
     low, high = np.percentile(both, [0.1, 99.9], axis=1).astype(np.float32)
     low = -1 + (low + 1) * np.float32(rng.uniform(0, 1))

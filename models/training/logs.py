@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: a table, curves for TensorBoard, and pictures of its answers."""
+"""Write the logs of a run: a table, curves for TensorBoard, and pictures of its answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunLog:
 
     Args:
         folder: The run folder.
-        step: The step that the run begins or goes on at.
+        step: The step at which the run begins or continues.
         bands: Names of the bands, to show red, green and blue as such.
         curves: Write for TensorBoard, if it is installed.
         pictures: Write pictures of samples, if Pillow is installed.

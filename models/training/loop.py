@@ -45,7 +45,7 @@ SHOWN = 4
 """Images in a picture of samples."""
 
 Report = Callable[[int, dict[str, float]], None]
-"""Told after every step: the step and its figures."""
+"""Called after every step with the step and its figures."""
 
 
 @dataclass
@@ -68,12 +68,12 @@ class Trainer:
         initial: Iterable[Path] = (),
         device: torch.device = CPU,
     ) -> Trainer:
-        """Begin a run, or go on with the one in ``folder``.
+        """Begin a run, or continue the one in ``folder``.
 
         Args:
             config: The run.
             folder: Run folder; made if it does not exist.
-            initial: Checkpoints of earlier stages, or model files, whose weights this one starts from.
+            initial: Checkpoints of earlier stages, or model files, whose weights are the initial ones.
             device: Where to compute.
 
         Raises:
@@ -115,9 +115,9 @@ class Trainer:
         Args:
             sources: Where crops are drawn from.
             validation: Pairs to validate on; without any, the table holds losses alone.
-            report: Is told of every step.
-            log: Writes what people look at; by default the table alone.
-            minutes: After so many the run stops at a checkpoint, to go on from with the next call.
+            report: Called after every step.
+            log: Writes the logs; by default the table alone.
+            minutes: Time after which the run stops at a checkpoint; the next call continues it.
             loaders: Processes that draw crops; none: a thread does.
 
         Raises:
@@ -166,7 +166,7 @@ class Trainer:
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:
-        """PSNR (dB, of 2 units range) of input and answer against the tone-matched truth, and its parts."""
+        """Return the PSNR (dB, range 2) of input and answer against the tone-matched truth, and its parts."""
         rows = [self._judge(pair) for pair in pairs]
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -204,7 +204,7 @@ class Trainer:
         self.step = state["step"]
 
     def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
-        """One step on this process's share of the batch, ``accumulate`` parts of it one after the other."""
+        """Take one step on this process's share of the batch, in ``accumulate`` parts one after the other."""
         config = self.config
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -217,7 +217,7 @@ class Trainer:
         return figures
 
     def _turn(self, turn: Turn, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
-        """One step of the parameters whose turn it is."""
+        """Take one step of one part of the parameters."""
         config, parts = self.config, self.config.accumulate
         sums: dict[str, Tensor] = {}
         for part in range(parts):
@@ -270,7 +270,7 @@ class Trainer:
 
     @torch.no_grad()
     def _sample(self, pair: Pair) -> Sample:
-        """The averaged weights' answer to a pair."""
+        """Return the answer of the averaged weights to a pair."""
         truth = pair.tone.apply(pair.clear) if pair.tone is not None else pair.clear
         live, self.objective.modules = self.objective.modules, self.ema
         self._share_modules()
@@ -284,12 +284,12 @@ class Trainer:
         return Sample(pair.cloudy, answer.float().cpu().numpy(), truth)
 
     def _samples(self, pairs: list[Pair]) -> list[Sample]:
-        """A few of them, spread evenly."""
+        """Choose a few of them, spread evenly."""
         count = min(SHOWN, len(pairs))
         return [self._sample(pairs[i * len(pairs) // count]) for i in range(count)]
 
     def _fixed_crops(self, sources: list[Source]) -> list[Pair]:
-        """The same few crops every time, for runs without validation; no step draws them."""
+        """Return the same few crops every time, for runs without validation; no step draws them."""
         config, number = self.config, np.iinfo(np.int64).max
         spectrum = config.spectrum or config.bands
         batch = next(batches(sources, config.seed, config.crop, SHOWN, spectrum, number))
@@ -314,7 +314,7 @@ class Turn(NamedTuple):
 
 
 def turns_of(objective: Objective) -> list[Turn]:
-    """What learns one after the other from every batch: an opponent first, where there is one."""
+    """List the parts that are trained in turn on every batch: an opponent first, where there is one."""
     own = Turn(objective.trained(), objective.losses)
     if isinstance(objective, AdversarialObjective):
         return [Turn(objective.opponent(), objective.opponent_losses), own]
@@ -340,7 +340,7 @@ def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
 
 
 def _rate(step: int, config: RunConfig) -> float:
-    """Warm-up, then a cosine from 1 to 0.01, or a constant."""
+    """Return the factor of the learning rate: a warm-up, then a cosine from 1 to 0.01, or a constant."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -372,7 +372,7 @@ def _is_shared() -> bool:
 
 
 def _rank() -> int:
-    """Number of this process; the first one writes."""
+    """Return the number of this process; the first one writes."""
     return dist.get_rank() if _is_shared() else 0
 
 

@@ -17,7 +17,7 @@ LEAST_SIDE = 20
 """Smaller side from which on a weight is a matrix to Muon: what leads from features to bands is left out."""
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the odd polynomial whose iteration sends singular values near one (K. Jordan, 2024)."""
+"""Coefficients of the odd polynomial whose iteration moves singular values to about one (K. Jordan, 2024)."""
 
 ITERATIONS = 5
 
@@ -25,7 +25,7 @@ ITERATIONS = 5
 def build_optimisers(
     kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of a run, whose parts of the parameters do not overlap; ``kind`` is of `OPTIMISERS`."""
+    """Build the optimisers of a run, of disjoint parts of the parameters; ``kind`` is of `OPTIMISERS`."""
     parameters = list(parameters)
     if kind == ADAM:
         return [torch.optim.Adam(parameters, learning_rate, BETAS, weight_decay=weight_decay)]

@@ -33,17 +33,17 @@ class AdversarialObjective:
         self.modules = nn.ModuleDict({"reference": reference, "discriminator": discriminator})
 
     def trained(self) -> list[nn.Parameter]:
-        """The generator's."""
+        """Return the parameters of the generator."""
         return list(self.modules["reference"].parameters())
 
     def opponent(self) -> list[nn.Parameter]:
-        """The discriminator's."""
+        """Return the parameters of the discriminator."""
         return list(self.modules["discriminator"].parameters())
 
     def opponent_losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the discriminator makes of the generator's answer, and of the truth."""
+        """Return the discriminator's losses on the generator's answer and on the truth."""
         cloudy, clear = _unit(cloudy), _unit(clear)
         with torch.no_grad():
             answer = self._generator()(cloudy).float()
@@ -52,7 +52,7 @@ class AdversarialObjective:
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The generator's, under a discriminator that has had its turn."""
+        """Return the generator's losses, after the discriminator's step."""
         cloudy, clear = _unit(cloudy), _unit(clear)
         answer, attentions = self._generator().attended(cloudy)
         return generator_parts(
@@ -66,7 +66,7 @@ class AdversarialObjective:
         )
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """The generator's answer."""
+        """Return the generator's answer, ``(B, C, H, W)``."""
         guess: Tensor = self.modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
 
@@ -87,7 +87,7 @@ class VariationalObjective(Objective):
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The three parts of CVAE's loss."""
+        """Return the three parts of CVAE's loss."""
         cloudy, clear = _unit(cloudy), _unit(clear)
         net = self.modules["reference"].get_submodule("net")
         assert isinstance(net, CVAE), "RunConfig has checked this"
@@ -97,7 +97,7 @@ class VariationalObjective(Objective):
         return variational_parts(mean, clear, mu.float(), log_var.float())
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """The middle of the answers."""
+        """Return the mean of the answers, ``(B, C, H, W)``."""
         guess: Tensor = self.modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
 

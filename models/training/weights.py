@@ -16,7 +16,7 @@ from decr_scene.models.errors import TrainingError
 
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The moving average of a run's weights, or the weights of a model file, by the names of the latter."""
+    """Read the moving average of a run's weights, or those of a model file, by the names of the latter."""
     if checkpoint.suffix in MODEL_ENDINGS:
         return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
     weights: dict[str, Tensor] = read_checkpoint(checkpoint)["ema"]
@@ -27,9 +27,9 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
     """Write the mean of several runs' weights, for stages to start from (Wortsman et al. 2022, model soups).
 
     Args:
-        runs: Checkpoints or model files whose networks are alike: runs that went on from one another, or from
-            the same weights. What is not near one another has no use for a mean.
-        out: What ``initial`` of `Trainer.start` takes; no run goes on from it.
+        runs: Checkpoints or model files of equal networks: runs that continue one another, or started from
+            the same weights. The mean of unrelated weights is of no use.
+        out: A file for ``initial`` of `Trainer.start`; no run can be continued from it.
 
     Raises:
         TrainingError: Fewer than two runs, one that cannot be read, or networks that differ.
