@@ -22,6 +22,7 @@ from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
+from decr_scene.pipeline.batch.names import name_in
 from decr_scene.pipeline.batch.previous import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_workers, one_cluster
@@ -73,7 +74,9 @@ def process_directory(
     ``batch_size`` or ``device`` does not make it out of date.
 
     Args:
-        src_dir: The folder; links that leave it are not followed, hidden files are left out.
+        src_dir: The folder; links that leave it are not followed, hidden files are left out. Or a text file
+            with a name a line, paths or addresses as `process_scene` takes them, or one address: each becomes
+            the output of its last part. What is fetched from the web counts as unchanged.
         dst_dir: Folder of outputs, reports and the ledger; made if it is missing.
         options: All options as one value; ``None``: the defaults. A ``restorer`` counts as the same if its
             ``repr`` is, and never if that has its address in memory.
@@ -104,7 +107,7 @@ def process_directory(
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
     """
-    src, dst = Path(os.path.abspath(src_dir)), Path(os.path.abspath(dst_dir))
+    dst = Path(os.path.abspath(dst_dir))
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
     if polygons is not None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
@@ -124,18 +127,18 @@ def process_directory(
         progress=progress,
         cancel=cancel,
     )
-    entries = find_scenes(src, dst, pattern, recursive)
+    entries = find_scenes(src_dir, dst, pattern, recursive)
     watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
     make_folder(dst)
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():
-            if recipe is not None and is_finished(Path(entry.input), Path(entry.output), recipe):
+            if recipe is not None and is_finished(entry.input, Path(entry.output), recipe):
                 ledger.entries[number] = replace(entry, status="skipped")
         ledger.save()
         for number, entry in ledger.pending():
-            name = os.path.relpath(entry.input, src)
+            name = name_in(entry.input, src_dir)
             watch.scenes(len(entries) - len(ledger.pending()), len(entries), name)
             fatal = () if ledger.report().having("done") else (ClusterError,)
             ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal)
@@ -156,7 +159,7 @@ def _attempt(
     began = time.perf_counter()
     warnings: tuple[str, ...] = ()
     try:
-        report = _process(Path(entry.input), Path(entry.output), overwrite, resume, process)
+        report = _process(entry.input, Path(entry.output), overwrite, resume, process)
         error, warnings = "; ".join(report.faults) or None, tuple(report.warnings)
     except (RunCancelledError, ForkError):
         raise
@@ -171,7 +174,7 @@ def _attempt(
     return replace(entry, status=status, seconds=seconds, error=error, warnings=warnings)
 
 
-def _process(src: Path, dst: Path, overwrite: bool, resume: bool, process: Callable[..., Report]) -> Report:
+def _process(src: str, dst: Path, overwrite: bool, resume: bool, process: Callable[..., Report]) -> Report:
     make_folder(dst.parent)
     replacing = overwrite or may_replace(src, dst)
     with replacement_marked(dst):

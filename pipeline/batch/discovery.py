@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
+from decr_scene.pipeline.batch.names import listed_scenes
 from decr_scene.pipeline.batch.previous import PreviousOutput
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import Beside
@@ -18,12 +19,20 @@ _OUTPUT = "an output of decr-scene"
 _QUALITY = "named like a vendor's mask of cloud or quality: process it by itself if it is a scene"
 
 
-def find_scenes(src: Path, dst: Path, pattern: str, recursive: bool) -> list[SceneEntry]:
+def find_scenes(
+    src_dir: str | os.PathLike[str], dst: Path, pattern: str, recursive: bool
+) -> list[SceneEntry]:
     """List the scenes of a folder and their outputs, in order, with the files left out and why.
+
+    An address is one scene, and a text file names them.
 
     Raises:
         OptionError: As `process_directory`.
     """
+    if (listed := listed_scenes(src_dir, dst)) is not None:
+        _check_outputs(dst, dst, dst, listed)
+        return listed
+    src = Path(os.path.abspath(src_dir))
     if not src.is_dir():
         raise OptionError(f"{src} is not a folder, expected one with scenes: check the path")
     patterns = [part.strip().lower() for part in pattern.split(",")]

@@ -18,6 +18,7 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
+from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import Beside
 from decr_scene.pipeline.outputs.report import parameters_of
 from decr_scene.pipeline.raster.fingerprint import fingerprint
@@ -96,7 +97,7 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     return _recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
 
 
-def is_finished(src: Path, dst: Path, recipe: Recipe) -> bool:
+def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:
     """Return whether an output is there, whole, and of this input and recipe."""
     report = dst.with_suffix(".json")
     previous = PreviousOutput.read(report)
@@ -105,7 +106,7 @@ def is_finished(src: Path, dst: Path, recipe: Recipe) -> bool:
     if not all(dst.with_name(name).exists() for name in previous.side_files):
         return False
     try:
-        if previous.size != dst.stat().st_size or previous.content != _content(fingerprint(src)):
+        if previous.size != dst.stat().st_size or not _is_source(previous, src):
             return False
         written = report.stat().st_mtime_ns
         return all(os.stat(path).st_mtime_ns <= written for path in _other_inputs(src, recipe))
@@ -113,9 +114,18 @@ def is_finished(src: Path, dst: Path, recipe: Recipe) -> bool:
         return False
 
 
-def _other_inputs(src: Path, recipe: Recipe) -> list[str]:
+def _is_source(previous: PreviousOutput, src: str | Path) -> bool:
+    """Return whether an output is of this input; what is fetched from the web counts by its address alone."""
+    if is_fetched(src):
+        return previous.source == str(src)
+    return previous.content == _content(fingerprint(src))
+
+
+def _other_inputs(src: str | Path, recipe: Recipe) -> list[str]:
     """List other files that pixels come from, beyond the fingerprint: masks, the sources of a VRT."""
     files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
+    if is_fetched(src):
+        return files
     with RasterioScene.open(src) as scene:
         return files + scene.other_files()
 
@@ -125,7 +135,7 @@ def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fingerprint.items() if name != "path"}
 
 
-def may_replace(src: Path, dst: Path) -> bool:
+def may_replace(src: str | Path, dst: Path) -> bool:
     """Return whether an existing output is ours, of this input.
 
     Raises:
@@ -136,7 +146,7 @@ def may_replace(src: Path, dst: Path) -> bool:
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
-    if previous.source != str(src) and previous.content != _content(fingerprint(src)):
+    if previous.source != str(src) and not _is_source(previous, src):
         raise OutputExistsError(
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"

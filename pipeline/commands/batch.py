@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ from decr_scene.pipeline.terminal.console import (
     show_debug_log,
     summarise_batch,
 )
-from decr_scene.pipeline.terminal.options import FILE, example, restoring_options, writing_options
+from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_options, writing_options
 
 
 @click.command(epilog=example("decr-scene batch incoming/ --out clean/"))
-@click.argument("folder", type=FILE, metavar="DIR")
+@click.argument("folder", type=NAME, metavar="DIR")
 @click.option("--out", type=FILE, required=True, metavar="DIR", help="Where the outputs go; made if need be.")
 @click.option("--pattern", default=SCENES, show_default=True, help="Names of the scenes, comma-separated.")
 @click.option("--recursive", is_flag=True, help="Enter the folders in DIR; --out gets the same tree.")
 @restoring_options
 @writing_options
 @one_line_errors
-def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
+def batch(folder: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of all scenes in DIR, with a ledger, batch.json, beside the outputs.
+
+    DIR may be a text file with a name a line in its place, paths or addresses as `process` takes them, or one
+    address.
 
     The same call again does what is missing, failed or out of date and leaves the rest alone. An output that
     is not of this program, or of another input, is only replaced with --overwrite.
@@ -36,6 +40,6 @@ def batch(folder: Path, out: Path, quiet: bool, **options: Any) -> None:
 
     if debugging():
         show_debug_log()
-    with stderr_progress(folder.name, quiet, of_folder=True) as progress:
+    with stderr_progress(os.path.basename(folder.rstrip("/")), quiet, of_folder=True) as progress:
         report = process_directory(folder, out, progress=progress, **options)
     summarise_batch(report, folder, out, quiet)

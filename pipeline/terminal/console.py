@@ -183,7 +183,7 @@ def summarise(report: Report, quiet: bool = False) -> None:
         sys.exit(1)
 
 
-def summarise_batch(report: BatchReport, folder: Path, out: Path, quiet: bool) -> None:
+def summarise_batch(report: BatchReport, folder: str, out: Path, quiet: bool) -> None:
     """Print the summary of a folder; exit with code 1 if a scene failed."""
     failed = report.having("failed")
     if not quiet:
@@ -266,5 +266,7 @@ def _has_windows(context: click.Context) -> bool:
         return False
 
 
-def _under(path: str, folder: Path) -> Path:
-    return folder / os.path.relpath(path, os.path.abspath(folder))
+def _under(path: str, folder: str) -> str:
+    if not os.path.isdir(folder):  # a list, or an address: each scene has a name of its own
+        return path
+    return str(Path(folder) / os.path.relpath(path, os.path.abspath(folder)))

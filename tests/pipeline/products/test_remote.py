@@ -1,11 +1,7 @@
 """Scenes at web addresses, read from a real server, and STAC Items in the place of scenes."""
 
-import http.server
 import json
-import re
-import threading
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +9,7 @@ import rasterio
 from command_cases import assert_one_line, call
 from pansharpen_cases import ground, pair
 from raster_cases import described, plain
+from web_cases import serving
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import PairError, ResumeError, SceneReadError
@@ -22,48 +19,11 @@ from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.products.stac_item import find_asset
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Ranges, an ETag, a count of what was sent, and a connection that breaks after some bytes."""
-
-    folder, sent, breaks = Path(), [], []
-
-    def do_GET(self):
-        path = self.folder / self.path.lstrip("/")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        etag = f'"{hash(content)}"'
-        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        partly = asked is not None and self.headers.get("If-Range", etag) == etag
-        first = int(asked[1]) if partly else 0
-        self.send_response(206 if partly else 200)
-        self.send_header("ETag", etag)
-        if partly:
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - first))
-        self.end_headers()
-        end = self.breaks.pop(0) if self.breaks else len(content)
-        self.sent.append((self.path, len(content[first:end])))
-        self.wfile.write(content[first:end])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path):
     """A server of a folder; what it sent is in ``sent``."""
-    handler = type("Handler", (Server,), {"folder": tmp_path / "web", "sent": [], "breaks": []})
-    handler.folder.mkdir()
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    handler.address = f"http://127.0.0.1:{running.server_port}"
-    yield handler
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with serving(tmp_path / "web") as handler:
+        yield handler
 
 
 @pytest.fixture
