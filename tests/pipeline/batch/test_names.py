@@ -105,7 +105,7 @@ def test_a_file_that_is_no_list_is_refused_in_one_line(content, said, tmp_path):
 
 @pytest.mark.parametrize(("driver", "name"), [("Zarr", 'ZARR:"{}":/store'), ("netCDF", 'NETCDF:"{}":Band1')])
 def test_a_variable_of_a_store_is_a_scene_by_its_gdal_name(driver, name, tmp_path):
-    near, store = scene(tmp_path / "near.tif"), tmp_path / f"store.{driver.lower()}"
+    near, store = scene(tmp_path / "near.tif"), tmp_path / ("store.zarr" if driver == "Zarr" else "store.nc")
     rasterio.shutil.copy(near, store, driver=driver)
     (tmp_path / "list.txt").write_text(name.format(store))
     report = process_directory(tmp_path / "list.txt", tmp_path / "out", **IDENTITY)
