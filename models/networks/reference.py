@@ -1,7 +1,7 @@
-"""First-guess cloud-removal networks behind one door: anything that gives a clear image for a cloudy one.
+"""Build networks of the first guess, with one interface: a clear image for a cloudy one.
 
-All of them take and give ``(B, C, H, W)`` in [-1, 1]. The published networks work in [0, 1];
-`PublishedReference` stands between.
+All of them map ``(B, C, H, W)`` in [-1, 1] to the same. The published networks work in [0, 1];
+`PublishedReference` converts.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class ReferenceConfig:
         blocks: Residual blocks a level; ours only.
         middle_blocks: Residual blocks at the coarsest level; ours only.
         patch: Pixel-unshuffle factor at the door; ours only.
-        contrast: The network also tells by how much local contrast is to grow; ours only.
-        context: The network also sees what the scene as a whole shows of a place; ours only.
+        contrast: The network also predicts the growth of local contrast; ours only.
+        context: The network also gets the context of the whole scene; ours only.
         side: Side of the images, px, that it takes and no others; cvae only.
-        smooth: Up-sampled features are smoothed, so that no grid of the network is seen; ours only.
+        smooth: Up-sampled features are smoothed, so that no grid of the network is visible; ours only.
     """
 
     kind: str = "unet"
@@ -89,7 +89,7 @@ class ReferenceConfig:
 
     @property
     def draws(self) -> bool:
-        """Whether one image has many answers, of which noise chooses one."""
+        """Return whether one image has many answers, of which noise chooses one."""
         return self.kind in ("cvae", "diffcr")
 
 
@@ -97,13 +97,13 @@ GROUPS = 8
 """Of the normalisation in our own reference; widths are multiples of it."""
 
 AROUND = 8
-"""Side of the blocks whose mean the contrast of a pixel is counted from, px."""
+"""Side of the blocks from whose mean the contrast of a pixel is measured, px."""
 
 MOST_CONTRAST = 2.0
 """Greatest power of e that contrast grows by."""
 
 LOOKS = 3
-"""Channels of a context beside the bands of its anchor: cloud, shadow, nearness of clear ground."""
+"""Channels of a context besides the bands of its anchor: cloud, shadow, nearness of clear ground."""
 
 CLOUD_LOOK, NEARNESS_LOOK = 0, 2
 
@@ -198,7 +198,7 @@ class PlainUNet(nn.Module):
             cloudy: ``(B, C, H, W)`` in [-1, 1].
             context: ``(B, C + LOOKS, h, w)`` of the same area at any resolution: the anchor in [-1, 1], the
                 probabilities of cloud and shadow, the nearness of clear ground, all zero where nothing is
-                known; ``None``: nothing is. A network without ``context`` does not look at it.
+                known; ``None``: nothing is. A network without ``context`` ignores it.
             norm_side: Side of the square around a pixel that normalisation sees, px; ``None``, and for
                 images that are no larger: the whole image.
         """
@@ -226,7 +226,7 @@ class PlainUNet(nn.Module):
         return image + change + part * (anchor - image - change)
 
     def _anchored(self, h: Tensor, folded: Tensor) -> Tensor:
-        """The part of the anchor in the answer, ``(B, 1, h, w)``; none where nothing clear is known."""
+        """Return the part of the anchor in the answer, ``(B, 1, h, w)``; 0 where no clear ground is known."""
         assert self.gate is not None
         bands = folded.shape[1] - LOOKS
         cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_LOOK, NEARNESS_LOOK))
@@ -258,7 +258,7 @@ class PlainUNet(nn.Module):
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
 
     def _grown(self, image: Tensor, power: Tensor) -> Tensor:
-        """``(e^power - 1) (y - mean(y))``, the power spread bilinearly over the pixels."""
+        """Return ``(e^power - 1) (y - mean(y))``, same shape, the power spread bilinearly over the pixels."""
         power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
         mean = F.interpolate(
             F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
@@ -267,7 +267,7 @@ class PlainUNet(nn.Module):
 
 
 class PublishedReference(nn.Module):
-    """A published network, which lives in [0, 1], seen from [-1, 1]: ``2 E((y + 1) / 2) - 1``."""
+    """A published network of [0, 1] on images in [-1, 1]: ``2 E((y + 1) / 2) - 1``."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class DrawnReference(PublishedReference):
     net: CVAE
 
     def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """One answer, ``(B, C, H, W)``; the first 50 numbers of each image's noise choose it."""
+        """Draw one answer, ``(B, C, H, W)``; the first 50 numbers of each image's noise choose it."""
         eps = noise.flatten(1)[:, :LATENT]
         return 2 * self.net((cloudy + 1) / 2, eps) - 1
 
@@ -298,11 +298,11 @@ class DiffusedReference(nn.Module):
         self.net = net
 
     def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """The cloudy image."""
+        """Return the cloudy image, ``(B, C, H, W)``."""
         return cloudy
 
     def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """The answer, ``(B, C, H, W)``, of a run that begins at the noise; the one date stands for three."""
+        """Return the answer of a run that begins at the noise, ``(B, C, H, W)``; the date is used thrice."""
         dates = cloudy[:, None].expand(-1, DATES, -1, -1, -1)
 
         def estimate(x: Tensor, label: float) -> Tensor:
