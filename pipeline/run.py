@@ -22,6 +22,7 @@ from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import (
     check_workers,
     connect,
+    memory_bytes,
     one_cluster,
     settled,
     with_plugin,
@@ -79,6 +80,7 @@ def process_scene(
     workers: int = 1,
     scheduler: str | None = None,
     client: Client | None = None,
+    memory_limit: int | str | None = None,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -100,6 +102,8 @@ def process_scene(
         workers: Model workers on this machine; more than one run as processes of their own.
         scheduler: Address of a running Dask cluster to use instead.
         client: A client of one, with its own TLS, memory limits and dashboard, which stays open.
+        memory_limit: Bytes, or a size such as ``4GB``: a scene that needs more besides the model is refused
+            before any tile is restored, and of several workers here one that takes more is begun anew.
         overwrite: Replace an output that exists.
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
@@ -125,6 +129,7 @@ def process_scene(
     watch.check()
     cluster_at = one_cluster(scheduler, client)
     check_workers(workers, cluster_at, chosen.device)
+    limit = memory_bytes(memory_limit, cluster_at)
     wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     beside = Beside.requested(writing.path, wishes)
@@ -151,7 +156,7 @@ def process_scene(
         apart = cluster_at is not None or workers > 1
         planned = plan_scene(scene, used, elsewhere=cluster_at is not None)
         planned = planned.warning(*given.warnings, *misfits(planned, scene))
-        client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec))
+        client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec, limit))
         if apart:
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")
@@ -164,7 +169,7 @@ def process_scene(
             ask = looking(client, planned.plan, watch.check) if apart else None
             planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
             if cluster_at is None:
-                check_memory(scene, planned, used.batch_size, blocksize)
+                check_memory(scene, planned, used.batch_size, blocksize, limit)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
             seen = identities(looks, cluster_at is not None)

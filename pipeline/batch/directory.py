@@ -25,7 +25,7 @@ from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneE
 from decr_scene.pipeline.batch.names import name_in
 from decr_scene.pipeline.batch.previous import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
-from decr_scene.pipeline.engine.cluster import check_workers, one_cluster
+from decr_scene.pipeline.engine.cluster import check_workers, memory_bytes, one_cluster
 from decr_scene.pipeline.errors import (
     ClusterError,
     ForkError,
@@ -55,6 +55,7 @@ def process_directory(
     workers: int = 1,
     scheduler: str | None = None,
     client: Client | None = None,
+    memory_limit: int | str | None = None,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -85,6 +86,7 @@ def process_directory(
         workers: As `process_scene`.
         scheduler: As `process_scene`.
         client: As `process_scene`.
+        memory_limit: As `process_scene`.
         overwrite: Replace outputs that are not this program's, or come from another input.
         compress: As `process_scene`.
         blocksize: As `process_scene`.
@@ -111,7 +113,8 @@ def process_directory(
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
     if polygons is not None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
-    check_workers(workers, one_cluster(scheduler, client), chosen.device)
+    check_workers(workers, cluster_at := one_cluster(scheduler, client), chosen.device)
+    memory_bytes(memory_limit, cluster_at)
     check_blocksize(blocksize)
     recipe = recipe_of(chosen, elsewhere=(scheduler, client) != (None, None))
     process = partial(
@@ -120,6 +123,7 @@ def process_directory(
         workers=workers,
         scheduler=scheduler,
         client=client,
+        memory_limit=memory_limit,
         compress=compress,
         blocksize=blocksize,
         quicklook=quicklook,

@@ -21,6 +21,7 @@ from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 
@@ -83,6 +84,28 @@ def check_workers(workers: int, scheduler: str | Client | None, device: str = "a
         )
 
 
+def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int | None:
+    """Read a limit of memory, such as ``4GB``, in bytes; ``None``: there is none.
+
+    Raises:
+        OptionError: It is no size, or a cluster that has its own is named.
+    """
+    if limit is None:
+        return None
+    try:
+        size = int(parse_bytes(limit))
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit}")
+    if scheduler is not None:
+        raise OptionError(
+            f"the cluster at {_address(scheduler)} has limits of its own, got memory limit {limit}: give it "
+            "to dask worker --memory-limit"
+        )
+    return size
+
+
 def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | None:
     """Join the two ways to name a cluster that is there.
 
@@ -98,7 +121,10 @@ def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | 
 
 @contextmanager
 def connect(
-    scheduler: str | Client | None, workers: int = 1, spec: RestorerSpec | None = None
+    scheduler: str | Client | None,
+    workers: int = 1,
+    spec: RestorerSpec | None = None,
+    memory_limit: int | None = None,
 ) -> Iterator[Client]:
     """Give a client whose workers have the resource `MODEL`.
 
@@ -108,6 +134,7 @@ def connect(
         workers: Model workers of a cluster started here; more than one are processes of their own, each with
             its share of the cores and, where the restorer computes on GPUs, with one of them.
         spec: The restorer.
+        memory_limit: Bytes above which a worker process started here is ended and begun anew; ``None``: none.
 
     Raises:
         ClusterError: The cluster cannot be reached or none of its workers has the resource.
@@ -122,7 +149,7 @@ def connect(
         if workers > 1:
             _calm_tracker()
         with (
-            _local(workers, spec) as cluster,
+            _local(workers, spec, memory_limit) as cluster,
             Client(cluster) as client,
         ):
             try:
@@ -132,19 +159,23 @@ def connect(
                 raise
 
 
-def _local(workers: int, spec: RestorerSpec | None) -> LocalCluster:
+def _local(workers: int, spec: RestorerSpec | None, memory_limit: int | None) -> LocalCluster:
     """Start one here; one after the other, because Dask's imports while it starts are not safe in threads."""
     apart: dict[str, Any] = {}
     if workers > 1:
         apart = {"worker_class": _PlacedNanny, "places": places_of(workers, _gpus(spec))}
-    threads = {f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS}
-    with _starting, dask.config.set(threads), _environment_restored():
+    settings: dict[str, Any] = {
+        f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS
+    }
+    if memory_limit is not None:
+        settings["distributed.worker.memory.terminate"] = 1.0
+    with _starting, dask.config.set(settings), _environment_restored():
         return LocalCluster(
             n_workers=workers,
             processes=workers > 1,
             threads_per_worker=3,
             resources=HOLDS_MODEL,
-            memory_limit=0,
+            memory_limit=memory_limit or 0,
             dashboard_address=_NO_PORT,
             worker_dashboard_address=_NO_PORT,
             **apart,

@@ -42,13 +42,21 @@ def free_memory() -> int:
     return min(int(psutil.virtual_memory().available), max(0, int(MEMORY_LIMIT) - own))
 
 
-def check_memory(scene: RasterioScene, planned: Planned, batch_size: int | None, block: int) -> None:
-    """Refuse a run for which memory cannot suffice.
+def check_memory(
+    scene: RasterioScene, planned: Planned, batch_size: int | None, block: int, limit: int | None = None
+) -> None:
+    """Refuse a run for which memory, or the limit of it in bytes, cannot suffice.
 
     Raises:
         MemorySpaceError: There is too little.
     """
     needed, free = bytes_under_way(scene, planned, batch_size, block), free_memory()
+    if limit is not None and needed > limit:
+        raise MemorySpaceError(
+            f"a scene {scene.shape[1]} px wide needs {needed / 1e9:.2f} GB besides the model, and memory is "
+            f"limited to {limit / 1e9:.2f} GB: raise --memory-limit, take a smaller --batch-size, or cut the "
+            "scene into strips from top to bottom"
+        )
     if needed > free:
         raise MemorySpaceError(
             f"not enough memory for a scene {scene.shape[1]} px wide: {free / 1e9:.1f} GB free, "

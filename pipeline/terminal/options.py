@@ -236,6 +236,11 @@ writing_options = in_order(
     ),
     click.option("--scheduler", help="Address of a running Dask cluster, such as tcp://host:8786."),
     click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Of this process besides the model, and of each of several --workers, such as 4GB.",
+    ),
+    click.option(
         "--compress",
         type=click.Choice(COMPRESSIONS),
         default="auto",

@@ -74,7 +74,10 @@ def test_every_worker_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatc
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("decr_scene.pipeline.engine.cluster.CPU_COUNT", 6)
-    with connect(None, 2, SPEC) as client:
+    with connect(None, 2, SPEC, 3_000_000_000) as client:
+        limits = [nanny.memory_manager for nanny in client.cluster.workers.values()]
+        assert [limit.memory_limit for limit in limits] == [3_000_000_000] * 2
+        assert [limit.memory_terminate_fraction for limit in limits] == [1.0] * 2
         found = client.run(lambda: [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")])
     assert sorted(found.values()) == [["3", "3"], ["5", "3"]]
     assert "OMP_NUM_THREADS" not in os.environ, "this process is left as it was"

@@ -5,7 +5,7 @@ from raster_cases import plain
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import needs
-from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.errors import MemorySpaceError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.options import Options
@@ -37,6 +37,29 @@ def test_a_run_without_the_memory_is_refused_before_any_tile(scene, tmp_path, mo
     with pytest.raises(MemorySpaceError, match=r"600 px wide: 0\.0 GB free, .* take a smaller --batch-size"):
         process_scene(scene, tmp_path / "clean.tif", restorer=never)
     assert not (tmp_path / "clean.tif").exists()
+
+
+def test_a_run_that_needs_more_than_its_limit_is_refused_before_any_tile(scene, tmp_path):
+    with pytest.raises(MemorySpaceError, match=r"600 px wide needs .* limited to 0\.00 GB: raise"):
+        process_scene(scene, tmp_path / "clean.tif", restorer=never, memory_limit="2MB")
+    assert not (tmp_path / "clean.tif").exists()
+    assert process_scene(scene, tmp_path / "clean.tif", model="identity", memory_limit="2GB").checks
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"memory_limit": "much"}, "must be a size such as 4GB or 800MiB, got much"),
+        ({"memory_limit": 0}, "must be a size"),
+        (
+            {"memory_limit": "4GB", "scheduler": "tcp://host:8786"},
+            "the cluster at tcp://host:8786 has limits",
+        ),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(options, said, scene, tmp_path):
+    with pytest.raises(OptionError, match=said):
+        process_scene(scene, tmp_path / "clean.tif", model="identity", **options)
 
 
 def test_inspect_says_that_a_run_would_be_refused(scene, monkeypatch):
