@@ -1,88 +1,355 @@
-"""Train the noise network on a card in stages of some minutes, with files that are easy to carry.
+"""Train networks on a card in minutes: images as one file, crops drawn by all cores, held on the card.
 
-    python on_a_gpu.py pack CHIPS chips.zip [--most MiB]      images of a folder, evenly chosen, as one file
-    python on_a_gpu.py train chips.zip RUN.toml FOLDER [--pieces FOLDER] [--minutes M] [--loaders N] ...
-    python on_a_gpu.py join PIECES checkpoint.pt
+    python on_a_gpu.py pack DATA images.zip RUN.toml [RUN.toml ...]
+    python on_a_gpu.py train images.zip OUT RUN.toml:MINUTES [RUN.toml:MINUTES ...] [--init MODEL ...]
 
-A stage goes on from the checkpoint in FOLDER or, without one, from its pieces; then it cuts its own into
-pieces again. It needs the program and nothing else: no network, no other data.
+`pack` takes what the runs would read. `train` trains them one after the other: each begins with what the
+ones before have reached, and its learning rate falls to a hundredth over its minutes, however many steps
+those are. OUT gets the averaged weights of what the last run of each stage has reached, in half precision and
+in files of 15 MiB at most, ``STAGE-1.pt``, ``STAGE-2.pt``, .., which ``decr-scene train --init`` takes. Where
+the card is, numpy, scipy, Pillow, safetensors and torch are needed, and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import hashlib
+import io
+import json
+import math
+import mmap
+import os
+import pickle
 import tempfile
+import time
 import zipfile
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-PIECE = 16 * 2**20
-"""Bytes of a piece of a checkpoint, at most."""
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.crops import area_reduced
+from decr_scene.models.data.source import Batch, Pair, Source
+from decr_scene.models.training.config import RunConfig, read_config
 
-CHIPS = "chips"
-"""Folder of the images, as the TOML names it."""
+Array = NDArray[Any]
+
+HALVES = np.float16
+"""What crops are carried and held as: a third of a DN of 255 is its coarsest step."""
+
+QUALITY = 90
+"""Of the pictures that images are packed as."""
 
 
-def pack(folder: Path, out: Path, most: int) -> int:
-    """Write so many images as fit, evenly chosen by name, as they are; return how many."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    if not files:
-        sys.exit(f"{folder} has no files, expected images: name the folder that holds them")
-    mean = sum(path.stat().st_size for path in files) / len(files)
-    count = max(1, min(len(files), int(most * 0.98 / (mean + 200))))
-    chosen = [files[number * len(files) // count] for number in range(count)]
+def as_picture(bands: Array, quality: int) -> bytes:
+    """Pack one to three bands, ``(C, H, W)`` in [-1, 1], without subsampling of colour."""
+    levels = np.clip(np.rint((bands + 1) * 127.5), 0, 255).astype(np.uint8)
+    image = Image.fromarray(levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, -1))
+    file = io.BytesIO()
+    image.save(file, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
+    return file.getvalue()
+
+
+def as_bands(data: bytes, count: int) -> Array:
+    """Unpack ``count`` bands, float32 ``(C, H, W)`` in [-1, 1]."""
+    image = Image.open(io.BytesIO(data))
+    levels = np.asarray(image.convert("L" if count == 1 else "RGB"))
+    bands = levels[None] if count == 1 else np.moveaxis(levels, -1, 0)
+    return np.ascontiguousarray(bands, np.float32) / np.float32(127.5) - 1
+
+
+class Packer:
+    """Writes every band of every image once, however many runs and sources hold it."""
+
+    def __init__(self, archive: zipfile.ZipFile, quality: int) -> None:
+        self.archive, self.quality = archive, quality
+        self.places: dict[str, tuple[str, int]] = {}
+
+    def image(self, image: Any) -> list[tuple[str, int]]:
+        """Pack an image ``(C, H, W)``; return file and place in it of each band."""
+        bands = [np.asarray(image[i : i + 1, :, :]) for i in range(image.shape[0])]
+        names = [hashlib.sha256(band.tobytes()).hexdigest()[:16] for band in bands]
+        new = [i for i, name in enumerate(names) if name not in self.places and name not in names[:i]]
+        for some in (new[:3], new[3:]):
+            self._write([(names[i], bands[i]) for i in some])
+        return [self.places[name] for name in names]
+
+    def _write(self, bands: list[tuple[str, Array]]) -> None:
+        for group in [bands] if len(bands) in (1, 3) else [[band] for band in bands]:
+            if group:
+                file = f"{group[0][0]}-{len(group)}"
+                self.archive.writestr(file, as_picture(np.concatenate([b for _, b in group]), self.quality))
+                self.places |= {name: (file, place) for place, (name, _) in enumerate(group)}
+
+
+def pack(data: Path, out: Path, runs: list[Path], quality: int) -> None:
+    """Write the images of runs, and how their sources are made of them."""
+    from decr_scene.pipeline.training.stage import sources_of
+
+    table: dict[str, Any] = {}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for path in chosen:
-            archive.write(path, f"{CHIPS}/{path.name}")
-    if out.stat().st_size > most:
-        return pack(folder, out, most - (out.stat().st_size - most) - 2**16)
-    return count
+        packer = Packer(archive, quality)
+        for config in map(read_config, runs):
+            for part in config.data:
+                if _key(config, part) not in table:
+                    (source,), _ = sources_of(replace(config, data=(part,), validation=None), data)
+                    table[_key(config, part)] = [
+                        (pair.name, packer.image(pair.cloudy), packer.image(pair.clear), pair.tone)
+                        for pair in source.pairs[0]
+                    ]
+        archive.writestr("sources", pickle.dumps(table))
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {len(packer.places)} bands")
 
 
-def cut(checkpoint: Path, pieces: Path, size: int = PIECE) -> list[Path]:
-    """Write a checkpoint in pieces; those of the stage before are replaced when all are there."""
-    pieces.mkdir(parents=True, exist_ok=True)
-    old, new = sorted(pieces.glob("piece-*")), []
-    with checkpoint.open("rb") as file:
-        for number, part in enumerate(iter(lambda: file.read(size), b"")):
-            new.append(pieces / f"new-{number:04d}")
-            new[-1].write_bytes(part)
-    for path in old:
-        path.unlink()
-    return [path.rename(path.with_name(path.name.replace("new-", "piece-"))) for path in new]
+def _key(config: RunConfig, part: DataConfig) -> str:
+    """Name what is read for a source: the same for all that differ only in what is drawn of it."""
+    return repr((part.clear, part.cloudy, part.folder, part.bands, part.tone, part.holdout, config.drawn))
 
 
-def join(pieces: Path, checkpoint: Path) -> bool:
-    """Put pieces together; whether there are any."""
-    found = sorted(pieces.glob("piece-*")) if pieces.is_dir() else []
-    if found:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        with checkpoint.open("wb") as file:
-            for path in found:
-                file.write(path.read_bytes())
-    return bool(found)
+def unpack(archive: Path, configs: list[RunConfig]) -> list[list[Source]]:
+    """Make the sources of runs; an image that several of them hold is held once."""
+    with zipfile.ZipFile(archive) as file:
+        table = pickle.loads(file.read("sources"))  # written by `pack`
+        wanted = {_key(config, part) for config in configs for part in config.data}
+        used = {band[0] for key in wanted for pair in table[key] for band in (*pair[1], *pair[2])}
+        packed = {name: file.read(name) for name in sorted(used)}
+    with ThreadPoolExecutor() as pool:
+        files = pool.map(lambda name: as_bands(packed[name], int(name.split("-")[1])), packed)
+        bands = dict(zip(packed, files, strict=True))
+    images: dict[str, Array] = {}
+
+    def image(places: list[tuple[str, int]], factor: int) -> Array:
+        key = json.dumps([factor, places])
+        if key not in images:
+            whole = np.stack([bands[file][place] for file, place in places])
+            images[key] = whole if factor == 1 else area_reduced(whole, factor)
+        return images[key]
+
+    def source(config: RunConfig, part: DataConfig) -> Source:
+        packed_pairs, factors = table[_key(config, part)], [round(1 / scale) for scale in part.scales]
+        scales = tuple(
+            tuple(Pair(name, image(y, f), image(x, f), tone) for name, y, x, tone in packed_pairs)
+            for f in factors
+        )
+        return Source(part, scales)
+
+    return [[source(config, part) for part in config.data] for config in configs]
 
 
-def train(chips: Path, config: Path, out: Path, pieces: Path | None, options: list[str]) -> int:
-    """Run one stage; return its exit status."""
-    checkpoint = out / "checkpoint.pt"
-    if pieces is not None and not checkpoint.exists():
-        join(pieces, checkpoint)
-    with tempfile.TemporaryDirectory() as data:
-        with zipfile.ZipFile(chips) as archive:
-            archive.extractall(data)
-        command = [sys.executable, "-m", "decr_scene.pipeline", "train", "diffusion", "--config", str(config)]
-        status = subprocess.run(
-            [*command, "--data", data, "--out", str(out), "--quiet", *options], check=False
-        ).returncode
-    if checkpoint.exists():
-        print(f"step {torch.load(checkpoint, map_location='cpu', weights_only=True)['step']}")
-        if pieces is not None:
-            cut(checkpoint, pieces)
-    return status
+class Crops:
+    """Crops that other processes draw, in memory that they share with this one.
+
+    The processes are forked, and hold the images together; so this must come before anything of a GPU.
+
+    Args:
+        sources: Where crops are drawn from.
+        config: The run.
+        drawers: Number of processes.
+        slots: Crops that one of them is ahead, at most.
+    """
+
+    def __init__(self, sources: list[Source], config: RunConfig, drawers: int, slots: int = 24) -> None:
+        bands, cells = len(config.bands), config.crop // 8
+        shapes = [(bands, config.crop, config.crop)] * 2 + [(bands + 3, cells, cells)]
+        self.rings = [_shared((drawers, slots, *shape), HALVES) for shape in shapes]
+        self.done, self.taken = _shared((drawers,), np.int64), _shared((drawers,), np.int64)
+        self.slots, self.processes = slots, []
+        shares = np.array([source.config.share for source in sources], float)
+        for drawer in range(drawers):
+            process = os.fork()
+            if process == 0:
+                try:
+                    self._draw(sources, shares / shares.sum(), config, drawer)
+                finally:
+                    os._exit(1)
+            self.processes.append(process)
+
+    def _draw(self, sources: list[Source], shares: Array, config: RunConfig, drawer: int) -> None:
+        spectrum = config.spectrum or config.bands
+        while True:
+            count = int(self.done[drawer])
+            if count - self.taken[drawer] >= self.slots:
+                time.sleep(0.01)
+                continue
+            rng = np.random.default_rng([config.seed, drawer, count])
+            crop = sources[rng.choice(len(sources), p=shares)].crop(rng, config.crop, spectrum)
+            for ring, part in zip(self.rings, crop, strict=True):
+                ring[drawer, count % self.slots] = part
+            self.done[drawer] = count + 1
+
+    def take(self) -> list[tuple[Array, ...]]:
+        """Take all crops that are there: cloudy, clear and context of each."""
+        crops = []
+        for drawer, (done, taken) in enumerate(zip(self.done.tolist(), self.taken.tolist(), strict=True)):
+            crops += [
+                tuple(ring[drawer, count % self.slots].copy() for ring in self.rings)
+                for count in range(taken, done)
+            ]
+            self.taken[drawer] = done
+        return crops
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self.processes:
+            os.kill(process, 9)
+            os.waitpid(process, 0)
+        self.processes = []
+
+
+def _shared(shape: tuple[int, ...], kind: Any) -> Array:
+    memory = mmap.mmap(-1, max(1, math.prod(shape) * np.dtype(kind).itemsize))
+    return np.frombuffer(memory, kind).reshape(shape)
+
+
+def batches(crops: Crops, config: RunConfig, device: Any, held: int) -> Generator[Batch, None, None]:
+    """Yield batches of the last ``held`` crops, which are held on the card; each is turned anew every time.
+
+    A crop is drawn by what its cloud changes, so that most of the work goes where most is to be done.
+    """
+    import torch
+
+    generator = torch.Generator(device).manual_seed(config.seed)
+    pools: list[Any] = []
+    weights, count = torch.zeros(held, device=device), 0
+    while True:
+        for parts in _stacked(crops.take()):
+            new = [torch.from_numpy(part).to(device) for part in parts]
+            if not pools:
+                pools = [
+                    torch.zeros((held, *part.shape[1:]), dtype=part.dtype, device=device) for part in new
+                ]
+            places = (count + torch.arange(len(new[0]), device=device)) % held
+            for pool, part in zip(pools, new, strict=True):
+                pool[places] = part
+            weights[places] = 0.04 + (new[0].float() - new[1].float()).abs().mean((1, 2, 3))
+            count += len(new[0])
+        if count < min(held, 8 * config.batch):
+            time.sleep(0.05)
+            continue
+        chosen = torch.multinomial(weights, config.batch, replacement=True, generator=generator)
+        turns, mirrored = (int(torch.randint(n, ())) for n in (4, 2))
+        yield Batch(*(_turned(pool[chosen].float(), turns, bool(mirrored)) for pool in pools))
+
+
+def _turned(images: Any, turns: int, mirrored: bool) -> Any:
+    images = images.rot90(turns, (2, 3))
+    return images.flip(3) if mirrored else images
+
+
+def _stacked(crops: list[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
+    return [tuple(np.stack(parts) for parts in zip(*crops, strict=True))] if crops else []
+
+
+def train(
+    archive: Path,
+    out: Path,
+    runs: list[tuple[Path, float]],
+    initial: list[Path],
+    device: str,
+    drawers: int,
+    held: int,
+) -> None:
+    """Train runs one after the other, each over its minutes."""
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    configs = [replace(read_config(path), checkpoint_every=10**9, validate_every=10**9) for path, _ in runs]
+    sources = unpack(archive, configs)
+    print(f"{time.perf_counter() - began:.0f} s: images are there", flush=True)
+    crops = [Crops(own, config, drawers) for own, config in zip(sources, configs, strict=True)]
+    before = list(initial)
+    for (path, minutes), config, drawn in zip(runs, configs, crops, strict=True):
+        before.append(_train(config, drawn, out, path.stem, before, minutes, device, held))
+        drawn.close()
+        print(f"{time.perf_counter() - began:.0f} s: {path.stem} is done", flush=True)
+
+
+def _train(
+    config: RunConfig,
+    crops: Crops,
+    out: Path,
+    name: str,
+    initial: list[Path],
+    minutes: float,
+    device: str,
+    held: int,
+) -> Path:
+    import torch
+
+    from decr_scene.models.training.loop import CHECKPOINT, Trainer
+    from decr_scene.models.training.weights import write_checkpoint
+
+    class Timed(Trainer):
+        """The learning rate falls by the time that is over, not by steps."""
+
+        began = time.perf_counter()
+
+        def _rate(self) -> float:
+            part = min(1.0, (time.perf_counter() - self.began) / (60 * minutes))
+            warm = min(1.0, (self.step + 1) / max(1, self.config.warmup))
+            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
+
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    where = torch.device(device)
+    trainer = Timed.start(config, Path(tempfile.mkdtemp()), initial, where)
+
+    def keep() -> None:
+        ema = {n: v.cpu() for n, v in trainer.ema.state_dict().items() if not n.startswith("discriminator")}
+        own = {n: v for n, v in ema.items() if config.stage == "reference" or n.startswith("network")}
+        for number, part in enumerate(cut(own), 1):
+            name_and_step = f"{name}, step {trainer.step}"
+            write_checkpoint(out / f"{config.stage}-{number}.pt", {"config": name_and_step, "ema": part})
+
+    trainer.run([], [], _reporter(name, keep), None, minutes, 0, batches(crops, config, where, held))
+    keep()
+    return trainer.folder / CHECKPOINT
+
+
+def cut(weights: dict[str, Any], most: int = 15 * 2**20) -> list[dict[str, Any]]:
+    """Cut weights into parts that are not larger than a file may be, in half precision."""
+    parts: list[dict[str, Any]] = [{}]
+    size = 0
+    for name, weight in weights.items():
+        half = weight.half() if weight.is_floating_point() else weight
+        size += half.nbytes
+        if size > most and parts[-1]:
+            parts.append({})
+            size = half.nbytes
+        parts[-1][name] = half
+    return parts
+
+
+def _reporter(
+    name: str, keep: Callable[[], None], every: float = 25
+) -> Callable[[int, dict[str, float]], None]:
+    """Print means of the losses, and keep the weights, from time to time."""
+    rows: list[dict[str, float]] = []
+    last = time.perf_counter()
+
+    def report(step: int, figures: dict[str, float]) -> None:
+        nonlocal last
+        rows.append(figures)
+        if time.perf_counter() - last > every:
+            means = {key: float(np.mean([row[key] for row in rows])) for key in figures}
+            rate = len(rows) / (time.perf_counter() - last)
+            print(
+                name,
+                step,
+                f"{rate:.1f} steps/s",
+                " ".join(f"{k} {v:.5f}" for k, v in means.items()),
+                flush=True,
+            )
+            rows.clear()
+            keep()
+            last = time.perf_counter()
+
+    return report
 
 
 def main() -> None:
@@ -92,23 +359,24 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack")
-    packing.add_argument("folder", type=Path)
+    packing.add_argument("data", type=Path)
     packing.add_argument("out", type=Path)
-    packing.add_argument("--most", type=float, default=60, help="MiB")
-    training = commands.add_parser("train", help="further options are those of decr-scene train")
-    for name in ("chips", "config", "out"):
-        training.add_argument(name, type=Path)
-    training.add_argument("--pieces", type=Path)
-    joining = commands.add_parser("join")
-    joining.add_argument("pieces", type=Path)
-    joining.add_argument("checkpoint", type=Path)
-    given, options = parser.parse_known_args()
+    packing.add_argument("runs", type=Path, nargs="+")
+    packing.add_argument("--quality", type=int, default=QUALITY)
+    training = commands.add_parser("train")
+    training.add_argument("archive", type=Path)
+    training.add_argument("out", type=Path)
+    training.add_argument("runs", nargs="+", help="RUN.toml:MINUTES")
+    training.add_argument("--init", type=Path, action="append", default=[])
+    training.add_argument("--device", default="cuda")
+    training.add_argument("--drawers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
+    training.add_argument("--held", type=int, default=6144, help="crops on the card")
+    given = parser.parse_args()
     if given.command == "pack":
-        print(f"{pack(given.folder, given.out, int(given.most * 2**20))} images in {given.out}")
-    elif given.command == "join":
-        sys.exit(0 if join(given.pieces, given.checkpoint) else f"{given.pieces} has no pieces")
-    else:
-        sys.exit(train(given.chips, given.config, given.out, given.pieces, options))
+        pack(given.data, given.out, given.runs, given.quality)
+        return
+    runs = [(Path(run.rsplit(":", 1)[0]), float(run.rsplit(":", 1)[1])) for run in given.runs]
+    train(given.archive, given.out, runs, given.init, given.device, given.drawers, given.held)
 
 
 if __name__ == "__main__":

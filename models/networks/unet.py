@@ -91,6 +91,7 @@ class NetworkConfig:
         noise: The noise predictor (CNP).
         weight: The weight allocation (WA).
         prediction: What the noise predictor gives: ``eps``, or ``v = sqrt(abar) eps - sqrt(1 - abar) x0``.
+        guided: The noise predictor also sees the first guess; zeros where there is none.
 
     Raises:
         ValueError: ``bands`` is not positive or ``prediction`` is neither of the two.
@@ -100,6 +101,7 @@ class NetworkConfig:
     noise: UNetConfig = field(default_factory=UNetConfig)
     weight: UNetConfig = PUBLISHED_WEIGHT
     prediction: Prediction = "eps"
+    guided: bool = False
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -267,7 +269,8 @@ class NoiseNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.noise_net = UNet(config.noise, 2 * config.bands, config.bands)
+        seen = 3 if config.guided else 2
+        self.noise_net = UNet(config.noise, seen * config.bands, config.bands)
         self.weight_net = UNet(config.weight, 3 * config.bands, config.bands)
         abar = torch.from_numpy((1 - linear_betas()).cumprod())
         self.register_buffer("signal_rate", abar.sqrt().float(), persistent=False)
@@ -292,21 +295,29 @@ class NoiseNetwork(nn.Module):
         Returns:
             ``eps`` and the raw weight, not limited to any range; float32 ``(B, C, H, W)`` each.
         """
-        return self.noise(x_t, t, cloudy), self.weight(x_t, t, cloudy, reference)
+        return self.noise(x_t, t, cloudy, reference), self.weight(x_t, t, cloudy, reference)
 
-    def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor) -> Tensor:
+    def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
         """Predict the noise alone: ``eps``, or ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t`` of a v network."""
         steps = _steps(t, x_t)
-        raw = self.predict(x_t, steps, cloudy)
+        raw = self.predict(x_t, steps, cloudy, reference)
         if self.config.prediction == "eps":
             return raw
         signal, noise = (rate[steps][:, None, None, None] for rate in (self.signal_rate, self.noise_rate))
         return signal * raw + noise * x_t.float()
 
-    def predict(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor) -> Tensor:
-        """What the noise predictor itself gives, ``eps`` or ``v``, float32 ``(B, C, H, W)``."""
-        self._check_images(x_t, cloudy=cloudy)
-        raw: Tensor = self.noise_net(torch.cat([x_t, cloudy], dim=1), _steps(t, x_t))
+    def predict(
+        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None
+    ) -> Tensor:
+        """Run the noise predictor itself, for ``eps`` or ``v``, float32 ``(B, C, H, W)``.
+
+        A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
+        """
+        seen = {"cloudy": cloudy}
+        if self.config.guided:
+            seen["reference"] = torch.zeros_like(cloudy) if reference is None else reference
+        self._check_images(x_t, **seen)
+        raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), _steps(t, x_t))
         return raw.float()
 
     def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class RunConfig:
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
         steady: Weight of the shift of clear ground's mean in the loss of the reference.
+        part: Side of the square parts, px, that the noise network sees of a crop, each with its own noise and
+            step; 0: it sees crops whole (diffusion stage).
         latest_start: Sampling runs that are trained on begin at this step at most (``on_path``).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.
@@ -103,6 +105,7 @@ class RunConfig:
     compiled: bool = False
     schedule: str = "cosine"
     signed: bool = False
+    part: int = 0
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -154,6 +157,10 @@ class RunConfig:
             raise ValueError(f"latest_start must be a step from 3 to 999, got {self.latest_start}")
         if self.steady < 0 or (self.steady and self.stage != "reference"):
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
+        if self.part and self.stage != "diffusion":
+            raise ValueError("part is of stage diffusion alone")
+        if self.part < 0 or (self.part and self.crop % self.part):
+            raise ValueError(f"part must be 0 or divide crop, {self.crop}, got {self.part}")
         if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:
             raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
 

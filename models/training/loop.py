@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from decr_scene.models.data.crops import even
-from decr_scene.models.data.source import Pair, Source, batches, held_in_memory
+from decr_scene.models.data.source import Batch, Pair, Source, batches, held_in_memory
 from decr_scene.models.data.tone import regions
 from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
@@ -109,6 +109,7 @@ class Trainer:
         log: RunLog | None = None,
         minutes: float = math.inf,
         loaders: int = 0,
+        drawn: Generator[Batch, None, None] | None = None,
     ) -> dict[str, float]:
         """Train to the end, or until the time is over; return the figures of the last validation.
 
@@ -119,6 +120,7 @@ class Trainer:
             log: Writes the logs; by default the table alone.
             minutes: Time after which the run stops at a checkpoint; the next call continues it.
             loaders: Processes that draw crops; none: a thread does.
+            drawn: Batches to train on, arrays or tensors, in the place of what the sources would give.
 
         Raises:
             TrainingError: Time is limited and several processes train, which would stop at different steps.
@@ -134,9 +136,10 @@ class Trainer:
         log = log or RunLog(self.folder, self.step)
         figures: dict[str, float] = {}
         first = _rank() * share
-        with closing(
-            batches(sources, config.seed, config.crop, share, spectrum, self.step, first, loaders)
-        ) as crops:
+        drawn = drawn or batches(
+            sources, config.seed, config.crop, share, spectrum, self.step, first, loaders
+        )
+        with closing(drawn) as crops:
             while self.step < config.steps:
                 began = time.perf_counter()
                 batch = next(crops)
@@ -208,7 +211,7 @@ class Trainer:
         config = self.config
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _rate(self.step, config)
+                group["lr"] = config.learning_rate * self._rate()
         self.objective.modules.train()
         figures: dict[str, float] = {}
         for turn in turns_of(self.objective):
@@ -228,8 +231,6 @@ class Trainer:
                 looks = None if context is None else context[images]
                 losses = turn.losses(cloudy[images], clear[images], draws, looks)
             total = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(total):
-                raise TrainingError(f"the loss is {total.item()} at step {self.step}: lower learning_rate")
             (total / parts).backward()  # type: ignore[no-untyped-call]  # torch has no types there
             sums = {n: sums.get(n, torch.zeros_like(loss)) + loss.detach() for n, loss in losses.items()}
         means = torch.stack([loss.float() for loss in sums.values()]) / parts
@@ -241,21 +242,27 @@ class Trainer:
             if id(optimiser.param_groups[0]["params"][0]) in own:
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return dict(zip(sums, means.tolist(), strict=True))
+        figures = dict(zip(sums, means.tolist(), strict=True))  # the one time that a step waits for a GPU
+        if not math.isfinite(sum(figures.values())):
+            raise TrainingError(f"the loss is {figures} at step {self.step}: lower learning_rate")
+        return figures
+
+    def _rate(self) -> float:
+        """Share of the learning rate that this step takes."""
+        return _rate(self.step, self.config)
 
     def _average(self) -> None:
         """Move the average towards the weights; faster in the beginning, when they move faster."""
         rate = min(self.config.ema, (1 + self.step) / (10 + self.step))
         live = self.objective.modules.state_dict()
+        means = {name: mean for name, mean in self.ema.state_dict().items() if mean.is_floating_point()}
         with torch.no_grad():
-            for name, mean in self.ema.state_dict().items():
-                if mean.is_floating_point():
-                    mean.lerp_(live[name], 1 - rate)
+            torch._foreach_lerp_(list(means.values()), [live[name] for name in means], 1 - rate)
 
     def _generator(self) -> torch.Generator:
         """Noise and steps as a function of (seed, step): a resumed run draws the same."""
         mixed = np.random.SeedSequence([self.config.seed, self.step, 1]).generate_state(1)[0]
-        return torch.Generator().manual_seed(int(mixed))
+        return torch.Generator(self.device).manual_seed(int(mixed))
 
     def _judge(self, pair: Pair) -> dict[str, float]:
         cloudy, answer, truth = self._sample(pair)
@@ -301,8 +308,8 @@ class Trainer:
         if denoiser is not None:
             denoiser.network = self.objective.modules["network"]
 
-    def _tensor(self, images: np.ndarray[Any, Any]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(images))
+    def _tensor(self, images: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
         return tensor.to(self.device, memory_format=torch.channels_last)
 
 

@@ -7,6 +7,7 @@ neither gradient reaches the other.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,17 +40,28 @@ class Draws:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal, of the shape of ``(B, ..)`` and on its device."""
-        whole = torch.randn((self.batch or len(like), *like.shape[1:]), generator=self.generator)
+        shape = (self.batch or len(like), *like.shape[1:])
+        whole = torch.randn(shape, generator=self.generator, device=self.generator.device)
         return self._share(whole, like)
 
     def steps(self, limit: int, like: Tensor) -> Tensor:
         """A step from 0 to ``limit - 1`` for every image, ``(B,)``."""
-        whole = torch.randint(0, limit, (self.batch or len(like),), generator=self.generator)
+        count = (self.batch or len(like),)
+        whole = torch.randint(0, limit, count, generator=self.generator, device=self.generator.device)
         return self._share(whole, like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """A number from 0 to 1 for every image, ``(B,)``."""
+        count = (self.batch or len(like),)
+        return self._share(torch.rand(count, generator=self.generator, device=self.generator.device), like)
+
+    def of_parts(self, count: int) -> Draws:
+        """Draw for images that are each cut into ``count`` parts."""
+        return Draws(self.generator, self.first * count, None if self.batch is None else self.batch * count)
 
     def step(self, low: int, high: int) -> int:
         """One step for the whole batch, ``low`` to ``high - 1``."""
-        return int(torch.randint(low, high, (), generator=self.generator))
+        return int(torch.randint(low, high, (), generator=self.generator, device=self.generator.device))
 
     def _share(self, whole: Tensor, like: Tensor) -> Tensor:
         return whole[self.first : self.first + len(like)].to(like.device)
@@ -117,6 +129,51 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
     return moved.abs().mean()
 
 
+UNGUIDED = 0.15
+"""Share of the images whose first guess the noise network does not see, so that it can do without."""
+
+BLURRED = 0.4
+"""Share of the images whose first guess is blurred for the noise network."""
+
+MOST_BLUR = 2.5
+"""Greatest standard deviation of that blur, px."""
+
+
+def spoilt(guess: Tensor, draws: Draws) -> Tensor:
+    """Spoil first guesses ``(B, C, H, W)`` for the noise network: some are blurred, and some are zeros.
+
+    On ground that the reference was trained on, its guess is better than on any other; a noise network that
+    sees no worse ones would add no texture to them (conditioning augmentation, Ho et al. 2022).
+    """
+    sigma = 0.3 + draws.uniform(guess) * (MOST_BLUR - 0.3)
+    sigma = torch.where(draws.uniform(guess) < BLURRED, sigma, 0)
+    seen = (draws.uniform(guess) >= UNGUIDED).to(guess.dtype)
+    return blurred(guess, sigma) * seen[:, None, None, None]
+
+
+def blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur images ``(B, C, H, W)`` with Gaussians of ``sigma`` px, ``(B,)``; 0 leaves an image as it is."""
+    reach = math.ceil(3 * MOST_BLUR)
+    count, bands, height, width = images.shape
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernels = torch.exp(-0.5 * (places / sigma.clamp(min=1e-3)[:, None]).square())
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(bands, 0)[:, None]
+    flat = images.contiguous().reshape(1, count * bands, height, width)
+    for kernel, pad in (
+        (kernels[..., None], (0, 0, reach, reach)),
+        (kernels[:, :, None], (reach, reach, 0, 0)),
+    ):
+        flat = F.conv2d(F.pad(flat, pad, mode="replicate"), kernel, groups=count * bands)
+    return flat.reshape(images.shape)
+
+
+def parts_of(images: Tensor, side: int) -> Tensor:
+    """Cut images ``(B, C, H, W)`` into squares, ``(B H W / side^2, C, side, side)``, image by image."""
+    count, bands, height, width = images.shape
+    cut = images.reshape(count, bands, height // side, side, width // side, side)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, bands, side, side)
+
+
 DISTANCES = {"charbonnier": charbonnier, "log_mse": log_mse}
 
 
@@ -155,12 +212,13 @@ class EnhancementObjective:
         assert config.network is not None, "RunConfig has checked this"
         self.stage = config.stage
         self.prediction = config.network.prediction
+        self.part = config.part
         self.on_path = config.on_path
         self.latest_start = config.latest_start
         self.distance = DISTANCES[config.loss]
         network = NoiseNetwork(config.network)
         self.modules = nn.ModuleDict({"network": network})
-        if self.stage != "diffusion":
+        if self.stage != "diffusion" or config.network.guided:
             self.modules["reference"] = build_reference(config.reference).requires_grad_(False)
         self.schedule = Schedule()
         self.denoiser = DEDenoiser(network, self.schedule)
@@ -178,21 +236,22 @@ class EnhancementObjective:
         """Noise loss and fusion loss, whichever the stage has."""
         if self.on_path:
             return self._losses_on_path(cloudy, clear, draws, context)
+        if self.stage == "diffusion":
+            return {"noise": self._noise_loss(cloudy, clear, draws, context)}
         network, schedule = self.network, self.schedule
         t = draws.steps(schedule.timesteps, clear)
         noise = draws.normal(clear)
         x_t = schedule.add_noise(clear, noise, t)
-        losses = {}
+        losses, guess = {}, self._guess(cloudy, context)
         with torch.set_grad_enabled(self.stage != "weight"):
-            predicted = network.predict(x_t, t, cloudy)
+            predicted = network.predict(x_t, t, cloudy, guess)
         is_v = self.prediction == "v"
         if self.stage != "weight":
             target = schedule.v_from(clear, noise, t) if is_v else noise
             losses["noise"] = F.mse_loss(predicted, target)
-        if self.stage != "diffusion":
-            predicted = predicted.detach()
-            x0 = schedule.add_noise(x_t, -predicted, t) if is_v else schedule.x0_from_eps(x_t, predicted, t)
-            losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear, context)
+        predicted = predicted.detach()
+        x0 = schedule.add_noise(x_t, -predicted, t) if is_v else schedule.x0_from_eps(x_t, predicted, t)
+        losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear, guess)
         return losses
 
     def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
@@ -200,9 +259,9 @@ class EnhancementObjective:
 
         Stage 1, which has no weight network yet, is shown without a reference.
         """
-        noise = torch.randn(cloudy.shape, generator=generator).to(cloudy.device)
-        alone = self.stage == "diffusion"
-        floor, guess = (0.0, cloudy) if alone else (WEIGHT_FLOOR, self.modules["reference"](cloudy).float())
+        noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
+        floor = 0.0 if self.stage == "diffusion" else WEIGHT_FLOOR
+        guess = self._guess(cloudy, None) if "reference" in self.modules else cloudy
         start = self.latest_start if self.on_path else None
         result: Tensor = DESampler(self.denoiser, self.validation_steps, start)(
             noise, cloudy, guess, weight_floor=floor
@@ -215,6 +274,26 @@ class EnhancementObjective:
         network = self.modules["network"]
         assert isinstance(network, NoiseNetwork)
         return network
+
+    def _guess(self, cloudy: Tensor, context: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            guess: Tensor = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
+        return guess
+
+    def _noise_loss(self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None) -> Tensor:
+        """Eq. 7 over parts of the crops, each with its own noise and step."""
+        images = [cloudy, clear]
+        if "reference" in self.modules:
+            images.append(spoilt(self._guess(cloudy, context), draws))
+        if self.part:
+            draws = draws.of_parts((cloudy.shape[-1] // self.part) * (cloudy.shape[-2] // self.part))
+            images = [parts_of(image, self.part) for image in images]
+        cloudy, clear, *guess = images
+        t = draws.steps(self.schedule.timesteps, clear)
+        noise, is_v = draws.normal(clear), self.prediction == "v"
+        x_t = self.schedule.add_noise(clear, noise, t)
+        predicted = self.network.predict(x_t, t, cloudy, *guess)
+        return F.mse_loss(predicted, self.schedule.v_from(clear, noise, t) if is_v else noise)
 
     def _losses_on_path(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None
@@ -229,8 +308,7 @@ class EnhancementObjective:
         weight network learns to trust the diffusion there, and in sampling, where the image shows no more
         than the first guess, it trusts its leftover noise.
         """
-        with torch.no_grad():
-            guess = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
+        guess = self._guess(cloudy, context)
         noise = draws.normal(clear)
         first = draws.step(2, self.latest_start)
         second = draws.step(0, first)
@@ -240,7 +318,7 @@ class EnhancementObjective:
             if suffix:
                 x_t = self.schedule.add_noise(x0, self.schedule.eps_from_x0(x_t, x0, first), t)
             with torch.set_grad_enabled(self.stage != "weight"):
-                eps = self.network.noise(x_t, t, cloudy)
+                eps = self.network.noise(x_t, t, cloudy, guess)
                 x0_eps = self.schedule.x0_from_eps(x_t, eps, t)
             if self.stage != "weight":
                 losses["noise" + suffix] = self.distance(x0_eps - clear)
@@ -259,11 +337,9 @@ class EnhancementObjective:
         x0_eps: Tensor,
         cloudy: Tensor,
         clear: Tensor,
-        context: Tensor | None,
+        guess: Tensor,
     ) -> Tensor:
         """``mean |x0 - (1 - W) x0_eps - W x0_E|`` (eq. 16) with x0_eps clipped and W free."""
-        with torch.no_grad():
-            guess = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
         weight = self.network.weight(x_t, t, cloudy, guess).float()
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
 

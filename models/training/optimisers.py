@@ -66,42 +66,53 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, group)
+            for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
+                self._move(weights, group)
         return None
 
-    def _move(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
-        assert weight.grad is not None
-        gradient, state = weight.grad.flatten(1), self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(gradient)
-        momentum = state["momentum"]
-        momentum.mul_(group["momentum"]).add_(gradient)
-        direction = orthogonal(gradient.add(momentum, alpha=group["momentum"]))
-        pace = 0.2 * max(direction.shape) ** 0.5
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.sub_(direction.reshape(weight.shape), alpha=group["lr"] * pace)
+    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Move weights of one shape together: a GPU takes as long for one matrix as for twenty."""
+        directions = []
+        for weight in weights:
+            assert weight.grad is not None
+            gradient, state = weight.grad.flatten(1), self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(gradient)
+            momentum = state["momentum"]
+            momentum.mul_(group["momentum"]).add_(gradient)
+            directions.append(gradient.add(momentum, alpha=group["momentum"]))
+        pace = 0.2 * max(directions[0].shape) ** 0.5
+        for weight, direction in zip(weights, orthogonal(torch.stack(directions)), strict=True):
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.sub_(direction.reshape(weight.shape), alpha=group["lr"] * pace)
+
+
+def _alike(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Group weights on a GPU by their shapes; on a CPU each is a group of its own."""
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for number, weight in enumerate(weights):
+        groups.setdefault(weight.shape if weight.is_cuda else number, []).append(weight)
+    return list(groups.values())
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About ``U V^T`` of ``matrix = U S V^T``, its singular values near one; zeros stay zeros.
+    """About ``U V^T`` of ``matrix = U S V^T``, ``(.., M, N)``, singular values near one; zeros stay zeros.
 
     Each iteration is ``X <- P X`` with ``P = a + b G + c G^2`` of ``G = X X^T``. So ``G <- P G P``, and only
     the product of all ``P`` needs be kept: matrices of the smaller side alone.
     """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / x.norm().clamp(min=1e-7)
-    gram = x @ x.T
-    whole = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    gram = x @ x.mT
+    unit = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
+    whole = unit
     for _ in range(ITERATIONS):
-        factor = torch.addmm(b * gram, gram, gram, alpha=c)
-        factor.diagonal().add_(a)
+        factor = a * unit + b * gram + c * (gram @ gram)
         gram, whole = factor @ gram @ factor, factor @ whole
     x = whole @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

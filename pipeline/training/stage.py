@@ -59,7 +59,7 @@ def train(
     """
     where = _own_device(device)
     with _process_group(where) as rank:
-        sources, held = _load(config, data)
+        sources, held = sources_of(config, data)
         before = [weights_of(place) for place in initial]
         if rank == 0:
             open_run_folder(out, text, data, _files(config, data), before)
@@ -115,8 +115,8 @@ def _run(
         return trainer.run(sources, validation, report, log, minutes, loaders)
 
 
-def _load(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
-    """Open the sources and the validation; all faults of all of them are reported at once."""
+def sources_of(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
+    """Read the sources of a run and its validation; name what is wrong with any of them at once."""
     sources, held, wrong = [], None, []
     for part in config.data:
         try:
