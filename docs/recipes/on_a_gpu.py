@@ -165,6 +165,7 @@ class Crops:
             process = os.fork()
             if process == 0:
                 try:
+                    os.nice(19)  # or the process that keeps the card busy waits for a core
                     self._draw(sources, shares / shares.sum(), config, drawer)
                 finally:
                     os._exit(1)
@@ -175,7 +176,7 @@ class Crops:
         while True:
             count = int(self.done[drawer])
             if count - self.taken[drawer] >= self.slots:
-                time.sleep(0.01)
+                time.sleep(0.05)
                 continue
             rng = np.random.default_rng([config.seed, drawer, count])
             crop = sources[rng.choice(len(sources), p=shares)].crop(rng, config.crop, spectrum)
@@ -210,7 +211,8 @@ def _shared(shape: tuple[int, ...], kind: Any) -> Array:
 def batches(crops: Crops, config: RunConfig, device: Any, held: int) -> Generator[Batch, None, None]:
     """Yield batches of the last ``held`` crops, which are held on the card; each is turned anew every time.
 
-    A crop is drawn by what its cloud changes, so that most of the work goes where most is to be done.
+    To a noise network a crop counts by what its cloud changes, so that most of its work goes where there is
+    most to do; a reference must see clear ground as often as it is met, or it moves it.
     """
     import torch
 
@@ -227,7 +229,8 @@ def batches(crops: Crops, config: RunConfig, device: Any, held: int) -> Generato
             places = (count + torch.arange(len(new[0]), device=device)) % held
             for pool, part in zip(pools, new, strict=True):
                 pool[places] = part
-            weights[places] = 0.04 + (new[0].float() - new[1].float()).abs().mean((1, 2, 3))
+            change = (new[0].float() - new[1].float()).abs().mean((1, 2, 3))
+            weights[places] = 0.04 + change if config.stage == "diffusion" else 1.0
             count += len(new[0])
         if count < min(held, 8 * config.batch):
             time.sleep(0.05)
@@ -326,7 +329,7 @@ def cut(weights: dict[str, Any], most: int = 15 * 2**20) -> list[dict[str, Any]]
 
 
 def _reporter(
-    name: str, keep: Callable[[], None], every: float = 25
+    name: str, keep: Callable[[], None], every: float = 20
 ) -> Callable[[int, dict[str, float]], None]:
     """Print means of the losses, and keep the weights, from time to time."""
     rows: list[dict[str, float]] = []

@@ -18,7 +18,11 @@ from decr_scene.models.networks.layers import (
     zeroed,
 )
 
-Prediction = Literal["eps", "v"]
+Prediction = Literal["eps", "v", "residual"]
+PREDICTIONS = ("eps", "v", "residual")
+
+RESIDUAL, RESIDUAL_OF_CLOUDY = 0.15, 1.0
+"""Standard deviations, of 2, that the first guess and the cloudy image are taken to be off by."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class NetworkConfig:
         bands: Bands of an image.
         noise: The noise predictor (CNP).
         weight: The weight allocation (WA).
-        prediction: What the noise predictor gives: ``eps``, or ``v = sqrt(abar) eps - sqrt(1 - abar) x0``.
+        prediction: What the noise predictor gives: ``eps``, ``v = sqrt(abar) eps - sqrt(1 - abar) x0``, or
+            the ``residual`` ``x0 - first guess`` in units by which it is as hard at every step (Karras et
+            al. 2022, about a regression's answer as in Mardani et al. 2023).
         guided: The noise predictor also sees the first guess; zeros where there is none.
 
     Raises:
@@ -106,8 +112,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.bands < 1:
             raise ValueError(f"bands must be at least 1, got {self.bands}")
-        if self.prediction not in ("eps", "v"):
-            raise ValueError(f"prediction must be 'eps' or 'v', got {self.prediction!r}")
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {PREDICTIONS}, got {self.prediction!r}")
+        if self.prediction == "residual" and not self.guided:
+            raise ValueError("prediction 'residual' is that of the first guess: set guided")
 
 
 class Block(nn.Module):
@@ -300,11 +308,55 @@ class NoiseNetwork(nn.Module):
     def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
         """Predict the noise alone: ``eps``, or ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t`` of a v network."""
         steps = _steps(t, x_t)
-        raw = self.predict(x_t, steps, cloudy, reference)
+        return self.eps_from(self.predict(x_t, steps, cloudy, reference), x_t, steps, cloudy, reference)
+
+    def eps_from(
+        self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
+    ) -> Tensor:
+        """Make the noise of what `predict` gives, float32 ``(B, C, H, W)``."""
         if self.config.prediction == "eps":
             return raw
-        signal, noise = (rate[steps][:, None, None, None] for rate in (self.signal_rate, self.noise_rate))
-        return signal * raw + noise * x_t.float()
+        signal, noise = self._rates(steps)
+        if self.config.prediction == "v":
+            return signal * raw + noise * x_t.float()
+        base, off, kept, unit, _ = self._about(x_t, steps, cloudy, reference)
+        return (x_t.float() - signal * (base + kept * off + unit * raw)) / noise
+
+    def target(
+        self, x0: Tensor, noise: Tensor, t: Tensor, cloudy: Tensor, reference: Tensor | None = None
+    ) -> Tensor:
+        """Give what `predict` is to answer for ``x0`` under ``noise`` at steps ``t``, ``(B, C, H, W)``."""
+        if self.config.prediction == "eps":
+            return noise
+        signal, rate = self._rates(t)
+        if self.config.prediction == "v":
+            return signal * noise - rate * x0
+        base, off, kept, unit, _ = self._about(signal * x0 + rate * noise, t, cloudy, reference)
+        return (x0 - base - kept * off) / unit
+
+    def _rates(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, ``(B, 1, 1, 1)``."""
+        return self.signal_rate[steps][:, None, None, None], self.noise_rate[steps][:, None, None, None]
+
+    def _about(
+        self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Preconditioning about the first guess, of Karras et al. 2022, table 1 (EDM), for ``x0 - guess``.
+
+        With ``sigma = sqrt(1/abar - 1)`` and s = `RESIDUAL`: where it begins, which is the cloudy image if
+        there is no first guess; how far the noisy image is off it; ``c_skip = s^2 / (s^2 + sigma^2)``,
+        ``c_out = sigma s / sqrt(s^2 + sigma^2)`` and ``c_in = 1 / sqrt(s^2 + sigma^2)``.
+        """
+        signal, noise = self._rates(steps)
+        base, spread = cloudy.float(), torch.full_like(signal, RESIDUAL_OF_CLOUDY)
+        if reference is not None:
+            seen = reference.abs().amax((1, 2, 3), keepdim=True) > 0
+            base = torch.where(seen, reference.float(), base)
+            spread = torch.where(seen, RESIDUAL, spread)
+        sigma = noise / signal
+        total = sigma.square() + spread.square()
+        off = x_t.float() / signal - base
+        return base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt()
 
     def predict(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None
@@ -317,7 +369,11 @@ class NoiseNetwork(nn.Module):
         if self.config.guided:
             seen["reference"] = torch.zeros_like(cloudy) if reference is None else reference
         self._check_images(x_t, **seen)
-        raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), _steps(t, x_t))
+        steps = _steps(t, x_t)
+        if self.config.prediction == "residual":
+            _, off, _, _, scale = self._about(x_t, steps, cloudy, reference)
+            x_t = scale * off
+        raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), steps)
         return raw.float()
 
     def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class RunConfig:
         steady: Weight of the shift of clear ground's mean in the loss of the reference.
         part: Side of the square parts, px, that the noise network sees of a crop, each with its own noise and
             step; 0: it sees crops whole (diffusion stage).
+        early: Share of the images whose step is below ``latest_start``, where sampling goes; that of the
+            others is any (diffusion stage).
         latest_start: Sampling runs that are trained on begin at this step at most (``on_path``).
         checkpoint_every: Steps between two checkpoints.
         validate_every: Steps between two validations.
@@ -106,6 +108,7 @@ class RunConfig:
     schedule: str = "cosine"
     signed: bool = False
     part: int = 0
+    early: float = 0.0
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -157,8 +160,10 @@ class RunConfig:
             raise ValueError(f"latest_start must be a step from 3 to 999, got {self.latest_start}")
         if self.steady < 0 or (self.steady and self.stage != "reference"):
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
-        if self.part and self.stage != "diffusion":
-            raise ValueError("part is of stage diffusion alone")
+        if (self.part or self.early) and self.stage != "diffusion":
+            raise ValueError("part and early are of stage diffusion alone")
+        if not 0 <= self.early <= 1:
+            raise ValueError(f"early must be in [0, 1], got {self.early:g}")
         if self.part < 0 or (self.part and self.crop % self.part):
             raise ValueError(f"part must be 0 or divide crop, {self.crop}, got {self.part}")
         if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:

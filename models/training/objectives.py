@@ -129,13 +129,13 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
     return moved.abs().mean()
 
 
-UNGUIDED = 0.15
+UNGUIDED = 0.1
 """Share of the images whose first guess the noise network does not see, so that it can do without."""
 
-BLURRED = 0.4
+BLURRED = 0.25
 """Share of the images whose first guess is blurred for the noise network."""
 
-MOST_BLUR = 2.5
+MOST_BLUR = 1.5
 """Greatest standard deviation of that blur, px."""
 
 
@@ -211,8 +211,8 @@ class EnhancementObjective:
     def __init__(self, config: RunConfig, validation_steps: int = 5) -> None:
         assert config.network is not None, "RunConfig has checked this"
         self.stage = config.stage
-        self.prediction = config.network.prediction
         self.part = config.part
+        self.early = config.early
         self.on_path = config.on_path
         self.latest_start = config.latest_start
         self.distance = DISTANCES[config.loss]
@@ -245,12 +245,10 @@ class EnhancementObjective:
         losses, guess = {}, self._guess(cloudy, context)
         with torch.set_grad_enabled(self.stage != "weight"):
             predicted = network.predict(x_t, t, cloudy, guess)
-        is_v = self.prediction == "v"
         if self.stage != "weight":
-            target = schedule.v_from(clear, noise, t) if is_v else noise
-            losses["noise"] = F.mse_loss(predicted, target)
-        predicted = predicted.detach()
-        x0 = schedule.add_noise(x_t, -predicted, t) if is_v else schedule.x0_from_eps(x_t, predicted, t)
+            losses["noise"] = F.mse_loss(predicted, network.target(clear, noise, t, cloudy, guess))
+        with torch.no_grad():
+            x0 = schedule.x0_from_eps(x_t, network.eps_from(predicted, x_t, t, cloudy, guess), t)
         losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear, guess)
         return losses
 
@@ -290,10 +288,12 @@ class EnhancementObjective:
             images = [parts_of(image, self.part) for image in images]
         cloudy, clear, *guess = images
         t = draws.steps(self.schedule.timesteps, clear)
-        noise, is_v = draws.normal(clear), self.prediction == "v"
+        early = draws.steps(self.latest_start, clear)
+        t = torch.where(draws.uniform(clear) < self.early, early, t)
+        noise = draws.normal(clear)
         x_t = self.schedule.add_noise(clear, noise, t)
         predicted = self.network.predict(x_t, t, cloudy, *guess)
-        return F.mse_loss(predicted, self.schedule.v_from(clear, noise, t) if is_v else noise)
+        return F.mse_loss(predicted, self.network.target(clear, noise, t, cloudy, *guess))
 
     def _losses_on_path(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None
