@@ -127,14 +127,19 @@ def test_a_gpu_that_is_really_too_small_does_with_fewer_tiles():
     torch.cuda.reset_peak_memory_stats()
     small = Diffusion(spec)
     small.guess(tiles[:1].repeat(8, axis=0))
-    peak = torch.cuda.max_memory_allocated()
-    torch.cuda.empty_cache()
-    try:
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 0.6 * peak) / whole)
-        found = small.guess(tiles)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert 1 <= min(small.sizes.values()) < 8, "memory did suffice"
+    peak, found = torch.cuda.max_memory_allocated(), None
+    for share in (0.6, 0.4, 0.3, 0.2):  # cuDNN does with less room for its own than it takes at first
+        torch.cuda.empty_cache()
+        limit = torch.cuda.memory_allocated() + share * peak
+        try:
+            torch.cuda.set_per_process_memory_fraction(limit / whole)
+            found = small.guess(tiles)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        if small.sizes:
+            break
+    assert small.sizes, "memory did suffice"
+    assert 1 <= min(small.sizes.values()) < 8
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -10,7 +10,15 @@ from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.networks.layers import GroupNorm, SelfAttention
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
-from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNet, UNetConfig
+from decr_scene.models.networks.unet import (
+    PREDICTIONS,
+    PUBLISHED_WEIGHT,
+    NetworkConfig,
+    NoiseNetwork,
+    Prediction,
+    UNet,
+    UNetConfig,
+)
 
 SMALL = NetworkConfig(
     bands=4,
@@ -194,7 +202,7 @@ def test_a_unet_that_cannot_be_built_is_refused(change: dict[str, int], reason: 
 
 
 def test_a_network_that_cannot_be_built_is_refused() -> None:
-    with pytest.raises(ValueError, match="prediction must be 'eps' or 'v', got 'x0'"):
+    with pytest.raises(ValueError, match="prediction must be one of .*, got 'x0'"):
         NetworkConfig(prediction="x0")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="bands must be at least 1"):
         NetworkConfig(bands=0)
@@ -233,3 +241,49 @@ def test_mn_is_limited_only_at_its_end() -> None:
         stages = net.stages(image)
         assert torch.equal(net(image), stages[0].clamp(0, 1))
     assert len(stages) == 3
+
+
+def guided(prediction: Prediction) -> NoiseNetwork:
+    network = randomised(NoiseNetwork(replace(SMALL, prediction=prediction, guided=True)))
+    assert isinstance(network, NoiseNetwork)
+    return network
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_noise_comes_back_from_what_a_network_is_to_predict(prediction: Prediction) -> None:
+    network, schedule = guided(prediction), Schedule()
+    x0, noise, cloudy, guess = images(4)
+    t = torch.tensor([20, 700])
+    x_t = schedule.add_noise(x0, noise, t)
+    for reference in (guess, None):
+        target = network.target(x0, noise, t, cloudy, reference)
+        torch.testing.assert_close(
+            network.eps_from(target, x_t, t, cloudy, reference), noise, atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_fresh_network_of_residuals_answers_with_the_first_guess_under_much_noise() -> None:
+    network = NoiseNetwork(replace(SMALL, prediction="residual", guided=True))
+    x0, noise, cloudy, guess = images(4)
+    schedule = Schedule()
+    x_t = schedule.add_noise(x0, noise, 990)
+    for reference, expected in ((guess, guess), (None, cloudy), (torch.zeros_like(guess), cloudy)):
+        answer = schedule.x0_from_eps(x_t, network.noise(x_t, 990, cloudy, reference), 990)
+        reach = 2e-2 if reference is guess else 0.3
+        assert (answer - expected).abs().max() < reach
+
+
+def test_a_guided_network_sees_the_first_guess_and_others_do_not() -> None:
+    x_t, cloudy, guess = images(3)
+    network = guided("v")
+    assert not torch.equal(network.noise(x_t, 5, cloudy, guess), network.noise(x_t, 5, cloudy))
+    plain = randomised(NoiseNetwork(SMALL))
+    assert isinstance(plain, NoiseNetwork)
+    assert torch.equal(plain.noise(x_t, 5, cloudy, guess), plain.noise(x_t, 5, cloudy))
+    with pytest.raises(ValueError, match="reference has shape"):
+        network.noise(x_t, 5, cloudy, guess[:1])
+
+
+def test_residuals_without_a_first_guess_are_refused() -> None:
+    with pytest.raises(ValueError, match="that of the first guess: set guided"):
+        NetworkConfig(4, prediction="residual")

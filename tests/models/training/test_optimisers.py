@@ -56,3 +56,11 @@ def test_muon_takes_what_mixes_features_and_adamw_the_rest():
     assert [id(p) for p in muon.param_groups[0]["params"]] == [id(feature)]
     (alone,) = build_optimisers("adamw", [feature, door, bias], 1e-3, 0.0)
     assert len(alone.param_groups[0]["params"]) == 3
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_many_matrices_come_out_as_each_alone(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    together = orthogonal(matrices)
+    for matrix, found in zip(matrices, together, strict=True):
+        torch.testing.assert_close(found, orthogonal(matrix), atol=1e-5, rtol=1e-5)
