@@ -146,7 +146,7 @@ def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, 
         part.patch**2 for part in (config.network.noise, config.network.weight, config.reference)
     )
     reads = {
-        "network.noise_net.stem.weight": (2, noise),
+        "network.noise_net.stem.weight": (3 if config.network.guided else 2, noise),
         "network.weight_net.stem.weight": (3, weight),
         "reference.enter.weight": (1, own),
     }

@@ -35,14 +35,17 @@ MODEL = ModelConfig(
 TOLD = {"model": "four.safetensors", "band": "nir", "into": "red", "about": "no near infrared"}
 
 
-@pytest.fixture
-def networks():
+@pytest.fixture(params=["eps", "residual"])
+def networks(request):
     """The larger modules with weights that do something, and the smaller ones."""
     torch.manual_seed(0)
-    large = build_modules(MODEL)
+    assert MODEL.network is not None
+    noise = replace(MODEL.network, prediction=request.param, guided=request.param == "residual")
+    model = replace(MODEL, network=noise)
+    large = build_modules(model)
     for parameter in large.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    config, tensors = without_band(MODEL, large.state_dict(), "nir", "red")
+    config, tensors = without_band(model, large.state_dict(), "nir", "red")
     small = build_modules(config)
     small.load_state_dict(tensors)
     return large.eval(), small.eval()
