@@ -30,7 +30,8 @@ if [ "$model" = default ]; then
         python "$here/on_a_gpu.py" train "$runs/images.zip" "$runs/more" "$here/default-more.toml:2.2" \
             --init "$runs/$model-compressed/checkpoint.pt"
     fi
-    reference=more/reference-1.pt
+    stage reference even --init "$runs/more/reference-1.pt"
+    reference=$model-even
 fi
 stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
 stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"

@@ -216,7 +216,7 @@ def test_tiles_that_show_neither_cloud_nor_veil_are_not_sampled(model, tmp_path,
         return sample(self, tiles, *rest)
 
     monkeypatch.setattr(Diffusion, "restore", counting)
-    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None: tiles)
+    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None, norm_side=None: tiles)
     image, _ = land((300, 900), cloud=(slice(100, 170), slice(60, 150)))
     scene = scene_of(tmp_path / "scene.tif", image)
     report = process_scene(scene, tmp_path / "clean.tif", model=model)
@@ -236,9 +236,9 @@ def test_blending_by_the_change_does_not_depend_on_blocks_and_batches(model, tmp
 def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(tmp_path, monkeypatch):
     told, reference = [], Model.reference
 
-    def listening(self, cloudy, context=None):
+    def listening(self, cloudy, context=None, *norm_side):
         told.append((cloudy.shape, context.numpy()))
-        return reference(self, cloudy, context)
+        return reference(self, cloudy, context, *norm_side)
 
     monkeypatch.setattr(Model, "reference", listening)
     model = str(tiny_model(tmp_path / "context.safetensors", bands=BGRN, halo=64, context=True))
@@ -258,7 +258,7 @@ def test_a_network_that_wants_it_is_told_what_the_scene_as_a_whole_shows(tmp_pat
 
 def left_in_place(monkeypatch):
     """A model whose first guess, and answer, is its input with all its cloud."""
-    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None: tiles)
+    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None, norm_side=None: tiles)
     monkeypatch.setattr(Diffusion, "restore", lambda self, tiles, noise, field, agree=None: field)
 
 
@@ -306,9 +306,9 @@ def test_nothing_gives_way_where_the_detector_cannot_tell(case, model, tmp_path,
 def test_evaluation_tells_a_network_the_same(tmp_path, monkeypatch):
     told, reference = [], Model.reference
 
-    def listening(self, cloudy, context=None):
+    def listening(self, cloudy, context=None, *norm_side):
         told.append(context)
-        return reference(self, cloudy, context)
+        return reference(self, cloudy, context, *norm_side)
 
     monkeypatch.setattr(Model, "reference", listening)
     model = str(tiny_model(tmp_path / "context.safetensors", bands=BGRN, context=True))
