@@ -317,7 +317,7 @@ def test_a_cluster_that_is_lost_fails_a_scene(folders, monkeypatch):
     src, dst = folders
 
     def lost(source, target, **options):
-        if source.name == "b.tif":
+        if Path(source).name == "b.tif":
             raise ClusterError("no Dask scheduler")
         return process_scene(source, target, **options)
 
