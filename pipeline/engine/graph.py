@@ -205,7 +205,7 @@ class _Graph:
                 dask.delayed(_read_rows)(shape, source, self.indexes, radiometry, factor, lookout, rows)
             )
         mask_and_ground = dask.delayed(_detect)(shape, self.indexes, radiometry, look, lookout, parts)
-        return {"ground": mask_and_ground[1], "fills": look.fills} | (
+        return {"ground": mask_and_ground[1], "fills": look.fills, "tones": look.tones} | (
             {"mask": mask_and_ground[0]} if look.gates else {}
         )
 

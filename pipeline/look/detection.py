@@ -184,7 +184,8 @@ def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> 
         tally.add(strip)
         rows.append(strip.answers)
     context = tally.ground.context()
-    ground = Ground(ArrayField(context), tally.ground.side, bool(context[-1].any()))
+    known, spread = bool(context[-1].any()), tally.ground.spread()
+    ground = Ground(ArrayField(context), tally.ground.side, known, spread)
     return LookInMemory(ArrayField(np.concatenate(rows, axis=1)), ground, tally.coverage)
 
 
@@ -225,7 +226,8 @@ def _write_ground(tally: Tally, scene: RasterioScene, reader: CoarseReader, path
         profile = _profile(scene, "float32", len(context), context.shape[1:], side)
         with rasterio.open(partial, "w", **profile) as target:
             target.write(context)
-            target.update_tags(SIDE=repr(side), KNOWN=repr(int(context[-1].any())))
+            spread = " ".join(repr(value) for value in tally.ground.spread())
+            target.update_tags(SIDE=repr(side), KNOWN=repr(int(context[-1].any())), SPREAD=spread)
 
 
 def _profile(
@@ -261,6 +263,7 @@ def read_ground(path: Path) -> Ground | None:
     try:
         with rasterio.open(path) as source:
             tags, shape = source.tags(), source.shape
-        return Ground(FileField(str(path.resolve()), shape), int(tags["SIDE"]), tags["KNOWN"] == "1")
+        spread = tuple(float(value) for value in tags["SPREAD"].split())
+        return Ground(FileField(str(path.resolve()), shape), int(tags["SIDE"]), tags["KNOWN"] == "1", spread)
     except (RasterioError, LookupError, ValueError):
         return None

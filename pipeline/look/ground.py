@@ -71,20 +71,34 @@ class GroundSums:
 
     def context(self) -> Float:
         """Return ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear."""
-        from scipy.ndimage import minimum_filter
-
-        *image, clear, cloud, shadow, valid = self._sums
-        tone = np.stack(image) / np.where(clear > 0, clear, 1)
+        tone, weights = self._clear()
+        *_, cloud, shadow, valid = self._sums
         all_valid = np.where(valid > 0, valid, 1)
-        share = clear / all_valid
-        inner = minimum_filter(np.where(valid > 0, share, 1), 2 * self._rim + 1)
-        weights = (np.maximum(inner, AT_THE_RIM * share) * (clear > 0)).astype(np.float32)
-        filled, nearness = pull_push(tone.astype(np.float32), weights)
+        filled, nearness = pull_push(tone, weights)
         coarser = DECAY ** max(0.0, math.log2(self.side / FINEST))  # levels beneath the finest
         nearness = weights + (nearness - weights) * np.float32(coarser)
         return np.concatenate([filled, [cloud / all_valid, shadow / all_valid], nearness[None]]).astype(
             np.float32
         )
+
+    def spread(self) -> tuple[float, ...]:
+        """Measure the standard deviation of the tone of clear ground, one a band; 0 where none is clear."""
+        tone, weights = self._clear()
+        if not weights.any():
+            return (0.0,) * len(tone)
+        mean = np.average(tone, axis=(1, 2), weights=weights)
+        variance = np.average((tone - mean[:, None, None]) ** 2, axis=(1, 2), weights=weights)
+        return tuple(float(value) for value in np.sqrt(variance))
+
+    def _clear(self) -> tuple[Float, Float]:
+        """Average the tone of clear ground, ``(C, h, w)``, and weigh its pixels, ``(h, w)``."""
+        from scipy.ndimage import minimum_filter
+
+        *image, clear, _, _, valid = self._sums
+        share = clear / np.where(valid > 0, valid, 1)
+        inner = minimum_filter(np.where(valid > 0, share, 1), 2 * self._rim + 1)
+        weights = (np.maximum(inner, AT_THE_RIM * share) * (clear > 0)).astype(np.float32)
+        return (np.stack(image) / np.where(clear > 0, clear, 1)).astype(np.float32), weights
 
 
 @dataclass(frozen=True)
@@ -95,11 +109,13 @@ class Ground:
         field: ``(C + 3, h, w)``: as `GroundSums.context`.
         side: Side of its pixels, px of the scene.
         known: There is some clear ground.
+        spread: As `GroundSums.spread`; empty: not measured.
     """
 
     field: Field
     side: int
     known: bool = True
+    spread: tuple[float, ...] = ()
 
     def tone(self, span: Span) -> Float:
         """Interpolate the tone of the ground in a window, ``(C, h, w)`` in [-1, 1]."""

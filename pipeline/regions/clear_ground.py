@@ -66,7 +66,7 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
     """
     from scipy.ndimage import gaussian_filter
 
-    cells = _cell_means(change)
+    cells = cell_means(change)
     share = np.zeros(cells.shape[1:], np.float32)
     for sigma, (clear, cloudy) in ((WIDE, WIDE_LIMITS), (NARROW, NARROW_LIMITS)):
         smooth = gaussian_filter(cells, (0, sigma, sigma), mode="nearest", truncate=TRUNCATE)
@@ -87,7 +87,7 @@ def smooth_rise(size: Float, clear: float, cloudy: float) -> Float:
     return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
 
 
-def _cell_means(change: Float) -> Float:
+def cell_means(change: Float) -> Float:
     """Return means over squares, ``(C, rows, cols)``; those at the lower and right border may be cut."""
     height, width = change.shape[1:]
     rows, cols = np.arange(0, height, CELL), np.arange(0, width, CELL)

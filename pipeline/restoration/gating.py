@@ -83,7 +83,9 @@ def detect_clouds(
         coverage = write_look(lookout, scene, reader, look.threshold, places)
         ground = read_ground(places.ground)
         assert ground is not None, "it was just written"
-    planned = replace(planned, plan=replace(plan, ground=ground, fills=look.fills), coverage=coverage)
+    planned = replace(
+        planned, plan=replace(plan, ground=ground, fills=look.fills, tones=look.tones), coverage=coverage
+    )
     if look.gates:
         field = FileField(str(places.cloud.resolve()), (sides[0], sides[1]))
         mask = DetectedMask(field, scene.shape, look.factor, round(255 * look.threshold))

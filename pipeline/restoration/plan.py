@@ -61,6 +61,7 @@ class Plan:
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
         fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
+        tones: The first guess is held to the ground's tone, of which the network is not told.
         ground: The ground of the scene as a whole, for those that want to know; ``None``: nobody has looked.
     """
 
@@ -89,6 +90,7 @@ class Plan:
 
     ground: Ground | None = None
     fills: bool = False
+    tones: bool = False
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -313,7 +315,8 @@ def look_of(
     if look is None:
         return None
     fills = gates and look.kind == "ukis" and pixel is not None and pixel >= FILLED_FROM
-    return replace(look, gates=gates, veils=look.veils and gates, fills=fills)
+    tones = gates and not spec.context and (fills or look.kind == "model")
+    return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 
 def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:

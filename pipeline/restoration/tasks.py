@@ -17,6 +17,7 @@ from decr_scene.models.arrays import Double, Float, Pixels
 from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import RestorerError
+from decr_scene.pipeline.look.tone import in_tone
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
@@ -127,6 +128,8 @@ def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image
     """
     if plan.fills:
         guess = _without_remnants(plan, view, guess, image)
+    if plan.tones:
+        guess = _in_tone(plan, view, guess)
     results = {}
     for tile in tiles:
         span = plan.grid.span(tile)
@@ -336,6 +339,16 @@ def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
         return np.zeros((len(views), len(plan.indexes) + CONTEXT, 1, 1), np.float32)
     height, width = images.shape[2:]
     return np.stack([plan.ground.context(Span(view.row, view.col, height, width)) for view in views])
+
+
+def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
+    """Bring the first guess of a window into the tone of the ground, without its padding."""
+    if plan.ground is None or plan.mask is None or not plan.ground.known:
+        return guess
+    seen = plan.mask.soft(view)
+    if not seen.any():
+        return guess
+    return in_tone(_cut(guess, view), plan.ground.tone(view), seen, plan.ground.spread)
 
 
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:

@@ -1,6 +1,7 @@
 """A detector's road through the program: one look, one small raster, and only cloudy tiles are sampled."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from decr_scene.pipeline.regions.masks import BUFFER, FALLOFF, DetectedMask
 from decr_scene.pipeline.restoration import gating
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 TINY = UNetConfig(channels=8, multipliers=(1,), attention_factors=(), heads=1, num_res_blocks=1, patch=2)
@@ -76,14 +78,14 @@ def model(tmp_path):
     return model_file(tmp_path / "tiny.safetensors", DETECTOR)
 
 
-def model_file(path, detector):
+def model_file(path, detector, context=False):
     torch.manual_seed(0)
-    modules = build_modules(CONFIG)
+    config = replace(CONFIG, reference=replace(CONFIG.reference, context=context))
+    modules = build_modules(config)
     modules["reference"].leave.bias.data.fill_(-0.7)
     tensors = modules.state_dict()
-    config = CONFIG
     if detector is not None:
-        config = ModelConfig(**{**vars(CONFIG), "detector": detector})
+        config = replace(config, detector=detector)
         tensors |= {f"detector.{name}": t for name, t in by_brightness(detector).state_dict().items()}
     save_model_file(path, config, tensors)
     return path
@@ -294,8 +296,20 @@ def test_coverage_of_a_folder_is_a_histogram_over_its_images(model, tmp_path):
 def test_the_plan_says_whether_anything_will_look(scene, model):
     with RasterioScene.open(scene) as opened:
         assert plan_scene(opened, Options(model=str(model))).look == LookPlan(
-            "model", DETECTOR.factor, DETECTOR.threshold
+            "model", DETECTOR.factor, DETECTOR.threshold, tones=True
         )
         assert plan_scene(opened, Options(model=str(model), mask="none")).look is None
         assert plan_scene(opened, Options(model="identity")).look is None
         assert plan_scene(opened, Options(model=str(model))).plan.mask is None
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_a_network_that_is_not_told_of_the_ground_is_held_to_its_tone(context, scene, tmp_path, monkeypatch):
+    """A network whose guess is as bright as no ground of the scene."""
+    monkeypatch.setattr(Diffusion, "guess", lambda self, tiles, context=None: np.full_like(tiles, 0.2))
+    monkeypatch.setattr(Diffusion, "restore", lambda self, tiles, noise, field, agree=None: field)
+    model = str(model_file(tmp_path / "m.safetensors", DETECTOR, context))
+    process_scene(scene, tmp_path / "clean.tif", model=model)
+    found, (low, high) = pixels_of(tmp_path / "clean.tif")[:, 220:240, 720:760], (55, 75)
+    assert ((low < found) & (found < high)).all() != context
+    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif")[:, :, :500], ground()[:, :, :500])

@@ -110,6 +110,17 @@ def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_who
     assert ground.context(Span(0, 0, 64, 128)).shape == (5, 8, 16)
 
 
+def test_the_spread_of_the_ground_is_that_of_clear_ground_alone():
+    image = np.where(np.arange(256) // 8 % 2, -0.3, -0.7).astype(np.float32) * np.ones(
+        (1, 256, 1), np.float32
+    )
+    found = np.zeros((3, 256, 256), np.float32)
+    image[:, 160:, 160:], found[:2, 160:, 160:] = 0.9, 1.0
+    sums = GroundSums(1, (256, 256), 1, 8)
+    sums.add(range(256), image, np.ones((1, 256, 256), np.float32), found)
+    np.testing.assert_allclose(sums.spread(), [0.2], atol=1e-3)
+
+
 def test_a_scene_wholly_under_cloud_knows_no_ground():
     sums = GroundSums(1, (8, 8), 1, 2)
     sums.add(
@@ -119,6 +130,7 @@ def test_a_scene_wholly_under_cloud_knows_no_ground():
         np.ones((3, 8, 8), np.float32),
     )
     context = sums.context()
+    assert sums.spread() == (0,)
     assert not context[0].any()
     assert not context[-1].any()
 

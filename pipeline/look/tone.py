@@ -1,0 +1,52 @@
+"""Hold a first guess to the tone of a scene's clear ground, where the network was not told of it.
+
+A network that sees one tile alone finds a tone of its own under a large cloud, and another in the next tile.
+The clear ground of the scene tells which tones there are: what lies further from that around than clear
+ground varies by itself is brought back so far. Only what is smooth over a tile is changed; detail stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from decr_scene.models.arrays import Float
+from decr_scene.pipeline.raster.fields import ArrayField, interpolate
+from decr_scene.pipeline.regions.clear_ground import CELL, cell_means
+
+SIGMA = 64.0
+"""Standard deviation of the low pass that leaves the tone alone, px."""
+
+
+def in_tone(guess: Float, tone: Float, seen: Float, spread: Sequence[float]) -> Float:
+    """Bring the tone of a guess back to that of the ground, up to what clear ground varies by.
+
+    With ``low`` a low pass, ``d = low(seen (tone - guess)) / low(seen)`` of a band, and the answer is
+    ``guess + seen sign(d) max(|d| - spread, 0)``.
+
+    Args:
+        guess: First guess, ``(C, h, w)`` in [-1, 1].
+        tone: Tone of the clear ground around, same shape.
+        seen: How surely a pixel needs restoring, ``(h, w)`` in [0, 1].
+        spread: Standard deviation of the tone of clear ground, one a band.
+
+    Returns:
+        The guess, ``(C, h, w)``; the very same where nothing is seen.
+    """
+    weights, off = _low(cell_means(seen[None])), _low(cell_means((tone - guess) * seen))
+    off = np.divide(off, weights, out=np.zeros_like(off), where=weights > 0)
+    least = np.asarray(spread, np.float32)[:, None, None]
+    beyond = np.sign(off) * np.maximum(np.abs(off) - least, 0)
+    rows, cols = ((np.arange(side) + 0.5) / CELL for side in seen.shape)
+    return np.where(seen > 0, guess + seen * interpolate(ArrayField(beyond), rows, cols), guess).astype(
+        np.float32
+    )
+
+
+def _low(cells: Float) -> Float:
+    """Smooth means over squares, ``(C, rows, cols)``; beyond the image is nothing."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = SIGMA / CELL
+    return np.asarray(gaussian_filter(cells, (0, sigma, sigma), mode="constant"), np.float32)
