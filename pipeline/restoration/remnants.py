@@ -18,7 +18,10 @@ SIGMAS = (2.0, 4.0)
 """Standard deviations, px, of the low passes that tell clouds, small and large, from the ground."""
 
 SEEN_SIGMA = 4.0
-"""Standard deviation, px, that what a detector sees is smoothed with."""
+"""Distance, px, by which what a detector sees is widened, and standard deviation of its smoothing."""
+
+RIM = 2
+"""Width of the bright or dark rims of what gives way, px, which gives way with it, and of its soft border."""
 
 DEPARTURE = (0.015, 0.045)
 """Difference of the guess from the ground's tone, a part of white: nothing is taken for cloud, all is."""
@@ -40,7 +43,7 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
         guess: First guess, ``(C, h, w)`` in [-1, 1].
         cloudy: What it is the guess of, same shape.
         tone: Tone of the clear ground around, same shape.
-        seen: Probability of cloud or shadow, ``(h, w)``.
+        seen: Where cloud or shadow is, ``(h, w)`` in [0, 1]: without a buffer, in which is clear ground.
         bands: Names of the bands.
 
     Returns:
@@ -48,7 +51,7 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     """
     visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
     remains = np.maximum.reduce([_remains(guess, cloudy, tone, visible, sigma) for sigma in SIGMAS])
-    part = _smooth(np.clip(seen, 0, 1), SEEN_SIGMA) * remains
+    part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
 
@@ -60,6 +63,13 @@ def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: 
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
     return np.asarray(smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT), np.float32)
+
+
+def _wide(part: Float, width: float) -> Float:
+    """Widen a part by so many px and soften its border as much, ``(h, w)`` in [0, 1]."""
+    from scipy.ndimage import maximum_filter
+
+    return _smooth(maximum_filter(part, 2 * round(width) + 1), width)
 
 
 def _smooth(values: Float, sigma: float) -> Float:

@@ -353,13 +353,14 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
 
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
     """The first guess of a window without its padding; the tone of the ground where cloud is left in it."""
-    if plan.ground is None or plan.mask is None or not plan.ground.known:
+    if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.known:
         return guess
-    seen = plan.mask.soft(view)
+    seen = plan.mask.cloud(view)
     if not seen.any():
         return guess
     bands, tone = plan.spec.bands or (), plan.ground.tone(view)
-    return without_remnants(_cut(guess, view), _cut(image, view), tone, seen, bands)
+    own = np.asarray(seen, np.float32)
+    return without_remnants(_cut(guess, view), _cut(image, view), tone, own, bands)
 
 
 def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:

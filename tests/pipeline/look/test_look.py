@@ -290,6 +290,17 @@ def test_cloud_that_a_model_leaves_gives_way_to_the_tone_of_the_ground(model, tm
     np.testing.assert_array_equal(clean[:, :, :150], image[:, :, :150])
 
 
+def test_clear_ground_beside_cloud_does_not_give_way(model, tmp_path, monkeypatch):
+    """A bright field beside a cloud, inside the buffer of the mask."""
+    left_in_place(monkeypatch)
+    image, _ = land()
+    image[:3, 100:170, 302:322] = 3000
+    scene = scene_of(tmp_path / "scene.tif", image)
+    process_scene(scene, tmp_path / "clean.tif", model=model)
+    found = pixels_of(tmp_path / "clean.tif")[:3, 110:160, 310:320]
+    assert np.abs(found.astype(int) - 3000).mean() < 40  # of the 2000 that it is brighter
+
+
 @pytest.mark.parametrize("more", [{"blocksize": 128, "batch_size": 2}, {"batch_size": 1}])
 def test_what_gives_way_does_not_depend_on_blocks_and_batches(more, model, tmp_path, monkeypatch):
     left_in_place(monkeypatch)

@@ -55,3 +55,12 @@ def test_bands_in_the_infrared_do_not_decide():
     guess = TONE.copy()
     guess[3] = 0.6  # a forest
     np.testing.assert_array_equal(without_remnants(guess, clouds(0.6), TONE, SEEN, BANDS), guess)
+
+
+def test_the_rim_of_cloud_that_is_seen_tightly_gives_way_with_it():
+    """The outermost pixels keep less than a third of their light."""
+    seen = np.zeros_like(SEEN)
+    seen[16:40, 16:40] = 1
+    guess = clouds(0.4)
+    left = (without_remnants(guess, clouds(0.5), TONE, seen, BANDS) - TONE) / 0.6
+    assert left[:, 16, 18:38].max() < 0.33
