@@ -59,6 +59,9 @@ _SETTINGS = {
 }
 
 
+_OF_CLIENTS = ("scheduler", "shuffle")
+"""Settings of Dask that a client sets while it is open."""
+
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that set the number of computing threads."""
 
@@ -280,6 +283,7 @@ def _settings() -> Iterator[None]:
             _undo.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)  # our own line replaces the one of Dask on standard error
             _undo.enter_context(dask.config.set(_SETTINGS))
+            _undo.callback(_put_back, {key: dask.config.config.get(key) for key in _OF_CLIENTS})
     try:
         yield
     finally:
@@ -287,6 +291,15 @@ def _settings() -> Iterator[None]:
             _users -= 1
             if not _users:
                 _undo.close()
+
+
+def _put_back(before: dict[str, Any]) -> None:
+    """Set what clients set back to what it was: of several in threads, the last one puts back the first's."""
+    for key, value in before.items():
+        if value is None:
+            dask.config.config.pop(key, None)
+        else:
+            dask.config.config[key] = value
 
 
 def _let_go(client: Client, cluster: LocalCluster) -> None:

@@ -68,6 +68,7 @@ def test_a_fork_after_a_run_is_refused_and_none_hangs(
 def state() -> list[object]:
     keys = ("distributed.worker.memory", "distributed.scheduler.http.routes", "distributed.worker.profile")
     found: list[object] = [repr(dask.config.get(key)) for key in keys]
+    found.append(dask.config.get("scheduler", None))
     return [*found, logging.getLogger("distributed").level, dict(os.environ)]
 
 
