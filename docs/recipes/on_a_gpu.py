@@ -20,28 +20,36 @@ import math
 import mmap
 import os
 import pickle
+import signal
 import tempfile
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.contexts import CELL
 from decr_scene.models.data.crops import area_reduced
-from decr_scene.models.data.source import Batch, Pair, Source
+from decr_scene.models.data.source import Batch, Pair, Source, draw_crop, shares_of
 from decr_scene.models.training.config import RunConfig, read_config
+from decr_scene.models.training.loop import CHECKPOINT, Trainer
+from decr_scene.models.training.weights import write_checkpoint
 
 Array = NDArray[Any]
 
 HALVES = np.float16
-"""What crops are carried and held as: a third of a DN of 255 is its coarsest step."""
+"""What crops are carried and held as; its coarsest step is a sixteenth of a DN of 255."""
 
 QUALITY = 90
 """Of the pictures that images are packed as."""
@@ -145,7 +153,8 @@ def unpack(archive: Path, configs: list[RunConfig]) -> list[list[Source]]:
 class Crops:
     """Crops that other processes draw, in memory that they share with this one.
 
-    The processes are forked, and hold the images together; so this must come before anything of a GPU.
+    The processes are forked, and hold the images together; so this must come before anything of a GPU. Each
+    writes its crops in turn and then how many they are, which x86 and this process see in that order.
 
     Args:
         sources: Where crops are drawn from.
@@ -155,37 +164,43 @@ class Crops:
     """
 
     def __init__(self, sources: list[Source], config: RunConfig, drawers: int, slots: int = 24) -> None:
-        bands, cells = len(config.bands), config.crop // 8
+        bands, cells = len(config.bands), -(-config.crop // CELL)
         shapes = [(bands, config.crop, config.crop)] * 2 + [(bands + 3, cells, cells)]
         self.rings = [_shared((drawers, slots, *shape), HALVES) for shape in shapes]
         self.done, self.taken = _shared((drawers,), np.int64), _shared((drawers,), np.int64)
         self.slots, self.processes = slots, []
-        shares = np.array([source.config.share for source in sources], float)
         for drawer in range(drawers):
             process = os.fork()
             if process == 0:
                 try:
                     os.nice(19)  # or the process that keeps the card busy waits for a core
-                    self._draw(sources, shares / shares.sum(), config, drawer)
+                    self._draw(sources, config, drawer)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(1)
             self.processes.append(process)
 
-    def _draw(self, sources: list[Source], shares: Array, config: RunConfig, drawer: int) -> None:
-        spectrum = config.spectrum or config.bands
+    def _draw(self, sources: list[Source], config: RunConfig, drawer: int) -> None:
+        shares, spectrum = shares_of(sources), config.spectrum or config.bands
         while True:
             count = int(self.done[drawer])
             if count - self.taken[drawer] >= self.slots:
                 time.sleep(0.05)
                 continue
-            rng = np.random.default_rng([config.seed, drawer, count])
-            crop = sources[rng.choice(len(sources), p=shares)].crop(rng, config.crop, spectrum)
+            crop = draw_crop(sources, shares, (config.seed, drawer, count), config.crop, spectrum)
             for ring, part in zip(self.rings, crop, strict=True):
                 ring[drawer, count % self.slots] = part
             self.done[drawer] = count + 1
 
     def take(self) -> list[tuple[Array, ...]]:
-        """Take all crops that are there: cloudy, clear and context of each."""
+        """Take all crops that are there: cloudy, clear and context of each.
+
+        Raises:
+            RuntimeError: A process has ended, after what it printed.
+        """
+        if any(os.waitpid(process, os.WNOHANG)[0] for process in self.processes):
+            raise RuntimeError("a process that draws crops has ended")
         crops = []
         for drawer, (done, taken) in enumerate(zip(self.done.tolist(), self.taken.tolist(), strict=True)):
             crops += [
@@ -198,8 +213,9 @@ class Crops:
     def close(self) -> None:
         """End the processes."""
         for process in self.processes:
-            os.kill(process, 9)
-            os.waitpid(process, 0)
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
         self.processes = []
 
 
@@ -208,16 +224,16 @@ def _shared(shape: tuple[int, ...], kind: Any) -> Array:
     return np.frombuffer(memory, kind).reshape(shape)
 
 
-def batches(crops: Crops, config: RunConfig, device: Any, held: int) -> Generator[Batch, None, None]:
+def held_batches(
+    crops: Crops, config: RunConfig, device: torch.device, held: int
+) -> Generator[Batch, None, None]:
     """Yield batches of the last ``held`` crops, which are held on the card; each is turned anew every time.
 
     To a noise network a crop counts by what its cloud changes, so that most of its work goes where there is
     most to do; a reference must see clear ground as often as it is met, or it moves it.
     """
-    import torch
-
     generator = torch.Generator(device).manual_seed(config.seed)
-    pools: list[Any] = []
+    pools: list[Tensor] = []
     weights, count = torch.zeros(held, device=device), 0
     while True:
         for parts in _stacked(crops.take()):
@@ -240,7 +256,7 @@ def batches(crops: Crops, config: RunConfig, device: Any, held: int) -> Generato
         yield Batch(*(_turned(pool[chosen].float(), turns, bool(mirrored)) for pool in pools))
 
 
-def _turned(images: Any, turns: int, mirrored: bool) -> Any:
+def _turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
     images = images.rot90(turns, (2, 3))
     return images.flip(3) if mirrored else images
 
@@ -262,61 +278,58 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     configs = [replace(read_config(path), checkpoint_every=10**9, validate_every=10**9) for path, _ in runs]
-    sources = unpack(archive, configs)
-    print(f"{time.perf_counter() - began:.0f} s: images are there", flush=True)
-    crops = [Crops(own, config, drawers) for own, config in zip(sources, configs, strict=True)]
-    before = list(initial)
-    for (path, minutes), config, drawn in zip(runs, configs, crops, strict=True):
-        before.append(_train(config, drawn, out, path.stem, before, minutes, device, held))
-        drawn.close()
-        print(f"{time.perf_counter() - began:.0f} s: {path.stem} is done", flush=True)
-
-
-def _train(
-    config: RunConfig,
-    crops: Crops,
-    out: Path,
-    name: str,
-    initial: list[Path],
-    minutes: float,
-    device: str,
-    held: int,
-) -> Path:
-    import torch
-
-    from decr_scene.models.training.loop import CHECKPOINT, Trainer
-    from decr_scene.models.training.weights import write_checkpoint
-
-    class Timed(Trainer):
-        """The learning rate falls by the time that is over, not by steps."""
-
-        began = time.perf_counter()
-
-        def _rate(self) -> float:
-            part = min(1.0, (time.perf_counter() - self.began) / (60 * minutes))
-            warm = min(1.0, (self.step + 1) / max(1, self.config.warmup))
-            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
-
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    where = torch.device(device)
-    trainer = Timed.start(config, Path(tempfile.mkdtemp()), initial, where)
+    sources = unpack(archive, configs)
+    print(f"{time.perf_counter() - began:.0f} s: images are there", flush=True)
+    before = list(initial)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        crops = []
+        for own, config in zip(sources, configs, strict=True):
+            crops.append(Crops(own, config, drawers))
+            stack.callback(crops[-1].close)
+        for (path, minutes), config, drawn in zip(runs, configs, crops, strict=True):
+            trainer = Timed.start(config, folder / path.stem, before, torch.device(device))
+            assert isinstance(trainer, Timed)
+            trainer.began, trainer.minutes = time.perf_counter(), minutes
+            _train(trainer, drawn, out, path.stem, minutes, held)
+            drawn.close()
+            before.append(trainer.folder / CHECKPOINT)
+            print(f"{time.perf_counter() - began:.0f} s: {path.stem} is done", flush=True)
+
+
+class Timed(Trainer):
+    """A run whose learning rate falls by the time that is over, not by steps."""
+
+    began = 0.0
+    minutes = math.inf
+
+    def _rate(self) -> float:
+        part = min(1.0, (time.perf_counter() - self.began) / (60 * self.minutes))
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup))
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+def _train(trainer: Trainer, crops: Crops, out: Path, name: str, minutes: float, held: int) -> None:
+    """Train one run; its averaged weights are written from time to time."""
+    config = trainer.config
 
     def keep() -> None:
         ema = {n: v.cpu() for n, v in trainer.ema.state_dict().items() if not n.startswith("discriminator")}
         own = {n: v for n, v in ema.items() if config.stage == "reference" or n.startswith("network")}
         for number, part in enumerate(cut(own), 1):
-            name_and_step = f"{name}, step {trainer.step}"
-            write_checkpoint(out / f"{config.stage}-{number}.pt", {"config": name_and_step, "ema": part})
+            state = {"config": f"{name}, step {trainer.step}", "ema": part}
+            write_checkpoint(out / f"{config.stage}-{number}.pt", state)
 
-    trainer.run([], [], _reporter(name, keep), None, minutes, 0, batches(crops, config, where, held))
+    drawn = held_batches(crops, config, trainer.device, held)
+    trainer.run([], [], _reporter(name, keep), None, minutes, 0, drawn)
     keep()
-    return trainer.folder / CHECKPOINT
 
 
-def cut(weights: dict[str, Any], most: int = 15 * 2**20) -> list[dict[str, Any]]:
+def cut(weights: dict[str, Tensor], most: int = 15 * 2**20) -> list[dict[str, Tensor]]:
     """Cut weights into parts that are not larger than a file may be, in half precision."""
-    parts: list[dict[str, Any]] = [{}]
+    parts: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, weight in weights.items():
         half = weight.half() if weight.is_floating_point() else weight

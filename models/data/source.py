@@ -222,9 +222,7 @@ def batches(
     A batch is crops ``first`` to ``first + count - 1`` of its step: what another process begins with. With
     ``loaders``, as many processes make them; the batches are the same.
     """
-    shares = np.array([source.config.share for source in sources], float)
-    shares /= shares.sum()
-    maker = _Maker(tuple(sources), shares, seed, size, count, spectrum, first)
+    maker = _Maker(tuple(sources), shares_of(sources), seed, size, count, spectrum, first)
     pool: Executor
     if loaders:
         spawning = multiprocessing.get_context("spawn")  # a fork of a process that holds a GPU is of no use
@@ -258,7 +256,7 @@ class _Maker:
     def __call__(self, step: int) -> Batch:
         numbers = range(self.first, self.first + self.count)
         crops = [
-            _draw(self.sources, self.shares, self.seed, step, number, self.size, self.spectrum)
+            draw_crop(self.sources, self.shares, (self.seed, step, number), self.size, self.spectrum)
             for number in numbers
         ]
         cloudy, clear, contexts = zip(*crops, strict=True)
@@ -278,14 +276,19 @@ def _make_held(step: int) -> Batch:
     return _held[0](step)
 
 
-def _draw(
+def shares_of(sources: Sequence[Source]) -> NDArray[np.float64]:
+    """Return the probability by which each source is drawn, ``(N,)``."""
+    shares = np.array([source.config.share for source in sources], float)
+    return shares / shares.sum()
+
+
+def draw_crop(
     sources: Sequence[Source],
     shares: NDArray[np.float64],
-    seed: int,
-    step: int,
-    index: int,
+    key: tuple[int, ...],
     size: int,
     spectrum: tuple[str, ...],
 ) -> Crop:
-    rng = np.random.default_rng([seed, step, index])
+    """Draw the crop of ``size`` px that ``key`` stands for; ``shares`` are those of `shares_of`."""
+    rng = np.random.default_rng(key)
     return sources[rng.choice(len(sources), p=shares)].crop(rng, size, spectrum)

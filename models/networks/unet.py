@@ -1,7 +1,7 @@
 """The noise network: a UNet that predicts the noise (CNP) and one that allocates the weight (WA)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -264,6 +264,24 @@ class UNet(nn.Module):
             )
 
 
+class Preconditioning(NamedTuple):
+    """How `residual` is scaled, float32 ``(B, 1, 1, 1)``, and what it is of, ``(B, C, H, W)``.
+
+    Karras et al. 2022, table 1 (EDM), for ``x0 - base``: s is `RESIDUAL`, ``sigma = sqrt(1/abar - 1)``.
+    """
+
+    base: Tensor
+    """The first guess; the cloudy image where there is none."""
+    off: Tensor
+    """How far the noisy image is off it, ``x_t / sqrt(abar) - base``."""
+    skip: Tensor
+    """``c_skip = s^2 / (s^2 + sigma^2)``."""
+    out: Tensor
+    """``c_out = sigma s / sqrt(s^2 + sigma^2)``."""
+    into: Tensor
+    """``c_in = 1 / sqrt(s^2 + sigma^2)``."""
+
+
 class NoiseNetwork(nn.Module):
     """Noise prediction and weight allocation in one, whatever the noise predictor was trained to give.
 
@@ -306,21 +324,21 @@ class NoiseNetwork(nn.Module):
         return self.noise(x_t, t, cloudy, reference), self.weight(x_t, t, cloudy, reference)
 
     def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Predict the noise alone: ``eps``, or ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t`` of a v network."""
+        """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, whatever the network gives."""
         steps = _steps(t, x_t)
         return self.eps_from(self.predict(x_t, steps, cloudy, reference), x_t, steps, cloudy, reference)
 
     def eps_from(
         self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Make the noise of what `predict` gives, float32 ``(B, C, H, W)``."""
+        """Make the noise of what `predict` gives; of ``v``: ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``."""
         if self.config.prediction == "eps":
             return raw
         signal, noise = self._rates(steps)
         if self.config.prediction == "v":
             return signal * raw + noise * x_t.float()
-        base, off, kept, unit, _ = self._about(x_t, steps, cloudy, reference)
-        return (x_t.float() - signal * (base + kept * off + unit * raw)) / noise
+        base, off, skip, out, _ = self._about(x_t, steps, cloudy, reference)
+        return (x_t.float() - signal * (base + skip * off + out * raw)) / noise
 
     def target(
         self, x0: Tensor, noise: Tensor, t: Tensor, cloudy: Tensor, reference: Tensor | None = None
@@ -331,22 +349,14 @@ class NoiseNetwork(nn.Module):
         signal, rate = self._rates(t)
         if self.config.prediction == "v":
             return signal * noise - rate * x0
-        base, off, kept, unit, _ = self._about(signal * x0 + rate * noise, t, cloudy, reference)
-        return (x0 - base - kept * off) / unit
+        base, off, skip, out, _ = self._about(signal * x0 + rate * noise, t, cloudy, reference)
+        return (x0 - base - skip * off) / out
 
     def _rates(self, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, ``(B, 1, 1, 1)``."""
+        """Return ``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, ``(B, 1, 1, 1)``."""
         return self.signal_rate[steps][:, None, None, None], self.noise_rate[steps][:, None, None, None]
 
-    def _about(
-        self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Preconditioning about the first guess, of Karras et al. 2022, table 1 (EDM), for ``x0 - guess``.
-
-        With ``sigma = sqrt(1/abar - 1)`` and s = `RESIDUAL`: where it begins, which is the cloudy image if
-        there is no first guess; how far the noisy image is off it; ``c_skip = s^2 / (s^2 + sigma^2)``,
-        ``c_out = sigma s / sqrt(s^2 + sigma^2)`` and ``c_in = 1 / sqrt(s^2 + sigma^2)``.
-        """
+    def _about(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None) -> Preconditioning:
         signal, noise = self._rates(steps)
         base, spread = cloudy.float(), torch.full_like(signal, RESIDUAL_OF_CLOUDY)
         if reference is not None:
@@ -356,12 +366,14 @@ class NoiseNetwork(nn.Module):
         sigma = noise / signal
         total = sigma.square() + spread.square()
         off = x_t.float() / signal - base
-        return base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt()
+        return Preconditioning(
+            base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt()
+        )
 
     def predict(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Run the noise predictor itself, for ``eps`` or ``v``, float32 ``(B, C, H, W)``.
+        """Run the noise predictor itself, for what it predicts, float32 ``(B, C, H, W)``.
 
         A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
         """
@@ -371,8 +383,8 @@ class NoiseNetwork(nn.Module):
         self._check_images(x_t, **seen)
         steps = _steps(t, x_t)
         if self.config.prediction == "residual":
-            _, off, _, _, scale = self._about(x_t, steps, cloudy, reference)
-            x_t = scale * off
+            about = self._about(x_t, steps, cloudy, reference)
+            x_t = about.into * about.off
         raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), steps)
         return raw.float()
 

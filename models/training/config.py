@@ -39,7 +39,8 @@ class RunConfig:
         bands: Names of the bands, in the order the networks see them.
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
-        data: Where the images are: a table ``[[data]]`` for each folder of pairs.
+        data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
+            run's file beside this one, whose tables are taken.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -194,18 +195,41 @@ def read_config(path: Path) -> RunConfig:
         TrainingError: The file is no TOML, has unknown keys, or its values do not fit together.
     """
     try:
-        with path.open("rb") as file:
-            return config_from_table(tomllib.load(file))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if isinstance(table.get("data"), str):
+            table["data"] = _tables_of(path.with_name(table["data"]))
+        return config_from_table(table)
     except KeyError as error:
         raise TrainingError(
             f"{path} lacks {error}, expected a run: the recipes in docs/recipes show one"
         ) from error
     except OSError as error:
         raise TrainingError(
-            f"{path} cannot be read ({error.strerror}), expected the TOML of a run"
+            f"{error.filename or path} cannot be read ({error.strerror}), expected the TOML of a run"
         ) from error
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {error}") from error
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Read the TOML of a run that `read_config` has read, and of the run whose data it takes, by name."""
+    texts = {path.name: path.read_text(encoding="utf-8")}
+    data = tomllib.loads(texts[path.name])["data"]
+    if isinstance(data, str):
+        texts[data] = path.with_name(data).read_text(encoding="utf-8")
+    return texts
+
+
+def _tables_of(path: Path) -> list[dict[str, Any]]:
+    """Read the ``[[data]]`` of a run.
+
+    Raises:
+        ValueError: It has none of its own.
+    """
+    data = tomllib.loads(path.read_text(encoding="utf-8")).get("data")
+    if not isinstance(data, list):
+        raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
+    return data
 
 
 def describe(config: RunConfig) -> str:

@@ -56,12 +56,12 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 4 -m decr_scene.pipeline train ...
     """
-    from decr_scene.models.training.config import read_config
+    from decr_scene.models.training.config import read_config, read_texts
     from decr_scene.pipeline.training.stage import train as train_stage
 
     run = read_config(config)
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
-    figures = train_stage(run, data, out, init, quiet, device, config.read_text(), minutes, loaders)
+    figures = train_stage(run, data, out, init, quiet, device, read_texts(config), minutes, loaders)
     if figures:
         print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,13 +34,13 @@ Row = tuple[str, str, str]
 
 
 def open_run_folder(
-    folder: Path, text: str | None, root: Path, files: list[Path], initial: list[Path]
+    folder: Path, texts: Mapping[str, str] | None, root: Path, files: list[Path], initial: list[Path]
 ) -> None:
     """Write the origin of the run, or check it when the run is continued.
 
     Args:
         folder: The run folder; made if it does not exist.
-        text: TOML of the run, as its author wrote it.
+        texts: TOML of the run, as its author wrote it, then of the run whose data it takes, if any, by name.
         root: Folder that the data are relative to.
         files: Every image that the run reads.
         initial: Checkpoints of the stages before.
@@ -62,8 +63,8 @@ def open_run_folder(
             "data": _summary(root, listing),
             "initial": [{"path": str(path), "sha256": model_sha256(path)} for path in initial],
         }
-    if text is not None:
-        (folder / CONFIG).write_text(text)
+    for number, (name, text) in enumerate((texts or {}).items()):
+        (folder / (name if number else CONFIG)).write_text(text, encoding="utf-8")
     (folder / DATA).write_text(_to_csv(listing), newline="")
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n")
 

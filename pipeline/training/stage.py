@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def train(
     initial: tuple[Path, ...] = (),
     quiet: bool = False,
     device: str = "auto",
-    text: str | None = None,
+    texts: Mapping[str, str] | None = None,
     minutes: float = math.inf,
     loaders: int = 0,
 ) -> dict[str, float]:
@@ -49,7 +49,7 @@ def train(
         initial: Run folders of earlier stages, means of them, model files, or names of bundled models.
         quiet: No progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
-        text: TOML of the run, to be kept with it.
+        texts: TOML of the run, and of the run whose data it takes, by name, to be kept with it.
         minutes: Time after which it stops at a checkpoint; the same call continues.
         loaders: Processes that draw crops; none: a thread does.
 
@@ -62,7 +62,7 @@ def train(
         sources, held = sources_of(config, data)
         before = [weights_of(place) for place in initial]
         if rank == 0:
-            open_run_folder(out, text, data, _files(config, data), before)
+            open_run_folder(out, texts, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, where)
         if rank:
             return trainer.run(sources, [], lambda step, figures: None, None, minutes, loaders)

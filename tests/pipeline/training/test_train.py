@@ -262,6 +262,29 @@ def test_a_compiled_network_learns_the_same(data, tmp_path):
         torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=2e-4)
 
 
+def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_path):
+    first = toml(tmp_path, steps=1)
+    second = tmp_path / "second.toml"
+    own = first.read_text()
+    second.write_text(own[: own.index("[[data]]")].replace("steps = 1", f'steps = 1\ndata = "{first.name}"'))
+    assert read_config(second).data == read_config(first).data
+    result = CliRunner().invoke(main, [str(a) for a in command(second, data, tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "config.toml").read_text() == second.read_text()
+    assert read_config(tmp_path / "run" / "config.toml") == read_config(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("none.toml", "none.toml cannot be read"), ("second.toml", "tables [[data]] of its own")],
+)
+def test_data_of_no_run_are_refused(name, said, tmp_path):
+    path = tmp_path / "second.toml"
+    path.write_text(f'stage = "reference"\nbands = ["r"]\nsteps = 1\ndata = "{name}"\n')
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        read_config(path)
+
+
 def test_a_run_folder_tells_what_the_run_was_made_of(data, tmp_path):
     config = toml(tmp_path)
     result = CliRunner().invoke(main, [str(a) for a in command(config, data, tmp_path / "run")])
