@@ -224,9 +224,13 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
     """Read the ``[[data]]`` of a run.
 
     Raises:
-        ValueError: It has none of its own.
+        ValueError: It cannot be read, or has none of its own.
     """
-    data = tomllib.loads(path.read_text(encoding="utf-8")).get("data")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
+    data = tomllib.loads(text).get("data")
     if not isinstance(data, list):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
     return data
