@@ -134,13 +134,17 @@ def without_band(
 
 
 def touched(config: ModelConfig) -> list[str]:
-    """Names of the weights that a fold changes: of layers that read bands, and of those that give them."""
+    """List the weights that a fold changes: of layers that read bands, and of those that give them."""
     reads, gives = _layers(config)
     return [*reads, *(f"{name}.{part}" for name in gives for part in ("weight", "bias"))]
 
 
 def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-    """Layers that read bands, with how many images they read and the values a band has of each; that give."""
+    """List the layers that read bands, and those that give them.
+
+    Returns:
+        By name, the images that a layer reads and the values a band of each; the values a band that one gives.
+    """
     assert config.network is not None, "fewer_bands has refused it"
     noise, weight, own = (
         part.patch**2 for part in (config.network.noise, config.network.weight, config.reference)

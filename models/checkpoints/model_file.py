@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -195,23 +196,23 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def model_sha256(path: str | Path) -> str:
-    """Hex digest of a model file; of a fold, of the file that it would be.
+    """Digest a model file, in hexadecimal; of a fold, the file that it would be.
 
     Raises:
         CheckpointError: There is no such file; of a fold, it or what it is made of is damaged.
     """
-    if fold_of(path) is None:
-        try:
-            with Path(path).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
-    config, tensors = _as_kept(path)
-    return hashlib.sha256(save(tensors, metadata={METADATA_KEY: _to_json(config)})).hexdigest()
+    fold = fold_of(path)
+    if fold is not None:
+        return _fold_sha256(fold, _stamp(fold.model))
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
 
 
 def fold_of(path: str | Path) -> Fold | None:
-    """The fold that a model is told as; ``None``: its file has weights.
+    """Read the fold that a model is told as; ``None``: its file has weights.
 
     Raises:
         CheckpointError: It is told as one, and wrongly.
@@ -253,13 +254,29 @@ def write_whole(path: Path) -> Iterator[Path]:
 
 
 def _as_kept(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and tensors as they are in the file, packed or not; of a fold, as they would be."""
+    """Read configuration and tensors as they are in the file, packed or not; of a fold, as they would be."""
     fold = fold_of(path)
     if fold is not None:
         return _folded(*_as_kept(fold.model), fold)
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     return read_model_config(path), tensors
+
+
+@lru_cache(maxsize=8)
+def _fold_sha256(fold: Fold, stamp: tuple[int, ...]) -> str:
+    """Digest a fold of a model file in one state, once: a run asks when it begins and when it loads."""
+    config, tensors = _folded(*_as_kept(fold.model), fold)
+    return hashlib.sha256(save(tensors, metadata={METADATA_KEY: _to_json(config)})).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return device, inode, bytes, and times of the last change of content and of status, ns."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _folded(larger: ModelConfig, kept: State, fold: Fold) -> tuple[ModelConfig, dict[str, Tensor]]:

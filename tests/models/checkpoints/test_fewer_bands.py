@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from decr_scene.models import model as module
+from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.fewer_bands import Fold, without_band
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
@@ -142,6 +143,15 @@ def test_the_digest_of_a_fold_follows_what_it_is_made_of(four: Path) -> None:
     save_model_file(four / "four.safetensors", config, tensors)
     digests.append(model_sha256(told(four)))
     assert len(set(digests)) == 3
+
+
+def test_the_digest_of_a_fold_is_taken_once(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = model_sha256(told(four))
+    with monkeypatch.context() as patch:
+        patch.setattr(model_file, "save", lambda *_, **__: pytest.fail("it is known already"))
+        assert model_sha256(told(four)) == digest
+    (four / "four.safetensors").touch()
+    assert model_sha256(told(four)) == digest
 
 
 def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
