@@ -140,7 +140,7 @@ class _Seams:
         self._add_texture(clean, restored, span)
 
     def _add_steps(self, change: Double, restored: Bool, lines: frozenset[int], first: int) -> None:
-        """Return the steps along the last axis, whose pixel 0 is the scene's ``first``."""
+        """Add the steps along the last axis, whose pixel 0 is the scene's ``first``."""
         near = {line + away for line in lines for away in APART} - lines
         for places, sums in ((lines, self.lines), (near, self.others)):
             at = np.array(sorted(p - first for p in places if 0 < p - first < change.shape[2]), int)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
-
 import numpy as np
 
 from decr_scene.pipeline.outputs.side_file import SideRaster
@@ -32,11 +29,7 @@ class Uncertainty(SideRaster):
     role = "uncertainty"
     ending = "_uncertainty.tif"
     option = "samples"
-
-    @classmethod
-    def requested(cls, options: Mapping[str, Any]) -> Self | None:
-        """Make one if there is more than one sample."""
-        return cls() if options["samples"] > 1 else None
+    above = 1
 
     def companion(self, scene: RasterioScene) -> Companion:
         """Describe one band of float32, NaN where nothing is valid."""

@@ -7,9 +7,9 @@ Written for QGIS 3.22 and later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -66,16 +66,12 @@ class UncertaintyStyle(SideDocument):
     role = "uncertainty_style"
     ending = "_uncertainty.qml"
     option = "samples"
-
-    @classmethod
-    def requested(cls, options: Mapping[str, Any]) -> Self | None:
-        """Make one if there is more than one sample."""
-        return cls() if options["samples"] > 1 else None
+    above = 1
 
     def write(self, run: FinishedRun, path: Path) -> None:
         """Write a ramp from 0 to what the `STRETCH` of the pixels that changed has."""
-        raster = RasterioScene.open(run.paths["uncertainty"])
-        (values,) = samples_of(raster, [1])
+        with RasterioScene.open(run.paths["uncertainty"]) as raster:
+            (values,) = samples_of(raster, [1])
         _, high = _limits(values[values > 0])
         path.write_text(_document(_ramp(high)), "utf-8")
 
@@ -126,7 +122,8 @@ def _scene_renderer(run: FinishedRun) -> ET.Element:
     if palette := _palette(run.scene):
         return _paletted((value, str(value), color) for value, color in palette.items())
     names, bands = run.bands, display_bands(run.bands)
-    stretches = limits(RasterioScene.open(run.output), bands)
+    with RasterioScene.open(run.output) as output:
+        stretches = limits(output, bands)
     common = {"opacity": "1", "alphaBand": str(_alpha(names)), "nodataColor": ""}
     if len(bands) == 1:
         renderer = ET.Element(
@@ -190,15 +187,9 @@ def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> 
 
 
 def _ramp(high: float) -> ET.Element:
-    """One band in the colours of `RAMP`, from 0 to a value."""
-    fixed = {
-        "type": "singlebandpseudocolor",
-        "band": "1",
-        "opacity": "1",
-        "alphaBand": "-1",
-        "nodataColor": "",
-    }
-    ends = {"classificationMin": "0", "classificationMax": f"{high:.10g}"}
+    """Make a ramp of one band in the colours of `RAMP`, from 0 to a value."""
+    fixed = {"type": "singlebandpseudocolor", "band": "1", "opacity": "1", "alphaBand": "-1"}
+    ends = {"nodataColor": "", "classificationMin": "0", "classificationMax": f"{high:.10g}"}
     renderer = ET.Element("rasterrenderer", fixed | ends)
     _add_origin(renderer)
     shader = ET.SubElement(ET.SubElement(renderer, "rastershader"), "colorrampshader")
