@@ -221,8 +221,19 @@ class _Writing:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run with its input open; ``taken``: the input's fingerprint; ``used``: the options with the
-    bands of the input; ``places``: the rasters of the detector."""
+    """A run with its input open.
+
+    Args:
+        chosen: The options as they were given.
+        writing: How the output is written.
+        beside: Its side files.
+        given: What the input was delivered as.
+        scene: The input.
+        files: All files that tasks open.
+        taken: The input's fingerprint.
+        used: The options with the bands of the input.
+        places: The rasters of the detector.
+    """
 
     chosen: Options
     writing: _Writing

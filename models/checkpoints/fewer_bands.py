@@ -143,7 +143,7 @@ def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, 
     """List the layers that read bands, and those that give them.
 
     Returns:
-        By name, the images that a layer reads and the values a band of each; the values a band that one gives.
+        By name, the images that a layer reads and the values a band of each; of the others, those a band.
     """
     assert config.network is not None, "fewer_bands has refused it"
     noise, weight, own = (

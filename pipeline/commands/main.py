@@ -37,7 +37,7 @@ def main(debug: bool) -> None:
     """Remove clouds from whole georeferenced satellite scenes."""
     legitimate = ("Dataset has no geotransform", "The given matrix is equal to Affine.identity")
     for message in legitimate:
-        warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=message)  # scenes without georeferencing are input, too
     # for the workers that are processes of their own
     os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
 

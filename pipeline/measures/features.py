@@ -7,6 +7,7 @@ other perceptual distances, features are compared instead of pixels; no weights 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,9 @@ class Encoder:
         ]
 
 
-def tiles(image: NDArray[np.generic], mode: str) -> Iterator[NDArray[np.generic]]:
+def tiles(
+    image: NDArray[np.generic], mode: Literal["symmetric", "constant"]
+) -> Iterator[NDArray[np.generic]]:
     """Cut ``(..., H, W)`` into tiles of the network's side.
 
     Args:
@@ -85,7 +88,7 @@ def tiles(image: NDArray[np.generic], mode: str) -> Iterator[NDArray[np.generic]
     *rest, height, width = image.shape
     side = ukis.SIDE
     padding = [(0, 0)] * len(rest) + [(0, -height % side), (0, -width % side)]
-    padded = np.pad(image, padding, mode=mode)  # type: ignore[call-overload]
+    padded = np.pad(image, padding, mode=mode)
     for row in range(0, height, side):
         for col in range(0, width, side):
             yield padded[..., row : row + side, col : col + side]

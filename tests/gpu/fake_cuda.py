@@ -128,6 +128,7 @@ def main() -> None:
     """Check the models that are named, or those that are bundled."""
     if torch.version.cuda is None:
         sys.exit("this torch knows no CUDA: pip install torch from PyPI into an environment of its own")
+    # fake tensors have no memory, and torch warns where it asks for their address
     warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
     for name in sys.argv[1:] or bundled_models():
         config, tensors = read_model_file(find_model(name))

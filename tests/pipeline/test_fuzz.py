@@ -22,7 +22,6 @@ def test_damaged_files_end_in_an_error_of_ours_or_in_their_own_pixels():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_inputs_of_strangers_end_in_an_answer_or_an_error_of_ours():
     outcomes = [fuzz_inputs.outcome(number) for number in range(COUNT)]
     assert [told for _, told in outcomes if told] == []

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401  # registers .rio
 from click.testing import CliRunner
 from look_cases import bright_is_cloud, land, pixels_of, scene_of
 from raster_cases import write

@@ -50,7 +50,7 @@ def test_an_error_is_an_event_and_standard_error_has_nothing_else(tmp_path):
     assert "no such file" in events_of(result)[1]["text"]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default")  # elsewhere in the tests a warning is an error
 def test_warnings_of_python_and_of_loggers_are_events(capsys):
     with events.to_stderr(True, "process"):
         warnings.warn("one", stacklevel=1)
