@@ -101,6 +101,12 @@ class Answerer:
     model: Model | None = None
     eyes: Model | None = None
 
+    @property
+    def draws(self) -> bool:
+        """Return whether one image has many answers, of which noise chooses one."""
+        config = None if self.model is None else self.model.config
+        return config is not None and (config.network is not None or config.reference.draws)
+
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
         """Detect cloud in a whole image; ``None`` if nothing needs it."""
         shape = cloudy.shape[1], cloudy.shape[2]

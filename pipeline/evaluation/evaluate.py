@@ -148,8 +148,8 @@ def evaluate_pairs(
             f"{model} takes no steps, so it has no weight to trace: drop --trace and --plots, or take a "
             "model with a noise network"
         )
-    if samples > 1 and loaded.model is None:
-        raise OptionError(f"{model} draws no samples: drop --samples, or take a model")
+    if samples > 1 and not loaded.draws:
+        raise OptionError(f"{model} draws no samples: drop --samples, or take a model that does")
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)

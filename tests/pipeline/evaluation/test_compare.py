@@ -1,0 +1,183 @@
+"""Systems side by side on the same pairs, and what each of them costs."""
+
+import csv
+
+import pytest
+from evaluation_cases import first_table, invoke, rice
+from model_cases import tiny_model
+from PIL import Image
+
+from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, save_model_file
+from decr_scene.models.model import load_model
+from decr_scene.models.networks.reference import ReferenceConfig
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.evaluation.answers import Settings
+from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
+from decr_scene.pipeline.evaluation.complexity import multiply_adds
+from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return rice(tmp_path_factory.mktemp("RICE"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
+    table = tmp_path / "table.csv"
+    result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
+    assert result.exit_code == 0, result.output
+    labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "weight network"]
+    assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
+    rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    own = evaluate_pairs(str(model), folder).mean()
+    for label, who in (
+        ("cloudy", "cloudy"),
+        ("reference only", "reference"),
+        ("weight network", "DE"),
+    ):
+        assert float(rows[label]["psnr"]) == pytest.approx(own[f"{who}/psnr"], abs=1e-4)
+    assert len({row["psnr"] for row in rows.values()}) == 5
+
+
+def test_a_sweep_has_a_row_for_every_value(folder, model):
+    result = invoke("--model", model, "--data", folder, "--sweep", "weight-floor=0.3,1")
+    assert result.exit_code == 0, result.output
+    assert [line.split("  ")[0] for line in first_table(result).splitlines()[2:]] == [
+        "weight-floor 0.3",
+        "weight-floor 1",
+    ]
+    found = compare(sweep(str(model), Settings(), "steps", (1, 2)), folder).rows
+    assert found["steps 2"]["psnr"] == evaluate_pairs(str(model), folder).mean()["DE/psnr"]
+    assert found["steps 1"]["psnr"] != found["steps 2"]["psnr"]
+
+
+def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
+    other = tiny_model(tmp_path / "other.safetensors", seed=1)
+    result = invoke("--model", model, "--model", other, "--data", folder)
+    assert result.exit_code == 0, result.output
+    labels = ["cloudy", "tiny reference", "tiny", "other reference", "other"]
+    assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
+    four = tiny_model(tmp_path / "four.safetensors", bands=("red", "green", "blue", "nir"))
+    with pytest.raises(OptionError, match="compare models of the same bands"):
+        compare(compare_models([str(model), str(four)], Settings()), folder)
+
+
+def test_an_ablation_without_a_prior_begins_at_noise():
+    settings = {system.label: system.settings for system in ablation("m", Settings(steps=5, start=100))}
+    assert settings["no prior"] == Settings(steps=5, start=1000, weight=0.0)
+    assert settings["fixed weight 0.5"] == Settings(steps=5, start=100, weight=0.5)
+
+
+@pytest.fixture(scope="module")
+def compared(folder, model, tmp_path_factory):
+    """A comparison of two models, one of which takes the bands in another order; table, sheet and plots."""
+    place = tmp_path_factory.mktemp("compared")
+    other = tiny_model(place / "other.safetensors", seed=1, bands=("blue", "green", "red"))
+    names = ("--csv", place / "table.csv", "--sheet", place / "sheet.png", "--plots", place / "plots")
+    result = invoke("--compare", f"{model}, {other}", "--data", folder, "--perceptual", *names)
+    assert result.exit_code == 0, result.output
+    return place, result.stdout
+
+
+def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model):
+    place, text = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    assert list(rows) == ["cloudy", "fill", "tiny", "other"]
+    assert float(rows["cloudy"]["psnr_minus_cloudy"]) == 0
+    gain = float(rows["tiny"]["psnr"]) - float(rows["fill"]["psnr"])
+    assert float(rows["tiny"]["psnr_minus_fill"]) == pytest.approx(gain, abs=1e-4)
+    low, high = (float(rows["tiny"][f"psnr_minus_fill_{end}"]) for end in ("low", "high"))
+    assert low <= gain <= high
+    assert "minus cloudy" in text
+    textures = text.split("\n\n")[1].splitlines()
+    assert [line[:20].split()[0] for line in textures] == ["texture", *rows]
+    assert f"{float(rows['tiny']['octave1_thin']):.4f}" in textures[3]
+    assert "gradient_shadow" in rows["tiny"]
+    assert "minus fill" in text
+    assert float(rows["tiny"]["psnr"]) == pytest.approx(
+        evaluate_pairs(str(model), folder).mean()["DE/psnr"], abs=1e-4
+    )
+
+
+def test_systems_are_compared_by_how_they_look(compared):
+    place, text = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    found = {label: float(row["ukis_distance"]) for label, row in rows.items()}
+    assert all(0 < value < 4 for value in found.values())
+    assert len(set(found.values())) == 4
+    gain = found["tiny"] - found["cloudy"]
+    assert float(rows["tiny"]["ukis_distance_minus_cloudy"]) == pytest.approx(gain, abs=1e-4)
+    assert "ukis_frechet" in text
+    assert rows["tiny"]["ukis_frechet"] == "", "of three crops"
+    drawn = csv.DictReader((place / "plots" / "perception_distortion.csv").read_text().splitlines())
+    assert [float(row["ukis_distance"]) for row in drawn] == pytest.approx(list(found.values()), rel=1e-3)
+
+
+def test_a_model_sees_the_bands_in_its_own_order(compared, folder):
+    place, _ = compared
+    rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
+    own = evaluate_pairs(str(place / "other.safetensors"), folder, bands="red,green,blue").mean()
+    assert float(rows["other"]["psnr"]) == pytest.approx(own["DE/psnr"], abs=1e-4)
+
+
+def test_the_sheet_has_a_column_for_each_system(compared):
+    place, _ = compared
+    with Image.open(place / "sheet.png") as picture:
+        assert picture.size == (5 * 64 + 4 * 4, 3 * (64 + 16) + 2 * 4)
+
+
+def test_perception_is_plotted_against_distortion(compared):
+    place, _ = compared
+    rows = list(csv.DictReader((place / "plots" / "perception_distortion.csv").read_text().splitlines()))
+    assert [row["series"] for row in rows] == ["cloudy", "fill", "tiny", "other"]
+    with Image.open(place / "plots" / "perception_distortion.png") as picture:
+        assert len(picture.getcolors(2**20)) > 5
+
+
+def test_a_system_of_one_size_refuses_pairs_of_another(folder, tmp_path):
+    reference = ReferenceConfig("cvae", 3, 4, side=32)
+    config = ModelConfig("cvae", ("red", "green", "blue"), None, reference)
+    save_model_file(tmp_path / "cvae.safetensors", config, build_modules(config).state_dict())
+    with pytest.raises(OptionError, match=r"0 is 64 x 64 px, .* takes 32 x 32 alone: resize the pairs"):
+        compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder)
+    found = compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder, reduce=2)
+    assert set(found.rows) == {"cloudy", "cvae"}
+
+
+def test_multiply_adds_are_those_of_the_literature():
+    def counted(kind, width):
+        config = ModelConfig("x", ("red", "green", "blue"), None, ReferenceConfig(kind, 3, width))
+        return multiply_adds(config, 1) / 1e9
+
+    assert counted("amgan", 32) == pytest.approx(48.482, abs=1e-3)
+    assert counted("cvae", 32) == pytest.approx(37.128, abs=1e-3)
+    assert counted("diffcr", 64) == pytest.approx(2 * 45.841, abs=1e-3)
+
+
+def test_costs_of_models_are_told(model, tmp_path):
+    result = invoke("--complexity", "--compare", model, "--csv", tmp_path / "costs.csv")
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader((tmp_path / "costs.csv").read_text().splitlines())
+    assert float(row["parameters"]) == sum(p.numel() for p in load_model(model).modules.parameters())
+    steps = multiply_adds(load_model(model).config, 2) - multiply_adds(load_model(model).config, 1)
+    assert float(row["gmacs"]) * 1e9 == pytest.approx(
+        multiply_adds(load_model(model).config, 1) + steps, rel=1e-4
+    )
+    assert float(row["images_per_second"]) > 0
+
+
+def test_a_folder_that_is_not_there_is_said_first(tmp_path):
+    result = invoke("--compare", "fill,identity", "--data", tmp_path / "none")
+    assert result.exit_code == 2
+    assert "is no folder, expected one with cloudy/ and clear/" in result.stderr
+
+
+def test_fill_has_no_costs():
+    result = invoke("--compare", "fill", "--complexity")
+    assert result.exit_code == 2
+    assert "fill has no network to count" in result.stderr
