@@ -91,16 +91,16 @@ def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> s
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """Have fp32 be fp32 on a GPU: for convolutions torch takes TF32, of 10 bits, unless it is told.
+    """Keep fp32 exact on a GPU, where torch computes convolutions in TF32, of 10 bits, by default.
 
     The setting is of the whole process. Models in several threads overlap, so the first one sets it and the
     last one sets it back.
     """
-    with _full:
+    with _full_fp32:
         yield
 
 
-class _Shared:
+class _SharedSetting:
     """A setting of the process that is held while anybody needs it."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Shared:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                switches = _switches()
+                switches = _tf32_switches()
                 self._before = [(place, name, getattr(place, name)) for place, name, _ in switches]
                 for place, name, value in switches:
                     setattr(place, name, value)
@@ -125,11 +125,11 @@ class _Shared:
                     setattr(place, name, value)
 
 
-_full = _Shared()
+_full_fp32 = _SharedSetting()
 
 
-def _switches() -> list[tuple[Any, str, Any]]:
-    """Settings of torch that let fp32 be less, and what forbids it.
+def _tf32_switches() -> list[tuple[Any, str, Any]]:
+    """List the settings of torch that let fp32 be less, with the values that forbid it.
 
     torch has two settings for it, and ignores the older one once the other is used.
     """

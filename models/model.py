@@ -16,7 +16,7 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.checkpoints.published import Source, published_states, read_published
 from decr_scene.models.devices import full_fp32, pick_device, pick_precision
 from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
-from decr_scene.models.diffusion.sampling import Agree, DESampler, OnStep
+from decr_scene.models.diffusion.sampling import BlendTiles, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import UnknownModelError
 from decr_scene.models.networks.detector import AnyDetector, build_detector, reduced_image
@@ -58,29 +58,29 @@ class Model:
         self.modules.load_state_dict(own, assign=True)
         self.modules.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
         self.modules.eval().requires_grad_(False)
-        self._used = {n: self._as_used(n) for n in ("network", "reference") if n in self.modules}
+        self._computing = {n: self._for_inference(n) for n in ("network", "reference") if n in self.modules}
 
     @torch.inference_mode()
     def network(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image at step ``t`` (0..999).
+        """Predict noise and raw weight, float32 ``(B, C, H, W)`` each, at step ``t``, 0 to 999.
 
         Raises:
             ValueError: The model is a reference alone.
         """
         if self.config.network is None:
             raise ValueError(f"model {self.config.name} has no noise network")
-        x_t, cloudy, reference = self._here(x_t), self._here(cloudy), self._here(reference)
+        x_t, cloudy, reference = self._on_device(x_t), self._on_device(cloudy), self._on_device(reference)
         with full_fp32():
-            eps, raw = self._used["network"](x_t, t, cloudy, reference)
+            eps, raw = self._computing["network"](x_t, t, cloudy, reference)
         return eps, raw
 
     @torch.inference_mode()
     def reference(
         self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None
     ) -> Tensor:
-        """First guess of the clear image, float32 ``(B, C, H, W)``.
+        """Guess the clear image, float32 ``(B, C, H, W)``.
 
         Args:
             cloudy: Cloudy images.
@@ -91,7 +91,7 @@ class Model:
         """
         context = None if context is None else context.to(self.device, torch.float32)
         with full_fp32():
-            guess: Tensor = self._used["reference"](self._here(cloudy), context, norm_side)
+            guess: Tensor = self._computing["reference"](self._on_device(cloudy), context, norm_side)
         return guess.float()
 
     @property
@@ -118,7 +118,7 @@ class Model:
         if detector is None:
             raise ValueError(f"model {self.config.name} has no cloud detector")
         with full_fp32():
-            return detector.probability(reduced_image(self._here(cloudy), detector.config.factor))
+            return detector.probability(reduced_image(self._on_device(cloudy), detector.config.factor))
 
     @torch.inference_mode()
     def sample(
@@ -131,7 +131,7 @@ class Model:
         reference: Tensor | None = None,
         start: int | None = None,
         seed: int = 0,
-        agree: Agree | None = None,
+        agree: BlendTiles | None = None,
         at_once: int | None = None,
     ) -> Tensor:
         """Remove the clouds; what is not given is as in ``config.sampling``.
@@ -159,19 +159,19 @@ class Model:
         """
         chosen = self.config.sampling.given(steps, start, weight_floor)
         if self.config.network is None:
-            return self._alone(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
+            return self._sample_reference(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
         denoiser = DEDenoiser(self.network, self.schedule)
         sampler = DESampler(
             denoiser if at_once is None else MicroBatched(denoiser, at_once),
             chosen.steps,
             chosen.first_step,
         )
-        cloudy = self._here(cloudy)
-        first_guess = self.reference(cloudy) if reference is None else self._here(reference)
+        cloudy = self._on_device(cloudy)
+        first_guess = self.reference(cloudy) if reference is None else self._on_device(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
-        return sampler(self._here(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
+        return sampler(self._on_device(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
 
-    def _alone(
+    def _sample_reference(
         self,
         cloudy: Tensor,
         steps: int,
@@ -181,27 +181,27 @@ class Model:
         seed: int,
     ) -> Tensor:
         """Return the answer of a reference without a noise network, ``(B, C, H, W)`` in [-1, 1]."""
-        cloudy = self._here(cloudy)
+        cloudy = self._on_device(cloudy)
         if not self.config.reference.draws or floor >= 1:
-            guess = self.reference(cloudy) if reference is None else self._here(reference)
+            guess = self.reference(cloudy) if reference is None else self._on_device(reference)
             return guess.clamp(-1, 1)
         drawing = self.modules["reference"]
         assert isinstance(drawing, DrawnReference | DiffusedReference), "config.reference.draws"
         noise = _noise(cloudy, seed) if noise is None else noise
         with full_fp32():
-            return drawing.draw(cloudy, self._here(noise), steps).float().clamp(-1, 1)
+            return drawing.draw(cloudy, self._on_device(noise), steps).float().clamp(-1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all weights by the names of a model file."""
         return dict(self.modules.state_dict())
 
-    def _as_used(self, name: str) -> nn.Module:
+    def _for_inference(self, name: str) -> nn.Module:
         """Return a network as it computes: in bf16 a copy, besides the weights as loaded."""
         module = self.modules[name]
         in_fp32 = name == "reference" and self.config.reference.kind in ALWAYS_FP32
         return module if self.precision == "fp32" or in_fp32 else with_bf16_weights(module)
 
-    def _here(self, image: Tensor) -> Tensor:
+    def _on_device(self, image: Tensor) -> Tensor:
         return image.to(self.device, torch.float32, memory_format=torch.channels_last)
 
 
@@ -229,7 +229,7 @@ class LoadedDetector:
         self._network, self._device = network, device
 
     def probability(self, reduced: Tensor) -> Tensor:
-        """Return `CloudDetector.probability`, of images on any device."""
+        """Compute `CloudDetector.probability`, ``(B, 2, h, w)``, of images on any device."""
         with full_fp32():
             return self._network.probability(reduced.to(self._device))
 
@@ -266,7 +266,7 @@ def load_published(
 
 
 def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The two state dicts of a model as the published code reads them, of DE and of its reference.
+    """Convert a model to the two state dicts that the published code reads, of DE and of its reference.
 
     Raises:
         CheckpointError: The published code has no such network.
@@ -280,7 +280,7 @@ def bundled_models() -> list[str]:
 
 
 def find_model(name_or_file: str | Path) -> Path:
-    """The file of a bundled model or of a path.
+    """Find the file of a bundled model, or take a path as it is.
 
     Raises:
         UnknownModelError: There is neither.
@@ -297,7 +297,7 @@ def find_model(name_or_file: str | Path) -> Path:
 
 
 def _bundled() -> dict[str, Path]:
-    """Files of the bundled models by their names."""
+    """List the files of the bundled models by their names."""
     return {file.stem: file for file in WEIGHTS.glob("*") if file.suffix in MODEL_ENDINGS}
 
 

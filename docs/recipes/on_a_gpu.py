@@ -41,7 +41,7 @@ from torch import Tensor
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.contexts import CELL
 from decr_scene.models.data.crops import area_reduced
-from decr_scene.models.data.source import Batch, Pair, Source, draw_crop, shares_of
+from decr_scene.models.data.source import Batch, Pair, PairSource, draw_crop, shares_of
 from decr_scene.models.training.config import RunConfig, read_config
 from decr_scene.models.training.loop import CHECKPOINT, Trainer
 from decr_scene.models.training.weights import write_checkpoint
@@ -120,7 +120,7 @@ def _key(config: RunConfig, part: DataConfig) -> str:
     return repr((part.clear, part.cloudy, part.folder, part.bands, part.tone, part.holdout, config.drawn))
 
 
-def unpack(archive: Path, configs: list[RunConfig]) -> list[list[Source]]:
+def unpack(archive: Path, configs: list[RunConfig]) -> list[list[PairSource]]:
     """Make the sources of runs; an image that several of them hold is held once."""
     with zipfile.ZipFile(archive) as file:
         table = pickle.loads(file.read("sources"))  # written by `pack`
@@ -139,13 +139,13 @@ def unpack(archive: Path, configs: list[RunConfig]) -> list[list[Source]]:
             images[key] = whole if factor == 1 else area_reduced(whole, factor)
         return images[key]
 
-    def source(config: RunConfig, part: DataConfig) -> Source:
+    def source(config: RunConfig, part: DataConfig) -> PairSource:
         packed_pairs, factors = table[_key(config, part)], [round(1 / scale) for scale in part.scales]
         scales = tuple(
             tuple(Pair(name, image(y, f), image(x, f), tone) for name, y, x, tone in packed_pairs)
             for f in factors
         )
-        return Source(part, scales)
+        return PairSource(part, scales)
 
     return [[source(config, part) for part in config.data] for config in configs]
 
@@ -163,7 +163,7 @@ class Crops:
         slots: Crops that one of them is ahead, at most.
     """
 
-    def __init__(self, sources: list[Source], config: RunConfig, drawers: int, slots: int = 24) -> None:
+    def __init__(self, sources: list[PairSource], config: RunConfig, drawers: int, slots: int = 24) -> None:
         bands, cells = len(config.bands), -(-config.crop // CELL)
         shapes = [(bands, config.crop, config.crop)] * 2 + [(bands + 3, cells, cells)]
         self.rings = [_shared((drawers, slots, *shape), HALVES) for shape in shapes]
@@ -181,7 +181,7 @@ class Crops:
                     os._exit(1)
             self.processes.append(process)
 
-    def _draw(self, sources: list[Source], config: RunConfig, drawer: int) -> None:
+    def _draw(self, sources: list[PairSource], config: RunConfig, drawer: int) -> None:
         shares, spectrum = shares_of(sources), config.spectrum or config.bands
         while True:
             count = int(self.done[drawer])

@@ -35,12 +35,12 @@ class Canvas:
 
     @property
     def margin(self) -> int:
-        """Room on every side for blurring, px."""
+        """Return the room on every side for blurring, px."""
         return 2 * self.blur + 1
 
     @property
     def span(self) -> tuple[int, int]:
-        """Height and width of the canvas, px."""
+        """Return height and width of the canvas, px."""
         return (
             self.shape[0] + abs(self.offset[0]) + 2 * self.margin,
             self.shape[1] + abs(self.offset[1]) + 2 * self.margin,
@@ -62,7 +62,7 @@ class Canvas:
 
     @property
     def downsun(self) -> tuple[float, float]:
-        """Rows and columns of one step away from the sun; none where no shadow falls."""
+        """Return rows and columns of one step away from the sun; zeros where no shadow falls."""
         length = math.hypot(*self.offset) or 1.0
         return self.offset[0] / length, self.offset[1] / length
 
@@ -121,5 +121,5 @@ def quantile(values: Float, part: float) -> float:
 
 
 def between(ends: tuple[float, float], part: float) -> float:
-    """Geometric interpolation."""
+    """Interpolate geometrically between two numbers above 0: ``a (b / a)^part``, part in [0, 1]."""
     return float(ends[0] * (ends[1] / ends[0]) ** part)

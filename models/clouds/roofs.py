@@ -48,7 +48,7 @@ def roofed(image: Float, rng: np.random.Generator) -> Float:
 
 
 def _roof(rng: np.random.Generator, white: Float, along: Float, across: Float) -> Float:
-    """Light of a roof that covers the image: mostly bright, a little rough.
+    """Draw the light of a roof that covers the image, ``(C, H, W)`` in [0, 1]: mostly bright, a little rough.
 
     It may be ribbed, of two slopes, stained, or have rows of skylights or vents.
     """
@@ -87,7 +87,7 @@ def _wing(rng: np.random.Generator, half: list[float]) -> tuple[float, float, li
 def _outline(
     along: Float, across: Float, half: list[float], wing: tuple[float, float, list[float]] | None
 ) -> Float:
-    """Part of each pixel inside a roof and its wing."""
+    """Return the part of each pixel inside a roof and its wing, ``(H, W)`` in [0, 1]."""
     inside = _within(along, across, half)
     if wing is None:
         return inside
@@ -95,7 +95,7 @@ def _outline(
 
 
 def _within(along: Float, across: Float, half: list[float]) -> Float:
-    """Part of each pixel inside the rectangle, about."""
+    """Approximate the part of each pixel inside a rectangle, ``(H, W)`` in [0, 1]."""
     ends, sides = (
         np.clip(np.float32(side + 0.5) - np.abs(off), 0, 1)
         for side, off in zip(half, (along, across), strict=True)

@@ -267,7 +267,7 @@ def _thickness(rise: Float, peak: float, softness: float) -> Float:
 def _texture(
     tau: Float, kind: CloudType, canvas: Canvas, spectrum: Spectrum, rng: np.random.Generator
 ) -> Float:
-    """Wisps, and the wind that bends them."""
+    """Add wisps to a thickness ``(H, W)`` of the canvas, and bend it as wind does."""
     scale = spectrum.scale
     if kind.wisps:
         wisps = replace(spectrum, scale=scale / 3, slope=3.2, stretch=rng.uniform(*kind.combed))
@@ -308,7 +308,7 @@ def _cast(tau: Float, canvas: Canvas, strength: float) -> Float:
 
 
 def _tops(tau: Float, canvas: Canvas, thin: float, relief: float) -> Float:
-    """Light of a layer as a part of the brightest cloud's: more where thick, and towards the sun."""
+    """Return a layer's light over the brightest cloud's, ``(H, W)``: more where thick and towards the sun."""
     around = canvas.crop(tau, margin=1)
     bright = around / (np.float32(4) + around)
     light = np.float32(thin) + np.float32(1 - thin) * bright[1:-1, 1:-1]
@@ -355,6 +355,6 @@ def _compose(
 
 
 def _white(clear: Float, rng: np.random.Generator, recipe: CloudRecipe) -> float:
-    """Light of the brightest cloud: the image's 98th percentile times a draw, held to the recipe's bounds."""
+    """Draw the brightest cloud's light: the image's 98th percentile times a factor, within bounds."""
     point = (quantile(clear.max(axis=0), 0.98) + 1) / 2
     return float(np.clip(point * rng.uniform(*recipe.brightness), *recipe.brightness_bounds))

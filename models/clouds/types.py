@@ -29,7 +29,7 @@ class CloudType:
         floor: Least thickness as a part of the peak; above 0 the layer has no edge and covers all.
         colour: Power applied to the bands' factors: near 0 for large drops, which are as white in any band,
             above 1 for haze, which is bluer than cloud.
-        casts: Whether it casts shadows that can be told from the ground.
+        casts: Whether it casts shadows that can be distinguished from the ground.
     """
 
     thickness: Range

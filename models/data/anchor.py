@@ -75,7 +75,7 @@ def _pull(level: Float) -> Float:
 
 
 def _doubled(level: Float, shape: tuple[int, ...]) -> Float:
-    """Twice as many pixels a side, bilinearly, cut to ``shape``."""
+    """Double the pixels of ``(C, h, w)`` a side, bilinearly, and cut them to ``shape``."""
     for axis in (1, 2):
         before = np.concatenate([level.take([0], axis), level.take(range(level.shape[axis] - 1), axis)], axis)
         after = np.concatenate([level.take(range(1, level.shape[axis]), axis), level.take([-1], axis)], axis)

@@ -34,7 +34,7 @@ def cut(rng: np.random.Generator, images: Sequence[Float], size: int) -> list[Fl
     return [image[:, row : row + size, col : col + size] for image in images]
 
 
-def even(image: Float) -> Float:
+def cut_to_multiple(image: Float) -> Float:
     """Cut an image ``(C, H, W)`` to sides that are multiples of `SIDES` px, as every network takes them."""
     height, width = (side // SIDES * SIDES for side in image.shape[1:])
     return image[:, :height, :width]
@@ -47,7 +47,7 @@ def enlarged(image: Float, size: int) -> Float:
 
 
 @dataclass(frozen=True)
-class Look:
+class LightChange:
     """How another day and another sensor would have shown the same images; of light ``L = (x + 1) / 2``.
 
     Args:
@@ -62,7 +62,7 @@ class Look:
     haze: Float
     offset: Float | None = None
 
-    def of(self, image: Float) -> Float:
+    def apply(self, image: Float) -> Float:
         """Show the image ``(C, H, W)`` so, clipped to [-1, 1] as a sensor of that range would."""
         level = np.float32(1) if self.offset is None else 1 - 2 * self.offset
         shown = np.clip((image + 1) * self.gain - level, -1, 1)
@@ -71,7 +71,7 @@ class Look:
         return 1 - (1 - shown) * (1 - self.haze) if self.haze.any() else shown
 
 
-UNCHANGED = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32))
+UNCHANGED = LightChange(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32))
 """As it is."""
 
 

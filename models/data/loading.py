@@ -19,7 +19,7 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import area_reduced
 from decr_scene.models.data.layout import RASTER_ENDINGS, PairPaths, find_pairs, place_of
 from decr_scene.models.data.resize import resize
-from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.data.tone import fit_tone
 from decr_scene.models.data.windowed import OVERVIEW_SIDE, Raster, WindowedImage
 from decr_scene.models.errors import TrainingError
@@ -46,7 +46,7 @@ def load_source(
     bands: int | None = None,
     crop: int | None = None,
     opener: Opener | None = None,
-) -> Source:
+) -> PairSource:
     """Read every image of a source; name all that is wrong with it at once.
 
     Args:
@@ -82,7 +82,7 @@ def load_source(
             "mend them or take them out"
         )
     pairs = [pair for pair in read_all if isinstance(pair, Pair)]
-    return Source(config, tuple(tuple(_reduced(p, round(1 / s)) for p in pairs) for s in config.scales))
+    return PairSource(config, tuple(tuple(_reduced(p, round(1 / s)) for p in pairs) for s in config.scales))
 
 
 class Scaling(NamedTuple):

@@ -12,10 +12,13 @@ GAP = 4
 
 
 def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Find red, green and blue (0-based); the first three, or the first thrice, without such names."""
+    """Find red, green and blue, 0-based; without such names the first three, or the first thrice.
+
+    A band named ``alpha`` has no colour and is not counted.
+    """
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
-    return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)
+    return (0, 1, 2) if sum(name != "alpha" for name in names) >= 3 else (0, 0, 0)
 
 
 def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:

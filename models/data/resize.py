@@ -63,7 +63,7 @@ def _resize_axis(image: Float, scale: float, axis: int) -> Float:
 
 
 def _contributions(length: int, scale: float) -> tuple[Index, Double]:
-    """Input pixels (from 0, mirrored) and weights of every output pixel, both ``(outputs, taps)``.
+    """List input pixels (from 0, mirrored) and weights of every output pixel, both ``(outputs, taps)``.
 
     MATLAB takes one tap more at each end and drops those columns when they hold a zero. They always do: they
     lie at or beyond the kernel's edge. So they are not made here.

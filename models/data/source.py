@@ -22,7 +22,7 @@ from decr_scene.models.clouds.simulate import simulate
 from decr_scene.models.clouds.veils import veiled
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.contexts import draw_context
-from decr_scene.models.data.crops import Look, compressed, cut, enlarged, turn
+from decr_scene.models.data.crops import LightChange, compressed, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
 
 VISIBLE = ("blue", "green", "red")
@@ -72,7 +72,7 @@ class Covered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class PairSource:
     """All images of one `DataConfig`, at each of its scales."""
 
     config: DataConfig
@@ -88,16 +88,16 @@ class Source:
         cloudy, clear = self._cut(rng, pair, size)
         if self.config.roofs and rng.random() < self.config.roofs:
             clear = roofed(clear, rng)
-        look = self._look(rng, clear, spectrum)
+        light = self._draw_light(rng, clear, spectrum)
         if rng.random() < self.config.simulate:
-            clear = look.of(clear)
+            clear = light.apply(clear)
             covered = self._with_clouds(rng, clear, spectrum)
         else:
             clear = pair.tone.apply(clear) if pair.tone is not None else clear
             if self.config.keep_clear is not None:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
-            cloudy, clear = look.of(cloudy), look.of(clear)
-            covered = Covered(cloudy, *differing(cloudy, clear))
+            cloudy, clear = light.apply(cloudy), light.apply(clear)
+            covered = Covered(cloudy, *cover_of_pair(cloudy, clear))
         if self.config.jpeg is not None and rng.random() < 0.5:
             quality = round(rng.uniform(*self.config.jpeg))
             covered = covered._replace(image=compressed(covered.image, quality))
@@ -127,7 +127,7 @@ class Source:
         part = round(size / float(np.exp(rng.uniform(0, np.log(self.config.enlarge)))))
         return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
-    def _look(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> Look:
+    def _draw_light(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> LightChange:
         """Draw a gain for each band and a tone curve; half of the images get a haze, if any do."""
         config = self.config
         bands = len(image)
@@ -143,9 +143,9 @@ class Source:
             haze += max(0.0, rng.uniform(-config.haze, config.haze))
             haze *= rng.uniform(0.5, 1, (bands, 1, 1)).astype(np.float32)
         if config.spread is None:
-            return Look(gain, power, haze)
+            return LightChange(gain, power, haze)
         gain, offset = self._balance(rng, image, spectrum, gain)
-        return Look(gain, power, haze, offset)
+        return LightChange(gain, power, haze, offset)
 
     def _balance(
         self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...], gain: Float
@@ -182,7 +182,7 @@ def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Fl
     return truth
 
 
-def differing(cloudy: Float, clear: Float) -> tuple[Float, Float]:
+def cover_of_pair(cloudy: Float, clear: Float) -> tuple[Float, Float]:
     """Measure how a real pair differs: opacity of cloud and loss of light, ``(H, W)`` in [0, 1] each.
 
     Cloud of opacity ``o`` brings the ground's light ``L`` to ``L + o (1 - L)``, shadow of depth ``s`` to
@@ -208,7 +208,7 @@ def held_in_memory(pair: Pair, most: int = 512) -> Pair:
 
 
 def batches(
-    sources: Sequence[Source],
+    sources: Sequence[PairSource],
     seed: int,
     size: int,
     count: int,
@@ -245,7 +245,7 @@ def batches(
 class _Maker:
     """Makes the batch of any step."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[PairSource, ...]
     shares: NDArray[np.float64]
     seed: int
     size: int
@@ -276,19 +276,19 @@ def _make_held(step: int) -> Batch:
     return _held[0](step)
 
 
-def shares_of(sources: Sequence[Source]) -> NDArray[np.float64]:
+def shares_of(sources: Sequence[PairSource]) -> NDArray[np.float64]:
     """Return the probability by which each source is drawn, ``(N,)``."""
     shares = np.array([source.config.share for source in sources], float)
     return shares / shares.sum()
 
 
 def draw_crop(
-    sources: Sequence[Source],
+    sources: Sequence[PairSource],
     shares: NDArray[np.float64],
     key: tuple[int, ...],
     size: int,
     spectrum: tuple[str, ...],
 ) -> Crop:
-    """Draw the crop of ``size`` px that ``key`` stands for; ``shares`` are those of `shares_of`."""
+    """Draw the crop, ``(C, size, size)``, that ``key`` stands for; ``shares`` are those of `shares_of`."""
     rng = np.random.default_rng(key)
     return sources[rng.choice(len(sources), p=shares)].crop(rng, size, spectrum)

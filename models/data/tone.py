@@ -77,7 +77,7 @@ def _apply(gain: Float, offset: Float, clear: Float) -> Float:
 
 
 def _line(x: Float, y: Float) -> tuple[float, float]:
-    """Least squares ``y = g x + o`` with the gain held in `GAIN_RANGE`."""
+    """Fit ``y = g x + o`` by least squares, with the gain held in `GAIN_RANGE`."""
     mean_x, mean_y = float(x.mean()), float(y.mean())
     variance = float(((x - mean_x) ** 2).mean())
     covariance = float(((x - mean_x) * (y - mean_y)).mean())

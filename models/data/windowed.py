@@ -17,7 +17,7 @@ class Raster(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Bands, height and width."""
+        """Return bands, height and width."""
         ...
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
@@ -45,7 +45,7 @@ class WindowedImage:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Bands, height and width."""
+        """Return bands, height and width."""
         bands, height, width = self.raster.shape
         return (
             bands if self.bands is None else len(self.bands),

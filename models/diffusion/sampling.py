@@ -21,7 +21,7 @@ class OnStep(Protocol):
         ...
 
 
-Agree = Callable[[Tensor], Tensor]
+BlendTiles = Callable[[Tensor], Tensor]
 """Makes the estimates of overlapping tiles, ``(B, C, H, W)``, one picture; the same shape."""
 
 
@@ -52,9 +52,9 @@ class DESampler:
         reference: Tensor,
         weight_floor: float = WEIGHT_FLOOR,
         on_step: OnStep | None = None,
-        agree: Agree | None = None,
+        agree: BlendTiles | None = None,
     ) -> Tensor:
-        """Sample.
+        """Sample the clean image from noise.
 
         Args:
             noise: Standard normal, ``(B, C, H, W)``.
@@ -117,7 +117,7 @@ class DDPMSampler:
         weight_floor: float = WEIGHT_FLOOR,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Sample.
+        """Sample the clean image from noise.
 
         Args:
             noise: Standard normal to begin with, ``(B, C, H, W)``.

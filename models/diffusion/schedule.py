@@ -15,7 +15,7 @@ TRAIN_STEPS = 1000
 
 
 def linear_betas(steps: int = TRAIN_STEPS, first: float = 1e-4, last: float = 0.02) -> Table:
-    """Space the variances ``beta_t`` of the forward process evenly from ``first`` to ``last`` inclusive."""
+    """Space the variances ``beta_t`` of the forward process evenly, ``first`` to ``last``, ``(steps,)``."""
     return np.linspace(first, last, steps, dtype=np.float64)
 
 
@@ -47,57 +47,57 @@ class Schedule:
 
     @property
     def timesteps(self) -> int:
-        """The number of steps, T."""
+        """Return the number of steps, T."""
         return len(self.betas)
 
     @cached_property
     def alphas_cumprod(self) -> Table:
-        """``abar_t = prod_{i<=t} (1 - beta_i)``."""
+        """Return ``abar_t = prod_{i<=t} (1 - beta_i)``, ``(T,)``."""
         return (1 - self.betas).cumprod()
 
     @cached_property
     def alphas_cumprod_prev(self) -> Table:
-        """``abar_{t-1}``, with 1 before the first."""
+        """Return ``abar_{t-1}``, ``(T,)``, with 1 before the first."""
         return np.append(1.0, self.alphas_cumprod[:-1])
 
     @cached_property
     def sqrt_alphas_cumprod(self) -> Table:
-        """``sqrt(abar_t)``: how much of the image is left."""
+        """Return ``sqrt(abar_t)``, ``(T,)``: how much of the image is left."""
         return np.sqrt(self.alphas_cumprod)
 
     @cached_property
     def sqrt_one_minus_alphas_cumprod(self) -> Table:
-        """``sqrt(1 - abar_t)``: how much noise there is."""
+        """Return ``sqrt(1 - abar_t)``, ``(T,)``: how much noise there is."""
         return np.sqrt(1 - self.alphas_cumprod)
 
     @cached_property
     def sqrt_recip_alphas_cumprod(self) -> Table:
-        """``sqrt(1 / abar_t)``."""
+        """Return ``sqrt(1 / abar_t)``, ``(T,)``."""
         return np.sqrt(1 / self.alphas_cumprod)
 
     @cached_property
     def sqrt_recipm1_alphas_cumprod(self) -> Table:
-        """``sqrt(1 / abar_t - 1)``."""
+        """Return ``sqrt(1 / abar_t - 1)``, ``(T,)``."""
         return np.sqrt(1 / self.alphas_cumprod - 1)
 
     @cached_property
     def posterior_variance(self) -> Table:
-        """``beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)``, zero at t = 0."""
+        """Return ``beta~_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)``, ``(T,)``, zero at t = 0."""
         return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
     @cached_property
     def posterior_log_variance_clipped(self) -> Table:
-        """Its logarithm; at t = 0, where there is none, that of t = 1."""
+        """Return ``log beta~_t``, ``(T,)``; at t = 0, where there is none, that of t = 1."""
         return np.log(np.append(self.posterior_variance[1:2], self.posterior_variance[1:]))
 
     @cached_property
     def posterior_mean_coef1(self) -> Table:
-        """Factor of x0 in the posterior mean, ``beta_t sqrt(abar_{t-1}) / (1 - abar_t)``."""
+        """Return the posterior mean's factor of x0, ``beta_t sqrt(abar_{t-1}) / (1 - abar_t)``, ``(T,)``."""
         return self.betas * np.sqrt(self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
     @cached_property
     def posterior_mean_coef2(self) -> Table:
-        """Factor of x_t in the posterior mean, ``(1 - abar_{t-1}) sqrt(1 - beta_t) / (1 - abar_t)``."""
+        """Return that of x_t, ``(1 - abar_{t-1}) sqrt(1 - beta_t) / (1 - abar_t)``, ``(T,)``."""
         return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
 
     def respaced(self, steps: int) -> "Schedule":
@@ -127,13 +127,13 @@ class Schedule:
         Raises:
             ValueError: No whole stride gives this number, or there is no room for it below ``start``.
         """
-        times = self._every(steps) if start is None else self._below(start, steps)
+        times = self._every_nth(steps) if start is None else self._from_start(start, steps)
         return list(zip(times, [*times[1:], -1], strict=True))
 
-    def _every(self, steps: int) -> list[int]:
+    def _every_nth(self, steps: int) -> list[int]:
         return list(range(0, self.timesteps, self._stride(steps)))[::-1]
 
-    def _below(self, start: int, steps: int) -> list[int]:
+    def _from_start(self, start: int, steps: int) -> list[int]:
         if not 1 <= start < self.timesteps:
             raise ValueError(f"start must be in [1, {self.timesteps - 1}], got {start}")
         if not 1 <= steps <= start:
@@ -141,7 +141,7 @@ class Schedule:
         return [round(start * k / steps) for k in range(steps, 0, -1)]
 
     def _stride(self, steps: int) -> int:
-        """Smallest stride n with ``len(range(0, T, n)) == steps``."""
+        """Find the smallest stride n with ``len(range(0, T, n)) == steps``."""
         total = self.timesteps
         possible = {-(-total // stride): stride for stride in range(total, 0, -1)}
         if steps in possible:
@@ -155,25 +155,25 @@ class Schedule:
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """Return ``x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``, ``(B, C, H, W)``."""
-        signal = _at(self.sqrt_alphas_cumprod, t, x0)
-        return signal * x0 + _at(self.sqrt_one_minus_alphas_cumprod, t, x0) * noise
+        signal = _look_up(self.sqrt_alphas_cumprod, t, x0)
+        return signal * x0 + _look_up(self.sqrt_one_minus_alphas_cumprod, t, x0) * noise
 
     def x0_from_eps(self, x_t: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
         """Return ``x0 = sqrt(1/abar_t) x_t - sqrt(1/abar_t - 1) eps``, ``(B, C, H, W)``."""
-        recip = _at(self.sqrt_recip_alphas_cumprod, t, x_t)
-        return recip * x_t - _at(self.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
+        recip = _look_up(self.sqrt_recip_alphas_cumprod, t, x_t)
+        return recip * x_t - _look_up(self.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
 
     def eps_from_x0(self, x_t: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
         """Return ``eps = (sqrt(1/abar_t) x_t - x0) / sqrt(1/abar_t - 1)``, ``(B, C, H, W)``."""
-        recip = _at(self.sqrt_recip_alphas_cumprod, t, x_t)
-        return (recip * x_t - x0) / _at(self.sqrt_recipm1_alphas_cumprod, t, x_t)
+        recip = _look_up(self.sqrt_recip_alphas_cumprod, t, x_t)
+        return (recip * x_t - x0) / _look_up(self.sqrt_recipm1_alphas_cumprod, t, x_t)
 
     def v_from(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """Return the target of a v network, ``sqrt(abar_t) noise - sqrt(1 - abar_t) x0``, same shape."""
         return self.add_noise(noise, -x0, t)
 
     def posterior(self, x0: Tensor, x_t: Tensor, t: int, s: int) -> tuple[Tensor, float]:
-        """Mean ``(B, C, H, W)`` and variance of ``q(x_s | x_t, x0)``, eq. 13 over any gap of steps.
+        """Return mean ``(B, C, H, W)`` and variance of ``q(x_s | x_t, x0)``, eq. 13 over any gap of steps.
 
         With ``alpha = abar_t / abar_s``: mean ``= sqrt(abar_s) (1 - alpha) / (1 - abar_t) x0 + sqrt(alpha)
         (1 - abar_s) / (1 - abar_t) x_t``, variance ``= (1 - alpha) (1 - abar_s) / (1 - abar_t)``.
@@ -184,12 +184,12 @@ class Schedule:
         return mean, (1 - alpha) * (1 - abar_s) / rest
 
     def abar(self, t: int) -> float:
-        """``abar_t``; 1 for ``t = -1``."""
+        """Return ``abar_t``; 1 for ``t = -1``."""
         return 1.0 if t < 0 else float(self.alphas_cumprod[t])
 
 
-def _at(table: Table, t: Tensor | int, like: Tensor) -> Tensor | float:
-    """Value of a table at ``t``: a number, or float32 ``(B, 1, 1, 1)`` for ``(B,)``."""
+def _look_up(table: Table, t: Tensor | int, like: Tensor) -> Tensor | float:
+    """Look up a table at ``t``: a number, or float32 ``(B, 1, 1, 1)`` for ``(B,)``."""
     if isinstance(t, int):
         return float(table[t])
     return torch.from_numpy(table).to(like.device)[t].float()[:, None, None, None]

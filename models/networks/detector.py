@@ -86,7 +86,7 @@ class CloudDetector(nn.Module):
         self.multiple = 2 ** (len(widths) - 1)
 
     def forward(self, reduced: Tensor) -> Tensor:
-        """Logits ``(B, 2, h, w)`` of averaged images ``(B, bands, h, w)`` in [-1, 1], any size."""
+        """Map averaged images ``(B, bands, h, w)`` in [-1, 1], any size, to logits ``(B, 2, h, w)``."""
         height, width = reduced.shape[-2:]
         h = self.enter(_extended(reduced, self.multiple))
         skips = []
@@ -104,7 +104,7 @@ class CloudDetector(nn.Module):
 
     @torch.inference_mode()
     def probability(self, reduced: Tensor) -> Tensor:
-        """Probabilities ``(B, 2, h, w)``, in float32, of needing restoration and of cloud, without specks."""
+        """Return the probabilities, float32 ``(B, 2, h, w)``, of `RESTORE` and `CLOUD`, without specks."""
         return without_specks(self(reduced).float().sigmoid())
 
 
@@ -121,7 +121,7 @@ class CloudNetDetector(nn.Module):
 
     @torch.inference_mode()
     def probability(self, reduced: Tensor) -> Tensor:
-        """Probabilities ``(B, 2, h, w)`` of cloud, twice."""
+        """Return the probability of cloud twice, ``(B, 2, h, w)``."""
         height, width = reduced.shape[-2:]
         cloud: Tensor = self.net((_extended(reduced, MULTIPLE).float() + 1) / 2)
         return cloud[..., :height, :width].expand(-1, 2, -1, -1)
@@ -136,7 +136,7 @@ def build_detector(config: DetectorConfig) -> AnyDetector:
 
 
 def without_specks(probability: Tensor) -> Tensor:
-    """Grey opening of ``(B, C, H, W)``: of the `SPECK` squares over a pixel the best, by its worst pixel.
+    """Open ``(B, C, H, W)`` (greyscale) by squares of `SPECK` px; the same shape.
 
     A single pixel taken for cloud would have a whole tile restored. On held-out pairs of `rice2` this halves
     the tiles without cloud that are, and finds as much cloud at the same rate of false alarms.

@@ -52,7 +52,7 @@ def sum_of_pixels(x: Tensor) -> Tensor:
 
 
 def steady_group_norm(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean of each channel's group and the factor that makes its variance 1, ``(B, C, 1, 1)`` each.
+    """Return the mean of each channel's group and ``1 / sqrt(variance + eps)``, ``(B, C, 1, 1)`` each.
 
     Args:
         x: float32 ``(B, C, H, W)``.
@@ -78,7 +78,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32 whatever comes in; 32 groups, or as many as divide the channels.
 
     torch's own kernel for channels_last on a CPU sums squares in one naive run, which costs up to three
-    digits; for inference there, moments are taken in two passes, and scale and shift folded in for nothing.
+    digits; for inference there, moments are taken in two passes, and scale and shift folded in at no cost.
     For bf16 they are summed in an order that the number of threads does not change.
     """
 
@@ -115,7 +115,7 @@ class GroupNorm(nn.GroupNorm):
         return factor, self.bias.view(1, -1, 1, 1) - mean * factor
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
+        """Return factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
         b, c = x.shape[:2]
         means = x.mean((2, 3), keepdim=True)
         variances = (x - means).square_().mean((2, 3)).view(b, self.num_groups, -1)

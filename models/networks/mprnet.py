@@ -42,7 +42,7 @@ class MPRNet(nn.Module):
         self.tail = _conv(width + REFINE_STEP, bands)
 
     def forward(self, image01: Tensor) -> Tensor:
-        """Restore an image: its third stage, clamped to [0, 1].
+        """Restore an image ``(B, C, H, W)`` in [0, 1]: its third stage, clamped to that range.
 
         Raises:
             ValueError: H or W is not a multiple of 8.
@@ -141,7 +141,7 @@ class CrossStage(nn.Module):
         self.decoder = nn.ModuleList(_conv(n, n, 1) for n in _widths(width))
 
     def forward(self, encoded: list[Tensor], decoded: list[Tensor]) -> list[Tensor]:
-        """Features of three levels to the same shapes."""
+        """Map the features of three levels to the same shapes."""
         levels = zip(self.encoder, self.decoder, encoded, decoded, strict=True)
         return [from_encoder(e) + from_decoder(d) for from_encoder, from_decoder, e, d in levels]
 
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         self.skips = nn.ModuleList(ChannelAttentionBlock(n) for n in widths[:-1])
 
     def forward(self, encoded: list[Tensor], slope: Tensor) -> list[Tensor]:
-        """Features of three levels, largest first, to the same shapes."""
+        """Map the features of three levels, largest first, to the same shapes."""
         decoded = [self.levels[2](encoded[2], slope)]
         for number in (1, 0):
             skipped = self.skips[number](encoded[number], slope)
@@ -194,7 +194,7 @@ class SupervisedAttention(nn.Module):
         self.from_image = _conv(bands, width, 1)
 
     def forward(self, features: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, width, H, W)`` and image ``(B, C, H, W)`` to the gated features and a new image."""
+        """Gate features ``(B, width, H, W)`` by the image ``(B, C, H, W)`` that they make; return both."""
         restored: Tensor = self.to_image(features) + image
         gate = torch.sigmoid(self.from_image(restored))
         return self.mix(features) * gate + features, restored

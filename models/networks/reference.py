@@ -79,12 +79,12 @@ class ReferenceConfig:
 
     @property
     def only_side(self) -> int | None:
-        """Side of the images that it takes and no others, px; ``None``: any."""
+        """Return the one side of images that it takes, px; ``None``: it takes any."""
         return self.side if self.kind == "cvae" else None
 
     @property
     def takes_windows(self) -> bool:
-        """Whether large windows give the same answer as small ones, except at their border."""
+        """Return whether large windows give the same answer as small ones, except at their border."""
         return self.kind == "unet"
 
     @property
@@ -96,16 +96,16 @@ class ReferenceConfig:
 GROUPS = 8
 """Of the normalisation in our own reference; widths are multiples of it."""
 
-AROUND = 8
+CONTRAST_BLOCK = 8
 """Side of the blocks from whose mean the contrast of a pixel is measured, px."""
 
 MOST_CONTRAST = 2.0
 """Greatest power of e that contrast grows by."""
 
-LOOKS = 3
+CONTEXT_BANDS = 3
 """Channels of a context besides the bands of its anchor: cloud, shadow, nearness of clear ground."""
 
-CLOUD_LOOK, NEARNESS_LOOK = 0, 2
+CLOUD_BAND, NEARNESS_BAND = 0, 2
 
 ANCHOR_LOGIT = (-5.0, 5.0)
 """Logit of the anchor's part before training: of ground without cloud, and what certain cloud adds to it."""
@@ -118,7 +118,7 @@ class _Norm(nn.GroupNorm):
         super().__init__(GROUPS, channels)
 
     def forward(self, x: Tensor, side: float | None = None) -> Tensor:
-        """``(B, C, H, W)`` to the same, of the type of ``x``; ``side``: as of `local_group_norm`."""
+        """Normalise ``(B, C, H, W)``, in the type of ``x``; ``side`` is that of `local_group_norm`."""
         if side is not None:
             own = local_group_norm(x.float(), side, self.num_groups, self.weight, self.bias, self.eps)
             return own.to(x.dtype)
@@ -141,7 +141,7 @@ class ResidualBlock(nn.Module):
         _zero(self.second)
 
     def forward(self, x: Tensor, side: float | None = None) -> Tensor:
-        """``(B, C, H, W)`` to the same shape; ``side``: as of `local_group_norm`, ``None``: the whole."""
+        """Map ``(B, C, H, W)`` to the same shape; ``side``: of `local_group_norm`, ``None``: the whole."""
         h = self.first(F.silu(self.first_norm(x, side)))
         return x + self.second(F.silu(self.second_norm(h, side)))
 
@@ -186,7 +186,7 @@ class PlainUNet(nn.Module):
         self.smooth = config.smooth
         self.context = self.gate = None
         if config.context:
-            self.context = nn.Conv2d(config.bands + LOOKS, channels[0], 3, padding=1)
+            self.context = nn.Conv2d(config.bands + CONTEXT_BANDS, channels[0], 3, padding=1)
             self.gate = nn.Conv2d(channels[0], 1, 3, padding=1)
             _zero(self.context)
             _zero(self.gate)
@@ -196,40 +196,42 @@ class PlainUNet(nn.Module):
 
         Args:
             cloudy: ``(B, C, H, W)`` in [-1, 1].
-            context: ``(B, C + LOOKS, h, w)`` of the same area at any resolution: the anchor in [-1, 1], the
-                probabilities of cloud and shadow, the nearness of clear ground, all zero where nothing is
-                known; ``None``: nothing is. A network without ``context`` ignores it.
+            context: ``(B, C + CONTEXT_BANDS, h, w)`` of the same area at any resolution: the anchor in
+                [-1, 1], the probabilities of cloud and shadow, the nearness of clear ground, all zero where
+                nothing is known; ``None``: nothing is. A network without ``context`` ignores it.
             norm_side: Side of the square around a pixel that normalisation sees, px; ``None``, and for
                 images that are no larger: the whole image.
         """
         height, width = cloudy.shape[-2:]
         padded = _mirror(cloudy, self.multiple)
-        looks = None
+        upsampled = None
         if self.context is not None:
             if context is None:
                 context = cloudy.new_zeros((len(cloudy), self.context.in_channels, 1, 1))
-            looks = _mirror(F.interpolate(context, size=(height, width), mode="bilinear"), self.multiple)
+            upsampled = _mirror(F.interpolate(context, size=(height, width), mode="bilinear"), self.multiple)
         side = None if norm_side is None or max(height, width) <= norm_side else norm_side / self.patch
-        result = self._answer(padded, looks, side)[..., :height, :width]
+        result = self._answer(padded, upsampled, side)[..., :height, :width]
         return result if self.training else result.clamp(-1, 1)
 
-    def _answer(self, image: Tensor, looks: Tensor | None, side: float | None) -> Tensor:
-        folded = None if looks is None else F.avg_pool2d(looks, self.patch)
+    def _answer(self, image: Tensor, context: Tensor | None, side: float | None) -> Tensor:
+        folded = None if context is None else F.avg_pool2d(context, self.patch)
         h = self._features(image, folded, side)
         change = self._enlarged(self.leave(h), self.patch)
         if self.contrast is not None:
-            change = change + self._grown(image, self.contrast(h).float())
-        if looks is None or folded is None:
+            change = change + self._contrast_change(image, self.contrast(h).float())
+        if context is None or folded is None:
             return image + change
-        part = F.interpolate(self._anchored(h, folded), scale_factor=float(self.patch), mode="bilinear")
-        anchor = looks[:, : image.shape[1]]
+        part = F.interpolate(
+            self._share_of_anchor(h, folded), scale_factor=float(self.patch), mode="bilinear"
+        )
+        anchor = context[:, : image.shape[1]]
         return image + change + part * (anchor - image - change)
 
-    def _anchored(self, h: Tensor, folded: Tensor) -> Tensor:
+    def _share_of_anchor(self, h: Tensor, folded: Tensor) -> Tensor:
         """Return the part of the anchor in the answer, ``(B, 1, h, w)``; 0 where no clear ground is known."""
         assert self.gate is not None
-        bands = folded.shape[1] - LOOKS
-        cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_LOOK, NEARNESS_LOOK))
+        bands = folded.shape[1] - CONTEXT_BANDS
+        cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_BAND, NEARNESS_BAND))
         base, rise = ANCHOR_LOGIT
         return torch.sigmoid(self.gate(h).float() + base + rise * cloud) * (near * 4).clamp(max=1)
 
@@ -241,27 +243,27 @@ class PlainUNet(nn.Module):
         sides = [None if side is None else side / 2**level for level in range(len(self.down) + 1)]
         skips = []
         for level, (blocks, down) in enumerate(zip(self.encoder, self.down, strict=True)):
-            h = _through(blocks, h, sides[level])
+            h = _run_blocks(blocks, h, sides[level])
             skips.append(h)
             h = down(h)
-        h = _through(self.middle, h, sides[-1])
+        h = _run_blocks(self.middle, h, sides[-1])
         for level in reversed(range(len(skips))):
             h = self._enlarged(self.up[level](h), 2) + skips[level]
-            h = _through(self.decoder[level], h, sides[level])
+            h = _run_blocks(self.decoder[level], h, sides[level])
         return h
 
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:
-        """Unfold channels into pixels; smoothed by ``[1, 2, 1] / 4``, there is no grid of two pixels."""
+        """Unfold channels into pixels, ``(B, C / f^2, f H, f W)``, smoothed by ``[1, 2, 1] / 4`` if set."""
         x = F.pixel_shuffle(x, factor)
         if not self.smooth or factor == 1:
             return x
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
 
-    def _grown(self, image: Tensor, power: Tensor) -> Tensor:
+    def _contrast_change(self, image: Tensor, power: Tensor) -> Tensor:
         """Return ``(e^power - 1) (y - mean(y))``, same shape, the power spread bilinearly over the pixels."""
         power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
         mean = F.interpolate(
-            F.avg_pool2d(image, AROUND, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
+            F.avg_pool2d(image, CONTRAST_BLOCK, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
         )
         return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
 
@@ -274,7 +276,7 @@ class PublishedReference(nn.Module):
         self.net = net
 
     def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the same; the rest is ignored."""
+        """Map ``(B, C, H, W)`` in [-1, 1] to the same; the other arguments are ignored."""
         first_guess: Tensor = self.net((cloudy + 1) / 2)
         return 2 * first_guess - 1
 
@@ -321,7 +323,7 @@ def _stack(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
-def _through(blocks: nn.Module, h: Tensor, side: float | None) -> Tensor:
+def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None) -> Tensor:
     for block in blocks.children():
         h = block(h, side)
     return h

@@ -65,16 +65,16 @@ class UNetConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
+        """Return the channels of each level."""
         return tuple(self.channels * m for m in self.multipliers)
 
     @property
     def multiple(self) -> int:
-        """Height and width of an image must be multiples of this many pixels."""
+        """Return the number of pixels that height and width must be multiples of."""
         return self.patch << (len(self.multipliers) - 1)
 
     def attends(self, level: int) -> bool:
-        """Whether the blocks of a level have attention."""
+        """Return whether the blocks of a level have attention."""
         return 2**level in self.attention_factors
 
     def _attended_widths(self) -> list[int]:
@@ -127,7 +127,7 @@ class Block(nn.Module):
         self.attention = SelfAttention(out, config.heads) if attends else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, channels, H, W)`` -> ``(B, out, H, W)``."""
+        """Map ``(B, channels, H, W)`` to ``(B, out, H, W)``."""
         h: Tensor = self.attention(self.residual(x, embedding))
         return h
 
@@ -142,7 +142,7 @@ class Middle(nn.Module):
         self.second = Block(config, width, width, attends=False)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
+        """Map ``(B, C, H, W)`` to the same shape."""
         h: Tensor = self.second(self.first(x, embedding), embedding)
         return h
 
@@ -155,14 +155,14 @@ class DownLevel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
-    def forward(self, h: Tensor, embedding: Tensor, kept: list[Tensor]) -> Tensor:
-        """Run ``h``, ``(B, C, H, W)``, and append every result on the way to ``kept``."""
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """Run ``h``, ``(B, C, H, W)``, and append every result on the way to ``skips``."""
         for block in self.blocks:
             h = block(h, embedding)
-            kept.append(h)
+            skips.append(h)
         if self.resample is not None:
             h = self.resample(h)
-            kept.append(h)
+            skips.append(h)
         return h
 
 
@@ -174,37 +174,37 @@ class UpLevel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
-    def forward(self, h: Tensor, embedding: Tensor, kept: list[Tensor]) -> Tensor:
-        """Run ``h``, ``(B, C, H, W)``, and take from the end of ``kept``."""
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """Run ``h``, ``(B, C, H, W)``, and take from the end of ``skips``."""
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], dim=1), embedding)
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         return h if self.resample is None else self.resample(h)
 
 
 def _encoder(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
-    """Levels from large to small, and the channels of everything that is kept for the decoder."""
+    """Build the levels from large to small; list the channels of all that is kept for the decoder."""
     levels = nn.ModuleList()
-    kept = [config.channels]
+    skips = [config.channels]
     for number, width in enumerate(config.widths):
         blocks = []
         for _ in range(config.num_res_blocks):
-            blocks.append(Block(config, kept[-1], width, config.attends(number)))
-            kept.append(width)
+            blocks.append(Block(config, skips[-1], width, config.attends(number)))
+            skips.append(width)
         is_last = number == len(config.widths) - 1
         levels.append(DownLevel(blocks, None if is_last else conv3x3(width, width, stride=2)))
         if not is_last:
-            kept.append(width)
-    return levels, kept
+            skips.append(width)
+    return levels, skips
 
 
-def _decoder(config: UNetConfig, kept: list[int]) -> nn.ModuleList:
-    """Levels from small to large; every block takes one of the kept tensors besides the running one."""
+def _decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
+    """Build the levels from small to large; every block takes one kept tensor besides the running one."""
     levels = nn.ModuleList()
     running = config.widths[-1]
     for number, width in reversed(list(enumerate(config.widths))):
         blocks = []
         for _ in range(config.num_res_blocks + 1):
-            blocks.append(Block(config, running + kept.pop(), width, config.attends(number)))
+            blocks.append(Block(config, running + skips.pop(), width, config.attends(number)))
             running = width
         levels.append(UpLevel(blocks, Upsample(width) if number else None))
     return levels
@@ -225,9 +225,9 @@ class UNet(nn.Module):
         folded = config.patch**2
         self.embedding = TimeEmbedding(config.channels)
         self.stem = conv3x3(in_channels * folded, config.channels)
-        self.encoder, kept = _encoder(config)
+        self.encoder, skips = _encoder(config)
         self.middle = Middle(config)
-        self.decoder = _decoder(config, kept)
+        self.decoder = _decoder(config, skips)
         self.norm = GroupNorm(config.widths[0])
         self.head = zeroed(conv3x3(config.widths[0], out_channels * folded))
 
@@ -247,12 +247,12 @@ class UNet(nn.Module):
         self._check_size(x)
         embedding: Tensor = self.embedding(t)
         h: Tensor = self.stem(F.pixel_unshuffle(x, self.config.patch).to(self.stem.weight.dtype))
-        kept = [h]
+        skips = [h]
         for level in self.encoder:
-            h = level(h, embedding, kept)
+            h = level(h, embedding, skips)
         h = self.middle(h, embedding)
         for level in self.decoder:
-            h = level(h, embedding, kept)
+            h = level(h, embedding, skips)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
     def _check_size(self, x: Tensor) -> None:
@@ -304,7 +304,7 @@ class NoiseNetwork(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Height and width of an image must be multiples of this many pixels (for both UNets)."""
+        """Return the number of pixels that height and width must be multiples of, for both UNets."""
         return max(self.config.noise.multiple, self.config.weight.multiple)
 
     def forward(
@@ -331,7 +331,7 @@ class NoiseNetwork(nn.Module):
     def eps_from(
         self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Make the noise of what `predict` gives; of ``v``: ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``."""
+        """Convert a prediction to noise, ``(B, C, H, W)``; v: ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``."""
         if self.config.prediction == "eps":
             return raw
         signal, noise = self._rates(steps)
@@ -389,7 +389,7 @@ class NoiseNetwork(nn.Module):
         return raw.float()
 
     def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:
-        """Allocate the weight alone, raw, float32 ``(B, C, H, W)``."""
+        """Compute the weight alone, raw, float32 ``(B, C, H, W)``."""
         self._check_images(x_t, cloudy=cloudy, reference=reference)
         raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
         return raw.float()
@@ -406,7 +406,7 @@ class NoiseNetwork(nn.Module):
 
 
 def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:
-    """Step numbers ``(B,)`` on the device of ``x_t``; a number is made there, as a copy would wait for it."""
+    """Make step numbers ``(B,)`` on the device of ``x_t``, without a copy that would wait for it."""
     if isinstance(t, int):
         return torch.full((x_t.shape[0],), t, device=x_t.device)
     return t.to(x_t.device).expand(x_t.shape[0])

@@ -66,7 +66,7 @@ def generator_parts(
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
-    """Convolutions from N(0, 0.02), norms' factors from N(1, 0.02); biases as torch begins, of norms 0."""
+    """Draw initial weights: convolutions from N(0, 0.02), norms' factors from N(1, 0.02), their biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0, INITIAL_SPREAD)

@@ -66,7 +66,7 @@ class CloudNet(nn.Module):
         return torch.sigmoid(self.convs[32](u))
 
     def contracted(self, image: Tensor) -> list[Tensor]:
-        """Features of the six levels, each half the size of the one before."""
+        """Return the features of levels k = 1..6, ``(B, 2^k width, H / 2^(k-1), W / 2^(k-1))``."""
         levels = [self._contract(F.relu(self.convs[0](image)), 2)]
         for first in (5, 8, 11):
             levels.append(self._contract(F.max_pool2d(levels[-1], 2), first))
@@ -110,7 +110,7 @@ def _repeated(level: Tensor, times: int) -> Tensor:
 
 
 def _sizes(bands: int, width: int) -> list[tuple[int, int, int]]:
-    """Channels in and out, and side, of all convolutions in their order."""
+    """List channels in and out, and side in px, of all convolutions in their order."""
     sizes = [(bands, width, 3)]
     for level in range(1, 7):
         half, full = width * 2 ** (level - 1), width * 2**level

@@ -38,7 +38,7 @@ class CVAE(nn.Module):
         self.decoder = Decoder(bands, width, side)
 
     def forward(self, cloudy: Tensor, eps: Tensor | None = None) -> Tensor:
-        """Answer.
+        """Return the clear image, ``(B, bands, side, side)``.
 
         Args:
             cloudy: ``(B, bands, side, side)`` in [0, 1].
@@ -48,10 +48,10 @@ class CVAE(nn.Module):
             ValueError: The image has another size.
         """
         mu, log_var = self.encode(cloudy)
-        return self.decode(cloudy, mu if eps is None else drawn(mu, log_var, eps))
+        return self.decode(cloudy, mu if eps is None else draw_latent(mu, log_var, eps))
 
     def encode(self, cloudy: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the latent, ``(B, 50)`` each.
+        """Return mean and logarithm of the variance of the latent, ``(B, 50)`` each.
 
         Raises:
             ValueError: The image has another size.
@@ -70,7 +70,7 @@ class CVAE(nn.Module):
         return cloudy + torch.tanh(change)
 
 
-def drawn(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
+def draw_latent(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
     """Draw ``mu + eps exp(log_var / 2)``, same shape."""
     return mu + eps * torch.exp(log_var / 2)
 
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Run all layers."""
+        """Map ``(B, N, features)`` to the same shape."""
         for layer in self.layers:
             tokens = layer(tokens)
         normed: Tensor = self.encoder_norm(tokens)

@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
         self.c4 = nn.Conv2d(16 * width, 1, 3, padding=1)
 
     def forward(self, cloudy: Tensor, other: Tensor) -> Tensor:
-        """Logits ``(B, 1, H / 16, W / 16)``; both images ``(B, bands, H, W)`` in [0, 1]."""
+        """Map two images ``(B, bands, H, W)`` in [0, 1] to logits ``(B, 1, H / 16, W / 16)``."""
         h = torch.cat([self.c0_0(cloudy), self.c0_1(other)], dim=1)
         logits: Tensor = self.c4(self.c3(self.c2(self.c1(h))))
         return logits

@@ -29,7 +29,7 @@ QUANTILE = 0.995
 
 
 def sigmoid_abar(steps: int, start: float = -3.0, end: float = 3.0) -> Table:
-    """Return ``abar`` at ``0, 1/N, .., 1``: from 1 to 0 along a sigmoid between ``start`` and ``end``."""
+    """Return ``abar`` at ``0, 1/N, .., 1``, ``(N + 1,)``: 1 to 0 by a sigmoid from ``start`` to ``end``."""
     u = np.linspace(0, 1, steps + 1)
     first, last = _sigmoid(np.array([start, end]))
     abar: Table = (last - _sigmoid(u * (end - start) + start)) / (last - first)
@@ -37,7 +37,7 @@ def sigmoid_abar(steps: int, start: float = -3.0, end: float = 3.0) -> Table:
 
 
 def sigmoid_betas(steps: int) -> Table:
-    """Return the variances of the steps, ``1 - abar_{i+1} / abar_i``, at most 0.999."""
+    """Return the variances of the steps, ``1 - abar_{i+1} / abar_i``, at most 0.999, ``(steps,)``."""
     abar = sigmoid_abar(steps)
     return np.minimum(1 - abar[1:] / abar[:-1], 0.999)
 
@@ -68,7 +68,7 @@ class DPMSolver:
     def __call__(
         self, noise: Tensor, estimate: Estimate, on_step: Callable[[int, Tensor], object] | None = None
     ) -> Tensor:
-        """Sample.
+        """Sample the clear image from noise.
 
         Args:
             noise: Standard normal, ``(B, C, H, W)``.

@@ -150,11 +150,11 @@ class RunConfig:
 
     @property
     def drawn(self) -> str:
-        """One of `HELD_OUT`: what the run draws of the images that are held out."""
+        """Return what the run does with the images that are held out, one of `HELD_OUT`."""
         return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
 
     def _check_loss(self) -> None:
-        """What would be left unread is refused as well."""
+        """Refuse values that are out of range, or that this stage would not read."""
         if self.loss not in LOSSES:
             raise ValueError(f"loss {self.loss!r} is unknown, expected one of {LOSSES}")
         if not 2 < self.latest_start < 1000:
@@ -171,7 +171,7 @@ class RunConfig:
             raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
 
     def _check_alone(self) -> None:
-        """The reference must be of the stage's kind, and see crops of its size."""
+        """Refuse a reference of another kind than the stage's, or crops of another side than its own."""
         if self.reference.kind not in ALONE[self.stage]:
             expected = " or ".join(ALONE[self.stage])
             raise ValueError(
@@ -237,33 +237,35 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
 
 
 def describe(config: RunConfig) -> str:
-    """All of a configuration in one line, to tell runs apart by."""
-    return _told(config, None)
+    """Describe a configuration in one line, by which runs are distinguished."""
+    return _described(config, None)
 
 
 def is_same_run(config: RunConfig, description: str) -> bool:
-    """Whether a description, by this or an earlier version, is of the same run.
+    """Return whether a description, by this or an earlier version, is of the same run.
 
     A key that the description does not know is no difference as long as it has its default.
     """
-    return _told(config, description) == description
+    return _described(config, description) == description
 
 
-def _told(value: Any, known: str | None) -> str:
+def _described(value: Any, description: str | None) -> str:
     if isinstance(value, tuple):
-        parts = [_told(part, known) for part in value]
+        parts = [_described(part, description) for part in value]
         return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
     if not dataclasses.is_dataclass(value):
         return repr(value)
-    fields = [f for f in dataclasses.fields(value) if not _is_news(f, getattr(value, f.name), known)]
-    inside = ", ".join(f"{f.name}={_told(getattr(value, f.name), known)}" for f in fields)
+    fields = [
+        f for f in dataclasses.fields(value) if not _is_newer_default(f, getattr(value, f.name), description)
+    ]
+    inside = ", ".join(f"{f.name}={_described(getattr(value, f.name), description)}" for f in fields)
     return f"{type(value).__name__}({inside})"
 
 
-def _is_news(field: dataclasses.Field[Any], value: Any, known: str | None) -> bool:
-    """Whether a key is at its default and newer than a description."""
+def _is_newer_default(field: dataclasses.Field[Any], value: Any, description: str | None) -> bool:
+    """Return whether a key is at its default and newer than a description."""
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return known is not None and value == default and not re.search(rf"\b{field.name}=", known)
+    return description is not None and value == default and not re.search(rf"\b{field.name}=", description)
 
 
 def config_from_table(table: dict[str, Any]) -> RunConfig:

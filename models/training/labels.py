@@ -22,7 +22,7 @@ from decr_scene.models.clouds.simulate import (
     simulate,
 )
 from decr_scene.models.data.crops import UNCHANGED, turn
-from decr_scene.models.data.source import Crop, Source
+from decr_scene.models.data.source import Crop, PairSource
 
 VISIBLE = 16 / 127.5
 """Least change of the mean of the bands by cloud, upwards, and by shadow, downwards (16 of 255 DN)."""
@@ -47,7 +47,7 @@ CLOUDLESS = 0.2
 
 
 def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:
-    """Labels of a simulated cloud over a clear image ``(C, H, W)``."""
+    """Label a simulated cloud over a clear image ``(C, H, W)`` in [-1, 1]: ``(3, H, W)``, 0 or 1."""
     change = (drawn.cloudy - clear).mean(axis=0)
     restore = (drawn.mask != CLEAR) & (np.abs(change) >= VISIBLE)
     faint = (drawn.opacity > THIN_OPACITY / 2) | (drawn.shadow > SHADOW_DEPTH / 2)
@@ -55,7 +55,7 @@ def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:
 
 
 def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING) -> Float:
-    """Labels of a real pair, which show where the two dates differ.
+    """Label a real pair by where its two dates differ: ``(3, H, W)``, 0 or 1.
 
     Args:
         cloudy: ``(C, H, W)`` in [-1, 1].
@@ -70,7 +70,7 @@ def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING
 
 
 @dataclass(frozen=True)
-class LabelledSource(Source):
+class LabelledSource(PairSource):
     """A source whose crops have labels instead of the clear image.
 
     Args:
@@ -86,30 +86,30 @@ class LabelledSource(Source):
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
         cloudy, clear = self._cut(rng, pair, size)
-        look = self._look(rng, clear, spectrum)
+        light = self._draw_light(rng, clear, spectrum)
         if self.plain:
-            look = UNCHANGED
+            light = UNCHANGED
         if rng.random() < self.config.simulate:
-            clear = look.of(clear)
+            clear = light.apply(clear)
             if rng.random() < LIFTED and not self.plain:
                 clear = clear + (1 - clear) * np.float32(rng.uniform(0.2, 0.7))
             drawn = simulate(clear, spectrum, rng, _finer(replace(self.config.clouds, clear=CLOUDLESS), rng))
             cloudy, labels = drawn.cloudy, simulated_labels(drawn, clear)
         elif rng.random() < (0.5 if self.plain else CLEAR_DATES):
-            cloudy = clear = look.of(clear)
+            cloudy = clear = light.apply(clear)
             labels = np.broadcast_to(np.array([[[0]], [[0]], [[1]]], np.float32), (3, size, size))
         else:
             matched = pair.tone.apply(clear) if pair.tone is not None else clear
             labels = pair_labels(cloudy, matched, PAIR_SMOOTHING * self.config.scales[number])
             if self.plain:
                 labels[2] = labels[0]
-            cloudy, clear = look.of(cloudy), look.of(matched)
+            cloudy, clear = light.apply(cloudy), light.apply(matched)
         if rng.random() < STRETCHED and not self.plain:
             cloudy = _stretched(cloudy, clear, rng)
         return Crop(*turn(rng, cloudy, labels))
 
 
-def labelled(source: Source, simulated: float | None = None, plain: bool = False) -> LabelledSource:
+def labelled(source: PairSource, simulated: float | None = None, plain: bool = False) -> LabelledSource:
     """Return the same images with labels; with another share of simulated cloud, if given, or plain."""
     config = source.config if simulated is None else replace(source.config, simulate=simulated)
     return LabelledSource(config, source.pairs, plain)

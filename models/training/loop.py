@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from decr_scene.models.data.crops import even
-from decr_scene.models.data.source import Batch, Pair, Source, batches, held_in_memory
+from decr_scene.models.data.crops import cut_to_multiple
+from decr_scene.models.data.source import Batch, Pair, PairSource, batches, held_in_memory
 from decr_scene.models.data.tone import regions
 from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
@@ -103,7 +103,7 @@ class Trainer:
 
     def run(
         self,
-        sources: list[Source],
+        sources: list[PairSource],
         validation: list[Pair],
         report: Report,
         log: RunLog | None = None,
@@ -199,11 +199,11 @@ class Trainer:
             )
         self.objective.modules.load_state_dict(state["modules"])
         self.ema.load_state_dict(state["ema"])
-        reached = state["optimiser"]  # earlier versions had one, by itself
-        for optimiser, at in zip(
-            self.optimisers, reached if isinstance(reached, list) else [reached], strict=True
+        states = state["optimiser"]  # earlier versions had one, by itself
+        for optimiser, reached in zip(
+            self.optimisers, states if isinstance(states, list) else [states], strict=True
         ):
-            optimiser.load_state_dict(at)
+            optimiser.load_state_dict(reached)
         self.step = state["step"]
 
     def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
@@ -228,8 +228,8 @@ class Trainer:
             first = (_rank() * parts + part) * config.batch
             draws = Draws(self._generator(), first, _processes() * parts * config.batch)
             with _precision(config.precision, self.device):
-                looks = None if context is None else context[images]
-                losses = turn.losses(cloudy[images], clear[images], draws, looks)
+                part_context = None if context is None else context[images]
+                losses = turn.losses(cloudy[images], clear[images], draws, part_context)
             total = torch.stack(list(losses.values())).sum()
             (total / parts).backward()  # type: ignore[no-untyped-call]  # torch has no types there
             sums = {n: sums.get(n, torch.zeros_like(loss)) + loss.detach() for n, loss in losses.items()}
@@ -279,15 +279,10 @@ class Trainer:
     def _sample(self, pair: Pair) -> Sample:
         """Return the answer of the averaged weights to a pair."""
         truth = pair.tone.apply(pair.clear) if pair.tone is not None else pair.clear
-        live, self.objective.modules = self.objective.modules, self.ema
-        self._share_modules()
+        cloudy = self._tensor(pair.cloudy[None])
         self.ema.eval()
-        try:
-            with _precision(self.config.precision, self.device):
-                answer = self.objective.answer(self._tensor(pair.cloudy[None]), self._generator())[0]
-        finally:
-            self.objective.modules = live
-            self._share_modules()
+        with _precision(self.config.precision, self.device):
+            answer = self.objective.answer(self.ema, cloudy, self._generator())[0]
         return Sample(pair.cloudy, answer.float().cpu().numpy(), truth)
 
     def _samples(self, pairs: list[Pair]) -> list[Sample]:
@@ -295,18 +290,13 @@ class Trainer:
         count = min(SHOWN, len(pairs))
         return [self._sample(pairs[i * len(pairs) // count]) for i in range(count)]
 
-    def _fixed_crops(self, sources: list[Source]) -> list[Pair]:
+    def _fixed_crops(self, sources: list[PairSource]) -> list[Pair]:
         """Return the same few crops every time, for runs without validation; no step draws them."""
         config, number = self.config, np.iinfo(np.int64).max
         spectrum = config.spectrum or config.bands
         batch = next(batches(sources, config.seed, config.crop, SHOWN, spectrum, number))
         crops = zip(batch.cloudy, batch.clear, strict=True)
         return [Pair(f"crop {i}", cloudy, clear, None) for i, (cloudy, clear) in enumerate(crops)]
-
-    def _share_modules(self) -> None:
-        denoiser = getattr(self.objective, "denoiser", None)
-        if denoiser is not None:
-            denoiser.network = self.objective.modules["network"]
 
     def _tensor(self, images: np.ndarray[Any, Any] | Tensor) -> Tensor:
         tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
@@ -340,10 +330,13 @@ def build_objective(config: RunConfig) -> Objective:
     return of_stage.get(config.stage, EnhancementObjective)(config)
 
 
-def validation_pairs(source: Source, limit: int | None = None) -> list[Pair]:
+def validation_pairs(source: PairSource, limit: int | None = None) -> list[Pair]:
     """Take the pairs of a source at its first scale, cut to a multiple of 32 px."""
     pairs = [held_in_memory(pair) for pair in source.pairs[0][:limit]]
-    return [pair._replace(cloudy=even(pair.cloudy), clear=even(pair.clear)) for pair in pairs]
+    return [
+        pair._replace(cloudy=cut_to_multiple(pair.cloudy), clear=cut_to_multiple(pair.clear))
+        for pair in pairs
+    ]
 
 
 def _rate(step: int, config: RunConfig) -> float:

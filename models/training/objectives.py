@@ -39,19 +39,19 @@ class Draws:
     batch: int | None = None
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal, of the shape of ``(B, ..)`` and on its device."""
+        """Draw standard normal numbers of the shape of ``(B, ..)``, on its device."""
         shape = (self.batch or len(like), *like.shape[1:])
         whole = torch.randn(shape, generator=self.generator, device=self.generator.device)
         return self._share(whole, like)
 
     def steps(self, limit: int, like: Tensor) -> Tensor:
-        """A step from 0 to ``limit - 1`` for every image, ``(B,)``."""
+        """Draw a step from 0 to ``limit - 1`` for every image, ``(B,)``."""
         count = (self.batch or len(like),)
         whole = torch.randint(0, limit, count, generator=self.generator, device=self.generator.device)
         return self._share(whole, like)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """A number from 0 to 1 for every image, ``(B,)``."""
+        """Draw a number from 0 to 1 for every image, ``(B,)``."""
         count = (self.batch or len(like),)
         return self._share(torch.rand(count, generator=self.generator, device=self.generator.device), like)
 
@@ -60,7 +60,7 @@ class Draws:
         return Draws(self.generator, self.first * count, None if self.batch is None else self.batch * count)
 
     def step(self, low: int, high: int) -> int:
-        """One step for the whole batch, ``low`` to ``high - 1``."""
+        """Draw one step for the whole batch, ``low`` to ``high - 1``."""
         return int(torch.randint(low, high, (), generator=self.generator, device=self.generator.device))
 
     def _share(self, whole: Tensor, like: Tensor) -> Tensor:
@@ -75,21 +75,35 @@ class Objective(Protocol):
 
     @property
     def clip(self) -> float | None:
-        """Greatest norm of the gradient; ``None``: any."""
+        """Return the greatest norm of the gradient; ``None``: any."""
         ...
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters that this stage changes: by default all."""
+        """List the parameters that this stage changes: by default all."""
         return list(self.modules.parameters())
 
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Losses by name; their sum is what is minimised. ``context`` is what the reference may look at."""
+        """Return the losses by name, whose sum is minimised.
+
+        Args:
+            cloudy: ``(B, C, H, W)`` in [-1, 1].
+            clear: The truth, same shape.
+            draws: All randomness comes from here.
+            context: As `PlainUNet.forward` takes it, for the reference.
+        """
         ...
 
-    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """The stage's clear image for a cloudy one, ``(B, C, H, W)``, for validation."""
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the stage's clear image for a cloudy one, ``(B, C, H, W)`` in [-1, 1], for validation.
+
+        Args:
+            modules: The networks that answer, by the names of the objective's: those in training, or their
+                moving averages.
+            cloudy: ``(B, C, H, W)`` in [-1, 1].
+            generator: All randomness comes from here.
+        """
         ...
 
 
@@ -110,22 +124,22 @@ LOG_FLOOR = 1e-4
 
 
 def charbonnier(error: Tensor) -> Tensor:
-    """``mean sqrt(error^2 + eps^2)``, eps 1e-3."""
+    """Return ``mean sqrt(error^2 + eps^2)``, a scalar, eps 1e-3."""
     return torch.sqrt(error.square() + CHARBONNIER**2).mean()
 
 
 def log_mse(error: Tensor) -> Tensor:
-    """``mean log(MSE + 1e-4)`` over images, ``(B, C, H, W)``: PSNR turned round, in powers of e."""
+    """Return ``mean log(MSE + 1e-4)`` over images ``(B, C, H, W)``, a scalar: PSNR but for sign and scale."""
     return torch.log(error.square().mean(dim=(1, 2, 3)) + LOG_FLOOR).mean()
 
 
 def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
-    """How far the mean of clear ground moves: ``|mean (E(y) - y)|`` by image and band, then their mean.
+    """Measure how far clear ground's mean moves: ``|mean (E(y) - y)|`` by image and band, then averaged.
 
     Clear ground is where the truth is the cloudy image itself; all are ``(B, C, H, W)``.
     """
-    kept = ((clear - cloudy).abs().amax(dim=1, keepdim=True) < SAME).float()
-    moved = ((answer - cloudy) * kept).sum(dim=(2, 3)) / kept.sum(dim=(2, 3)).clamp(min=LEAST_CLEAR)
+    is_clear = ((clear - cloudy).abs().amax(dim=1, keepdim=True) < SAME).float()
+    moved = ((answer - cloudy) * is_clear).sum(dim=(2, 3)) / is_clear.sum(dim=(2, 3)).clamp(min=LEAST_CLEAR)
     return moved.abs().mean()
 
 
@@ -139,7 +153,7 @@ MOST_BLUR = 1.5
 """Greatest standard deviation of that blur, px."""
 
 
-def spoilt(guess: Tensor, draws: Draws) -> Tensor:
+def degraded(guess: Tensor, draws: Draws) -> Tensor:
     """Spoil first guesses ``(B, C, H, W)`` for the noise network: some are blurred, and some are zeros.
 
     On ground that the reference was trained on, its guess is better than on any other; a noise network that
@@ -190,16 +204,16 @@ class ReferenceObjective(Objective):
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The run's loss of ``E(y) - x0``, by its name, and the shift of clear ground if that counts."""
+        """Return the run's loss of ``E(y) - x0``, and the shift of clear ground where it has a weight."""
         answer = self.modules["reference"](cloudy, context).float()
         losses = {self.loss: DISTANCES[self.loss](answer - clear)}
         if self.steady:
             losses["shift"] = self.steady * shift_of_clear(answer, cloudy, clear)
         return losses
 
-    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """The first guess."""
-        guess: Tensor = self.modules["reference"](cloudy)
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the first guess, ``(B, C, H, W)`` in [-1, 1]."""
+        guess: Tensor = modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
 
 
@@ -216,16 +230,14 @@ class EnhancementObjective:
         self.on_path = config.on_path
         self.latest_start = config.latest_start
         self.distance = DISTANCES[config.loss]
-        network = NoiseNetwork(config.network)
-        self.modules = nn.ModuleDict({"network": network})
+        self.modules = nn.ModuleDict({"network": NoiseNetwork(config.network)})
         if self.stage != "diffusion" or config.network.guided:
             self.modules["reference"] = build_reference(config.reference).requires_grad_(False)
         self.schedule = Schedule()
-        self.denoiser = DEDenoiser(network, self.schedule)
         self.validation_steps = validation_steps
 
     def trained(self) -> list[nn.Parameter]:
-        """The noise network's, the weight network's, or both."""
+        """List the parameters of the noise network, the weight network, or both."""
         network = self.modules["network"]
         parts = {"diffusion": ["noise"], "weight": ["weight"], "joint": ["noise", "weight"]}[self.stage]
         return [p for part in parts for p in network.get_submodule(f"{part}_net").parameters()]
@@ -233,7 +245,7 @@ class EnhancementObjective:
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Noise loss and fusion loss, whichever the stage has."""
+        """Return noise loss and fusion loss, whichever the stage has."""
         if self.on_path:
             return self._losses_on_path(cloudy, clear, draws, context)
         if self.stage == "diffusion":
@@ -242,7 +254,7 @@ class EnhancementObjective:
         t = draws.steps(schedule.timesteps, clear)
         noise = draws.normal(clear)
         x_t = schedule.add_noise(clear, noise, t)
-        losses, guess = {}, self._guess(cloudy, context)
+        losses, guess = {}, _guess(self.modules, cloudy, context)
         with torch.set_grad_enabled(self.stage != "weight"):
             predicted = network.predict(x_t, t, cloudy, guess)
         if self.stage != "weight":
@@ -252,37 +264,33 @@ class EnhancementObjective:
         losses["fusion"] = self._fusion_loss(x_t, t, x0.clamp(-1, 1), cloudy, clear, guess)
         return losses
 
-    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """A short sampling run, from where the training's begin.
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """Sample in a few steps, from where the training's runs begin; ``(B, C, H, W)`` in [-1, 1].
 
         Stage 1, which has no weight network yet, is shown without a reference.
         """
         noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
         floor = 0.0 if self.stage == "diffusion" else WEIGHT_FLOOR
-        guess = self._guess(cloudy, None) if "reference" in self.modules else cloudy
+        guess = _guess(modules, cloudy) if "reference" in modules else cloudy
         start = self.latest_start if self.on_path else None
-        result: Tensor = DESampler(self.denoiser, self.validation_steps, start)(
+        denoiser = DEDenoiser(modules["network"], self.schedule)
+        result: Tensor = DESampler(denoiser, self.validation_steps, start)(
             noise, cloudy, guess, weight_floor=floor
         )
         return result
 
     @property
     def network(self) -> NoiseNetwork:
-        """Noise and weight network."""
+        """Return the noise and weight network."""
         network = self.modules["network"]
         assert isinstance(network, NoiseNetwork)
         return network
 
-    def _guess(self, cloudy: Tensor, context: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            guess: Tensor = self.modules["reference"](cloudy, context).float().clamp(-1, 1)
-        return guess
-
     def _noise_loss(self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None) -> Tensor:
-        """Eq. 7 over parts of the crops, each with its own noise and step."""
+        """Compute eq. 7 over parts of the crops, each with its own noise and step."""
         images = [cloudy, clear]
         if "reference" in self.modules:
-            images.append(spoilt(self._guess(cloudy, context), draws))
+            images.append(degraded(_guess(self.modules, cloudy, context), draws))
         if self.part:
             draws = draws.of_parts((cloudy.shape[-1] // self.part) * (cloudy.shape[-2] // self.part))
             images = [parts_of(image, self.part) for image in images]
@@ -298,7 +306,7 @@ class EnhancementObjective:
     def _losses_on_path(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None
     ) -> dict[str, Tensor]:
-        """Losses at two steps of one sampling run, from the noised first guess on.
+        """Compute the losses at two steps of one sampling run, from the noised first guess on.
 
         The weight network's is eq. 16, with the run's ``loss`` in the place of L1. The noise network's, in
         the joint stage, is the same of the x0 that its noise implies: such an image has no noise of its own
@@ -308,7 +316,7 @@ class EnhancementObjective:
         weight network learns to trust the diffusion there, and in sampling, where the image shows no more
         than the first guess, it trusts its leftover noise.
         """
-        guess = self._guess(cloudy, context)
+        guess = _guess(self.modules, cloudy, context)
         noise = draws.normal(clear)
         first = draws.step(2, self.latest_start)
         second = draws.step(0, first)
@@ -339,9 +347,16 @@ class EnhancementObjective:
         clear: Tensor,
         guess: Tensor,
     ) -> Tensor:
-        """``mean |x0 - (1 - W) x0_eps - W x0_E|`` (eq. 16) with x0_eps clipped and W free."""
+        """Return ``mean |x0 - (1 - W) x0_eps - W x0_E|`` (eq. 16) with x0_eps clipped and W free."""
         weight = self.network.weight(x_t, t, cloudy, guess).float()
         return F.l1_loss(weight * guess + (1 - weight) * x0_eps, clear)
+
+
+@torch.no_grad()
+def _guess(modules: nn.ModuleDict, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return the first guess of the ``reference`` among the modules, float32 in [-1, 1]."""
+    guess: Tensor = modules["reference"](cloudy, context).float().clamp(-1, 1)
+    return guess
 
 
 class DetectorObjective(Objective):
@@ -355,13 +370,13 @@ class DetectorObjective(Objective):
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: object, context: object = None
     ) -> dict[str, Tensor]:
-        """Mean over the pixels that count; ``clear`` holds labels, ``(B, 3, H, W)``."""
+        """Return the mean over the pixels that count; ``clear`` holds labels, ``(B, 3, H, W)``."""
         answers, counts = clear[:, :2], clear[:, 2:]
         logits = self.modules["detector"](cloudy).float()
         loss = F.binary_cross_entropy_with_logits(logits, answers, weight=counts, reduction="none")
         restore, cloud = loss.sum((0, 2, 3)) / counts.sum().clamp(min=1)
         return {"restore": restore, "cloud": 0.5 * cloud}
 
-    def answer(self, cloudy: Tensor, generator: object) -> Tensor:
-        """Probabilities ``(B, 2, H, W)``."""
-        return self.modules["detector"](cloudy).float().sigmoid()
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: object) -> Tensor:
+        """Return the probabilities ``(B, 2, H, W)``."""
+        return modules["detector"](cloudy).float().sigmoid()

@@ -96,7 +96,7 @@ def _alike(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About ``U V^T`` of ``matrix = U S V^T``, ``(.., M, N)``, singular values near one; zeros stay zeros.
+    """Approximate ``U V^T`` of ``matrix = U S V^T``, ``(.., M, N)``; zeros stay zeros.
 
     Each iteration is ``X <- P X`` with ``P = a + b G + c G^2`` of ``G = X X^T``. So ``G <- P G P``, and only
     the product of all ``P`` needs be kept: matrices of the smaller side alone.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decr_scene.models.networks.reference import build_reference
 from decr_scene.models.rivals.adversarial import discriminator_losses, generator_parts, initialise
 from decr_scene.models.rivals.amgan import AMGAN
-from decr_scene.models.rivals.cvae import CVAE, drawn
+from decr_scene.models.rivals.cvae import CVAE, draw_latent
 from decr_scene.models.rivals.discriminator import Discriminator
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.rivals.variational import SAMPLES, variational_parts
@@ -65,9 +65,9 @@ class AdversarialObjective:
             signed=self.signed,
         )
 
-    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """Return the generator's answer, ``(B, C, H, W)``."""
-        guess: Tensor = self.modules["reference"](cloudy)
+        guess: Tensor = modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
 
     def _generator(self) -> SpAGAN | AMGAN:
@@ -92,13 +92,13 @@ class VariationalObjective(Objective):
         net = self.modules["reference"].get_submodule("net")
         assert isinstance(net, CVAE), "RunConfig has checked this"
         mu, log_var = net.encode(cloudy)
-        answers = [net.decode(cloudy, drawn(mu, log_var, draws.normal(mu))) for _ in range(SAMPLES)]
+        answers = [net.decode(cloudy, draw_latent(mu, log_var, draws.normal(mu))) for _ in range(SAMPLES)]
         mean = torch.stack(answers).float().mean(dim=0)
         return variational_parts(mean, clear, mu.float(), log_var.float())
 
-    def answer(self, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean of the answers, ``(B, C, H, W)``."""
-        guess: Tensor = self.modules["reference"](cloudy)
+        guess: Tensor = modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.crops import even
+from decr_scene.models.data.crops import cut_to_multiple
 from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
@@ -98,7 +98,7 @@ def _as_in_paper(pair: Pair) -> Pair:
 
 
 def _even(pair: Pair) -> Pair:
-    cut = pair._replace(cloudy=even(pair.cloudy), clear=even(pair.clear))
+    cut = pair._replace(cloudy=cut_to_multiple(pair.cloudy), clear=cut_to_multiple(pair.clear))
     if not cut.clear.size:
         raise OptionError(f"{pair.name} is {pair.clear.shape[1:]} px: images must be 32 px a side at least")
     return cut

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from decr_scene.models.data import pictures
 from decr_scene.pipeline.errors import BandError
 
 ROLES = ("blue", "green", "red", "nir", "alpha")
@@ -168,10 +169,5 @@ def _misfit(name: str, counts: Counter[str]) -> str:
 
 
 def display_bands(names: Sequence[str]) -> list[int]:
-    """Choose 1-based bands for red, green and blue, or one band for grey.
-
-    Those with the names; else the first three of three or more; else the first.
-    """
-    if {"red", "green", "blue"} <= set(names):
-        return [list(names).index(name) + 1 for name in ("red", "green", "blue")]
-    return [1, 2, 3] if len([name for name in names if name != "alpha"]) >= 3 else [1]
+    """Choose 1-based bands for red, green and blue, or one band for grey, as `pictures.display_bands`."""
+    return list(dict.fromkeys(index + 1 for index in pictures.display_bands(names)))

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
-from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import find_model
@@ -87,7 +87,7 @@ def weights_of(place: Path) -> Path:
 
 def _run(
     trainer: Trainer,
-    sources: list[Source],
+    sources: list[PairSource],
     validation: list[Pair],
     log: RunLog,
     quiet: bool,
@@ -115,7 +115,7 @@ def _run(
         return trainer.run(sources, validation, report, log, minutes, loaders)
 
 
-def sources_of(config: RunConfig, data: Path) -> tuple[list[Source], Source | None]:
+def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSource | None]:
     """Read the sources of a run and its validation; name what is wrong with any of them at once."""
     sources, held, wrong = [], None, []
     for part in config.data:

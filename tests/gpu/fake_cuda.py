@@ -120,7 +120,7 @@ def check(config: ModelConfig, tensors: dict[str, Tensor], precision: str) -> st
 
 
 def _check_types(model: Model, precision: str) -> None:
-    kinds = {p.dtype for p in model._used["network"].parameters() if p.ndim > 1}
+    kinds = {p.dtype for p in model._computing["network"].parameters() if p.ndim > 1}
     assert kinds == {torch.bfloat16 if precision == "bf16" else torch.float32}, kinds
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from decr_scene.models.data.contexts import CELL, draw_context
-from decr_scene.models.data.source import differing
+from decr_scene.models.data.source import cover_of_pair
 
 SIDE = 128
 
@@ -39,7 +39,7 @@ def test_a_pair_tells_cloud_from_shadow():
     clear = np.zeros((3, 64, 64), np.float32)
     cloudy = clear.copy()
     cloudy[:, :20], cloudy[:, 44:] = 0.8, -0.6
-    opacity, shadow = differing(cloudy, clear)
+    opacity, shadow = cover_of_pair(cloudy, clear)
     assert opacity[5, 30] > 0.7
     assert shadow[60, 30] > 0.5
     assert shadow[5, 30] == opacity[60, 30] == 0

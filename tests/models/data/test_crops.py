@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.crops import Look, compressed
-from decr_scene.models.data.source import Pair, Source
+from decr_scene.models.data.crops import LightChange, compressed
+from decr_scene.models.data.source import Pair, PairSource
 
 BANDS = ("blue", "green", "red", "nir")
 
@@ -34,7 +34,7 @@ def test_compression_keeps_bands_in_their_places() -> None:
 
 def drawn(config: DataConfig, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
     image = ground(np.random.default_rng(0), side)
-    source = Source(config, ((Pair("a", image, image, None),),))
+    source = PairSource(config, ((Pair("a", image, image, None),),))
     crops = [source.crop(np.random.default_rng(seed), side, BANDS) for seed in range(8)]
     return np.stack([crop.cloudy for crop in crops]), np.stack([crop.clear for crop in crops])
 
@@ -77,5 +77,5 @@ def test_ranges_that_make_no_sense_are_refused() -> None:
 
 def test_offset_adds_light() -> None:
     level = np.full((1, 1, 1), 0.25, np.float32)
-    shown = Look(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32), level)
-    assert np.allclose(shown.of(np.full((1, 2, 2), -0.5, np.float32)), 0.0)
+    shown = LightChange(np.ones((1, 1, 1), np.float32), 1.0, np.zeros((1, 1, 1), np.float32), level)
+    assert np.allclose(shown.apply(np.full((1, 2, 2), -0.5, np.float32)), 0.0)

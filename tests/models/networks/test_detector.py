@@ -17,7 +17,7 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.clouds.simulate import CLOUD, SHADOW, SimulatedCloud
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.loading import load_source
-from decr_scene.models.data.source import Source
+from decr_scene.models.data.source import PairSource
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.model import load_detector, load_model
 from decr_scene.models.networks.detector import (
@@ -194,7 +194,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(root: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_trained_detector_tells_cloud_from_ground_it_has_not_seen(root: Path, tmp_path: Path) -> None:
-    trainer = train(root, tmp_path / "run", steps=150, batch=8, learning_rate=5e-3, ema=0.95)
+    trainer = train(
+        root, tmp_path / "run", steps=150, batch=8, learning_rate=5e-3, ema=0.95, checkpoint_every=150
+    )
     held = labelled(load_source(trainer.config.data[0], root, read_png, held_out="only"))
     detector = trainer.ema["detector"].eval()
     assert isinstance(detector, CloudDetector)
@@ -255,5 +257,5 @@ def test_a_detector_that_does_not_fit_is_refused_at_load(tmp_path: Path) -> None
 
 def test_a_source_with_labels_holds_the_same_images(root: Path) -> None:
     source = load_source(DataConfig("clear", simulate=1.0), root, read_png)
-    assert isinstance(labelled(source), Source)
+    assert isinstance(labelled(source), PairSource)
     assert labelled(source).pairs is source.pairs

@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decr_scene.models.networks.reference import AROUND, MOST_CONTRAST, ReferenceConfig, build_reference
+from decr_scene.models.networks.reference import (
+    CONTRAST_BLOCK,
+    MOST_CONTRAST,
+    ReferenceConfig,
+    build_reference,
+)
 
 CONFIG = ReferenceConfig(bands=2, width=8, multipliers=(1, 2), blocks=1, middle_blocks=1)
 
@@ -24,7 +29,9 @@ def test_a_fresh_network_gives_its_input_back(contrast, size):
 def test_contrast_grows_about_the_mean_of_its_surroundings():
     network = build_reference(replace(CONFIG, contrast=True))
     torch.nn.init.constant_(network.contrast.bias, 0.4055)  # e^0.4055 = 1.5
-    block = torch.where(torch.arange(AROUND) % 2 == 0, 0.1, -0.1).repeat(1, 2, 64, 64 // AROUND)
+    block = torch.where(torch.arange(CONTRAST_BLOCK) % 2 == 0, 0.1, -0.1).repeat(
+        1, 2, 64, 64 // CONTRAST_BLOCK
+    )
     stripes, ground = network(block + 0.3) - 0.3, network(torch.full_like(block, 0.3))
     torch.testing.assert_close(stripes, 1.5 * block, atol=1e-4, rtol=0)
     torch.testing.assert_close(ground, torch.full_like(block, 0.3), atol=1e-6, rtol=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decr_scene.models.checkpoints.rivals import read_rival
 from decr_scene.models.rivals.adversarial import attention_target, discriminator_losses, generator_parts
-from decr_scene.models.rivals.cvae import drawn
+from decr_scene.models.rivals.cvae import draw_latent
 from decr_scene.models.rivals.dpm_solver import DPMSolver, sigmoid_betas
 from decr_scene.models.rivals.variational import variational_parts
 
@@ -126,7 +126,7 @@ def test_cvae_and_two_of_its_samples() -> None:
     near(log_var, known["log_var"])
     near(net.decoder.hidden(mu), known["hidden_map_eps0"])
     near(net(cloudy), known["out_eps0"])
-    samples = torch.stack([net.decode(cloudy, drawn(mu, log_var, eps)) for eps in known["eps"][:2]])
+    samples = torch.stack([net.decode(cloudy, draw_latent(mu, log_var, eps)) for eps in known["eps"][:2]])
     near(samples[..., ::8, ::8], known["out_samples_s8"][:2])
 
 
@@ -136,7 +136,7 @@ def test_the_mean_of_ten_samples_of_cvae_and_its_loss() -> None:
     known, net = golden("cvae_rgb_256"), network("cvae", "rgb")
     cloudy = known["y01"]
     mu, log_var = net.encode(cloudy)
-    samples = torch.stack([net.decode(cloudy, drawn(mu, log_var, eps)) for eps in known["eps"]])
+    samples = torch.stack([net.decode(cloudy, draw_latent(mu, log_var, eps)) for eps in known["eps"]])
     mean = samples.mean(0)
     near(mean[..., ::4, ::4], known["out_mean10_s4"])
     near(samples.std(0, correction=0)[..., ::8, ::8], known["out_std10_s8"])

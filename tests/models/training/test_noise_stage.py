@@ -1,4 +1,4 @@
-"""The diffusion stage about a first guess: parts of crops, spoilt guesses, steps where sampling goes."""
+"""The diffusion stage about a first guess: parts of crops, degraded guesses, steps where sampling goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decr_scene.models.training.config import config_from_table
-from decr_scene.models.training.objectives import Draws, EnhancementObjective, blurred, parts_of, spoilt
+from decr_scene.models.training.objectives import Draws, EnhancementObjective, blurred, degraded, parts_of
 
 UNET = {"channels": 8, "multipliers": [1], "attention_factors": [], "heads": 1, "num_res_blocks": 1}
 RUN = {
@@ -49,7 +49,7 @@ def test_a_blur_of_nothing_is_nothing_and_more_takes_more_detail():
 
 def test_some_first_guesses_are_blurred_and_some_are_not_seen():
     images = torch.ones(400, 1, 4, 4) * torch.tensor([1.0, -1.0]).repeat(2)
-    found = spoilt(images, draws())
+    found = degraded(images, draws())
     assert 0.05 < (found == 0).all(3).all(2).float().mean() < 0.15
     assert 0.6 < (found == images).all(3).all(2).float().mean() < 0.8
 

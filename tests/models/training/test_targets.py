@@ -1,12 +1,14 @@
 """What the networks are asked to learn from a pair: its truth, its tint, and the images of a sampling run."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.source import Pair, Source, keep_clear
+from decr_scene.models.data.source import Pair, PairSource, keep_clear
 from decr_scene.models.training.config import config_from_table, describe, is_same_run
 from decr_scene.models.training.loop import build_objective
 from decr_scene.models.training.objectives import Draws, log_mse, shift_of_clear
@@ -47,7 +49,9 @@ def test_limits_that_do_not_rise_are_refused():
 def test_a_tint_moves_the_bands_apart_and_both_images_together(pair):
     config = DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), tint=0.2)
     flat = pair._replace(clear=np.zeros_like(pair.clear), cloudy=np.zeros_like(pair.clear))
-    cloudy, clear, _ = Source(config, ((flat,),)).crop(np.random.default_rng(1), 32, ("red", "green", "blue"))
+    cloudy, clear, _ = PairSource(config, ((flat,),)).crop(
+        np.random.default_rng(1), 32, ("red", "green", "blue")
+    )
     np.testing.assert_array_equal(cloudy, clear)
     gains = clear[:, 0, 0] + 1
     assert len(set(gains.tolist())) == 3
@@ -61,7 +65,7 @@ def test_the_haze_of_a_date_is_in_the_truth_as_well(pair):
         DataConfig(clear="clear", cloudy="cloudy", **table),
         DataConfig(clear="clear", simulate=1.0, clouds=CloudRecipe(clear=1.0, aside=0.0), **table),
     ):
-        source, seen = Source(config, ((flat,),)), []
+        source, seen = PairSource(config, ((flat,),)), []
         for seed in range(40):
             cloudy, clear, _ = source.crop(np.random.default_rng(seed), 32, ("red", "green", "blue"))
             np.testing.assert_array_equal(cloudy, clear)
@@ -81,7 +85,7 @@ def test_a_tone_curve_bends_both_images_alike_and_keeps_black_and_white(pair):
     config = DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), gamma=0.5)
     powers = []
     for seed in range(30):
-        source = Source(config, ((flat,),))
+        source = PairSource(config, ((flat,),))
         cloudy, clear, _ = source.crop(np.random.default_rng(seed), 64, ("red", "green", "blue"))
         np.testing.assert_array_equal(cloudy, clear)
         light = np.sort((clear.ravel() + 1) / 2)
@@ -95,7 +99,7 @@ def test_a_tone_curve_bends_both_images_alike_and_keeps_black_and_white(pair):
 
 def test_crops_are_enlarged_alike_by_any_factor_up_to_the_greatest(pair):
     ramp = np.broadcast_to(np.linspace(-0.9, 0.9, 64, dtype=np.float32), (3, 64, 64))
-    source = Source(
+    source = PairSource(
         DataConfig(clear="clear", cloudy="cloudy", brightness=(1, 1), enlarge=2),
         ((pair._replace(clear=ramp, cloudy=ramp),),),
     )
@@ -176,7 +180,9 @@ def test_the_clouds_of_a_source_are_those_asked_for(pair):
     }
     config = config_from_table(table).data[0]
     assert config.clouds == CloudRecipe(clear=1.0, aside=0.0)
-    cloudy, clear, _ = Source(config, ((pair,),)).crop(np.random.default_rng(1), 32, ("red", "green", "blue"))
+    cloudy, clear, _ = PairSource(config, ((pair,),)).crop(
+        np.random.default_rng(1), 32, ("red", "green", "blue")
+    )
     np.testing.assert_array_equal(cloudy, clear)
     with pytest.raises(ValueError, match="unknown keys \\['colour'\\] for CloudRecipe"):
         config_from_table({**RUN, "data": [{"clear": "clear", "simulate": 1.0, "clouds": {"colour": 1}}]})
@@ -229,3 +235,23 @@ def _reached(objective, loss):
     loss.backward(retain_graph=True)
     names = objective.modules["network"].named_parameters()
     return {name.split(".")[0] for name, p in names if p.grad is not None and p.grad.abs().max() > 0}
+
+
+@pytest.mark.parametrize(("stage", "moved"), [("reference", "reference"), ("joint", "network")])
+def test_an_answer_is_that_of_the_networks_it_is_asked_of(stage, moved):
+    """A validation asks the averages, and leaves the networks in training as they are."""
+    table = {"stage": stage, "bands": ["r", "g", "b"], "steps": 1, "data": [{"clear": "x", "simulate": 1.0}]}
+    table["reference"] = {"width": 8, "multipliers": [1], "blocks": 1, "middle_blocks": 1}
+    if stage == "joint":
+        table["network"] = {"noise": UNET, "weight": UNET}
+    objective = build_objective(config_from_table(table))
+    averages, cloudy = copy.deepcopy(objective.modules), torch.zeros(1, 3, 32, 32)
+    for parameter in averages[moved].parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)
+
+    def answer(modules):
+        with torch.no_grad():
+            return objective.answer(modules, cloudy, torch.Generator().manual_seed(0))
+
+    assert torch.equal(answer(objective.modules), answer(copy.deepcopy(objective.modules)))
+    assert not torch.equal(answer(averages), answer(objective.modules))
