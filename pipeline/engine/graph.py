@@ -32,13 +32,13 @@ from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.restoration.gating import open_lookout
 from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import Frame, chosen_tiles, guessed_together, regions_of
+from decr_scene.pipeline.restoration.plan import Frame, Plan, chosen_tiles, guessed_together, regions_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
-from decr_scene.pipeline.restoration.tasks import blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
-from decr_scene.pipeline.tiling.windows import window_view
+from decr_scene.pipeline.tiling.windows import MULTIPLE, uncut
 
 OF_FILES = frozenset(
     {
@@ -145,16 +145,16 @@ class _Graph:
         # with a scaling in the place of the one that is fitted when the graph runs
         plan = frame.plan(Radiometry((0.0,), (1.0,)), options, mask, aoi)
         self.shown = replace(plan, veils=look is not None and look.veils)
-        self.batches = Batches.of(
-            frame.grid, options.batch_size or BATCH_SIZE, chosen_tiles(self.shown), frame.joint
-        )
-        self.guessed = guessed_together(self.shown, self.batches)
+        chosen = chosen_tiles(self.shown)
+        self.batches = Batches.of(frame.grid, options.batch_size or BATCH_SIZE, chosen, frame.joint)
+        self.guessed = uncut(frame.grid, chosen) if spec.windows else self.batches
         from_look: dict[str, Any] = {}
         if look is not None:
             from_look = self._look(look, radiometry, spec, options, mask)
         self.plan = dask.delayed(replace)(
             self.shown, radiometry=radiometry, spec=_local(spec, options), **from_look
         )
+        self.chosen = dask.delayed(_chosen)(self.plan)
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
 
@@ -171,18 +171,19 @@ class _Graph:
             guesses = [self._guess(other) for other in sorted(around)]
             tiles = self.batches[number]
             seen = self.batches.grid.union(tiles)
-            self._changes[number] = self._task(restore_tiles, tiles, seen, guesses)
+            self._changes[number] = self._task(_restore, tiles, seen, guesses)
         return self._changes[number]
 
     def _guess(self, number: int) -> Delayed:
         if number not in self._guesses:
             tiles = self.guessed[number]
-            seen = window_view(self.guessed.grid, tiles, self.halo)
-            self._guesses[number] = self._task(guess_tiles, tiles, seen, [])
+            seen = self.guessed.grid.union(tiles, self.halo + (MULTIPLE if self.shown.spec.windows else 0))
+            self._guesses[number] = self._task(_guess, tiles, seen, [])
         return self._guesses[number]
 
     def _task(self, function: Any, tiles: list[Tile], seen: Span, inputs: list[Delayed]) -> Delayed:
-        return dask.delayed(function, pure=False)(self.plan, self._source(seen), tiles, *inputs)
+        source = self._source(seen)
+        return dask.delayed(function, pure=False)(self.plan, source, tiles, self.chosen, *inputs)
 
     def _source(self, span: Span) -> Delayed:
         """The pixels of a window, handed to the task when Dask has them."""
@@ -225,6 +226,32 @@ class _Graph:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
+
+
+def _chosen(plan: Plan) -> frozenset[int] | None:
+    """Choose the tiles to restore, as of a file, when the detector has looked; ``None``: all."""
+    chosen = chosen_tiles(plan)
+    return None if chosen is None else frozenset(chosen)
+
+
+def _among(tiles: list[Tile], chosen: frozenset[int] | None) -> list[Tile]:
+    return tiles if chosen is None else [tile for tile in tiles if tile.number in chosen]
+
+
+def _guess(plan: Plan, source: Source, tiles: list[Tile], chosen: frozenset[int] | None) -> Results:
+    """Make the first guesses of the chosen ones of these tiles, over the windows of a file."""
+    own = tuple(tile.number for tile in _among(tiles, chosen))
+    parts = guessed_together(plan, Batches.runs(plan.grid, len(tiles), own))
+    guesses = [guess_tiles(plan, source, parts[number]) for number in range(len(parts))]
+    return {number: guess for part in guesses for number, guess in part.items()}
+
+
+def _restore(
+    plan: Plan, source: Source, tiles: list[Tile], chosen: frozenset[int] | None, *guesses: Results
+) -> Results:
+    """Restore the chosen ones of these tiles."""
+    own = _among(tiles, chosen)
+    return restore_tiles(plan, source, own, *guesses) if own else {}
 
 
 def _lookout(

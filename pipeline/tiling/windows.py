@@ -34,6 +34,17 @@ def windows(grid: TileGrid, halo: int, chosen: tuple[int, ...] | None = None) ->
         halo: How far beyond a window is seen, px.
         chosen: Numbers of the tiles to restore, in order; ``None``: all.
     """
+    parts = [part for group in uncut(grid, chosen).groups for part in _cut(grid, halo, group)]
+    return Batches(grid, tuple(parts))
+
+
+def uncut(grid: TileGrid, chosen: tuple[int, ...] | None = None) -> Batches:
+    """Divide tiles among the largest windows; a tile is in the same one, whatever else is chosen.
+
+    Args:
+        grid: The tiles.
+        chosen: As for `windows`, each of which lies in one of these.
+    """
     side = tiles_a_side(grid)
     rows, cols = (-(-len(starts) // side) for starts in (grid.rows, grid.cols))
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -41,8 +52,7 @@ def windows(grid: TileGrid, halo: int, chosen: tuple[int, ...] | None = None) ->
         tile = grid[number]
         place = tile.grid_row * rows // len(grid.rows), tile.grid_col * cols // len(grid.cols)
         groups[place].append(number)
-    parts = [part for place in sorted(groups) for part in _cut(grid, halo, tuple(groups[place]))]
-    return Batches(grid, tuple(parts))
+    return Batches(grid, tuple(tuple(groups[place]) for place in sorted(groups)))
 
 
 def window_view(grid: TileGrid, tiles: Sequence[Tile], halo: int) -> Span:

@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
-import rioxarray  # noqa: F401  # registers .rio
+import rioxarray
 import xarray as xr
 from click.testing import CliRunner
 from fault_cases import fire_after
@@ -33,6 +33,7 @@ from decr_scene.pipeline.regions.clear_ground import around, change_share, keep_
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration import gating
 from decr_scene.pipeline.restoration.restorers import Diffusion
+from decr_scene.pipeline.tiling import windows
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 
@@ -360,6 +361,18 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
     process_scene(scene, tmp_path / "masked.tif", model="fill", mask=str(cloud))
     lazy = restore(array, model="fill", mask=str(cloud)).compute(scheduler="synchronous")
     np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "masked.tif"))
+
+
+def test_restore_guesses_the_tiles_of_an_array_that_a_file_has_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "SIDE", 640)
+    image, _ = land((256, 1000), (slice(100, 170), slice(560, 600)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    model = tiny_model(tmp_path / "model.safetensors", bands=BGRN, halo=24)
+    options = {"model": str(model), "detector": "ukis", "device": "cpu"}
+    report = process_scene(scene, tmp_path / "clean.tif", **options)
+    assert report.tiles["restored"] == 2
+    lazy = restore(rioxarray.open_rasterio(scene), **options).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "clean.tif"))
 
 
 def test_a_mask_in_the_place_of_a_detector_is_averaged():
