@@ -6,13 +6,14 @@ how many pixels changed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from decr_scene.models.arrays import Bool, Float, Pixels
-from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.errors import in_one_line
 from decr_scene.pipeline.look.again import Output, Remains, look_again
 from decr_scene.pipeline.look.detection import Places, read_coverage
 from decr_scene.pipeline.raster.fields import FileField
@@ -21,16 +22,13 @@ from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.gating import lookout_of
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Planned
+from decr_scene.pipeline.system.signals import was_interrupted
 from decr_scene.pipeline.tiling.grid import Span
-
-MUCH = 0.1
-"""Part of the cloud that may be left before a user is told."""
-
-LITTLE = 0.005
-"""Share of what was looked at below which cloud in the output is not spoken of."""
 
 FEW = 0.05
 """Share of the pixels that changed below which, where no detector looked, a user is told."""
+
+_log = logging.getLogger("decr_scene")
 
 
 def clouds_left(
@@ -64,12 +62,15 @@ def clouds_left(
         return clouds, [] if told is None else [told]
     try:
         remains = _look_at_output(planned, scene, options, places, output)
-    except DecrSceneError as error:
-        return clouds, [f"nobody could look at the output for cloud that is left: {error}"]
+    except Exception as error:  # the output is finished, and its report must not be missing
+        if was_interrupted():
+            raise
+        _log.debug("the output was not looked at", exc_info=True)
+        return clouds, [f"whether cloud is left in the output is not known: {in_one_line(error)}"]
     if remains is None:
         return clouds, []
-    much = remains.left > MUCH and remains.cloud >= LITTLE
-    return {**vars(coverage), "output": vars(remains)}, [_told_of_cloud(remains, changed)] if much else []
+    warnings = [_told_of_cloud(remains, changed)] if remains.is_much else []
+    return {**vars(coverage), "output": vars(remains)}, warnings
 
 
 def _look_at_output(
@@ -89,8 +90,9 @@ def _look_at_output(
 
     height, width = (-(-side // look.factor) for side in scene.shape)
     before = FileField(str(places.cloud.resolve()), (height, width))
-    finished = Output(RasterioScene.open(output), look.factor, lookout.sight or scaled)
-    return look_again(lookout, before, finished, None if plan.aoi is None else plan.aoi.holds)
+    with RasterioScene.open(output) as finished:
+        seen = Output(finished, look.factor, lookout.sight or scaled)
+        return look_again(lookout, before, seen, None if plan.aoi is None else plan.aoi.holds)
 
 
 def _told_of_cloud(remains: Remains, changed: float) -> str:

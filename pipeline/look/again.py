@@ -1,4 +1,4 @@
-"""A second look, at the output: how much of the cloud is still there, as the look before the work saw it.
+"""Look at the output, and measure how much of the cloud that was seen in the scene is still there.
 
 It is cheap: some windows, evenly over those in which there was cloud, from the overviews of the output.
 """
@@ -89,7 +89,7 @@ def look_again(
         SceneReadError: The output cannot be read.
         MaskError: What was seen before cannot be read.
     """
-    cloudy = [window for window in _windows(before, lookout) if _cloud(before, window, output, inside).any()]
+    cloudy = list(_cloudy(lookout, before, output, inside))
     if not cloudy:
         return None
     chosen = [cloudy[int(n)] for n in np.linspace(0, len(cloudy) - 1, min(MOST, len(cloudy)))]
@@ -105,22 +105,27 @@ def look_again(
     return Remains(*(round(share, 4) for share in shares))
 
 
-def _windows(before: Field, lookout: Lookout) -> Iterator[Span]:
-    """Windows that a detector answers for, coarse pixels."""
+def _cloudy(lookout: Lookout, before: Field, output: Output, inside: Inside | None) -> Iterator[Span]:
+    """Yield the windows that a detector answers for in which there was cloud, coarse pixels."""
     height, width = before.shape
     side = lookout.whole if max(before.shape) <= lookout.whole else lookout.own
     for row in range(0, height, side):
+        strip = Span(row, 0, min(side, height - row), width)
+        cloud = _cloud(before, strip, output, inside)
         for col in range(0, width, side):
-            yield Span(row, col, side, side) & Span(0, 0, height, width)
+            if cloud[:, col : col + side].any():
+                yield strip & Span(row, col, side, side)
 
 
 def _cloud(before: Field, window: Span, output: Output, inside: Inside | None) -> Bool:
+    """Find the cloud of a window that counts, ``(h, w)``."""
     rows, cols = (slice(window.row, window.row + window.height), slice(window.col, window.col + window.width))
     cloud = before.read(rows, cols)[CLOUD] >= LIKELY
     return np.asarray(cloud & _counted(window, output.factor, inside))
 
 
 def _counted(window: Span, factor: int, inside: Inside | None) -> Bool:
+    """Find the pixels of a window that count, ``(h, w)``."""
     if inside is None:
         return np.ones((window.height, window.width), bool)
     rows = (window.row + np.arange(window.height) + 0.5) * factor
@@ -129,7 +134,7 @@ def _counted(window: Span, factor: int, inside: Inside | None) -> Bool:
 
 
 def _answer(lookout: Lookout, output: Output, window: Span, shape: tuple[int, int]) -> Bool:
-    """Where a window of the output is cloud, seen with as much around it as the detector wants."""
+    """Find the cloud of a window of the output, ``(h, w)``, with the margin that the detector wants."""
     reach, factor = lookout.reach, output.factor
     seen = Span(
         window.row - reach, window.col - reach, window.height + 2 * reach, window.width + 2 * reach

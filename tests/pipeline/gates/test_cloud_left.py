@@ -12,6 +12,7 @@ from shapely.geometry import box, mapping
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.gates import cloud_left
 from decr_scene.pipeline.look.again import Output, look_again
 from decr_scene.pipeline.look.detectors import CLOUD
 from decr_scene.pipeline.raster.fields import ArrayField
@@ -48,6 +49,19 @@ def test_a_run_that_removes_it_says_nothing(tmp_path):
     assert report.clouds["output"]["cloud_before"] > 0.02
     assert report.clouds["output"]["left"] < 0.05
     assert report.warnings == []
+
+
+def test_a_look_that_fails_is_told_and_fails_no_run(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(cloud_left, "look_again", broken)
+    scene = scene_of(tmp_path / "scene.tif", land((64, 80), cloud=(slice(0, 20), slice(0, 20)))[0])
+    report = process_scene(scene, tmp_path / "clean.tif", model="fill")
+    assert report.warnings == [
+        "whether cloud is left in the output is not known: unexpected RuntimeError: no kernel image"
+    ]
+    assert json.loads((tmp_path / "clean.json").read_text())["clouds"]["output"] is None
 
 
 def test_cloud_outside_of_the_area_of_interest_does_not_count(tmp_path):
