@@ -6,10 +6,12 @@ import os
 from importlib.metadata import version
 from typing import Any
 
+from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.plan import Planned
+from decr_scene.pipeline.restoration.remnants import RIM
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, told
 from decr_scene.pipeline.tiling.windows import SIDE
 
@@ -18,7 +20,12 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     """Gather what makes two runs the same: everything that the pixels depend on, and nothing else."""
     plan, spec = planned.plan, planned.plan.spec
     # only where there are any: what earlier versions have left of other runs is gone on with
-    guessed = {"windows of the first guess": SIDE} if spec.windows else {}
+    guessed: dict[str, Any] = {"windows of the first guess": SIDE} if spec.windows else {}
+    look = {} if planned.look is None else dict(vars(planned.look))
+    if look.pop("tones", False):
+        guessed["low pass of the first guess's tone"] = SIGMA
+    if look.get("fills", False):
+        guessed["rims of remnants"] = RIM
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {
         "program": version("decr-scene"),
@@ -39,7 +46,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "bands": [list(plan.indexes), list(planned.bands)],
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
-        "look": None if planned.look is None else list(vars(planned.look).values()),
+        "look": list(look.values()) or None,
         "reference": None if plan.other is None else fingerprint(plan.other.path),
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,

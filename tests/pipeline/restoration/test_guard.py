@@ -1,0 +1,27 @@
+"""What an earlier version has left is gone on with only where the pixels are the same."""
+
+from dataclasses import replace
+
+import numpy as np
+from raster_cases import write
+
+from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.guard import run_guard
+from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.restoration.plan import plan_scene
+
+
+def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tmp_path):
+    plain = LookPlan("ukis", 2, 0.5)
+    with RasterioScene.open(write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8))) as scene:
+        planned = plan_scene(scene, Options(model="identity"))
+        without, before, held, filled = (
+            run_guard(scene, replace(planned, look=look), "deflate", 512)
+            for look in (None, plain, replace(plain, tones=True), replace(plain, fills=True))
+        )
+    assert without["look"] is None
+    assert before["look"] == ["ukis", 2, 0.5, (), True, False, None, False], "as a run before wrote it"
+    assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
+    assert held["look"] == before["look"]
+    assert filled.keys() - before.keys() == {"rims of remnants"}
