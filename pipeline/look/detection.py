@@ -183,10 +183,7 @@ def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> 
     for strip in look_at(lookout, reader):
         tally.add(strip)
         rows.append(strip.answers)
-    context = tally.ground.context()
-    known, spread = bool(context[-1].any()), tally.ground.spread()
-    ground = Ground(ArrayField(context), tally.ground.side, known, spread)
-    return LookInMemory(ArrayField(np.concatenate(rows, axis=1)), ground, tally.coverage)
+    return LookInMemory(ArrayField(np.concatenate(rows, axis=1)), tally.ground.ground(), tally.coverage)
 
 
 def write_look(
@@ -200,7 +197,7 @@ def write_look(
         reader: The scene on the detector's pixels.
         threshold: Least probability of a pixel that is restored.
         places: The rasters: uint8 probabilities, 0 to 255, of needing restoration, of cloud and of shadow,
-            0 where no pixel is valid; and the ground, as `GroundSums.context`.
+            0 where no pixel is valid; and the ground, as `Ground.field`.
     """
     tally = Tally(reader, threshold)
     try:
@@ -213,21 +210,21 @@ def write_look(
                     target.write(strip.answers, window=window)
                     tally.add(strip)
                 target.update_tags(**{k.upper(): repr(v) for k, v in vars(tally.coverage).items()})
-            _write_ground(tally, scene, reader, places.ground)
+            _write_ground(tally.ground.ground(), scene, places.ground)
     except RasterioError as error:
         raise OutputError(f"{_LOST} {places.cloud} cannot be written ({error}): is the disk full?") from error
     return tally.coverage
 
 
-def _write_ground(tally: Tally, scene: RasterioScene, reader: CoarseReader, path: Path) -> None:
-    context = tally.ground.context()
-    side = tally.ground.side
+def _write_ground(ground: Ground, scene: RasterioScene, path: Path) -> None:
+    height, width = ground.field.shape
+    context = ground.field.read(slice(0, height), slice(0, width))
     with write_whole(path) as partial:
-        profile = _profile(scene, "float32", len(context), context.shape[1:], side)
+        profile = _profile(scene, "float32", len(context), (height, width), ground.side)
         with rasterio.open(partial, "w", **profile) as target:
             target.write(context)
-            spread = " ".join(repr(value) for value in tally.ground.spread())
-            target.update_tags(SIDE=repr(side), KNOWN=repr(int(context[-1].any())), SPREAD=spread)
+            spread = " ".join(repr(value) for value in ground.spread)
+            target.update_tags(SIDE=repr(ground.side), KNOWN=repr(int(ground.known)), SPREAD=spread)
 
 
 def _profile(

@@ -13,7 +13,7 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
-from decr_scene.pipeline.raster.fields import Field, interpolate
+from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.regions.masks import BUFFER
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -69,9 +69,14 @@ class GroundSums:
         for number in range(sums.shape[1]):
             self._sums[:, (rows.start * self._split + number) // self._step] += sums[:, number]
 
-    def context(self) -> Float:
-        """Return ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear."""
+    def ground(self) -> Ground:
+        """Average what was added to the ground of the scene, in memory."""
         tone, weights = self._clear()
+        context = self._context(tone, weights)
+        return Ground(ArrayField(context), self.side, bool(context[-1].any()), _spread(tone, weights))
+
+    def _context(self, tone: Float, weights: Float) -> Float:
+        """Fill in the tone of clear ground, and find its nearness, ``(C + 3, h, w)``: as `Ground.field`."""
         *_, cloud, shadow, valid = self._sums
         all_valid = np.where(valid > 0, valid, 1)
         filled, nearness = pull_push(tone, weights)
@@ -80,15 +85,6 @@ class GroundSums:
         return np.concatenate([filled, [cloud / all_valid, shadow / all_valid], nearness[None]]).astype(
             np.float32
         )
-
-    def spread(self) -> tuple[float, ...]:
-        """Measure the standard deviation of the tone of clear ground, one a band; 0 where none is clear."""
-        tone, weights = self._clear()
-        if not weights.any():
-            return (0.0,) * len(tone)
-        mean = np.average(tone, axis=(1, 2), weights=weights)
-        variance = np.average((tone - mean[:, None, None]) ** 2, axis=(1, 2), weights=weights)
-        return tuple(float(value) for value in np.sqrt(variance))
 
     def _clear(self) -> tuple[Float, Float]:
         """Average the tone of clear ground, ``(C, h, w)``, and weigh its pixels, ``(h, w)``."""
@@ -101,15 +97,24 @@ class GroundSums:
         return (np.stack(image) / np.where(clear > 0, clear, 1)).astype(np.float32), weights
 
 
+def _spread(tone: Float, weights: Float) -> tuple[float, ...]:
+    """Measure the standard deviation of the tone of clear ground, one a band; 0 where none is clear."""
+    if not weights.any():
+        return (0.0,) * len(tone)
+    mean = np.average(tone, axis=(1, 2), weights=weights)
+    variance = np.average((tone - mean[:, None, None]) ** 2, axis=(1, 2), weights=weights)
+    return tuple(float(value) for value in np.sqrt(variance))
+
+
 @dataclass(frozen=True)
 class Ground:
     """The ground of a scene, for the workers.
 
     Args:
-        field: ``(C + 3, h, w)``: as `GroundSums.context`.
+        field: ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear.
         side: Side of its pixels, px of the scene.
         known: There is some clear ground.
-        spread: As `GroundSums.spread`; empty: not measured.
+        spread: Standard deviation of the tone of clear ground, one a band; empty: not measured.
     """
 
     field: Field

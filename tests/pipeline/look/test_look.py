@@ -23,7 +23,7 @@ from decr_scene.pipeline.look.choice import coarse_factor, pixel_size
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
-from decr_scene.pipeline.look.ground import Ground, GroundSums
+from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
@@ -100,12 +100,13 @@ def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_who
     for rows in (range(0, 17), range(17, 60)):
         part = slice(rows.start, rows.stop)
         sums.add(rows, image[:, part], np.ones((1, len(rows), 80), np.float32), found[:, part])
-    context = sums.context()
+    ground = sums.ground()
+    context = ground.field.values
     assert context.shape == (5, 15, 20)
     np.testing.assert_allclose(context[:2], -0.5, atol=1e-4)
     assert context[2, 7, 11] == 1
     assert context[4, 7, 11] < 0.8 < context[4, 0, 0]
-    ground = Ground(ArrayField(context), 8)
+    assert [ground.known, ground.side] == [True, 8]
     whole, part = ground.tone(Span(0, 0, 120, 160)), ground.tone(Span(33, 41, 20, 30))
     np.testing.assert_array_equal(part, whole[:, 33:53, 41:71])
     assert ground.context(Span(0, 0, 64, 128)).shape == (5, 8, 16)
@@ -119,7 +120,7 @@ def test_the_spread_of_the_ground_is_that_of_clear_ground_alone():
     image[:, 160:, 160:], found[:2, 160:, 160:] = 0.9, 1.0
     sums = GroundSums(1, (256, 256), 1, 8)
     sums.add(range(256), image, np.ones((1, 256, 256), np.float32), found)
-    np.testing.assert_allclose(sums.spread(), [0.2], atol=1e-3)
+    np.testing.assert_allclose(sums.ground().spread, [0.2], atol=1e-3)
 
 
 def test_a_scene_wholly_under_cloud_knows_no_ground():
@@ -130,10 +131,9 @@ def test_a_scene_wholly_under_cloud_knows_no_ground():
         np.ones((1, 8, 8), np.float32),
         np.ones((3, 8, 8), np.float32),
     )
-    context = sums.context()
-    assert sums.spread() == (0,)
-    assert not context[0].any()
-    assert not context[-1].any()
+    ground = sums.ground()
+    assert [ground.known, ground.spread] == [False, (0,)]
+    assert not ground.field.values[[0, -1]].any()
 
 
 def test_a_field_between_its_pixels_is_bilinear_and_ends_flat():
