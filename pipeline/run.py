@@ -19,16 +19,10 @@ from typing import Any, Unpack
 from distributed import Client
 
 from decr_scene.pipeline.defaults import BLOCKSIZE
-from decr_scene.pipeline.engine.cluster import (
-    check_workers,
-    connect,
-    memory_bytes,
-    one_cluster,
-    settled,
-    with_plugin,
-)
+from decr_scene.pipeline.engine.cluster import check_workers, connect, memory_bytes, one_cluster
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.engine.needs import check_memory
+from decr_scene.pipeline.engine.workers import settled, with_plugin
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,

@@ -24,7 +24,7 @@ import numpy as np
 from distributed import Client, Future
 
 from decr_scene.models.arrays import Float
-from decr_scene.pipeline.engine.cluster import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
+from decr_scene.pipeline.engine.workers import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
 from decr_scene.pipeline.restoration.tasks import (

@@ -35,7 +35,7 @@ from raster_cases import plain
 from test_run import assert_same_pixels
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.engine.cluster import RestorerPlugin, at_every_worker
+from decr_scene.pipeline.engine.workers import RestorerPlugin, at_every_worker
 from decr_scene.pipeline.errors import ClusterError, OutputError, ResumeError, SceneReadError
 from decr_scene.pipeline.files import journal_path
 from decr_scene.pipeline.restoration.restorers import _open_model

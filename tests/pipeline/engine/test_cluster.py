@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from decr_scene.models.devices import Computing
-from decr_scene.pipeline.engine.cluster import check_workers, connect, places_of, settled, threads_each
+from decr_scene.pipeline.engine.cluster import check_workers, connect, places_of, threads_each
+from decr_scene.pipeline.engine.workers import settled
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 
