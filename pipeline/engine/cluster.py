@@ -236,7 +236,7 @@ def threads_each(workers: int) -> int:
 
 
 def _gpus(spec: RestorerSpec | None) -> list[str]:
-    """The GPUs that workers share out, as CUDA calls them; none if the restorer computes on none."""
+    """List the GPUs that workers share out, by their names in CUDA; none if the restorer uses none."""
     if spec is None or spec.bands is None or spec.device not in ("auto", "cuda"):
         return []
     import torch

@@ -186,7 +186,7 @@ class _Graph:
         return dask.delayed(function, pure=False)(self.plan, source, tiles, self.chosen, *inputs)
 
     def _source(self, span: Span) -> Delayed:
-        """The pixels of a window, handed to the task when Dask has them."""
+        """Take the pixels of a window, which the task is given when Dask has them."""
         part = self.pixels[:, span.row : span.bottom, span.col : span.right]
         return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
 
@@ -359,5 +359,5 @@ def _names(scene: xr.DataArray) -> tuple[str, ...]:
 
 
 def _local(spec: RestorerSpec, options: Options) -> RestorerSpec:
-    """A callable stays in the graph: Dask sends it wherever the graph runs."""
+    """Keep a callable in the graph: Dask sends it wherever the graph runs."""
     return spec if options.restorer is None else replace(spec, plugin=options.restorer)

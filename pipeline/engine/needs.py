@@ -16,7 +16,7 @@ from decr_scene.pipeline.tiling.windows import tiles_a_side
 
 
 def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | None, block: int) -> int:
-    """Bytes of windows and batches that a run holds at the same time.
+    """Estimate the bytes of windows and batches that a run holds at the same time.
 
     Args:
         scene: The scene.
@@ -37,7 +37,7 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, by the machine and by its container."""
+    """Return the bytes that this process may still take, by the machine and by its container."""
     own = psutil.Process().memory_info().rss
     return min(int(psutil.virtual_memory().available), max(0, int(MEMORY_LIMIT) - own))
 

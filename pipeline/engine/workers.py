@@ -65,7 +65,7 @@ def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
 
 
 def _computing(device: str, precision: str) -> Any:
-    """How this worker computes."""
+    """Return how this worker computes."""
     from decr_scene.models.devices import computing_of
 
     return computing_of(device, precision)
@@ -82,7 +82,7 @@ def count_models(client: Client) -> int:
 
 
 def _model_workers(client: Client) -> list[str]:
-    """Their addresses."""
+    """List the addresses of the workers that may hold a model now."""
     workers = _workers(client).items()
     return [address for address, worker in workers if worker.get("resources", {}).get("GPU", 0) >= 1]
 

@@ -71,7 +71,7 @@ def ground_size(scene: RasterioScene) -> float | None:
 
 
 def _coordinates(scene: RasterioScene, places: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Any, Any, CRS]:
-    """Where ``(n, 2)`` rows and columns are, x, y and their CRS.
+    """Locate ``(n, 2)`` rows and columns: x, y and their CRS.
 
     Raises:
         ValueError: Nobody knows.

@@ -53,7 +53,7 @@ class Remains:
 
     @property
     def is_much(self) -> bool:
-        """Whether a user must be told."""
+        """Return whether a user is to be warned."""
         return self.left > MUCH and self.cloud >= LITTLE
 
 

@@ -108,16 +108,16 @@ def open_network(inner: tuple[str, ...] = ()) -> tuple[Any, Float, Float]:
 
 
 def _as_outputs(names: Sequence[str]) -> bytes:
-    """Bytes that, put behind those of an ONNX model, make outputs of tensors inside it.
+    """Return bytes that, put behind those of an ONNX model, make outputs of tensors inside it.
 
     Two messages of protobuf in a row are read as one, with the lists of both; so this is a model (field 7:
-    its graph) with a graph of nothing but outputs (field 12), of which the names alone are told (field 1).
+    its graph) with a graph of nothing but outputs (field 12), of which only the names are given (field 1).
     """
     return _field(7, b"".join(_field(12, _field(1, name.encode())) for name in names))
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field of protobuf: its key, its length in groups of 7 bits, the lowest first, and its content."""
+    """Encode a field of protobuf: key, length in groups of 7 bits, the lowest first, and content."""
     length, groups = len(content), []
     while length > 127:
         groups.append(length & 127 | 128)

@@ -19,7 +19,7 @@ class Field(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(height, width)``, coarse pixels."""
+        """Return ``(height, width)``, coarse pixels."""
         ...
 
     def read(self, rows: slice, cols: slice) -> Pixels:
@@ -70,7 +70,7 @@ class ArrayField:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(height, width)``."""
+        """Return ``(height, width)``."""
         return self.values.shape[1], self.values.shape[2]
 
     def read(self, rows: slice, cols: slice) -> Pixels:

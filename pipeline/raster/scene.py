@@ -56,17 +56,17 @@ class Raster(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(height, width)``, px."""
+        """Return ``(height, width)``, px."""
         ...
 
     @property
     def count(self) -> int:
-        """Number of bands."""
+        """Return the number of bands."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of all bands."""
+        """Return the dtype of all bands."""
         ...
 
 
@@ -75,27 +75,27 @@ class Scene(Raster, Protocol):
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """A name a band: ``blue``, ``green``, ``red``, ``nir``, ``alpha``, another description, or ``''``."""
+        """Name the bands: ``blue``, ``green``, ``red``, ``nir``, ``alpha``, another description, ``''``."""
         ...
 
     @property
     def crs(self) -> CRS | None:
-        """Of the transform; ``None``: not georeferenced, or by GCPs only."""
+        """Return the CRS of the transform; ``None``: not georeferenced, or by GCPs only."""
         ...
 
     @property
     def transform(self) -> Affine:
-        """(col, row) -> (x, y)."""
+        """Return the map (col, row) -> (x, y)."""
         ...
 
     @property
     def nodata(self) -> float | None:
-        """Of the first band."""
+        """Return the nodata value of the first band."""
         ...
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """``(height, width)`` of the blocks in the file, px."""
+        """Return ``(height, width)`` of the blocks in the file, px."""
         ...
 
     def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:

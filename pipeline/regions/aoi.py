@@ -89,7 +89,7 @@ class Aoi:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the polygons on the scene."""
+        """Compute the SHA-256 of the polygons on the scene."""
         return hashlib.sha256(self.wkb).hexdigest()
 
     def soft(self, span: Span) -> Float:
@@ -105,7 +105,7 @@ class Aoi:
         return _faded(_rasterized(area, wide))[span.inside(wide)]
 
     def holds(self, rows: Double, cols: Double) -> Bool:
-        """Which points of a lattice lie inside, ``(rows, cols)``; px from the scene's outer corner."""
+        """Return which points of a lattice lie inside, ``(rows, cols)``; px from the scene's outer corner."""
         inside: Bool = shapely.contains_xy(_geometry(self.wkb), *np.meshgrid(cols, rows))
         return inside
 

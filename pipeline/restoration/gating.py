@@ -128,7 +128,7 @@ class _Detecting:
         self._ask = ask
 
     def probability(self, reduced: Tensor) -> Tensor:
-        """As `CloudDetector.probability`."""
+        """Return what `CloudDetector.probability` does."""
         import torch
 
         return torch.from_numpy(self._ask(reduced.numpy()))

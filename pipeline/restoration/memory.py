@@ -72,7 +72,7 @@ def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice, of the machine or of its GPU."""
+    """Return whether memory did not suffice, of the machine or of its GPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -88,6 +88,6 @@ def let_memory_go() -> None:
 
 
 def filled_up(batch: Float, size: int) -> Float:
-    """The batch with copies of its last image up to a size."""
+    """Extend a batch to a size with copies of its last image."""
     missing = size - len(batch)
     return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])

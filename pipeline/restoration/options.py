@@ -177,7 +177,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _as_text(name: str, value: Any) -> str | None:
-    """The name of a file, or what stands in its place, as text: a path is taken, too."""
+    """Convert the name of a file, which may be a path, to text."""
     if value is None and name != "model":
         return None
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None

@@ -58,7 +58,7 @@ class Fit(NamedTuple):
 
     @property
     def worst(self) -> int:
-        """The band that goes with the scene least, 0-based."""
+        """Return the band with the least correlation with the scene, 0-based."""
         return int(np.argmin([min(r, gain) for r, gain in zip(self.correlation, self.gain, strict=True)]))
 
     @property
@@ -191,7 +191,7 @@ class OtherDate:
         return np.concatenate([mixed, share[None]]).astype(np.float32)
 
     def _in_the_tone_of(self, ours: Float, theirs: Float, alike: list[_Patch]) -> OtherDate:
-        """The same, fitted to pixels ``(C, N)`` that both show.
+        """Fit the tone to pixels ``(C, N)`` that both show.
 
         The patches that are alike give a first line and say how well clear ground fits one; then the pixels
         that fit so well decide, and that again, however few they are: the rest is cloud, shadow, or change.
@@ -256,7 +256,7 @@ def _patches(ours: Float, theirs: Float, both: Bool) -> Iterator[_Patch]:
 
 
 def _first_line(alike: list[_Patch]) -> Double:
-    """Gain and offset of each band, ``(C, 2)``: the medians of the patches'."""
+    """Return gain and offset of each band, ``(C, 2)``: the medians of the patches'."""
     gain = np.median([patch.ours.std(axis=1) / patch.theirs.std(axis=1) for patch in alike], axis=0)
     offset = np.median(
         [patch.ours.mean(axis=1) - gain * patch.theirs.mean(axis=1) for patch in alike], axis=0
@@ -265,7 +265,7 @@ def _first_line(alike: list[_Patch]) -> Double:
 
 
 def _regression(ours: Float, theirs: Float) -> tuple[Double, Double]:
-    """Gain and offset of each band of ``(C, N)`` by least squares, ``(C, 2)``, and correlations, ``(C,)``.
+    """Fit gain and offset to each band of ``(C, N)``, ``(C, 2)``; return correlations, too, ``(C,)``.
 
     In double precision: digital numbers lie far from 0, and there are millions of them. A band without
     contrast has gain and correlation 0.
@@ -281,19 +281,19 @@ def _regression(ours: Float, theirs: Float) -> tuple[Double, Double]:
 
 
 def _joined_correlation(alike: list[_Patch]) -> Double:
-    """Correlation of each band over all the patches, ``(C,)``."""
+    """Correlate each band over all the patches, ``(C,)``."""
     ours, theirs = (np.concatenate([patch[n] for patch in alike], axis=1) for n in (0, 1))
     _, correlation = _regression(ours, theirs)
     return correlation
 
 
 def _residual(ours: Float, theirs: Float, line: Double) -> Double:
-    """Mean of the bands of ``|x - gain z - offset|``, ``(N,)``."""
+    """Average ``|x - gain z - offset|`` over the bands, ``(N,)``."""
     return np.asarray(np.abs(ours - line[:, :1] * theirs - line[:, 1:]).mean(axis=0))
 
 
 def _likeness(ours: Double, theirs: Double) -> float:
-    """Correlation of ``(C, N)``, mean of the bands; 0 where one has no contrast in some band."""
+    """Average the correlations of the bands of ``(C, N)``; 0 where one has no contrast in some band."""
     spread = ours.std(axis=1) * theirs.std(axis=1)
     if not spread.all():
         return 0.0

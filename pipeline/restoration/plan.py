@@ -94,12 +94,12 @@ class Plan:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Where alone anything may change: in all of them."""
+        """List the regions that all restrict where anything may change."""
         return tuple(region for region in (self.mask, self.aoi) if region is not None)
 
     @property
     def weighs_change(self) -> bool:
-        """Whether the change itself, in some surroundings, says where it is taken."""
+        """Return whether the size of the change, in its neighbourhood, decides where it is applied."""
         return self.keeps_clear_ground or self.veils
 
     def sight(self, span: Span) -> Span:
@@ -147,13 +147,13 @@ class Planned:
 
     @property
     def mask_meaning(self) -> str | None:
-        """What the values of the user's mask were taken for; ``None``: there is none."""
+        """Name the convention by which the user's mask is read; ``None``: there is none."""
         mask = self.plan.mask
         return mask.rule.name if isinstance(mask, MaskFile) else None
 
     @property
     def tiles_to_restore(self) -> int:
-        """How many tiles will be restored."""
+        """Count the tiles to restore."""
         return len(self.plan.grid) if self.chosen is None else len(self.chosen)
 
 
@@ -354,7 +354,7 @@ def _own_detector(spec: RestorerSpec) -> LookPlan | None:
 
 
 def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | None) -> bool:
-    """Whether the model's own change must say where clear ground is: nobody else does."""
+    """Return whether the model's own change must show where clear ground is, for want of a detector."""
     return options.mask == "auto" and spec.bands is not None and look is None
 
 
@@ -399,7 +399,7 @@ def _other_date(
 
 
 def is_joint(spec: RestorerSpec, options: Options) -> bool:
-    """Whether tiles are denoised together.
+    """Return whether tiles are denoised together.
 
     Raises:
         OptionError: A callable, or a reference alone, cannot be asked to.

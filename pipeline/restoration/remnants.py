@@ -56,7 +56,7 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
 
 
 def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
-    """How surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
+    """Estimate how surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
     after, before = (
         _smooth((image[bands] - tone[bands]).mean(axis=0) / 2, sigma) for image in (guess, cloudy)
     )

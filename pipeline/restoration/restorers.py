@@ -44,7 +44,7 @@ class TileModel(Protocol):
     needs_field: bool
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """First guess ``(N, C, H, W)`` for tiles of that shape; only if ``needs_field``.
+        """Return the first guess ``(N, C, H, W)`` of tiles of that shape; only if ``needs_field``.
 
         ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows. With
         ``norm_side`` these are large, and normalisation sees but so much around each pixel, px.
@@ -54,7 +54,7 @@ class TileModel(Protocol):
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
-        """Restored tiles, ``(N, C, H, W)`` in [-1, 1].
+        """Return restored tiles, ``(N, C, H, W)`` in [-1, 1].
 
         ``agree``, for a restorer that works in steps, makes the estimates of every step one picture.
         """
@@ -109,13 +109,13 @@ class Identity:
     needs_field = False
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """The input."""
+        """Return the input."""
         return tiles
 
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
-        """The input."""
+        """Return the input."""
         return tiles
 
 
@@ -127,7 +127,7 @@ class Fill(Identity):
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
-        """The ground's tone."""
+        """Return the ground's tone."""
         assert field is not None, "needs_field"
         return field
 
@@ -143,7 +143,7 @@ class Plugin:
         self.sizes: dict[str, int] = {}
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """The input: a plug-in has no first guess."""
+        """Return the input: a plug-in has no first guess."""
         return tiles
 
     def restore(
@@ -200,7 +200,7 @@ class Diffusion:
                 )
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """First guess of the reference network."""
+        """Make the first guess of the reference network."""
         batches = (tiles,) if context is None else (tiles, context)
         if norm_side is None:
             return self._on_device(self.model.reference, *batches)
@@ -288,7 +288,7 @@ class OnDevice(Protocol):
     """An `Agree` that can do its work where the images are."""
 
     def on_device(self, images: Tensor) -> Tensor:
-        """As `Agree`."""
+        """Do as `Agree`."""
         ...
 
 
@@ -299,7 +299,7 @@ _PLUGINS: dict[str, Plugin] = {}
 
 
 def on_gpu(spec: RestorerSpec) -> bool:
-    """Whether a model of this program runs on a GPU, as far as it is known; of a callable, nobody knows."""
+    """Return whether a model runs on a GPU, as far as it is known; of a callable it is not."""
     return spec.computing is not None and spec.computing.device == "cuda"
 
 
@@ -334,7 +334,7 @@ def _open_model(spec: RestorerSpec) -> TileModel:
 
 
 def detect(spec: RestorerSpec, image: Float) -> Float:
-    """What a model's detector says of averaged images, ``(B, C, h, w)`` to ``(B, 2, h, w)``; in its turn."""
+    """Run a model's detector on averaged images, ``(B, C, h, w)`` to ``(B, 2, h, w)``, in its turn."""
     import torch
 
     with _opening:
@@ -354,7 +354,7 @@ def _open_detector(name: str, device: str) -> LoadedDetector:
 
 
 def describe(spec: RestorerSpec) -> dict[str, Any]:
-    """The spec as the report shows it."""
+    """Describe the spec as the report shows it."""
     return {
         "name": spec.name,
         "steps": spec.steps,
@@ -368,7 +368,7 @@ def describe(spec: RestorerSpec) -> dict[str, Any]:
 
 
 def told(computing: Computing) -> dict[str, str | None]:
-    """How is computed, in plain values."""
+    """Describe how is computed, in plain values."""
     return {
         "device": computing.device,
         "device_name": computing.name,

@@ -81,7 +81,7 @@ def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
 
 @picklable_errors
 def look_at_window(plan: Plan, image: Float) -> Float:
-    """What the model's own detector says of averaged images, where models run."""
+    """Run the model's own detector on averaged images, where models run."""
     return detect(plan.spec, image)
 
 
@@ -243,7 +243,7 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
 
 
 def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
-    """Window of the one feathered field of first guesses, padded as the tile is."""
+    """Cut a window from the one feathered field of first guesses, padded as the tile is."""
     in_window = _found(plan, span, guesses)
     field = blend(plan.grid, span, in_window, len(plan.indexes), share_out=True)
     return _pad(field, plan.grid.size, plan.grid.size)
@@ -260,7 +260,7 @@ class _Agreement:
         self._spans, self._whole = [plan.grid.span(tile) for tile in tiles], plan.grid.union(tiles)
 
     def __call__(self, images: Float) -> Float:
-        """``(N, C, H, W)`` to the same."""
+        """Return estimates of the same shape, ``(N, C, H, W)``."""
         cut = [_cut(image, span) for image, span in zip(images, self._spans, strict=True)]
         pieces = list(zip(self._tiles, cut, strict=True))
         field = blend(self._grid, self._whole, pieces, self._bands, share_out=True)
@@ -270,7 +270,7 @@ class _Agreement:
         return agreed
 
     def on_device(self, images: Tensor) -> Tensor:
-        """The same on a GPU, so that no step waits for a copy to the host."""
+        """Do the same on a GPU, so that no step waits for a copy to the host."""
         import torch
 
         device, agreed = images.device, images.clone()
@@ -287,26 +287,26 @@ class _Agreement:
 
     @cached_property
     def _weights(self) -> list[Double]:
-        """Of each tile, ``(h, w)``, shared out among those that are there."""
+        """Return the weight of each tile, ``(h, w)``, which sum to 1 over those that are there."""
         return shares(self._grid, self._whole, self._tiles)
 
 
 def _with_variance(samples: Sequence[Float]) -> Float:
-    """The first sample, and, if there are several, as many bands with the variance of all."""
+    """Return the first sample, and, if there are several, as many bands with the variance of all."""
     if len(samples) == 1:
         return samples[0]
     return np.concatenate([samples[0], np.var(samples, axis=0, ddof=1, dtype=np.float32)])
 
 
 def _with_origin(plan: Plan, change: Float, span: Span, guesses: Sequence[Results]) -> Float:
-    """The change of a tile, and a band with how much of the first guess was another date's, if any."""
+    """Append a band with the other date's share of the first guess, if there is one."""
     if plan.other is None:
         return change
     return np.concatenate([change, _last_band(plan, span, _found(plan, span, guesses))[None]])
 
 
 def _last_band(plan: Plan, span: Span, results: Sequence[tuple[Tile, Float]]) -> Float:
-    """The last band of tiles, feathered, ``(h, w)``."""
+    """Blend the last band of tiles, ``(h, w)``."""
     return blend(plan.grid, span, _part(results, slice(-1, None)), 1, share_out=True)[0]
 
 
@@ -322,7 +322,7 @@ def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Til
 
 
 def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
-    """How much of the change is taken, ``(h, w)``; ``None``: all of it. The change is that of ``seen``."""
+    """Return the share of the change in ``seen`` that is applied, ``(h, w)``; ``None``: all of it."""
     shares = [region.soft(span) for region in plan.regions]
     if plan.weighs_change:
         much = change_share(change, seen, span)
@@ -334,7 +334,7 @@ def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
 
 
 def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
-    """What the scene as a whole shows of windows; zeros, which stand for nothing, if nobody has looked."""
+    """Interpolate the context of windows, ``(N, K, h, w)``; zeros if there is no look at the scene."""
     if plan.ground is None:
         return np.zeros((len(views), len(plan.indexes) + CONTEXT, 1, 1), np.float32)
     height, width = images.shape[2:]
@@ -352,7 +352,7 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
 
 
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
-    """The first guess of a window without its padding; the tone of the ground where cloud is left in it."""
+    """Give way to the tone of the ground where cloud is left in the first guess of a window."""
     if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.known:
         return guess
     seen = plan.mask.cloud(view)
@@ -364,7 +364,7 @@ def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Flo
 
 
 def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
-    """Windows of the field that a restorer wants: of first guesses, or of the ground, where it has none."""
+    """Cut windows of the field of first guesses, or of the ground for a restorer without any."""
     if plan.spec.bands is not None:
         return np.stack([_field(plan, span, guesses) for span in prepared.spans])
     if plan.ground is None or not plan.ground.known:
@@ -374,7 +374,7 @@ def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float
 
 
 def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tuple[Prepared, Float | None]:
-    """The tiles that the mask touches, or of which the first guess changes much."""
+    """Choose the tiles that the mask touches, or of which the first guess changes much."""
     chosen = []
     for number, span in enumerate(prepared.spans):
         worth = plan.mask is not None and bool(plan.mask.soft(span).any())
@@ -388,7 +388,7 @@ def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tupl
 
 
 def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
-    """Standard deviation, DN: of the samples of each tile, and of the tiles around their blend."""
+    """Return the standard deviation of samples and of tiles around their blend, DN."""
     bands = len(plan.indexes)
     of_samples = blend(plan.grid, span, _part(found, slice(bands, None)), bands)
     of_tiles = spread(plan.grid, span, _part(found, slice(bands)), change)

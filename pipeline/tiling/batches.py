@@ -61,12 +61,12 @@ class Batches:
 
     @cached_property
     def tiles(self) -> int:
-        """Tiles in all batches."""
+        """Count the tiles in all batches."""
         return sum(map(len, self.groups))
 
     @cached_property
     def largest(self) -> int:
-        """Tiles in the largest batch."""
+        """Count the tiles in the largest batch."""
         return max(map(len, self.groups), default=0)
 
     def __len__(self) -> int:

@@ -40,12 +40,12 @@ class Span(NamedTuple):
 
     @property
     def bottom(self) -> int:
-        """First row below."""
+        """Return the first row below."""
         return self.row + self.height
 
     @property
     def right(self) -> int:
-        """First column to the right."""
+        """Return the first column to the right."""
         return self.col + self.width
 
     def __and__(self, other: Span) -> Span:
@@ -94,12 +94,12 @@ class TileGrid:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """First pixel row of each row of tiles."""
+        """List the first pixel row of each row of tiles."""
         return _starts(self.shape[0], self.size, self.overlap)
 
     @cached_property
     def cols(self) -> tuple[int, ...]:
-        """First pixel column of each column of tiles."""
+        """List the first pixel column of each column of tiles."""
         return _starts(self.shape[1], self.size, self.overlap)
 
     def __len__(self) -> int:

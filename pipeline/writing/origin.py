@@ -31,10 +31,10 @@ class Origin(Raster, Protocol):
 
     @property
     def place(self) -> tuple[CRS | None, Affine]:
-        """CRS, and pixel to CRS, for the scratch file."""
+        """Return CRS, and pixel to CRS, for the scratch file."""
 
     def env(self) -> AbstractContextManager[Any]:
-        """GDAL's settings while it is written."""
+        """Return GDAL's settings while it is written."""
 
     def check(self, output: Path) -> None:
         """Refuse a scene that a GeoTIFF cannot represent, and an output that is one of its own files.
@@ -64,16 +64,16 @@ class _OfScene:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(height, width)``, px."""
+        """Return ``(height, width)``, px."""
         return self.scene.shape
 
     @property
     def place(self) -> tuple[CRS | None, Affine]:
-        """CRS, and pixel to CRS."""
+        """Return CRS, and pixel to CRS."""
         return self.scene.crs, self.scene.transform
 
     def env(self) -> AbstractContextManager[Any]:
-        """GDAL's settings for the scene."""
+        """Return GDAL's settings for the scene."""
         return gdal_env(self.scene)
 
 
@@ -87,12 +87,12 @@ class CopyOf(_OfScene):
 
     @property
     def count(self) -> int:
-        """Number of bands."""
+        """Return the number of bands."""
         return self.scene.count
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of all bands."""
+        """Return the dtype of all bands."""
         return self.scene.dtype
 
     @property
@@ -101,7 +101,7 @@ class CopyOf(_OfScene):
         return self.scene.path
 
     def check(self, output: Path) -> None:
-        """As `Origin.check`."""
+        """Check as `Origin.check`."""
         with self.scene.dataset() as dataset:
             check_representable(dataset)
             if any(is_same_file(name, output) for name in dataset.files):
@@ -146,7 +146,7 @@ class Companion(_OfScene):
 
     @property
     def count(self) -> int:
-        """Number of new bands."""
+        """Return the number of new bands."""
         return len(self.bands)
 
     @property
