@@ -305,13 +305,16 @@ class DiffusedReference(nn.Module):
 
     def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
         """Return the answer of a run that begins at the noise, ``(B, C, H, W)``; the date is used thrice."""
-        dates = cloudy[:, None].expand(-1, DATES, -1, -1, -1)
 
         def estimate(x: Tensor, label: float) -> Tensor:
-            answer: Tensor = self.net(x, x.new_full((len(x),), label), dates)
-            return answer
+            return self.estimate(x, x.new_full((len(x),), label), cloudy)
 
         return DPMSolver(steps)(noise, estimate)
+
+    def estimate(self, x_t: Tensor, label: Tensor, cloudy: Tensor) -> Tensor:
+        """Estimate the clear image, ``(B, C, H, W)``, of a noisy one; ``label``: how noisy, ``(B,)``."""
+        answer: Tensor = self.net(x_t, label, cloudy[:, None].expand(-1, DATES, -1, -1, -1))
+        return answer
 
 
 def build_reference(config: ReferenceConfig) -> nn.Module:

@@ -36,6 +36,27 @@ def sigmoid_abar(steps: int, start: float = -3.0, end: float = 3.0) -> Table:
     return abar / abar[0]
 
 
+def noise_at(times: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up how noisy training images are, and the labels under which sampling asks for such images.
+
+    Between two steps of the training schedule ``abar`` is linear, so that uniform times draw it as the
+    published training does. That one gives ``abar`` itself to the network for a label, and its sampling the
+    step, on which such a network was never trained; here it is the step in both.
+
+    Args:
+        times: ``(B,)`` in [0, 1], from the clear image to noise.
+
+    Returns:
+        ``abar`` and label, ``(B,)`` each.
+    """
+    abar = torch.as_tensor(sigmoid_abar(TRAIN_STEPS), dtype=times.dtype, device=times.device)
+    places = times * TRAIN_STEPS
+    before = places.floor().long().clamp(0, TRAIN_STEPS - 1)
+    count = len(_sampled_log_alpha())
+    labels = (1000 / count * (times * STEPS - 1)).clamp(min=0)
+    return torch.lerp(abar[before], abar[before + 1], places - before), labels
+
+
 def sigmoid_betas(steps: int) -> Table:
     """Return the variances of the steps, ``1 - abar_{i+1} / abar_i``, at most 0.999, ``(steps,)``."""
     abar = sigmoid_abar(steps)
@@ -55,9 +76,7 @@ class DPMSolver:
     def __init__(self, steps: int = 20) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        log_alpha = 0.5 * np.log1p(-sigmoid_betas(STEPS)).cumsum()
-        in_range = log_alpha - _log_sigma(log_alpha) >= LEAST_LAMBDA
-        log_alpha = log_alpha[: int(in_range.sum())]
+        log_alpha = _sampled_log_alpha()
         count = len(log_alpha)
         times = np.linspace(1, 1 / count, steps + 1)
         self.log_alpha = np.interp(times, np.arange(1, count + 1) / count, log_alpha)
@@ -105,6 +124,13 @@ def limited(x0: Tensor) -> Tensor:
     magnitudes = x0.abs().flatten(1).float()
     s = torch.quantile(magnitudes, QUANTILE, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
     return x0.clamp(-s, s) / s
+
+
+def _sampled_log_alpha() -> Table:
+    """Return ``log(alpha)`` of the steps that sampling keeps, from almost no noise to noise."""
+    log_alpha: Table = 0.5 * np.log1p(-sigmoid_betas(STEPS)).cumsum()
+    in_range = log_alpha - _log_sigma(log_alpha) >= LEAST_LAMBDA
+    return log_alpha[: int(in_range.sum())]
 
 
 def _sigmoid(x: Table) -> Table:

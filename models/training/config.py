@@ -19,8 +19,17 @@ from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.value_types import check_types
 
-STAGES = ("reference", "diffusion", "weight", "joint", "detector", "adversarial", "variational")
-ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",)}
+STAGES = (
+    "reference",
+    "diffusion",
+    "weight",
+    "joint",
+    "detector",
+    "adversarial",
+    "variational",
+    "conditional",
+)
+ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
 """Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
 
 SCHEDULES = ("cosine", "constant")
@@ -35,7 +44,7 @@ class RunConfig:
 
     Args:
         stage: ``reference``, ``diffusion`` (CNP alone), ``weight`` (CNP locked), ``joint``, ``detector``,
-            ``adversarial`` (spagan, amgan) or ``variational`` (cvae).
+            ``adversarial`` (spagan, amgan), ``variational`` (cvae) or ``conditional`` (diffcr).
         bands: Names of the bands, in the order the networks see them.
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.

@@ -35,7 +35,7 @@ from decr_scene.models.training.objectives import (
     ReferenceObjective,
 )
 from decr_scene.models.training.optimisers import build_optimisers
-from decr_scene.models.training.rivals import AdversarialObjective, VariationalObjective
+from decr_scene.models.training.rivals import AdversarialObjective, ConditionalObjective, VariationalObjective
 from decr_scene.models.training.weights import adopt, read_checkpoint, write_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
@@ -326,6 +326,7 @@ def build_objective(config: RunConfig) -> Objective:
         "reference": ReferenceObjective,
         "adversarial": AdversarialObjective,
         "variational": VariationalObjective,
+        "conditional": ConditionalObjective,
     }
     return of_stage.get(config.stage, EnhancementObjective)(config)
 

@@ -1,18 +1,20 @@
-"""How the other systems learn in our loop: against a discriminator, or by the mean of several answers.
+"""How the other systems learn in our loop: adversarially, by the mean of several answers, or from noise.
 
-Their networks and losses live in [0, 1], the images of the loop in [-1, 1].
+Networks and losses of all but DiffCR live in [0, 1], the images of the loop in [-1, 1].
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.reference import build_reference
+from decr_scene.models.networks.reference import DiffusedReference, build_reference
 from decr_scene.models.rivals.adversarial import discriminator_losses, generator_parts, initialise
 from decr_scene.models.rivals.amgan import AMGAN
 from decr_scene.models.rivals.cvae import CVAE, draw_latent
 from decr_scene.models.rivals.discriminator import Discriminator
+from decr_scene.models.rivals.dpm_solver import noise_at
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.rivals.variational import SAMPLES, variational_parts
 from decr_scene.models.training.config import RunConfig
@@ -100,6 +102,36 @@ class VariationalObjective(Objective):
         """Return the mean of the answers, ``(B, C, H, W)``."""
         guess: Tensor = modules["reference"](cloudy)
         return guess.float().clamp(-1, 1)
+
+
+class ConditionalObjective(Objective):
+    """DiffCR: the clear image, estimated from a noisy one beside the cloudy image."""
+
+    clip = None
+
+    def __init__(self, config: RunConfig, validation_steps: int = 5) -> None:
+        self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
+        self.validation_steps = validation_steps
+
+    def losses(
+        self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return ``mean (x0(sqrt(g) x + sqrt(1 - g) noise) - x)^2``, ``g`` drawn for each image."""
+        signal, label = noise_at(draws.uniform(clear))
+        signal = signal[:, None, None, None]
+        x_t = signal.sqrt() * clear + (1 - signal).sqrt() * draws.normal(clear)
+        return {"x0": F.mse_loss(_diffused(self.modules).estimate(x_t, label, cloudy).float(), clear)}
+
+    def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the answer of a short sampling run, ``(B, C, H, W)`` in [-1, 1]."""
+        noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
+        return _diffused(modules).draw(cloudy, noise, self.validation_steps).float()
+
+
+def _diffused(modules: nn.ModuleDict) -> DiffusedReference:
+    reference = modules["reference"]
+    assert isinstance(reference, DiffusedReference), "RunConfig has checked this"
+    return reference
 
 
 def _unit(image: Tensor) -> Tensor:

@@ -16,7 +16,16 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
 @click.argument(
     "stage",
     type=click.Choice(
-        ["reference", "diffusion", "weight", "joint", "detector", "adversarial", "variational"]
+        [
+            "reference",
+            "diffusion",
+            "weight",
+            "joint",
+            "detector",
+            "adversarial",
+            "variational",
+            "conditional",
+        ]
     ),
 )
 @run_config_option

@@ -25,7 +25,7 @@ from decr_scene.models.rivals.cloudnet import CloudNet
 from decr_scene.models.rivals.cvae import CVAE
 from decr_scene.models.rivals.diffcr import DiffCR
 from decr_scene.models.rivals.discriminator import Discriminator
-from decr_scene.models.rivals.dpm_solver import DPMSolver
+from decr_scene.models.rivals.dpm_solver import DPMSolver, noise_at, sigmoid_abar
 from decr_scene.models.rivals.spagan import SpAGAN
 
 SMALL: dict[str, Any] = {
@@ -150,6 +150,23 @@ def test_the_solver_arrives_at_an_estimate_that_never_changes(steps: int) -> Non
     assert torch.allclose(DPMSolver(steps)(torch.randn(1, 3, 8, 8), estimate), truth)
     assert len(calls) == steps + 1
     assert calls[-1] == 0
+
+
+def test_training_sees_under_each_label_the_noise_that_sampling_has_there() -> None:
+    solver = DPMSolver(20)
+    labels = torch.tensor(solver.labels)
+    abar, again = noise_at((labels * 0.999 + 1) / 1000)
+    assert torch.allclose(again, labels, atol=1e-3)
+    assert torch.allclose(abar, torch.tensor(solver.log_alpha).mul(2).exp().float(), atol=1e-4)
+
+
+def test_training_goes_from_the_clear_image_to_noise() -> None:
+    abar, labels = noise_at(torch.tensor([0.0, 0.00025, 0.5, 1.0]))
+    assert abar[0] == 1
+    assert abar[1] == pytest.approx((1 + sigmoid_abar(2000)[1]) / 2, abs=1e-6)
+    assert abar[2] == pytest.approx(0.5, abs=1e-6)
+    assert abar[3] == pytest.approx(0, abs=1e-6)
+    assert labels[0] == 0
 
 
 def test_the_detector_of_cloudnet_sees_the_bands_in_its_own_order(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads":
 RIVALS = {
     "adversarial": {"reference": {"kind": "spagan", "width": 4}},
     "variational": {"reference": {"kind": "cvae", "width": 4, "side": 32}},
+    "conditional": {"reference": {"kind": "diffcr", "width": 4}},
 }
 
 
@@ -320,7 +321,9 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     assert weight.mean() > 0.7
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("adversarial", "spagan"), ("variational", "cvae")])
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("adversarial", "spagan"), ("variational", "cvae"), ("conditional", "diffcr")]
+)
 def test_another_system_that_was_stopped_ends_with_the_same_weights(stage, kind, root, tmp_path):
     config = run_of(stage, reference={**RIVALS[stage]["reference"], "kind": kind})
     train(config, root, tmp_path / "whole")
@@ -338,6 +341,7 @@ def test_another_system_that_was_stopped_ends_with_the_same_weights(stage, kind,
     [
         ("adversarial", "amgan", "l1", 5e-3),
         ("variational", "cvae", "smooth_l1", 2e-3),
+        ("conditional", "diffcr", "x0", 1e-2),
     ],
 )
 def test_the_loss_of_another_system_falls(stage, kind, loss, rate, root, tmp_path):
@@ -351,6 +355,18 @@ def test_the_loss_of_another_system_falls(stage, kind, loss, rate, root, tmp_pat
     assert last < 0.9 * first
     if stage == "adversarial":
         assert {"fake", "real", "gan", "att"} <= told[0].keys()
+
+
+def test_diffcr_is_validated_by_a_sampling_run_of_the_averaged_weights(root, tmp_path):
+    trainer = train(run_of("conditional", steps=1), root, tmp_path / "run")
+    network = trainer.ema["reference"].net
+    asked = []
+    network.register_forward_hook(lambda module, given, result: asked.append(float(given[1][0])))
+    source = load_source(trainer.config.data[0], root, read_png)
+    figures = trainer.validate(validation_pairs(source, 1))
+    assert len(asked) == 6
+    assert asked == sorted(asked, reverse=True)
+    assert math.isfinite(figures["answer_db"])
 
 
 def test_the_discriminator_has_its_turn_before_the_generator(root, tmp_path):
@@ -379,6 +395,7 @@ def test_a_finished_run_of_another_system_becomes_a_model(root, tmp_path):
         ("adversarial", {"reference": {"kind": "mn", "width": 4}}, "kind spagan or amgan, found 'mn'"),
         ("variational", {"crop": 64}, "crop must be the reference's side, 32, got 64"),
         ("variational", {"signed": True}, "signed is of stage adversarial alone"),
+        ("conditional", {"reference": {"kind": "cvae", "width": 4}}, "kind diffcr, found 'cvae'"),
         ("adversarial", {"schedule": "linear"}, "schedule 'linear' is unknown"),
     ],
 )
