@@ -124,7 +124,8 @@ def process_scene(
     cluster_at = one_cluster(scheduler, client)
     check_workers(workers, cluster_at, chosen.device)
     limit = memory_bytes(memory_limit, cluster_at)
-    wishes = {**vars(chosen), "quicklook": quicklook, "stac": stac, "polygons": polygons}
+    wishes = {**vars(chosen), "uncertainty": chosen.tells_uncertainty}
+    wishes |= {"quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     beside = Beside.requested(writing.path, wishes)
     places = Places(detection_path(writing.path), ground_path(writing.path))

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from decr_scene.models.checkpoints.expected_error import ExpectedError
 from decr_scene.models.checkpoints.fewer_bands import FOLD_ENDING, Fold, read_fold, touched, without_band
 from decr_scene.models.checkpoints.keymap import check_shapes, shapes
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
@@ -119,6 +120,7 @@ class ModelConfig:
         detector: Its cloud detector, if it has one.
         info: Training data, licence, metrics: for the reader.
         packed: Its file holds the kernels of the noise and weight networks in eight bits a weight.
+        error: The error to be expected of its answers, if it was measured.
 
     Raises:
         CheckpointError: Network, reference, detector and band names are not of the same number of bands.
@@ -133,6 +135,7 @@ class ModelConfig:
     detector: DetectorConfig | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     packed: bool = False
+    error: ExpectedError | None = None
 
     def __post_init__(self) -> None:
         network = self.reference.bands if self.network is None else self.network.bands
@@ -359,6 +362,8 @@ def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
 
 def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
+    if values["error"] is None:
+        del values["error"]  # files stay as they were before there was any
     if not values.pop("packed"):
         return json.dumps({"format": FORMAT, **values})
     return json.dumps({"format": PACKED_FORMAT, **values, "packed": True})
@@ -381,6 +386,7 @@ def _from_json(text: str) -> ModelConfig:
             "reference": _build(ReferenceConfig, values["reference"]),
             "sampling": _build(SamplingConfig, values["sampling"]),
             "detector": _build(DetectorConfig, values["detector"]) if values.get("detector") else None,
+            "error": _build(ExpectedError, values["error"]) if values.get("error") else None,
         },
     )
 

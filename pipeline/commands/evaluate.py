@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Samples of each image; with 2 and more, their spread against the error.",
 )
+@click.option("--uncertainty", is_flag=True, help="The error that the model expects against the error.")
 @click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
 @click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
@@ -98,6 +99,7 @@ def evaluate(
     start: int | None,
     weight_floor: float | None,
     samples: int,
+    uncertainty: bool,
     **options: Any,
 ) -> None:
     """Measure input, reference alone and DE on held-out pairs.
@@ -123,8 +125,9 @@ def evaluate(
         raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
     options.update(data=data)
     compares = bool(names) or len(models) > 1 or ablation or sweep is not None
-    if samples > 1 and compares:
-        raise OptionError("--samples is of one model at one setting: drop it, or the comparison")
+    for option, is_set in (("--samples", samples > 1), ("--uncertainty", uncertainty)):
+        if is_set and compares:
+            raise OptionError(f"{option} is of one model at one setting: drop it, or the comparison")
     if names:
         if trace is not None:
             raise OptionError("--trace is of one model at one setting: drop it, or --compare")
@@ -133,7 +136,13 @@ def evaluate(
     systems = _compared(models, ablation, sweep, settings)
     if systems is None:
         options.update(
-            samples=samples, steps=steps, start=start, weight_floor=weight_floor, sheet=sheet, trace=trace
+            samples=samples,
+            uncertainty=uncertainty,
+            steps=steps,
+            start=start,
+            weight_floor=weight_floor,
+            sheet=sheet,
+            trace=trace,
         )
         print_line(evaluate_pairs(models[0], **options).to_text())
         return

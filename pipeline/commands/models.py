@@ -12,6 +12,8 @@ from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line
 from decr_scene.pipeline.terminal.options import (
     FILE,
+    bands_option,
+    detector_option,
     example,
     model_file_option,
     overwrite_option,
@@ -151,6 +153,36 @@ def models_export(
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@models.command(
+    "calibrate",
+    epilog=example("decr-scene models calibrate mine.safetensors --data pairs --out mine2.safetensors"),
+)
+@click.argument("model")
+@click.option("--data", type=FILE, required=True, help="Folder of pairs that the model has not seen.")
+@bands_option
+@detector_option
+@click.option("--reduce", type=click.IntRange(1), default=1, help="Average n x n pixels first.")
+@model_file_option
+@overwrite_option("a file that exists")
+@one_line_errors
+def models_calibrate(
+    model: str, data: Path, bands: str | None, detector: str, reduce: int, out: Path, overwrite: bool
+) -> None:
+    """Measure the error to be expected of MODEL, for --uncertainty, and write it into a model file."""
+    from decr_scene.models.model import find_model
+    from decr_scene.pipeline.evaluation.calibrate import calibrate_model
+    from decr_scene.pipeline.files import check_no_input, check_target, files_under
+
+    check_no_input([out], [("an image of the pairs", path) for path in files_under(data)])
+    check_target(find_model(model), out, overwrite)
+    error = calibrate_model(model, data, out, bands, detector, reduce).error
+    assert error is not None, "it was measured"
+    print_line(
+        f"{out}: standard deviation {error.scale:.3g} x change^{error.change_power:.3g} x "
+        f"texture^{error.texture_power:.3g}"
+    )
 
 
 @models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))

@@ -99,6 +99,7 @@ def _check_options(options: Options) -> None:
         ("asset", options.asset is not None, "which names a raster of a STAC Item"),
         ("other_date", options.other_date is not None, "whose tone is fitted to a file"),
         ("samples", options.samples > 1, "as it gives the pixels alone"),
+        ("uncertainty", options.uncertainty, "as it gives the pixels alone"),
     ):
         if is_set:
             raise OptionError(f"restore takes no {name}, {why}: use process_scene")

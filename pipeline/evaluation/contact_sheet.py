@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet, display_bands
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.metrics import to_uint8
+from decr_scene.pipeline.measures.metrics import to_uint8
 
 Picture = NDArray[np.uint8]
 

@@ -24,7 +24,7 @@ from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
-from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty
+from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 UNCERTAINTY_PLOT = "uncertainty"
@@ -41,7 +41,7 @@ class Evaluation:
         rows: Their figures, ``who/figure``.
         trace: Mean weight by step of the sampling, if it was asked for.
         set_figures: Figures of all images together that no single one has, by who answers.
-        calibration: Of the uncertainty, if several samples were drawn.
+        calibration: Of the uncertainty, if it was asked for.
     """
 
     names: tuple[str, ...]
@@ -104,6 +104,7 @@ def evaluate_pairs(
     lpips: bool = False,
     perceptual: bool = False,
     samples: int = 1,
+    uncertainty: bool = False,
     sheet: Path | None = None,
     trace: Path | None = None,
     plots: Path | None = None,
@@ -129,6 +130,7 @@ def evaluate_pairs(
         perceptual: Measure distances by the features of `ukis-csmask` as well.
         samples: Answers to each image, each of other noise; all figures are of the first, and from two on
             their spread is held against its error.
+        uncertainty: Hold the error that the model file expects, and the spread of samples, against it.
         sheet: PNG to write: cloudy, reference, DE and truth of some of the images.
         trace: CSV to write: mean weight of the first guess by step.
         plots: Folder that gets plots of the weight by step, and maps of it.
@@ -150,7 +152,13 @@ def evaluate_pairs(
         )
     if samples > 1 and not loaded.draws:
         raise OptionError(f"{model} draws no samples: drop --samples, or take a model that does")
-    drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 else WEIGHT_PLOTS
+    expected = loaded.spec.error if uncertainty else None
+    if uncertainty and expected is None:
+        raise OptionError(
+            f"nobody has measured the error of {model}: drop --uncertainty, take --samples in its place, or "
+            "measure it with decr-scene models calibrate"
+        )
+    drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = Settings(steps, start, weight_floor)
@@ -158,7 +166,7 @@ def evaluate_pairs(
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
     contact = Sheet(loaded.bands, len(pairs)) if sheet is not None else None
-    uncertainty = Uncertainty() if samples > 1 else None
+    claims = Uncertainty() if samples > 1 or uncertainty else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
         seen = loaded.look(pair.cloudy, mask)
@@ -167,11 +175,14 @@ def evaluate_pairs(
         answer = restore(loaded, pair.cloudy, guess, settings, mask, seen, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
         rows.append(judge(pair, answers, figures, perception))
-        if uncertainty is not None:
+        if claims is not None:
             others = [replace(settings, number=other) for other in range(1, samples)]
             more = [restore(loaded, pair.cloudy, guess, other, mask, seen) for other in others]
+            parts_of = [spread_of([answer, *more])] if more else []
+            parts_of += [expected.deviation(pair.cloudy, answer)] if expected is not None else []
+            deviation = np.sqrt(sum((part**2 for part in parts_of), np.float32(0)))
             matched = matched_truth(pair)
-            uncertainty.add([answer, *more], matched, classify_clouds(pair.cloudy, matched))
+            claims.add(deviation, error_of(answer, matched), classify_clouds(pair.cloudy, matched))
         if contact is not None:
             decibels = {who: rows[-1][f"{who}/psnr"] for who in answers}
             contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
@@ -180,7 +191,7 @@ def evaluate_pairs(
         tuple(rows),
         steps_seen.rows() if steps_seen is not None else (),
         perception.frechet_distances() if perception is not None else {},
-        uncertainty.calibration() if uncertainty is not None else None,
+        claims.calibration() if claims is not None else None,
     )
     if table is not None:
         result.to_csv(table)
@@ -227,7 +238,7 @@ def _plot_uncertainty(folder: Path, calibration: Calibration) -> None:
     points = [(row["std_dn"], row["error_dn"]) for row in calibration.deciles]
     most = max(deviation for deviation, _ in points)
     series = {"deciles": points, "calibrated": [(0.0, 0.0), (most, most)]}
-    Plot("error by uncertainty", "std over samples, DN of 255", "rms error", series).write(
+    Plot("error by uncertainty", "standard deviation, DN of 255", "rms error", series).write(
         folder / UNCERTAINTY_PLOT
     )
 
@@ -238,6 +249,7 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
     for figure in calibration.correlations[0]:
         mean, low, high = paired([row[figure] for row in calibration.correlations])
         lines.append(f"{figure.removeprefix('uncertainty_'):<20}{mean:12.4f}  [{low:+.4f}, {high:+.4f}]")
+    lines.append(f"{'rank of all pixels':<20}{calibration.pooled:12.4f}")
     lines += ["", "decile of the pixels".ljust(20) + f"{'std, DN':>12}{'error, DN':>12}"]
     lines += [
         f"{number:<20}{row['std_dn']:12.4f}{row['error_dn']:12.4f}"

@@ -15,9 +15,9 @@ from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.data.pictures import display_bands
 from decr_scene.models.data.source import Pair
 from decr_scene.models.data.tone import fit_tone, regions
-from decr_scene.pipeline.evaluation import metrics
-from decr_scene.pipeline.evaluation.metrics import Figure
+from decr_scene.pipeline.measures import metrics
 from decr_scene.pipeline.measures.cloud_classes import SHADOW_DROP, classify_clouds
+from decr_scene.pipeline.measures.metrics import Figure
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.texture import Texture
 

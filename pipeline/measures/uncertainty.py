@@ -1,4 +1,4 @@
-"""Calibration of the uncertainty: standard deviation over samples against the error."""
+"""Compare an uncertainty, a standard deviation at every pixel, with the error."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ DN = 127.5
 
 @dataclass(frozen=True)
 class Calibration:
-    """Agreement of the standard deviation over samples with the error.
+    """Agreement of the standard deviation with the error.
 
     Args:
         correlations: Of each image, Spearman's rank correlation of the two, ``uncertainty_rank``, and by
             region.
+        pooled: The same of the pixels of all images together.
         deciles: Of the pixels of all images by rising standard deviation, ``std_dn`` and ``error_dn``: root
             mean squares of the two, DN of 255.
     """
 
     correlations: tuple[Row, ...]
+    pooled: float
     deciles: tuple[Row, ...]
 
 
 class Uncertainty:
-    """Collect standard deviation over samples and error of the first sample, image by image."""
+    """Collect standard deviation and error, image by image."""
 
     def __init__(self) -> None:
         self._correlations: list[Row] = []
         self._pixels: list[Float] = []
 
-    def add(self, samples: Sequence[Float], truth: Float, classes: CloudClasses) -> None:
+    def add(self, deviation: Float, error: Float, classes: CloudClasses) -> None:
         """Add an image.
 
         Args:
-            samples: At least two, ``(C, H, W)`` in [-1, 1]; the first is the answer.
-            truth: ``(C, H, W)``, the clear image in the tone of the cloudy one.
+            deviation: The standard deviation that is claimed, ``(H, W)`` on the [-1, 1] scale.
+            error: `error_of` the answer, same shape.
             classes: The regions.
         """
-        deviation = np.sqrt(np.var(samples, axis=0, ddof=1).mean(axis=0))
-        error = np.sqrt(((samples[0] - truth) ** 2).mean(axis=0))
         row = {"uncertainty_rank": _rank_correlation(deviation, error, np.ones(error.shape, np.bool_))}
         for name, region in classes._asdict().items():
             row[f"uncertainty_rank_{name}"] = _rank_correlation(deviation, error, region)
@@ -68,8 +68,19 @@ class Uncertainty:
         deciles = [np.sqrt((group.astype(np.float64) ** 2).mean(axis=1)) * DN for group in groups]
         return Calibration(
             tuple(self._correlations),
+            _rank_correlation(both[0], both[1], np.ones(both.shape[1], np.bool_)),
             tuple({"std_dn": float(deviation), "error_dn": float(error)} for deviation, error in deciles),
         )
+
+
+def spread_of(samples: Sequence[Float]) -> Float:
+    """Return the standard deviation over samples ``(C, H, W)``, root mean square of the bands, ``(H, W)``."""
+    return np.asarray(np.sqrt(np.var(samples, axis=0, ddof=1).mean(axis=0)), np.float32)
+
+
+def error_of(answer: Float, truth: Float) -> Float:
+    """Return the root mean square over the bands of the difference of two images, ``(H, W)``."""
+    return np.asarray(np.sqrt(((answer - truth) ** 2).mean(axis=0)), np.float32)
 
 
 def _rank_correlation(deviation: Float, error: Float, region: Bool) -> float:

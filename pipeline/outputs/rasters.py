@@ -1,4 +1,4 @@
-"""Define the rasters beside an output: the origin of each pixel, and the spread of its samples."""
+"""Define the rasters beside an output: the origin of each pixel, and how uncertain it is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class Provenance(SideRaster):
 
 
 class Uncertainty(SideRaster):
-    """The standard deviation of the samples, DN of the scene."""
+    """The standard deviation of each pixel, DN of the scene: of samples, expected of the model, or both."""
 
     role = "uncertainty"
     ending = "_uncertainty.tif"
-    option = "samples"
-    above = 1
+    option = "uncertainty"
 
     def companion(self, scene: RasterioScene) -> Companion:
         """Describe one band of float32, NaN where nothing is valid."""

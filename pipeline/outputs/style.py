@@ -65,8 +65,7 @@ class UncertaintyStyle(SideDocument):
 
     role = "uncertainty_style"
     ending = "_uncertainty.qml"
-    option = "samples"
-    above = 1
+    option = "uncertainty"
 
     def write(self, run: FinishedRun, path: Path) -> None:
         """Write a ramp from 0 to what the `STRETCH` of the pixels that changed has."""

@@ -26,6 +26,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
         guessed["rims of remnants"] = RIM
+    expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {
         "program": version("decr-scene"),
@@ -52,6 +53,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "compress": compress,
         "blocksize": blocksize,
         **guessed,
+        **expected,
     }
 
 

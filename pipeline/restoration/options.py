@@ -51,6 +51,7 @@ class Choices(TypedDict, total=False):
     mask_values: str | None
     detector: str
     samples: int
+    uncertainty: bool
     other_date: str | None
     aoi: str | None
     pan: str | None
@@ -89,6 +90,7 @@ class Options:
             such as an even veil, is changed as well.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
+        uncertainty: Write the error to be expected of each pixel beside it, which the model file tells of.
         other_date: A raster of the same ground at another date, which is to be clear. It is laid over the
             scene, brought into its tone, and taken for the first guess where that sees cloud or shadow.
         aoi: A vector file with polygons: only inside does anything change, whatever the mask.
@@ -116,6 +118,7 @@ class Options:
     mask_values: str | None = None
     detector: str = "auto"
     samples: int = 1
+    uncertainty: bool = False
     other_date: str | None = None
     aoi: str | None = None
     pan: str | None = None
@@ -143,6 +146,11 @@ class Options:
                 )
         if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+
+    @property
+    def tells_uncertainty(self) -> bool:
+        """Whether a standard deviation of every pixel is written."""
+        return self.uncertainty or self.samples > 1
 
     @staticmethod
     def given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,6 +38,9 @@ from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 from decr_scene.pipeline.tiling.windows import windows
 
+if TYPE_CHECKING:
+    from decr_scene.models.checkpoints.expected_error import ExpectedError
+
 COVERED = 0.999
 """A mask that says something of so much of a scene covers it: warped ones lack some pixels at the rim."""
 
@@ -63,6 +67,7 @@ class Plan:
         fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
         tones: The first guess is held to the ground's tone, of which the network is not told.
         ground: The ground of the scene as a whole, for those that want to know; ``None``: nobody has looked.
+        error: The error to be expected of the restorer; ``None``: it is not asked for.
     """
 
     grid: TileGrid
@@ -91,11 +96,17 @@ class Plan:
     ground: Ground | None = None
     fills: bool = False
     tones: bool = False
+    error: ExpectedError | None = None
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """List the regions that all restrict where anything may change."""
         return tuple(region for region in (self.mask, self.aoi) if region is not None)
+
+    @property
+    def tells_uncertainty(self) -> bool:
+        """Whether the standard deviation of every pixel is told."""
+        return self.samples > 1 or self.error is not None
 
     @property
     def weighs_change(self) -> bool:
@@ -104,7 +115,8 @@ class Plan:
 
     def sight(self, span: Span) -> Span:
         """Grow a window to that of the change that must be known to blend it."""
-        return clear_ground.around(span, self.grid.shape) if self.weighs_change else span
+        alone = not self.weighs_change and self.error is None
+        return span if alone else clear_ground.around(span, self.grid.shape)
 
 
 @dataclass(frozen=True)
@@ -204,6 +216,11 @@ class Frame:
             DecrSceneError: As `plan_scene`.
         """
         spec, digest = spec_of(options, elsewhere)
+        if options.uncertainty and spec.error is None:
+            raise OptionError(
+                f"nobody has measured the error of model {spec.name}: drop uncertainty, take samples in its "
+                "place, or measure it with decr-scene models calibrate"
+            )
         bands, indexes, warnings = choose_bands(found, spec, options)
         grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
         look = look_of(spec, options, bands, shape, pixel)
@@ -225,6 +242,7 @@ class Frame:
             samples=options.samples,
             aoi=aoi,
             joint=self.joint,
+            error=self.spec.error if options.uncertainty else None,
         )
 
 

@@ -22,6 +22,7 @@ from decr_scene.pipeline.system.forks import threads_begin
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from decr_scene.models.checkpoints.expected_error import ExpectedError
     from decr_scene.models.devices import Computing
     from decr_scene.models.model import LoadedDetector
 
@@ -80,6 +81,7 @@ class RestorerSpec:
         context: The first guess is told what the scene as a whole shows.
         windows: First guesses are made over windows of many tiles, not of each tile.
         alone: The model has no noise network: its reference's answer is the result.
+        error: The error to be expected of its answers; ``None``: nobody has measured it.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -98,6 +100,7 @@ class RestorerSpec:
     context: bool = False
     windows: bool = False
     alone: bool = False
+    error: ExpectedError | None = None
     plugin: Restorer | None = None
     plugin_key: str | None = None
 

@@ -71,5 +71,6 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         context=config.reference.context,
         windows=config.reference.takes_windows and sampling.halo > 0,
         alone=config.network is None,
+        error=config.error,
     )
     return spec, digest

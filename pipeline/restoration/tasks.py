@@ -34,6 +34,8 @@ from decr_scene.pipeline.tiling.windows import window_view
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from decr_scene.models.checkpoints.expected_error import ExpectedError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Results = Mapping[int, Float]
@@ -193,7 +195,7 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     own_changes, seen = _found(plan, span, changes), plan.sight(span)
     if not own_changes:
         classes = untouched(valid)
-        return Blended(pixels, classes, _no_uncertainty(classes) if plan.samples > 1 else None)
+        return Blended(pixels, classes, _no_uncertainty(classes) if plan.tells_uncertainty else None)
     in_sight = own_changes if seen == span else _found(plan, seen, changes)
     wide = blend(plan.grid, seen, _part(in_sight, slice(len(bands))), len(bands))
     change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
@@ -203,9 +205,12 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     other = None if plan.other is None else _last_band(plan, span, own_changes)
     classes = classify(pixels[bands], restored, valid, share, other)
     uncertainty = None
-    if plan.samples > 1:
+    if plan.tells_uncertainty:
+        variance = np.zeros_like(change) if plan.samples == 1 else _variance(plan, span, own_changes, change)
+        if plan.error is not None:
+            variance = variance + _expected_variance(plan.error, plan, source, span, seen, wide)
+        deviation = plan.radiometry.deviation(variance) * (1 if share is None else share)
         uncertainty = _no_uncertainty(classes)
-        deviation = _deviation(plan, span, own_changes, change) * (1 if share is None else share)
         np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
     if len(bands) == len(pixels) and bands == sorted(bands):
         return Blended(restored, classes, uncertainty)
@@ -387,12 +392,21 @@ def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tupl
     return Prepared(tiles, spans, prepared.images[chosen]), None if field is None else field[chosen]
 
 
-def _deviation(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
-    """Return the standard deviation of samples and of tiles around their blend, DN."""
+def _variance(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
+    """Return the variance of samples and of tiles around their blend, ``(C, h, w)``."""
     bands = len(plan.indexes)
     of_samples = blend(plan.grid, span, _part(found, slice(bands, None)), bands)
-    of_tiles = spread(plan.grid, span, _part(found, slice(bands)), change)
-    return plan.radiometry.deviation(of_samples + of_tiles)
+    return of_samples + spread(plan.grid, span, _part(found, slice(bands)), change)
+
+
+def _expected_variance(
+    error: ExpectedError, plan: Plan, source: Source, span: Span, seen: Span, change: Float
+) -> Float:
+    """Return the variance expected of the model's error, ``(1, h, w)``, from its change of ``seen``."""
+    pixels, bands = source.read(seen), list(plan.indexes)
+    cloudy = plan.radiometry.to_model(pixels[bands], source.valid(seen, pixels)[bands])
+    answer = np.clip(cloudy + change, -1, 1)
+    return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
 
 
 def _no_uncertainty(classes: Classes) -> Float:

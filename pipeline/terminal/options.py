@@ -179,6 +179,9 @@ restoring_options = in_order(
         show_default=True,
         help="Results of each tile: from 2 on, how far they differ is written beside the output.",
     ),
+    click.option(
+        "--uncertainty", is_flag=True, help="Write the error to be expected of each pixel beside the output."
+    ),
     click.option("--overlap", type=int, default=OVERLAP, show_default=True, help="Overlap of tiles, px."),
     click.option("--halo", type=int, help="How far beyond its tile the first guess sees, px."),
     click.option(

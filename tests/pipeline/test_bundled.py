@@ -8,7 +8,7 @@ from places import SAMPLES, WEIGHTS
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.models.model import bundled_models
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.evaluation.metrics import psnr
+from decr_scene.pipeline.measures.metrics import psnr
 
 SCENES = {"landsat": "rice2", "rotterdam": "default"}
 pytestmark = [pytest.mark.slow]

@@ -23,7 +23,7 @@ from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, evaluate_pairs
 from decr_scene.pipeline.evaluation.figures import judge, parts
-from decr_scene.pipeline.evaluation.metrics import paper_psnr, paper_ssim
+from decr_scene.pipeline.measures.metrics import paper_psnr, paper_ssim
 
 
 @pytest.fixture

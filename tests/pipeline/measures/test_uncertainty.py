@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from decr_scene.pipeline.measures.cloud_classes import CloudClasses
-from decr_scene.pipeline.measures.uncertainty import Uncertainty
+from decr_scene.pipeline.measures.uncertainty import Uncertainty, error_of, spread_of
 
 SHAPE = (3, 64, 64)
 NOTHING = np.zeros(SHAPE[1:], bool)
@@ -20,7 +20,7 @@ def drawn(deviation, count=6, seed=0):
 def calibration(*images):
     uncertainty = Uncertainty()
     for samples in images:
-        uncertainty.add(samples, TRUTH, CLASSES)
+        uncertainty.add(spread_of(samples), error_of(samples[0], TRUTH), CLASSES)
     return uncertainty.calibration()
 
 

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import OptionError, OtherDateError
-from decr_scene.pipeline.evaluation.metrics import psnr
+from decr_scene.pipeline.measures.metrics import psnr
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import GOLDEN
 
-from decr_scene.pipeline.evaluation.metrics import (
+from decr_scene.pipeline.measures.metrics import (
     BEST_PSNR,
     detail,
     paper_psnr,

@@ -1,0 +1,53 @@
+"""Measure the error that is to be expected of a model, on pairs that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from decr_scene.models.checkpoints.expected_error import change_and_texture
+from decr_scene.models.checkpoints.model_file import ModelConfig, read_model_file, save_model_file
+from decr_scene.models.model import find_model
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
+from decr_scene.pipeline.evaluation.figures import matched_truth
+from decr_scene.pipeline.evaluation.pairs import load_pairs
+from decr_scene.pipeline.measures.expected_error import fit_expected_error
+from decr_scene.pipeline.measures.uncertainty import PIXELS, error_of
+
+
+def calibrate_model(
+    model: str, data: Path, out: Path, bands: str | None = None, detector: str = "auto", reduce: int = 1
+) -> ModelConfig:
+    """Write a model file again, with the error to be expected of its answers.
+
+    Args:
+        model: Bundled name or file.
+        data: Folder of pairs, as for `evaluate_pairs`; none that the model was trained on.
+        out: The model file to write.
+        bands: As for `evaluate_pairs`.
+        detector: The same.
+        reduce: The same.
+
+    Raises:
+        OptionError: The model makes no error on these pairs.
+        DecrSceneError: The model or the pairs cannot be used.
+    """
+    answerer = open_answerer(model, data, bands, detector)
+    found = []
+    for number, pair in enumerate(load_pairs(answerer.bands, data, reduce, bands=bands)):
+        seen = answerer.look(pair.cloudy)
+        answer = restore(answerer, pair.cloudy, answerer.guess(pair.cloudy, seen), Settings(), seen=seen)
+        fields = np.stack([error_of(answer, matched_truth(pair)), *change_and_texture(pair.cloudy, answer)])
+        chosen = np.random.default_rng(number).permutation(fields[0].size)[:PIXELS]
+        found.append(fields.reshape(3, -1)[:, chosen])
+    try:
+        error = fit_expected_error(*np.concatenate(found, axis=1))
+    except ValueError as problem:
+        raise OptionError(f"{model} cannot be calibrated on {data}: {problem}") from problem
+    config, tensors = read_model_file(find_model(model))
+    config = replace(config, error=error)
+    save_model_file(out, config, tensors)
+    return config
