@@ -189,9 +189,13 @@ class RemoveClouds(DecrSceneAlgorithm):
             _number("SAMPLES", "Samples; from 2 on their spread is written too", 1, 1, 1000),
         ):
             self.addParameter(_advanced(parameter))
+        expected = QgsProcessingParameterBoolean(
+            "EXPECTED_ERROR", "Write the error to be expected of each pixel", defaultValue=False
+        )
+        self.addParameter(_advanced(expected))
         self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Without clouds"))
         self.addOutput(QgsProcessingOutputRasterLayer("PROVENANCE", "Where each pixel comes from"))
-        self.addOutput(QgsProcessingOutputRasterLayer("UNCERTAINTY", "Spread of the samples"))
+        self.addOutput(QgsProcessingOutputRasterLayer("UNCERTAINTY", "How uncertain each pixel is"))
         self.addOutput(QgsProcessingOutputFile("REPORT", "Report"))
 
     def processAlgorithm(self, parameters, context, feedback):
@@ -208,6 +212,7 @@ class RemoveClouds(DecrSceneAlgorithm):
         for name in ("STEPS", "SEED", "SAMPLES"):
             if parameters.get(name) is not None:
                 words += [f"--{name.lower()}", str(self.parameterAsInt(parameters, name, context))]
+        words += ["--uncertainty"] if self.parameterAsBool(parameters, "EXPECTED_ERROR", context) else []
         end, _ = self.call(words, feedback)
         if end is None:
             return {}
