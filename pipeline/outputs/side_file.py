@@ -45,18 +45,16 @@ class SideFile(ABC):
         role: What the report and the STAC Item call it.
         ending: What its name has after the stem of the output's.
         option: The option that requests it; ``None``: it is always written.
-        above: It is requested by values of the option above this one: by 2 samples, not by 1.
     """
 
     role: ClassVar[str]
     ending: ClassVar[str] = ""
     option: ClassVar[str | None] = None
-    above: ClassVar[int] = 0
 
     @classmethod
     def requested(cls, options: Mapping[str, Any]) -> Self | None:
         """Make one if the options ask for it."""
-        return cls() if cls.option is None or options[cls.option] > cls.above else None
+        return cls() if cls.option is None or options[cls.option] else None
 
     def path(self, output: Path) -> Path:
         """Name the file that belongs to an output."""
