@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from decr_scene.models.data import pictures
 from decr_scene.pipeline.errors import BandError
 
 ROLES = ("blue", "green", "red", "nir", "alpha")
@@ -170,4 +169,6 @@ def _misfit(name: str, counts: Counter[str]) -> str:
 
 def display_bands(names: Sequence[str]) -> list[int]:
     """Choose 1-based bands for red, green and blue, or one band for grey, as `pictures.display_bands`."""
+    from decr_scene.models.data import pictures  # which imports numpy: the help of a command does without
+
     return list(dict.fromkeys(index + 1 for index in pictures.display_bands(names)))
