@@ -1,4 +1,4 @@
-"""Whether a run did what it is for: what of the cloud is left in its output, told where it is much.
+"""Check whether a run did what it is for: how much of the cloud is left in its output, with a warning.
 
 Where a detector looked at the scene, it looks at the output as well. Where none did, all there is to tell is
 how many pixels changed.
@@ -26,7 +26,7 @@ from decr_scene.pipeline.system.signals import was_interrupted
 from decr_scene.pipeline.tiling.grid import Span
 
 FEW = 0.05
-"""Share of the pixels that changed below which, where no detector looked, a user is told."""
+"""Share of changed pixels below which a user is warned, where no detector looked."""
 
 _log = logging.getLogger("decr_scene")
 
@@ -50,7 +50,7 @@ def clouds_left(
         classes: Share of each class of the provenance.
 
     Returns:
-        As the report has it, with what is left under ``output``, ``None`` if nobody knows; and warnings.
+        As the report has it, with what is left under ``output``, ``None`` if that is unknown; and warnings.
     """
     coverage, valid = planned.coverage, 1 - classes["nodata"]
     clouds = None if coverage is None else {**vars(coverage), "output": None}
@@ -58,8 +58,8 @@ def clouds_left(
         return clouds, []
     changed = 1 - classes["original"] / valid
     if coverage is None or planned.look is None or planned.look.kind == "mask":
-        told = _told_of_change(planned, changed)
-        return clouds, [] if told is None else [told]
+        warning = _change_warning(planned, changed)
+        return clouds, [] if warning is None else [warning]
     try:
         remains = _look_at_output(planned, scene, options, places, output)
     except Exception as error:  # the output is finished, and its report must not be missing
@@ -69,7 +69,7 @@ def clouds_left(
         return clouds, [f"whether cloud is left in the output is not known: {in_one_line(error)}"]
     if remains is None:
         return clouds, []
-    warnings = [_told_of_cloud(remains, changed)] if remains.is_much else []
+    warnings = [_cloud_warning(remains, changed)] if remains.is_much else []
     return {**vars(coverage), "output": vars(remains)}, warnings
 
 
@@ -95,7 +95,7 @@ def _look_at_output(
         return look_again(lookout, before, seen, None if plan.aoi is None else plan.aoi.holds)
 
 
-def _told_of_cloud(remains: Remains, changed: float) -> str:
+def _cloud_warning(remains: Remains, changed: float) -> str:
     return (
         f"cloud is likely left: {_percent(remains.cloud_before)} of what was looked at again was cloud and "
         f"{_percent(remains.cloud)} still is, {_percent(remains.left)} of that cloud is still seen, and "
@@ -104,7 +104,7 @@ def _told_of_cloud(remains: Remains, changed: float) -> str:
     )
 
 
-def _told_of_change(planned: Planned, changed: float) -> str | None:
+def _change_warning(planned: Planned, changed: float) -> str | None:
     """Say that little changed where no detector looked; ``None``: enough did, or a mask says where it may."""
     plan = planned.plan
     if plan.spec.bands is None or plan.regions or changed >= FEW:

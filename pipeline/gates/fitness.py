@@ -20,7 +20,7 @@ BASE = 64
 """Pixels, at most, over which the size of one is measured, in the middle of the scene."""
 
 SLACK = 1.25
-"""Factor by which pixels may be smaller or larger than a model's, before a user is told."""
+"""Factor by which pixels may be smaller or larger than a model's without a warning."""
 
 OF_BUNDLED = {"default": (0.3, 5.0), "rgb": (0.3, 5.0), "rice2": (30.0, 30.0)}
 """Sides of pixels, m, from the cards of models whose files do not tell."""
@@ -37,11 +37,11 @@ def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
     from decr_scene.models.model import find_model
 
     config = read_model_config(find_model(spec.name))
-    told = [
+    warnings = [
         _pixels(config.name, config.info, ground_size(scene)),
         _spectrum(config.name, config.info, planned),
     ]
-    return tuple(text for text in told if text is not None)
+    return tuple(text for text in warnings if text is not None)
 
 
 def ground_size(scene: RasterioScene) -> float | None:

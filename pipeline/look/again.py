@@ -26,10 +26,10 @@ LIKELY = 128
 """Probability of cloud, of 255, from which on a pixel counts as cloud."""
 
 MUCH = 0.1
-"""Part of the cloud that may be left before a user is told."""
+"""Part of the cloud that may be left without a warning."""
 
 LITTLE = 0.005
-"""Share of what was looked at below which cloud in the output is not spoken of."""
+"""Share of what was looked at below which cloud in the output is no warning."""
 
 Inside = Callable[[Double, Double], Bool]
 """Rows and columns of a lattice of points, px of the scene, to which of them count, ``(rows, cols)``."""

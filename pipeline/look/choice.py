@@ -41,7 +41,7 @@ class LookPlan:
         veils: Large changes of the model are applied elsewhere, too.
         version: Of the detector's package.
         fills: Detected cloud that the model leaves is filled with the ground's tone.
-        tones: The first guess of a network that is not told of the ground is held to its tone.
+        tones: The first guess of a network that does not see the ground is held to its tone.
     """
 
     kind: str

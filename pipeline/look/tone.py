@@ -1,4 +1,4 @@
-"""Hold a first guess to the tone of a scene's clear ground, where the network was not told of it.
+"""Hold a first guess to the tone of a scene's clear ground, where the network does not see it.
 
 A network that sees one tile alone finds a tone of its own under a large cloud, and another in the next tile.
 The clear ground of the scene tells which tones there are: what lies further from that around than clear

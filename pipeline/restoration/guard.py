@@ -12,7 +12,7 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import RIM
-from decr_scene.pipeline.restoration.restorers import RestorerSpec, told
+from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
 from decr_scene.pipeline.tiling.windows import SIDE
 
 
@@ -40,7 +40,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             spec.weight_floor,
             spec.halo,
         ],
-        "computing": None if spec.computing is None else told(spec.computing),
+        "computing": None if spec.computing is None else computing_values(spec.computing),
         "seed": plan.seed,
         "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],

@@ -28,7 +28,7 @@ ALIKE = 0.7
 """Correlation from which on a patch shows the same ground on both dates, and no cloud that hides it."""
 
 CLOSE = 1.5
-"""A pixel fits the tone if it is so many times as far off as half of the pixels of those patches are."""
+"""Greatest residual of a pixel that fits the tone, times the median residual in those patches."""
 
 ROUNDS = 10
 """Times that the tone is fitted to the pixels that fit."""
@@ -37,7 +37,7 @@ LEAST_SAMPLE = 100
 """Pixels that both dates must show, of those that the tone is fitted to."""
 
 HARDLY, NOT = 0.5, 0.1
-"""Share of a band's variance on clear ground that a date must explain: else it is told, or refused."""
+"""Share of a band's variance on clear ground below which a date is warned of, or refused."""
 
 RIM = 3.0
 """Standard deviation, px, by which the places that are taken from the other date are smoothed."""
@@ -67,8 +67,8 @@ class Fit(NamedTuple):
         weakest = min(self.correlation[self.worst], self.gain[self.worst])
         return 0.0 if weakest <= 0 else self.correlation[self.worst] ** 2
 
-    def told(self, names: Sequence[str]) -> str:
-        """Say it, with the names of the bands."""
+    def describe(self, names: Sequence[str]) -> str:
+        """Describe the fit in words, with the names of the bands."""
         r, gain, share = self.correlation[self.worst], self.gain[self.worst], 100 * self.share
         return (
             f"where both are clear, its {names[self.worst]} explains {100 * self.explained:.0f} % of that of "
@@ -135,10 +135,10 @@ class OtherDate:
         fitted = raw._in_the_tone_of(np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1), alike)
         assert fitted.fitness is not None, "it was just fitted"
         if fitted.fitness.explained < NOT:
-            told = fitted.fitness.told([label(bands, index) for index in indexes])
+            found = fitted.fitness.describe([label(bands, index) for index in indexes])
             raise OtherDateError(
-                f"other date {path} does not go with the scene: {told}, expected {100 * NOT:.0f} % at least: "
-                "take a date of a nearer season or year, or none"
+                f"other date {path} does not go with the scene: {found}, expected {100 * NOT:.0f} % at "
+                "least: take a date of a nearer season or year, or none"
             )
         return fitted
 
@@ -147,8 +147,8 @@ class OtherDate:
         if self.fitness is None or self.fitness.explained >= HARDLY:
             return None
         return (
-            f"other date {self.path} hardly goes with the scene: {self.fitness.told(bands)}: its ground will "
-            "be paler than the scene's; compare the output with one that was made without it"
+            f"other date {self.path} hardly goes with the scene: {self.fitness.describe(bands)}: its ground "
+            "will be paler than the scene's; compare the output with one that was made without it"
         )
 
     def read(self, span: Span) -> tuple[Float, Bool]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
 
 COVERED = 0.999
-"""A mask that says something of so much of a scene covers it: warped ones lack some pixels at the rim."""
+"""Least valid share of a mask that covers its scene: warped ones lack some pixels at the rim."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Plan:
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
         fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
-        tones: The first guess is held to the ground's tone, of which the network is not told.
-        ground: The ground of the scene as a whole, for those that want to know; ``None``: nobody has looked.
+        tones: The first guess is held to the ground's tone, which the network does not see.
+        ground: The ground of the scene as a whole; ``None``: there was no look at it.
         error: The error to be expected of the restorer; ``None``: it is not asked for.
     """
 
@@ -208,7 +208,7 @@ class Frame:
         Args:
             found: Names of the scene's bands, as far as it tells them.
             shape: ``(height, width)`` of the scene, px.
-            pixel: Side of a pixel, m; ``None``: nobody knows.
+            pixel: Side of a pixel, m; ``None``: unknown.
             options: The options.
             elsewhere: As in `spec_of`.
 
@@ -269,8 +269,8 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
-    if plan.other is not None and (told := plan.other.warning([label(frame.bands, i) for i in indexes])):
-        warnings = (*warnings, told)
+    if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
+        warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
 
 
@@ -314,7 +314,7 @@ def look_of(
         options: The options.
         bands: Names of the scene's bands.
         shape: Of the scene, px.
-        pixel: Side of a pixel, m; ``None``: nobody knows.
+        pixel: Side of a pixel, m; ``None``: unknown.
 
     Raises:
         OptionError: The detector that is asked for is not there; or the restorer needs one.
@@ -346,12 +346,12 @@ def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor
         if own is None:
             raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
         return own
-    is_told = all(bands.count(band) == 1 for band in ukis.BANDS)
+    has_bands = all(bands.count(band) == 1 for band in ukis.BANDS)
     if options.detector == "auto":
-        if (spec.bands is None and spec.name != "fill") or not is_told:
+        if (spec.bands is None and spec.name != "fill") or not has_bands:
             return None
         return _ukis(bands, factor, veils=spec.bands is not None)
-    if not is_told:
+    if not has_bands:
         select_bands(bands, ukis.BANDS)
     return _ukis(bands, factor, veils=False)
 

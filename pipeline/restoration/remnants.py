@@ -66,7 +66,7 @@ def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: 
 
 
 def _wide(part: Float, width: float) -> Float:
-    """Widen a part by so many px and soften its border as much, ``(h, w)`` in [0, 1]."""
+    """Widen a part by ``width`` px and soften its border as much, ``(h, w)`` in [0, 1]."""
     from scipy.ndimage import maximum_filter
 
     return _smooth(maximum_filter(part, 2 * round(width) + 1), width)

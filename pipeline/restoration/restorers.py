@@ -48,7 +48,7 @@ class TileModel(Protocol):
         """Return the first guess ``(N, C, H, W)`` of tiles of that shape; only if ``needs_field``.
 
         ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows. With
-        ``norm_side`` these are large, and normalisation sees but so much around each pixel, px.
+        ``norm_side`` these are large, and normalisation sees only that distance around each pixel, px.
         """
         ...
 
@@ -78,7 +78,7 @@ class RestorerSpec:
         computing: What became of the two where the run began: a worker that computes otherwise refuses.
         at_once: Images that a GPU sees at a time.
         sha256: Of the model file: a worker that has another one under its name refuses it.
-        context: The first guess is told what the scene as a whole shows.
+        context: The first guess sees the ground of the scene as a whole.
         windows: First guesses are made over windows of many tiles, not of each tile.
         alone: The model has no noise network: its reference's answer is the result.
         error: The error to be expected of its answers; ``None``: nobody has measured it.
@@ -154,7 +154,7 @@ class Plugin:
     ) -> Float:
         """Call it with arrays of its own, and take its answer away while it is its turn.
 
-        What it overwrites is still needed, to tell what has changed, or to try again with half of the batch
+        What it overwrites is still needed, to find what has changed, or to try again with half of the batch
         where memory does not suffice; and the next batch may come, from another thread, before this one is
         used.
         """
@@ -263,7 +263,7 @@ class Diffusion:
         )
 
     def _on_device(self, call: Callable[..., Tensor], *batches: Float, at_once: int | None = None) -> Float:
-        """Call with so many tiles as are seen at once: some on a GPU, one on a CPU.
+        """Call with some tiles at a time on a GPU, with one on a CPU.
 
         On a CPU a batch is no faster, takes more memory, and is summed up in another order than its tiles
         are, so that the result would depend on the size of batches in its last bits. On a GPU it is the shape
@@ -366,11 +366,11 @@ def describe(spec: RestorerSpec) -> dict[str, Any]:
         "halo": spec.halo,
         "device": spec.device,
         "precision": spec.precision,
-        **({} if spec.computing is None else told(spec.computing)),
+        **({} if spec.computing is None else computing_values(spec.computing)),
     }
 
 
-def told(computing: Computing) -> dict[str, str | None]:
+def computing_values(computing: Computing) -> dict[str, str | None]:
     """Describe how is computed, in plain values."""
     return {
         "device": computing.device,

@@ -12,9 +12,9 @@ from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Resto
 
 
 def _name_of(restorer: Restorer) -> str:
-    """Name a callable, as runs are told apart by; a lambda has no name, so its code is in it.
+    """Name a callable, so that runs differ by it.
 
-    One that is called as what is built in is told from that.
+    A lambda has no name, so its code is hashed; the name of a built-in restorer gets a prefix.
     """
     name = str(getattr(restorer, "__name__", type(restorer).__name__))
     if name != "<lambda>":
