@@ -149,7 +149,7 @@ class Options:
 
     @property
     def tells_uncertainty(self) -> bool:
-        """Whether a standard deviation of every pixel is written."""
+        """Return whether a standard deviation of every pixel is written."""
         return self.uncertainty or self.samples > 1
 
     @staticmethod

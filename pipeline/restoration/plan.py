@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def tells_uncertainty(self) -> bool:
-        """Whether the standard deviation of every pixel is told."""
+        """Return whether a standard deviation of every pixel is written."""
         return self.samples > 1 or self.error is not None
 
     @property
