@@ -44,7 +44,7 @@ def check_target(
 
     Raises:
         OutputExistsError: It exists, or a file that GDAL would take for a part of it.
-        OutputError: Its folder is missing or not writable; it is a directory; it is the input.
+        OutputError: Its folder is missing or not writable; it is a directory or a device; it is the input.
     """
     path = Path(path)
     folder = path.absolute().parent
@@ -52,6 +52,8 @@ def check_target(
         raise OutputError(f"{folder}: no such folder to write {path.name} to: make it first")
     if path.is_dir():
         raise OutputError(f"{path} is a directory, expected the name of a file: add one")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a device or a pipe, expected the name of a file: choose another name")
     if source is not None and is_same_file(source, path):
         raise OutputError(f"{path} is the input itself: choose another name for the output")
     existing = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
@@ -221,12 +223,17 @@ def mark_path(output: Path) -> Path:
 
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Yield a hidden name to write a file under, renamed when the ``with`` succeeds, else removed."""
+    """Yield a hidden name to write a file under, renamed when the ``with`` succeeds, else removed.
+
+    Under its own name it survives a power cut.
+    """
     partial = path.with_name(f".{path.stem.lstrip('.')}.partial{path.suffix}")
     partial.unlink(missing_ok=True)
     try:
         yield partial
+        sync_to_disk(partial)
         os.replace(partial, path)
+        sync_to_disk(path.absolute().parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -244,12 +251,13 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def os_faults(what: str, folder: Path) -> Iterator[None]:
+def os_faults(what: str, folder: Path, advice: str = "check the disk, then run again") -> Iterator[None]:
     """Convert errors of the system or GDAL to our own; our own errors pass.
 
     Args:
         what: What cannot be done.
         folder: Where, for the free disk.
+        advice: What to do.
 
     Raises:
         OutputError: Instead of the error raised.
@@ -260,13 +268,17 @@ def os_faults(what: str, folder: Path) -> Iterator[None]:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        free = gigabytes(shutil.disk_usage(folder).free)
-        raise OutputError(f"{what} ({reason}; {free} free): check the disk, then run again") from error
+        raise OutputError(f"{what} ({reason}; {free_disk(folder)} free): {advice}") from error
 
 
-def gigabytes(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 1e9:.2f} GB"
+def free_disk(folder: Path) -> str:
+    """Tell how much disk is free in a folder."""
+    return size_in_words(shutil.disk_usage(folder).free)
+
+
+def size_in_words(size: int) -> str:
+    """Bytes for people: from a hundredth of a GB on in GB, below in MB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 def sync_to_disk(path: Path) -> None:

@@ -31,6 +31,7 @@ from decr_scene.pipeline.files import (
     detection_path,
     ground_path,
     journal_path,
+    os_faults,
     tiles_path,
     write_whole,
 )
@@ -179,7 +180,10 @@ def process_scene(
             report = _report(run, planned, {**tiles_done, "windows_resumed": windows_resumed}, laps)
             read = [path for _, path in named_inputs(src, chosen) if path is not None]
             beside.remove_stale([*read, *(file.path for file in files)])
-            with write_whole(beside.report) as partial:
+            with (
+                os_faults(f"cannot write {beside.report}", beside.report.absolute().parent),
+                write_whole(beside.report) as partial,
+            ):
                 partial.write_text(report.to_json())
     return report
 

@@ -250,10 +250,15 @@ def read_model_config(path: str | Path) -> ModelConfig:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write a file under, which is renamed when the ``with`` succeeds."""
+    """Yield a temporary name to write a file under, renamed when the ``with`` succeeds, else removed."""
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _as_kept(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +68,6 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all."""
     with write_whole(path) as partial, partial.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet, display_bands
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.measures.metrics import to_uint8
 
 Picture = NDArray[np.uint8]
@@ -68,7 +69,8 @@ class Sheet:
         from PIL import Image
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(contact_sheet(self._rows)).save(path, "PNG")
+        with write_whole(path) as partial:
+            Image.fromarray(contact_sheet(self._rows)).save(partial, "PNG")
 
     def _captioned(self, image: Float, text: str) -> Picture:
         from PIL import Image, ImageDraw

@@ -21,7 +21,7 @@ from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
-from decr_scene.pipeline.files import check_no_input, check_target, files_under
+from decr_scene.pipeline.files import check_no_input, check_target, files_under, write_whole
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
@@ -315,7 +315,7 @@ def check_outputs(paths: Iterable[Path | None], models: Iterable[str], data: Pat
 
 def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:
     """Write a CSV: one line per row, its name first."""
-    with path.open("w", newline="") as file:
+    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([head, *next(iter(rows.values()))])
         for name, row in rows.items():

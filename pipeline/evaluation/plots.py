@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.files import write_whole
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -53,11 +54,8 @@ class Plot:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write_png(path.with_suffix(".png"))
-        with path.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["series", self.x, self.y])
-            for name, points in self.series.items():
-                writer.writerows([name, f"{x:.6g}", f"{y:.6g}"] for x, y in points)
+        rows = ([name, f"{x:.6g}", f"{y:.6g}"] for name, points in self.series.items() for x, y in points)
+        _write_csv(path.with_suffix(".csv"), ["series", self.x, self.y], rows)
 
     def _write_png(self, path: Path) -> None:
         from PIL import Image, ImageDraw
@@ -82,7 +80,8 @@ class Plot:
             else:
                 for x, y in places:
                     draw.text((min(x + 6, WIDTH - 6 * len(name) - 4), y - 12), name, fill=colour)
-        picture.save(path, "PNG")
+        with write_whole(path) as partial:
+            picture.save(partial, "PNG")
 
     def _frame(self, draw: ImageDraw, axes: _Axes) -> None:
         draw.rectangle((LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM), outline="black")
@@ -109,15 +108,19 @@ def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = sorted(maps, reverse=True)
     grey = [np.rint(np.clip(maps[t], 0, 1) * 255).astype(np.uint8) for t in steps]
-    Image.fromarray(contact_sheet([[np.repeat(g[..., None], 3, axis=2) for g in grey]])).save(
-        path.with_suffix(".png"), "PNG"
-    )
-    with path.with_suffix(".csv").open("w", newline="") as file:
+    sheet = contact_sheet([[np.repeat(g[..., None], 3, axis=2) for g in grey]])
+    with write_whole(path.with_suffix(".png")) as partial:
+        Image.fromarray(sheet).save(partial, "PNG")
+    values = ((t, (maps[t].min(), maps[t].mean(), maps[t].max())) for t in steps)
+    rows = ([str(t), *(f"{value:.5f}" for value in three)] for t, three in values)
+    _write_csv(path.with_suffix(".csv"), ["t", "least", "mean", "most"], rows)
+
+
+def _write_csv(path: Path, head: list[str], rows: Iterable[list[str]]) -> None:
+    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["t", "least", "mean", "most"])
-        for t in steps:
-            values = maps[t].min(), maps[t].mean(), maps[t].max()
-            writer.writerow([t, *(f"{value:.5f}" for value in values)])
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Unpack
 import numpy as np
 
 from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
+from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.gating import clouds_of
@@ -74,7 +75,7 @@ class DatasetCoverage:
             raise OptionError(f"{path} must end in .csv or .png")
 
     def _write_csv(self, path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "ccp", "cloud_or_shadow", "valid"])
             for name, image in zip(self.names, self.images, strict=True):
@@ -96,7 +97,8 @@ class DatasetCoverage:
         draw.text((left + step * BINS - 8, top + height + 6), "1.0", fill=0)
         draw.text((left, top + height + 24), "cloud coverage probability; share of the images", fill=0)
         draw.line((left, top + height, left + step * BINS, top + height), fill=0)
-        picture.save(path)
+        with write_whole(path) as partial:
+            picture.save(partial)
 
 
 def measure_coverage(

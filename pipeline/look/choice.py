@@ -65,15 +65,18 @@ def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
     shorter = min(shape)
     if pixel is None:
         return max(1, round(shorter / UNKNOWN_SIDE))
-    side = max(1, min(round(GROUND / pixel), shorter // LEAST_SIDE))
+    side = max(1, round(min(GROUND / pixel, shorter // LEAST_SIDE)))
     return side if side < FINEST else side // FINEST * FINEST
 
 
 def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
-    """Return the side of a scene's pixel, m, square root of its area; ``None``: it is not georeferenced."""
-    if crs is None or transform.is_identity:
-        return None
+    """Return the side of a scene's pixel, m, square root of its area.
+
+    ``None``: it is not georeferenced, or wrongly, by pixels without an area.
+    """
     side = float(np.sqrt(abs(transform.determinant)))
+    if crs is None or transform.is_identity or not 0 < side < np.inf:
+        return None
     if crs.is_geographic:
         _, latitude = transform @ (shape[1] / 2, shape[0] / 2)
         return side * METRES_A_DEGREE * float(np.sqrt(np.cos(np.radians(min(85.0, abs(latitude))))))

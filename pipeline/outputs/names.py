@@ -34,6 +34,8 @@ SIDE_FILES: tuple[type[SideFile], ...] = (
 )
 """All there are: rasters in the order of `Blended`, and last the Item, which names those that are there."""
 
+_ANEW = "check the disk, then make all anew with --overwrite"
+
 _log = logging.getLogger(__name__)
 
 
@@ -125,7 +127,8 @@ class Beside:
             path = self.paths[file.role]
             try:
                 there = {role: name for role, name in run.paths.items() if role not in failed}
-                with os_faults(f"cannot write {path}", path.absolute().parent), write_whole(path) as partial:
+                what, folder = f"cannot write {path}", path.absolute().parent
+                with os_faults(what, folder, _ANEW), write_whole(path) as partial:
                     file.write(replace(run, paths=there), partial)
             except Exception as error:
                 if was_interrupted():

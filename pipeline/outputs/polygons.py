@@ -162,6 +162,16 @@ def corners(scene: RasterioScene) -> BaseGeometry | None:
 
 
 def _whole(scene: RasterioScene) -> Polygon:
+    """Draw the outline of a raster in its CRS.
+
+    Raises:
+        SceneError: Its transform has NaN or infinity.
+    """
+    if not all(map(math.isfinite, scene.transform)):
+        raise SceneError(
+            f"the transform of {scene.path} has a number that is none, so that it lies nowhere: georeference "
+            "it (gdal_edit.py -a_ullr)"
+        )
     height, width = scene.shape
     return Polygon(scene.transform * corner for corner in ((0, 0), (width, 0), (width, height), (0, height)))
 

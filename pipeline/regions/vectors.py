@@ -23,6 +23,7 @@ from shapely.geometry import shape as geometry_of
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import MaskError, OutputError
+from decr_scene.pipeline.files import free_disk
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import json_text
 
@@ -190,7 +191,10 @@ def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS) -> None:
     )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["pyogrio crashed"])[-1]
-        raise OutputError(f"polygons cannot be written to {path.parent} ({reason}): write a .geojson instead")
+        raise OutputError(
+            f"polygons cannot be written to {path.absolute().parent} ({reason}; "
+            f"{free_disk(path.absolute().parent)} free): check the disk, or write a .geojson instead"
+        )
 
 
 def _multi(geometry: BaseGeometry) -> MultiPolygon:

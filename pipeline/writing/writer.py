@@ -31,11 +31,11 @@ from decr_scene.pipeline.files import (
     SIDECARS,
     UNFINISHED,
     check_target,
-    gigabytes,
     journal_path,
     lock_path,
     os_faults,
     part_path,
+    size_in_words,
     sync_to_disk,
     with_ending,
 )
@@ -295,11 +295,11 @@ def check_disk(folder: Path, raw: int, tiles: int = 0) -> None:
     """
     needed, free = raw + raw // 3 + raw + tiles, shutil.disk_usage(folder).free
     if free < needed:
-        for_tiles = f", finished tiles {gigabytes(tiles)}" if tiles else ""
+        for_tiles = f", finished tiles {size_in_words(tiles)}" if tiles else ""
         raise DiskSpaceError(
-            f"{folder} has {gigabytes(free)} free, expected {gigabytes(needed)} (scratch {gigabytes(raw)}, "
-            f"overviews {gigabytes(raw // 3)}, output up to {gigabytes(raw)}{for_tiles}): free some, or "
-            "write to another disk"
+            f"{folder} has {size_in_words(free)} free, expected {size_in_words(needed)} "
+            f"(scratch {size_in_words(raw)}, overviews {size_in_words(raw // 3)}, output up to "
+            f"{size_in_words(raw)}{for_tiles}): free some, or write to another disk"
         )
 
 

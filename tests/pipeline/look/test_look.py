@@ -90,6 +90,9 @@ def test_pixels_in_degrees_and_feet_are_measured_in_metres():
     feet = rasterio.transform.from_origin(0, 0, 3.0, 3.0)
     assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
     assert pixel_size(None, degrees, (9, 9)) is None
+    for flat in ((0, 0, 5e5, 0, 0, 4e6), (2, 2, 5e5, 2, 2, 4e6), (np.nan, 0, 0, 0, -2, 0)):
+        assert pixel_size(rasterio.crs.CRS.from_epsg(32650), rasterio.Affine(*flat), (9, 9)) is None
+    assert coarse_factor((600, 600), 1e-300) >= 1
 
 
 def test_ground_is_filled_from_clear_ground_and_its_windows_are_those_of_the_whole():

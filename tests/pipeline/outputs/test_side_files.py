@@ -36,6 +36,16 @@ def test_a_site_grid_has_no_longitudes_and_is_refused_before_any_work(wish, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize("wish", [{"stac": True}, {"polygons": "areas.geojson"}, {"polygons": "areas.gpkg"}])
+def test_a_scene_that_lies_nowhere_is_refused_before_any_work(wish, tmp_path):
+    nowhere = rasterio.Affine(float("nan"), 0, 5e5, 0, -2, 4e6)
+    scene = plain(tmp_path / "scene.tif", (40, 50), 1, transform=nowhere)
+    wish = {name: value if value is True else tmp_path / value for name, value in wish.items()}
+    with pytest.raises(SceneError, match=r"lies nowhere|longitudes and latitudes"):
+        process_scene(scene, tmp_path / "clean.tif", model="identity", **wish)
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
 def test_a_geopackage_holds_polygons_of_a_site_grid(tmp_path):
     scene = plain(tmp_path / "scene.tif", (40, 50), 1, crs=CRS.from_wkt(SITE))
     report = process_scene(scene, tmp_path / "clean.tif", model="identity", polygons=tmp_path / "areas.gpkg")

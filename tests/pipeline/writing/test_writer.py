@@ -259,7 +259,7 @@ def test_folders_are_checked(scene, tmp_path):
 
 def test_a_small_disk_is_refused_with_numbers(scene, out, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 10_000_000 // 12))
-    with pytest.raises(DiskSpaceError, match=r"has 0\.00 GB free, expected 0\.00 GB \(scratch"):
+    with pytest.raises(DiskSpaceError, match=r"has 0\.83 MB free, expected 1\.87 MB \(scratch"):
         copy(scene.path, out / "out.tif")
 
 

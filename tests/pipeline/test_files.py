@@ -1,0 +1,68 @@
+"""Files get to their names whole, and names that are no place for a file are refused."""
+
+import csv
+import os
+
+import pytest
+
+from decr_scene.models.checkpoints import model_file
+from decr_scene.pipeline import files
+from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.evaluation.evaluate import write_rows
+from decr_scene.pipeline.files import check_target, os_faults, size_in_words, write_whole
+
+full = OSError(28, "No space left on device")
+
+
+def halfway(path):
+    path.write_text("half")
+    raise full
+
+
+@pytest.mark.parametrize("whole", [write_whole, model_file.write_whole])
+def test_a_full_disk_leaves_what_was_there(whole, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("before")
+    with pytest.raises(OSError, match="No space"), whole(path) as partial:
+        halfway(partial)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.json", "before")]
+
+
+@pytest.mark.parametrize("whole", [write_whole, model_file.write_whole])
+def test_a_file_is_on_disk_before_it_has_its_name(whole, tmp_path, monkeypatch):
+    done = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
+    with whole(tmp_path / "a.json") as partial:
+        partial.write_text("all of it")
+    assert done[:2] == ["sync", "rename"]
+    assert (tmp_path / "a.json").read_text() == "all of it"
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv, "writer", lambda file: (file.write("half"), (_ for _ in ()).throw(full)))
+    with pytest.raises(OSError, match="No space"):
+        write_rows(tmp_path / "figures.csv", "name", {"a": {"psnr": 30.0}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_or_a_pipe_is_no_output_even_to_be_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    for path in (tmp_path / "pipe.tif", "/dev/null"):
+        with pytest.raises(OutputError, match="is a device or a pipe"):
+            check_target(None, path, overwrite=True)
+
+
+def test_faults_of_the_system_name_what_cannot_be_done_and_the_free_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "free_disk", lambda folder: "0.01 MB")
+    told = r"^cannot write a \(.*No space.*; 0.01 MB free\): go$"
+    with pytest.raises(OutputError, match=told), os_faults("cannot write a", tmp_path, "go"):
+        raise full
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, "0.00 MB"), (123_456, "0.12 MB"), (9_999_999, "10.00 MB"), (25_000_000, "0.03 GB")]
+)
+def test_small_sizes_are_told_in_mb(size, told):
+    assert size_in_words(size) == told
