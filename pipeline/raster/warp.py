@@ -39,7 +39,7 @@ def read_on_grid(
     Returns:
         ``(C, h, w)`` pixels, and where all bands are valid, ``(h, w)``.
     """
-    if not _both_georeferenced(source, scene):
+    if not _both_georeferenced(source, scene) or _has_its_pixels(source, scene, resampling):
         window = span.window
         return source.read(bands, window=window), source.read_masks(bands, window=window).all(axis=0)
     transform = scene.transform @ Affine.translation(span.col, span.row)
@@ -49,6 +49,12 @@ def read_on_grid(
         alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
         *values, opacity = vrt.read([*bands, alpha])
     return np.stack(values), opacity > 0
+
+
+def _has_its_pixels(source: Any, scene: RasterioScene, resampling: Resampling) -> bool:
+    """Return whether a warp would give back the pixels as they are; of several bands it joins the nodata."""
+    same = (source.crs, source.transform, source.shape) == (scene.crs, scene.transform, scene.shape)
+    return same and source.count == 1 and resampling == Resampling.nearest
 
 
 def _both_georeferenced(source: Any, scene: RasterioScene) -> bool:
