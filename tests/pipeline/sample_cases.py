@@ -15,8 +15,13 @@ LANDSAT = SAMPLES / "landsat_cloudy.tif"
 
 def part_of_landsat(path: Path, height: int, width: int) -> Path:
     """A window of the cloudy Landsat scene, as a file of its own."""
-    with rasterio.open(LANDSAT) as dataset:
-        window = Window(row_off=300, col_off=0, width=width, height=height)
+    return part_of(LANDSAT, path, height, width, row=300)
+
+
+def part_of(scene: Path, path: Path, height: int, width: int, row: int = 0) -> Path:
+    """A window of a scene from a row on, as a file of its own."""
+    with rasterio.open(scene) as dataset:
+        window = Window(row_off=row, col_off=0, width=width, height=height)
         profile = {**dataset.profile, "height": height, "width": width}
         profile["transform"] = dataset.window_transform(window)
         with rasterio.open(path, "w", **profile) as part:

@@ -43,14 +43,24 @@ from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 HERE = Path(__file__).parent
 SHAPE = (1500, 1100)
-KILLS = 20
+KILLS = 10
 PAUSE = 0.1
 """Seconds a batch, so that most of a run is restoring and kills fall into it."""
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A scene, and what an undisturbed run makes of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    scene, whole = plain(folder / "scene.tif", SHAPE, 1), folder / "whole.tif"
+    process_scene(scene, whole, restorer=Smooth(folder), **OPTIONS)
+    return scene, whole
+
+
 @pytest.fixture
-def scene(tmp_path):
-    return plain(tmp_path / "scene.tif", SHAPE, 1)
+def scene(undisturbed, tmp_path):
+    """A copy of the scene, which may be damaged."""
+    return Path(shutil.copy(undisturbed[0], tmp_path))
 
 
 @pytest.fixture
@@ -60,11 +70,8 @@ def log(tmp_path):
 
 
 @pytest.fixture
-def whole(scene, log, tmp_path):
-    """What an undisturbed run makes of the scene."""
-    process_scene(scene, tmp_path / "whole.tif", restorer=Smooth(log), **OPTIONS)
-    forget(log)
-    return tmp_path / "whole.tif"
+def whole(undisturbed):
+    return undisturbed[1]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def test_of_a_single_tile_it_is_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_neither_batches_nor_workers_nor_a_dataarray_change_the_picture(tmp_path):
-    scene = part_of_landsat(tmp_path / "scene.tif", 256, 1024)
+    scene = part_of_landsat(tmp_path / "scene.tif", 256, 640)
     options = {**FROM_NOISE, "blend": "joint"}
     process_scene(scene, tmp_path / "one.tif", batch_size=1, **options)
     process_scene(scene, tmp_path / "two.tif", workers=2, **options)

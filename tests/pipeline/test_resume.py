@@ -43,18 +43,24 @@ slow_smooth.__name__ = "smooth"
 process_scene({scene!r}, {out!r}, restorer=slow_smooth, batch_size=2, blocksize=128)
 """
 
+TILE_BYTES = 256 * 256 * 4
+"""Of the change of a tile of one band."""
+
 
 @pytest.fixture
 def scene(tmp_path):
     return plain(tmp_path / "scene.tif", (1500, 700), 1)
 
 
-def failing_after(count):
-    """A restorer that fails once ``count`` tiles are done, and the number of tiles it has seen."""
+def failing_after(count, until=lambda: True):
+    """A restorer that fails once ``count`` tiles are done and ``until`` holds; the tiles that it has seen."""
     seen = []
 
     def smooth_for_a_while(tiles, noise):
         if sum(seen) >= count:
+            deadline = time.monotonic() + 60
+            while not until() and time.monotonic() < deadline:  # others save tiles meanwhile
+                time.sleep(0.01)
             raise OSError("the machine is on fire")
         seen.append(len(tiles))
         return smooth(tiles, noise)
@@ -170,10 +176,10 @@ def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(s
 def test_a_damaged_tile_is_restored_again(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(flow, "SAVING_SHARE", 1e9)  # every tile is saved, however quick the restorer is
     process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
-    failing, first = failing_after(8)
+    store = tiles_path(tmp_path / "clean.tif")
+    failing, first = failing_after(8, until=lambda: store.stat().st_size > 4 * TILE_BYTES)
     with pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
-    store = tiles_path(tmp_path / "clean.tif")
     with store.open("r+b") as file:
         file.seek(9000)
         file.write(b"damaged")

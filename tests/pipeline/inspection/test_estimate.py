@@ -13,7 +13,7 @@ from decr_scene.pipeline.inspection.summary import inspect_scene
 
 
 def sleepy(tiles, noise):
-    time.sleep(0.1 * len(tiles))
+    time.sleep(0.05 * len(tiles))
     return tiles * 0.9
 
 
@@ -24,7 +24,7 @@ def sleepy(tiles, noise):
 def test_the_time_is_right_within_a_factor_of_one_and_a_half(shape, options, tmp_path):
     scene = plain(tmp_path / "scene.tif", shape, 4)
     ratios = []
-    for _ in range(5):  # each a moment of a machine that may be busy with something else
+    for _ in range(3):  # each a moment of a machine that may be busy with something else
         foretold = inspect_scene(scene, **options)["estimate"]
         began = time.monotonic()
         report = process_scene(scene, tmp_path / "clean.tif", overwrite=True, **options)

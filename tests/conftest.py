@@ -1,0 +1,10 @@
+"""Networks of tests are tiny: a second thread costs them more than it gains.
+
+On cores that are busy it costs tenfold, as threads wait for each other in loops.
+"""
+
+import os
+
+# before torch is imported; programs that tests start inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
