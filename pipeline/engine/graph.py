@@ -155,7 +155,8 @@ class _Graph:
         self.plan = dask.delayed(replace)(
             self.shown, radiometry=radiometry, spec=_local(spec, options), **from_look
         )
-        self.chosen = dask.delayed(_chosen)(self.plan)
+        # what a detector gates is known when the graph runs, all else is in the batches
+        self.chosen = dask.delayed(_chosen)(self.plan) if look is not None and look.gates else None
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
 
