@@ -1,4 +1,4 @@
-"""How many images are seen at a time: half as many, from then on, where memory does not suffice."""
+"""Divide a batch into parts that memory suffices for: where it does not, half as many images from then on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def in_pieces(
     """Call with some images at a time; where memory does not suffice, from then on with half as many.
 
     Args:
-        call: Given which images, and how many are seen at a time.
+        call: Takes the slice of images, and the size of a full part.
         count: Images in all.
-        most: Images at a time, if nothing is known of them.
-        sizes: What is known: of each kind of call, how many images memory suffices for.
-        kind: Of this call.
+        most: Greatest number of images at a time.
+        sizes: Number of images that memory suffices for, by kind of call; kept up to date.
+        kind: Kind of this call.
 
     Raises:
         Exception: Whatever ``call`` raises, an out-of-memory error included once it is of a single image.
@@ -55,7 +55,8 @@ def in_pieces(
 def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
     """Call with the whole batch; where memory does not suffice, with its halves, and so on down to one.
 
-    What suffices is remembered by the object whose method is called, if it has ``sizes``.
+    Batches and answer are ``(N, C, h, w)``, or ``None``. The size that suffices is kept by the object whose
+    method is called, if it has ``sizes``.
 
     Raises:
         Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.
@@ -81,13 +82,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def let_memory_go() -> None:
-    """Give back what torch keeps of a GPU's memory in pieces that are too small now."""
+    """Free the memory of a GPU that torch keeps in pieces that are too small now."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def filled_up(batch: Float, size: int) -> Float:
-    """Extend a batch to a size with copies of its last image."""
+    """Extend a batch ``(N, C, h, w)`` to ``size`` images with copies of its last one."""
     missing = size - len(batch)
     return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])

@@ -203,7 +203,7 @@ class Diffusion:
                 )
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """Make the first guess of the reference network."""
+        """Make the first guess of the reference network, ``(N, C, H, W)``."""
         batches = (tiles,) if context is None else (tiles, context)
         if norm_side is None:
             return self._on_device(self.model.reference, *batches)
