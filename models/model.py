@@ -13,7 +13,7 @@ from decr_scene.models.checkpoints.model_file import (
     build_modules,
     read_model_file,
 )
-from decr_scene.models.checkpoints.published import Source, published_states, read_published
+from decr_scene.models.checkpoints.published import Weights, published_states, read_published
 from decr_scene.models.devices import full_fp32, pick_device, pick_precision
 from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
 from decr_scene.models.diffusion.sampling import BlendTiles, DESampler, OnStep
@@ -157,7 +157,7 @@ class Model:
         Raises:
             ValueError: The shapes do not fit the model, or the schedule has no such steps.
         """
-        chosen = self.config.sampling.given(steps, start, weight_floor)
+        chosen = self.config.sampling.replaced(steps, start, weight_floor)
         if self.config.network is None:
             return self._sample_reference(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
         denoiser = DEDenoiser(self.network, self.schedule)
@@ -254,7 +254,7 @@ def load_detector(name_or_file: str | Path, device: str = "auto") -> LoadedDetec
 
 
 def load_published(
-    de_state: Source, reference_state: Source, device: str = "auto", precision: str = "auto"
+    de_state: Weights, reference_state: Weights, device: str = "auto", precision: str = "auto"
 ) -> Model:
     """Load a model from the two published checkpoints, files or mappings of published names to tensors.
 

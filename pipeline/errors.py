@@ -91,6 +91,6 @@ def in_one_line(error: Exception) -> str:
     if isinstance(error, (RasterioError, CPLE_BaseError)):
         return f"GDAL cannot go on ({text}): check the inputs with gdalinfo"
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}: check the path, the disk and the limits (ulimit -a)"
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror}: check the path, the disk and the limits (ulimit -a)"
     return f"unexpected {type(error).__name__}: {text}"

@@ -86,7 +86,7 @@ def check_no_input(
 
 
 def files_under(place: str | os.PathLike[str]) -> Iterator[str]:
-    """A file, or all those in a folder, however deep."""
+    """Yield a file, or all those in a folder, however deep."""
     if os.path.isfile(place):
         yield os.fspath(place)
     for folder, _, names in os.walk(place):
@@ -153,7 +153,7 @@ def _longest_name(folder: Path) -> int:
 
 
 def refused_by_windows(name: str) -> str | None:
-    """What Windows refuses in the name of a file, if it does: a character, a device, a dot at the end."""
+    """Find what Windows refuses in the name of a file: a character, a device, a dot at the end."""
     if bad := [c for c in name if c in _NOT_ON_WINDOWS or ord(c) < 32]:
         return f"has {bad[0]!r}"
     if name.partition(".")[0].rstrip().upper() in _DEVICES:
@@ -162,12 +162,12 @@ def refused_by_windows(name: str) -> str | None:
 
 
 def is_same_file(one: str | os.PathLike[str], other: Path) -> bool:
-    """Whether both are there, and one file, by whatever names."""
+    """Return whether two names are of one file that exists."""
     return os.path.exists(one) and other.exists() and os.path.samefile(one, other)
 
 
 def with_ending(path: Path, suffix: str) -> Path:
-    """The name with one more ending."""
+    """Add an ending to a name."""
     return path.with_name(path.name + suffix)
 
 
@@ -217,7 +217,7 @@ def vrt_path(output: Path) -> Path:
 
 
 def mark_path(output: Path) -> Path:
-    """Where a batch notes what lay at an output before it was replaced."""
+    """Return the path of the mark of a batch: the state of an output before it was replaced."""
     return output.with_name(f".{output.name}.batch.partial")
 
 
@@ -245,7 +245,7 @@ def _longest() -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -272,12 +272,12 @@ def os_faults(what: str, folder: Path, advice: str = "check the disk, then run a
 
 
 def free_disk(folder: Path) -> str:
-    """Tell how much disk is free in a folder."""
+    """Measure the free disk of a folder, in words."""
     return size_in_words(shutil.disk_usage(folder).free)
 
 
 def size_in_words(size: int) -> str:
-    """Bytes for people: from a hundredth of a GB on in GB, below in MB."""
+    """Format a number of bytes: from a hundredth of a GB on in GB, below in MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 

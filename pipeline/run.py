@@ -42,7 +42,7 @@ from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.look.detection import Places, look_files
 from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
-from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
 from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
@@ -125,64 +125,66 @@ def process_scene(
     cluster_at = one_cluster(scheduler, client)
     check_workers(workers, cluster_at, chosen.device)
     limit = memory_bytes(memory_limit, cluster_at)
-    wishes = {**vars(chosen), "uncertainty": chosen.tells_uncertainty}
-    wishes |= {"quicklook": quicklook, "stac": stac, "polygons": polygons}
+    requested = {**vars(chosen), "uncertainty": chosen.tells_uncertainty}
+    requested |= {"quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
-    beside = Beside.requested(writing.path, wishes)
+    side_files = SideFiles.requested(writing.path, requested)
     places = Places(detection_path(writing.path), ground_path(writing.path))
-    targets = beside.targets()
+    targets = side_files.targets()
     check_no_input(targets, named_inputs(src, chosen))
     if is_fetched(src):
         check_target(None, dst, writing.replaces)
         watch.stage("fetching")
     with (
-        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as given,
-        RasterioScene.open(given.path, given.bands) as scene,
+        delivered(src, dst, chosen.pan, chosen.bands, chosen.asset) as delivery,
+        RasterioScene.open(delivery.path, delivery.bands) as scene,
         look_files(places, journal_path(writing.path)),
         ExitStack() as cluster,
     ):
-        used, files = replace(chosen, bands=given.bands), _files_of(given, scene, chosen, targets, cluster_at)
-        run = _Run(chosen, writing, beside, given, scene, files, fingerprint(given.origin), used, places)
+        resolved = replace(chosen, bands=delivery.bands)
+        files = _files_of(delivery, scene, chosen, targets, cluster_at)
+        input_state = fingerprint(delivery.origin)
+        run = _Run(chosen, resolved, writing, side_files, delivery, scene, files, input_state, places)
         check_target(scene.path, dst, writing.replaces)
-        beside.check(
+        side_files.check(
             scene, overwrite, writing.resumes, () if writing.earlier is None else writing.earlier.side_files
         )
         check_copy(scene)
         watch.stage("planning")
-        apart = cluster_at is not None or workers > 1
-        planned = plan_scene(scene, used, elsewhere=cluster_at is not None)
-        planned = planned.warning(*given.warnings, *misfits(planned, scene))
+        elsewhere = cluster_at is not None or workers > 1
+        planned = plan_scene(scene, resolved, elsewhere=cluster_at is not None)
+        planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
         client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec, limit))
-        if apart:
+        if elsewhere:
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")
         guard = run_guard(scene, planned, compress, blocksize)
-        together = _writers(scene, beside, writing, guard)
-        tiles = _tile_store(writing, planned, used, guard, workers)
-        with WritersTogether(together, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
+        all_writers = _writers(scene, side_files, writing, guard)
+        tiles = _tile_store(writing, planned, resolved, guard, workers)
+        with WritersTogether(all_writers, lambda path: watch.stage(f"writing {path.name}"), tiles) as writers:
             windows_resumed = len(writers.finished)
             watch.stage("looking for cloud")
-            ask = looking(client, planned.plan, watch.check) if apart else None
-            planned = detect_clouds(planned, scene, used, places, writers.goes_on, ask)
+            ask = looking(client, planned.plan, watch.check) if elsewhere else None
+            planned = detect_clouds(planned, scene, resolved, places, writers.goes_on, ask)
             if cluster_at is None:
-                check_memory(scene, planned, used.batch_size, blocksize, limit)
+                check_memory(scene, planned, resolved.batch_size, blocksize, limit)
             laps.end("detecting")
             looks = [str(path.resolve()) for path in places if path.exists()]
-            seen = identities(looks, cluster_at is not None)
-            planned = replace(planned, plan=replace(planned.plan, files=(*files, *seen)))
+            look_rasters = identities(looks, cluster_at is not None)
+            planned = replace(planned, plan=replace(planned.plan, files=(*files, *look_rasters)))
             watch.stage("restoring")
-            tiles_done = _stream(client, planned, used, scene.path, writers, blocksize, apart, watch)
+            tiles_done = _stream(client, planned, resolved, scene.path, writers, blocksize, elsewhere, watch)
             cluster.close()
             planned.plan.check_files()
-            writers.finish(list(beside.paths.values()))
+            writers.finish(list(side_files.paths.values()))
             laps.end("processing")
             watch.stage("checking")
             report = _report(run, planned, {**tiles_done, "windows_resumed": windows_resumed}, laps)
             read = [path for _, path in named_inputs(src, chosen) if path is not None]
-            beside.remove_stale([*read, *(file.path for file in files)])
+            side_files.remove_stale([*read, *(file.path for file in files)])
             with (
-                os_faults(f"cannot write {beside.report}", beside.report.absolute().parent),
-                write_whole(beside.report) as partial,
+                os_faults(f"cannot write {side_files.report}", side_files.report.absolute().parent),
+                write_whole(side_files.report) as partial,
             ):
                 partial.write_text(report.to_json())
     return report
@@ -209,12 +211,12 @@ class _Writing:
 
     @property
     def replaces(self) -> bool:
-        """Whether the output may be there already."""
+        """Return whether the output may be there already."""
         return self.overwrite or (self.earlier is not None and self.earlier.is_in_place(self.path))
 
     @property
     def resumes(self) -> bool:
-        """Whether an interrupted run is gone on with."""
+        """Return whether an interrupted run is continued."""
         return self.resume and journal_path(self.path).exists()
 
 
@@ -223,43 +225,43 @@ class _Run:
     """A run with its input open.
 
     Args:
-        chosen: The options as they were given.
+        chosen: The options as the caller gave them.
+        resolved: The same with the bands of the input.
         writing: How the output is written.
-        beside: Its side files.
-        given: What the input was delivered as.
-        scene: The input.
+        side_files: Of the output.
+        delivery: The raster that stands for the input.
+        scene: That raster, open.
         files: All files that tasks open.
-        taken: The input's fingerprint.
-        used: The options with the bands of the input.
+        fingerprint: Of the input.
         places: The rasters of the detector.
     """
 
     chosen: Options
+    resolved: Options
     writing: _Writing
-    beside: Beside
-    given: Delivery
+    side_files: SideFiles
+    delivery: Delivery
     scene: RasterioScene
     files: tuple[FileIdentity, ...]
-    taken: dict[str, Any]
-    used: Options
+    fingerprint: dict[str, Any]
     places: Places
 
 
 def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> Report:
     """Check the finished output, write the documents beside it, and return the report."""
-    scene, beside, output = run.scene, run.beside, run.writing.path
-    checks, verification = verify_pixels(scene, output, beside.paths["provenance"], planned.plan)
+    scene, side_files, output = run.scene, run.side_files, run.writing.path
+    checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
     checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
-    failed = beside.write(_finished(scene, planned, beside, run.given))
-    clouds, left = clouds_left(planned, scene, run.used, run.places, output, verification["classes"])
+    failed = side_files.write(_finished_run(run, planned))
+    clouds, left = clouds_left(planned, scene, run.resolved, run.places, output, verification["classes"])
     laps.end("checking")
-    named = {} if run.given.address is None else {"path": run.given.address}
+    address = {} if run.delivery.address is None else {"path": run.delivery.address}
     return Report(
         program={"name": "decr-scene", "version": version("decr-scene")},
-        input=run.taken | named,
-        product=run.given.facts,
+        input=run.fingerprint | address,
+        product=run.delivery.facts,
         output={"path": str(output), "bytes": output.stat().st_size},
-        beside={role: str(path) for role, path in beside.paths.items() if role not in failed},
+        beside={role: str(path) for role, path in side_files.paths.items() if role not in failed},
         model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
         parameters=parameters_of(run.chosen),
         scaling=scaling_of(planned),
@@ -276,7 +278,7 @@ def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> R
 
 
 def _files_of(
-    given: Delivery,
+    delivery: Delivery,
     scene: RasterioScene,
     chosen: Options,
     targets: Sequence[Path],
@@ -287,8 +289,8 @@ def _files_of(
     Raises:
         OutputError: One of them is also one that it writes.
     """
-    fetched = () if given.address is None else local_files(given.origin)  # the run's own copy
-    read = [path for path in (*given.files, *scene.files()) if os.path.abspath(path) not in fetched]
+    fetched = () if delivery.address is None else local_files(delivery.origin)  # the run's own copy
+    read = [path for path in (*delivery.files, *scene.files()) if os.path.abspath(path) not in fetched]
     check_no_input(targets, [("a file of the input", path) for path in read])
     others = other_rasters(chosen)
     check_no_input(targets, [("a file of its mask or of the other date", path) for path in others])
@@ -297,7 +299,7 @@ def _files_of(
 
 
 def _unchanged(files: Sequence[FileIdentity]) -> bool:
-    """Whether all are what they were when the run began: else what the checks compared is something else."""
+    """Return whether all are as they were when the run began; else the checks have compared other files."""
     try:
         for file in files:
             file.check()
@@ -306,33 +308,35 @@ def _unchanged(files: Sequence[FileIdentity]) -> bool:
     return True
 
 
-def _writers(scene: RasterioScene, beside: Beside, how: _Writing, guard: dict[str, Any]) -> list[SceneWriter]:
+def _writers(
+    scene: RasterioScene, side_files: SideFiles, writing: _Writing, guard: dict[str, Any]
+) -> list[SceneWriter]:
     """Make the writers of the output and of the rasters beside it, in the order of `Blended`."""
-    compress, blocksize, resume = how.compress, how.blocksize, how.resume
-    origin, overwrite = CopyOf(scene), how.overwrite or how.resumes
-    main = SceneWriter(origin, how.path, compress, blocksize, how.replaces, guard=guard, resume=resume)
+    path, compress, blocksize, resume = writing.path, writing.compress, writing.blocksize, writing.resume
+    origin, overwrite = CopyOf(scene), writing.overwrite or writing.resumes
+    main = SceneWriter(origin, path, compress, blocksize, writing.replaces, guard=guard, resume=resume)
     return [
         main,
         *(
             SceneWriter(
-                *(raster.companion(scene), raster.path(how.path), "deflate", blocksize, overwrite),
+                *(raster.companion(scene), raster.path(path), "deflate", blocksize, overwrite),
                 *("average", guard, resume),
             )
-            for raster in beside.rasters
+            for raster in side_files.rasters
         ),
     ]
 
 
-def _finished(scene: RasterioScene, planned: Planned, beside: Beside, given: Delivery) -> FinishedRun:
+def _finished_run(run: _Run, planned: Planned) -> FinishedRun:
     """Gather the values for the documents beside the output."""
     return FinishedRun(
-        scene,
+        run.scene,
         planned.bands,
         planned.plan.spec.name,
-        beside.output,
-        beside.paths,
-        Path(given.origin),
-        given.facts.get("acquired"),
+        run.writing.path,
+        run.side_files.paths,
+        Path(run.delivery.origin),
+        run.delivery.facts.get("acquired"),
     )
 
 
@@ -354,7 +358,7 @@ def _stream(
     src: str,
     writers: WritersTogether,
     blocksize: int,
-    apart: bool,
+    elsewhere: bool,
     watch: Watch,
 ) -> dict[str, int]:
     """Run the tasks and write their blocks; return how many tiles were restored, and kept from before."""
@@ -370,7 +374,7 @@ def _stream(
             _log.info("%d of %d tiles", done + flow.kept, total)
         watch.tiles(done + flow.kept, planned.tiles_to_restore)
 
-    with with_plugin(client, planned.plan.spec, options.restorer, not apart) as spec:
+    with with_plugin(client, planned.plan.spec, options.restorer, not elsewhere) as spec:
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
             client,

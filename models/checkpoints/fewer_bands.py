@@ -35,7 +35,7 @@ class Fold:
         band: The band that is to go.
         into: The band that takes its place.
         name: Of the smaller model.
-        about: One line about it; empty: told from the larger model's name.
+        about: One line about it; empty: made of the larger model's name.
     """
 
     model: Path
@@ -50,18 +50,18 @@ class Fold:
         Raises:
             CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
         """
-        spectrum = [known for known in larger.info.get("spectrum", larger.bands) if known != self.band]
-        told = {
+        spectrum = [band for band in larger.info.get("spectrum", larger.bands) if band != self.band]
+        info = {
             "about": self.about or f"{larger.name} without {self.band}",
             "folded": f"{self.band} into {self.into}",
             "spectrum": spectrum,
         }
         fewer = fewer_bands(larger, self.band, self.into)
-        return replace(fewer, name=self.name, info={**larger.info, **told})
+        return replace(fewer, name=self.name, info={**larger.info, **info})
 
 
 def read_fold(path: str | Path) -> Fold:
-    """Read a model that is told as a fold: TOML with ``model``, ``band``, ``into`` and ``about``.
+    """Read a fold: TOML with ``model``, ``band``, ``into`` and ``about``.
 
     Raises:
         CheckpointError: There is no such file, or it is none.
@@ -69,19 +69,19 @@ def read_fold(path: str | Path) -> Fold:
     path = Path(path)
     keys = ("model", "band", "into", "about")
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no model file ({error}): name another, or copy it again") from error
-    if set(told) != set(keys) or not all(isinstance(value, str) for value in told.values()):
-        found = ", ".join(told) or "nothing"
-        raise CheckpointError(f"{path} tells {found}: a model in TOML tells {', '.join(keys)}, each a text")
-    if Path(told["model"]).name != told["model"] or told["model"].endswith(FOLD_ENDING):
+    if set(values) != set(keys) or not all(isinstance(value, str) for value in values.values()):
+        keys_there = ", ".join(values) or "nothing"
+        raise CheckpointError(f"{path} has {keys_there}: a model in TOML has {', '.join(keys)}, each a text")
+    if Path(values["model"]).name != values["model"] or values["model"].endswith(FOLD_ENDING):
         raise CheckpointError(
-            f"{path} is made of {told['model']!r}: name a file with weights in the same folder"
+            f"{path} is made of {values['model']!r}: name a file with weights in the same folder"
         )
-    return Fold(path.parent / told["model"], told["band"], told["into"], path.stem, told["about"])
+    return Fold(path.parent / values["model"], values["band"], values["into"], path.stem, values["about"])
 
 
 def fewer_bands(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
@@ -122,14 +122,14 @@ def without_band(
     """
     smaller = fewer_bands(config, band, stand_in)
     bands = len(config.bands)
-    gone, kept = config.bands.index(band), config.bands.index(stand_in)
+    dropped, kept = config.bands.index(band), config.bands.index(stand_in)
     reads, gives = _layers(config)
     folded = dict(tensors)
     for name, (images, cells) in reads.items():
-        folded[name] = _reading_less(tensors[name], bands, images, cells, gone, kept)
+        folded[name] = _reading_less(tensors[name], bands, images, cells, dropped, kept)
     for name, cells in gives.items():
         for part in (f"{name}.weight", f"{name}.bias"):
-            folded[part] = _giving_less(tensors[part], bands, cells, gone)
+            folded[part] = _giving_less(tensors[part], bands, cells, dropped)
     return smaller, folded
 
 
@@ -162,16 +162,16 @@ def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, 
     return reads, gives
 
 
-def _reading_less(weight: Tensor, bands: int, images: int, cells: int, gone: int, kept: int) -> Tensor:
+def _reading_less(weight: Tensor, bands: int, images: int, cells: int, dropped: int, kept: int) -> Tensor:
     """Add what reads the band to what reads its stand-in; channels are image, band, cell; others follow."""
     count = images * bands * cells
     parts = weight[:, :count].float().clone().reshape(len(weight), images, bands, cells, *weight.shape[2:])
-    parts[:, :, kept] += parts[:, :, gone]
-    left = parts[:, :, [i for i in range(bands) if i != gone]].flatten(1, 3)
+    parts[:, :, kept] += parts[:, :, dropped]
+    left = parts[:, :, [i for i in range(bands) if i != dropped]].flatten(1, 3)
     return torch.cat([left.to(weight.dtype), weight[:, count:]], dim=1)
 
 
-def _giving_less(tensor: Tensor, bands: int, cells: int, gone: int) -> Tensor:
+def _giving_less(tensor: Tensor, bands: int, cells: int, dropped: int) -> Tensor:
     """Drop the channels that give the band; channels are band, cell."""
     parts = tensor.reshape(bands, cells, *tensor.shape[1:])
-    return parts[[i for i in range(bands) if i != gone]].flatten(0, 1)
+    return parts[[i for i in range(bands) if i != dropped]].flatten(0, 1)

@@ -4,8 +4,8 @@ It holds tensors under ``reference.`` and, if it has them, ``network.`` and ``de
 metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that has
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 
-A model may also be told as a fold of another (`fewer_bands.Fold`), in a few lines of TOML beside that one's
-file: it is read, and has the digest, as if its file lay there.
+A model may also be described as a fold of another (`fewer_bands.Fold`), in a few lines of TOML beside that
+one's file: it is read, and has the digest, as if its file lay there.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ class SamplingConfig:
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
 
-    def given(
+    def replaced(
         self,
         steps: int | None = None,
         start: int | None = None,
@@ -190,7 +190,7 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         CheckpointError: There is no such file, it is damaged or of another kind, or its tensors are not
             those of its configuration.
     """
-    config, tensors = _as_kept(path)
+    config, tensors = _read_stored(path)
     if config.packed:
         tensors = _unpacked(tensors, str(path))
     _check(config, shapes(tensors), str(path))
@@ -215,10 +215,10 @@ def model_sha256(path: str | Path) -> str:
 
 
 def fold_of(path: str | Path) -> Fold | None:
-    """Read the fold that a model is told as; ``None``: its file has weights.
+    """Read the fold that a model is described as; ``None``: its file has weights.
 
     Raises:
-        CheckpointError: It is told as one, and wrongly.
+        CheckpointError: It is a wrong description of one.
     """
     return read_fold(path) if Path(path).suffix == FOLD_ENDING else None
 
@@ -261,11 +261,11 @@ def write_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _as_kept(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read configuration and tensors as they are in the file, packed or not; of a fold, as they would be."""
+def _read_stored(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read configuration and tensors as they are stored, packed or not; of a fold, as they would be."""
     fold = fold_of(path)
     if fold is not None:
-        return _folded(*_as_kept(fold.model), fold)
+        return _folded(*_read_stored(fold.model), fold)
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     return read_model_config(path), tensors
@@ -274,7 +274,7 @@ def _as_kept(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 @lru_cache(maxsize=8)
 def _fold_sha256(fold: Fold, stamp: tuple[int, ...]) -> str:
     """Digest a fold of a model file in one state, once: a run asks when it begins and when it loads."""
-    config, tensors = _folded(*_as_kept(fold.model), fold)
+    config, tensors = _folded(*_read_stored(fold.model), fold)
     return hashlib.sha256(save(tensors, metadata={METADATA_KEY: _to_json(config)})).hexdigest()
 
 
@@ -287,18 +287,18 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _folded(larger: ModelConfig, kept: State, fold: Fold) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Fold what is touched by it, packed anew where it was packed; all else stays as it is kept."""
+def _folded(larger: ModelConfig, stored: State, fold: Fold) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Fold what is touched by it, packed anew where it was packed; all else stays as it is stored."""
     config = fold.config(larger)
-    names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in kept]
+    names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in stored]
     try:
-        part = _unpacked({name: kept[name] for name in names}, str(fold.model))
+        part = _unpacked({name: stored[name] for name in names}, str(fold.model))
         _, part = without_band(larger, part, fold.band, fold.into)
     except (KeyError, RuntimeError) as error:
-        told = f"{fold.model} has other tensors than its configuration says ({error}): copy it again"
-        raise CheckpointError(told) from error
+        message = f"{fold.model} has other tensors than its configuration says ({error}): copy it again"
+        raise CheckpointError(message) from error
     part = {name: tensor.contiguous() for name, tensor in part.items()}
-    return config, {**kept, **(_packed(part) if config.packed else part)}
+    return config, {**stored, **(_packed(part) if config.packed else part)}
 
 
 @contextmanager

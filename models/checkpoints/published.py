@@ -25,13 +25,13 @@ from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, Noi
 BAND_NAMES = ("red", "green", "blue", "nir")  # order of the published models, three or four of them
 
 State = Mapping[str, Tensor]
-Source = Mapping[str, Any] | str | Path
+Weights = Mapping[str, Any] | str | Path
 
 _SIGNATURES = {"DE": "input_blocks.0.0.weight", "mn": "shallow_feat1.0.weight", "mdsa": "conv_in.weight"}
 _ORDER = "give the checkpoint of DE first, then that of its reference (mn or mdsa)"
 
 
-def read_published(de_state: Source, reference_state: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read_published(de_state: Weights, reference_state: Weights) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read the two published checkpoints of a DE model; bands, widths and kind follow from the shapes.
 
     Args:
@@ -139,7 +139,7 @@ def _kind(state: State) -> str | None:
     return next((kind for kind, name in _SIGNATURES.items() if name in state), None)
 
 
-def read_state(source: Source, what: str) -> dict[str, Tensor]:
+def read_state(source: Weights, what: str) -> dict[str, Tensor]:
     """Read the tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
     entries = source if isinstance(source, Mapping) else _unpickled(Path(source), what)
     invalid = [

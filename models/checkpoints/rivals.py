@@ -23,7 +23,7 @@ from decr_scene.models.rivals.diffcr import DiffCR
 from decr_scene.models.rivals.discriminator import Discriminator
 from decr_scene.models.rivals.spagan import SpAGAN
 
-Source = Mapping[str, Any] | str | Path
+Weights = Mapping[str, Any] | str | Path
 State = Mapping[str, Tensor]
 
 SIGNATURES = {
@@ -51,7 +51,7 @@ NETWORK_PREFIX = "denoise_fn."
 """Prefix of the names of DiffCR's network, where a checkpoint holds more than that."""
 
 
-def read_rival(source: Source, kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def read_rival(source: Weights, kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """Read published weights; bands and widths follow from the shapes.
 
     Args:
@@ -89,7 +89,7 @@ def read_rival(source: Source, kind: str) -> tuple[nn.Module, dict[str, Tensor]]
 
 
 def rival_model(
-    source: Source, kind: str, bands: tuple[str, ...] | None = None
+    source: Weights, kind: str, bands: tuple[str, ...] | None = None
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Make a model of published weights alone.
 
@@ -131,7 +131,7 @@ def rival_model(
 
 
 def with_cloudnet(
-    config: ModelConfig, tensors: State, source: Source
+    config: ModelConfig, tensors: State, source: Weights
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Replace the detector of a model by Cloud-Net.
 

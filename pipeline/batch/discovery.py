@@ -10,7 +10,7 @@ from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
 from decr_scene.pipeline.batch.names import listed_scenes
 from decr_scene.pipeline.batch.previous import PreviousOutput
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.products.product import is_quality_mask
 
 _COMPANIONS = ("", "_provenance", "_uncertainty")
@@ -106,7 +106,7 @@ def _check_outputs(src: Path, dst: Path, outputs: Path | None, entries: list[Sce
                 f"{other} and {entry.input} would both become {entry.output}: rename one, or leave one out "
                 "with --pattern"
             )
-        for path in Beside.all_of(Path(entry.output)).paths.values():
+        for path in SideFiles.all_of(Path(entry.output)).paths.values():
             if (other := makers.setdefault(str(path), entry.input)) != entry.input:
                 raise OptionError(
                     f"{path} would lie beside the output of one of {other} and {entry.input}, and be that of "

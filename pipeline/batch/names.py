@@ -65,17 +65,17 @@ def _entry(name: str, dst: Path) -> SceneEntry:
 
 def _read(path: Path) -> list[str]:
     """Read the names in a text file."""
-    wrong = (
+    message = (
         f"{path} is a file, expected a folder of scenes or a text file with a name a line: "
         "a single scene goes to decr-scene process"
     )
     if path.stat().st_size > MOST_BYTES:
-        raise OptionError(wrong)
+        raise OptionError(message)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise OptionError(wrong) from None
+        raise OptionError(message) from None
     if "\0" in text:
-        raise OptionError(wrong)
+        raise OptionError(message)
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

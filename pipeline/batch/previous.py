@@ -19,7 +19,7 @@ from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.inputs.remote import is_fetched
-from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -151,7 +151,7 @@ def may_replace(src: str | Path, dst: Path) -> bool:
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"
         )
-    for path in Beside.all_of(dst).paths.values():
+    for path in SideFiles.all_of(dst).paths.values():
         if path.exists() and path.name not in previous.side_files:
             raise OutputExistsError(
                 f"{path} exists and is not ours: choose another --out folder, or replace it with --overwrite"

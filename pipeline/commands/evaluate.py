@@ -117,7 +117,7 @@ def evaluate(
     if complexity and data is not None:
         raise OptionError("--complexity measures no pairs: drop --data, or --complexity")
     if complexity:
-        _tell_complexity(names or models, settings, options["table"], options["overwrite"])
+        _print_complexity(names or models, settings, options["table"], options["overwrite"])
         return
     if data is None:
         raise OptionError("evaluate measures on pairs: name their folder with --data")
@@ -131,43 +131,36 @@ def evaluate(
     if names:
         if trace is not None:
             raise OptionError("--trace is of one model at one setting: drop it, or --compare")
-        print_line(compare(compare_alone(names, settings), sheet=sheet, filled=True, **options).to_text())
+        systems = compare_alone(names, settings)
+        print_line(compare(systems, sheet=sheet, with_baselines=True, **options).to_text())
         return
-    systems = _compared(models, ablation, sweep, settings)
-    if systems is None:
-        options.update(
-            samples=samples,
-            uncertainty=uncertainty,
-            steps=steps,
-            start=start,
-            weight_floor=weight_floor,
-            sheet=sheet,
-            trace=trace,
-        )
-        print_line(evaluate_pairs(models[0], **options).to_text())
+    comparison = _comparison(models, ablation, sweep, settings)
+    if comparison is None:
+        options.update(samples=samples, uncertainty=uncertainty, sheet=sheet, trace=trace)
+        print_line(evaluate_pairs(models[0], settings=settings, **options).to_text())
         return
     if sheet is not None or trace is not None:
         raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
-    print_line(compare(systems, **options).to_text())
+    print_line(compare(comparison, **options).to_text())
 
 
-def _tell_complexity(
+def _print_complexity(
     models: tuple[str, ...], settings: Settings, table: Path | None, overwrite: bool
 ) -> None:
-    """Measure what one answer of each model costs."""
+    """Measure and print what one answer of each model costs."""
     from decr_scene.pipeline.evaluation.complexity import measure_complexity
     from decr_scene.pipeline.files import check_no_input, check_target
 
     if table is not None:
         check_no_input([table], [("the model", model) for model in models])
         check_target(None, table, overwrite)
-    found = measure_complexity(models, settings)
+    costs = measure_complexity(models, settings)
     if table is not None:
-        found.to_csv(table)
-    print_line(found.to_text())
+        costs.to_csv(table)
+    print_line(costs.to_text())
 
 
-def _compared(
+def _comparison(
     models: tuple[str, ...],
     ablation: bool,
     sweep: tuple[str, tuple[float, ...]] | None,

@@ -55,12 +55,12 @@ def inspect(
 
 def _table_rows(summary: dict[str, Any]) -> dict[str, Any]:
     """Format times in minutes and lists as words, without empty values."""
-    needed = summary["estimate"]
+    estimate = summary["estimate"]
     values = {name: value for name, value in summary.items() if value not in (None, [])}
     words = {n: ", ".join(map(str, v)) for n, v in values.items() if isinstance(v, list) and n != "warnings"}
     warnings = {"warnings": "; ".join(summary["warnings"])} if summary["warnings"] else {}
-    sizes = {name: f"{needed[f'{name}_mb']:.0f} MB" for name in ("memory", "scratch", "output")}
-    times = {"time": f"about {duration(needed['seconds'])}", **sizes}
+    sizes = {name: f"{estimate[f'{name}_mb']:.0f} MB" for name in ("memory", "scratch", "output")}
+    times = {"time": f"about {duration(estimate['seconds'])}", **sizes}
     return {**values, **words, "estimate": times, **warnings}
 
 

@@ -28,7 +28,7 @@ BUILT_IN = {
 
 @click.group()
 def models() -> None:
-    """Bundled and local models."""
+    """List, show and make models."""
 
 
 @models.command("list", epilog=example("decr-scene models list"))

@@ -12,7 +12,7 @@ from decr_scene.pipeline.terminal.options import FILE, example, overwrite_option
 
 @click.group()
 def qgis() -> None:
-    """The plugin for QGIS, which runs this program."""
+    """Install the plugin for QGIS, which runs this program."""
 
 
 @qgis.command("install", epilog=example("decr-scene qgis install"))

@@ -70,7 +70,7 @@ class Settings:
         )
 
     def _with_fixed_weight(self, model: Model) -> DESampler:
-        chosen, weight = model.config.sampling.given(self.steps, self.start), self.weight
+        sampling, weight = model.config.sampling.replaced(self.steps, self.start), self.weight
         assert weight is not None, "the caller has looked"
 
         def network(
@@ -80,29 +80,30 @@ class Settings:
             return eps, torch.full_like(raw, weight)
 
         denoiser = DEDenoiser(network, model.schedule)
-        return DESampler(denoiser, chosen.steps, chosen.first_step)
+        return DESampler(denoiser, sampling.steps, sampling.first_step)
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model, or ``fill``, which has none.
+    """A model ready to answer, or ``fill``, which needs none.
 
     Args:
         bands: That it takes.
         spec: As of a scene.
         options: As of a scene.
         model: ``None``: ``fill``.
-        eyes: Whose detector ``fill`` looks with, where it has no other; it takes bands in the same order.
+        detector_model: Its detector looks for ``fill``, where that has no other; it takes bands in the same
+            order.
     """
 
     bands: tuple[str, ...]
     spec: RestorerSpec
     options: Options
     model: Model | None = None
-    eyes: Model | None = None
+    detector_model: Model | None = None
 
     @property
-    def draws(self) -> bool:
+    def draws_samples(self) -> bool:
         """Return whether one image has many answers, of which noise chooses one."""
         config = None if self.model is None else self.model.config
         return config is not None and (config.network is not None or config.reference.draws)
@@ -110,23 +111,24 @@ class Answerer:
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
         """Detect cloud in a whole image; ``None`` if nothing needs it."""
         shape = cloudy.shape[1], cloudy.shape[2]
-        if self.eyes is not None:
-            assert self.eyes.config.detector is not None, "it is chosen for its detector"
-            found = self.eyes.config.detector
-            return look_at_image(LookPlan("model", found.factor, found.threshold), cloudy, self.eyes)
-        plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, None)
-        return None if plan is None else look_at_image(plan, cloudy, self.model)
+        if self.detector_model is not None:
+            detector = self.detector_model.config.detector
+            assert detector is not None, "it is chosen for its detector"
+            plan = LookPlan("model", detector.factor, detector.threshold)
+            return look_at_image(plan, cloudy, self.detector_model)
+        own_plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, None)
+        return None if own_plan is None else look_at_image(own_plan, cloudy, self.model)
 
-    def guess(self, cloudy: Float, seen: Look | None = None) -> Float:
+    def guess(self, cloudy: Float, look: Look | None = None) -> Float:
         """Compute the first guess: the reference network's, or for ``fill`` the ground's tone under cloud."""
         whole = Span(0, 0, *cloudy.shape[1:])
         if self.model is None:
-            assert seen is not None, "fill cannot be planned without"
-            tone = seen.ground.tone(whole) if seen.ground.known else cloudy
-            return cloudy + seen.mask.soft(whole) * (tone - cloudy)
+            assert look is not None, "fill cannot be planned without"
+            tone = look.ground.tone(whole) if look.ground.known else cloudy
+            return cloudy + look.mask.soft(whole) * (tone - cloudy)
         if not self.spec.context:
             return _to_array(self.model.reference(torch.from_numpy(cloudy[None])))
-        context = None if seen is None else torch.from_numpy(seen.ground.context(whole)[None])
+        context = None if look is None else torch.from_numpy(look.ground.context(whole)[None])
         return _to_array(self.model.reference(torch.from_numpy(cloudy[None]), context))
 
 
@@ -134,7 +136,7 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     """Load a model, or make ``fill`` ready for the bands of a folder.
 
     Raises:
-        OptionError: Nobody knows which bands those are.
+        OptionError: The bands of the folder are not known.
         DecrSceneError: As `load_model`.
     """
     options = Options(model=name, detector=detector)
@@ -162,16 +164,16 @@ def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:
     spec, _ = spec_of(options)
     if set(ukis.BANDS) <= set(bands):
         return Answerer(bands, spec, options)
-    for model in [*models, *_bundled_with_eyes(bands)]:
+    for model in [*models, *_bundled_with_detector(bands)]:
         if model.detector is not None and set(model.config.bands) == set(bands):
-            return Answerer(model.config.bands, spec, options, eyes=model)
+            return Answerer(model.config.bands, spec, options, detector_model=model)
     raise OptionError(
         f"nothing finds cloud in images of {', '.join(bands)}, so there is no fill to compare with: "
         "compare with a model that has a detector of these bands"
     )
 
 
-def _bundled_with_eyes(bands: tuple[str, ...]) -> Iterator[Model]:
+def _bundled_with_detector(bands: tuple[str, ...]) -> Iterator[Model]:
     for name in bundled_models():
         config = read_model_config(find_model(name))
         if config.detector is not None and set(config.bands) == set(bands):
@@ -184,7 +186,7 @@ def restore(
     guess: Float,
     settings: Settings,
     mask: str = "none",
-    seen: Look | None = None,
+    look: Look | None = None,
     on_step: OnStep | None = None,
 ) -> Float:
     """Restore one image ``(C, H, W)`` in [-1, 1].
@@ -203,10 +205,10 @@ def restore(
     if mask == "none":
         return answer
     whole, change = Span(0, 0, *cloudy.shape[1:]), answer - cloudy
-    if seen is None:
+    if look is None:
         return cloudy + keep_clear_ground(change)
-    share = seen.mask.soft(whole)
-    if seen.veils:
+    share = look.mask.soft(whole)
+    if look.veils:
         share = np.maximum(share, change_share(change, whole, whole))
     return cloudy + share * change
 

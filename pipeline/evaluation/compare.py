@@ -22,7 +22,7 @@ from decr_scene.pipeline.evaluation.evaluate import (
     progress,
     write_rows,
 )
-from decr_scene.pipeline.evaluation.figures import Figures, Row, judge
+from decr_scene.pipeline.evaluation.figures import Figures, Row, measure_answers
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot
 from decr_scene.pipeline.measures import texture
@@ -110,9 +110,9 @@ class Comparison:
     def to_text(self) -> str:
         """Format tables: systems down, figures and texture across; then gains over every baseline."""
         rows = self.rows
-        wide = max(20, *(len(label) + 2 for label in rows))
-        figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, wide)
-        return "\n".join([*figures, "", *_table("texture", TEXTURES, rows, wide), *self._differences(wide)])
+        width = max(20, *(len(label) + 2 for label in rows))
+        figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, width)
+        return "\n".join([*figures, "", *_table("texture", TEXTURES, rows, width), *self._differences(width)])
 
     def to_csv(self, path: Path) -> None:
         """Write mean figures, one line per system, with gains over the baselines and their intervals."""
@@ -134,13 +134,13 @@ class Comparison:
         """
         rows = self.rows
         measured = [name for name in ("lpips", "ukis_distance") if name in next(iter(rows.values()))]
-        how = measured[0] if measured else "|1 - texture|"
+        figure_name = measured[0] if measured else "|1 - texture|"
         points = {
-            label: [(row["psnr"], row[how] if measured else abs(1 - row["texture"]))]
+            label: [(row["psnr"], row[figure_name] if measured else abs(1 - row["texture"]))]
             for label, row in rows.items()
         }
         perception, sweeping = (folder / name for name in PLOTS)
-        Plot("perception and distortion", "PSNR, dB", how, points, joined=False).write(perception)
+        Plot("perception and distortion", "PSNR, dB", figure_name, points, joined=False).write(perception)
         if swept:
             name = next(iter(swept.values()))[0]
             series = {
@@ -153,25 +153,25 @@ class Comparison:
         measured = next(iter(self.by_pair.values()))[0]
         return [name for name in DIFFERENCES if name in measured]
 
-    def _differences(self, wide: int) -> list[str]:
+    def _differences(self, width: int) -> list[str]:
         lines, figures = [], self._difference_figures()
         for other in self.baselines:
-            lines += ["", f"minus {other}".ljust(wide) + "".join(f"{name:>30}" for name in figures)]
+            lines += ["", f"minus {other}".ljust(width) + "".join(f"{name:>30}" for name in figures)]
             for label in self.by_pair:
                 if label != other:
                     differences = (self.difference(label, other, name) for name in figures)
                     cells = "".join(
                         f"{f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]':>30}" for mean, low, high in differences
                     )
-                    lines.append(label.ljust(wide) + cells)
+                    lines.append(label.ljust(width) + cells)
         return lines
 
 
-def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], wide: int) -> list[str]:
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], width: int) -> list[str]:
     shown = [name for name in columns if name in next(iter(rows.values()))]
-    head = title.ljust(wide) + "".join(f"{name:>18}" for name in shown)
+    head = title.ljust(width) + "".join(f"{name:>18}" for name in shown)
     return [head] + [
-        label.ljust(wide) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
+        label.ljust(width) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
     ]
 
 
@@ -211,8 +211,8 @@ def sweep(model: str, settings: Settings, name: str, values: Sequence[float]) ->
 def compare(
     systems: Sequence[System],
     data: Path,
-    reduce: int = 1,
     *,
+    reduce: int = 1,
     protocol: str = "plain",
     mask: str = "none",
     detector: str = "auto",
@@ -222,7 +222,7 @@ def compare(
     table: Path | None = None,
     sheet: Path | None = None,
     plots: Path | None = None,
-    filled: bool = False,
+    with_baselines: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Comparison:
@@ -241,30 +241,30 @@ def compare(
         table: CSV to write, one row per system.
         sheet: PNG to write: one column for each system, some of the images down.
         plots: Folder that gets a plot of perception against distortion, and of what a sweep varies.
-        filled: Hold every system against the two baselines, the cloudy image and ``fill``.
+        with_baselines: Hold every system against the two baselines, the cloudy image and ``fill``.
         overwrite: Replace files that exist.
         quiet: No progress bar.
 
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
-    used = dict.fromkeys(system.model for system in systems)
-    check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(used), data, overwrite)
-    models = {name: open_answerer(name, data, bands, detector) for name in used}
-    wanted = _one_of(models).bands
-    if filled:
+    names = dict.fromkeys(system.model for system in systems)
+    check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(names), data, overwrite)
+    models = {name: open_answerer(name, data, bands, detector) for name in names}
+    model_bands = _common_bands(models)
+    if with_baselines:
         opened = [model.model for model in models.values() if model.model is not None]
-        models = {FILL: open_fill(wanted, opened), **models}
+        models = {FILL: open_fill(model_bands, opened), **models}
         systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
-    pairs = load_pairs(wanted, data, reduce, protocol, bands)
+    pairs = load_pairs(model_bands, data, reduce, protocol, bands)
     _check_sizes(models, pairs)
-    figures = Figures.open(protocol, lpips, wanted)
-    perception = Perception(wanted) if perceptual else None
-    contact = Sheet(wanted, len(pairs)) if sheet is not None else None
+    figures = Figures.open(protocol, lpips, model_bands)
+    perception = Perception(model_bands) if perceptual else None
+    contact = Sheet(model_bands, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
     for number, pair in enumerate(progress(pairs, quiet)):
-        answers = {"cloudy": pair.cloudy, **_answers(systems, models, wanted, pair.cloudy, mask)}
-        figures_of_all = judge(pair, answers, figures, perception)
+        answers = {"cloudy": pair.cloudy, **_answers(systems, models, model_bands, pair.cloudy, mask)}
+        figures_of_all = measure_answers(pair, answers, figures, perception)
         for label in answers:
             prefix = f"{label}/"
             row = {k.removeprefix(prefix): v for k, v in figures_of_all.items() if k.startswith(prefix)}
@@ -272,7 +272,7 @@ def compare(
         if contact is not None:
             decibels = {label: rows[label][-1]["psnr"] for label in answers}
             contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
-    baselines = ("cloudy", FILL) if filled else ()
+    baselines = ("cloudy", FILL) if with_baselines else ()
     result = Comparison(
         tuple(pair.name for pair in pairs),
         {label: tuple(r) for label, r in rows.items()},
@@ -291,12 +291,12 @@ def compare(
 def _answers(
     systems: Sequence[System],
     models: Mapping[str, Answerer],
-    wanted: tuple[str, ...],
+    model_bands: tuple[str, ...],
     cloudy: Float,
     mask: str,
 ) -> dict[str, Float]:
     """Compute the answer of every system to one image, each model given the bands in its own order."""
-    orders = {name: [wanted.index(band) for band in model.bands] for name, model in models.items()}
+    orders = {name: [model_bands.index(band) for band in model.bands] for name, model in models.items()}
     images = {name: np.ascontiguousarray(cloudy[order]) for name, order in orders.items()}
     looks = {name: model.look(images[name], mask) for name, model in models.items()}
     guesses = {name: model.guess(images[name], looks[name]) for name, model in models.items()}
@@ -330,10 +330,10 @@ def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
     """List each model and its reference alone, as for training coarse to fine (Table IX)."""
     labels = _labels(models)
     return [
-        System(f"{label} {what}".strip(), model, how)
+        System(f"{label} {part}".strip(), model, part_settings)
         for label, model in zip(labels, models, strict=True)
-        for what, how in (("reference", Settings(weight=1.0)), ("", settings))
-        if model != "fill" or not what
+        for part, part_settings in (("reference", Settings(weight=1.0)), ("", settings))
+        if model != "fill" or not part
     ]
 
 
@@ -343,7 +343,8 @@ def _labels(models: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(models)
 
 
-def _one_of(models: dict[str, Answerer]) -> Answerer:
+def _common_bands(models: dict[str, Answerer]) -> tuple[str, ...]:
+    """Return the bands of all models, in the order of the first; refuse models of different bands."""
     first = next(iter(models.values()))
     for name, model in models.items():
         if set(model.bands) != set(first.bands):
@@ -351,4 +352,4 @@ def _one_of(models: dict[str, Answerer]) -> Answerer:
                 f"{name} takes {','.join(model.bands)}, others {','.join(first.bands)}: "
                 "compare models of the same bands"
             )
-    return first
+    return first.bands

@@ -50,11 +50,11 @@ class Complexity:
     def to_text(self) -> str:
         """Format a table: systems down, costs across."""
         heads = ("parameters", "G multiply-adds", "peak MB", "images/s")
-        wide = max(20, *(len(label) + 2 for label in self.rows))
-        lines = [f"{SIDE} px on {self.device}".ljust(wide) + "".join(f"{head:>17}" for head in heads)]
+        width = max(20, *(len(label) + 2 for label in self.rows))
+        lines = [f"{SIDE} px on {self.device}".ljust(width) + "".join(f"{head:>17}" for head in heads)]
         for label, row in self.rows.items():
             values = f"{row['parameters']:17,.0f}{row['gmacs']:17.3f}{row['peak_mb']:17.1f}"
-            lines.append(f"{label.ljust(wide)}{values}{row['images_per_second']:17.3f}")
+            lines.append(f"{label.ljust(width)}{values}{row['images_per_second']:17.3f}")
         return "\n".join(lines)
 
     def to_csv(self, path: Path) -> None:
@@ -131,8 +131,8 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
         network, counter = modules["network"], FlopCounterMode(display=False)
         assert isinstance(network, NoiseNetwork), "build_modules"
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            seen = 3 if config.network.guided else 2
-            network.noise_net(torch.cat([image] * seen, dim=1), t)
+            images = 3 if config.network.guided else 2
+            network.noise_net(torch.cat([image] * images, dim=1), t)
             network.weight_net(torch.cat([image] * 3, dim=1), t)
         return (first + steps * counter.get_total_flops()) // 2
 

@@ -18,7 +18,14 @@ from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
-from decr_scene.pipeline.evaluation.figures import Figures, Parts, Row, judge, matched_truth, parts
+from decr_scene.pipeline.evaluation.figures import (
+    Figures,
+    PairRegions,
+    Row,
+    matched_truth,
+    measure_answers,
+    split_regions,
+)
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
 from decr_scene.pipeline.files import check_no_input, check_target, files_under, write_whole
@@ -34,7 +41,7 @@ ENDINGS = (".png", ".csv")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row per image: name and figures; NaN where an image has no value.
+    """Figures of some images, one row each; NaN where an image has no value.
 
     Args:
         names: Of the images.
@@ -69,8 +76,8 @@ class Evaluation:
             values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
             gain, low, high = self.gain(figure)
             count = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
-            few = f"  of {count} pairs" if count < len(self.rows) else ""
-            lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{few}")
+            incomplete = f"  of {count} pairs" if count < len(self.rows) else ""
+            lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{incomplete}")
         lines += [
             f"{figure:<20}" + "".join(f"{self.set_figures[name][figure]:12.4f}" for name in who)
             for figure in next(iter(self.set_figures.values()), {})
@@ -91,12 +98,10 @@ class Evaluation:
 def evaluate_pairs(
     model: str,
     data: Path,
-    reduce: int = 1,
-    steps: int | None = None,
-    start: int | None = None,
-    weight_floor: float | None = None,
-    table: Path | None = None,
+    settings: Settings | None = None,
     *,
+    reduce: int = 1,
+    table: Path | None = None,
     protocol: str = "plain",
     mask: str = "none",
     detector: str = "auto",
@@ -116,10 +121,8 @@ def evaluate_pairs(
     Args:
         model: Bundled name or file, or ``fill``.
         data: The folder, with ``cloudy`` or ``cloud``, and ``clear`` or ``label``, in it.
+        settings: How it samples; ``None``: as the model does by itself.
         reduce: Average ``reduce`` x ``reduce`` pixels first (2 halves 512 px images to 256).
-        steps: Diffusion steps; ``None``: the model's own.
-        start: Step to start at; ``None``: the model's own.
-        weight_floor: Least weight of the first guess; ``None``: the model's own.
         table: CSV to write, one row per image.
         protocol: ``plain``, or ``paper``: 256 px by its resize, and PSNR and SSIM as its code takes them.
         mask: ``auto``: only what is seen as cloud, or changed much, is changed; ``none``: all is the model's.
@@ -150,7 +153,7 @@ def evaluate_pairs(
             f"{model} takes no steps, so it has no weight to trace: drop --trace and --plots, or take a "
             "model with a noise network"
         )
-    if samples > 1 and not loaded.draws:
+    if samples > 1 and not loaded.draws_samples:
         raise OptionError(f"{model} draws no samples: drop --samples, or take a model that does")
     expected = loaded.spec.error if uncertainty else None
     if uncertainty and expected is None:
@@ -161,7 +164,7 @@ def evaluate_pairs(
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
-    settings = Settings(steps, start, weight_floor)
+    settings = settings or Settings()
     figures = Figures.open(protocol, lpips, loaded.bands)
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
@@ -169,15 +172,15 @@ def evaluate_pairs(
     claims = Uncertainty() if samples > 1 or uncertainty else None
     rows = []
     for number, pair in enumerate(progress(pairs, quiet)):
-        seen = loaded.look(pair.cloudy, mask)
-        guess = loaded.guess(pair.cloudy, seen)
-        on_step = steps_seen.watch(parts(pair.cloudy, matched_truth(pair))) if steps_seen else None
-        answer = restore(loaded, pair.cloudy, guess, settings, mask, seen, on_step)
+        look = loaded.look(pair.cloudy, mask)
+        guess = loaded.guess(pair.cloudy, look)
+        on_step = steps_seen.watch(split_regions(pair.cloudy, matched_truth(pair))) if steps_seen else None
+        answer = restore(loaded, pair.cloudy, guess, settings, mask, look, on_step)
         answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
-        rows.append(judge(pair, answers, figures, perception))
+        rows.append(measure_answers(pair, answers, figures, perception))
         if claims is not None:
             others = [replace(settings, number=other) for other in range(1, samples)]
-            more = [restore(loaded, pair.cloudy, guess, other, mask, seen) for other in others]
+            more = [restore(loaded, pair.cloudy, guess, other, mask, look) for other in others]
             parts_of = [spread_of([answer, *more])] if more else []
             parts_of += [expected.deviation(pair.cloudy, answer)] if expected is not None else []
             deviation = np.sqrt(sum((part**2 for part in parts_of), np.float32(0)))
@@ -275,17 +278,17 @@ class StepWeights:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[int, list[tuple[float, float, float]]] = {}
+        self._means: dict[int, list[tuple[float, float, float]]] = {}
         self.maps: dict[int, Float] = {}
 
-    def watch(self, area: Parts) -> OnStep:
+    def watch(self, area: PairRegions) -> OnStep:
         """Make the callback for the steps of one image."""
         cloud = area.core | area.thin
 
         def on_step(*, t: int, x0: torch.Tensor, weight: torch.Tensor) -> None:
             mean = weight[0].float().mean(dim=0).cpu().numpy()
             self.maps.setdefault(t, mean)
-            self._seen.setdefault(t, []).append(
+            self._means.setdefault(t, []).append(
                 (float(mean.mean()), _mean_where(mean, cloud), _mean_where(mean, area.clear))
             )
 
@@ -295,8 +298,8 @@ class StepWeights:
         """List one row per step, in the order of sampling."""
         names = ("weight", "weight_cloud", "weight_clear")
         return tuple(
-            {"t": float(t), **{name: _mean([v[i] for v in seen]) for i, name in enumerate(names)}}
-            for t, seen in sorted(self._seen.items(), reverse=True)
+            {"t": float(t), **{name: _mean([v[i] for v in means]) for i, name in enumerate(names)}}
+            for t, means in sorted(self._means.items(), reverse=True)
         )
 
 
@@ -306,10 +309,10 @@ def check_outputs(paths: Iterable[Path | None], models: Iterable[str], data: Pat
     Raises:
         OutputError: As `check_target`; or it is an image or a model that is measured.
     """
-    wanted = [path for path in paths if path is not None]
-    images = [("an image", path) for path in (files_under(data) if wanted else ())]
-    check_no_input(wanted, [*images, *(("the model", model) for model in models)])
-    for path in wanted:
+    outputs = [path for path in paths if path is not None]
+    images = [("an image", path) for path in (files_under(data) if outputs else ())]
+    check_no_input(outputs, [*images, *(("the model", model) for model in models)])
+    for path in outputs:
         check_target(None, path, overwrite)
 
 
@@ -334,5 +337,5 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(finite)) if finite else np.nan
 
 
-def _mean_where(values: Float, where: Bool) -> float:
-    return float(values[where].mean()) if where.any() else np.nan
+def _mean_where(values: Float, mask: Bool) -> float:
+    return float(values[mask].mean()) if mask.any() else np.nan

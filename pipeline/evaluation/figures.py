@@ -62,7 +62,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Parts:
+class PairRegions:
     """Boolean ``(H, W)`` maps of a pair, from its residual in one tone.
 
     Args:
@@ -78,15 +78,15 @@ class Parts:
     clear: Bool
 
 
-def parts(cloudy: Float, matched: Float) -> Parts:
+def split_regions(cloudy: Float, matched: Float) -> PairRegions:
     """Split a pair in one tone into dense cloud, thin cloud, shadow and clear ground."""
     shadow = (matched - cloudy).mean(axis=0) > SHADOW_DROP
     core = regions(cloudy, matched, cloud_share=CORE_SHARE).cloud
     area = regions(cloudy, matched, CLOUD_SHARE, CLEAR_SHARE)
-    return Parts(core & ~shadow, area.cloud & ~core & ~shadow, shadow, area.clear & ~shadow)
+    return PairRegions(core & ~shadow, area.cloud & ~core & ~shadow, shadow, area.clear & ~shadow)
 
 
-def judge(
+def measure_answers(
     pair: Pair,
     answers: Mapping[str, Float],
     figures: Figures | None = None,
@@ -95,11 +95,11 @@ def judge(
     """Measure every answer to one pair, ``who/figure``."""
     figures = figures or Figures()
     matched = matched_truth(pair)
-    area, part = regions(pair.cloudy, matched), parts(pair.cloudy, matched)
+    area, part = regions(pair.cloudy, matched), split_regions(pair.cloudy, matched)
     classes = classify_clouds(pair.cloudy, matched)
     texture, row = Texture(matched, classes), {}
     for who, image in answers.items():
-        of_who = {
+        of_answer = {
             **figures.of(image, pair.clear),
             "psnr_tone": metrics.psnr(image, matched),
             "ssim_tone": metrics.ssim(image, matched),
@@ -115,7 +115,7 @@ def judge(
             "psnr_clear_truth": _psnr_of(image, matched, part.clear),
             **texture.compare(image),
         }
-        row.update({f"{who}/{figure}": value for figure, value in of_who.items()})
+        row.update({f"{who}/{figure}": value for figure, value in of_answer.items()})
     return row if perception is None else row | perception.compare(pair.cloudy, matched, classes, answers)
 
 
@@ -124,7 +124,7 @@ def matched_truth(pair: Pair) -> Float:
     return np.clip(fit_tone(pair.cloudy, pair.clear).apply(pair.clear), -1, 1)
 
 
-def _psnr_of(image: Float, truth: Float, where: Bool, least: float = 0.0) -> float:
-    if not where.any() or where.mean() < least:
+def _psnr_of(image: Float, truth: Float, region: Bool, least: float = 0.0) -> float:
+    if not region.any() or region.mean() < least:
         return np.nan
-    return metrics.psnr(image[:, where], truth[:, where])
+    return metrics.psnr(image[:, region], truth[:, region])

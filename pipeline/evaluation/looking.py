@@ -43,9 +43,9 @@ def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
     scaling = Radiometry((0.0,) * bands, (1.0,) * bands)
     split, _ = ground_side(shape, plan.factor)
     reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight, split)
-    found = look_in_memory(lookout, reader, plan.threshold)
-    mask = DetectedMask(found.cloud, shape, plan.factor, round(255 * plan.threshold))
-    return Look(mask, found.ground, plan.veils)
+    detected = look_in_memory(lookout, reader, plan.threshold)
+    mask = DetectedMask(detected.cloud, shape, plan.factor, round(255 * plan.threshold))
+    return Look(mask, detected.ground, plan.veils)
 
 
 def _lookout(plan: LookPlan, source: ArraySource, shape: tuple[int, int], model: Model | None) -> Lookout:

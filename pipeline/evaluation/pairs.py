@@ -27,7 +27,11 @@ MOST_SIDE = 2048
 
 
 def load_pairs(
-    wanted: tuple[str, ...], data: Path, reduce: int = 1, protocol: str = "plain", bands: str | None = None
+    model_bands: tuple[str, ...],
+    data: Path,
+    reduce: int = 1,
+    protocol: str = "plain",
+    bands: str | None = None,
 ) -> list[Pair]:
     """Load the pairs of a folder with the bands of a model, resized as a protocol has it.
 
@@ -39,24 +43,24 @@ def load_pairs(
         raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
-    chosen = _described(wanted, data) if bands is None else _positions(wanted, bands)
+    chosen = _by_descriptions(model_bands, data) if bands is None else _by_option(model_bands, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
-    source = load_source(config, data, read_image, bands=len(wanted), opener=RasterImage.open)
+    source = load_source(config, data, read_image, bands=len(model_bands), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
     return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
 
 
-def _described(wanted: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
+def _by_descriptions(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
     """Find the model's bands by the band descriptions; ``None``: there are none."""
     orders = _band_orders(data)
-    matching = {names for names in orders if set(wanted) <= set(names)}
+    matching = {names for names in orders if set(model_bands) <= set(names)}
     if not matching:
         return None
     if len(orders) > 1:
         listed = " and ".join(sorted(",".join(name or "?" for name in names) for names in orders))
         raise OptionError(f"{data}: files have bands {listed}, expected one order: say it with --bands")
     names = matching.pop()
-    return tuple(names.index(name) for name in wanted)
+    return tuple(names.index(name) for name in model_bands)
 
 
 def bands_of_folder(data: Path) -> tuple[str, ...] | None:
@@ -74,14 +78,14 @@ def _band_orders(data: Path) -> set[tuple[str, ...]]:
     return orders
 
 
-def _positions(wanted: tuple[str, ...], option: str) -> tuple[int, ...]:
-    found = resolve_names(("",) * len(option.split(",")), option)
-    missing = [name for name in wanted if name not in found]
+def _by_option(model_bands: tuple[str, ...], option: str) -> tuple[int, ...]:
+    named = resolve_names(("",) * len(option.split(",")), option)
+    missing = [name for name in model_bands if name not in named]
     if missing:
         raise OptionError(
-            f"--bands {','.join(found)} lacks {', '.join(missing)}: the model takes {','.join(wanted)}"
+            f"--bands {','.join(named)} lacks {', '.join(missing)}: the model takes {','.join(model_bands)}"
         )
-    return tuple(found.index(name) for name in wanted)
+    return tuple(named.index(name) for name in model_bands)
 
 
 def _as_in_paper(pair: Pair) -> Pair:

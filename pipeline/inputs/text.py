@@ -19,7 +19,7 @@ _BYTES, _CHARACTERS = 0x10FE00, 0x10FD00
 _CONTROLS = {code: code for code in range(32) if chr(code) not in "\t\n\r"} | {0xFFFE: 0xFE, 0xFFFF: 0xFF}
 _CARRY = {0xDC00 + byte: _BYTES + byte for byte in range(0x80, 0x100)}
 _CARRY |= {code: _CHARACTERS + place for code, place in _CONTROLS.items()}
-_RELEASE = {there: here for here, there in _CARRY.items()}
+_RELEASE = {private: code for code, private in _CARRY.items()}
 
 _MARKS = (
     *((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be")),

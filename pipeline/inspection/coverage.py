@@ -44,7 +44,7 @@ class DatasetCoverage:
 
     @property
     def mean(self) -> float:
-        """Mean CCP of the images."""
+        """Average the CCP of the images."""
         return float(np.mean([image.cloud for image in self.images]))
 
     def shares(self) -> list[float]:

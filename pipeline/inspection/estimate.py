@@ -81,14 +81,16 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
         began = time.perf_counter()
         with connect(None) as client:
             trial = time.perf_counter()
-            loading, a_tile, changes = _try_model(client, plan, source, planned, options)
-            a_tile, a_guess = _with_shared_guesses(client, plan, source, planned, a_tile)
-            seconds = planned.tiles_to_restore * a_tile
+            loading, tile_seconds, changes = _try_model(client, plan, source, planned, options)
+            tile_seconds, guess_seconds = _with_shared_guesses(client, plan, source, planned, tile_seconds)
+            seconds = planned.tiles_to_restore * tile_seconds
             if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
                 # all tiles get a first guess; those over cloud are sampled, others only under veils
-                seconds = planned.tiles_to_restore * a_guess + len(over_cloud) * max(0.0, a_tile - a_guess)
-            tried = time.perf_counter() - trial
-        starting = time.perf_counter() - began - tried
+                seconds = planned.tiles_to_restore * guess_seconds + len(over_cloud) * max(
+                    0.0, tile_seconds - guess_seconds
+                )
+            trial_seconds = time.perf_counter() - trial
+        starting = time.perf_counter() - began - trial_seconds
     finally:
         forget_plugin(_KEY)
     before = _memory()
@@ -121,28 +123,28 @@ def _try_model(
         return 0.0, 0.0, {}
     middle = len(batches) // 2
     batch = batches[middle]
-    first, _ = _restore(client, plan, source, [batch[:1]])
-    again, changes = _restore(client, plan, source, [batch[:1]])
-    loading = max(0.0, first - again)
+    first_seconds, _ = _restore(client, plan, source, [batch[:1]])
+    seconds, changes = _restore(client, plan, source, [batch[:1]])
+    loading = max(0.0, first_seconds - seconds)
     together = [batches[number % len(batches)] for number in range(middle, middle + TASKS_A_MODEL)]
     tiles = sum(map(len, together))
-    if tiles == 1 or again * tiles > TRIAL_SECONDS:
-        return loading, again, changes
+    if tiles == 1 or seconds * tiles > TRIAL_SECONDS:
+        return loading, seconds, changes
     seconds, changes = _restore(client, plan, source, together)
     return loading, seconds / tiles, changes
 
 
 def _with_shared_guesses(
-    client: Client, plan: Plan, source: Source, planned: Planned, a_tile: float
+    client: Client, plan: Plan, source: Source, planned: Planned, tile_seconds: float
 ) -> tuple[float, float]:
     """Estimate a tile and its first guess, s, with guesses made over windows of many tiles."""
     if not (plan.veils or plan.spec.windows) or not planned.tiles_to_restore:
-        return a_tile, 0.0
+        return tile_seconds, 0.0
     alone = shared = _try_guess(client, plan, source)
     if plan.spec.windows:
         groups = guessed_together(plan, planned.batches(1)).groups
         shared *= share_of_work(plan.grid, plan.spec.halo, groups)
-    return max(shared, a_tile - alone + shared), shared
+    return max(shared, tile_seconds - alone + shared), shared
 
 
 def _try_guess(client: Client, plan: Plan, source: Source) -> float:

@@ -37,7 +37,7 @@ def examine(trial: bool = True) -> dict[str, Any]:
     Returns:
         Plain values, ready for JSON; ``trial`` has ``ok`` and, if it is not, the reason.
     """
-    here = tempfile.gettempdir()
+    temporary = tempfile.gettempdir()
     return {
         "decr-scene": version("decr-scene"),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -46,7 +46,7 @@ def examine(trial: bool = True) -> dict[str, Any]:
         "devices": _devices(),
         "processor cores": CPU_COUNT,
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
-        "free disk": f"{shutil.disk_usage(here).free / 1e9:.1f} GB in {here}",
+        "free disk": f"{shutil.disk_usage(temporary).free / 1e9:.1f} GB in {temporary}",
         "models": list(bundled_models()),
         "trial": _trial() if trial else None,
     }

@@ -53,7 +53,7 @@ def inspect_scene(
         planned = plan_scene(scene, chosen)
         planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
         planned = detect_clouds(planned, scene, chosen, places)
-        needed = estimate(scene, planned, chosen, time.perf_counter() - began)
+        needs = estimate(scene, planned, chosen, time.perf_counter() - began)
         try:
             check_memory(scene, planned, chosen.batch_size, BLOCKSIZE)
         except MemorySpaceError as error:
@@ -79,7 +79,7 @@ def inspect_scene(
             "mask": planned.mask_meaning,
             "cloudy tiles": _cloudy_tiles(planned),
             "clouds": _coverage(planned),
-            "estimate": _estimate_values(needed),
+            "estimate": _estimate_values(needs),
             "warnings": list(planned.warnings),
         }
 
@@ -93,11 +93,11 @@ def _cloudy_tiles(planned: Planned) -> int | None:
     return None if chosen is None else len(chosen)
 
 
-def _estimate_values(needed: Estimate) -> dict[str, float]:
+def _estimate_values(needs: Estimate) -> dict[str, float]:
     """Return the estimate in seconds and MB."""
-    megabytes = {"memory": needed.memory, "scratch": needed.scratch, "output": needed.output}
+    megabytes = {"memory": needs.memory, "scratch": needs.scratch, "output": needs.output}
     return {
-        "seconds": round(needed.seconds, 1),
+        "seconds": round(needs.seconds, 1),
         **{f"{name}_mb": round(size / 1e6, 1) for name, size in megabytes.items()},
     }
 

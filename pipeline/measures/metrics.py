@@ -159,15 +159,15 @@ def texture(image: Float) -> float:
     return float((inner - around / 4).std())
 
 
-def shift(image: Float, other: Float, where: NDArray[np.bool_]) -> float:
+def shift(image: Float, other: Float, region: NDArray[np.bool_]) -> float:
     """Compute the largest difference of a band's mean between two images, in DN of 255.
 
     Args:
         image: ``(C, H, W)`` in [-1, 1].
         other: The same.
-        where: ``(H, W)``, the pixels to look at.
+        region: ``(H, W)``, the pixels to look at.
     """
-    return float(np.abs((image - other)[:, where].mean(axis=1)).max() * 127.5)
+    return float(np.abs((image - other)[:, region].mean(axis=1)).max() * 127.5)
 
 
 def to_uint8(image: Float) -> UInt8:

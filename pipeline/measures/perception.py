@@ -77,7 +77,7 @@ class Perception:
 
         Of the whole, the crops are those inside the images; of a region, those at least half inside it.
         """
-        crops = {label: np.concatenate(kept) for label, kept in self._crops.items()}
+        crops = {label: np.concatenate(parts) for label, parts in self._crops.items()}
         truth = crops.pop(_TRUTH)
         rows: dict[str, Row] = {label: {} for label in crops}
         for name, shares in self._shares.items():

@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Beside:
-    """The files beside one output.
+class SideFiles:
+    """The side files of one output.
 
     Args:
         output: The output.
@@ -65,7 +65,7 @@ class Beside:
         return [*self.paths.values(), *(path for raster in rasters for path in written_for(raster))]
 
     @staticmethod
-    def requested(output: Path, options: Mapping[str, Any]) -> Beside:
+    def requested(output: Path, options: Mapping[str, Any]) -> SideFiles:
         """Gather the files that the options ask for.
 
         Args:
@@ -73,12 +73,12 @@ class Beside:
             options: The fields of `Options`, and ``stac``, ``quicklook`` and ``polygons`` of `process_scene`.
         """
         made = (kind.requested(options) for kind in SIDE_FILES)
-        return Beside(output, tuple(file for file in made if file is not None))
+        return SideFiles(output, tuple(file for file in made if file is not None))
 
     @staticmethod
-    def all_of(output: Path) -> Beside:
+    def all_of(output: Path) -> SideFiles:
         """Gather all side files that an output can have under names of their own."""
-        return Beside(output, tuple(kind() for kind in SIDE_FILES if kind.ending))
+        return SideFiles(output, tuple(kind() for kind in SIDE_FILES if kind.ending))
 
     @property
     def report(self) -> Path:

@@ -73,7 +73,7 @@ def verify_pixels(
 
 @dataclass
 class _Counts:
-    """Pixels of the sample that are something."""
+    """Count the pixels of the sample by what was done to them."""
 
     original: int = 0
     original_but_changed: int = 0
@@ -87,7 +87,7 @@ class _Counts:
     def add(
         self, before: Pixels, after: Pixels, valid: Bool, valid_after: Bool, classes: Pixels, bands: list[int]
     ) -> None:
-        """Count those of a window ``(C, h, w)``; ``bands`` (0-based) are those that are restored."""
+        """Add the counts of a window ``(C, h, w)``; ``bands`` (0-based) are those that are restored."""
         differs = (_bits(before) != _bits(after)).any(axis=0)
         original = classes == ORIGINAL
         self.original += int(original.sum())
@@ -170,8 +170,8 @@ class _Seams:
     @property
     def score(self) -> float | None:
         """Return the mean absolute step across tile lines over that across neighbouring lines."""
-        (lines, many), (others, as_many) = self.lines, self.others
-        return lines / many / (others / as_many) if many and others else None
+        (lines, line_count), (others, other_count) = self.lines, self.others
+        return lines / line_count / (others / other_count) if line_count and others else None
 
     @property
     def texture_ratio(self) -> float | None:
@@ -213,7 +213,7 @@ def _pick(scores: NDArray[np.int_], count: int) -> list[int]:
 
 
 def _tile_lines(grid: TileGrid) -> tuple[frozenset[int], frozenset[int]]:
-    """First pixels after the edges of tiles inside the scene: rows, then columns."""
+    """Find the first pixels after the edges of tiles inside the scene: rows, then columns."""
     rows, cols = (
         frozenset(edge for start in starts for edge in (start, start + grid.size) if 0 < edge < extent)
         for starts, extent in zip((grid.rows, grid.cols), grid.shape, strict=True)
@@ -238,7 +238,7 @@ def _interior(mask: Bool) -> Bool:
 
 
 def _bits(pixels: Pixels) -> Pixels:
-    """Floating point as integers: NaN is equal to itself, and -0 is not 0."""
+    """View floating point as integers: NaN is equal to itself, and -0 is not 0."""
     return pixels.view(f"u{pixels.itemsize}") if pixels.dtype.kind == "f" else pixels
 
 

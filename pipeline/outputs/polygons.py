@@ -192,12 +192,12 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
         The footprint of the valid pixels, one area or none; the restored areas; the CRS of both.
     """
     classes, transform, crs = read_classes(provenance, SIDE)
-    many = max(1, int((classes != NODATA).sum()))
+    valid_count = max(1, int((classes != NODATA).sum()))
     unit = _square_metres(crs)
     outline = footprint(classes, transform)
-    size = None if unit is None else round(many * _pixel_area(transform) * unit, 3)
+    size = None if unit is None else round(valid_count * _pixel_area(transform) * unit, 3)
     valid = [] if outline is None else [Area(outline, "valid", size, 1.0)]
-    return valid, _restored(classes, transform, unit, many), crs
+    return valid, _restored(classes, transform, unit, valid_count), crs
 
 
 def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine, CRS | None]:
@@ -231,7 +231,7 @@ def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
 
 
 def _restored(classes: NDArray[np.uint8], transform: Affine, unit: float | None, valid: int) -> list[Area]:
-    """Connected restored areas, in the order of their first pixels."""
+    """Trace the connected restored areas, in the order of their first pixels."""
     from scipy.ndimage import label
 
     labels, _ = label(classes >= BLENDED)
@@ -255,12 +255,12 @@ def _restored(classes: NDArray[np.uint8], transform: Affine, unit: float | None,
     return areas
 
 
-def _polygon(simple: BaseGeometry, found: Any) -> BaseGeometry:
-    return simple if simple.is_valid and not simple.is_empty else shape(found)
+def _polygon(simple: BaseGeometry, traced: Any) -> BaseGeometry:
+    return simple if simple.is_valid and not simple.is_empty else shape(traced)
 
 
 def _pixel(transform: Affine) -> float:
-    """Side of a pixel in units of the CRS."""
+    """Compute the side of a pixel, in units of the CRS."""
     return math.sqrt(_pixel_area(transform))
 
 
@@ -269,7 +269,7 @@ def _pixel_area(transform: Affine) -> float:
 
 
 def _square_metres(crs: CRS | None) -> float | None:
-    """Square metres to a square unit of a projected CRS."""
+    """Compute the square metres of a square unit of a projected CRS."""
     if crs is None or not crs.is_projected:
         return None
     return float(crs.linear_units_factor[1]) ** 2

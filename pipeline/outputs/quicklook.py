@@ -47,7 +47,7 @@ class Quicklook(SideDocument):
 
 
 def _decimated(scene: RasterioScene, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Averages of some bands (1-based), ``(C, h, w)``, and where they are valid."""
+    """Read averages of some bands (1-based), ``(C, h, w)``, and where they are valid."""
     factor = max(1, -(-max(scene.shape) // SIDE))
     height, width = (-(-side // factor) for side in scene.shape)
     pixels, valid = scene.decimated((height, width), Resampling.average)

@@ -67,16 +67,16 @@ def scaling_of(planned: Planned) -> dict[str, list[float]]:
 
 
 def fit_of(planned: Planned) -> dict[str, Any] | None:
-    """Give how well the other date goes with the scene, by the name of each band; ``None``: there is none."""
+    """Return how well the other date fits the scene, by the name of each band; ``None``: there is none."""
     other = planned.plan.other
     if other is None or other.fitness is None:
         return None
     names, fit = [label(planned.bands, i) for i in planned.plan.indexes], other.fitness
-    told = {
+    bands = {
         name: {"correlation": round(r, 3), "gain": round(gain, 3)}
         for name, r, gain in zip(names, fit.correlation, fit.gain, strict=True)
     }
-    return {"bands": told, "share": round(fit.share, 4)}
+    return {"bands": bands, "share": round(fit.share, 4)}
 
 
 class Laps:

@@ -67,7 +67,7 @@ def _install(place: Path, overwrite: bool) -> Path:
         fresh.mkdir()
         for name, content in _files():
             (fresh / name).write_bytes(content)
-        (fresh / INSTALLED).write_text(json.dumps(_here(), indent=2) + "\n", encoding="utf-8")
+        (fresh / INSTALLED).write_text(json.dumps(_installation(), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
         fresh.rename(place)
     except OSError as error:
@@ -85,7 +85,7 @@ def _is_ours(place: Path) -> bool:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    """Names and content; the version in the metadata is the program's."""
+    """Yield names and contents of the files; the version in the metadata is the program's."""
     for path in sorted(SOURCE.iterdir()):
         if path.is_file():
             content = path.read_bytes()
@@ -94,7 +94,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
             yield path.name, content
 
 
-def _here() -> dict[str, object]:
+def _installation() -> dict[str, object]:
     from decr_scene.models.model import bundled_models
 
     models = [*bundled_models(), "fill", "identity"]

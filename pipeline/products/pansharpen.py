@@ -86,11 +86,11 @@ def write_pansharpened(
         SceneReadError: One of them is missing or cannot be read.
     """
     colours, sharp = RasterioScene.open(spectral, bands), RasterioScene.open(pan)
-    with colours, sharp, colours.dataset() as many, sharp.dataset() as one:
-        _check(many, one, colours.bands)
-        relation = _relate(many, one)
-        weights = fit_weights(many, one, relation)
-        text = _vrt_text(many, one, relation, weights, acquired)
+    with colours, sharp, colours.dataset() as spectral_set, sharp.dataset() as pan_set:
+        _check(spectral_set, pan_set, colours.bands)
+        relation = _relate(spectral_set, pan_set)
+        weights = fit_weights(spectral_set, pan_set, relation)
+        text = _vrt_text(spectral_set, pan_set, relation, weights, acquired)
     text += f"<!-- {json.dumps([fingerprint(path) for path in (colours.path, sharp.path)])} -->"
     raw = released(text)
     if not vrt.exists() or vrt.read_bytes() != raw:

@@ -60,9 +60,8 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
     }
     key = _choose_asset(text, assets, name)
     href = str(assets[key]["href"])
-    here = text if "://" in text else Path(text).absolute().as_uri()
     if "://" not in href and not os.path.isabs(href) and not href.startswith("/vsi"):
-        href = urljoin(here, href) if "://" in text else str(Path(text).absolute().parent / href)
+        href = urljoin(text, href) if "://" in text else str(Path(text).absolute().parent / href)
     return Asset(href.removeprefix("file://"), _bands(assets[key]), {"item": item.get("id"), "asset": key})
 
 
@@ -97,8 +96,10 @@ def _choose_asset(text: str, assets: dict[str, Any], name: str | None) -> str:
         if len(keys) == 1:
             return keys[0]
     several = ", ".join(sorted(data or rasters))
-    what = f"has several assets that may be the scene ({several})" if several else f"has no raster ({listed})"
-    raise PairError(f"{text} {what}: name one with --asset")
+    problem = (
+        f"has several assets that may be the scene ({several})" if several else f"has no raster ({listed})"
+    )
+    raise PairError(f"{text} {problem}: name one with --asset")
 
 
 def _is_raster(asset: dict[str, Any]) -> bool:

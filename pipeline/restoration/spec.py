@@ -50,7 +50,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
     config = read_model_config(path)
     try:
         computing = None if elsewhere else computing_of(options.device, options.precision)
-        sampling = config.sampling.given(options.steps, options.start, options.weight_floor, options.halo)
+        sampling = config.sampling.replaced(options.steps, options.start, options.weight_floor, options.halo)
         Schedule().pairs(sampling.steps, sampling.first_step)
     except ValueError as error:
         raise OptionError(str(error)) from error

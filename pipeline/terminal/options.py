@@ -74,14 +74,14 @@ def in_order(*options: Decorator) -> Decorator:
     return decorate
 
 
-def overwrite_option(what: str) -> Decorator:
+def overwrite_option(replaced: str) -> Decorator:
     """Return ``--overwrite``, with the thing that is replaced for its help."""
-    return click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
+    return click.option("--overwrite", is_flag=True, help=f"Replace {replaced}.")
 
 
-def quiet_option(what: str = "No progress bar.") -> Decorator:
+def quiet_option(help_text: str = "No progress bar.") -> Decorator:
     """Return ``--quiet``, with its help."""
-    return click.option("--quiet", is_flag=True, help=what)
+    return click.option("--quiet", is_flag=True, help=help_text)
 
 
 class DeviceType(click.ParamType[str]):

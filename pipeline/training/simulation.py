@@ -134,7 +134,7 @@ def draw_clouds(
 
 
 def _with_headroom(clear: NDArray[Any], valid: NDArray[np.bool_]) -> Radiometry:
-    """A scaling that leaves room for clouds above the ground."""
+    """Make a scaling that leaves room for clouds above the ground."""
     if clear.dtype == np.uint8:
         return Radiometry((0.0,) * len(clear), (255.0,) * len(clear))
     tops = [np.percentile(band[ok], 99.9) if ok.any() else 1.0 for band, ok in zip(clear, valid, strict=True)]

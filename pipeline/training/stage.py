@@ -57,18 +57,18 @@ def train(
         Figures of the last validation; of a detector, of the images kept from its training. Nothing in any
         process but the first.
     """
-    where = _own_device(device)
-    with _process_group(where) as rank:
-        sources, held = sources_of(config, data)
+    own_device = _own_device(device)
+    with _process_group(own_device) as rank:
+        sources, validation = sources_of(config, data)
         before = [weights_of(place) for place in initial]
         if rank == 0:
             open_run_folder(out, texts, data, _files(config, data), before)
-        trainer = Trainer.start(config, out, before, where)
+        trainer = Trainer.start(config, out, before, own_device)
         if rank:
             return trainer.run(sources, [], lambda step, figures: None, None, minutes, loaders)
         log = RunLog(out, trainer.step, config.bands, curves=True, pictures=True)
         try:
-            pairs = validation_pairs(held) if held else []
+            pairs = validation_pairs(validation) if validation else []
             figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders)
         finally:
             log.close()
@@ -77,7 +77,7 @@ def train(
 
 
 def weights_of(place: Path) -> Path:
-    """The checkpoint of a run folder; else a model's file, by its path or name.
+    """Find the checkpoint of a run folder; else a model's file, by its path or name.
 
     Raises:
         UnknownModelError: There is neither.
@@ -116,8 +116,8 @@ def _run(
 
 
 def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSource | None]:
-    """Read the sources of a run and its validation; name what is wrong with any of them at once."""
-    sources, held, wrong = [], None, []
+    """Read the sources of a run and its validation; all faults of them are told at once."""
+    sources, validation, faults = [], None, []
     for part in config.data:
         try:
             sources.append(
@@ -132,10 +132,10 @@ def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSou
                 )
             )
         except TrainingError as error:
-            wrong.append(str(error))
+            faults.append(str(error))
     try:
         if config.validation is not None:
-            held = load_source(
+            validation = load_source(
                 config.validation,
                 data,
                 read_image,
@@ -144,12 +144,12 @@ def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSou
                 opener=RasterImage.open,
             )
     except TrainingError as error:
-        wrong.append(f"validation: {error}")
-    if wrong:
-        raise TrainingError("; ".join(wrong))
+        faults.append(f"validation: {error}")
+    if faults:
+        raise TrainingError("; ".join(faults))
     if config.detector is not None:
         sources = [labelled(source) for source in sources]
-    return sources, held
+    return sources, validation
 
 
 def _files(config: RunConfig, data: Path) -> list[Path]:
@@ -158,7 +158,7 @@ def _files(config: RunConfig, data: Path) -> list[Path]:
 
 
 def _own_device(name: str) -> torch.device:
-    """The device of this process; under ``torchrun`` each has a GPU of its own."""
+    """Choose the device of this process; under ``torchrun`` each has a GPU of its own."""
     device = pick_device(name)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" else device
 
@@ -182,8 +182,8 @@ def _calibrated(config: RunConfig, trainer: Trainer, data: Path) -> dict[str, fl
     """Choose the threshold of a detector on the images that were held out, simulated cloud and real pairs."""
     detector = trainer.ema["detector"]
     assert isinstance(detector, CloudDetector)
-    kept = [part for part in config.data if part.holdout]
-    images = [load_source(part, data, read_image, held_out="only") for part in kept]
+    held_out = [part for part in config.data if part.holdout]
+    images = [load_source(part, data, read_image, held_out="only") for part in held_out]
     kinds = {
         "simulated": [labelled(source, 1.0, plain=True) for source in images if source.config.simulate],
         "real": [labelled(source, 0.0, plain=True) for source in images if source.config.cloudy],

@@ -18,7 +18,7 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import flow
 from decr_scene.pipeline.errors import OutputExistsError, ResumeError
 from decr_scene.pipeline.files import journal_path, tiles_path
-from decr_scene.pipeline.outputs.names import Beside
+from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.options import Options
@@ -281,7 +281,7 @@ def never(tiles, noise):
 never.__name__ = "smooth"
 LAST = [
     "decr_scene.pipeline.run.verify_pixels",
-    "decr_scene.pipeline.run.Beside.write",
+    "decr_scene.pipeline.run.SideFiles.write",
     "decr_scene.pipeline.run.Report",
     "decr_scene.pipeline.run.Report.to_json",
 ]
@@ -297,7 +297,7 @@ def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, tmp_p
     assert all(report.checks.values())
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert out.read_bytes() == whole.read_bytes()
-    for path in Beside.requested(out, {**vars(Options()), **QUICKLOOK}).paths.values():
+    for path in SideFiles.requested(out, {**vars(Options()), **QUICKLOOK}).paths.values():
         assert path.exists()
     assert not hidden(tmp_path)
 

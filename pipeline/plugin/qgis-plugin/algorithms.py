@@ -51,23 +51,23 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
     NAME = TITLE = HELP = ""
 
     def name(self):
-        """Name in scripts."""
+        """Return the name in scripts."""
         return self.NAME
 
     def displayName(self):
-        """Name in the toolbox."""
+        """Return the name in the toolbox."""
         return self.TITLE
 
     def shortHelpString(self):
-        """What it does."""
+        """Return the help text."""
         return self.HELP
 
     def createInstance(self):
-        """Make another one."""
+        """Make another algorithm of this kind."""
         return type(self)()
 
     def canExecute(self):
-        """Whether the program is there, and what to do if not."""
+        """Return whether the program can be run, and what to do if not."""
         trouble = program.trouble()
         return trouble is None, trouble or ""
 
@@ -100,7 +100,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
                 self.addParameter(_advanced(parameter))
 
     def model_options(self, parameters, context):
-        """Options for what `add_model` added."""
+        """Return the options for the parameters of `add_model`."""
         file = self.parameterAsFile(parameters, "MODEL_FILE", context)
         options = ["--model", file or self.parameterAsEnumString(parameters, "MODEL", context)]
         for name in ("DETECTOR", "DEVICE"):
@@ -110,7 +110,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         return options + shlex.split(self.parameterAsString(parameters, "MORE", context))
 
     def raster(self, parameters, name, context):
-        """What the program opens a raster layer by; ``None``: the parameter is empty."""
+        """Return the name that the program opens a raster layer by; ``None``: the parameter is empty."""
         layer = self.parameterAsRasterLayer(parameters, name, context)
         if layer is None:
             if parameters.get(name) not in (None, ""):

@@ -31,7 +31,7 @@ class Arranged(QgsProcessingLayerPostProcessorInterface):
 
 
 def group_name(name):
-    """What the group of a run is called."""
+    """Name the group of a run."""
     return f"Without clouds: {name}"
 
 

@@ -22,7 +22,7 @@ class DecrScenePlugin:
         self.initProcessing()
 
     def unload(self):
-        """Take it away."""
+        """Remove the provider."""
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
             self.provider = None

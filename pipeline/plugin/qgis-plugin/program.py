@@ -38,14 +38,16 @@ def command(*arguments):
 def trouble():
     """Return why the program cannot be run, for a message; ``None``: it can."""
     program = path()
-    where = "Settings > Options > Processing > Providers > decr-scene"
+    settings_page = "Settings > Options > Processing > Providers > decr-scene"
     if not program:
         return (
             "The program decr-scene is not known: install it in a Python of its own, run "
-            f"'decr-scene qgis install' there, or name that Python under {where}."
+            f"'decr-scene qgis install' there, or name that Python under {settings_page}."
         )
     if not (os.path.isfile(program) and os.access(program, os.X_OK)):
-        return f"{program} is no program that can be run: name the Python of decr-scene under {where}."
+        return (
+            f"{program} is no program that can be run: name the Python of decr-scene under {settings_page}."
+        )
     return None
 
 

@@ -13,23 +13,23 @@ class DecrSceneProvider(QgsProcessingProvider):
     """All algorithms that run decr-scene."""
 
     def id(self):
-        """Name in scripts."""
+        """Return the name in scripts."""
         return "decr_scene"
 
     def name(self):
-        """Name in the toolbox."""
+        """Return the name in the toolbox."""
         return "decr-scene"
 
     def longName(self):
-        """Name where there is room."""
+        """Return the long name."""
         return "decr-scene: cloud removal"
 
     def icon(self):
-        """Picture in the toolbox."""
+        """Return the picture in the toolbox."""
         return QIcon(os.path.join(os.path.dirname(__file__), "icon.svg"))
 
     def versionInfo(self):
-        """Version of the program that installed the plugin."""
+        """Return the version of the program that installed the plugin."""
         return program.installed().get("version", "")
 
     def load(self):
@@ -45,31 +45,31 @@ class DecrSceneProvider(QgsProcessingProvider):
         return True
 
     def unload(self):
-        """Take the page of settings away."""
+        """Remove the page of settings."""
         settings = _settings()
         if settings is not None:
             settings[0].removeSetting(program.SETTING)
 
     def loadAlgorithms(self):
-        """Add them."""
+        """Add all algorithms."""
         for algorithm in (RemoveClouds, RemoveCloudsOfFolder, Inspect, CloudMask):
             self.addAlgorithm(algorithm())
 
     def supportsNonFileBasedOutput(self):
-        """The program writes files."""
+        """Return that outputs are files."""
         return False
 
     def supportedOutputRasterLayerExtensions(self):
-        """The program writes GeoTIFF."""
+        """Return the ending of GeoTIFF, which the program writes."""
         return ["tif"]
 
     def defaultRasterFileExtension(self):
-        """The program writes GeoTIFF."""
+        """Return the ending of GeoTIFF, which the program writes."""
         return "tif"
 
 
 def _settings():
-    """Processing's settings; ``None`` where its Python part is missing."""
+    """Import Processing's settings; ``None`` where its Python part is missing."""
     try:
         from processing.core.ProcessingConfig import ProcessingConfig, Setting
     except ImportError:

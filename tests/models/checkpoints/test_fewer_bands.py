@@ -165,7 +165,7 @@ def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyP
     ("text", "change", "message"),
     [
         ("model = ", {}, "is no model file"),
-        ("", {}, "tells nothing: a model in TOML tells model, band, into, about"),
+        ("", {}, "has nothing: a model in TOML has model, band, into, about"),
         (None, {"band": 3}, "each a text"),
         (None, {"more": "x"}, "tells model, band, into, about, more"),
         (None, {"model": "../four.safetensors"}, "name a file with weights in the same folder"),

@@ -199,10 +199,10 @@ def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_given_goes_before_the_models_own_and_the_last_step_is_noise_alone() -> None:
     own = SamplingConfig(steps=10, start=400, weight_floor=0.2, halo=64)
-    assert own.given() == own
-    assert own.given(steps=5, weight_floor=0.0) == SamplingConfig(5, 400, 0.0, 64)
-    assert own.given(start=300).first_step == 300
-    assert own.given(start=1000).first_step is None
+    assert own.replaced() == own
+    assert own.replaced(steps=5, weight_floor=0.0) == SamplingConfig(5, 400, 0.0, 64)
+    assert own.replaced(start=300).first_step == 300
+    assert own.replaced(start=1000).first_step is None
     assert SamplingConfig().first_step is None
     with pytest.raises(CheckpointError, match="start must be in 1 to 1000, got 1001"):
-        own.given(start=1001)
+        own.replaced(start=1001)

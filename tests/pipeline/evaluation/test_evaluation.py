@@ -22,7 +22,7 @@ from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, evaluate_pairs
-from decr_scene.pipeline.evaluation.figures import judge, parts
+from decr_scene.pipeline.evaluation.figures import measure_answers, split_regions
 from decr_scene.pipeline.measures.metrics import paper_psnr, paper_ssim
 
 
@@ -47,7 +47,7 @@ def model(tmp_path_factory):
 
 def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
     truth = 0.8 * pair.clear + np.float32(0.1)
-    row = judge(pair, {"cloudy": pair.cloudy, "reference": pair.clear, "DE": truth})
+    row = measure_answers(pair, {"cloudy": pair.cloudy, "reference": pair.clear, "DE": truth})
     assert row["DE/psnr_tone"] > 45
     assert row["DE/psnr_under_cloud"] > row["cloudy/psnr_under_cloud"] + 20
     assert row["DE/clear_shift_dn"] < 0.6
@@ -67,7 +67,7 @@ def test_a_pair_is_split_into_dense_cloud_thin_cloud_shadow_and_clear_ground():
     cloudy[:, :15] = 0.9
     cloudy[:, 15:30] += 0.2
     cloudy[:, 90:] -= 0.15
-    part = parts(cloudy, truth)
+    part = split_regions(cloudy, truth)
     assert part.core[:15].all()
     assert not part.core[15:].any()
     assert part.thin[15:30].all()
@@ -347,7 +347,7 @@ def test_a_sweep_and_the_weight_are_plotted(folder, model, tmp_path):
     compare(sweep(str(model), Settings(), "weight-floor", (0.3, 1)), folder, plots=tmp_path / "sweep")
     rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()))
     assert [(row["series"], row["weight-floor"]) for row in rows[:2]] == [("psnr", "0.3"), ("psnr", "1")]
-    evaluate_pairs(str(model), folder, steps=4, plots=tmp_path / "one")
+    evaluate_pairs(str(model), folder, Settings(steps=4), plots=tmp_path / "one")
     maps = list(csv.DictReader((tmp_path / "one" / "weight_maps.csv").read_text().splitlines()))
     assert [int(row["t"]) for row in maps] == [200, 150, 100, 50]
     assert {path.name for path in (tmp_path / "one").iterdir()} == {
