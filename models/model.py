@@ -1,14 +1,13 @@
 """A model ready to use: networks on their device, in their precision, behind four calls."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import (
-    MODEL_ENDINGS,
     ModelConfig,
     build_modules,
     read_model_file,
@@ -18,12 +17,10 @@ from decr_scene.models.devices import full_fp32, pick_device, pick_precision
 from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
 from decr_scene.models.diffusion.sampling import BlendTiles, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
-from decr_scene.models.errors import UnknownModelError
 from decr_scene.models.networks.detector import AnyDetector, build_detector, reduced_image
 from decr_scene.models.networks.layers import with_bf16_weights
 from decr_scene.models.networks.reference import DiffusedReference, DrawnReference
 
-WEIGHTS = Path(__file__).parent / "weights"
 ALWAYS_FP32 = ("mn", "mdsa", "spagan", "amgan", "cvae", "diffcr")
 """Published references: instance norms and steep sigmoids do not survive bf16, and cost next to nothing."""
 
@@ -272,33 +269,6 @@ def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         CheckpointError: The published code has no such network.
     """
     return published_states(model.config, model.tensors())
-
-
-def bundled_models() -> list[str]:
-    """List the models that come with the package."""
-    return sorted(_bundled())
-
-
-def find_model(name_or_file: str | Path) -> Path:
-    """Find the file of a bundled model, or take a path as it is.
-
-    Raises:
-        UnknownModelError: There is neither.
-    """
-    files = _bundled()
-    if str(name_or_file) in files:
-        return files[str(name_or_file)]
-    if Path(name_or_file).is_file():
-        return Path(name_or_file)
-    names = ", ".join(sorted(files)) or "none"
-    near = get_close_matches(str(name_or_file), [*files, "fill", "identity"], 1)
-    hint = f"did you mean {near[0]}? " if near and near[0] != str(name_or_file) else ""
-    raise UnknownModelError(f"no model and no file {str(name_or_file)!r}: {hint}bundled models are {names}")
-
-
-def _bundled() -> dict[str, Path]:
-    """List the files of the bundled models by their names."""
-    return {file.stem: file for file in WEIGHTS.glob("*") if file.suffix in MODEL_ENDINGS}
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

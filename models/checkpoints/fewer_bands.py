@@ -8,102 +8,16 @@ stand-in in its place, without the time for it.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from decr_scene.models.errors import CheckpointError
+from decr_scene.models.checkpoints.fold import fewer_bands
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.model_file import ModelConfig
-
-FOLD_ENDING = ".toml"
-"""Of a file that has a fold in the place of weights."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What is folded into what, and what the smaller model is called.
-
-    Args:
-        model: The file with the weights, in the folder of the fold's own.
-        band: The band that is to go.
-        into: The band that takes its place.
-        name: Of the smaller model.
-        about: One line about it; empty: made of the larger model's name.
-    """
-
-    model: Path
-    band: str
-    into: str
-    name: str
-    about: str = ""
-
-    def config(self, larger: ModelConfig) -> ModelConfig:
-        """Describe the smaller model.
-
-        Raises:
-            CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
-        """
-        spectrum = [band for band in larger.info.get("spectrum", larger.bands) if band != self.band]
-        info = {
-            "about": self.about or f"{larger.name} without {self.band}",
-            "folded": f"{self.band} into {self.into}",
-            "spectrum": spectrum,
-        }
-        fewer = fewer_bands(larger, self.band, self.into)
-        return replace(fewer, name=self.name, info={**larger.info, **info})
-
-
-def read_fold(path: str | Path) -> Fold:
-    """Read a fold: TOML with ``model``, ``band``, ``into`` and ``about``.
-
-    Raises:
-        CheckpointError: There is no such file, or it is none.
-    """
-    path = Path(path)
-    keys = ("model", "band", "into", "about")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no model file ({error}): name another, or copy it again") from error
-    if set(values) != set(keys) or not all(isinstance(value, str) for value in values.values()):
-        keys_there = ", ".join(values) or "nothing"
-        raise CheckpointError(f"{path} has {keys_there}: a model in TOML has {', '.join(keys)}, each a text")
-    if Path(values["model"]).name != values["model"] or values["model"].endswith(FOLD_ENDING):
-        raise CheckpointError(
-            f"{path} is made of {values['model']!r}: name a file with weights in the same folder"
-        )
-    return Fold(path.parent / values["model"], values["band"], values["into"], path.stem, values["about"])
-
-
-def fewer_bands(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
-    """Describe a model less one band, under its old name.
-
-    Raises:
-        CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
-    """
-    for name in (band, stand_in):
-        if name not in config.bands:
-            raise CheckpointError(f"model {config.name} has bands {', '.join(config.bands)}, no {name!r}")
-    if band == stand_in:
-        raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
-    if config.network is None or config.reference.kind != "unet" or config.detector is not None:
-        raise CheckpointError(f"model {config.name} has a detector or a published reference: not folded")
-    fewer = len(config.bands) - 1
-    return replace(
-        config,
-        bands=tuple(name for name in config.bands if name != band),
-        network=replace(config.network, bands=fewer),
-        reference=replace(config.reference, bands=fewer),
-    )
 
 
 def without_band(

@@ -4,7 +4,7 @@ It holds tensors under ``reference.`` and, if it has them, ``network.`` and ``de
 metadata, under the key ``decr_scene``, all that is needed to build and to use the model. Where that has
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 
-A model may also be described as a fold of another (`fewer_bands.Fold`), in a few lines of TOML beside that
+A model may also be described as a fold of another (`fold.Fold`), in a few lines of TOML beside that
 one's file: it is read, and has the digest, as if its file lay there.
 """
 
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.expected_error import ExpectedError
-from decr_scene.models.checkpoints.fewer_bands import FOLD_ENDING, Fold, read_fold, touched, without_band
+from decr_scene.models.checkpoints.fewer_bands import touched, without_band
+from decr_scene.models.checkpoints.fold import Fold
+from decr_scene.models.checkpoints.header import METADATA_KEY, fold_of, metadata_text, opened
 from decr_scene.models.checkpoints.keymap import check_shapes, shapes
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
 
 FORMAT, PACKED_FORMAT = 1, 2
 """Versions of the format; a program that cannot unpack kernels refuses packed files by it."""
-
-METADATA_KEY = "decr_scene"
-
-MODEL_ENDINGS = (".safetensors", FOLD_ENDING)
-"""Of files with weights, and of folds."""
 
 PACKED, SCALE = "network.", ".scale"
 """Prefix of the names of packed kernels, and suffix of the names of their scales."""
@@ -214,15 +210,6 @@ def model_sha256(path: str | Path) -> str:
         raise CheckpointError(f"{path} cannot be read ({error}): copy it again") from error
 
 
-def fold_of(path: str | Path) -> Fold | None:
-    """Read the fold that a model is described as; ``None``: its file has weights.
-
-    Raises:
-        CheckpointError: It is a wrong description of one.
-    """
-    return read_fold(path) if Path(path).suffix == FOLD_ENDING else None
-
-
 def read_model_config(path: str | Path) -> ModelConfig:
     """Read the configuration of a model file alone.
 
@@ -232,14 +219,8 @@ def read_model_config(path: str | Path) -> ModelConfig:
     fold = fold_of(path)
     if fold is not None:
         return fold.config(read_model_config(fold.model))
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get(METADATA_KEY)
-    if text is None:
-        raise CheckpointError(
-            f"{path} is a safetensors file, but not a model of this program: import it first"
-        )
     try:
-        return _from_json(text)
+        return _from_json(metadata_text(path))
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -266,7 +247,7 @@ def _read_stored(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     fold = fold_of(path)
     if fold is not None:
         return _folded(*_read_stored(fold.model), fold)
-    with _opened(path) as file:
+    with opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     return read_model_config(path), tensors
 
@@ -299,19 +280,6 @@ def _folded(larger: ModelConfig, stored: State, fold: Fold) -> tuple[ModelConfig
         raise CheckpointError(message) from error
     part = {name: tensor.contiguous() for name, tensor in part.items()}
     return config, {**stored, **(_packed(part) if config.packed else part)}
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no model file, or a damaged one ({error}): copy it again"
-        ) from error
 
 
 def _check(config: ModelConfig, actual: Mapping[str, tuple[int, ...]], what: str) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decr_scene.models.checkpoints.fold import MODEL_ENDINGS
 from decr_scene.models.checkpoints.keymap import shapes
-from decr_scene.models.checkpoints.model_file import MODEL_ENDINGS, read_model_file, write_whole
+from decr_scene.models.checkpoints.model_file import read_model_file, write_whole
 from decr_scene.models.errors import TrainingError
 
 

@@ -35,16 +35,17 @@ def models() -> None:
 @one_line_errors
 def models_list() -> None:
     """List the bundled models."""
-    from decr_scene.models.checkpoints.model_file import fold_of, read_model_config
-    from decr_scene.models.model import bundled_models, find_model
+    from decr_scene.models.bundled import bundled_models, find_model
+    from decr_scene.models.checkpoints.header import read_summary
 
     for name, about in BUILT_IN.items():
         print_line(f"{name:<12} {about}")
     for name in bundled_models():
         path = find_model(name)
-        config, fold = read_model_config(path), fold_of(path)
-        size = f"{path.stat().st_size / 1e6:.1f} MB" if fold is None else f"made of {fold.model.stem}"
-        print_line(f"{name:<12} {', '.join(config.bands)}; {size}; {config.info.get('about', '')}")
+        summary = read_summary(path)
+        made_of = None if summary.fold is None else f"made of {summary.fold.model.stem}"
+        size = made_of or f"{path.stat().st_size / 1e6:.1f} MB"
+        print_line(f"{name:<12} {', '.join(summary.bands)}; {size}; {summary.about}")
 
 
 @models.command("show", epilog=example("decr-scene models show default"))
@@ -54,8 +55,8 @@ def models_show(name: str) -> None:
     """Show what a model file says of itself."""
     from dataclasses import asdict
 
+    from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
-    from decr_scene.models.model import find_model
 
     if name in BUILT_IN:
         print_line(f"{name}: built in, no file; {BUILT_IN[name]}")
@@ -93,10 +94,10 @@ def models_import(
     overwrite: bool,
 ) -> None:
     """Turn the published CHECKPOINT of DE, with its reference, or of another system into one model file."""
+    from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
     from decr_scene.models.checkpoints.published import read_published
     from decr_scene.models.checkpoints.rivals import rival_model, with_cloudnet
-    from decr_scene.models.model import find_model
     from decr_scene.pipeline.files import check_no_input, check_target
 
     _check_belongs(kind, "de", "--reference", reference)
@@ -216,9 +217,10 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 @one_line_errors
 def models_fold(model: str, band: str, into: str, name: str, about: str, out: Path, overwrite: bool) -> None:
     """Make of MODEL one for fewer bands: it answers as if one band were a copy of another."""
-    from decr_scene.models.checkpoints.fewer_bands import Fold, without_band
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.fewer_bands import without_band
+    from decr_scene.models.checkpoints.fold import Fold
     from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
-    from decr_scene.models.model import find_model
     from decr_scene.pipeline.files import check_target
 
     source = find_model(model)

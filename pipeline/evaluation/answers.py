@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from decr_scene.models.arrays import Float
+from decr_scene.models.bundled import bundled_models, find_model
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
-from decr_scene.models.model import Model, bundled_models, find_model, load_model
+from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.looking import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder

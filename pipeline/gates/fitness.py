@@ -33,8 +33,8 @@ def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
     spec = planned.plan.spec
     if spec.bands is None:
         return ()
+    from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
-    from decr_scene.models.model import find_model
 
     config = read_model_config(find_model(spec.name))
     warnings = [

@@ -18,8 +18,8 @@ from dask.system import CPU_COUNT
 from rasterio.transform import from_origin
 
 from decr_scene.models.arrays import Pixels
+from decr_scene.models.bundled import bundled_models
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.models.model import bundled_models
 from decr_scene.pipeline.run import process_scene
 
 LIBRARIES = ("torch", "rasterio", "dask", "distributed", "xarray", "numpy", "onnxruntime", "ukis-csmask")

@@ -95,7 +95,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def _installation() -> dict[str, object]:
-    from decr_scene.models.model import bundled_models
+    from decr_scene.models.bundled import bundled_models
 
     models = [*bundled_models(), "fill", "identity"]
     return {"python": sys.executable, "version": version("decr-scene"), "models": models}

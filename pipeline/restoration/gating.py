@@ -111,8 +111,8 @@ def lookout_of(
 
 def open_lookout(look: LookPlan, spec: RestorerSpec, ask: Ask | None = None) -> Lookout:
     """Open the model's own detector."""
+    from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
-    from decr_scene.models.model import find_model
 
     assert look.kind == "model", look
     config = read_model_config(find_model(spec.name)).detector

@@ -61,7 +61,7 @@ def _model_path(spec: RestorerSpec) -> str:
     """Find the file of the model; what is built in has its name alone."""
     if spec.sha256 is None:
         return spec.name
-    from decr_scene.models.model import find_model
+    from decr_scene.models.bundled import find_model
 
     return str(find_model(spec.name))
 

@@ -364,8 +364,8 @@ def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
 def _own_detector(spec: RestorerSpec) -> LookPlan | None:
     if spec.bands is None:
         return None
+    from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
-    from decr_scene.models.model import find_model
 
     config = read_model_config(find_model(spec.name)).detector
     return None if config is None else LookPlan("model", config.factor, config.threshold)

@@ -182,9 +182,10 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
+        from decr_scene.models.bundled import find_model
         from decr_scene.models.checkpoints.model_file import model_sha256
         from decr_scene.models.devices import computing_of
-        from decr_scene.models.model import find_model, load_model
+        from decr_scene.models.model import load_model
 
         self.spec = spec
         self.sizes: dict[str, int] = {}

@@ -41,10 +41,10 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         ), None
     if options.model in BUILT_IN:
         return RestorerSpec(options.model), None
+    from decr_scene.models.bundled import bundled_models, find_model
     from decr_scene.models.checkpoints.model_file import model_sha256, read_model_config
     from decr_scene.models.devices import computing_of
     from decr_scene.models.diffusion.schedule import Schedule
-    from decr_scene.models.model import bundled_models, find_model
 
     path = find_model(options.model)
     config = read_model_config(path)

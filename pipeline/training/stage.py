@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.model import find_model
 from decr_scene.models.networks.detector import CloudDetector
 from decr_scene.models.training.calibration import calibrate
 from decr_scene.models.training.config import RunConfig

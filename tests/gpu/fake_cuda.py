@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from decr_scene.models.bundled import bundled_models, find_model
 from decr_scene.models.checkpoints.model_file import ModelConfig, read_model_file
-from decr_scene.models.model import Model, bundled_models, find_model
+from decr_scene.models.model import Model
 
 SIDE, BATCH, STEPS = 256, 8, 3
 

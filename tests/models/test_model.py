@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decr_scene.models import model as module
+from decr_scene.models import bundled
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
     SamplingConfig,
@@ -183,16 +183,16 @@ def narrow() -> UNetConfig:
 
 
 def test_bundled_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     save_model_file(tmp_path / "tiny.safetensors", CONFIG, weights())
-    assert module.bundled_models() == ["tiny"]
+    assert bundled.bundled_models() == ["tiny"]
     assert load_model("tiny", device="cpu").config == CONFIG
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     with pytest.raises(UnknownModelError, match=r"no model and no file 'nothing': bundled models are none"):
         load_model("nothing")
     for name in ("b", "a"):

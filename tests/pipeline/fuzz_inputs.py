@@ -22,9 +22,9 @@ import rasterio
 from raster_cases import plain
 from rasterio.transform import Affine
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.models.model import find_model
 from decr_scene.models.training.config import read_config
 from decr_scene.pipeline.products.metadata import bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.product import find_product

@@ -6,8 +6,8 @@ import rasterio
 from places import SAMPLES, WEIGHTS
 from sample_cases import part_of
 
+from decr_scene.models.bundled import bundled_models
 from decr_scene.models.data.tone import fit_tone, regions
-from decr_scene.models.model import bundled_models
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.measures.metrics import psnr
 

@@ -10,9 +10,9 @@ import xarray as xr
 from click.testing import CliRunner
 from rasterio.errors import RasterioIOError
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_config, read_model_file, save_model_file
 from decr_scene.models.errors import CheckpointError, TrainingError
-from decr_scene.models.model import find_model
 from decr_scene.models.training.config import read_config
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.engine.graph import restore

@@ -13,8 +13,8 @@ import rasterio
 import rasterio.shutil
 from click.testing import CliRunner
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.errors import CheckpointError, DecrSceneError
-from decr_scene.models.model import find_model
 from decr_scene.pipeline import Progress
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import OutputError, SceneError, SceneReadError

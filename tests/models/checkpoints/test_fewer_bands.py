@@ -9,9 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from decr_scene.models import model as module
+from decr_scene.models import bundled
 from decr_scene.models.checkpoints import model_file
-from decr_scene.models.checkpoints.fewer_bands import Fold, without_band
+from decr_scene.models.checkpoints.fewer_bands import without_band
+from decr_scene.models.checkpoints.fold import Fold
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
     build_modules,
@@ -155,9 +156,9 @@ def test_the_digest_of_a_fold_is_taken_once(four: Path, monkeypatch: pytest.Monk
 
 
 def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WEIGHTS", four)
+    monkeypatch.setattr(bundled, "WEIGHTS", four)
     told(four)
-    assert module.bundled_models() == ["four", "three"]
+    assert bundled.bundled_models() == ["four", "three"]
     assert load_model("three", device="cpu").config.bands == ("blue", "green", "red")
 
 
@@ -167,7 +168,7 @@ def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyP
         ("model = ", {}, "is no model file"),
         ("", {}, "has nothing: a model in TOML has model, band, into, about"),
         (None, {"band": 3}, "each a text"),
-        (None, {"more": "x"}, "tells model, band, into, about, more"),
+        (None, {"more": "x"}, "has model, band, into, about, more"),
         (None, {"model": "../four.safetensors"}, "name a file with weights in the same folder"),
         (None, {"model": "three.toml"}, "name a file with weights in the same folder"),
         (None, {"model": "none.safetensors"}, "none.safetensors: no such file"),

@@ -22,12 +22,12 @@ from PIL import Image
 from rasterio.transform import from_origin
 from torch._dynamo.utils import counters
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_file
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import batches, held_in_memory
 from decr_scene.models.errors import TrainingError, UnknownModelError
-from decr_scene.models.model import find_model
 from decr_scene.models.training.config import read_config
 from decr_scene.models.training.logs import METRICS
 from decr_scene.models.training.loop import CHECKPOINT
