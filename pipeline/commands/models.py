@@ -172,7 +172,7 @@ def models_calibrate(
     model: str, data: Path, bands: str | None, detector: str, reduce: int, out: Path, overwrite: bool
 ) -> None:
     """Measure the error to be expected of MODEL, for --uncertainty, and write it into a model file."""
-    from decr_scene.models.model import find_model
+    from decr_scene.models.bundled import find_model
     from decr_scene.pipeline.evaluation.calibrate import calibrate_model
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.expected_error import change_and_texture
 from decr_scene.models.checkpoints.model_file import ModelConfig, read_model_file, save_model_file
-from decr_scene.models.model import find_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.figures import matched_truth
@@ -36,15 +36,15 @@ def calibrate_model(
         DecrSceneError: The model or the pairs cannot be used.
     """
     answerer = open_answerer(model, data, bands, detector)
-    found = []
+    samples = []
     for number, pair in enumerate(load_pairs(answerer.bands, data, reduce, bands=bands)):
-        seen = answerer.look(pair.cloudy)
-        answer = restore(answerer, pair.cloudy, answerer.guess(pair.cloudy, seen), Settings(), seen=seen)
+        look = answerer.look(pair.cloudy)
+        answer = restore(answerer, pair.cloudy, answerer.guess(pair.cloudy, look), Settings(), look=look)
         fields = np.stack([error_of(answer, matched_truth(pair)), *change_and_texture(pair.cloudy, answer)])
         chosen = np.random.default_rng(number).permutation(fields[0].size)[:PIXELS]
-        found.append(fields.reshape(3, -1)[:, chosen])
+        samples.append(fields.reshape(3, -1)[:, chosen])
     try:
-        error = fit_expected_error(*np.concatenate(found, axis=1))
+        error = fit_expected_error(*np.concatenate(samples, axis=1))
     except ValueError as problem:
         raise OptionError(f"{model} cannot be calibrated on {data}: {problem}") from problem
     config, tensors = read_model_file(find_model(model))
