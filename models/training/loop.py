@@ -50,7 +50,7 @@ Report = Callable[[int, dict[str, float]], None]
 
 @dataclass
 class Trainer:
-    """One run: objective, optimisers, moving average and the step they have reached."""
+    """One run: objective, optimisers, moving average, and the step and processor time they have reached."""
 
     config: RunConfig
     folder: Path
@@ -59,6 +59,7 @@ class Trainer:
     ema: nn.ModuleDict
     step: int = 0
     device: torch.device = CPU
+    cpu_seconds: float = 0.0
 
     @classmethod
     def start(
@@ -110,6 +111,7 @@ class Trainer:
         minutes: float = math.inf,
         loaders: int = 0,
         drawn: Generator[Batch, None, None] | None = None,
+        cpu_minutes: float = math.inf,
     ) -> dict[str, float]:
         """Train to the end, or until the time is over; return the figures of the last validation.
 
@@ -121,15 +123,20 @@ class Trainer:
             minutes: Time after which the run stops at a checkpoint; the next call continues it.
             loaders: Processes that draw crops; none: a thread does.
             drawn: Batches to train on, arrays or tensors, in the place of what the sources would give.
+            cpu_minutes: Processor time of this and all earlier calls together, without reading the images,
+                after which the run is over.
 
         Raises:
-            TrainingError: Time is limited and several processes train, which would stop at different steps.
+            TrainingError: Time is limited and several processes train, which would stop at different steps;
+                or processor time is, and other processes draw crops.
         """
         config, deadline = self.config, time.perf_counter() + 60 * minutes
-        if minutes < math.inf and _processes() > 1:
+        if min(minutes, cpu_minutes) < math.inf and _processes() > 1:
             raise TrainingError(
                 "minutes are of one process, torchrun has started several: drop one of the two"
             )
+        if cpu_minutes < math.inf and loaders:
+            raise TrainingError("cpu-minutes are of one process, loaders are others: drop one of the two")
         _check_sides(config, validation)
         spectrum = config.spectrum or config.bands
         share = config.accumulate * config.batch
@@ -139,8 +146,9 @@ class Trainer:
         drawn = drawn or batches(
             sources, config.seed, config.crop, share, spectrum, self.step, first, loaders
         )
+        cpu_began = time.process_time() - self.cpu_seconds
         with closing(drawn) as crops:
-            while self.step < config.steps:
+            while self.step < config.steps and self.cpu_seconds < 60 * cpu_minutes:
                 began = time.perf_counter()
                 batch = next(crops)
                 context = None if batch.context is None else self._tensor(batch.context)
@@ -153,7 +161,8 @@ class Trainer:
                 log.curve(
                     self.step, {**losses_and_time, "learning_rate": self.optimisers[0].param_groups[0]["lr"]}
                 )
-                over = time.perf_counter() >= deadline
+                self.cpu_seconds = time.process_time() - cpu_began
+                over = time.perf_counter() >= deadline or self.cpu_seconds >= 60 * cpu_minutes
                 last = self.step == config.steps
                 if last or self.step % config.validate_every == 0:
                     if validation:
@@ -179,6 +188,7 @@ class Trainer:
             "config": describe(self.config),
             "processes": _processes(),
             "step": self.step,
+            "cpu_seconds": self.cpu_seconds,
             "modules": self.objective.modules.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -205,6 +215,7 @@ class Trainer:
         ):
             optimiser.load_state_dict(reached)
         self.step = state["step"]
+        self.cpu_seconds = state.get("cpu_seconds", 0.0)
 
     def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
         """Take one step on this process's share of the batch, in ``accumulate`` parts one after the other."""

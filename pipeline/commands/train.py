@@ -41,6 +41,12 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
     help="Stop at a checkpoint after so many; the same call goes on.",
 )
 @click.option(
+    "--cpu-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=math.inf,
+    help="End the run after so much processor time, all calls together: to compare systems.",
+)
+@click.option(
     "--loaders",
     type=click.IntRange(0),
     default=0,
@@ -57,6 +63,7 @@ def train(
     out: Path,
     init: tuple[Path, ...],
     minutes: float,
+    cpu_minutes: float,
     loaders: int,
     device: str,
     quiet: bool,
@@ -71,6 +78,7 @@ def train(
     run = read_config(config)
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
-    figures = train_stage(run, data, out, init, quiet, device, read_texts(config), minutes, loaders)
+    texts = read_texts(config)
+    figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
     if figures:
         print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -39,6 +39,7 @@ def train(
     texts: Mapping[str, str] | None = None,
     minutes: float = math.inf,
     loaders: int = 0,
+    cpu_minutes: float = math.inf,
 ) -> dict[str, float]:
     """Run one stage to its end, or go on with it; under ``torchrun``, this process's share of it.
 
@@ -52,6 +53,7 @@ def train(
         texts: TOML of the run, and of the run whose data it takes, by name, to be kept with it.
         minutes: Time after which it stops at a checkpoint; the same call continues.
         loaders: Processes that draw crops; none: a thread does.
+        cpu_minutes: Processor time of all calls together after which the run is over.
 
     Returns:
         Figures of the last validation; of a detector, of the images kept from its training. Nothing in any
@@ -65,11 +67,13 @@ def train(
             open_run_folder(out, texts, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, own_device)
         if rank:
-            return trainer.run(sources, [], lambda step, figures: None, None, minutes, loaders)
+            return trainer.run(
+                sources, [], lambda step, figures: None, None, minutes, loaders, cpu_minutes=cpu_minutes
+            )
         log = RunLog(out, trainer.step, config.bands, curves=True, pictures=True)
         try:
             pairs = validation_pairs(validation) if validation else []
-            figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders)
+            figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders, cpu_minutes)
         finally:
             log.close()
     done = trainer.step == config.steps
@@ -93,6 +97,7 @@ def _run(
     quiet: bool,
     minutes: float,
     loaders: int,
+    cpu_minutes: float,
 ) -> dict[str, float]:
     """Train under a progress bar."""
     config = trainer.config
@@ -112,7 +117,7 @@ def _run(
             text = " ".join(f"{name} {value:.4g}" for name, value in smooth.items())
             bar.update(task, completed=step, description=f"{config.stage} {text}")
 
-        return trainer.run(sources, validation, report, log, minutes, loaders)
+        return trainer.run(sources, validation, report, log, minutes, loaders, cpu_minutes=cpu_minutes)
 
 
 def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSource | None]:

@@ -14,6 +14,7 @@ from decr_scene.models.data.source import batches
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
+from decr_scene.models.training import loop
 from decr_scene.models.training.config import config_from_table, read_config
 from decr_scene.models.training.export import export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
@@ -140,6 +141,25 @@ def test_a_run_whose_time_is_over_goes_on_with_the_next_call(root, tmp_path):
     assert ends == [6, 1, 2, 3, 4, 5, 6]
     whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("inf", "0"))
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+def test_processor_time_is_counted_over_all_calls_and_ends_the_run(root, tmp_path, monkeypatch):
+    config = run_of("reference", checkpoint_every=1)
+    sources = [load_source(part, root, read_png) for part in config.data]
+    ends = []
+    for minutes in (1.5, 1.5, 2.5):
+        trainer = Trainer.start(config, tmp_path)
+        clock = iter(range(0, 6000, 60))  # a minute a step
+        monkeypatch.setattr(loop.time, "process_time", lambda clock=clock: next(clock))
+        trainer.run(sources, [], lambda step, figures: None, cpu_minutes=minutes)
+        ends.append((trainer.step, trainer.cpu_seconds))
+    assert ends == [(2, 120), (2, 120), (3, 180)]
+
+
+def test_processor_time_of_loaders_is_not_known(root, tmp_path):
+    trainer = Trainer.start(run_of("reference"), tmp_path)
+    with pytest.raises(TrainingError, match="cpu-minutes are of one process, loaders are others"):
+        trainer.run([], [], lambda step, figures: None, cpu_minutes=1, loaders=1)
 
 
 def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root):
