@@ -133,7 +133,7 @@ def check_name(output: Path) -> None:
     if output.suffix.lower() not in GEOTIFF:
         raise OutputError(
             f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
-            f"choose {output.with_suffix('.tif').name}"
+            f"choose {output.with_suffix('.tif')}"
         )
     folder = output.absolute().parent
     if not folder.is_dir():

@@ -35,6 +35,6 @@ def fit_expected_error(error: Float, change: Float, texture: Float) -> ExpectedE
         log_variance = 2 * (scale + powers @ logs)
         return float(np.mean(log_variance + squares * np.exp(-log_variance)))
 
-    found = minimize(surprise, FIRST, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-7})
-    scale, change_power, texture_power = (float(value) for value in np.exp(found.x))
+    fit = minimize(surprise, FIRST, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-7})
+    scale, change_power, texture_power = (float(value) for value in np.exp(fit.x))
     return ExpectedError(scale, change_power, texture_power)

@@ -43,7 +43,7 @@ def test_the_output_is_not_larger_than_a_copy_and_its_overviews(dtype, tmp_path)
     assert target.stat().st_size <= 1.35 * source.stat().st_size
 
 
-@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")  # trials warn of nothing
 @pytest.mark.parametrize(("noise", "level_taken"), [(3, 6), (300, 4)])
 def test_deflate_is_as_quick_as_costs_no_space(noise, level_taken, tmp_path):
     rng = np.random.default_rng(0)
