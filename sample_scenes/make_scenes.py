@@ -2,8 +2,8 @@
 
     python sample_scenes/make_scenes.py DATA
 
-``DATA`` holds ``scenes/landsat_green_A_{cloudy,clear}.tif`` and ``clear4/rotterdam1_wv2_0p5m_bgrn.tif``. The
-results are in the repository already; this shows what was done to make them.
+``DATA`` holds ``scenes/landsat_green_A_{cloudy,clear}.tif``, ``scenes/landsat8_cloudy_bgrn.tif`` and
+``clear4/rotterdam1_wv2_0p5m_bgrn.tif``. The results are in the repository already; this shows what was done to make them.
 """
 
 import sys
@@ -20,6 +20,7 @@ from decr_scene.pipeline.training.simulation import draw_clouds
 
 HERE = Path(__file__).parent
 LANDSAT_WINDOW = Window(col_off=1560, row_off=440, width=640, height=640)
+FOUR_BANDS_WINDOW = Window(col_off=179, row_off=155, width=448, height=448)
 
 
 def cut_landsat(data: Path) -> None:
@@ -41,6 +42,23 @@ def cut_landsat(data: Path) -> None:
                 "SOURCE": "USGS/NASA Landsat, public domain; RICE2 source scenes",
             }
             write(HERE / f"landsat_{kind}.tif", source.read(window=LANDSAT_WINDOW), profile, tags)
+
+
+def cut_four_bands(data: Path) -> None:
+    """Cut a real cloudy scene of four bands, digital numbers as delivered."""
+    with rasterio.open(data / "scenes/landsat8_cloudy_bgrn.tif") as source:
+        profile = {
+            "driver": "GTiff",
+            "dtype": "uint16",
+            "count": 4,
+            "width": int(FOUR_BANDS_WINDOW.width),
+            "height": int(FOUR_BANDS_WINDOW.height),
+            "crs": source.crs,
+            "transform": window_transform(FOUR_BANDS_WINDOW, source.transform),
+        }
+        tags = {"SOURCE": "USGS/NASA Landsat 8, public domain; bands 2, 3, 4 and 5, digital numbers"}
+        pixels = source.read(window=FOUR_BANDS_WINDOW)
+        write(HERE / "landsat8_cloudy.tif", pixels, profile, tags, source.descriptions)
 
 
 def cloud_rotterdam(data: Path) -> None:
@@ -92,4 +110,5 @@ def write(path: Path, pixels: np.ndarray, profile: dict, tags: dict, names: tupl
 
 if __name__ == "__main__":
     cut_landsat(Path(sys.argv[1]))
+    cut_four_bands(Path(sys.argv[1]))
     cloud_rotterdam(Path(sys.argv[1]))
