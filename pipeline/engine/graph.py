@@ -61,7 +61,8 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
             ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
             ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
         options: All options as one value; ``None``: the defaults. A mask or an area of interest is laid over
-            the array by its CRS and transform; ``pan``, ``asset``, ``other_date``, ``samples`` are refused.
+            the array by its CRS and transform; ``pan``, ``asset``, ``other_date``, ``samples`` and
+            ``uncertainty`` are refused.
         **named: Fields of `Options` by name (model, restorer, steps, seed, ...), which take precedence.
 
     Returns:
