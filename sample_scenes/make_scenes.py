@@ -3,7 +3,8 @@
     python sample_scenes/make_scenes.py DATA
 
 ``DATA`` holds ``scenes/landsat_green_A_{cloudy,clear}.tif``, ``scenes/landsat8_cloudy_bgrn.tif`` and
-``clear4/rotterdam1_wv2_0p5m_bgrn.tif``. The results are in the repository already; this shows what was done to make them.
+``clear4/rotterdam1_wv2_0p5m_bgrn.tif``. The results are in the repository already; this shows what was done
+to make them.
 """
 
 import sys
