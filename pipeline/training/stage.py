@@ -108,7 +108,8 @@ def _run(
         TimeRemainingColumn(),
         disable=quiet,
     ) as bar:
-        task = bar.add_task(config.stage, total=config.steps, completed=trainer.step)
+        name = f"{config.stage}, finished before" if trainer.step == config.steps else config.stage
+        task = bar.add_task(name, total=config.steps, completed=trainer.step)
         smooth: dict[str, float] = {}
 
         def report(step: int, figures: dict[str, float]) -> None:

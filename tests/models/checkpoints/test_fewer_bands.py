@@ -13,6 +13,7 @@ from decr_scene.models import bundled
 from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.fewer_bands import without_band
 from decr_scene.models.checkpoints.fold import Fold
+from decr_scene.models.checkpoints.header import METADATA_KEY, read_summary
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
     build_modules,
@@ -153,6 +154,22 @@ def test_the_digest_of_a_fold_is_taken_once(four: Path, monkeypatch: pytest.Monk
         assert model_sha256(told(four)) == digest
     (four / "four.safetensors").touch()
     assert model_sha256(told(four)) == digest
+
+
+@pytest.mark.parametrize("about", ["no near infrared", ""])
+def test_a_summary_says_what_the_configuration_says(about: str, four: Path) -> None:
+    for path in (four / "four.safetensors", told(four, about=about)):
+        summary, config = read_summary(path), read_model_config(path)
+        assert (summary.bands, summary.about) == (config.bands, config.info.get("about", ""))
+        assert (summary.fold is None) == (path.suffix == ".safetensors")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"name": "x"}', "{"])
+def test_a_summary_of_an_unreadable_configuration_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match="unreadable configuration"):
+        read_summary(path)
 
 
 def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:

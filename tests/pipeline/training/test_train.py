@@ -303,10 +303,12 @@ def test_a_run_folder_tells_what_the_run_was_made_of(data, tmp_path):
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_a_run_does_not_go_on_with_other_data(data, tmp_path):
+def test_a_finished_run_says_so_and_does_not_go_on_with_other_data(data, tmp_path, capsys):
     config = read_config(toml(tmp_path))
-    train(config, data, tmp_path / "run", quiet=True)
-    train(config, data, tmp_path / "run", quiet=True)
+    train(config, data, tmp_path / "run")
+    assert "finished" not in capsys.readouterr().out
+    train(config, data, tmp_path / "run")
+    assert "reference, finished before" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]) == 1
     save(data / "label" / "3.png", np.zeros((64, 64, 3)))
     with pytest.raises(TrainingError, match=r"1 files differ: label/3\.png"):
