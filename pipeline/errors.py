@@ -81,14 +81,19 @@ class RunCancelledError(DecrSceneError, RuntimeError):
 def in_one_line(error: Exception) -> str:
     """Describe an error in one line; one of the system, the memory or GDAL is no fault of the program."""
     from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, DriverRegistrationError, RasterioError
 
     text = " ".join(str(error.__cause__ or error).split())
     if isinstance(error, DecrSceneError):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"memory does not suffice ({text or 'nothing more is known'}): take a smaller scene or window"
-    if isinstance(error, (RasterioError, CPLE_BaseError)):
+    if "proj.db" in text or isinstance(error, DriverRegistrationError):
+        return (
+            f"GDAL is not what it should be here ({text}): unset variables such as PROJ_LIB, PROJ_DATA, "
+            "GDAL_SKIP and GDAL_DRIVER_PATH, which may be of another GDAL"
+        )
+    if isinstance(error, (RasterioError, CPLE_BaseError, CRSError)):
         return f"GDAL cannot go on ({text}): check the inputs with gdalinfo"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""

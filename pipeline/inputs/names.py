@@ -5,20 +5,39 @@ from __future__ import annotations
 import os
 import re
 
+from decr_scene.pipeline.errors import SceneReadError
+
 _PREFIX = re.compile(r"^(/vsi\w+/|(?:zip|tar|gzip|7z|rar)\+|file://|[A-Za-z0-9]+://)")
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|(https?|ftp|s3|gs|az|oss)://")
 _AROUND = "{}\"'"
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
-    """Return a name with absolute paths of its files, valid in any folder."""
+    """Return a name with absolute paths of its files, valid in any folder.
+
+    Raises:
+        SceneReadError: As `refuse_pipe`.
+    """
     text = os.fspath(name)
+    refuse_pipe(text)
     if os.path.exists(text):
         return os.path.abspath(text)
     for file in _files_in(text):
         if not os.path.isabs(file):
             text = text.replace(file, os.path.abspath(file), 1)
     return text
+
+
+def refuse_pipe(path: str | os.PathLike[str]) -> None:
+    """Refuse an input that is there and no file, whose end could be waited for in vain.
+
+    Raises:
+        SceneReadError: It is a pipe, a socket or a device.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise SceneReadError(
+            f"{os.fspath(path)} is a pipe or a device, expected a file: write it to one first"
+        )
 
 
 def local_files(name: str | os.PathLike[str]) -> list[str]:

@@ -24,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import MaskError, OutputError
 from decr_scene.pipeline.files import free_disk
-from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
+from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, refuse_pipe
 from decr_scene.pipeline.inputs.text import json_text
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
@@ -48,8 +48,10 @@ def read_polygons(path: str) -> tuple[list[BaseGeometry], CRS]:
 
     Raises:
         MaskError: It cannot be read, has no polygons, no CRS or an invalid one.
+        SceneReadError: It is a pipe or a device.
     """
     name, _, layer = path.partition("|layername=")
+    refuse_pipe(name)
     if not Path(name).exists() and not is_gdal_name(name):
         raise MaskError(f"area of interest {name}: no such file, expected a vector file: check the path")
     document = _geojson_document(Path(name)) if not layer else None

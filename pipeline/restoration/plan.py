@@ -12,7 +12,7 @@ import numpy as np
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.inputs.identity import FileIdentity
-from decr_scene.pipeline.inputs.names import full_name
+from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.choice import FILLED_FROM, THRESHOLD, LookPlan, coarse_factor, pixel_size
 from decr_scene.pipeline.look.detection import Coverage
@@ -462,4 +462,5 @@ def choose_bands(
 
 def _absolute(path: str) -> str:
     """Name a file so that workers elsewhere find it; what is no file here, GDAL may know."""
+    refuse_pipe(path)
     return str(Path(path).resolve()) if Path(path).exists() else full_name(path)

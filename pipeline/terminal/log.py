@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[Non
         return
     try:
         _check(path, other_options)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _Log(path, encoding="utf-8", errors="backslashreplace")
     except OutputError:
         raise
     except OSError as error:
@@ -43,7 +44,24 @@ def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[Non
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of a full disk, which is told already
+            handler.close()
+
+
+class _Log(logging.FileHandler):
+    """Go on without lines that cannot be written, and say so once."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Warn of the first line that cannot be written."""
+        from decr_scene.pipeline.terminal.console import warn  # which logs
+
+        if not self._is_told:
+            self._is_told = True
+            warn(
+                f"{self.baseFilename} cannot be written to ({sys.exc_info()[1]}): the run goes on without it"
+            )
 
 
 def _check(path: Path, other_options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
-from rasterio.errors import RasterioIOError
+from rasterio.errors import CRSError, DriverRegistrationError, RasterioIOError
 
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_config, read_model_file, save_model_file
@@ -184,6 +184,12 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tm
         (OSError(24, "Too many open files", "a.tif"), "a.tif: Too many open files: check"),
         (OSError(28, "No space left on device"), "No space left on device: check"),
         (RasterioIOError("no way"), "GDAL cannot go on (no way): check"),
+        (CRSError("no such code"), "GDAL cannot go on (no such code): check"),
+        (
+            CRSError("PROJ: Cannot find proj.db"),
+            "GDAL is not what it should be here (PROJ: Cannot find proj.db)",
+        ),
+        (DriverRegistrationError("Unrecognized driver: COG"), "GDAL is not what it should be here (Unrecog"),
         (KeyError("x"), "unexpected KeyError: 'x'"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from command_cases import call
@@ -95,6 +96,12 @@ def test_the_log_is_no_file_of_the_run_and_no_raster(scene, tmp_path):
         assert result.stderr.count("\n") == 1
     assert scene.read_bytes() == before
     assert not scene.with_name("clean.tif").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_under_the_log_is_told_once_and_ends_no_run(scene):
+    done = process(scene, "--log", "/dev/full")
+    assert (done.exit_code, done.stderr.count("cannot be written to (")) == (0, 1)
 
 
 def test_a_log_without_a_terminal_has_a_line_every_tenth(capsys):

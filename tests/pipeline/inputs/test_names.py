@@ -1,0 +1,19 @@
+"""Names of inputs: files, and what is there but no file."""
+
+import os
+
+import pytest
+from raster_cases import plain
+
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import SceneReadError
+
+
+@pytest.mark.parametrize("role", ["scene", "mask", "aoi", "pan"])
+def test_a_pipe_is_refused_and_not_waited_for(role, tmp_path):
+    scene, pipe = plain(tmp_path / "scene.tif", (40, 50)), tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    inputs = {"scene": scene} | {role: pipe}
+    with pytest.raises(SceneReadError, match=r"pipe\.tif is a pipe or a device, expected a file"):
+        process_scene(inputs.pop("scene"), tmp_path / "clean.tif", model="identity", **inputs)
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "pipe.tif"}
