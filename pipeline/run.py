@@ -19,7 +19,14 @@ from typing import Any, Unpack
 from distributed import Client
 
 from decr_scene.pipeline.defaults import BLOCKSIZE
-from decr_scene.pipeline.engine.cluster import check_workers, connect, memory_bytes, one_cluster
+from decr_scene.pipeline.engine.cluster import (
+    check_dashboard,
+    check_workers,
+    connect,
+    dashboard_at,
+    memory_bytes,
+    one_cluster,
+)
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.engine.workers import settled, with_plugin
@@ -76,6 +83,7 @@ def process_scene(
     scheduler: str | None = None,
     client: Client | None = None,
     memory_limit: int | str | None = None,
+    dashboard: bool = False,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -99,6 +107,7 @@ def process_scene(
         client: A client of one, with its own TLS, memory limits and dashboard, which stays open.
         memory_limit: Bytes, or a size such as ``4GB``: a scene that needs more besides the model is refused
             before any tile is restored, and of several workers here one that takes more is begun anew.
+        dashboard: Serve Dask's dashboard on this machine during the run; its address is in the log.
         overwrite: Replace an output that exists.
         compress: Compression of the output; ``auto``: the input's, where it is lossless.
         blocksize: Side of the output's blocks, px.
@@ -125,6 +134,7 @@ def process_scene(
     cluster_at = one_cluster(scheduler, client)
     check_workers(workers, cluster_at, chosen.device)
     limit = memory_bytes(memory_limit, cluster_at)
+    check_dashboard(dashboard, cluster_at)
     requested = {**vars(chosen), "uncertainty": chosen.tells_uncertainty}
     requested |= {"quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
@@ -154,7 +164,9 @@ def process_scene(
         elsewhere = cluster_at is not None or workers > 1
         planned = plan_scene(scene, resolved, elsewhere=cluster_at is not None)
         planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
-        client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec, limit))
+        client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec, limit, dashboard))
+        if dashboard:
+            watch.stage(f"dashboard at {dashboard_at(client)}")
         if elsewhere:
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")

@@ -25,7 +25,7 @@ from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneE
 from decr_scene.pipeline.batch.names import name_in
 from decr_scene.pipeline.batch.previous import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
-from decr_scene.pipeline.engine.cluster import check_workers, memory_bytes, one_cluster
+from decr_scene.pipeline.engine.cluster import check_dashboard, check_workers, memory_bytes, one_cluster
 from decr_scene.pipeline.errors import (
     ClusterError,
     ForkError,
@@ -56,6 +56,7 @@ def process_directory(
     scheduler: str | None = None,
     client: Client | None = None,
     memory_limit: int | str | None = None,
+    dashboard: bool = False,
     overwrite: bool = False,
     compress: str = "auto",
     blocksize: int = BLOCKSIZE,
@@ -87,6 +88,7 @@ def process_directory(
         scheduler: As `process_scene`.
         client: As `process_scene`.
         memory_limit: As `process_scene`.
+        dashboard: As `process_scene`; of each scene anew.
         overwrite: Replace outputs that are not this program's, or come from another input.
         compress: As `process_scene`.
         blocksize: As `process_scene`.
@@ -115,6 +117,7 @@ def process_directory(
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
     check_workers(workers, cluster_at := one_cluster(scheduler, client), chosen.device)
     memory_bytes(memory_limit, cluster_at)
+    check_dashboard(dashboard, cluster_at)
     check_blocksize(blocksize)
     recipe = recipe_of(chosen, elsewhere=(scheduler, client) != (None, None))
     process = partial(
@@ -124,6 +127,7 @@ def process_directory(
         scheduler=scheduler,
         client=client,
         memory_limit=memory_limit,
+        dashboard=dashboard,
         compress=compress,
         blocksize=blocksize,
         quicklook=quicklook,

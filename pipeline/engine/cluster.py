@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -37,6 +38,14 @@ _SETTINGS = {
     "distributed.admin.large-graph-warning-threshold": "1GB",
 }
 
+_DASHBOARD = {
+    "distributed.scheduler.http.routes": [
+        f"distributed.http.{name}"
+        for name in ("scheduler.info", "scheduler.json", "health", "proxy", "statics")
+    ]
+}
+"""Settings of Dask with which its dashboard is served."""
+
 _OF_CLIENTS = ("scheduler", "shuffle")
 """Settings of Dask that a client sets while it is open."""
 
@@ -63,6 +72,28 @@ def check_workers(workers: int, scheduler: str | Client | None, device: str = "a
             f"{device} is one GPU, got --workers {workers}: take --device cuda, by which each has its own, "
             "or one worker"
         )
+
+
+def check_dashboard(dashboard: bool, scheduler: str | Client | None) -> None:
+    """Refuse a dashboard that cannot be served.
+
+    Raises:
+        OptionError: A cluster that has its own is named, or bokeh is missing.
+    """
+    if dashboard and scheduler is not None:
+        raise OptionError(
+            f"the cluster at {_address(scheduler)} has a dashboard of its own, got --dashboard: drop one of "
+            "the two"
+        )
+    if dashboard and find_spec("bokeh") is None:
+        raise OptionError(
+            "Dask's dashboard is drawn by bokeh, which is not installed: pip install 'decr-scene[dashboard]'"
+        )
+
+
+def dashboard_at(client: Client) -> str:
+    """Return the address of the dashboard of a cluster that was started here."""
+    return f"http://{_NO_PORT.partition(':')[0]}:{client.cluster.scheduler.services['dashboard'].port}/status"
 
 
 def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int | None:
@@ -106,6 +137,7 @@ def connect(
     workers: int = 1,
     spec: RestorerSpec | None = None,
     memory_limit: int | None = None,
+    dashboard: bool = False,
 ) -> Iterator[Client]:
     """Give a client whose workers have the resource `MODEL`.
 
@@ -116,6 +148,7 @@ def connect(
             its share of the cores and, where the restorer computes on GPUs, with one of them.
         spec: The restorer.
         memory_limit: Bytes above which a worker process started here is ended and begun anew; ``None``: none.
+        dashboard: Whether a cluster started here serves Dask's dashboard.
 
     Raises:
         ClusterError: The cluster cannot be reached or none of its workers has the resource.
@@ -130,7 +163,7 @@ def connect(
         if workers > 1:
             _calm_tracker()
         with (
-            _local(workers, spec, memory_limit) as cluster,
+            _local(workers, spec, memory_limit, dashboard) as cluster,
             Client(cluster) as client,
         ):
             try:
@@ -182,7 +215,9 @@ def _require_model_workers(client: Client, address: str) -> None:
         )
 
 
-def _local(workers: int, spec: RestorerSpec | None, memory_limit: int | None) -> LocalCluster:
+def _local(
+    workers: int, spec: RestorerSpec | None, memory_limit: int | None, dashboard: bool
+) -> LocalCluster:
     """Start one here; one after the other, because Dask's imports while it starts are not safe in threads."""
     apart: dict[str, Any] = {}
     if workers > 1:
@@ -192,6 +227,8 @@ def _local(workers: int, spec: RestorerSpec | None, memory_limit: int | None) ->
     }
     if memory_limit is not None:
         settings["distributed.worker.memory.terminate"] = 1.0
+    if dashboard:
+        settings |= _DASHBOARD
     with _starting, dask.config.set(settings), _environment_restored():
         return LocalCluster(
             n_workers=workers,

@@ -43,7 +43,7 @@ from decr_scene.pipeline.tiling.windows import MULTIPLE, uncut
 OF_FILES = frozenset(
     {
         *("workers", "scheduler", "overwrite", "compress", "blocksize", "quicklook", "stac", "polygons"),
-        *("resume", "progress", "cancel", "client", "memory_limit"),
+        *("resume", "progress", "cancel", "client", "memory_limit", "dashboard"),
     }
 )
 """Keywords of `process_scene` that an array has no use for."""

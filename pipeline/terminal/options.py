@@ -244,6 +244,11 @@ writing_options = in_order(
         help="Of this process besides the model, and of each of several --workers, such as 4GB.",
     ),
     click.option(
+        "--dashboard",
+        is_flag=True,
+        help="Serve Dask's dashboard during the run; its address is in the --log. Needs the extra dashboard.",
+    ),
+    click.option(
         "--compress",
         type=click.Choice(COMPRESSIONS),
         default="auto",

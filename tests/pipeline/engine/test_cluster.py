@@ -1,12 +1,24 @@
 """Which workers compute, on what, and that a picture is made in one way only."""
 
+import json
 import os
+from contextlib import suppress
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import torch
 
 from decr_scene.models.devices import Computing
-from decr_scene.pipeline.engine.cluster import check_workers, connect, places_of, threads_each
+from decr_scene.pipeline.engine import cluster
+from decr_scene.pipeline.engine.cluster import (
+    check_dashboard,
+    check_workers,
+    connect,
+    dashboard_at,
+    places_of,
+    threads_each,
+)
 from decr_scene.pipeline.engine.workers import settled
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -82,3 +94,23 @@ def test_every_worker_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatc
         found = client.run(lambda: [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")])
     assert sorted(found.values()) == [["3", "3"], ["5", "3"]]
     assert "OMP_NUM_THREADS" not in os.environ, "this process is left as it was"
+
+
+def test_a_dashboard_that_cannot_be_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    check_dashboard(False, "tcp://host:8786")
+    with pytest.raises(
+        OptionError, match=r"bokeh, which is not installed: pip install 'decr-scene\[dashboard\]'"
+    ):
+        check_dashboard(True, None)
+    with pytest.raises(OptionError, match="has a dashboard of its own"):
+        check_dashboard(True, "tcp://host:8786")
+
+
+def test_a_cluster_here_serves_its_state_where_asked():
+    counts = []
+    for dashboard in (True, False):
+        with connect(None, dashboard=dashboard) as client, suppress(HTTPError):
+            page = urlopen(dashboard_at(client).replace("/status", "/json/counts.json"), timeout=20)
+            counts.append(json.load(page)["workers"])
+    assert counts == [1], "and not where it is not asked"
