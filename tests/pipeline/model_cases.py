@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,12 +25,14 @@ def tiny_model(
     bands: tuple[str, ...] = ("red", "green", "blue"),
     halo: int = 0,
     context: bool = False,
+    patch: int = 2,
 ) -> Path:
     """A model of random weights, so that every answer differs from its input."""
+    unet = replace(UNET, patch=patch)
     config = ModelConfig(
         name="tiny",
         bands=bands,
-        network=NetworkConfig(bands=len(bands), noise=UNET, weight=UNET),
+        network=NetworkConfig(bands=len(bands), noise=unet, weight=unet),
         reference=ReferenceConfig(
             bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, context=context
         ),

@@ -238,7 +238,7 @@ def test_a_run_says_where_the_ground_is_from(tmp_path):
     report = process_scene(
         tmp_path / "cloudy.tif",
         tmp_path / "clean.tif",
-        model=str(tiny_model(tmp_path / "tiny.safetensors", bands=names)),
+        model=str(tiny_model(tmp_path / "tiny.safetensors", bands=names, patch=1)),
         mask=str(tmp_path / "mask.tif"),
         other_date=str(tmp_path / "date.tif"),
         samples=2,
