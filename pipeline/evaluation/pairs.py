@@ -9,14 +9,13 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import cut_to_multiple
-from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS
+from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS, IMAGE_ENDINGS, NIR_FOLDER
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import GEOTIFF
-from decr_scene.pipeline.raster.bands import name_bands, resolve_names
-from decr_scene.pipeline.raster.images import RasterImage, band_descriptions, read_image
+from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
 
 PROTOCOLS = ("plain", "paper")
 PAPER_SIDE = 256
@@ -43,15 +42,15 @@ def load_pairs(
         raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
-    chosen = _by_descriptions(model_bands, data) if bands is None else _by_option(model_bands, bands)
+    chosen = _by_files(model_bands, data) if bands is None else _by_option(model_bands, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(model_bands), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
     return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
 
 
-def _by_descriptions(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
-    """Find the model's bands by the band descriptions; ``None``: there are none."""
+def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
+    """Find the model's bands by what the files say of theirs; ``None``: they do not name these."""
     orders = _band_orders(data)
     matching = {names for names in orders if set(model_bands) <= set(names)}
     if not matching:
@@ -73,8 +72,9 @@ def bands_of_folder(data: Path) -> tuple[str, ...] | None:
 def _band_orders(data: Path) -> set[tuple[str, ...]]:
     orders: set[tuple[str, ...]] = set()
     for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
-        files = [path for path in (data / name).glob("*") if path.suffix.lower() in GEOTIFF]
-        orders |= {name_bands(band_descriptions(path)) for path in files}
+        files = [path for path in (data / name).glob("*") if path.suffix.lower() in IMAGE_ENDINGS]
+        beside = ("nir",) if (data / NIR_FOLDER / name).is_dir() else ()
+        orders |= {band_roles(path) + beside for path in files}
     return orders
 
 

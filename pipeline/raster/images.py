@@ -18,7 +18,6 @@ from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.vrt import band_names
 
 SAMPLE_SIDE = 1024
 """Longest side of the decimated read that the scaling of a large raster is fitted to, px."""
@@ -106,11 +105,11 @@ class RasterImage:
         return pixels[bands], valid[bands]
 
 
-def band_descriptions(path: Path) -> tuple[str | None, ...]:
-    """Read the band descriptions of a raster; none, if it cannot be opened."""
+def band_roles(path: Path) -> tuple[str, ...]:
+    """Name the bands of a raster by descriptions, else colours; no names, if it cannot be opened."""
     try:
-        with _opened(path) as (scene, _), scene.dataset() as dataset:
-            return band_names(dataset)
+        with _opened(path) as (scene, bands):
+            return tuple(scene.bands[band] for band in bands)
     except DecrSceneError:
         return ()
 

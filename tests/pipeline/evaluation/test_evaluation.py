@@ -1,6 +1,7 @@
 """One model measured on pairs."""
 
 import csv
+import shutil
 import sys
 from types import ModuleType
 
@@ -23,6 +24,7 @@ from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep
 from decr_scene.pipeline.evaluation.evaluate import Evaluation, evaluate_pairs
 from decr_scene.pipeline.evaluation.figures import measure_answers, split_regions
+from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.measures.metrics import paper_psnr, paper_ssim
 
 
@@ -174,6 +176,26 @@ def test_bands_are_taken_as_the_files_describe_them(folder, model, tmp_path):
     with pytest.raises(OptionError, match="blue,red,green and red,green,blue, expected one order"):
         evaluate_pairs(str(model), tmp_path)
     assert evaluate_pairs(str(model), tmp_path, bands="b,r,g").rows != plain.rows
+
+
+def test_pictures_are_red_green_and_blue_to_a_model_of_another_order(folder):
+    bands = {"red": 0, "green": 1, "blue": 2}
+    expected = load_pairs(tuple(bands), folder)
+    for order in (("blue", "green", "red"), ("green", "blue", "red")):
+        for pair, other in zip(load_pairs(order, folder), expected, strict=True):
+            assert np.array_equal(pair.cloudy, other.cloudy[[bands[name] for name in order]])
+            assert np.array_equal(pair.clear, other.clear[[bands[name] for name in order]])
+
+
+def test_near_infrared_beside_pictures_has_its_name(folder, tmp_path):
+    for kind in ("cloud", "label"):
+        shutil.copytree(folder / kind, tmp_path / kind)
+        shutil.copytree(folder / kind, tmp_path / "nir" / kind)
+    seen = load_pairs(("blue", "green", "red", "nir"), tmp_path)
+    plain = load_pairs(("red", "green", "blue"), folder)
+    for pair, other in zip(seen, plain, strict=True):
+        assert np.array_equal(pair.cloudy[:3], other.cloudy[::-1])
+        assert np.array_equal(pair.cloudy[3], other.cloudy[0])
 
 
 def described(path, names, image):

@@ -10,7 +10,7 @@ from rasterio.enums import ColorInterp, Resampling
 
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.evaluation.pairs import load_pairs
-from decr_scene.pipeline.raster.images import RasterImage, band_descriptions, read_image
+from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 
@@ -58,8 +58,8 @@ def test_near_infrared_that_the_file_calls_alpha_is_a_band_and_no_mask(tmp_path)
     shown = read_image(path)
     assert shown.shape == (4, 40, 50)
     assert shown[3, :, :10].max() == -1, "dark, and not filled from around"
-    assert band_descriptions(path) == ("blue", "green", "red", "nir")
-    assert band_descriptions(tmp_path / "none.tif") == ()
+    assert band_roles(path) == ("blue", "green", "red", "nir")
+    assert band_roles(tmp_path / "none.tif") == ()
 
 
 def test_a_missing_image_is_told_as_a_missing_scene(tmp_path):
