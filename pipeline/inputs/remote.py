@@ -152,21 +152,44 @@ def _fetch(address: str, partial: Path, state: Path) -> None:
 
 
 def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
-    """Append the missing rest; return the size of the whole, if the server sends it, bytes."""
+    """Append the missing rest; return the size of the whole, if the server sends it, bytes.
+
+    Raises:
+        SceneReadError: The server sends another piece than the rest, or one of another file.
+    """
     etag = _read(state).get("etag")
     range_headers = {"Range": f"bytes={size}-", "If-Range": etag} if size and etag else {}
     with _open(address, range_headers) as answer:
         part = answer.status == 206
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        first, whole = _place(answer.headers.get("Content-Range", "")) if part else (0, None)
+        if part and (first != size or (size and mark not in (None, etag))):
+            partial.unlink(missing_ok=True)
+            raise SceneReadError(
+                f"{address}: the server sends another piece than the rest from byte {size} on: fetch the file "
+                "by other means"
+            )
         state.write_text(json.dumps({"address": address, "etag": mark}))
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length) + (size if part else 0)
+        length = answer.headers.get("Content-Length", "")
+        total = whole if whole is not None else int(length) + first if _is_number(length) else None
         with partial.open("ab" if part else "wb") as file:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
         if total is not None and partial.stat().st_size < total:
             raise http.client.IncompleteRead(b"")
     return total
+
+
+def _place(content_range: str) -> tuple[int | None, int | None]:
+    """Read the first byte and the size of the whole from ``Content-Range``; ``None``: not told."""
+    found = re.fullmatch(r"\s*bytes\s+([0-9]+)-[0-9]+/([0-9]+|\*)\s*", content_range)
+    if found is None:
+        return None, None
+    return int(found[1]), int(found[2]) if found[2] != "*" else None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]+", text) is not None
 
 
 def _fetch_sidecars(address: str, path: Path) -> None:

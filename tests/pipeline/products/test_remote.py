@@ -50,6 +50,38 @@ def test_a_scene_is_fetched_once_and_gives_the_same_pixels(server, scene, tmp_pa
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "lie", [{"Content-Range": "bytes 7-106/999"}, {"ETag": '"another"'}, {"Content-Range": "x"}]
+)
+def test_a_piece_that_is_not_the_rest_is_refused(lie, server, scene, tmp_path, monkeypatch):
+    """Appended, it would be another raster."""
+    told = server.send_header
+    size = scene.stat().st_size
+    server.breaks.append(size // 2)
+
+    def send(self, name, value):
+        told(self, name, lie.get(name, value) if "Range" in self.headers else value)
+
+    monkeypatch.setattr(server, "send_header", send)
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    with pytest.raises(SceneReadError, match=rf"another piece than the rest from byte {size // 2} on"):
+        process(f"{server.address}/scene.tif", tmp_path / "far.tif")
+    monkeypatch.undo()
+    process(f"{server.address}/scene.tif", tmp_path / "far.tif")
+
+
+def test_a_length_that_is_no_number_is_none(server, scene, tmp_path, monkeypatch):
+    told = server.send_header
+
+    def send(self, name, value):
+        told(self, name, "many" if name == "Content-Length" else value)
+
+    monkeypatch.setattr(server, "send_header", send)
+    process(f"{server.address}/scene.tif", tmp_path / "far.tif")
+    with rasterio.open(tmp_path / "far.tif") as one, rasterio.open(scene) as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+
+
 def test_a_mask_beside_the_scene_comes_along(server, tmp_path):
     path = plain(server.folder / "scene.tif", (60, 50), 1)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
