@@ -162,16 +162,17 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
     with _open(address, range_headers) as answer:
         part = answer.status == 206
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        first, whole = _place(answer.headers.get("Content-Range", "")) if part else (0, None)
-        if part and (first != size or (size and mark not in (None, etag))):
+        begin, whole = _place(answer.headers.get("Content-Range", "")) if part else (0, None)
+        if part and (begin != size or (size and mark not in (None, etag))):
             partial.unlink(missing_ok=True)
             raise SceneReadError(
-                f"{address}: the server sends another piece than the rest from byte {size} on: fetch the file "
-                "by other means"
+                f"{address}: the server sends another piece than the rest from byte {size} on: fetch the "
+                "file by other means"
             )
         state.write_text(json.dumps({"address": address, "etag": mark}))
         length = answer.headers.get("Content-Length", "")
-        total = whole if whole is not None else int(length) + first if _is_number(length) else None
+        told = int(length) + (size if part else 0) if _is_number(length) else None
+        total = told if whole is None else whole
         with partial.open("ab" if part else "wb") as file:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
