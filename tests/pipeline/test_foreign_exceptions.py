@@ -169,7 +169,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tm
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *args, **kwargs)
 
-    for module in [m for m in sys.modules if m.startswith("decr_scene.pipeline.evaluation")]:
+    rooms = ("decr_scene.pipeline.evaluation", "decr_scene.pipeline.measures")
+    for module in [m for m in sys.modules if m.startswith(rooms)]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", without)
     done = CliRunner().invoke(main, ["evaluate", "--data", str(Path(tmp_path))])
