@@ -135,7 +135,7 @@ def process_scene(
     check_workers(workers, cluster_at, chosen.device)
     limit = memory_bytes(memory_limit, cluster_at)
     check_dashboard(dashboard, cluster_at)
-    requested = {**vars(chosen), "uncertainty": chosen.tells_uncertainty}
+    requested = {**vars(chosen), "uncertainty": chosen.uncertainty_of}
     requested |= {"quicklook": quicklook, "stac": stac, "polygons": polygons}
     writing = _Writing(Path(dst), compress, blocksize, overwrite, resume)
     side_files = SideFiles.requested(writing.path, requested)

@@ -32,6 +32,7 @@ from decr_scene.pipeline.files import check_no_input, check_target, files_under,
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
+from decr_scene.pipeline.restoration.spec import error_told
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 UNCERTAINTY_PLOT = "uncertainty"
@@ -155,12 +156,7 @@ def evaluate_pairs(
         )
     if samples > 1 and not loaded.draws_samples:
         raise OptionError(f"{model} draws no samples: drop --samples, or take a model that does")
-    expected = loaded.spec.error if uncertainty else None
-    if uncertainty and expected is None:
-        raise OptionError(
-            f"nobody has measured the error of {model}: drop --uncertainty, take --samples in its place, or "
-            "measure it with decr-scene models calibrate"
-        )
+    expected = error_told(loaded.spec) if uncertainty else None
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
@@ -183,7 +179,7 @@ def evaluate_pairs(
             more = [restore(loaded, pair.cloudy, guess, other, mask, look) for other in others]
             parts_of = [spread_of([answer, *more])] if more else []
             parts_of += [expected.deviation(pair.cloudy, answer)] if expected is not None else []
-            deviation = np.sqrt(sum((part**2 for part in parts_of), np.float32(0)))
+            deviation = np.sqrt(np.square(parts_of).sum(axis=0))
             matched = matched_truth(pair)
             claims.add(deviation, error_of(answer, matched), classify_clouds(pair.cloudy, matched))
         if contact is not None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
 import numpy as np
 
 from decr_scene.pipeline.outputs.side_file import SideRaster
@@ -23,15 +27,26 @@ class Provenance(SideRaster):
         )
 
 
+@dataclass(frozen=True)
 class Uncertainty(SideRaster):
-    """The standard deviation of each pixel, DN of the scene: of samples, expected of the model, or both."""
+    """The standard deviation of each pixel, DN of the scene: of samples, expected of the model, or both.
+
+    Args:
+        of: Which of them, as `Options.uncertainty_of`.
+    """
+
+    of: str = ""
 
     role = "uncertainty"
     ending = "_uncertainty.tif"
     option = "uncertainty"
 
+    @classmethod
+    def requested(cls, options: Mapping[str, Any]) -> Self | None:
+        """Make one if the options ask for it."""
+        return cls(options["uncertainty"]) if options["uncertainty"] else None
+
     def companion(self, scene: RasterioScene) -> Companion:
         """Describe one band of float32, NaN where nothing is valid."""
-        return Companion(
-            scene, ("standard deviation",), np.dtype(np.float32), np.nan, (("UNITS", "DN of the scene"),)
-        )
+        name = f"standard deviation: {self.of}"
+        return Companion(scene, (name,), np.dtype(np.float32), np.nan, (("UNITS", "DN of the scene"),))

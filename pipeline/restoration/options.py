@@ -148,9 +148,10 @@ class Options:
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
     @property
-    def tells_uncertainty(self) -> bool:
-        """Return whether a standard deviation of every pixel is written."""
-        return self.uncertainty or self.samples > 1
+    def uncertainty_of(self) -> str:
+        """Name what the uncertainty is the standard deviation of; empty: none is written."""
+        both = [("expected error", self.uncertainty), ("samples", self.samples > 1)]
+        return " and ".join(what for what, is_asked in both if is_asked)
 
     @staticmethod
     def given(

@@ -33,7 +33,7 @@ from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.options import BATCH_SHARE, Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, on_gpu
-from decr_scene.pipeline.restoration.spec import spec_of
+from decr_scene.pipeline.restoration.spec import error_told, spec_of
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 from decr_scene.pipeline.tiling.windows import windows
@@ -183,6 +183,7 @@ class Frame:
         look: What is to look at the scene; ``None``: nothing.
         keeps_clear_ground: As `Plan`.
         warnings: What a user should know.
+        error: As `Plan`.
     """
 
     spec: RestorerSpec
@@ -194,6 +195,7 @@ class Frame:
     look: LookPlan | None
     keeps_clear_ground: bool
     warnings: tuple[str, ...]
+    error: ExpectedError | None
 
     @staticmethod
     def of(
@@ -216,16 +218,12 @@ class Frame:
             DecrSceneError: As `plan_scene`.
         """
         spec, digest = spec_of(options, elsewhere)
-        if options.uncertainty and spec.error is None:
-            raise OptionError(
-                f"nobody has measured the error of model {spec.name}: drop uncertainty, take samples in its "
-                "place, or measure it with decr-scene models calibrate"
-            )
+        error = error_told(spec) if options.uncertainty else None
         bands, indexes, warnings = choose_bands(found, spec, options)
         grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
         look = look_of(spec, options, bands, shape, pixel)
         quiet = keeps_clear_ground(spec, options, look)
-        return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings)
+        return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None
@@ -242,7 +240,7 @@ class Frame:
             samples=options.samples,
             aoi=aoi,
             joint=self.joint,
-            error=self.spec.error if options.uncertainty else None,
+            error=self.error,
         )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Restorer, RestorerSpec
+
+if TYPE_CHECKING:
+    from decr_scene.models.checkpoints.expected_error import ExpectedError
 
 
 def _name_of(restorer: Restorer) -> str:
@@ -74,3 +78,21 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         error=config.error,
     )
     return spec, digest
+
+
+def error_told(spec: RestorerSpec) -> ExpectedError:
+    """Return the error to be expected of a restorer's answers, which its model file tells.
+
+    Raises:
+        OptionError: It has no model file, or nobody has measured its error.
+    """
+    if spec.error is not None:
+        return spec.error
+    if spec.bands is None:
+        raise OptionError(
+            f"{spec.name} has no model file to tell the error to be expected: drop --uncertainty"
+        )
+    raise OptionError(
+        f"nobody has measured the error of model {spec.name}: drop --uncertainty, or measure it with "
+        "decr-scene models calibrate"
+    )

@@ -130,4 +130,8 @@ def test_qgis_process_writes_what_the_program_writes(place):
     failed = qgis(*call, "BANDS=blue", f"OUTPUT={place / 'failed.tif'}")
     assert failed.returncode == 1
     assert "the parameter 'Bands'" in failed.stdout + failed.stderr
+    unknown = qgis(*call, "EXPECTED_ERROR=true", f"OUTPUT={place / 'failed.tif'}")
+    assert unknown.returncode == 1
+    words = "drop the parameter 'Write the error to be expected of each pixel'"
+    assert words in unknown.stdout + unknown.stderr
     assert not os.path.exists(place / "failed.tif")

@@ -41,6 +41,7 @@ WORDS = {
     "--pan": "the parameter 'Panchromatic raster'",
     "--model": "the parameter 'Model'",
     "--scale": "the parameter 'Further options'",
+    "--uncertainty": "the parameter 'Write the error to be expected of each pixel'",
 }
 """What options of the command line are called here."""
 

@@ -83,6 +83,11 @@ def test_samples_add_their_spread(place, tmp_path):
         assert dataset.count == 3
     assert (both >= spread).all()
     assert (both > spread).any()
+    described = []
+    for name in ("both", "spread"):
+        with rasterio.open(tmp_path / f"{name}_uncertainty.tif") as dataset:
+            described += dataset.descriptions
+    assert described == ["standard deviation: expected error and samples", "standard deviation: samples"]
 
 
 def test_a_model_that_nobody_has_measured_is_refused_before_the_work(place, tmp_path):
@@ -95,6 +100,9 @@ def test_a_model_that_nobody_has_measured_is_refused_before_the_work(place, tmp_
             **ONE,
         )
     assert not list(tmp_path.iterdir())
+    for nameless in ({"model": "identity"}, {"restorer": lambda image: image}):
+        with pytest.raises(OptionError, match="has no model file to tell the error to be expected: drop"):
+            process_scene(place / "scene.tif", tmp_path / "out.tif", uncertainty=True, **ONE, **nameless)
     array = xr.DataArray(np.zeros((3, 30, 30), np.uint8), dims=("band", "y", "x"))
     with pytest.raises(OptionError, match="restore takes no uncertainty"):
         restore(array, model=str(place / "told.safetensors"), uncertainty=True)
