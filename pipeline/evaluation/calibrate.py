@@ -32,7 +32,7 @@ def calibrate_model(
         reduce: The same.
 
     Raises:
-        OptionError: The model makes no error on these pairs.
+        OptionError: The model makes no error on these pairs, or they do not tell what it depends on.
         DecrSceneError: The model or the pairs cannot be used.
     """
     answerer = open_answerer(model, data, bands, detector)
@@ -46,7 +46,9 @@ def calibrate_model(
     try:
         error = fit_expected_error(*np.concatenate(samples, axis=1))
     except ValueError as problem:
-        raise OptionError(f"{model} cannot be calibrated on {data}: {problem}") from problem
+        raise OptionError(
+            f"{model} cannot be calibrated on {data}: {problem}; take more pairs, of other ground and cloud"
+        ) from problem
     config, tensors = read_model_file(find_model(model))
     config = replace(config, error=error)
     save_model_file(out, config, tensors)

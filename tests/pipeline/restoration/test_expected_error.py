@@ -9,7 +9,7 @@ import rasterio
 import xarray as xr
 from click.testing import CliRunner
 from look_cases import pixels_of
-from model_cases import tiny_model
+from model_cases import idle_model, tiny_model
 from raster_cases import write
 
 from decr_scene.models.checkpoints.expected_error import ExpectedError
@@ -17,6 +17,7 @@ from decr_scene.models.checkpoints.model_file import read_model_config, read_mod
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.evaluation import calibrate
 
 ERROR = ExpectedError(0.3, 0.4, 0.2)
 ONE = {"mask": "none", "detector": "none", "device": "cpu", "workers": 1}
@@ -137,3 +138,18 @@ def test_a_model_is_measured_on_pairs_and_evaluated(place, tmp_path):
     refused = runner.invoke(main, [*look, str(place / "tiny.safetensors")])
     assert refused.exit_code == 2
     assert "decr-scene models calibrate" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"), [(0.0, "there is no error to fit"), (1e4, "must be in 0 to 100")]
+)
+def test_pairs_that_tell_too_little_are_refused(error, problem, tmp_path, monkeypatch):
+    idle = idle_model(tmp_path / "idle.safetensors")
+    ground = np.random.default_rng(4).integers(60, 140, (3, 64, 64)).astype(np.uint8)
+    for name in ("clear", "cloudy"):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        write(tmp_path / "pairs" / name / "0.tif", ground)
+    monkeypatch.setattr(calibrate, "error_of", lambda *_: np.full((64, 64), error, np.float32))
+    with pytest.raises(OptionError, match=f"{problem}.*; take more pairs, of other ground and cloud"):
+        calibrate.calibrate_model(str(idle), tmp_path / "pairs", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
