@@ -32,10 +32,7 @@ def cut_landsat(data: Path) -> None:
                 "driver": "GTiff",
                 "dtype": source.dtypes[0],
                 "count": 3,
-                "width": int(LANDSAT_WINDOW.width),
-                "height": int(LANDSAT_WINDOW.height),
-                "crs": source.crs,
-                "transform": window_transform(LANDSAT_WINDOW, source.transform),
+                **place_of(LANDSAT_WINDOW, source),
                 "photometric": "RGB",
             }
             tags = {
@@ -52,10 +49,7 @@ def cut_four_bands(data: Path) -> None:
             "driver": "GTiff",
             "dtype": "uint16",
             "count": 4,
-            "width": int(FOUR_BANDS_WINDOW.width),
-            "height": int(FOUR_BANDS_WINDOW.height),
-            "crs": source.crs,
-            "transform": window_transform(FOUR_BANDS_WINDOW, source.transform),
+            **place_of(FOUR_BANDS_WINDOW, source),
         }
         tags = {"SOURCE": "USGS/NASA Landsat 8, public domain; bands 2, 3, 4 and 5, digital numbers"}
         pixels = source.read(window=FOUR_BANDS_WINDOW)
@@ -94,6 +88,17 @@ def cloud_rotterdam(data: Path) -> None:
     write(HERE / "rotterdam_clear.tif", clear, profile, note, names)
     note["NOTE"] = "clouds and shadows are simulated"
     write(HERE / "rotterdam_cloudy.tif", cloudy, profile, note, names)
+
+
+def place_of(window: Window, source: rasterio.DatasetReader) -> dict:
+    """Return size and georeferencing of a window of a raster, as a profile has them."""
+    transform = window_transform(window, source.transform)
+    return {
+        "width": int(window.width),
+        "height": int(window.height),
+        "crs": source.crs,
+        "transform": transform,
+    }
 
 
 def write(path: Path, pixels: np.ndarray, profile: dict, tags: dict, names: tuple = ()) -> None:

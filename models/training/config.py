@@ -16,19 +16,10 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.training import STAGES
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.value_types import check_types
 
-STAGES = (
-    "reference",
-    "diffusion",
-    "weight",
-    "joint",
-    "detector",
-    "adversarial",
-    "variational",
-    "conditional",
-)
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
 """Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
 

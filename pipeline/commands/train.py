@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from decr_scene.models.training import STAGES
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
@@ -15,18 +16,7 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
 @click.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
 @click.argument(
     "stage",
-    type=click.Choice(
-        [
-            "reference",
-            "diffusion",
-            "weight",
-            "joint",
-            "detector",
-            "adversarial",
-            "variational",
-            "conditional",
-        ]
-    ),
+    type=click.Choice(STAGES),
 )
 @run_config_option
 @click.option("--data", type=FILE, required=True, help="Folder that the run's folders are relative to.")

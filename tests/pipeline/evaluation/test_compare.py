@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from evaluation_cases import first_table, invoke, rice
+from evaluation_cases import first_table, invoke
 from model_cases import tiny_model
 from PIL import Image
 
@@ -15,16 +15,6 @@ from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
 from decr_scene.pipeline.evaluation.complexity import multiply_adds
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return rice(tmp_path_factory.mktemp("RICE"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
 
 
 def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):

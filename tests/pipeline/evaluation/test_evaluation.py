@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from evaluation_cases import invoke, rice
-from model_cases import tiny_model
+from evaluation_cases import invoke
 from PIL import Image
 from rasterio.transform import Affine
 
@@ -35,16 +34,6 @@ def pair():
     cloudy = (0.8 * clear + 0.1).astype(np.float32)
     cloudy[:, :20] = 0.9
     return Pair("x", cloudy, clear, None)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return rice(tmp_path_factory.mktemp("RICE"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny.safetensors")
 
 
 def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
