@@ -16,8 +16,8 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
-from decr_scene.models.training import STAGES
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
+from decr_scene.models.training.stages import STAGES
 from decr_scene.models.value_types import check_types
 
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}

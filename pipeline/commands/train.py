@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from decr_scene.models.training import STAGES
+from decr_scene.models.training.stages import STAGES
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
