@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from decr_scene.pipeline.evaluation.pairs import bands_of_folder
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.raster.bands import resolve_names
-from decr_scene.pipeline.regions.clear_ground import change_share, keep_clear_ground
+from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import look_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -181,6 +182,24 @@ def _bundled_with_detector(bands: tuple[str, ...]) -> Iterator[Model]:
             yield load_model(name)
 
 
+class Answer(NamedTuple):
+    """The answer to one image, as it would stand in a result.
+
+    Args:
+        image: What stands there, ``(C, H, W)`` in [-1, 1]: the input where it is kept.
+        own: The system's own answer, same shape.
+        share: How much of the change from the input to ``own`` is in ``image``, ``(H, W)``; ``None``: all.
+    """
+
+    image: Float
+    own: Float
+    share: Float | None = None
+
+    def weigh(self, deviation: Float) -> Float:
+        """Scale the standard deviation of ``own``, ``(H, W)``, to that of ``image``."""
+        return deviation if self.share is None else deviation * self.share
+
+
 def restore(
     answerer: Answerer,
     cloudy: Float,
@@ -189,7 +208,7 @@ def restore(
     mask: str = "none",
     look: Look | None = None,
     on_step: OnStep | None = None,
-) -> Float:
+) -> Answer:
     """Restore one image ``(C, H, W)`` in [-1, 1].
 
     Raises:
@@ -198,20 +217,24 @@ def restore(
     if mask not in ("none", "auto"):
         raise OptionError(f"mask must be none or auto here, got {mask}")
     if answerer.model is None:
-        return guess
+        return Answer(guess, guess)
     try:
-        answer = settings.sample(answerer.model, cloudy, guess, on_step)
+        own = settings.sample(answerer.model, cloudy, guess, on_step)
     except ValueError as error:
         raise OptionError(str(error)) from error
     if mask == "none":
-        return answer
-    whole, change = Span(0, 0, *cloudy.shape[1:]), answer - cloudy
+        return Answer(own, own)
+    share = _share(own - cloudy, look)
+    return Answer(cloudy + share * (own - cloudy), own, share)
+
+
+def _share(change: Float, look: Look | None) -> Float:
+    """Return the share of a change that is applied to an image, ``(H, W)``."""
+    whole = Span(0, 0, *change.shape[1:])
     if look is None:
-        return cloudy + keep_clear_ground(change)
-    share = look.mask.soft(whole)
-    if look.veils:
-        share = np.maximum(share, change_share(change, whole, whole))
-    return cloudy + share * change
+        return change_share(change, whole, whole)
+    seen = look.mask.soft(whole)
+    return np.maximum(seen, change_share(change, whole, whole)) if look.veils else seen
 
 
 def _to_array(images: torch.Tensor) -> Float:

@@ -39,7 +39,8 @@ def calibrate_model(
     samples = []
     for number, pair in enumerate(load_pairs(answerer.bands, data, reduce, bands=bands)):
         look = answerer.look(pair.cloudy)
-        answer = restore(answerer, pair.cloudy, answerer.guess(pair.cloudy, look), Settings(), look=look)
+        guess = answerer.guess(pair.cloudy, look)
+        answer = restore(answerer, pair.cloudy, guess, Settings(), look=look).own
         fields = np.stack([error_of(answer, matched_truth(pair)), *change_and_texture(pair.cloudy, answer)])
         chosen = np.random.default_rng(number).permutation(fields[0].size)[:PIXELS]
         samples.append(fields.reshape(3, -1)[:, chosen])

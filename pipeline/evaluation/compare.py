@@ -303,7 +303,7 @@ def _answers(
     answers = {}
     for system in systems:
         name = system.model
-        answer = restore(models[name], images[name], guesses[name], system.settings, mask, looks[name])
+        answer = restore(models[name], images[name], guesses[name], system.settings, mask, looks[name]).image
         answers[system.label] = answer[np.argsort(orders[name])]
     return answers
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from decr_scene.models.arrays import Bool, Float
+from decr_scene.models.checkpoints.expected_error import ExpectedError
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.errors import OptionError
@@ -172,16 +173,14 @@ def evaluate_pairs(
         guess = loaded.guess(pair.cloudy, look)
         on_step = steps_seen.watch(split_regions(pair.cloudy, matched_truth(pair))) if steps_seen else None
         answer = restore(loaded, pair.cloudy, guess, settings, mask, look, on_step)
-        answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer}
+        answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer.image}
         rows.append(measure_answers(pair, answers, figures, perception))
         if claims is not None:
             others = [replace(settings, number=other) for other in range(1, samples)]
             more = [restore(loaded, pair.cloudy, guess, other, mask, look) for other in others]
-            parts_of = [spread_of([answer, *more])] if more else []
-            parts_of += [expected.deviation(pair.cloudy, answer)] if expected is not None else []
-            deviation = np.sqrt(np.square(parts_of).sum(axis=0))
+            deviation = answer.weigh(_deviation(pair.cloudy, [answer.own, *(a.own for a in more)], expected))
             matched = matched_truth(pair)
-            claims.add(deviation, error_of(answer, matched), classify_clouds(pair.cloudy, matched))
+            claims.add(deviation, error_of(answer.image, matched), classify_clouds(pair.cloudy, matched))
         if contact is not None:
             decibels = {who: rows[-1][f"{who}/psnr"] for who in answers}
             contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
@@ -203,6 +202,14 @@ def evaluate_pairs(
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
+
+
+def _deviation(cloudy: Float, own: Sequence[Float], expected: ExpectedError | None) -> Float:
+    """Compute the standard deviation of the first of a system's own answers, ``(H, W)``, as a run does."""
+    parts = [spread_of(own)] if len(own) > 1 else []
+    if expected is not None:
+        parts.append(expected.deviation(cloudy, np.clip(own[0], -1, 1)))
+    return np.asarray(np.sqrt(np.square(parts).sum(axis=0)), np.float32)
 
 
 def plot_files(folder: Path | None, names: Iterable[str]) -> list[Path]:

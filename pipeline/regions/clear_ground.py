@@ -33,19 +33,6 @@ MARGIN = 64
 """Distance up to which the change decides on a pixel, px; a multiple of `CELL`."""
 
 
-def keep_clear_ground(change: Float) -> Float:
-    """Fade out a change where it is small: there the model finds no cloud or shadow.
-
-    Args:
-        change: ``(C, H, W)`` of a whole image on the [-1, 1] scale.
-
-    Returns:
-        The change, faded out smoothly; where it is nothing, every pixel keeps its bits.
-    """
-    whole = Span(0, 0, *change.shape[1:])
-    return change * change_share(change, whole, whole)
-
-
 def around(span: Span, shape: tuple[int, int]) -> Span:
     """Return the window of the change that `change_share` of ``span`` needs, within a scene of ``shape``."""
     row, col = (max(0, first - MARGIN) // CELL * CELL for first in (span.row, span.col))

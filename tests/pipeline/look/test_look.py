@@ -29,7 +29,7 @@ from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
-from decr_scene.pipeline.regions.clear_ground import around, change_share, keep_clear_ground
+from decr_scene.pipeline.regions.clear_ground import around, change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration import gating
 from decr_scene.pipeline.restoration.restorers import Diffusion
@@ -188,7 +188,7 @@ def test_no_rim_follows_single_pixels():
     share = change_share(change, whole, whole)
     assert np.abs(np.diff(share, axis=1)).max() < 0.05
     assert np.abs(np.diff(share, axis=0)).max() < 0.05
-    assert not keep_clear_ground(np.full((1, 40, 40), 0.02, np.float32)).any()
+    assert not change_share(np.full((1, 200, 400), 0.02, np.float32), whole, whole).any()
 
 
 def test_a_detector_that_is_not_there_is_refused(tmp_path):

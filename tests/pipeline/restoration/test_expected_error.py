@@ -17,7 +17,7 @@ from decr_scene.models.checkpoints.model_file import read_model_config, read_mod
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation import calibrate
+from decr_scene.pipeline.evaluation import calibrate, evaluate
 
 ERROR = ExpectedError(0.3, 0.4, 0.2)
 ONE = {"mask": "none", "detector": "none", "device": "cpu", "workers": 1}
@@ -138,6 +138,25 @@ def test_a_model_is_measured_on_pairs_and_evaluated(place, tmp_path):
     refused = runner.invoke(main, [*look, str(place / "tiny.safetensors")])
     assert refused.exit_code == 2
     assert "decr-scene models calibrate" in refused.stderr
+
+
+def test_a_run_and_an_evaluation_state_the_same(place, tmp_path, monkeypatch):
+    ground = np.random.default_rng(5).integers(60, 140, (3, 256, 256)).astype(np.uint8)
+    veil = np.linspace(0, 110, 256).astype(np.uint8)
+    for name, pixels in (("clear", ground), ("cloudy", ground + veil)):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        write(tmp_path / "pairs" / name / "0.tif", pixels)
+    model, scene = place / "told.safetensors", tmp_path / "pairs" / "cloudy" / "0.tif"
+    process_scene(scene, tmp_path / "out.tif", model=model, uncertainty=True, **ONE | {"mask": "auto"})
+    stated = []
+    monkeypatch.setattr(evaluate.Uncertainty, "add", lambda _, deviation, *more: stated.append(deviation))
+    monkeypatch.setattr(evaluate.Uncertainty, "calibration", lambda _: None)
+    evaluate.evaluate_pairs(str(model), tmp_path / "pairs", mask="auto", detector="none", uncertainty=True)
+    deviation, provenance = (
+        pixels_of(tmp_path / f"out_{name}.tif")[0] for name in ("uncertainty", "provenance")
+    )
+    assert {2, 3} <= set(np.unique(provenance)), "some of the change is applied in part"
+    np.testing.assert_allclose(deviation[provenance > 1], 127.5 * stated[0][provenance > 1], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
