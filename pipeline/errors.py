@@ -22,6 +22,10 @@ class SceneNotFoundError(SceneReadError, FileNotFoundError):
     """No file of this name."""
 
 
+class DamagedCopyError(SceneReadError):
+    """The copy of a scene from a web address cannot be read; it is not kept."""
+
+
 class BandError(SceneError):
     """The bands cannot be named, or one of the model's is missing."""
 

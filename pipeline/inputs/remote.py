@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -20,8 +21,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from decr_scene.pipeline.errors import OutputError, ResumeError, SceneNotFoundError, SceneReadError
-from decr_scene.pipeline.files import fetching_paths, lock_path
+from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.errors import (
+    DamagedCopyError,
+    DiskSpaceError,
+    OutputError,
+    ResumeError,
+    SceneNotFoundError,
+    SceneReadError,
+)
+from decr_scene.pipeline.files import fetching_paths, free_disk, lock_path, size_in_words
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
 TRIES = 3
@@ -33,6 +42,12 @@ PAUSE = 1.0
 TIMEOUT = 60.0
 """Time without an answer after which a connection is broken, s."""
 
+LEAST = 1000
+"""Bytes that a connection gives in that time, or is broken, too."""
+
+LARGEST_SIDECAR = 1 << 28
+"""Greatest size of a file beside a scene that is fetched with it, bytes."""
+
 _CHUNK = 1 << 20
 _RASTERS = (".tif", ".tiff", ".jp2", ".png")
 _SIDECARS = (".msk", ".aux.xml")
@@ -42,10 +57,20 @@ _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, Ti
 
 def is_fetched(name: str | os.PathLike[str]) -> bool:
     """Return whether a name is a web address of one raster; settings of GDAL for the web leave it to GDAL."""
-    parts = urlsplit(os.fspath(name))
-    if parts.scheme not in ("http", "https") or not parts.path.lower().endswith(_RASTERS):
+    text = os.fspath(name)
+    if not text.lower().startswith(("http://", "https://")):
+        return False
+    if not path_of_address(text).lower().endswith(_RASTERS):
         return False
     return not any(variable.startswith("GDAL_HTTP_") for variable in os.environ)
+
+
+def path_of_address(name: str) -> str:
+    """Return the path in an address, which a plain path is as a whole; empty: it is malformed."""
+    try:
+        return urlsplit(name).path
+    except ValueError:
+        return ""
 
 
 @contextmanager
@@ -62,10 +87,12 @@ def fetched(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         SceneNotFoundError: The server has no such file.
-        SceneReadError: The connection breaks, or the server refuses.
+        SceneReadError: It is no address, the connection breaks, or the server refuses.
+        DamagedCopyError: What came cannot be read; it is not kept.
         OutputError: There is no room, or the folder cannot be written to.
         ResumeError: Another run has it at the same path.
     """
+    _check_address(address)
     lock = _locked(address, path)
     try:
         with _copy(address, path, marker) as facts:
@@ -84,14 +111,45 @@ def _copy(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
             partial.rename(path)
         _fetch_sidecars(address, path)
     facts = _read(state)
+    damaged = False
     try:
         yield {"address": address, "bytes": path.stat().st_size, "etag": facts.get("etag")}
+    except DecrSceneError as error:
+        text = _with_address(str(error), address, path)
+        damaged = isinstance(error, SceneReadError) and text != str(error)
+        if damaged:
+            begun = "; --no-resume fetches it anew" if marker.exists() else ""
+            raise DamagedCopyError(text + begun) from error
+        if text != str(error):
+            raise type(error)(text) from error
+        raise
     finally:
-        if not marker.exists():
+        if damaged or not marker.exists():
             sidecars = [path.with_name(path.stem + ending) for ending in _RPC]
             sidecars += [path.with_name(path.name + ending) for ending in _SIDECARS]
             for file in (path, state, *sidecars):
                 file.unlink(missing_ok=True)
+
+
+def _with_address(text: str, address: str, path: Path) -> str:
+    """Name an address in the place of its copy, which is hidden and soon gone."""
+    for name in (os.path.abspath(path), os.fspath(path)):
+        text = text.replace(name, address)
+    return text.replace(path.name, path_of_address(address).rpartition("/")[2])
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address that leads to no server, or that nobody else may see.
+
+    Raises:
+        SceneReadError: It is one.
+    """
+    parts = urlsplit(address)
+    if parts.username is not None or parts.password is not None:
+        raise SceneReadError(
+            f"{parts.scheme}://...@{parts.hostname}{parts.path} has a user and a password, which the report "
+            "would have, too: take them out, and set the variable GDAL_HTTP_USERPWD=user:password"
+        )
 
 
 def _locked(address: str, path: Path) -> Lock:
@@ -110,7 +168,7 @@ def _disk_faults(address: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, (SceneReadError, *_BROKEN)):
+        if isinstance(error, (DecrSceneError, *_BROKEN)):
             raise
         raise OutputError(f"{address} cannot be kept in {path.parent} ({error.strerror})") from error
 
@@ -126,7 +184,7 @@ def read_address(address: str) -> bytes:
         with _open(address, {}) as answer:
             return bytes(answer.read())
     except _BROKEN as error:
-        raise _trouble(address, error, "") from error
+        raise _trouble(address, error, 0) from error
 
 
 def _fetch(address: str, partial: Path, state: Path) -> None:
@@ -139,12 +197,15 @@ def _fetch(address: str, partial: Path, state: Path) -> None:
         try:
             total = _append(address, partial, state, size)
         except _BROKEN as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # nothing is left to fetch
-                return
             size_now = partial.stat().st_size if partial.exists() else 0
-            broken = broken + 1 if size_now == size else 1
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416 and size_now:
+                return  # nothing is left to fetch
+            broken = broken + 1 if size_now - size < LEAST else 1
             if isinstance(error, urllib.error.HTTPError) or broken >= TRIES:
-                raise _trouble(address, error, f" after {size_now / 1e6:.1f} MB") from error
+                if not size_now:
+                    partial.unlink(missing_ok=True)
+                    state.unlink(missing_ok=True)
+                raise _trouble(address, error, size_now) from error
             time.sleep(PAUSE)
             continue
         if total is None or partial.stat().st_size >= total:
@@ -156,6 +217,7 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
 
     Raises:
         SceneReadError: The server sends another piece than the rest, or one of another file.
+        DiskSpaceError: The rest has no room.
     """
     etag = _read(state).get("etag")
     range_headers = {"Range": f"bytes={size}-", "If-Range": etag} if size and etag else {}
@@ -173,12 +235,38 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
         length = answer.headers.get("Content-Length", "")
         told = int(length) + (size if part else 0) if _is_number(length) else None
         total = told if whole is None else whole
+        _check_room(address, partial, None if total is None else total - (size if part else 0))
         with partial.open("ab" if part else "wb") as file:
-            while chunk := answer.read(_CHUNK):
+            for chunk in _chunks(answer):
                 file.write(chunk)
         if total is not None and partial.stat().st_size < total:
             raise http.client.IncompleteRead(b"")
     return total
+
+
+def _check_room(address: str, partial: Path, rest: int | None) -> None:
+    folder = partial.absolute().parent
+    if rest is not None and rest > shutil.disk_usage(folder).free:
+        raise DiskSpaceError(
+            f"{address}: {size_in_words(rest)} are still to come, {free_disk(folder)} are free in {folder}: "
+            "free some disk, or take another --out"
+        )
+
+
+def _chunks(answer: Any) -> Iterator[bytes]:
+    """Yield what comes, as it comes.
+
+    Raises:
+        TimeoutError: It comes too slowly ever to end.
+    """
+    began, got = time.monotonic(), 0
+    while chunk := answer.read1(_CHUNK):
+        yield chunk
+        got += len(chunk)
+        if time.monotonic() - began > TIMEOUT:
+            if got < LEAST:
+                raise TimeoutError(f"only {got} bytes in {TIMEOUT:.0f} s")
+            began, got = time.monotonic(), 0
 
 
 def _place(content_range: str) -> tuple[int | None, int | None]:
@@ -194,19 +282,39 @@ def _is_number(text: str) -> bool:
 
 
 def _fetch_sidecars(address: str, path: Path) -> None:
-    """Fetch masks, statistics and RPCs from the addresses where GDAL reads them; mostly there are none."""
+    """Fetch masks, statistics and RPCs from the addresses where GDAL reads them; mostly there are none.
+
+    A server that lets wait for one is asked for no more.
+    """
     parts = urlsplit(address)
     stem = re.sub(r"\.\w+$", "", parts.path)
     addresses = {path.name + ending: parts.path + ending for ending in _SIDECARS}
     addresses |= {path.stem + ending: stem + ending for ending in _RPC}
     for name, remote_path in addresses.items():
-        with suppress(*_BROKEN), _open(parts._replace(path=remote_path).geturl(), {}) as answer:
-            path.with_name(name).write_bytes(answer.read())
+        content = b""
+        try:
+            with _open(parts._replace(path=remote_path).geturl(), {}) as answer:
+                content = answer.read(LARGEST_SIDECAR + 1)
+        except (SceneReadError, *_BROKEN) as error:
+            if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+                return
+        if 0 < len(content) <= LARGEST_SIDECAR:
+            path.with_name(name).write_bytes(content)
 
 
 def _open(address: str, headers: Mapping[str, str]) -> Any:
-    request = urllib.request.Request(address, headers={"User-Agent": "decr-scene", **headers})
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    """Ask for an address.
+
+    Raises:
+        SceneReadError: It is none, or leads to none.
+    """
+    try:
+        request = urllib.request.Request(address, headers={"User-Agent": "decr-scene", **headers})
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise SceneReadError(
+            f"{address} is no web address, or leads to none ({error}): check it, and write %20 for a space"
+        ) from error
 
 
 def _read(state: Path) -> dict[str, Any]:
@@ -216,12 +324,21 @@ def _read(state: Path) -> dict[str, Any]:
     return {}
 
 
-def _trouble(address: str, error: Exception, when: str) -> SceneReadError:
+def _trouble(address: str, error: Exception, size: int) -> SceneReadError:
+    """Make the error of ours about a connection that gave some bytes."""
     if isinstance(error, urllib.error.HTTPError):
         if error.code in (404, 410):
             return SceneNotFoundError(f"{address}: no such file there (HTTP {error.code}): check the address")
-        return SceneReadError(f"{address}: the server refuses it (HTTP {error.code} {error.reason})")
-    reason = getattr(error, "reason", None) or type(error).__name__
+        told = " ".join(f"{error.code} {error.reason}".split())
+        return SceneReadError(f"{address}: the server refuses it (HTTP {told}): check the address")
+    text = str(error) if isinstance(error, TimeoutError) else type(error).__name__
+    reason = getattr(error, "reason", None) or text
+    if not size:
+        return SceneReadError(
+            f"{address}: nothing comes from there ({reason}): check the address and the network, then run "
+            "again"
+        )
     return SceneReadError(
-        f"{address}: the connection broke{when} ({reason}): what has come is kept, the same command goes on"
+        f"{address}: the connection broke after {size / 1e6:.1f} MB ({reason}): what has come is kept, the "
+        "same command goes on"
     )

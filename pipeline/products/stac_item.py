@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from decr_scene.pipeline.errors import PairError, SceneReadError
-from decr_scene.pipeline.inputs.remote import read_address
+from decr_scene.pipeline.inputs.remote import path_of_address, read_address
 from decr_scene.pipeline.inputs.text import json_text
 
 LARGEST = 16 << 20
@@ -50,7 +50,7 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
         SceneReadError: The Item cannot be read.
     """
     text = os.fspath(src)
-    if not urlsplit(text).path.lower().endswith((".json", ".geojson")):
+    if not path_of_address(text).lower().endswith((".json", ".geojson")):
         return None
     item = _read(text)
     if item is None:
@@ -61,7 +61,13 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
     key = _choose_asset(text, assets, name)
     href = str(assets[key]["href"])
     if "://" not in href and not os.path.isabs(href) and not href.startswith("/vsi"):
-        href = urljoin(text, href) if "://" in text else str(Path(text).absolute().parent / href)
+        try:
+            href = urljoin(text, href) if "://" in text else str(Path(text).absolute().parent / href)
+        except ValueError as error:
+            raise PairError(
+                f"{text} has its asset {key} at {href}, which is no address ({error}): get the raster by "
+                "other means"
+            ) from error
     return Asset(href.removeprefix("file://"), _bands(assets[key]), {"item": item.get("id"), "asset": key})
 
 
@@ -105,7 +111,7 @@ def _choose_asset(text: str, assets: dict[str, Any], name: str | None) -> str:
 def _is_raster(asset: dict[str, Any]) -> bool:
     roles = asset.get("roles") or []
     kind = str(asset.get("type", "")).split(";")[0].strip().lower()
-    ends = urlsplit(str(asset["href"])).path.lower().endswith((".tif", ".tiff", ".jp2"))
+    ends = path_of_address(str(asset["href"])).lower().endswith((".tif", ".tiff", ".jp2"))
     return (kind in _RASTERS or ends) and not _NO_SCENES.intersection(roles)
 
 

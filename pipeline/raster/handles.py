@@ -80,3 +80,5 @@ def _open(path: str, state: tuple[int, ...]) -> Any:
         return rasterio.open(path)
     except UnicodeEncodeError:
         raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None
+    except ValueError as error:
+        raise OSError(f"its name is no address: {error}") from None

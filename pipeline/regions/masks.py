@@ -142,7 +142,7 @@ class MaskFile(Mask):
         try:
             with rasterio.open(self.path) as source:
                 yield source
-        except (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
+        except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             reason = "the name of its CRS is no UTF-8" if isinstance(error, UnicodeDecodeError) else reason
             raise MaskError(f"mask {self.path} cannot be read ({reason}): check it with gdalinfo") from error

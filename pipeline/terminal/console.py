@@ -22,6 +22,7 @@ import click
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import (
     ClusterError,
+    DamagedCopyError,
     DiskSpaceError,
     LockedError,
     OptionError,
@@ -222,7 +223,7 @@ def _json_value(item: Any) -> Any:
 _TEMPORARY = (ClusterError, OutputError, SceneReadError)
 """Errors after which the same command may succeed, once their cause is mended."""
 
-_PERMANENT = (OutputExistsError, LockedError, SceneNotFoundError)
+_PERMANENT = (OutputExistsError, LockedError, SceneNotFoundError, DamagedCopyError)
 
 
 def after_interruption(context: click.Context) -> str:

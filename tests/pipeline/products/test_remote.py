@@ -1,6 +1,7 @@
 """Scenes at web addresses, read from a real server, and STAC Items in the place of scenes."""
 
 import json
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -12,7 +13,7 @@ from raster_cases import described, plain
 from web_cases import serving
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.errors import PairError, ResumeError, SceneReadError
+from decr_scene.pipeline.errors import DiskSpaceError, PairError, ResumeError, SceneReadError
 from decr_scene.pipeline.files import source_path
 from decr_scene.pipeline.inputs import remote
 from decr_scene.pipeline.products.delivery import delivered
@@ -230,3 +231,113 @@ def test_a_run_that_ended_before_its_report_goes_on_without_fetching(server, sce
     server.sent.clear()
     assert not process(address, out).faults
     assert server.sent == []
+
+
+@pytest.mark.parametrize("damage", ["html", "cut"])
+def test_what_came_and_is_no_whole_raster_is_told_by_its_address_and_fetched_anew(
+    damage, server, scene, tmp_path
+):
+    """Not by the name of a hidden copy; and a damaged copy is not used again."""
+    whole = scene.read_bytes()
+    scene.write_bytes(b"<html>sorry</html>" if damage == "html" else whole[: len(whole) // 2])
+    address = f"{server.address}/scene.tif"
+    words = ("process", address, "--out", tmp_path / "o.tif", "--model", "identity")
+    told = call(*words)
+    assert_one_line(told, 1, address)
+    assert "partial" not in told.stderr
+    assert "same command goes on" not in told.stderr
+    scene.write_bytes(whole)
+    assert call(*words, "--no-resume").exit_code == 0
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1/scene.tif",
+        "http://127.0.0.1:port/scene.tif",
+        "http://127.0.0.1/my scene.tif",
+        f"http://{'a' * 70}/scene.tif",
+        "http:///scene.tif",
+        "http://[::1/item.json",
+    ],
+)
+def test_what_is_no_address_is_one_line(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    told = call("process", address, "--out", tmp_path / "o.tif", "--model", "identity")
+    assert_one_line(told, 1, "check")
+    assert "unexpected" not in told.stderr
+    assert "what has come" not in told.stderr
+    assert hidden(tmp_path) == []
+
+
+def test_a_redirection_to_nowhere_is_one_line(server, tmp_path, monkeypatch):
+    def lead_away(handler):
+        handler.send_response(302)
+        handler.send_header("Location", "http://[::1/scene.tif")
+        handler.end_headers()
+
+    monkeypatch.setattr(server, "do_GET", lead_away)
+    with pytest.raises(SceneReadError, match="leads to none"):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+
+
+def test_a_password_in_an_address_is_not_written_down(server, scene, tmp_path):
+    with pytest.raises(SceneReadError, match="GDAL_HTTP_USERPWD") as told:
+        process(f"http://me:secret@{server.place}/scene.tif", tmp_path / "o.tif")
+    assert "secret" not in str(told.value)
+
+
+def test_a_server_that_gives_a_byte_at_a_time_is_left(server, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
+    monkeypatch.setattr(remote, "PAUSE", 0)
+
+    def trickle(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(1000):
+                handler.wfile.write(b"x")
+                time.sleep(0.02)
+
+    monkeypatch.setattr(server, "do_GET", trickle)
+    with pytest.raises(SceneReadError, match=r"only \d+ bytes in"):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+
+
+def test_a_server_that_sends_nothing_leaves_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    monkeypatch.setattr(server, "do_GET", lambda handler: None)
+    with pytest.raises(SceneReadError, match="nothing comes from there"):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    assert hidden(tmp_path) == []
+
+
+def test_a_range_that_was_not_asked_for_and_is_refused_is_told(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "do_GET", lambda handler: handler.send_error(416))
+    with pytest.raises(SceneReadError, match="HTTP 416"):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(server, scene, tmp_path, monkeypatch):
+    told = server.send_header
+    monkeypatch.setattr(
+        server,
+        "send_header",
+        lambda self, name, value: told(self, name, str(10**15) if name == "Content-Length" else value),
+    )
+    with pytest.raises(DiskSpaceError, match="still to come"):
+        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+
+
+def test_a_server_that_hangs_at_a_sidecar_is_asked_for_no_more(server, scene, tmp_path, monkeypatch):
+    asked, answer = [], server.do_GET
+
+    def hang(handler):
+        asked.append(handler.path)
+        time.sleep(0.5) if len(asked) > 1 else answer(handler)
+
+    monkeypatch.setattr(server, "do_GET", hang)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    assert len(asked) == 2
