@@ -98,7 +98,7 @@ def _look_at_output(
 def _cloud_warning(remains: Remains, changed: float) -> str:
     return (
         f"cloud is likely left: {_percent(remains.cloud_before)} of what was looked at again was cloud and "
-        f"{_percent(remains.cloud)} still is, {_percent(remains.left)} of that cloud is still seen, and "
+        f"{_percent(remains.cloud)} is now, {_percent(remains.left)} of that cloud is still seen, and "
         f"{_percent(changed)} of the pixels changed: it may be bright ground (snow, sand, roofs), else try "
         "another model, or give a mask"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rasterio
 from rasterio.transform import array_bounds
@@ -39,14 +39,26 @@ _WHEN = re.compile(
 _FORMATS = ("%Y:%m:%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y%m%d%H%M%S", "%d/%m/%Y %H:%M:%S")
 _DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
-_ROLES: dict[str, tuple[str, list[str]]] = {
-    "provenance": ("image/tiff; application=geotiff; profile=cloud-optimized", ["metadata", "data-mask"]),
-    "uncertainty": ("image/tiff; application=geotiff; profile=cloud-optimized", ["metadata"]),
-    "report": ("application/json", ["metadata"]),
-    "style": ("application/xml", ["metadata"]),
-    "provenance_style": ("application/xml", ["metadata"]),
-    "uncertainty_style": ("application/xml", ["metadata"]),
-    "quicklook": ("image/png", ["overview"]),
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+class _Kind(NamedTuple):
+    """What the asset of a file is: its title, media type and roles."""
+
+    title: str
+    media_type: str
+    roles: list[str]
+
+
+_KINDS = {
+    "data": _Kind("Restored scene", _COG, ["data"]),
+    "provenance": _Kind("Provenance: where each pixel is from", _COG, ["metadata", "data-mask"]),
+    "uncertainty": _Kind("Uncertainty: standard deviation of each pixel, DN", _COG, ["metadata"]),
+    "report": _Kind("Report of the run", "application/json", ["metadata"]),
+    "style": _Kind("QGIS style of the scene", "application/xml", ["metadata"]),
+    "provenance_style": _Kind("QGIS style of the provenance", "application/xml", ["metadata"]),
+    "uncertainty_style": _Kind("QGIS style of the uncertainty", "application/xml", ["metadata"]),
+    "quicklook": _Kind("Quicklook: before and after", "image/png", ["overview"]),
 }
 
 
@@ -124,14 +136,12 @@ def _add_assets(item: Any, run: FinishedRun) -> None:
     import pystac
     from pystac.extensions.raster import RasterExtension
 
-    data = pystac.Asset(f"./{run.output.name}", media_type=pystac.MediaType.COG, roles=["data"])
-    item.add_asset("data", data)
+    for role, path in {"data": run.output, **run.paths}.items():
+        if role in _KINDS:
+            item.add_asset(role, pystac.Asset(f"./{path.name}", **_KINDS[role]._asdict()))
+    data = item.assets["data"]
     data.extra_fields["bands"] = [{"name": label(run.bands, i)} for i in range(len(run.bands))]
     RasterExtension.ext(data, add_if_missing=True).bands = _bands(run.output)
-    for role, path in run.paths.items():
-        if role in _ROLES:
-            kind, roles = _ROLES[role]
-            item.add_asset(role, pystac.Asset(f"./{path.name}", media_type=kind, roles=roles))
 
 
 def _text_of(item: Any) -> str:

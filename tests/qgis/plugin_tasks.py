@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qgis.core import (
     QgsApplication,
+    QgsLayerTreeRegistryBridge,
     QgsProcessingContext,
     QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
@@ -74,8 +75,17 @@ def loaded(processing, scene, out):
     before = QgsRasterLayer(scene, "my scene")
     project.addMapLayer(before)
     feedback = Feedback()
+    group = project.layerTreeRoot().insertGroup(0, "Without clouds: my scene")
+    # the desktop inserts new layers where the user is in the tree, which may be this very group
+    point = QgsLayerTreeRegistryBridge.InsertionPoint(group, 0)
+    project.layerTreeRegistryBridge().setLayerInsertionPoint(point)
     parameters = {"INPUT": before, "MODEL": "identity", "OUTPUT": str(out / "clean.tif")}
     result = processing.runAndLoadResults("decr_scene:removeclouds", parameters, feedback=feedback)
+    point = QgsLayerTreeRegistryBridge.InsertionPoint(project.layerTreeRoot(), 0)
+    project.layerTreeRegistryBridge().setLayerInsertionPoint(point)
+    again = parameters | {"OUTPUT": str(out / "again.tif")}
+    processing.runAndLoadResults("decr_scene:removeclouds", again, feedback=Feedback())
+    QgsApplication.processEvents()  # the project loses what is nowhere in its tree
     groups = [
         [group.name(), [[n.layer().name(), n.itemVisibilityChecked()] for n in group.findLayers()]]
         for group in project.layerTreeRoot().findGroups()

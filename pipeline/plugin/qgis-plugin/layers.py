@@ -2,10 +2,13 @@
 
 import os
 
-from qgis.core import QgsProcessingLayerPostProcessorInterface, QgsProject
+from qgis.core import QgsLayerTree, QgsProcessingLayerPostProcessorInterface, QgsProject
 
 TITLES = {"output": "clean", "provenance": "provenance", "uncertainty": "uncertainty"}
 """Roles of the outputs that are layers, from top to bottom of their group, and their names there."""
+
+ROLE = "decr-scene/role"
+"""Property of a layer that has its role."""
 
 
 class Arranged(QgsProcessingLayerPostProcessorInterface):
@@ -50,15 +53,27 @@ def arrange(project, layer, role, original):
     group = root.findGroup(name) or root.insertGroup(0, name)
     if before is not None and not any(node.layerId() == original for node in group.findLayers()):
         group.addLayer(before)
-    node = root.findLayer(layer.id())
-    if node is not None and node.parent() != group:
-        node.parent().removeChildNode(node)
-    order = list(TITLES)
-    there = [layer_node.layer().customProperty("decr-scene/role", "") for layer_node in group.findLayers()]
-    place = sum(1 for other in there if other in order and order.index(other) < order.index(role))
-    layer.setCustomProperty("decr-scene/role", role)
-    if layer.name() != TITLES[role] and role != "output":
+    nodes = [node for node in root.findLayers() if node.layerId() == layer.id()]
+    layer.setCustomProperty(ROLE, role)
+    if role != "output":
         layer.setName(TITLES[role])
-    placed = group.insertLayer(place, layer)
+    placed = group.insertLayer(_place(group, layer), layer)
     placed.setItemVisibilityChecked(role == "output")
     placed.setExpanded(False)
+    for node in nodes:  # not before: QGIS removes a layer from the project that is nowhere in the tree
+        node.parent().removeChildNode(node)
+
+
+def _place(group, layer):
+    """Return the index of a layer in the group: above all that stand after it in `TITLES`."""
+    for place, node in enumerate(group.children()):
+        if QgsLayerTree.isLayer(node) and node.layerId() != layer.id() and _rank(node.layer()) > _rank(layer):
+            return place
+    return len(group.children())
+
+
+def _rank(layer):
+    """Return the place of a layer's role in `TITLES`; layers of others come last."""
+    order = list(TITLES)
+    role = layer.customProperty(ROLE, "") if layer is not None else ""
+    return order.index(role) if role in order else len(order)

@@ -39,7 +39,7 @@ def test_a_run_that_leaves_the_cloud_says_so_with_figures(tmp_path):
     assert found["cloud_before"] * found["looked_at"] == pytest.approx(where.mean(), rel=0.1)
     assert found["left"] > 0.95
     (said,) = [text for text in report.warnings if text.startswith("cloud is likely left")]
-    assert f"{100 * found['cloud']:.1f} % still is" in said
+    assert f"{100 * found['cloud']:.1f} % is now" in said
     assert json.loads((tmp_path / "clean.json").read_text())["warnings"] == report.warnings
 
 

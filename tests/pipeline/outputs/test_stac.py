@@ -29,7 +29,7 @@ def item_of(path):
 def test_the_stac_item_says_where_when_and_what(scene, tmp_path):
     with rasterio.open(scene, "r+") as dataset:
         dataset.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2021-05-04 02:11:00")
-    run(scene, stac=True, samples=2)
+    run(scene, stac=True, samples=2, quicklook=True)
     item = item_of(tmp_path / "clean.stac.json")
     assert item.datetime.isoformat() == "2021-05-04T02:11:00+00:00"
     assert item.properties["decr_scene:datetime_from"] == "IMAGERY:ACQUISITIONDATETIME"
@@ -38,6 +38,9 @@ def test_the_stac_item_says_where_when_and_what(scene, tmp_path):
     assert item.properties["processing:software"].keys() == {"decr-scene"}
     assert {"data", "provenance", "uncertainty", "report", "style"} <= item.assets.keys()
     assert all((tmp_path / asset.href).exists() for asset in item.assets.values())
+    assert all(asset.roles for asset in item.assets.values())
+    titles = [asset.title for asset in item.assets.values()]
+    assert len({*titles} - {None, ""}) == len(titles), "of each its own"
     assert [band["data_type"] for band in item.assets["data"].extra_fields["raster:bands"]] == ["uint16"] * 4
     place = rasterio.warp.transform_bounds("EPSG:32650", "EPSG:4326", *rasterio.open(scene).bounds)
     np.testing.assert_allclose(item.bbox, place, atol=1e-5)
