@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from decr_scene.pipeline.batch.directory import process_directory
     from decr_scene.pipeline.engine.graph import restore
     from decr_scene.pipeline.outputs.report import Report
+    from decr_scene.pipeline.planning.options import Options
     from decr_scene.pipeline.raster.scene import open_scene
-    from decr_scene.pipeline.restoration.options import Options
     from decr_scene.pipeline.run import process_scene
     from decr_scene.pipeline.system.progress import Progress
 
@@ -32,7 +32,7 @@ __getattr__ = exporter(
     __name__,
     {
         "DecrSceneError": "errors",
-        "Options": "restoration.options",
+        "Options": "planning.options",
         "Progress": "system.progress",
         "Report": "outputs.report",
         "__version__": "system.version",

@@ -42,8 +42,6 @@ from decr_scene.pipeline.files import (
     tiles_path,
     write_whole,
 )
-from decr_scene.pipeline.gates.cloud_left import clouds_left
-from decr_scene.pipeline.gates.fitness import misfits
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
@@ -53,17 +51,20 @@ from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
 from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
+from decr_scene.pipeline.planning.detect_clouds import detect_clouds
+from decr_scene.pipeline.planning.options import Choices, Options, named_inputs, other_rasters
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.restoration.gating import detect_clouds
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Choices, Options, named_inputs, other_rasters
-from decr_scene.pipeline.restoration.plan import Planned, plan_scene
+from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, describe
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
+from decr_scene.pipeline.user_warnings.cloud_left import clouds_left
+from decr_scene.pipeline.user_warnings.fitness import misfits
 from decr_scene.pipeline.writing.journal import FinishedRasters, read_finished_rasters
 from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.scratch import check_blocksize

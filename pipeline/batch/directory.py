@@ -37,7 +37,7 @@ from decr_scene.pipeline.errors import (
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
-from decr_scene.pipeline.restoration.options import Choices, Options
+from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.run import process_scene
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.writing.scratch import check_blocksize

@@ -21,10 +21,10 @@ from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
+from decr_scene.pipeline.planning.options import OLD_NAMES, Options
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.options import OLD_NAMES, Options
-from decr_scene.pipeline.restoration.spec import spec_of
 
 _WITHOUT_EFFECT = ("batch_size", "device")
 """Parameters that do not change the pixels: an output of another value is not out of date."""

@@ -21,6 +21,10 @@ from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
+from decr_scene.pipeline.planning.detect_clouds import open_lookout
+from decr_scene.pipeline.planning.frame import Frame
+from decr_scene.pipeline.planning.options import Choices, Options
+from decr_scene.pipeline.planning.plan_scene import regions_of
 from decr_scene.pipeline.raster.radiometry import (
     Radiometry,
     fit_samples,
@@ -30,9 +34,7 @@ from decr_scene.pipeline.raster.radiometry import (
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
-from decr_scene.pipeline.restoration.gating import open_lookout
-from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import Frame, Plan, chosen_tiles, guessed_together, regions_of
+from decr_scene.pipeline.restoration.plan import Plan, chosen_tiles, guessed_together
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
 from decr_scene.pipeline.system.forks import refuse_after_fork

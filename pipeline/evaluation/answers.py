@@ -21,12 +21,12 @@ from decr_scene.pipeline.evaluation.looking import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.planning.detector import look_of
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.regions.clear_ground import change_share
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import look_of
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
-from decr_scene.pipeline.restoration.spec import spec_of
 from decr_scene.pipeline.restoration.tasks import SAMPLE_SEED
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.noise import place_noise

@@ -33,7 +33,7 @@ from decr_scene.pipeline.files import check_no_input, check_target, files_under,
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
-from decr_scene.pipeline.restoration.spec import error_told
+from decr_scene.pipeline.planning.restorer import error_told
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 UNCERTAINTY_PLOT = "uncertainty"

@@ -16,12 +16,12 @@ from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
+from decr_scene.pipeline.planning.detect_clouds import clouds_of
+from decr_scene.pipeline.planning.options import Choices, Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import DetectedMask
-from decr_scene.pipeline.restoration.gating import clouds_of
-from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.system.progress import Progress, Watch
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.origin import Companion

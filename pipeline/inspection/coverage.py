@@ -17,10 +17,10 @@ import numpy as np
 from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
 from decr_scene.pipeline.files import write_whole
 from decr_scene.pipeline.look.detection import Coverage, Places
+from decr_scene.pipeline.planning.detect_clouds import clouds_of
+from decr_scene.pipeline.planning.options import Choices, Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.gating import clouds_of
-from decr_scene.pipeline.restoration.options import Choices, Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 
 ENDINGS = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".webp"})
 """Endings of the images in a folder."""

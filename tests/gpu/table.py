@@ -20,9 +20,9 @@ from decr_scene.models.checkpoints.model_file import ModelConfig, SamplingConfig
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, UNetConfig
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.restoration.restorers import Diffusion
-from decr_scene.pipeline.restoration.spec import spec_of
 
 
 def seconds(call: Callable[[], object], device: str, times: int = 5) -> float:

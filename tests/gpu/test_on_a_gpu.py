@@ -22,9 +22,9 @@ from decr_scene.models.model import load_model, load_published
 from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.loop import Trainer
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.restoration.restorers import Diffusion
-from decr_scene.pipeline.restoration.spec import spec_of
 
 DEVICE = os.environ.get("DECR_SCENE_GPU_TESTS", "cuda")
 ON_GPU = DEVICE == "cuda"

@@ -12,11 +12,11 @@ from decr_scene.models.checkpoints.model_file import SamplingConfig
 from decr_scene.models.model import load_model
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.errors import ResumeError
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.restoration.tasks import guess_tiles
 from decr_scene.pipeline.tiling import windows

@@ -7,11 +7,11 @@ from sample_cases import LANDSAT, part_of_landsat, pixels
 
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
 
 FROM_NOISE = {"model": "rice2", "mask": "none", "device": "cpu", "start": 1000, "steps": 2, "weight_floor": 0}

@@ -19,10 +19,10 @@ from decr_scene.pipeline.engine import flow
 from decr_scene.pipeline.errors import OutputExistsError, ResumeError
 from decr_scene.pipeline.files import journal_path, tiles_path
 from decr_scene.pipeline.outputs.names import SideFiles
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.journal import Entry, Journal
 from decr_scene.pipeline.writing.statistics import BandStatistics

@@ -7,9 +7,9 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import needs
 from decr_scene.pipeline.errors import MemorySpaceError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 
 
 @pytest.fixture

@@ -32,14 +32,14 @@ from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Places, write_look
 from decr_scene.pipeline.look.detectors import ModelLookout
+from decr_scene.pipeline.planning import detect_clouds
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import BUFFER, FALLOFF, DetectedMask
-from decr_scene.pipeline.restoration import gating
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on_with_the_cloud_it_has_found(scene, model, tm
         looked.append(1)
         return write_look(*args)
 
-    monkeypatch.setattr(gating, "write_look", counting)
+    monkeypatch.setattr(detect_clouds, "write_look", counting)
     with fire_after(2), pytest.raises(OSError, match="fire"):
         process_scene(scene, tmp_path / "clean.tif", model=str(model), blocksize=128)
     assert journal_path(tmp_path / "clean.tif").exists()

@@ -25,13 +25,13 @@ from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
+from decr_scene.pipeline.planning import detect_clouds
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
 from decr_scene.pipeline.regions.clear_ground import around, change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
-from decr_scene.pipeline.restoration import gating
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling import windows
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
@@ -407,7 +407,7 @@ def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch)
         process_scene(
             scene, tmp_path / "clean.tif", model="fill", detector="ukis", mask="none", blocksize=128
         )
-    monkeypatch.setattr(gating, "write_look", lambda *given: pytest.fail("it has looked already"))
+    monkeypatch.setattr(detect_clouds, "write_look", lambda *given: pytest.fail("it has looked already"))
     report = process_scene(scene, tmp_path / "clean.tif", model="fill", blocksize=128)
     assert report.tiles["windows_resumed"] >= 1
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()

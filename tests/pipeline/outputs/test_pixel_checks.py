@@ -7,9 +7,9 @@ from beside_cases import darker, noisy, run
 from raster_cases import plain, write
 
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.provenance import GENERATED, ORIGINAL
 
 

@@ -14,11 +14,11 @@ from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import OptionError, OtherDateError
 from decr_scene.pipeline.measures.metrics import psnr
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.provenance import GENERATED, NAMES, OTHER_DATE, classify
 from decr_scene.pipeline.tiling.grid import Span
 

@@ -11,13 +11,13 @@ from raster_cases import plain
 
 from decr_scene.models.devices import Computing
 from decr_scene.pipeline.errors import ClusterError, ResumeError
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.restorer import spec_of
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.guard import run_guard
 from decr_scene.pipeline.restoration.memory import in_pieces, is_out_of_memory, run_in_halves
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 from decr_scene.pipeline.restoration.restorers import Diffusion, describe
-from decr_scene.pipeline.restoration.spec import spec_of
 from decr_scene.pipeline.restoration.tasks import _Agreement
 from decr_scene.pipeline.writing.journal import Journal
 

@@ -16,11 +16,11 @@ from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.errors import in_one_line
 from decr_scene.pipeline.look.again import Output, Remains, look_again
 from decr_scene.pipeline.look.detection import Places, read_coverage
+from decr_scene.pipeline.planning.detect_clouds import lookout_of
+from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.restoration.gating import lookout_of
-from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.system.signals import was_interrupted
 from decr_scene.pipeline.tiling.grid import Span

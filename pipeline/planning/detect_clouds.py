@@ -15,12 +15,12 @@ from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, 
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, ModelLookout, UkisLookout
 from decr_scene.pipeline.look.ground import ground_side
 from decr_scene.pipeline.look.reflectance import fit_reflectance
+from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
-from decr_scene.pipeline.restoration.options import Options
 from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, detect
 from decr_scene.pipeline.system.forks import refuse_after_fork, threads_begin

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.restoration.options import Options
+from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Restorer, RestorerSpec
 
 if TYPE_CHECKING:

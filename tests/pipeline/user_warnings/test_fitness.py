@@ -14,11 +14,11 @@ from rasterio.transform import Affine, from_origin
 from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.gates.fitness import ground_size, misfits
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
+from decr_scene.pipeline.user_warnings.fitness import ground_size, misfits
 
 
 def placed(path, crs, transform, shape=(80, 90)):

@@ -15,8 +15,8 @@ from decr_scene.pipeline.engine.graph import OF_FILES
 from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
-from decr_scene.pipeline.restoration.options import OLD_NAMES, Choices
-from decr_scene.pipeline.restoration.spec import spec_of
+from decr_scene.pipeline.planning.options import OLD_NAMES, Choices
+from decr_scene.pipeline.planning.restorer import spec_of
 
 ARRAY = xr.DataArray(np.zeros((1, 9, 9), np.uint8), dims=("band", "y", "x"))
 

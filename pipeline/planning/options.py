@@ -21,9 +21,6 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
-BATCH_SHARE = 25
-"""Without a GPU, a batch has no more than such a part of the tiles, so that a kill costs little."""
-
 _NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")
 
 OLD_NAMES = {"reference": "other_date"}

@@ -6,10 +6,10 @@ import numpy as np
 from raster_cases import write
 
 from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.restoration.guard import run_guard
-from decr_scene.pipeline.restoration.options import Options
-from decr_scene.pipeline.restoration.plan import plan_scene
 
 
 def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tmp_path):

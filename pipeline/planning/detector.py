@@ -1,0 +1,89 @@
+"""Which detector looks at a scene, and what follows from what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.choice import FILLED_FROM, THRESHOLD, LookPlan, coarse_factor
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.raster.bands import select_bands
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
+
+
+def look_of(
+    spec: RestorerSpec,
+    options: Options,
+    bands: Sequence[str],
+    shape: tuple[int, int],
+    pixel: float | None,
+) -> LookPlan | None:
+    """Choose what is to look at a scene.
+
+    Args:
+        spec: The restorer.
+        options: The options.
+        bands: Names of the scene's bands.
+        shape: Of the scene, px.
+        pixel: Side of a pixel, m; ``None``: unknown.
+
+    Raises:
+        OptionError: The detector that is asked for is not there; or the restorer needs one.
+        BandError: The scene lacks a band of it.
+    """
+    needed = spec.context or spec.name == "fill"
+    if options.mask not in ("auto", "none"):
+        return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if needed else None
+    gates = options.mask == "auto"
+    look = None if not (gates or needed) else _detector(spec, options, bands, coarse_factor(shape, pixel))
+    if spec.name == "fill" and look is None:
+        raise OptionError(
+            "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
+            "nir (name them with --bands), or give a mask"
+        )
+    if look is None:
+        return None
+    fills = gates and look.kind == "ukis" and pixel is not None and pixel >= FILLED_FROM
+    tones = gates and not spec.context and (fills or look.kind == "model")
+    return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
+
+
+def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:
+    """Choose the detector of ``--detector``; ``auto`` lets callables and ``identity`` change everything."""
+    if options.detector == "none":
+        return None
+    own = _own_detector(spec) if options.detector != "ukis" else None
+    if own is not None or options.detector == "model":
+        if own is None:
+            raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
+        return own
+    has_bands = all(bands.count(band) == 1 for band in ukis.BANDS)
+    if options.detector == "auto":
+        if (spec.bands is None and spec.name != "fill") or not has_bands:
+            return None
+        return _ukis(bands, factor, veils=spec.bands is not None)
+    if not has_bands:
+        select_bands(bands, ukis.BANDS)
+    return _ukis(bands, factor, veils=False)
+
+
+def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
+    indexes = tuple(bands.index(band) for band in ukis.BANDS)
+    return LookPlan("ukis", factor, THRESHOLD, indexes, veils=veils, version=ukis.installed_version())
+
+
+def _own_detector(spec: RestorerSpec) -> LookPlan | None:
+    if spec.bands is None:
+        return None
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import read_model_config
+
+    config = read_model_config(find_model(spec.name)).detector
+    return None if config is None else LookPlan("model", config.factor, config.threshold)
+
+
+def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | None) -> bool:
+    """Return whether the model's own change must show where clear ground is, for want of a detector."""
+    return options.mask == "auto" and spec.bands is not None and look is None

@@ -1,0 +1,111 @@
+"""Make the plan of a scene: its frame, scaling, regions and other date. Reads a sample, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
+from decr_scene.pipeline.look.choice import pixel_size
+from decr_scene.pipeline.planning.frame import Frame
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.raster.bands import label
+from decr_scene.pipeline.raster.radiometry import (
+    Radiometry,
+    fit_samples,
+    radiometry_without_pixels,
+    sample_spans,
+)
+from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.regions.aoi import Aoi
+from decr_scene.pipeline.regions.masks import MaskFile
+from decr_scene.pipeline.restoration.other_date import OtherDate
+from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
+
+COVERED = 0.999
+"""Least valid share of a mask that covers its scene: warped ones lack some pixels at the rim."""
+
+
+def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> Planned:
+    """Choose bands and scaling, and lay the tiles; ``elsewhere`` as in `spec_of`.
+
+    Raises:
+        BandError: The scene lacks a band of the model, or does not say which band is which.
+        UnknownModelError: There is no such model.
+    """
+    pixel = pixel_size(scene.crs, scene.transform, scene.shape)
+    frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
+    spec, indexes = frame.spec, frame.indexes
+    source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
+    if spec.name == "identity":
+        radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
+    else:
+        radiometry = radiometry_without_pixels(scene.dtype, len(indexes), options.scale) or fit_samples(
+            scene.dtype, indexes, [source] * len(spans), spans
+        )
+    mask, aoi = regions_of(options, scene)
+    plan = frame.plan(radiometry, options, mask, aoi)
+    if options.other_date is not None:
+        plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
+    chosen = chosen_tiles(plan)
+    warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
+        warnings = (*warnings, trouble)
+    return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
+
+
+def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None, Aoi | None]:
+    """Lay the mask and the area of interest that the options name over a scene.
+
+    Raises:
+        MaskError: One of them cannot be read or laid over it, or does not touch it.
+    """
+    mask = None
+    if options.mask not in ("auto", "none"):
+        mask = MaskFile.read(_absolute(options.mask), scene, options.mask_values)
+    return mask, None if options.aoi is None else Aoi.read(options.aoi, scene)
+
+
+def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
+    """List what a user should know of where anything may change."""
+    warnings = []
+    if mask is not None and mask.share < COVERED:
+        warnings.append(
+            f"the mask {mask.path} says something of {100 * mask.share:.1f} % of the scene: the rest, where "
+            "it does not reach or is nodata, stays as it is"
+        )
+    if chosen is not None and not chosen:
+        nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"
+        warnings.append(f"no pixel is {nowhere}: nothing will change")
+    return tuple(warnings)
+
+
+def _other_date(
+    path: str, scene: RasterioScene, bands: tuple[str, ...], plan: Plan, source: Source
+) -> OtherDate:
+    """Lay the raster of another date over the scene, in the tone of the scene.
+
+    Raises:
+        OptionError: The restorer has no first guess.
+        OtherDateError: As `OtherDate.fit`.
+    """
+    if plan.spec.bands is None:
+        raise OptionError(
+            f"other_date stands in for a first guess, which {plan.spec.name} has no use for: take a model"
+        )
+    indexes, windows = list(plan.indexes), []
+    for span in sample_spans(scene.shape):
+        pixels = source.read(span)
+        valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+        windows.append((span, plan.radiometry.to_model(pixels[indexes]), valid))
+    return OtherDate.fit(_absolute(path), scene, bands, plan.indexes, windows)
+
+
+def _absolute(path: str) -> str:
+    """Name a file so that workers elsewhere find it; what is no file here, GDAL may know."""
+    refuse_pipe(path)
+    return str(Path(path).resolve()) if Path(path).exists() else full_name(path)
