@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from typing import Any
 
 import click
@@ -18,6 +16,7 @@ from decr_scene.pipeline.commands.process import process
 from decr_scene.pipeline.commands.qgis import qgis
 from decr_scene.pipeline.commands.simulate import simulate
 from decr_scene.pipeline.commands.train import train
+from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
 from decr_scene.pipeline.system.signals import ended_by_signals
 
 
@@ -35,11 +34,7 @@ class Program(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Remove clouds from whole georeferenced satellite scenes."""
-    legitimate = ("Dataset has no geotransform", "The given matrix is equal to Affine.identity")
-    for message in legitimate:
-        warnings.filterwarnings("ignore", message=message)  # scenes without georeferencing are input, too
-    # for the workers that are processes of their own
-    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{message}" for message in legitimate))
+    ignore_warnings()
 
 
 for command in (process, batch, inspect, mask, train, simulate, evaluate, models, doctor, qgis):

@@ -19,6 +19,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Nanny
 
+from decr_scene.pipeline.engine import worker_setup
 from decr_scene.pipeline.engine.workers import HOLDS_MODEL, count_models, count_workers
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -222,6 +223,7 @@ def _local(
     apart: dict[str, Any] = {}
     if workers > 1:
         apart = {"worker_class": _PlacedNanny, "places": places_of(workers, _gpus(spec))}
+        apart["preload"] = [*dask.config.get("distributed.worker.preload"), worker_setup.__name__]
     settings: dict[str, Any] = {
         f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS
     }

@@ -144,12 +144,14 @@ def test_scenes_of_one_name_would_be_one_pair(scene, tmp_path):
 def test_nothing_is_said_of_a_scene_without_georeferencing(workers, tmp_path, capfd):
     scene = no_georeferencing(tmp_path)
     options = ["--model", "identity", "--workers", workers, "--quiet"]
+    before = os.environ.get("PYTHONWARNINGS")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         result = call("process", scene, "--out", tmp_path / "clean.tif", *options)
     assert result.exit_code == 0, result.output
     assert not capfd.readouterr().err
     assert not [one for one in told if issubclass(one.category, NotGeoreferencedWarning)]
+    assert os.environ.get("PYTHONWARNINGS") == before, "other programs of the user warn as the user likes"
 
 
 def test_steps_that_the_schedule_does_not_have(tmp_path):

@@ -1,0 +1,12 @@
+"""What Dask does in a worker process of ours before its first task; it is named to Dask as a *preload*."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
+
+
+def dask_setup(worker: Any) -> None:
+    """Prepare this process, as `decr_scene.pipeline.commands.main` prepares its own."""
+    ignore_warnings()
