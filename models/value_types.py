@@ -7,6 +7,9 @@ import types
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+DEEPEST, WIDEST = 64, 1 << 16
+"""Greatest number of levels and blocks of a network, and of channels: a damaged file may ask for any."""
+
 
 def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
     """Refuse values of another type than the fields of a dataclass have, and numbers that are none.
@@ -20,6 +23,16 @@ def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
             hint = hints[name]
             expected = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
             raise TypeError(f"{name} is {value!r}, expected {expected}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number out of its range, bounds included.
+
+    Raises:
+        ValueError: It names the value and its bounds.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low} to {high}, got {value}")
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -101,5 +101,7 @@ def in_one_line(error: Exception) -> str:
         return f"GDAL cannot go on ({text}): check the inputs with gdalinfo"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
+        if isinstance(error, PermissionError):
+            return f"{place}{error.strerror}: change its permissions or those of its folder, or take another"
         return f"{place}{error.strerror}: check the path, the disk and the limits (ulimit -a)"
     return f"unexpected {type(error).__name__}: {text}"

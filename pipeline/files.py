@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -47,9 +48,8 @@ def check_target(
         OutputError: Its folder is missing or not writable; it is a directory or a device; it is the input.
     """
     path = Path(path)
+    _check_folder(path)
     folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: no such folder to write {path.name} to: make it first")
     if path.is_dir():
         raise OutputError(f"{path} is a directory, expected the name of a file: add one")
     if path.exists() and not path.is_file():
@@ -61,6 +61,25 @@ def check_target(
         raise OutputExistsError(f"{existing[0]} exists: choose another name, or replace it with --overwrite")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse an output in a folder that is not there, or that may not be looked into.
+
+    Raises:
+        OutputError: It is one.
+    """
+    folder = path.absolute().parent
+    try:
+        reason = "" if stat.S_ISDIR(os.stat(folder).st_mode) else "this is no folder"
+    except FileNotFoundError:
+        reason = "no such folder"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if not reason and not os.access(folder, os.X_OK):
+        reason = "this folder may not be looked into"
+    if reason:
+        raise OutputError(f"{folder}: {reason}, where {path.name} was to be written: choose another folder")
 
 
 def check_no_input(
@@ -118,7 +137,7 @@ def check_name(output: Path) -> None:
     """Refuse a name that no file can have, or no temporary file beside the output.
 
     Raises:
-        OutputError: It is empty, too long, or promises another format than GeoTIFF.
+        OutputError: It is empty, too long, or promises another format than GeoTIFF; or its folder is missing.
     """
     try:
         os.fspath(output.absolute()).encode()
@@ -126,6 +145,8 @@ def check_name(output: Path) -> None:
         raise OutputError(
             f"{output} has bytes that are no UTF-8, which no raster can be written under: choose another name"
         ) from None
+    if os.path.exists(output) and not (os.path.isfile(output) or os.path.isdir(output)):
+        raise OutputError(f"{output} is a device or a pipe, expected the name of a file: choose another name")
     if not output.name:
         raise OutputError(f"{output} is not the name of a file: choose one, such as clean.tif")
     if os.name == "nt" and (trouble := refused_by_windows(output.name)):
@@ -135,9 +156,8 @@ def check_name(output: Path) -> None:
             f"{output} ends in {output.suffix or 'nothing'!r}, expected .tif, as the output is a GeoTIFF: "
             f"choose {output.with_suffix('.tif')}"
         )
+    _check_folder(output)
     folder = output.absolute().parent
-    if not folder.is_dir():
-        return  # `check_target` refuses it
     length = len(os.fsencode(output.name))
     room = _longest_name(folder) - _longest()
     if length > room:

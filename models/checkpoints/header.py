@@ -92,6 +92,8 @@ def opened(path: str | Path, framework: str = "pt") -> Iterator[Any]:
         with safe_open(path, framework=framework) as file:
             yield file
     except FileNotFoundError:
+        if Path(path).exists():  # so it is told of a file that may not be read, too
+            raise CheckpointError(f"{path} cannot be read: change its permissions") from None
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -119,7 +119,8 @@ class ModelConfig:
         error: The error to be expected of its answers, if it was measured.
 
     Raises:
-        CheckpointError: Network, reference, detector and band names are not of the same number of bands.
+        CheckpointError: Network, reference, detector and band names are not of the same number of bands, or
+            two bands have one name.
     """
 
     name: str
@@ -139,6 +140,11 @@ class ModelConfig:
         if len(set(counts)) > 1:
             counted = "{} band names, a network of {} bands, a reference of {}".format(*counts)
             raise CheckpointError(f"model {self.name!r} has {counted}: they do not belong together")
+        if len(set(self.bands)) < len(self.bands):
+            listed = ", ".join(self.bands)
+            raise CheckpointError(
+                f"model {self.name!r} has the bands {listed}, expected each under a name of its own"
+            )
         if self.detector is not None and self.detector.bands != len(self.bands):
             counted = f"{len(self.bands)} band names and a detector of {self.detector.bands} bands"
             raise CheckpointError(f"model {self.name!r} has {counted}: they do not belong together")
@@ -219,10 +225,11 @@ def read_model_config(path: str | Path) -> ModelConfig:
     fold = fold_of(path)
     if fold is not None:
         return fold.config(read_model_config(fold.model))
+    text = metadata_text(path)
     try:
-        return _from_json(metadata_text(path))
-    except CheckpointError:
-        raise
+        return _from_json(text)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has an unreadable configuration ({type(error).__name__}: {error}): copy it again"
@@ -344,9 +351,15 @@ def _to_json(config: ModelConfig) -> str:
 
 def _from_json(text: str) -> ModelConfig:
     values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"a {type(values).__name__}, expected names and values")
     version = values.pop("format", None)
-    if not isinstance(version, int) or version > PACKED_FORMAT:
-        raise ValueError(f"format {version}, this program reads up to {PACKED_FORMAT}: update it")
+    if type(version) is not int or version < FORMAT:
+        raise ValueError(f"format {version!r}, expected {FORMAT} to {PACKED_FORMAT}")
+    if version > PACKED_FORMAT:
+        raise CheckpointError(
+            f"it is of format {version}, and this program reads up to {PACKED_FORMAT}: update the program"
+        )
     network = values["network"]
     if network is not None:
         parts = {key: _build(UNetConfig, network[key]) for key in ("noise", "weight")}
@@ -367,5 +380,7 @@ def _from_json(text: str) -> ModelConfig:
 def _build(kind: type[C], values: dict[str, Any]) -> C:
     """Build a dataclass of its JSON form, in which tuples have become lists."""
     built = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    check_types(kind, {name: value for name, value in built.items() if name in kind.__dataclass_fields__})
+    if unknown := sorted(built.keys() - kind.__dataclass_fields__):
+        raise CheckpointError(f"{', '.join(unknown)} is nothing that this program knows: update the program")
+    check_types(kind, built)
     return kind(**built)

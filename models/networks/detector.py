@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decr_scene.models.rivals.cloudnet import MULTIPLE, CloudNet
+from decr_scene.models.value_types import WIDEST, check_range
 
 REACH = 64
 """No answer depends on reduced pixels farther away than this, with the depth that `DetectorConfig` allows."""
@@ -53,6 +54,8 @@ class DetectorConfig:
             raise ValueError(f"detector family {self.family!r} is unknown, expected unet or cloudnet")
         if self.bands < 1 or not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
             raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
+        check_range("bands", self.bands, 1, WIDEST)
+        check_range("channels of a level", max(self.widths), 1, WIDEST)
         if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1:
             raise ValueError(
                 f"a detector needs a factor in 1 to 16 and a threshold between 0 and 1, got {self}"

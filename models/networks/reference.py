@@ -24,6 +24,7 @@ from decr_scene.models.rivals.cvae import CVAE, LATENT, PATCH
 from decr_scene.models.rivals.diffcr import DATES, DiffCR
 from decr_scene.models.rivals.dpm_solver import DPMSolver
 from decr_scene.models.rivals.spagan import SpAGAN
+from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
 
 
 class Reference(Protocol):
@@ -70,6 +71,12 @@ class ReferenceConfig:
             raise ValueError(f"reference kind {self.kind!r} is unknown, expected one of {sorted(_BUILDERS)}")
         if self.bands < 1 or self.width < 1 or self.patch < 1 or not self.multipliers:
             raise ValueError(f"a reference needs bands, width, patch and a level at least, got {self}")
+        check_range("bands", self.bands, 1, WIDEST)
+        for name, depth in (("blocks", self.blocks), ("middle_blocks", self.middle_blocks)):
+            check_range(name, depth, 0, DEEPEST)
+        check_range("levels", len(self.multipliers), 1, DEEPEST)
+        check_range("patch", self.patch, 1, DEEPEST)
+        check_range("channels of a level", self.width * max(*self.multipliers, 1), 1, WIDEST)
         if self.kind == "unet" and self.width % GROUPS:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
         if self.context and self.kind != "unet":

@@ -17,6 +17,7 @@ from decr_scene.models.networks.layers import (
     conv3x3,
     zeroed,
 )
+from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
 
 Prediction = Literal["eps", "v", "residual"]
 PREDICTIONS = ("eps", "v", "residual")
@@ -56,9 +57,10 @@ class UNetConfig:
             raise ValueError(f"channels must be an even number of at least 2, got {self.channels}")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"multipliers must be one positive number per level, got {self.multipliers}")
-        for name in ("num_res_blocks", "heads", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("num_res_blocks", DEEPEST), ("heads", WIDEST), ("patch", DEEPEST)):
+            check_range(name, getattr(self, name), 1, most)
+        check_range("levels", len(self.multipliers), 1, DEEPEST)
+        check_range("channels of a level", max(self.widths), 1, WIDEST)
         for width in self._attended_widths():
             if width % self.heads:
                 raise ValueError(f"heads must divide the channels they attend to: {self.heads} and {width}")
@@ -110,8 +112,7 @@ class NetworkConfig:
     guided: bool = False
 
     def __post_init__(self) -> None:
-        if self.bands < 1:
-            raise ValueError(f"bands must be at least 1, got {self.bands}")
+        check_range("bands", self.bands, 1, WIDEST)
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {PREDICTIONS}, got {self.prediction!r}")
         if self.prediction == "residual" and not self.guided:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from decr_scene.pipeline.commands.process import process
 from decr_scene.pipeline.commands.qgis import qgis
 from decr_scene.pipeline.commands.simulate import simulate
 from decr_scene.pipeline.commands.train import train
-from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
+from decr_scene.pipeline.system.ignored_warnings import ignore_warnings, silence_libraries
 from decr_scene.pipeline.system.signals import ended_by_signals
 
 
@@ -25,6 +26,8 @@ class Program(click.Group):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as the program of this process."""
+        if "--debug" not in sys.argv:
+            silence_libraries()
         with ended_by_signals():
             return self.main(*args, **kwargs)
 

@@ -2,14 +2,15 @@
 
 import csv
 import os
+from pathlib import Path
 
 import pytest
 
 from decr_scene.models.checkpoints import model_file
 from decr_scene.pipeline import files
-from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.errors import OutputError, in_one_line
 from decr_scene.pipeline.evaluation.evaluate import write_rows
-from decr_scene.pipeline.files import check_target, os_faults, size_in_words, write_whole
+from decr_scene.pipeline.files import check_name, check_target, os_faults, size_in_words, write_whole
 
 full = OSError(28, "No space left on device")
 
@@ -52,6 +53,28 @@ def test_a_device_or_a_pipe_is_no_output_even_to_be_replaced(tmp_path):
     for path in (tmp_path / "pipe.tif", "/dev/null"):
         with pytest.raises(OutputError, match="is a device or a pipe"):
             check_target(None, path, overwrite=True)
+    with pytest.raises(OutputError, match="is a device or a pipe"):
+        check_name(Path("/dev/null"))
+
+
+@pytest.mark.parametrize("trouble", ["loop", "file", "missing"])
+def test_a_folder_that_is_none_is_told_as_the_user_named_it(trouble, tmp_path):
+    """Not as the hidden file that could not be made there."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    reason = {"loop": "Too many levels", "file": "is no folder", "missing": "no such folder"}[trouble]
+    with pytest.raises(OutputError, match=rf"{trouble}: .*{reason}.*where o.tif was to be written"):
+        check_name(tmp_path / trouble / "o.tif")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as to anybody but root
+    with pytest.raises(OutputError, match="may not be looked into"):
+        check_name(tmp_path / "o.tif")
+
+
+def test_what_may_not_be_read_is_told_with_what_to_do():
+    assert "change its permissions" in in_one_line(PermissionError(13, "Permission denied", "a.tif"))
 
 
 def test_faults_of_the_system_name_what_cannot_be_done_and_the_free_disk(tmp_path, monkeypatch):

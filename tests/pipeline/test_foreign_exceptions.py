@@ -1,6 +1,9 @@
 """What others would raise is told by us, in one line, when the call is made where it can be known then."""
 
 import builtins
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
+from raster_cases import plain
 from rasterio.errors import CRSError, DriverRegistrationError, RasterioIOError
 
 from decr_scene.models.bundled import find_model
@@ -201,3 +205,16 @@ def test_what_the_system_refuses_is_no_fault_of_the_programs(error, told):
 def test_blocks_that_no_memory_holds_are_refused(tmp_path):
     with pytest.raises(OptionError, match="8192 at most"):
         process_scene("no.tif", tmp_path / "out.tif", blocksize=100_000)
+
+
+def test_what_gdal_tells_of_a_damaged_raster_is_one_line_of_ours(tmp_path):
+    """GDAL tells it on standard error itself, before we do."""
+    scene = plain(tmp_path / "scene.tif", (50, 60), 1)
+    there, none = (struct.pack("<HHI", 33922, 12, count) for count in (6, 0))
+    assert scene.read_bytes().count(there) == 1
+    scene.write_bytes(scene.read_bytes().replace(there, none))
+    words = ["process", str(scene), "--out", str(tmp_path / "o.tif"), "--model", "identity"]
+    program = [sys.executable, "-m", "decr_scene.pipeline"]
+    done = subprocess.run([*program, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert [line.partition(" ")[0] for line in done.stderr.splitlines()] == ["decr-scene:"]

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decr_scene.models.checkpoints import header
 from decr_scene.models.checkpoints.model_file import (
     METADATA_KEY,
     ModelConfig,
@@ -50,6 +51,14 @@ def raw_file(path: Path, change: dict[str, Any] | None = None, **metadata: str) 
     text = json.dumps({"format": 1, **asdict(CONFIG), **(change or {})})
     save_file(tensors(), path, metadata=metadata or {METADATA_KEY: text})
     return path
+
+
+REFERENCE = asdict(CONFIG.reference)
+
+
+def with_noise(**values: Any) -> dict[str, Any]:
+    """The networks of `CONFIG`, as they are in a file, with other values of the noise predictor."""
+    return asdict(NETWORK) | {"noise": asdict(NETWORK.noise) | values}
 
 
 def test_a_model_file_gives_back_configuration_and_tensors(tmp_path: Path) -> None:
@@ -169,9 +178,18 @@ def test_no_file_and_no_configuration_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 3}, "format 3, this program reads up to 2: update it"),
+        ({"format": 3}, "of format 3, and this program reads up to 2: update the program"),
         ({"format": None}, "format None"),
-        ({"surprise": 1}, "surprise"),
+        ({"format": True}, "format True"),
+        ({"surprise": 1}, "surprise is nothing that this program knows: update the program"),
+        ({"bands": ["red", "red", "nir"]}, "each under a name of its own"),
+        ({"sampling": {"steps": 0}}, "m: steps must be in 1 to 1000, got 0"),
+        ({"network": with_noise(num_res_blocks=10**6)}, "num_res_blocks must be in 1 to 64"),
+        ({"network": with_noise(channels=10**9)}, "channels of a level must be in 1 to 65536"),
+        ({"network": with_noise(multipliers=[1] * 65)}, "levels must be in 1 to 64"),
+        ({"reference": REFERENCE | {"blocks": 10**7}}, "blocks must be in 0 to 64"),
+        ({"reference": REFERENCE | {"width": 10**9}}, "channels of a level must be in 1 to 65536"),
+        ({"detector": {"bands": 3, "widths": [10**9]}}, "channels of a level must be in 1 to 65536"),
         ({"network": 5}, "unreadable configuration"),
         ({"network": None}, r"276 not expected: network\."),
         ({"bands": ["red"]}, "1 band names, a network of 3 bands, a reference of 3"),
@@ -186,9 +204,22 @@ def test_a_configuration_that_cannot_be_is_refused(
     assert "\n" not in str(refusal.value)
 
 
-def test_a_configuration_that_is_no_json_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "null"])
+def test_a_configuration_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="unreadable configuration"):
-        read_model_file(raw_file(tmp_path / "m", decr_scene="{"))
+        read_model_file(raw_file(tmp_path / "m", decr_scene=text))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise FileNotFoundError  # as safetensors tells it
+
+    monkeypatch.setattr(header, "safe_open", refused)
+    (tmp_path / "m").touch()
+    with pytest.raises(CheckpointError, match="change its permissions"):
+        read_model_config(tmp_path / "m")
 
 
 def test_weights_of_another_configuration_are_refused(tmp_path: Path) -> None:

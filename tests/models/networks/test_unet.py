@@ -192,8 +192,8 @@ def test_bands_and_shapes_that_do_not_fit_are_named() -> None:
         ({"channels": 33}, "even number"),
         ({"multipliers": ()}, "one positive number per level"),
         ({"heads": 5}, "heads must divide"),
-        ({"patch": 0}, "patch must be at least 1"),
-        ({"num_res_blocks": 0}, "num_res_blocks must be at least 1"),
+        ({"patch": 0}, "patch must be in 1 to 64"),
+        ({"num_res_blocks": 0}, "num_res_blocks must be in 1 to 64"),
     ],
 )
 def test_a_unet_that_cannot_be_built_is_refused(change: dict[str, int], reason: str) -> None:
