@@ -84,13 +84,20 @@ def _published_network(bands: int, noise: int, weight: int) -> NetworkConfig:
 def _import_network(state: State) -> tuple[NetworkConfig, dict[str, Tensor]]:
     kind = _kind(state)
     if kind != "DE":
-        raise CheckpointError(f"DE checkpoint expected, found {kind or 'something else'}: {_ORDER}")
+        found = kind or f"something else (no {_SIGNATURES['DE']})"
+        raise CheckpointError(f"DE checkpoint expected, found {found}: {_ORDER}")
     prefix = _weight_prefix(state)
     stem, weight_stem = state["input_blocks.0.0.weight"], state.get(f"{prefix}input_blocks.0.0.weight")
     if weight_stem is None:
         raise CheckpointError(
             f"DE checkpoint: {prefix}input_blocks.0.0.weight is missing, the file is incomplete"
         )
+    for name, tensor in (("", stem), (prefix, weight_stem)):
+        if tensor.ndim != 4:
+            raise CheckpointError(
+                f"DE checkpoint: {name}{_SIGNATURES['DE']} has shape {tuple(tensor.shape)}, "
+                "expected one of 4 axes: copy the file again"
+            )
     try:
         config = _published_network(stem.shape[1] // 2, stem.shape[0], weight_stem.shape[0])
     except (ValueError, IndexError) as error:
@@ -117,10 +124,14 @@ def _weight_prefix(state: State) -> str:
 def _import_reference(state: State) -> tuple[ReferenceConfig, dict[str, Tensor]]:
     kind = _kind(state)
     if kind not in ("mn", "mdsa"):
-        raise CheckpointError(f"reference checkpoint expected, found {kind or 'something else'}: {_ORDER}")
+        found = kind or f"something else (neither {_SIGNATURES['mn']} nor {_SIGNATURES['mdsa']})"
+        raise CheckpointError(f"reference checkpoint expected, found {found}: {_ORDER}")
     stem = state[_SIGNATURES[kind]]
     if stem.ndim != 4:
-        raise CheckpointError(f"reference checkpoint: {_SIGNATURES[kind]} has shape {tuple(stem.shape)}")
+        raise CheckpointError(
+            f"reference checkpoint ({kind}): {_SIGNATURES[kind]} has shape {tuple(stem.shape)}, "
+            "expected one of 4 axes: copy the file again"
+        )
     config = ReferenceConfig(kind=kind, bands=stem.shape[1], width=stem.shape[0])
     with torch.device("meta"):
         keys = reference_keys(_reference_net(config))
@@ -149,6 +160,13 @@ def read_state(source: Weights, what: str) -> dict[str, Tensor]:
         kind = "tensor" if invalid and isinstance(invalid[0], str) else "name of a tensor"
         problem = f"its {invalid[0]!r} is no {kind}" if invalid else "it is empty"
         raise CheckpointError(f"{what} is no state dict, {problem}: give a mapping of names to tensors")
+    damaged = [name for name, value in entries.items() if not bool(torch.isfinite(value).all())]
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise CheckpointError(
+            f"{what}: {damaged[0]}{more} has values that are not finite: the training failed, or the file is "
+            "damaged"
+        )
     wrapped = all(name.startswith("module.") for name in entries)
     return {(n.removeprefix("module.") if wrapped else n): t.detach().float() for n, t in entries.items()}
 

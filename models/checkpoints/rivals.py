@@ -39,6 +39,16 @@ SIGNATURES = {
 }
 """For each system, an entry that its published weights alone have."""
 
+STEMS: dict[str, dict[str, int]] = {
+    "spagan": {"gen.gen.conv_in.0.weight": 4},
+    "amgan": {"gen.gen.conv_in.0.weight": 4},
+    "cvae": {"decoder.layer1.0.weight": 4, "encoder.patch_embedding.position_embeddings": 3},
+    "cloudnet": {"conv2d_1.weight": 4},
+    "diffcr": {"intro.weight": 4},
+    "gandis": {"dis.dis.c0_0.c.weight": 4},
+}
+"""For each system, the entries that tell bands and widths, and how many axes they have."""
+
 RESTORERS = ("spagan", "amgan", "cvae", "diffcr")
 """Systems whose weights become a model; those of ``cloudnet`` become the detector of one."""
 
@@ -72,13 +82,14 @@ def read_rival(source: Weights, kind: str) -> tuple[nn.Module, dict[str, Tensor]
     found_kind = next((each for each, name in SIGNATURES.items() if name in state), None)
     if found_kind != kind:
         raise CheckpointError(
-            f"{kind} checkpoint expected, found {_description(found_kind, state)}: "
+            f"{kind} checkpoint expected, found {_description(found_kind, state, kind)}: "
             f"give the weights of {kind}, or name their --kind"
         )
+    _check_stems(state, kind)
     try:
         with torch.device("meta"):
             network = _NETWORKS[kind](state)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
+    except (IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
         raise CheckpointError(
             f"{kind} checkpoint: these are not the published networks ({type(error).__name__}: {error}): "
             "copy the file again"
@@ -181,8 +192,20 @@ def _reference_of(kind: str, network: nn.Module) -> ReferenceConfig:
     return ReferenceConfig(kind, stem.shape[1], stem.shape[0])
 
 
-def _description(kind: str | None, state: State) -> str:
-    return kind or f"something else (its first entry is {next(iter(state))})"
+def _description(found_kind: str | None, state: State, kind: str) -> str:
+    return found_kind or f"something else (no {SIGNATURES[kind]}; its first entry is {next(iter(state))})"
+
+
+def _check_stems(state: State, kind: str) -> None:
+    """Refuse weights that do not tell bands and widths; all entries at fault are named."""
+    faults = [f"{name} is missing" for name in STEMS[kind] if name not in state]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, expected one of {axes} axes"
+        for name, axes in STEMS[kind].items()
+        if name in state and state[name].ndim != axes
+    ]
+    if faults:
+        raise CheckpointError(f"{kind} checkpoint: {'; '.join(faults)}: copy the file again")
 
 
 def _keras(name: str) -> str:

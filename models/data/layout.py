@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,12 +69,12 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
     if config.folder is not None and (whus2cr := whus2cr_folders(root / config.folder)) is not None:
         return _whus2cr(root / config.folder, whus2cr)
     clear_place, cloudy_place = _layout(config, root)
-    clear = _images(clear_place)
     if cloudy_place is None:
+        (clear,) = _images((clear_place,))
         return [PairPaths(path.stem, path, None) for path in clear.values()], []
-    cloudy = _images(cloudy_place)
-    nirs = _near_infrared(config, (clear_place, cloudy_place), bands)
-    folders = {clear_place: clear, cloudy_place: cloudy, **nirs}
+    places = (clear_place, cloudy_place, *_near_infrared(config, (clear_place, cloudy_place), bands))
+    clear, cloudy, *nirs = _images(places)
+    folders = dict(zip(places, (clear, cloudy, *nirs), strict=True))
     names = sorted(set().union(*folders.values()))
     wrong = [
         f"{name} has no twin in {' nor '.join(str(folder) for folder in lacking)}"
@@ -81,7 +82,7 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
         if (lacking := [folder for folder, images in folders.items() if name not in images])
     ]
     whole = [name for name in names if all(name in images for images in folders.values())]
-    return [PairPaths(n, clear[n], cloudy[n], *(images[n] for images in nirs.values())) for n in whole], wrong
+    return [PairPaths(n, clear[n], cloudy[n], *(images[n] for images in nirs)) for n in whole], wrong
 
 
 def is_sen12mscr(place: Path) -> bool:
@@ -179,23 +180,27 @@ def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
     return place / clear[0], place / cloudy[0]
 
 
-def _near_infrared(
-    config: DataConfig, places: tuple[Path, Path], bands: int | None
-) -> dict[Path, dict[str, Path]]:
-    """List images of a fourth band besides those of three, as CUHK-CR has them, if the source has four."""
+def _near_infrared(config: DataConfig, places: tuple[Path, Path], bands: int | None) -> list[Path]:
+    """List folders of a fourth band besides those of three, as CUHK-CR has them, if the source has four."""
     count = bands if config.bands is None else max(config.bands) + 1
     folders = [place.parent / NIR_FOLDER / place.name for place in places]
-    if count != 4 or not all(folder.is_dir() for folder in folders):
-        return {}
-    return {folder: _images(folder) for folder in folders}
+    return folders if count == 4 and all(folder.is_dir() for folder in folders) else []
 
 
-def _images(place: Path) -> dict[str, Path]:
-    """List images of a folder, or of ``folder/pattern*``, by name."""
-    folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder, expected one with images; check --data")
-    images = {p.stem: p for p in sorted(folder.glob(pattern)) if p.suffix.lower() in IMAGE_ENDINGS}
-    if not images:
-        raise TrainingError(f"{folder}: no images, expected some of {sorted(IMAGE_ENDINGS)}")
-    return images
+def _images(places: Sequence[Path]) -> list[dict[str, Path]]:
+    """List images by name, of each folder, or of ``folder/pattern*``.
+
+    Raises:
+        TrainingError: Folders are missing or empty; all of them are named.
+    """
+    found, faults = [], []
+    for place in places:
+        folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
+        images = sorted(folder.glob(pattern)) if folder.is_dir() else []
+        found.append({p.stem: p for p in images if p.suffix.lower() in IMAGE_ENDINGS})
+        if not found[-1]:
+            faults.append(f"{folder}: {'no images' if folder.is_dir() else 'no such folder'}")
+    if faults:
+        endings = ", ".join(sorted(IMAGE_ENDINGS))
+        raise TrainingError(f"{'; '.join(faults)}: expected images ({endings}), check --data and the names")
+    return found

@@ -111,6 +111,8 @@ def _read_pair(
         return f"{paths.clear.name}: {error}"
     if cloudy.shape != clear.shape:
         return f"{paths.clear.name}: cloudy is {cloudy.shape}, clear is {clear.shape}"
+    if config.resize is not None:
+        clear, cloudy = _resized(clear, config.resize), _resized(cloudy, config.resize)
     if bands is not None and len(clear) != bands:
         return f"{paths.clear.name}: {len(clear)} bands, the run has {bands}"
     side = min(clear.shape[1:]) // max(round(1 / scale) for scale in config.scales)
@@ -144,7 +146,7 @@ def _read(
     _check_bands(config, len(image))
     if config.bands is not None:
         image = np.ascontiguousarray(image[list(config.bands)])
-    return image if config.resize is None else _resized(image, config.resize)
+    return image
 
 
 def _check_bands(config: DataConfig, count: int) -> None:

@@ -13,6 +13,8 @@ import torch
 from decr_scene.models.arrays import Float
 from decr_scene.models.bundled import bundled_models, find_model
 from decr_scene.models.checkpoints.model_file import read_model_config
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.data.layout import find_pairs
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, load_model
@@ -139,6 +141,7 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
 
     Raises:
         OptionError: The bands of the folder are not known.
+        TrainingError: It is no folder of pairs.
         DecrSceneError: As `load_model`.
     """
     options = Options(model=name, detector=detector)
@@ -148,6 +151,7 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
         return Answerer(loaded.config.bands, spec, options, loaded)
     names = resolve_names(("",) * len(bands.split(",")), bands) if bands else bands_of_folder(data)
     if names is None:
+        find_pairs(DataConfig(folder="."), data, None)  # what is wrong with the folder is told first
         raise OptionError(f"fill does not know the bands of {data}: name them with --bands")
     return Answerer(names, spec, options)
 

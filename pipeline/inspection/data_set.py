@@ -124,8 +124,8 @@ def inspect_data_set(place: Path) -> DataSet:
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise TrainingError(
-            f"{place}: {len(faults)} things are wrong: {'; '.join(faults[:SHOWN])}{more}; "
-            "mend them or take them out"
+            f"{place}: {len(faults)} {'thing is' if len(faults) == 1 else 'things are'} wrong: "
+            f"{'; '.join(faults[:SHOWN])}{more}; mend them or take them out"
         )
     return DataSet(
         kind_of(next(iter(folders.values())), len(folders) > 1),

@@ -290,7 +290,21 @@ def de32(bands: str = "rgb") -> dict[str, Tensor]:
         ),
         (lambda: reference_state("mn", "rgb"), lambda: de32(), "DE checkpoint expected, found mn"),
         (lambda: de32(), lambda: de32(), "reference checkpoint expected, found DE"),
-        (lambda: de32(), lambda: {"fc.weight": torch.zeros(1)}, "found something else"),
+        (
+            lambda: de32(),
+            lambda: {"fc.weight": torch.zeros(1)},
+            r"found something else \(neither shallow_feat1.0.weight nor conv_in.weight\)",
+        ),
+        (
+            lambda: de32() | {"sjlnet.input_blocks.0.0.weight": torch.zeros(3)},
+            lambda: reference_state("mn", "rgb"),
+            r"sjlnet.input_blocks.0.0.weight has shape \(3,\), expected one of 4 axes",
+        ),
+        (
+            lambda: de32(),
+            lambda: reference_state("mdsa", "rgb") | {"conv_in.weight": torch.zeros(1)},
+            r"\(mdsa\): conv_in.weight has shape \(1,\), expected one of 4 axes",
+        ),
         (
             lambda: without(de32(), "out.2.bias"),
             lambda: reference_state("mn", "rgb"),

@@ -1,5 +1,6 @@
 """The other systems without their published weights: names, shapes, toy runs, files that are refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from decr_scene.models.checkpoints.model_file import (
     read_model_file,
     save_model_file,
 )
-from decr_scene.models.checkpoints.rivals import read_rival, rival_keys, rival_model, with_cloudnet
+from decr_scene.models.checkpoints.rivals import STEMS, read_rival, rival_keys, rival_model, with_cloudnet
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.model import Model
 from decr_scene.models.networks.detector import CloudNetDetector
@@ -191,7 +192,7 @@ def test_the_detector_of_cloudnet_sees_the_bands_in_its_own_order(tmp_path: Path
 def test_weights_of_another_system_are_named() -> None:
     with pytest.raises(CheckpointError, match="cvae checkpoint expected, found amgan: give the"):
         read_rival(published("amgan"), "cvae")
-    with pytest.raises(CheckpointError, match=r"found something else \(its first entry is a.b\)"):
+    with pytest.raises(CheckpointError, match=r"something else \(no gen\.gen\.SAM1\.conv1.weight; its first"):
         read_rival({"a.b": torch.zeros(1)}, "spagan")
 
 
@@ -200,6 +201,24 @@ def test_what_is_missing_is_named() -> None:
     del state["gen.gen.SAM1.conv2.bias"]
     with pytest.raises(CheckpointError, match=r"1 missing: gen\.gen\.SAM1\.conv2\.bias"):
         read_rival(state, "spagan")
+
+
+@pytest.mark.parametrize("kind", STEMS)
+def test_what_tells_bands_and_widths_is_named_where_it_is_missing_or_misshapen(kind: str) -> None:
+    state = published(kind)
+    for name in STEMS[kind]:
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)} has shape \(7,\), expected one of"):
+            read_rival(state | {name: torch.zeros(7)}, kind)
+        lacking = {key: tensor for key, tensor in state.items() if key != name}
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)}( is missing|; its first)"):
+            read_rival(lacking, kind)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    state = published("amgan")
+    state["gen.gen.conv_f.0.weight"] = torch.full_like(state["gen.gen.conv_f.0.weight"], torch.nan)
+    with pytest.raises(CheckpointError, match=r"gen\.gen\.conv_f\.0\.weight has values that are not finite"):
+        read_rival(state, "amgan")
 
 
 def test_bands_must_be_as_many_as_the_weights_have() -> None:

@@ -321,6 +321,13 @@ def test_fill_draws_no_samples(folder):
     assert "fill draws no samples: drop --samples" in result.stderr
 
 
+def test_fill_names_what_is_wrong_with_a_folder_before_it_asks_for_bands(tmp_path):
+    (tmp_path / "input").mkdir()
+    result = invoke("--model", "fill", "--data", tmp_path)
+    assert result.exit_code == 1
+    assert "found input, expected cloudy or cloud, and clear or label" in " ".join(result.stderr.split())
+
+
 def test_a_system_of_one_answer_draws_no_samples(folder, tmp_path):
     gan = one_answer(tmp_path / "gan.safetensors")
     with pytest.raises(OptionError, match=r"gan\.safetensors draws no samples: drop --samples"):

@@ -166,3 +166,12 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         assert told in " ".join(result.stderr.split())
     nowhere = CliRunner().invoke(main, ["inspect", "--pairs", str(tmp_path / "nowhere")])
     assert "no such folder" in nowhere.stderr
+
+
+def test_both_halves_that_are_missing_or_empty_are_named(tmp_path):
+    for folder in ("cloud", "label"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(TrainingError, match=r"1 thing is wrong: .*label: no images; .*cloud: no images: exp"):
+        inspect_data_set(tmp_path)
+    with pytest.raises(TrainingError, match=r"a: no such folder; .*b: no such folder: expected images"):
+        find_pairs(DataConfig(clear="a", cloudy="b"), tmp_path, 3)

@@ -441,3 +441,9 @@ def test_images_are_resized_as_the_paper_does(data):
 
     whole = read_image(data / "label" / "0.png")
     np.testing.assert_array_equal(source.pairs[0][0].clear, resize(whole, 24 / 64))
+
+
+def test_images_of_two_sizes_are_no_pair_though_they_are_resized_to_one(data):
+    save(data / "cloud" / "0.png", np.full((48, 48, 3), 90))
+    with pytest.raises(TrainingError, match=r"0\.png: cloudy is \(3, 48, 48\), clear is \(3, 64, 64\)"):
+        load_source(DataConfig(folder=".", resize=24), data, read_image)
