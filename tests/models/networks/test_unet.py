@@ -204,7 +204,7 @@ def test_a_unet_that_cannot_be_built_is_refused(change: dict[str, int], reason: 
 def test_a_network_that_cannot_be_built_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prediction must be one of \('eps', 'v', 'residual'\), got 'x0'"):
         NetworkConfig(prediction="x0")  # type: ignore[arg-type]  # wrong on purpose
-    with pytest.raises(ValueError, match="bands must be at least 1"):
+    with pytest.raises(ValueError, match="bands must be in 1 to 65536"):
         NetworkConfig(bands=0)
 
 
