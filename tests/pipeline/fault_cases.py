@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
+from decr_scene.models.arrays import Float
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine.flow import Flow
+from decr_scene.pipeline.files import journal_path
 from decr_scene.pipeline.tiling.grid import TileGrid
 from decr_scene.pipeline.tiling.noise import place_noise
+from decr_scene.pipeline.writing.tile_store import TileStore
 
 OPTIONS = {"batch_size": 2, "blocksize": 128}
+SHAPE = (1500, 1100)
+"""Of the scene that several files share."""
 
 
 class Smooth:
@@ -52,22 +57,24 @@ class Smooth:
 
 
 class Dying(Smooth):
-    """Kills its process in a certain batch, as ``kill -9`` does, once those before had time to be taken.
+    """Kills its process in a certain batch, as ``kill -9`` does, once the tiles before it are kept.
 
     Args:
         log: As `Smooth`.
         batch: Number of the batch.
+        kept: Numbers of tiles, each added when it is kept.
     """
 
-    def __init__(self, log: Path, batch: int) -> None:
+    def __init__(self, log: Path, batch: int, kept: list[int]) -> None:
         super().__init__(log, 0.1)
-        self.batch = batch
+        self.batch, self.kept, self.made = batch, kept, 0
 
     def __call__(self, tiles, noise):
         if self.batch == 0:
-            time.sleep(0.5)
+            wait_until(lambda: len(self.kept) >= self.made)
             os.kill(os.getpid(), signal.SIGKILL)
         self.batch -= 1
+        self.made += len(tiles)
         return super().__call__(tiles, noise)
 
 
@@ -116,7 +123,16 @@ def run(scene: Path, out: Path, log: Path, pause: float = 0.0) -> None:
 
 def run_and_die(scene: Path, out: Path, log: Path, batch: int) -> None:
     """Process a scene with batches of the usual size, and be killed in one of them."""
-    process_scene(scene, out, restorer=Dying(log, batch))
+    kept: list[int] = []
+    save = TileStore.save
+
+    def saving(store: TileStore, tiles: Collection[int], changes: Mapping[int, Float]) -> None:
+        save(store, tiles, changes)
+        kept.extend(tiles)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TileStore, "save", saving)
+        process_scene(scene, out, restorer=Dying(log, batch, kept))
 
 
 def run_with_small_files(scene: Path, out: Path, log: Path, limit: int) -> None:
@@ -140,3 +156,32 @@ def fire_after(windows: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Flow, "blocks", failing)
         yield
+
+
+def forget(log: Path) -> None:
+    """Forget which tiles were seen."""
+    for file in log.iterdir():
+        file.unlink()
+
+
+def assert_same_file(one: Path, other: Path) -> None:
+    """Hold two files against each other, bit by bit."""
+    assert one.read_bytes() == other.read_bytes()
+
+
+def left_in(folder: Path) -> list[str]:
+    """Names of the hidden files of a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def under_way(out: Path, at_least: int) -> bool:
+    """Whether so many windows are finished."""
+    return journal_path(out).exists() and journal_path(out).read_text().count("\n") > at_least
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait, but not for ever."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fault_cases import Smooth, assert_same_file
 from model_cases import tiny_model
 from raster_cases import plain
 
 from decr_scene.models.devices import Computing
+from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import ClusterError, ResumeError
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
@@ -184,3 +186,20 @@ def test_tiles_agree_on_a_gpu_as_they_do_on_a_cpu(spec, tmp_path):
     expected = agree(images)
     assert not np.array_equal(expected, images)
     np.testing.assert_allclose(agree.on_device(torch.from_numpy(images)).numpy(), expected, atol=1e-6)
+
+
+def test_a_gpu_that_is_too_small_does_with_smaller_batches(long_scene, whole, log, tmp_path):
+    sizes = []
+
+    class Small(Smooth):
+        def __call__(self, tiles, noise):
+            sizes.append(len(tiles))
+            if len(tiles) > 3:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return super().__call__(tiles, noise)
+
+    out = tmp_path / "clean.tif"
+    process_scene(long_scene, out, restorer=Small(log), blocksize=128, batch_size=11)
+    assert sizes[:3] == [11, 6, 3]
+    assert max(sizes[3:]) == 3, "what suffices is remembered"
+    assert_same_file(out, whole)
