@@ -9,15 +9,21 @@ stand-in in its place, without the time for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from decr_scene.models.checkpoints.fold import fewer_bands
+from decr_scene.models.networks.grown import IMAGES
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.model_file import ModelConfig
+    from decr_scene.models.networks.reference import ReferenceConfig
+
+Layers = tuple[dict[str, tuple[int, int]], dict[str, int]]
+"""Layers that read bands, and those that give them."""
 
 
 def without_band(
@@ -43,7 +49,7 @@ def without_band(
         folded[name] = _reading_less(tensors[name], bands, images, cells, dropped, kept)
     for name, cells in gives.items():
         for part in (f"{name}.weight", f"{name}.bias"):
-            folded[part] = _giving_less(tensors[part], bands, cells, dropped)
+            folded[part] = _giving_less(folded[part], bands, cells, dropped)
     return smaller, folded
 
 
@@ -53,26 +59,40 @@ def touched(config: ModelConfig) -> list[str]:
     return [*reads, *(f"{name}.{part}" for name in gives for part in ("weight", "bias"))]
 
 
-def _layers(config: ModelConfig) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+def _layers(config: ModelConfig) -> Layers:
     """List the layers that read bands, and those that give them.
 
     Returns:
         By name, the images that a layer reads and the values a band of each; of the others, those a band.
     """
-    assert config.network is not None, "fewer_bands has refused it"
-    noise, weight, own = (
-        part.patch**2 for part in (config.network.noise, config.network.weight, config.reference)
-    )
-    reads = {
-        "network.noise_net.stem.weight": (3 if config.network.guided else 2, noise),
-        "network.weight_net.stem.weight": (3, weight),
-        "reference.enter.weight": (1, own),
-    }
-    gives = {"network.noise_net.head": noise, "network.weight_net.head": weight, "reference.leave": own}
-    if config.reference.contrast:
-        gives["reference.contrast"] = 1
-    if config.reference.context:
-        reads["reference.context.weight"] = (1, 1)
+    network, reference = config.network, config.reference
+    assert network is not None, "fewer_bands has refused it"
+    reads, gives = _layers_of_reference("reference", reference)
+    if network.covered is None:
+        reads["network.weight_net.stem.weight"] = (3, network.weight.patch**2)
+        gives["network.weight_net.head"] = network.weight.patch**2
+    if network.grown is None:
+        reads["network.noise_net.stem.weight"] = (3 if network.guided else 2, network.noise.patch**2)
+        gives["network.noise_net.head"] = network.noise.patch**2
+        return reads, gives
+    trunk, name = replace(network.grown.trunk, context=False), "network.noise_net"
+    cells = trunk.patch**2
+    also_reads, also_gives = _layers_of_reference(f"{name}.trunk", trunk)
+    reads |= also_reads | {f"{name}.see.weight": (IMAGES, cells)}
+    reads |= {f"{name}.{layer}.weight": (IMAGES + 1, cells) for layer in ("enter", "direct")}
+    return reads, gives | also_gives | {f"{name}.{layer}": cells for layer in ("head", "direct", "gain")}
+
+
+def _layers_of_reference(
+    name: str, config: ReferenceConfig
+) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+    """List the layers of one of our references, as `_layers` does."""
+    cells = config.patch**2
+    reads, gives = {f"{name}.enter.weight": (1, cells)}, {f"{name}.leave": cells}
+    if config.contrast:
+        gives[f"{name}.contrast"] = 1
+    if config.context:
+        reads[f"{name}.context.weight"] = (1, 1)
     return reads, gives
 
 

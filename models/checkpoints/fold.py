@@ -97,10 +97,12 @@ def fewer_bands(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
         raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
     if config.network is None or config.reference.kind != "unet" or config.detector is not None:
         raise CheckpointError(f"model {config.name} has a detector or a published reference: not folded")
-    fewer = len(config.bands) - 1
+    fewer, grown = len(config.bands) - 1, config.network.grown
+    if grown is not None:
+        grown = replace(grown, trunk=replace(grown.trunk, bands=fewer))
     return replace(
         config,
         bands=tuple(name for name in config.bands if name != band),
-        network=replace(config.network, bands=fewer),
+        network=replace(config.network, bands=fewer, grown=grown),
         reference=replace(config.reference, bands=fewer),
     )

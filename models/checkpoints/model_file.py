@@ -31,6 +31,7 @@ from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig, build_detector
+from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
 from decr_scene.models.value_types import check_types
@@ -344,6 +345,9 @@ def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
         del values["error"]  # files stay as they were before there was any
+    for key in ("grown", "covered"):
+        if values["network"] is not None and values["network"][key] is None:
+            del values["network"][key]
     if not values.pop("packed"):
         return json.dumps({"format": FORMAT, **values})
     return json.dumps({"format": PACKED_FORMAT, **values, "packed": True})
@@ -362,7 +366,10 @@ def _from_json(text: str) -> ModelConfig:
         )
     network = values["network"]
     if network is not None:
-        parts = {key: _build(UNetConfig, network[key]) for key in ("noise", "weight")}
+        parts: dict[str, Any] = {key: _build(UNetConfig, network[key]) for key in ("noise", "weight")}
+        if grown := network.get("grown"):
+            trunk = _build(ReferenceConfig, grown["trunk"])
+            parts["grown"] = _build(GrownConfig, grown | {"trunk": trunk})
         network = _build(NetworkConfig, network | parts)
     return _build(
         ModelConfig,

@@ -7,7 +7,7 @@ All of them map ``(B, C, H, W)`` in [-1, 1] to the same. The published networks 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -136,6 +136,9 @@ class _Norm(nn.GroupNorm):
         return ((x.float() - mean) * factor + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
+Step = Sequence[Tensor]
+
+
 class ResidualBlock(nn.Module):
     """``x + conv(silu(norm(conv(silu(norm(x))))))``, the last convolution zero at the start."""
 
@@ -147,10 +150,18 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         _zero(self.second)
 
-    def forward(self, x: Tensor, side: float | None = None) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape; ``side``: of `local_group_norm`, ``None``: the whole."""
-        h = self.first(F.silu(self.first_norm(x, side)))
-        return x + self.second(F.silu(self.second_norm(h, side)))
+    def forward(self, x: Tensor, side: float | None = None, step: Step | None = None) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape.
+
+        Args:
+            x: Features.
+            side: That of `local_group_norm`; ``None``: normalisation sees the whole.
+            step: Scale, about 1, and shift of the second norm, ``(B, C, 1, 1)`` each, that a step number has.
+        """
+        h = self.second_norm(self.first(F.silu(self.first_norm(x, side))), side)
+        if step is not None:
+            h = h * (1 + step[0]) + step[1]
+        return x + self.second(F.silu(h))
 
 
 class PlainUNet(nn.Module):
@@ -179,6 +190,8 @@ class PlainUNet(nn.Module):
         channels = [config.width * m for m in config.multipliers]
         self.patch = config.patch
         self.multiple = config.patch * 2 ** (len(channels) - 1)
+        fine, coarse = [c for c in channels[:-1] for _ in range(config.blocks)], [channels[-1]]
+        self.block_channels = [*fine, *(coarse * config.middle_blocks), *reversed(fine)]
         self.enter = nn.Conv2d(config.bands * config.patch**2, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(channels))
@@ -222,10 +235,8 @@ class PlainUNet(nn.Module):
 
     def _answer(self, image: Tensor, context: Tensor | None, side: float | None) -> Tensor:
         folded = None if context is None else F.avg_pool2d(context, self.patch)
-        h = self._features(image, folded, side)
-        change = self._enlarged(self.leave(h), self.patch)
-        if self.contrast is not None:
-            change = change + self._contrast_change(image, self.contrast(h).float())
+        h = self.features(image, folded, side)
+        change = self.change(image, h)
         if context is None or folded is None:
             return image + change
         part = F.interpolate(
@@ -242,22 +253,48 @@ class PlainUNet(nn.Module):
         base, rise = ANCHOR_LOGIT
         return torch.sigmoid(self.gate(h).float() + base + rise * cloud) * (near * 4).clamp(max=1)
 
-    def _features(self, image: Tensor, folded: Tensor | None, side: float | None) -> Tensor:
+    def features(
+        self,
+        image: Tensor,
+        folded: Tensor | None,
+        side: float | None,
+        more: Tensor | None = None,
+        steps: Sequence[Step] | None = None,
+    ) -> Tensor:
+        """Compute the features that every answer is made of, ``(B, width, H / patch, W / patch)``.
+
+        Args:
+            image: ``(B, C, H, W)``, H and W multiples of `multiple`.
+            folded: A context of the features' size; ``None``: nothing is known.
+            side: As that of `ResidualBlock`, at the features' size.
+            more: Added to the features that the image enters as.
+            steps: Scale and shift of each block, in the order of `block_channels`.
+        """
         kind = self.enter.weight.dtype
         h = self.enter(F.pixel_unshuffle(image, self.patch).to(kind))
         if self.context is not None and folded is not None:
             h = h + self.context(folded.to(kind))
+        if more is not None:
+            h = h + more
+        left = iter(steps if steps is not None else [None] * len(self.block_channels))
         sides = [None if side is None else side / 2**level for level in range(len(self.down) + 1)]
         skips = []
         for level, (blocks, down) in enumerate(zip(self.encoder, self.down, strict=True)):
-            h = _run_blocks(blocks, h, sides[level])
+            h = _run_blocks(blocks, h, sides[level], left)
             skips.append(h)
             h = down(h)
-        h = _run_blocks(self.middle, h, sides[-1])
+        h = _run_blocks(self.middle, h, sides[-1], left)
         for level in reversed(range(len(skips))):
             h = self._enlarged(self.up[level](h), 2) + skips[level]
-            h = _run_blocks(self.decoder[level], h, sides[level])
+            h = _run_blocks(self.decoder[level], h, sides[level], left)
         return h
+
+    def change(self, image: Tensor, h: Tensor) -> Tensor:
+        """Compute what is added to the image, ``(B, C, H, W)``, from its `features`."""
+        change = self._enlarged(self.leave(h), self.patch)
+        if self.contrast is not None:
+            change = change + self._contrast_change(image, self.contrast(h).float())
+        return change
 
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:
         """Unfold channels into pixels, ``(B, C / f^2, f H, f W)``, smoothed by ``[1, 2, 1] / 4`` if set."""
@@ -333,9 +370,9 @@ def _stack(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
-def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None) -> Tensor:
+def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterator[Step | None]) -> Tensor:
     for block in blocks.children():
-        h = block(h, side)
+        h = block(h, side, next(steps))
     return h
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decr_scene.models.diffusion.schedule import linear_betas
+from decr_scene.models.networks.grown import GrownConfig, GrownDenoiser
 from decr_scene.models.networks.layers import (
     GroupNorm,
     ResidualBlock,
@@ -21,6 +22,12 @@ from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
 
 Prediction = Literal["eps", "v", "residual"]
 PREDICTIONS = ("eps", "v", "residual")
+
+AROUND = 9
+"""Side of the squares that a change is averaged over, twice, px."""
+
+SPREAD_OF_IMAGES = 0.5
+"""Standard deviation, of 2, that clear images are taken to have about grey."""
 
 RESIDUAL, RESIDUAL_OF_CLOUDY = 0.15, 1.0
 """Standard deviations, of 2, that the first guess and the cloudy image are taken to be off by."""
@@ -100,9 +107,12 @@ class NetworkConfig:
             the ``residual`` ``x0 - first guess`` in units by which it is as hard at every step (Karras et
             al. 2022, about a regression's answer as in Mardani et al. 2023).
         guided: The noise predictor also sees the first guess; zeros where there is none.
+        covered: There is no weight network: the first guess has all the weight where it changes the cloudy
+            image by the first of these, of 2, or less, and none where by the second or more.
+        grown: The noise predictor is grown from a reference, in the place of ``noise``; a guided residual.
 
     Raises:
-        ValueError: ``bands`` is not positive or ``prediction`` is neither of the two.
+        ValueError: ``bands`` is not positive, ``prediction`` is none of them, or the parts do not fit.
     """
 
     bands: int = 3
@@ -110,6 +120,8 @@ class NetworkConfig:
     weight: UNetConfig = PUBLISHED_WEIGHT
     prediction: Prediction = "eps"
     guided: bool = False
+    grown: GrownConfig | None = None
+    covered: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_range("bands", self.bands, 1, WIDEST)
@@ -117,6 +129,12 @@ class NetworkConfig:
             raise ValueError(f"prediction must be one of {PREDICTIONS}, got {self.prediction!r}")
         if self.prediction == "residual" and not self.guided:
             raise ValueError("prediction 'residual' is that of the first guess: set guided")
+        if self.covered is not None and not 0 <= self.covered[0] < self.covered[1]:
+            raise ValueError(f"covered must be two rising changes from 0, got {self.covered}")
+        if self.grown is not None and self.prediction != "residual":
+            raise ValueError(f"a grown noise predictor gives the 'residual', got {self.prediction!r}")
+        if self.grown is not None and self.grown.trunk.bands != self.bands:
+            raise ValueError(f"the trunk has {self.grown.trunk.bands} bands, the network {self.bands}")
 
 
 class Block(nn.Module):
@@ -297,8 +315,13 @@ class NoiseNetwork(nn.Module):
         super().__init__()
         self.config = config
         seen = 3 if config.guided else 2
-        self.noise_net = UNet(config.noise, seen * config.bands, config.bands)
-        self.weight_net = UNet(config.weight, 3 * config.bands, config.bands)
+        self.noise_net = (
+            UNet(config.noise, seen * config.bands, config.bands)
+            if config.grown is None
+            else GrownDenoiser(config.grown)
+        )
+        if config.covered is None:
+            self.weight_net = UNet(config.weight, 3 * config.bands, config.bands)
         abar = torch.from_numpy((1 - linear_betas()).cumprod())
         self.register_buffer("signal_rate", abar.sqrt().float(), persistent=False)
         self.register_buffer("noise_rate", (1 - abar).sqrt().float(), persistent=False)
@@ -306,7 +329,8 @@ class NoiseNetwork(nn.Module):
     @property
     def multiple(self) -> int:
         """Return the number of pixels that height and width must be multiples of, for both UNets."""
-        return max(self.config.noise.multiple, self.config.weight.multiple)
+        noise = self.config.noise if self.config.grown is None else self.config.grown
+        return noise.multiple if self.config.covered else max(noise.multiple, self.config.weight.multiple)
 
     def forward(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
@@ -359,11 +383,14 @@ class NoiseNetwork(nn.Module):
 
     def _about(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None) -> Preconditioning:
         signal, noise = self._rates(steps)
-        base, spread = cloudy.float(), torch.full_like(signal, RESIDUAL_OF_CLOUDY)
+        known, unknown = RESIDUAL, RESIDUAL_OF_CLOUDY
+        if self.config.grown is not None:
+            known = unknown = self.config.grown.spread
+        base, spread = cloudy.float(), torch.full_like(signal, unknown)
         if reference is not None:
-            seen = reference.abs().amax((1, 2, 3), keepdim=True) > 0
+            seen = _is_given(reference)
             base = torch.where(seen, reference.float(), base)
-            spread = torch.where(seen, RESIDUAL, spread)
+            spread = torch.where(seen, known, spread)
         sigma = noise / signal
         total = sigma.square() + spread.square()
         off = x_t.float() / signal - base
@@ -383,15 +410,32 @@ class NoiseNetwork(nn.Module):
             seen["reference"] = torch.zeros_like(cloudy) if reference is None else reference
         self._check_images(x_t, **seen)
         steps = _steps(t, x_t)
+        if self.config.grown is not None:
+            return self._predict_grown(x_t, steps, cloudy, seen["reference"])
         if self.config.prediction == "residual":
             about = self._about(x_t, steps, cloudy, reference)
             x_t = about.into * about.off
         raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), steps)
         return raw.float()
 
+    def _predict_grown(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, guess: Tensor) -> Tensor:
+        """Run a grown predictor: where there is no first guess, ``base`` of its answer is its own.
+
+        ``x0 = (1 - c_skip) (y + change) + c_skip x_t / sqrt(abar) + c_out raw``.
+        """
+        assert isinstance(self.noise_net, GrownDenoiser)
+        about, seen = self._about(x_t, steps, cloudy, guess), _is_given(guess)
+        signal, noise = self._rates(steps)
+        noisy = x_t.float() * torch.rsqrt((SPREAD_OF_IMAGES * signal).square() + noise.square())
+        images = torch.cat([noisy, torch.where(seen, about.into * about.off, 0), guess], dim=1)
+        change, raw = self.noise_net(images, cloudy, steps)
+        return raw.float() + torch.where(seen, 0, (1 - about.skip) / about.out) * change.float()
+
     def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:
         """Compute the weight alone, raw, float32 ``(B, C, H, W)``."""
         self._check_images(x_t, cloudy=cloudy, reference=reference)
+        if self.config.covered is not None:
+            return weight_of_change(cloudy.float(), reference.float(), *self.config.covered)
         raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
         return raw.float()
 
@@ -404,6 +448,26 @@ class NoiseNetwork(nn.Module):
                 raise ValueError(
                     f"{name} has shape {tuple(image.shape)}, x_t {tuple(x_t.shape)}: make them equal"
                 )
+
+
+def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float) -> Tensor:
+    """Weigh a first guess by how much of the ground the cloudy image shows: ``1 - (c - low) / (high - low)``.
+
+    ``c`` is the mean change over the bands and `AROUND` px; what changes little is seen, and has no need of
+    texture that is made up.
+
+    Returns:
+        In [0, 1], ``(B, C, H, W)``.
+    """
+    change = (reference - cloudy).abs().mean(dim=1, keepdim=True)
+    for _ in range(2):
+        change = F.avg_pool2d(change, AROUND, 1, padding=AROUND // 2, count_include_pad=False)
+    return (1 - (change - low) / (high - low)).clamp(0, 1).expand_as(cloudy)
+
+
+def _is_given(reference: Tensor) -> Tensor:
+    """Return for which images there is a first guess, ``(B, 1, 1, 1)``: not all of it is zero."""
+    return reference.abs().amax((1, 2, 3), keepdim=True) > 0
 
 
 def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:

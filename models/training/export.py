@@ -42,7 +42,8 @@ def export_model(
         TrainingError: The run has no noise network, or the card is no TOML or lacks something.
     """
     alone = config.stage in ALONE
-    if not alone and (config.network is None or config.stage == "diffusion"):
+    lacks_weight = config.stage == "diffusion" and config.network is not None and not config.network.covered
+    if not alone and (config.network is None or lacks_weight):
         raise TrainingError(f"a run of stage {config.stage} is no whole model: export a weight or joint run")
     values = _read_card(card)
     model = ModelConfig(

@@ -95,7 +95,8 @@ class Trainer:
         ]
         average = copy.deepcopy(objective.modules).requires_grad_(False)
         if config.compiled:
-            objective.modules["reference"].compile()
+            compiled = "reference" if config.stage == "reference" else "network.noise_net"
+            objective.modules.get_submodule(compiled).compile()
         trainer = cls(config, folder, objective, optimisers, average, device=device)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():

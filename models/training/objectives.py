@@ -146,6 +146,9 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
 UNGUIDED = 0.1
 """Share of the images whose first guess the noise network does not see, so that it can do without."""
 
+UNGUIDED_GROWN = 0.25
+"""The same of a network that has a first guess of its own, so that it keeps it."""
+
 BLURRED = 0.25
 """Share of the images whose first guess is blurred for the noise network."""
 
@@ -153,7 +156,7 @@ MOST_BLUR = 1.5
 """Greatest standard deviation of that blur, px."""
 
 
-def degraded(guess: Tensor, draws: Draws) -> Tensor:
+def degraded(guess: Tensor, draws: Draws, unguided: float = UNGUIDED) -> Tensor:
     """Spoil first guesses ``(B, C, H, W)`` for the noise network: some are blurred, and some are zeros.
 
     On ground that the reference was trained on, its guess is better than on any other; a noise network that
@@ -161,7 +164,7 @@ def degraded(guess: Tensor, draws: Draws) -> Tensor:
     """
     sigma = 0.3 + draws.uniform(guess) * (MOST_BLUR - 0.3)
     sigma = torch.where(draws.uniform(guess) < BLURRED, sigma, 0)
-    seen = (draws.uniform(guess) >= UNGUIDED).to(guess.dtype)
+    seen = (draws.uniform(guess) >= unguided).to(guess.dtype)
     return blurred(guess, sigma) * seen[:, None, None, None]
 
 
@@ -290,7 +293,8 @@ class EnhancementObjective:
         """Compute eq. 7 over parts of the crops, each with its own noise and step."""
         images = [cloudy, clear]
         if "reference" in self.modules:
-            images.append(degraded(_guess(self.modules, cloudy, context), draws))
+            unguided = UNGUIDED if self.network.config.grown is None else UNGUIDED_GROWN
+            images.append(degraded(_guess(self.modules, cloudy, context), draws, unguided))
         if self.part:
             draws = draws.of_parts((cloudy.shape[-1] // self.part) * (cloudy.shape[-2] // self.part))
             images = [parts_of(image, self.part) for image in images]

@@ -14,6 +14,9 @@ from decr_scene.models.checkpoints.keymap import shapes
 from decr_scene.models.checkpoints.model_file import read_model_file, write_whole
 from decr_scene.models.errors import TrainingError
 
+TRUNK = "network.noise_net.trunk."
+"""Prefix of the weights of a grown noise predictor that are those of a reference."""
+
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     """Read the moving average of a run's weights, or those of a model file, by the names of the latter."""
@@ -55,6 +58,7 @@ def adopt(modules: nn.ModuleDict, path: Path) -> None:
     if not weights:
         raise TrainingError(f"{path} holds none of this run's networks, {', '.join(modules)}")
     own = modules.state_dict()
+    weights = _trunk_of(weights, own) | weights
     for name, tensor in weights.items():
         expected = tuple(own[name].shape) if name in own else "none"
         if expected != tuple(tensor.shape):
@@ -63,6 +67,15 @@ def adopt(modules: nn.ModuleDict, path: Path) -> None:
                 f"expected {expected}: check both configurations"
             )
     modules.load_state_dict({**own, **weights})
+
+
+def _trunk_of(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a grown noise predictor begins as: the reference that there is, with no context known."""
+    named = ((f"{TRUNK}{n.removeprefix('reference.')}", w) for n, w in weights.items())
+    trunk = {name: weight for name, weight in named if name in own}
+    bias = weights.get("reference.context.bias")  # that it adds where nothing is known
+    entrance = f"{TRUNK}enter.bias"
+    return trunk if bias is None or entrance not in trunk else {**trunk, entrance: trunk[entrance] + bias}
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -42,7 +42,8 @@ class Settings:
         steps: Diffusion steps.
         start: Step to start at; 1000: from noise alone.
         weight_floor: Least weight of the first guess.
-        weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone.
+        weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone; 0
+            and from noise alone: the noise network does not see the first guess either.
         number: Of the sample, from 0; each has noise of its own, as those of a scene have.
     """
 
@@ -76,11 +77,13 @@ class Settings:
     def _with_fixed_weight(self, model: Model) -> DESampler:
         sampling, weight = model.config.sampling.replaced(self.steps, self.start), self.weight
         assert weight is not None, "the caller has looked"
+        without_prior = weight == 0 and sampling.first_step is None
 
         def network(
             x_t: torch.Tensor, t: torch.Tensor | int, cloudy: torch.Tensor, reference: torch.Tensor
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            eps, raw = model.network(x_t, t, cloudy, reference)
+            seen = torch.zeros_like(reference) if without_prior else reference
+            eps, raw = model.network(x_t, t, cloudy, seen)
             return eps, torch.full_like(raw, weight)
 
         denoiser = DEDenoiser(network, model.schedule)

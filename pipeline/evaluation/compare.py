@@ -176,7 +176,7 @@ def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], width: i
 
 
 def ablation(model: str, settings: Settings) -> list[System]:
-    """List the paper's ablation of the prior (Table VIII): none, half of it, the weight network, all.
+    """List the paper's ablation of the prior (Table VIII): none, half of it, by the model's weight, all.
 
     Without a prior the sampling begins at noise alone: a noised first guess would be one.
     """
@@ -184,7 +184,7 @@ def ablation(model: str, settings: Settings) -> list[System]:
         System("reference only", model, Settings(weight=1.0)),
         System("no prior", model, replace(settings, start=TRAIN_STEPS, weight=0.0)),
         System("fixed weight 0.5", model, replace(settings, weight=0.5)),
-        System("weight network", model, settings),
+        System("own weight", model, settings),
     ]
 
 

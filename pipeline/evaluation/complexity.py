@@ -131,9 +131,7 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
         network, counter = modules["network"], FlopCounterMode(display=False)
         assert isinstance(network, NoiseNetwork), "build_modules"
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            images = 3 if config.network.guided else 2
-            network.noise_net(torch.cat([image] * images, dim=1), t)
-            network.weight_net(torch.cat([image] * 3, dim=1), t)
+            network(image, t, image, image)
         return (first + steps * counter.get_total_flops()) // 2
 
 

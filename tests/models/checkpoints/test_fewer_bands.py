@@ -25,6 +25,7 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.model import load_model
 from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
 
@@ -38,12 +39,17 @@ MODEL = ModelConfig(
 TOLD = {"model": "four.safetensors", "band": "nir", "into": "red", "about": "no near infrared"}
 
 
-@pytest.fixture(params=["eps", "residual"])
+GROWN = {"grown": GrownConfig(MODEL.reference, local=8, blocks=1), "covered": (0.1, 0.3)}
+
+
+@pytest.fixture(params=["eps", "residual", "grown"])
 def networks(request):
     """The larger modules with weights that do something, and the smaller ones."""
     torch.manual_seed(0)
     assert MODEL.network is not None
-    noise = replace(MODEL.network, prediction=request.param, guided=request.param == "residual")
+    prediction = "residual" if request.param == "grown" else request.param
+    more = GROWN if request.param == "grown" else {}
+    noise = replace(MODEL.network, prediction=prediction, guided=prediction == "residual", **more)
     model = replace(MODEL, network=noise)
     large = build_modules(model)
     for parameter in large.parameters():

@@ -18,7 +18,7 @@ from decr_scene.models.training import loop
 from decr_scene.models.training.config import config_from_table, read_config
 from decr_scene.models.training.export import export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
-from decr_scene.models.training.weights import averaged_weights
+from decr_scene.models.training.weights import TRUNK, averaged_weights
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 
@@ -66,7 +66,8 @@ def run_of(stage, **changes):
             **changes,
         }
     elif stage != "reference":
-        table["network"] = {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}}
+        own = {"prediction": "v", "noise": UNET, "weight": {**UNET, "scale_shift": False}}
+        table["network"] = changes.get("network", own)
     return config_from_table(table)
 
 
@@ -276,6 +277,41 @@ def test_a_stage_starts_from_the_ones_before(root, tmp_path):
     reference, diffusion = (averaged_weights(path) for path in before)
     assert all(torch.equal(joint[n], reference[n]) for n in joint if n.startswith("reference."))
     assert all(torch.equal(joint[n], diffusion[n]) for n in joint if n.startswith("network.noise_net."))
+
+
+GROWN = {
+    "prediction": "residual",
+    "guided": True,
+    "covered": [0.1, 0.3],
+    "grown": {
+        "local": 8,
+        "blocks": 1,
+        "trunk": {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1},
+    },
+}
+
+
+def test_a_grown_noise_network_is_trained_and_becomes_a_model(root, tmp_path):
+    before = train(run_of("reference"), root, tmp_path / "reference")
+    config = run_of("diffusion", network=GROWN)
+    first = Trainer.start(config, tmp_path / "a", [tmp_path / "reference" / CHECKPOINT])
+    begun = {n: w.clone() for n, w in first.objective.modules.state_dict().items()}
+    for name, weight in before.ema.state_dict().items():
+        assert torch.equal(begun[TRUNK + name.removeprefix("reference.")], weight)
+    after = train(config, root, tmp_path / "b", [tmp_path / "reference" / CHECKPOINT])
+    moved = {n for n, w in after.objective.modules.state_dict().items() if not torch.equal(w, begun[n])}
+    assert any(name.startswith(TRUNK) for name in moved)
+    assert all(name.startswith("network.noise_net.") for name in moved)
+    card = tmp_path / "card.toml"
+    card.write_text('name = "grown"\n[sampling]\nsteps = 2\nstart = 100\nweight_floor = 0.0\n[info]\n')
+    export_model(config, tmp_path / "b", card, tmp_path / "grown.safetensors")
+    model = load_model(tmp_path / "grown.safetensors", "cpu")
+    assert model.sample(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_a_network_without_weight_network_has_no_stage_for_it():
+    with pytest.raises(ValueError, match="'covered' has no weight network for stage weight"):
+        run_of("weight", network=GROWN)
 
 
 def test_a_deeper_reference_begins_as_the_one_before(root, tmp_path):

@@ -21,14 +21,14 @@ def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
     table = tmp_path / "table.csv"
     result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
     assert result.exit_code == 0, result.output
-    labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "weight network"]
+    labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "own weight"]
     assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
     rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
     own = evaluate_pairs(str(model), folder).mean()
     for label, who in (
         ("cloudy", "cloudy"),
         ("reference only", "reference"),
-        ("weight network", "DE"),
+        ("own weight", "DE"),
     ):
         assert float(rows[label]["psnr"]) == pytest.approx(own[f"{who}/psnr"], abs=1e-4)
     assert len({row["psnr"] for row in rows.values()}) == 5

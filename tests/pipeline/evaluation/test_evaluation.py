@@ -13,11 +13,18 @@ from evaluation_cases import invoke
 from PIL import Image
 from rasterio.transform import Affine
 
-from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, save_model_file
+from decr_scene.models.checkpoints.model_file import (
+    ModelConfig,
+    SamplingConfig,
+    build_modules,
+    save_model_file,
+)
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair
-from decr_scene.models.model import load_model
+from decr_scene.models.model import Model, load_model
+from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.reference import ReferenceConfig
+from decr_scene.models.networks.unet import NetworkConfig
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep
@@ -117,6 +124,27 @@ def test_a_fixed_weight_stands_in_for_the_weight_network(model):
         Settings(start=1000, weight=0.0).sample(loaded, cloudy, guess + shift).tobytes() for shift in (0, 0.1)
     ]
     assert other[0] == other[1], "without a prior nothing depends on the first guess"
+
+
+def test_without_a_prior_a_guided_network_does_not_see_the_first_guess():
+    shape = ReferenceConfig(bands=3, width=8, multipliers=(1, 2), blocks=1, middle_blocks=1)
+    network = NetworkConfig(
+        bands=3, prediction="residual", guided=True, grown=GrownConfig(shape, 8, 1), covered=(0.1, 0.2)
+    )
+    config = ModelConfig("guided", ("red", "green", "blue"), network, shape, sampling=SamplingConfig(2, 200))
+    torch.manual_seed(0)
+    modules = build_modules(config)
+    for parameter in modules.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    loaded = Model(config, modules.state_dict(), "cpu")
+    cloudy = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32)).astype(np.float32)
+    guesses = [np.full_like(cloudy, value) for value in (0.5, -0.5)]
+    alone, with_prior = (
+        [settings.sample(loaded, cloudy, guess).tobytes() for guess in guesses]
+        for settings in (Settings(start=1000, weight=0.0), Settings(weight=0.0))
+    )
+    assert alone[0] == alone[1]
+    assert with_prior[0] != with_prior[1]
 
 
 def test_the_protocol_of_the_paper_resizes_and_truncates(folder, model):

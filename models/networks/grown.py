@@ -1,0 +1,108 @@
+"""A noise predictor grown from a network of the first guess: it begins as that one, and learns to denoise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decr_scene.models.networks.layers import GroupNorm, ResidualBlock, TimeEmbedding, conv3x3, zeroed
+from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
+
+IMAGES = 3
+"""Images that it sees but the cloudy one: the noisy one, how far that is off the guess, and the guess."""
+
+
+@dataclass(frozen=True)
+class GrownConfig:
+    """Shape of a noise predictor that is grown from a reference of ours.
+
+    Args:
+        trunk: The reference that it begins as; a context is left out.
+        local: Channels of the blocks that see every pixel, of the step number too.
+        blocks: Number of those blocks.
+        spread: Standard deviation, of 2, that a first guess is taken to be off by.
+
+    Raises:
+        ValueError: The trunk is no reference of ours, or a value is out of range.
+    """
+
+    trunk: ReferenceConfig = field(default_factory=ReferenceConfig)
+    local: int = 48
+    blocks: int = 3
+    spread: float = 0.08
+
+    def __post_init__(self) -> None:
+        if self.trunk.kind != "unet":
+            raise ValueError(f"only a reference of kind 'unet' grows, got {self.trunk.kind!r}")
+        if self.local < 2 or self.local % 2 or self.blocks < 0:
+            raise ValueError(
+                f"local must be an even number from 2, blocks 0 or more, got {self.local}, {self.blocks}"
+            )
+        if not self.spread > 0:
+            raise ValueError(f"spread must be above 0, got {self.spread:g}")
+
+    @property
+    def multiple(self) -> int:
+        """Return the number of pixels that height and width must be multiples of."""
+        return self.trunk.patch << (len(self.trunk.multipliers) - 1)
+
+
+class GrownDenoiser(nn.Module):
+    """A reference with step numbers in its blocks, and blocks of its finest level that see the noise.
+
+    All that is new begins at zero: before training it answers as the reference does, whatever the noise.
+    A regression by itself is the right answer where the noisy image shows nothing; what is left to learn is
+    how to read it where it shows something.
+
+    Args:
+        config: Its shape.
+    """
+
+    def __init__(self, config: GrownConfig) -> None:
+        super().__init__()
+        shape = replace(config.trunk, context=False)
+        self.patch = shape.patch
+        cells = shape.bands * shape.patch**2
+        embedded = 4 * config.local
+        self.embedding = TimeEmbedding(config.local)
+        self.trunk = PlainUNet(shape)
+        self.see = zeroed(conv3x3(IMAGES * cells, shape.width))
+        self.steps = nn.ModuleList(zeroed(nn.Linear(embedded, 2 * c)) for c in self.trunk.block_channels)
+        self.enter = conv3x3((IMAGES + 1) * cells + shape.width, config.local)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(config.local, config.local, embedded, scale_shift=True)
+            for _ in range(config.blocks)
+        )
+        self.norm = GroupNorm(config.local)
+        self.head = zeroed(conv3x3(config.local, cells))
+        self.direct = zeroed(nn.Conv2d((IMAGES + 1) * cells, cells, 1))
+        self.gain = zeroed(nn.Linear(embedded, cells))
+
+    def forward(self, images: Tensor, cloudy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network.
+
+        Args:
+            images: What is known of the clear image, ``(B, IMAGES C, H, W)``, H and W multiples of
+                `GrownConfig.multiple`.
+            cloudy: ``(B, C, H, W)`` in [-1, 1].
+            t: Step numbers, ``(B,)``.
+
+        Returns:
+            The change from the cloudy image to a first guess of its own, and its raw answer, ``(B, C, H, W)``
+            each.
+        """
+        kind = self.enter.weight.dtype
+        embedding: Tensor = self.embedding(t)
+        folded = F.pixel_unshuffle(images, self.patch).to(kind)
+        seen = torch.cat([folded, F.pixel_unshuffle(cloudy, self.patch).to(kind)], dim=1)
+        steps = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
+        h = self.trunk.features(cloudy, None, None, self.see(folded), steps)
+        local = self.enter(torch.cat([seen, h], dim=1))
+        for block in self.blocks:
+            local = block(local, embedding)
+        raw = self.head(F.silu(self.norm(local)))
+        raw = raw + self.direct(seen) * (1 + self.gain(embedding)[:, :, None, None])
+        return self.trunk.change(cloudy, h), F.pixel_shuffle(raw, self.patch)
