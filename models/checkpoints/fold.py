@@ -69,7 +69,7 @@ def read_fold(path: str | Path) -> Fold:
     path = Path(path)
     keys = ("model", "band", "into", "about")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

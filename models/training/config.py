@@ -198,7 +198,7 @@ def read_config(path: Path) -> RunConfig:
         TrainingError: The file is no TOML, has unknown keys, or its values do not fit together.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(table.get("data"), str):
             table["data"] = _tables_of(path.with_name(table["data"]))
         return config_from_table(table)
@@ -216,10 +216,10 @@ def read_config(path: Path) -> RunConfig:
 
 def read_texts(path: Path) -> dict[str, str]:
     """Read the TOML of a run that `read_config` has read, and of the run whose data it takes, by name."""
-    texts = {path.name: path.read_text(encoding="utf-8")}
+    texts = {path.name: path.read_text(encoding="utf-8-sig")}
     data = tomllib.loads(texts[path.name])["data"]
     if isinstance(data, str):
-        texts[data] = path.with_name(data).read_text(encoding="utf-8")
+        texts[data] = path.with_name(data).read_text(encoding="utf-8-sig")
     return texts
 
 
@@ -230,7 +230,7 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
         ValueError: It cannot be read, or has none of its own.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
     data = tomllib.loads(text).get("data")

@@ -73,10 +73,15 @@ def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None,
 def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...] | None) -> tuple[str, ...]:
     """List what a user should know of where anything may change."""
     warnings = []
-    if mask is not None and mask.share < COVERED:
+    if mask is not None and mask.share + mask.nan < COVERED:
         warnings.append(
             f"the mask {mask.path} says something of {100 * mask.share:.1f} % of the scene: the rest, where "
             "it does not reach or is nodata, stays as it is"
+        )
+    if mask is not None and mask.nan:
+        warnings.append(
+            f"the mask {mask.path} is NaN on {100 * mask.nan:.2g} % of the scene, which counts as no value "
+            "and stays as it is: write a number there if it is cloud"
         )
     if chosen is not None and not chosen:
         nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"

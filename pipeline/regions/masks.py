@@ -89,6 +89,7 @@ class MaskFile(Mask):
     Args:
         rule: Which values are cloud.
         share: Share of the scene where it has valid pixels.
+        nan: Share of the scene where it is NaN and does not declare that as nodata.
 
     Raises:
         MaskError: It cannot be read, or its place on the scene is unknown.
@@ -96,6 +97,7 @@ class MaskFile(Mask):
 
     rule: Rule = OWN
     share: float = 1.0
+    nan: float = 0.0
 
     def __post_init__(self) -> None:
         with self._open() as source:
@@ -124,9 +126,11 @@ class MaskFile(Mask):
             if not first.share:
                 raise MaskError(
                     f"mask {path} says nothing of the scene {scene.path}: it does not touch it, or is nodata "
-                    "there; compare their places, or choose another"
+                    "or NaN there; compare their places, or choose another"
                 )
-            return replace(mask, rule=rule_of(source, path, values_of, values), share=first.share)
+            rule = rule_of(source, path, values_of, values)
+            nan = max(values_of(band).nan for band in rule.bands)
+            return replace(mask, rule=rule, share=first.share, nan=nan)
 
     def cloud(self, span: Span) -> Bool:
         """Return where the mask has cloud, ``(height, width)``; pixels without value have none."""

@@ -33,8 +33,9 @@ class BandValues:
         low: The least of them.
         high: The greatest.
         fractions: Whether some are not whole numbers.
-        share: Share of the scene where it has valid pixels.
+        share: Share of the scene where it has valid pixels, which NaN never is.
         nodata: Its nodata value.
+        nan: Share of the scene where it is NaN and does not declare that as nodata.
     """
 
     values: tuple[int, ...] | None
@@ -43,6 +44,7 @@ class BandValues:
     fractions: bool = False
     share: float = 1.0
     nodata: float | None = None
+    nan: float = 0.0
 
     def describe(self) -> str:
         """Return them as words for a message."""
@@ -62,9 +64,10 @@ def scan(source: Any, scene: RasterioScene, band: int) -> BandValues:
         band: 1-based.
     """
     values: set[int] | None = set()
-    valid, low, high, fractions = 0, np.inf, -np.inf, False
+    valid, nan, low, high, fractions = 0, 0, np.inf, -np.inf, False
     for pixels in _strips(source, scene, band):
-        valid += pixels.size
+        unknown = int(np.isnan(pixels).sum()) if pixels.dtype.kind == "f" else 0
+        valid, nan = valid + pixels.size - unknown, nan + unknown
         pixels = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
         if not pixels.size:
             continue
@@ -72,9 +75,9 @@ def scan(source: Any, scene: RasterioScene, band: int) -> BandValues:
         fractions = fractions or (pixels.dtype.kind == "f" and bool((pixels != np.floor(pixels)).any()))
         if values is not None:
             values = None if fractions else _merged(values, pixels)
-    share = valid / (scene.shape[0] * scene.shape[1])
+    area = scene.shape[0] * scene.shape[1]
     classes = None if values is None else tuple(sorted(values))
-    return BandValues(classes, low, high, fractions, share, source.nodatavals[band - 1])
+    return BandValues(classes, low, high, fractions, valid / area, source.nodatavals[band - 1], nan / area)
 
 
 def _strips(source: Any, scene: RasterioScene, band: int) -> Iterator[Pixels]:

@@ -48,12 +48,14 @@ class Bars(Progress):
         scene = "" if of_folder else plain(name)
         self._scene = bars.add_task(scene, total=None, unit="tiles", visible=False)
         self._rest = bars.add_task("", total=None, unit="", visible=False, start=False)
+        self._fresh = True
 
     def scenes(self, done: int, total: int, name: str) -> None:
         """Move the bar of the folder, and reset the other one for the scene that begins."""
         if self._whole is not None:
             self._bars.update(self._whole, completed=done, total=total)
         if name:
+            self._fresh = True
             self._bars.update(self._rest, visible=False)
             self._bars.reset(self._scene, description=plain(name), total=1, visible=True)
 
@@ -62,8 +64,11 @@ class Bars(Progress):
         self._bars.reset(self._rest, description=plain(text), visible=True)
 
     def tiles(self, done: int, total: int) -> None:
-        """Move the bar of the scene."""
+        """Move the bar of the scene; tiles of an interrupted run took none of the time that is measured."""
         self._bars.update(self._rest, visible=False)
+        if self._fresh and done:
+            self._bars.reset(self._scene, completed=done, total=total)
+        self._fresh = False
         self._bars.update(self._scene, completed=done, total=total, visible=True)
 
 

@@ -92,6 +92,14 @@ def test_a_run_that_is_no_file_of_text_is_too(make, tmp_path):
         read_config(tmp_path / "run.toml")
 
 
+def test_a_run_may_have_a_mark_of_its_byte_order(tmp_path):
+    """As editors of Windows write it."""
+    marked, plain_text = tmp_path / "marked.toml", tmp_path / "run.toml"
+    marked.write_text(RUN, encoding="utf-8-sig")
+    plain_text.write_text(RUN)
+    assert read_config(marked) == read_config(plain_text)
+
+
 # -- model files ---------------------------------------------------------------------------------------------
 
 

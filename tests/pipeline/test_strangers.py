@@ -194,3 +194,19 @@ def test_a_mask_that_lies_nowhere_is_refused(tmp_path):
     )
     with pytest.raises(MaskError, match="geotransform"):
         process_scene(scene, tmp_path / "out.tif", model="identity", mask=str(mask))
+
+
+def test_nan_in_a_mask_is_told_and_a_mask_of_nan_alone_is_refused(tmp_path):
+    """It is neither cloud nor clear; what was meant nobody knows."""
+    scene = cases.plain(tmp_path / "scene.tif", (40, 50), 1)
+    marks = np.zeros((1, 40, 50), np.float32)
+    marks[:, :10] = np.nan
+    mask = cases.write(tmp_path / "mask.tif", marks)
+    told = inspect_scene(scene, model="identity", mask=str(mask))["warnings"]
+    assert "NaN on 25 % of the scene" in told[0]
+    cases.write(mask, marks, nodata=np.nan)
+    declared = inspect_scene(scene, model="identity", mask=str(mask))["warnings"]
+    assert "NaN on" not in " ".join(declared)
+    cases.write(mask, np.full_like(marks, np.nan))
+    with pytest.raises(MaskError, match="is nodata or NaN there"):
+        inspect_scene(scene, model="identity", mask=str(mask))

@@ -3,11 +3,12 @@
 import re
 
 import pytest
+import rich.progress
 from click.testing import CliRunner
 from raster_cases import plain
 
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.terminal.progress import stderr_progress
+from decr_scene.pipeline.terminal.progress import Bars, stderr_progress
 
 
 @pytest.fixture
@@ -93,3 +94,14 @@ def test_the_next_scene_of_a_batch_begins_without_the_stage_of_the_last(capsys):
     folder, scene = last_lines(capsys, 2)
     assert folder.startswith("folder")
     assert scene.startswith("b.tif")
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_that_of_its_own_tiles():
+    """Those of the run before would make it seem fast."""
+    now = [0.0]
+    bars = rich.progress.Progress(get_time=lambda: now[0], disable=True)
+    progress = Bars(bars, "scene.tif")
+    for done in (900, 910, 920):
+        progress.tiles(done, 1000)
+        now[0] += 10
+    assert bars.tasks[0].time_remaining == 80
