@@ -81,4 +81,6 @@ def _open(path: str, state: tuple[int, ...]) -> Any:
     except UnicodeEncodeError:
         raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None
     except ValueError as error:
+        if isinstance(error, UnicodeDecodeError):  # of what is in it, not of its name
+            raise
         raise OSError(f"its name is no address: {error}") from None
