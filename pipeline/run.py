@@ -199,7 +199,7 @@ def process_scene(
                 os_faults(f"cannot write {side_files.report}", side_files.report.absolute().parent),
                 write_whole(side_files.report) as partial,
             ):
-                partial.write_text(report.to_json())
+                partial.write_text(report.to_json(), encoding="utf-8")
     return report
 
 

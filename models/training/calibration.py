@@ -106,7 +106,7 @@ def calibrate(
         figures |= {f"{kind}_{name}": value for name, value in each.figures(threshold).items()}
     config = replace(detector.config, threshold=threshold)
     text = json.dumps({"config": asdict(config), "figures": figures}, indent=2)
-    (folder / CALIBRATION).write_text(text + "\n")
+    (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
     return figures
 
 
@@ -118,7 +118,7 @@ def read_calibration(folder: Path) -> tuple[DetectorConfig, dict[str, float]]:
     """
     path = folder / CALIBRATION
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         config = values["config"]
         return DetectorConfig(**config | {"widths": tuple(config["widths"])}), values["figures"]
     except (OSError, ValueError, LookupError, TypeError) as error:

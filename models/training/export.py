@@ -101,7 +101,7 @@ def with_detector(
 
 def _read_card(card: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(card.read_text())
+        values = tomllib.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{card} cannot be read: {error}") from error
     missing = [key for key in ("name", "sampling", "info") if key not in values]

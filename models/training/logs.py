@@ -67,7 +67,7 @@ class RunLog:
             _take_back(path, self._begins)
             self._has_rows = True
         fresh = not path.exists()
-        with path.open("a", newline="") as file:
+        with path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             if fresh:
                 writer.writerow(["step", *figures])
@@ -103,10 +103,10 @@ def _take_back(table: Path, step: int) -> None:
     """Drop rows of later steps, and a torn last one: the run is about to write them again."""
     if not table.exists():
         return
-    head, *rows = table.read_text().splitlines(keepends=True)
+    head, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
     if len(kept) < len(rows):
-        table.write_text(head + "".join(kept))
+        table.write_text(head + "".join(kept), encoding="utf-8")
 
 
 def _curves(folder: Path, step: int) -> Any:

@@ -97,13 +97,13 @@ class Ledger:
             OutputError: It cannot be written.
         """
         with os_faults(f"cannot write {self.path}", self.path.parent), write_whole(self.path) as partial:
-            partial.write_text(self.report().to_json())
+            partial.write_text(self.report().to_json(), encoding="utf-8")
             sync_to_disk(partial)
 
 
 def _is_ledger(path: Path) -> bool:
     try:
-        return json.loads(path.read_text())["program"] == PROGRAM
+        return json.loads(path.read_text(encoding="utf-8"))["program"] == PROGRAM
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -49,7 +49,7 @@ class PreviousOutput:
     def read(path: Path) -> PreviousOutput | None:
         """Read a report; ``None``: there is none, or none of ours."""
         try:
-            report = json.loads(path.read_text())
+            report = json.loads(path.read_text(encoding="utf-8"))
             if report["program"]["name"] != PROGRAM:
                 return None
             return PreviousOutput(
@@ -170,7 +170,7 @@ def replacement_marked(output: Path) -> Iterator[None]:
     mark, report = mark_path(output), output.with_suffix(".json")
     if not _was_interrupted(output):
         with os_faults(f"cannot write {mark}", mark.parent):
-            mark.write_text(_state(output))
+            mark.write_text(_state(output), encoding="utf-8")
     try:
         yield
     except BaseException:
@@ -185,7 +185,7 @@ def replacement_marked(output: Path) -> Iterator[None]:
 def _was_interrupted(output: Path) -> bool:
     """Return whether a run replaced an output and ended before its report was written."""
     try:
-        return mark_path(output).read_text() != _state(output)
+        return mark_path(output).read_text(encoding="utf-8") != _state(output)
     except OSError:
         return False
 

@@ -9,7 +9,7 @@ import click
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.raster.bands import resolve_names
-from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line
+from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line, warn
 from decr_scene.pipeline.terminal.options import (
     FILE,
     bands_option,
@@ -178,12 +178,14 @@ def models_calibrate(
 
     check_no_input([out], [("an image of the pairs", path) for path in files_under(data)])
     check_target(find_model(model), out, overwrite)
-    error = calibrate_model(model, data, out, bands, detector, reduce).error
-    assert error is not None, "it was measured"
+    measured = calibrate_model(model, data, out, bands, detector, reduce)
+    error = measured.error
     print_line(
         f"{out}: standard deviation {error.scale:.3g} x change^{error.change_power:.3g} x "
-        f"texture^{error.texture_power:.3g}"
+        f"texture^{error.texture_power:.3g}, on {measured.pairs} pairs"
     )
+    if measured.warning is not None:
+        warn(measured.warning)
 
 
 @models.command("average", epilog=example("decr-scene models average runs/one runs/other --out runs/mean.pt"))

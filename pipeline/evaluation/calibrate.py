@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from decr_scene.models.bundled import find_model
-from decr_scene.models.checkpoints.expected_error import change_and_texture
-from decr_scene.models.checkpoints.model_file import ModelConfig, read_model_file, save_model_file
+from decr_scene.models.checkpoints.expected_error import ExpectedError, change_and_texture
+from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.figures import matched_truth
@@ -17,10 +17,42 @@ from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.measures.expected_error import fit_expected_error
 from decr_scene.pipeline.measures.uncertainty import PIXELS, error_of
 
+ENOUGH = 10
+"""Pairs from which on the numbers are steady.
+
+Of `rice2`, on 70 pairs of the test part of RICE2 at a quarter of their size: fitted on random ones, the
+standard deviation that is stated of the others over their error is within .89 to 1.29 with 10 pairs,
+.79 to 1.28 with 5 and .66 to 1.45 with 2, in eight draws of ten.
+"""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The error to be expected of a model, as it was measured.
+
+    Args:
+        error: As the model's file has it.
+        pairs: Number of pairs that it was measured on.
+    """
+
+    error: ExpectedError
+    pairs: int
+
+    @property
+    def warning(self) -> str | None:
+        """Say that the pairs were few; ``None``: they were enough."""
+        if self.pairs >= ENOUGH:
+            return None
+        return (
+            f"the error was measured on {self.pairs} pair{'s' if self.pairs > 1 else ''} alone, so it may be "
+            f"off by a third or more elsewhere: take {ENOUGH} or more, of ground and cloud that the model is "
+            "for, and hold it against others with evaluate --uncertainty"
+        )
+
 
 def calibrate_model(
     model: str, data: Path, out: Path, bands: str | None = None, detector: str = "auto", reduce: int = 1
-) -> ModelConfig:
+) -> Calibrated:
     """Write a model file again, with the error to be expected of its answers.
 
     Args:
@@ -30,6 +62,9 @@ def calibrate_model(
         bands: As for `evaluate_pairs`.
         detector: The same.
         reduce: The same.
+
+    Returns:
+        What was measured, with a warning where the pairs were few.
 
     Raises:
         OptionError: The model makes no error on these pairs, or they do not tell what it depends on.
@@ -51,6 +86,5 @@ def calibrate_model(
             f"{model} cannot be calibrated on {data}: {problem}; take more pairs, of other ground and cloud"
         ) from problem
     config, tensors = read_model_file(find_model(model))
-    config = replace(config, error=error)
-    save_model_file(out, config, tensors)
-    return config
+    save_model_file(out, replace(config, error=error), tensors)
+    return Calibrated(error, len(samples))

@@ -108,7 +108,7 @@ def _copy(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
         path.unlink(missing_ok=True)
         with _disk_faults(address, path):
             _fetch(address, partial, state)
-            partial.rename(path)
+            partial.replace(path)
         _fetch_sidecars(address, path)
     facts = _read(state)
     damaged = False
@@ -231,7 +231,7 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
                 f"{address}: the server sends another piece than the rest from byte {size} on: fetch the "
                 "file by other means"
             )
-        state.write_text(json.dumps({"address": address, "etag": mark}))
+        state.write_text(json.dumps({"address": address, "etag": mark}), encoding="utf-8")
         length = answer.headers.get("Content-Length", "")
         told = int(length) + (size if part else 0) if _is_number(length) else None
         total = told if whole is None else whole
@@ -319,7 +319,7 @@ def _open(address: str, headers: Mapping[str, str]) -> Any:
 
 def _read(state: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        values = json.loads(state.read_text())
+        values = json.loads(state.read_text(encoding="utf-8"))
         return values if isinstance(values, dict) else {}
     return {}
 

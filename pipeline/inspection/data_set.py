@@ -215,7 +215,11 @@ def _official(place: Path, pairs: dict[str, list[PairPaths]]) -> Iterator[tuple[
     for part in PARTS:
         path = place / OFFICIAL.format(part=part)
         if path.is_file():
-            listed = {Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip()}
+            listed = {
+                Path(line.strip()).stem
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line.strip()
+            }
             listed_pairs = {
                 (own, pair.name) for own, of_part in pairs.items() for pair in of_part if pair.name in listed
             }

@@ -91,7 +91,9 @@ def open_network(inner: tuple[str, ...] = ()) -> tuple[Any, Float, Float]:
     assert package is not None, "its version is known"
     assert package.origin is not None, "it is a package"
     path = Path(package.origin).parent / "model_4b_l1c.onnx"
-    statistics = json.loads(path.with_suffix(".json").read_text())["data"]["dataset_statistics"]
+    statistics = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["data"][
+        "dataset_statistics"
+    ]
     assert statistics["band_names"] == list(BANDS), statistics
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

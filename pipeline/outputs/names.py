@@ -147,7 +147,7 @@ class SideFiles:
             inputs: Files that this run has read, which are left alone.
         """
         try:
-            report = json.loads(self.report.read_text())
+            report = json.loads(self.report.read_text(encoding="utf-8"))
             named = report["beside"] if report["program"]["name"] == "decr-scene" else {}
             before = {role: Path(name).name for role, name in named.items() if role in _OF_OUTPUT}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -182,7 +182,7 @@ def _write(path: Path, layers: list[tuple[str, list[Area]]], crs: CRS) -> None:
         rows = [(layer, [(area.geometry, area.attributes) for area in areas]) for layer, areas in layers]
         write_geopackage(path, rows, crs)
     else:
-        path.write_text(_geojson(layers, crs))
+        path.write_text(_geojson(layers, crs), encoding="utf-8")
 
 
 def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:

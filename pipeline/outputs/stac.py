@@ -88,7 +88,7 @@ class StacItem(SideDocument):
         """Write the Item, with an asset for every file of the run that has a place in it."""
         item = _item(run, _outline(run.scene, run.paths["provenance"]))
         _add_assets(item, run)
-        path.write_text(_text_of(item))
+        path.write_text(_text_of(item), encoding="utf-8")
 
 
 def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:

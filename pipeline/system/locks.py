@@ -34,7 +34,7 @@ class Lock:
         except Timeout:
             raise HeldError(_holder(path)) from None
         if self._is_readable:
-            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
 
     @property
     def _is_readable(self) -> bool:
@@ -50,6 +50,6 @@ class Lock:
 
 def _holder(path: Path) -> str:
     with suppress(OSError, UnicodeDecodeError):
-        text = path.read_text().strip()
+        text = path.read_text(encoding="utf-8").strip()
         return text if text.startswith("process ") else ""
     return ""

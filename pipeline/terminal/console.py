@@ -115,12 +115,14 @@ def debugging() -> bool:
 def print_line(text: str, err: bool = False) -> None:
     """Print a text on stdout or stderr, without control characters.
 
-    Its reader may end first, as ``head -1`` does: the rest goes to the null device.
+    What the stream's encoding lacks, as that of a pipe on Windows may, is escaped. Its reader may end first,
+    as ``head -1`` does: the rest goes to the null device.
     """
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        click.echo(plain(text), err=err)
+        click.echo(plain(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
     except BrokenPipeError:
-        stream = sys.stderr if err else sys.stdout
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

@@ -65,8 +65,8 @@ def open_run_folder(
         }
     for number, (name, text) in enumerate((texts or {}).items()):
         (folder / (name if number else CONFIG)).write_text(text, encoding="utf-8")
-    (folder / DATA).write_text(_to_csv(listing), newline="")
-    (folder / RUN).write_text(json.dumps(record, indent=2) + "\n")
+    (folder / DATA).write_text(_to_csv(listing), encoding="utf-8", newline="")
+    (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
@@ -104,7 +104,7 @@ def _summary(root: Path, listing: list[Row]) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, listing: list[Row]) -> None:
-    with (folder / DATA).open(newline="") as file:
+    with (folder / DATA).open(encoding="utf-8", newline="") as file:
         before = {(row[0], row[1], row[2]) for row in list(csv.reader(file))[1:]}
     changed = sorted({row[0] for row in before ^ set(listing)})
     if changed:
@@ -122,7 +122,7 @@ def _to_csv(listing: list[Row]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # missing, or cut short by a kill: it is written again
         return {}
     return values

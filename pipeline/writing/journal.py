@@ -169,9 +169,11 @@ class Journal:
         """Wait until all notes would survive a power cut."""
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        """Close the journal; the file stays."""
+    def close(self, keep: bool = True) -> None:
+        """Close the journal, and remove the file unless ``keep`` is true; Windows removes no open file."""
         self._file.close()
+        if not keep:
+            self.path.unlink(missing_ok=True)
         self._lock.release()
 
     def _locked(self) -> Lock:

@@ -274,11 +274,11 @@ class SceneWriter:
     def clean_up(self, keep: bool = False) -> None:
         """Close everything, and remove it unless ``keep`` is true."""
         self.remove_parts(except_roles=("scratch",) if keep else ())
-        if self.guard is not None and not keep:
+        if self.journal is not None:
+            self.journal.close(keep)
+        elif self.guard is not None and not keep:
             journal_path(self.path).unlink(missing_ok=True)
             lock_path(journal_path(self.path)).unlink(missing_ok=True)
-        if self.journal is not None:
-            self.journal.close()
         self._env.close()
 
 

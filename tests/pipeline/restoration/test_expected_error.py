@@ -129,6 +129,9 @@ def test_a_model_is_measured_on_pairs_and_evaluated(place, tmp_path):
     result = runner.invoke(main, call)
     assert result.exit_code == 0, result.output
     assert read_model_config(out).error is not None
+    assert "warning: the error was measured on 2 pairs alone" in result.stderr
+    assert "take 10 or more" in result.stderr
+    assert calibrate.Calibrated(ERROR, calibrate.ENOUGH).warning is None
     look = ["evaluate", "--quiet", "--data", str(tmp_path / "pairs"), "--uncertainty", "--model"]
     judged = runner.invoke(main, [*look, str(out)])
     assert judged.exit_code == 0, judged.output
