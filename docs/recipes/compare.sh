@@ -1,31 +1,50 @@
 #!/usr/bin/env bash
-# Small versions of the paper's other systems and of DE, trained on the same pairs for 12 to 13 minutes of one core
-# each, and compared on the test pairs (docs/paper.md); run it again after a stop and it goes on.
+# Small versions of the paper's other systems and of DE, trained on the same pairs for 12 minutes of processor time
+# each, and compared on the test pairs (docs/paper.md). Run it again after a stop and it goes on: a run is continued,
+# and a system that has its CSV is not measured again.
 #   docs/recipes/compare.sh DATA RUNS
 set -euo pipefail
 export OMP_NUM_THREADS=1
-data=$1 runs=$2
-here=$(dirname "${BASH_SOURCE[0]}")
-stage() {
-    decr-scene train "$1" --config "$here/compare-$2.toml" --data "$data" --out "$runs/$2" "${@:3}"
+data=$(realpath "$1") runs=$2
+here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
+pairs=$data/pairs/rice2/test
+stage() { # STAGE NAME MINUTES
+    decr-scene train "$1" --config "$here/compare-$2.toml" --data "$data" --out "$2" --cpu-minutes "$3" "${@:4}"
 }
 model() { # of a run, under a name, sampled so
-    printf 'name = "%s"\n[sampling]\n%s\n[info]\nabout = "small, for a comparison"\n' "$2" "$3" > "$runs/$2-card.toml"
-    decr-scene models export "$runs/$1" --config "$here/compare-$1.toml" --card "$runs/$2-card.toml" \
-        --out "$runs/$2.safetensors" --overwrite
+    printf 'name = "%s"\n[sampling]\n%s\n[info]\nabout = "small, for a comparison"\n' "$2" "$3" > "$2-card.toml"
+    decr-scene models export "$1" --config "$here/compare-$1.toml" --card "$2-card.toml" --out "$2.safetensors" --overwrite
 }
-stage adversarial spagan
-stage adversarial amgan
-stage variational cvae
-stage conditional diffcr
-stage reference reference
-stage diffusion diffusion
-stage joint joint --init "$runs/reference" --init "$runs/diffusion"
-for alone in spagan amgan cvae; do
+mkdir -p "$runs" && cd "$runs"
+stage adversarial spagan 12
+stage adversarial amgan 12
+stage variational cvae 12
+stage conditional diffcr 12
+stage reference mn 12
+stage reference mdsa 12
+stage reference reference 6 # the three of DE are 12 together
+stage diffusion diffusion 3
+stage joint joint 3 --init reference --init diffusion
+for alone in spagan amgan cvae mn mdsa; do
     model $alone $alone 'weight_floor = 0'
 done
 model diffcr diffcr $'steps = 20\nweight_floor = 0'
 model joint de $'steps = 3\nstart = 25\nweight_floor = 0.8' # as `rice2` is sampled
-cd "$runs"
-decr-scene evaluate --compare spagan.safetensors,amgan.safetensors,cvae.safetensors,diffcr.safetensors,de.safetensors,rice2 \
-    --data "$data/pairs/rice2/test" --protocol paper --csv compare.csv --sheet compare.png --overwrite | tee compare.txt
+
+systems=(spagan amgan cvae mn mdsa diffcr de rice2)
+files=("${systems[@]/%/.safetensors}")
+files[-1]=rice2 # the bundled one
+for number in "${!systems[@]}"; do
+    table=${systems[number]}.csv
+    [ -e "$table" ] || decr-scene evaluate --compare "${files[number]}" --data "$pairs" --protocol paper --csv "$table"
+done
+{
+    head -n 3 de.csv # the names of the columns, the input and `fill`
+    for system in "${systems[@]}"; do tail -n 1 "$system.csv"; done
+} > compare.csv
+
+mkdir -p few/cloudy few/clear
+for half in cloudy clear; do # every sixteenth pair, to look at
+    ls "$pairs/$half" | awk 'NR % 16 == 1' | while read -r name; do cp "$pairs/$half/$name" "few/$half"; done
+done
+decr-scene evaluate --compare "$(IFS=,; echo "${files[*]}")" --data few --protocol paper --sheet compare.png --overwrite

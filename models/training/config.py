@@ -24,6 +24,9 @@ from decr_scene.models.value_types import check_types
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
 """Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
 
+RESTORERS = ("mn", "mdsa")
+"""Kinds of stage ``reference`` that others published as systems of their own: they are a model alone, too."""
+
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -150,6 +153,12 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+
+    @property
+    def alone(self) -> bool:
+        """Return whether what it trains is a model without a noise network."""
+        restorer = self.stage == "reference" and self.reference.kind in RESTORERS
+        return restorer or self.stage in ALONE
 
     @property
     def drawn(self) -> str:

@@ -18,7 +18,7 @@ from decr_scene.models.checkpoints.model_file import (
 )
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.calibration import read_calibration
-from decr_scene.models.training.config import ALONE, RunConfig
+from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
 
@@ -29,7 +29,7 @@ def export_model(
     """Write the averaged weights of a run, in half precision, with everything needed to use them.
 
     Args:
-        config: The run, of a stage that has both networks.
+        config: The run, of a stage that has both networks, or of a reference that is a model alone.
         run: Its folder.
         card: TOML with ``name``, maybe ``packed``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
@@ -39,17 +39,16 @@ def export_model(
         The configuration written.
 
     Raises:
-        TrainingError: The run has no noise network, or the card is no TOML or lacks something.
+        TrainingError: The run is no whole model, or the card is no TOML or lacks something.
     """
-    alone = config.stage in ALONE
     lacks_weight = config.stage == "diffusion" and config.network is not None and not config.network.covered
-    if not alone and (config.network is None or lacks_weight):
+    if not config.alone and (config.network is None or lacks_weight):
         raise TrainingError(f"a run of stage {config.stage} is no whole model: export a weight or joint run")
     values = _read_card(card)
     model = ModelConfig(
         name=values["name"],
         bands=config.bands,
-        network=None if alone else config.network,
+        network=None if config.alone else config.network,
         reference=config.reference,
         scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
         sampling=SamplingConfig(**values["sampling"]),

@@ -445,6 +445,22 @@ def test_a_finished_run_of_another_system_becomes_a_model(root, tmp_path):
     assert model.sample(torch.zeros(1, 3, 20, 20)).shape == (1, 3, 20, 20)
 
 
+@pytest.mark.parametrize("kind", ["mn", "mdsa"])
+def test_a_finished_run_of_a_published_reference_is_a_model_alone(kind, root, tmp_path):
+    config = run_of("reference", reference={"kind": kind, "width": 8}, steps=1, warmup=0)
+    train(config, root, tmp_path / "run")
+    (tmp_path / "card.toml").write_text('name = "one"\n[sampling]\n[info]\nabout = "a toy"\n')
+    export_model(config, tmp_path / "run", tmp_path / "card.toml", tmp_path / "one.safetensors")
+    model = load_model(tmp_path / "one.safetensors", device="cpu")
+    assert model.config.network is None
+    assert model.sample(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+
+
+def test_a_run_of_our_own_reference_is_no_whole_model(tmp_path):
+    with pytest.raises(TrainingError, match="a run of stage reference is no whole model"):
+        export_model(run_of("reference"), tmp_path, tmp_path / "card.toml", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("stage", "changes", "said"),
     [
