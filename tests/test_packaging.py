@@ -22,6 +22,12 @@ def folder_of(package):
     return ROOT / SETUP["package-dir"][f"decr_scene.{half}"] / Path(*rest)
 
 
+def printed_by(code):
+    """What a Python of its own prints, in which nothing is imported yet."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
 def test_every_package_folder_is_declared():
     found = {path.parent for half in ("models", "pipeline") for path in (ROOT / half).rglob("__init__.py")}
     found = {folder for folder in found if folder.name.isidentifier()}  # the plugin is data
@@ -33,8 +39,7 @@ def test_the_generic_names_are_not_imported():
         "import sys, decr_scene.pipeline.run, decr_scene.models.model; "
         "print({'models', 'pipeline'} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "set()"
+    assert printed_by(code) == "set()"
 
 
 def test_a_spawned_worker_imports_the_same_class():
@@ -57,8 +62,7 @@ def test_public_names_are_imported_on_first_use():
         "import sys, decr_scene.pipeline, decr_scene.models; "
         "print([m for m in ('numpy', 'torch', 'rasterio', 'dask', 'click') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 def test_names_of_test_files_are_unique():

@@ -166,13 +166,17 @@ class Middle(nn.Module):
         return h
 
 
-class DownLevel(nn.Module):
-    """The blocks of one size, then the way to half of it (``None`` at the smallest)."""
+class _Level(nn.Module):
+    """The blocks of one size, then the way to the next; ``None``: there is none."""
 
     def __init__(self, blocks: list[Block], resample: nn.Module | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
+
+
+class DownLevel(_Level):
+    """The blocks of one size, then the way to half of it (``None`` at the smallest)."""
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         """Run ``h``, ``(B, C, H, W)``, and append every result on the way to ``skips``."""
@@ -185,13 +189,8 @@ class DownLevel(nn.Module):
         return h
 
 
-class UpLevel(nn.Module):
+class UpLevel(_Level):
     """The blocks of one size, each fed with one kept tensor, then the way to twice the size."""
-
-    def __init__(self, blocks: list[Block], resample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.resample = resample
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         """Run ``h``, ``(B, C, H, W)``, and take from the end of ``skips``."""

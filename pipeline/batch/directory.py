@@ -21,9 +21,9 @@ from typing import Unpack
 from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
+from decr_scene.pipeline.batch.earlier_outputs import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
 from decr_scene.pipeline.batch.names import name_in
-from decr_scene.pipeline.batch.previous import is_finished, may_replace, recipe_of, replacement_marked
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_dashboard, check_workers, memory_bytes, one_cluster
 from decr_scene.pipeline.errors import (

@@ -6,9 +6,9 @@ import os
 from fnmatch import fnmatch
 from pathlib import Path
 
+from decr_scene.pipeline.batch.earlier_outputs import PreviousOutput
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
 from decr_scene.pipeline.batch.names import listed_scenes
-from decr_scene.pipeline.batch.previous import PreviousOutput
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.products.product import is_quality_mask

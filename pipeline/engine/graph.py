@@ -15,11 +15,11 @@ from decr_scene.models.arrays import Float
 from decr_scene.pipeline.defaults import BATCH_SIZE, BLOCKSIZE
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
-from decr_scene.pipeline.look.choice import LookPlan, pixel_size
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
+from decr_scene.pipeline.look.look_plan import LookPlan, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.planning.detect_clouds import open_lookout
 from decr_scene.pipeline.planning.frame import Frame

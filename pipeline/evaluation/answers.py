@@ -19,10 +19,10 @@ from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.looking import Look, look_at_image
+from decr_scene.pipeline.evaluation.cloud_detection import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, read_ground, write_look
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, ModelLookout, UkisLookout
 from decr_scene.pipeline.look.ground import ground_side
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import fit_reflectance
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.fields import FileField

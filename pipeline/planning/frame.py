@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.errors import BandError, OptionError
-from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import error_told, spec_of

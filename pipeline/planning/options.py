@@ -18,7 +18,7 @@ from decr_scene.pipeline.defaults import BLENDS, DETECTORS, MODEL, OVERLAP
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.values import Rule
+from decr_scene.pipeline.regions.mask_values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
 _NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")

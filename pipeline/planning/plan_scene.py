@@ -9,7 +9,7 @@ import numpy as np
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
-from decr_scene.pipeline.look.choice import pixel_size
+from decr_scene.pipeline.look.look_plan import pixel_size
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.bands import label

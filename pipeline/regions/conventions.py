@@ -19,8 +19,8 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from decr_scene.pipeline.errors import MaskError
-from decr_scene.pipeline.regions.scan import BandValues
-from decr_scene.pipeline.regions.values import CLOUD, OWN, Rule, Values
+from decr_scene.pipeline.regions.mask_scan import BandValues
+from decr_scene.pipeline.regions.mask_values import CLOUD, OWN, Rule, Values
 
 HINT = "say which values are cloud with --mask-values, such as 3,8-10 or bit3,bit4"
 

@@ -26,8 +26,8 @@ from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.conventions import rule_of
-from decr_scene.pipeline.regions.scan import scan
-from decr_scene.pipeline.regions.values import OWN, Rule
+from decr_scene.pipeline.regions.mask_scan import scan
+from decr_scene.pipeline.regions.mask_values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 BUFFER = 12

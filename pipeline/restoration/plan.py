@@ -9,9 +9,9 @@ import numpy as np
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
-from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.detection import Coverage
 from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.aoi import Aoi

@@ -14,8 +14,8 @@ from typing import Any
 
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.errors import in_one_line
-from decr_scene.pipeline.look.again import Output, Remains, look_again
 from decr_scene.pipeline.look.detection import Places, read_coverage
+from decr_scene.pipeline.look.remaining_cloud import Output, Remains, look_again
 from decr_scene.pipeline.planning.detect_clouds import lookout_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.fields import FileField

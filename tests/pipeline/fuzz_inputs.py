@@ -30,8 +30,8 @@ from decr_scene.pipeline.products.metadata import bands_of, facts_of, metadata_w
 from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.aoi import Aoi
+from decr_scene.pipeline.regions.mask_values import Rule
 from decr_scene.pipeline.regions.masks import MaskFile
-from decr_scene.pipeline.regions.values import Rule
 from decr_scene.pipeline.tiling.grid import Span
 
 SEED = 20261126

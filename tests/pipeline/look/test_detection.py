@@ -28,10 +28,10 @@ from decr_scene.pipeline.files import detection_path, journal_path
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import coarse, detectors
-from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Places, write_look
 from decr_scene.pipeline.look.detectors import ModelLookout
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning import detect_clouds
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene

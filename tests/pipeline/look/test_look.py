@@ -19,11 +19,11 @@ from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
-from decr_scene.pipeline.look.choice import coarse_factor, pixel_size
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import GroundSums
+from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
 from decr_scene.pipeline.planning import detect_clouds
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate

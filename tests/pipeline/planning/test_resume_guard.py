@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from raster_cases import write
 
-from decr_scene.pipeline.look.choice import LookPlan
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard

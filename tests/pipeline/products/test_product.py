@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import rasterio
+from model_cases import tiny_model
 from pansharpen_cases import NAMES, ground, pair
 from raster_cases import plain
 from test_run import pixels_of
@@ -17,6 +18,12 @@ from decr_scene.pipeline.products.product import find_product
 
 NAME = "JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1"
 IN_UTC = datetime(2025, 1, 12, 0, 40, 5, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of four named bands, of which an estimate is made in no time."""
+    return str(tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", bands=NAMES))
 
 
 def product(folder, side=128, with_pan=True):
@@ -121,10 +128,10 @@ def test_a_folder_that_is_no_product(names, told, tmp_path):
         '<x:Info xmlns:x="urn:x"><x:BANDS>Band1,Band2,Band3,Band4</x:BANDS></x:Info>',
     ],
 )
-def test_the_order_of_the_bands(body, tmp_path):
+def test_the_order_of_the_bands(body, model, tmp_path):
     place = product(tmp_path, with_pan=False)
     metadata(place, body)
-    assert inspect_scene(place, mask="none", model="default")["model bands"] == list(NAMES)
+    assert inspect_scene(place, mask="none", model=model)["model bands"] == list(NAMES)
 
 
 def test_another_order_of_the_bands(tmp_path):
@@ -134,12 +141,12 @@ def test_another_order_of_the_bands(tmp_path):
 
 
 @pytest.mark.parametrize("body", ["", "<Bands>4</Bands>", "<Bands>B1,B2</Bands>", "<Bands>x,y,z,w</Bands>"])
-def test_metadata_that_says_nothing_of_the_bands(body, tmp_path):
+def test_metadata_that_says_nothing_of_the_bands(body, model, tmp_path):
     place = product(tmp_path, with_pan=False)
     metadata(place, body)
     with pytest.raises(BandError, match="--bands"):
-        inspect_scene(place, mask="none", model="default")
-    found = inspect_scene(place, mask="none", model="default", bands=",".join(NAMES))
+        inspect_scene(place, mask="none", model=model)
+    found = inspect_scene(place, mask="none", model=model, bands=",".join(NAMES))
     assert found["model bands"] == list(NAMES)
 
 

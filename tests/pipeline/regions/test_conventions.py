@@ -10,8 +10,8 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.mask_values import Values
 from decr_scene.pipeline.regions.masks import MaskFile
-from decr_scene.pipeline.regions.values import Values
 from decr_scene.pipeline.tiling.grid import Span
 
 SHAPE = (40, 50)

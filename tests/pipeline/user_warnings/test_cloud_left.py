@@ -12,8 +12,8 @@ from shapely.geometry import box, mapping
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.look.again import Output, look_again
 from decr_scene.pipeline.look.detectors import CLOUD
+from decr_scene.pipeline.look.remaining_cloud import Output, look_again
 from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.user_warnings import cloud_left

@@ -8,11 +8,11 @@ import numpy as np
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.model import Model
-from decr_scene.pipeline.look.choice import LookPlan
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, ModelLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
 from decr_scene.pipeline.raster.source import ArraySource
