@@ -41,6 +41,19 @@ def test_every_room_stands_in_the_table_and_every_room_of_the_table_stands():
     assert sorted(table) == sorted(rooms)
 
 
+def test_every_extra_stands_in_the_table_and_brings_what_is_told():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    table = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    told = {name: brings for name, brings in table.items() if name in extras}
+    assert told.keys() == extras.keys()
+    for name in extras.keys() - {"test"}:  # whose tools are for those who read pyproject.toml
+        packages = [
+            re.match(r"[\w-]+", text)[0] for text in extras[name] if not text.startswith("decr-scene")
+        ]
+        assert [package for package in packages if package.lower() not in told[name].lower()] == []
+
+
 def test_the_reference_is_what_the_code_says():
     """Made anew: ``python docs/make_reference.py``."""
     reference = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
