@@ -20,6 +20,8 @@ _CONTROLS = {code: code for code in range(32) if chr(code) not in "\t\n\r"} | {0
 _CARRY = {0xDC00 + byte: _BYTES + byte for byte in range(0x80, 0x100)}
 _CARRY |= {code: _CHARACTERS + place for code, place in _CONTROLS.items()}
 _RELEASE = {private: code for code, private in _CARRY.items()}
+_OWN = {private: "".join(chr(_BYTES + byte) for byte in chr(private).encode()) for private in _RELEASE}
+"""Such a private character that a text has of its own, as its bytes."""
 
 _MARKS = (
     *((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be")),
@@ -33,7 +35,7 @@ _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "i
 
 def carried(raw: bytes) -> str:
     """Convert any bytes to a text that XML allows; UTF-8 is decoded."""
-    return raw.decode("utf-8", "surrogateescape").translate(_CARRY)
+    return raw.decode("utf-8", "surrogateescape").translate({**_CARRY, **_OWN})
 
 
 def released(text: str) -> bytes:

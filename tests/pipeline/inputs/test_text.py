@@ -1,7 +1,7 @@
 """Texts of strangers: kept as the bytes that they are, read as they declare, never steering a terminal."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from decr_scene.pipeline.inputs.text import carried, decoded, json_text, plain, readable, released, xml_root
@@ -10,11 +10,13 @@ CHINESE = "长光卫星 红"
 
 
 @given(st.binary())
+@example("\U0010fe80\U0010fd05".encode())
 def test_whatever_is_carried_is_released_as_it_was(raw):
     assert released(carried(raw)) == raw
 
 
 @given(st.text())
+@example("\U0010fe80\U0010fd05")
 def test_a_proper_text_is_readable_as_it_is(text):
     if not any("\udc80" <= c <= "\udfff" or c >= "\ud800" for c in text if c < "\ue000"):
         assert readable(carried(text.encode())) == text
