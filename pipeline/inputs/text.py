@@ -84,6 +84,11 @@ def plain(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else _spelled(c) for c in text)
 
 
+def plain_line(text: str) -> str:
+    """Escape as `plain`, and ends of lines, too: a name may have some."""
+    return plain(text).replace("\n", "\\n")
+
+
 def _spelled(character: str) -> str:
     code = ord(character)
     if code in _RELEASE:

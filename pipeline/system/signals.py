@@ -81,6 +81,8 @@ def _end_with_stdin(handled: list[signal.Signals]) -> None:
     with suppress(OSError, ValueError):
         while os.read(0, 4096):
             pass
+    if not handled:
+        _end()  # all are ignored, and yet the starter has asked for this
     signal.raise_signal(handled[0])  # Ctrl-C, or where that is ignored another one
 
 

@@ -32,7 +32,7 @@ from decr_scene.pipeline.errors import (
     SceneReadError,
     in_one_line,
 )
-from decr_scene.pipeline.inputs.text import plain
+from decr_scene.pipeline.inputs.text import plain, plain_line
 from decr_scene.pipeline.system.signals import INTERRUPTED, say_last_words, set_last_words, was_interrupted
 from decr_scene.pipeline.terminal import events
 from decr_scene.pipeline.terminal.log import logging_to
@@ -134,7 +134,7 @@ def print_error(text: str) -> None:
     if events.are_on():
         events.emit("error", text=plain(text))
     else:
-        print_line(f"decr-scene: {text}", err=True)
+        print_line(f"decr-scene: {plain_line(text)}", err=True)
 
 
 def emit_end(outputs: dict[str, str], **more: Any) -> None:
@@ -149,7 +149,7 @@ def warn(text: str) -> None:
     if events.are_on():
         events.emit("warning", text=plain(text))
     else:
-        print_line(f"warning: {text}", err=True)
+        print_line(f"warning: {plain_line(text)}", err=True)
 
 
 def print_json(answer: Any) -> None:
@@ -161,7 +161,7 @@ def print_table(rows: dict[str, Any]) -> None:
     """Print an answer as a table: a line for each name, its value behind it."""
     for name, value in rows.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        print_line(f"{name:>12}  {text}")
+        print_line(f"{name:>12}  {plain_line(text)}")
 
 
 def summarise(report: Report, quiet: bool = False) -> None:
@@ -174,9 +174,9 @@ def summarise(report: Report, quiet: bool = False) -> None:
     )
     _log.info("%s", summary)
     if not quiet:
-        print_line(summary)
+        print_line(plain_line(summary))
         if report.mask is not None:
-            print_line(f"mask {report.parameters['mask']}: {report.mask}")
+            print_line(plain_line(f"mask {report.parameters['mask']}: {report.mask}"))
         for warning in report.warnings:
             warn(warning)
     if report.faults:
@@ -191,7 +191,7 @@ def summarise_batch(report: BatchReport, folder: str, out: Path, quiet: bool) ->
     failed = report.having("failed")
     if not quiet:
         counts = f"{len(report.having('done'))} done, {len(report.having('skipped'))} skipped"
-        print_line(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more")
+        print_line(plain_line(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more"))
         for entry in report.having("skipped"):
             if entry.error:
                 warn(f"skipped {_under(entry.input, folder)}: {entry.error}")

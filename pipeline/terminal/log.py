@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.inputs.text import plain_line
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[Non
         raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written to ({error.strerror}): choose another --log") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(_Line("%(asctime)s %(message)s"))
     logger = logging.getLogger("decr_scene")
     level = logger.level
     logger.addHandler(handler)
@@ -46,6 +47,14 @@ def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[Non
         logger.removeHandler(handler)
         with suppress(OSError):  # of a full disk, which is told already
             handler.close()
+
+
+class _Line(logging.Formatter):
+    """Keep a record in its line, and free of control characters."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Format time and message; a traceback comes after it."""
+        return plain_line(super().formatMessage(record))
 
 
 class _Log(logging.FileHandler):

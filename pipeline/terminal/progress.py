@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from decr_scene.pipeline.inputs.text import plain
+from decr_scene.pipeline.inputs.text import plain_line
 from decr_scene.pipeline.system.progress import Progress
 from decr_scene.pipeline.terminal.duration import duration, time_left
 from decr_scene.pipeline.terminal.events import Events, are_on
@@ -43,9 +43,9 @@ class Bars(Progress):
 
     def __init__(self, bars: rich.progress.Progress, name: str, of_folder: bool = False) -> None:
         self._bars = bars
-        self._whole = bars.add_task(plain(name), total=None, unit="scenes") if of_folder else None
+        self._whole = bars.add_task(plain_line(name), total=None, unit="scenes") if of_folder else None
         # A call that is refused at once shows no bar.
-        scene = "" if of_folder else plain(name)
+        scene = "" if of_folder else plain_line(name)
         self._scene = bars.add_task(scene, total=None, unit="tiles", visible=False)
         self._rest = bars.add_task("", total=None, unit="", visible=False, start=False)
         self._fresh = True
@@ -57,11 +57,11 @@ class Bars(Progress):
         if name:
             self._fresh = True
             self._bars.update(self._rest, visible=False)
-            self._bars.reset(self._scene, description=plain(name), total=1, visible=True)
+            self._bars.reset(self._scene, description=plain_line(name), total=1, visible=True)
 
     def stage(self, text: str) -> None:
         """Show a stage, whose duration is unknown."""
-        self._bars.reset(self._rest, description=plain(text), visible=True)
+        self._bars.reset(self._rest, description=plain_line(text), visible=True)
 
     def tiles(self, done: int, total: int) -> None:
         """Move the bar of the scene; tiles of an interrupted run took none of the time that is measured."""
@@ -85,25 +85,25 @@ class Lines(Progress):
         self._late: threading.Timer | None = None
         self._tiles: tuple[int, int] | None = None
         self._from_before = 0
-        self._name, self._began, self._stage_written = plain(name), time.monotonic(), False
+        self._name, self._began, self._stage_written = plain_line(name), time.monotonic(), False
 
     def scenes(self, done: int, total: int, name: str) -> None:
         """Take the name of the scene that begins."""
         self.close()
         self._tiles = None
-        self._name, self._began, self._stage_written = plain(name), time.monotonic(), False
+        self._name, self._began, self._stage_written = plain_line(name), time.monotonic(), False
 
     def stage(self, text: str) -> None:
         """Write a stage: after the tiles once, before them if it takes long."""
         self.close()
         self._began = time.monotonic()
         if self._tiles is None:
-            self._late = threading.Timer(PATIENCE, self._say, [plain(text)])
+            self._late = threading.Timer(PATIENCE, self._say, [plain_line(text)])
             self._late.daemon = True
             self._late.start()
         elif not self._stage_written:
             done, total = self._tiles
-            self._say(f"{done} of {total} tiles, {plain(text)}")
+            self._say(f"{done} of {total} tiles, {plain_line(text)}")
             self._stage_written = True
 
     def tiles(self, done: int, total: int) -> None:

@@ -168,11 +168,14 @@ def test_no_name_steers_the_terminal(name, command, tmp_path):
     args = ["inspect", str(path), "--model", "identity"]
     if command != "inspect":
         args = ["process", str(path), "--out", str(tmp_path / f"o{name}"), "--model", "identity"]
+        args += ["--log", str(tmp_path / "log.txt")]
     if command == "none":
         path.unlink()
     done = CliRunner().invoke(main, args)
     assert (done.exit_code == 0) == (command != "none")
-    assert not set(done.output) & {"\x1b", "\x9b", "\u202e", "\x07"}
+    logged = (tmp_path / "log.txt").read_text("utf-8") if command != "inspect" else ""
+    assert not set(done.output + logged) & {"\x1b", "\x9b", "\u202e", "\x07"}
+    assert not any(line.startswith("feed") for line in (done.output + logged).splitlines())
 
 
 @pytest.mark.parametrize("role", ["scene", "mask"])

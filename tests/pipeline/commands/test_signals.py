@@ -14,6 +14,7 @@ from command_cases import call
 from raster_cases import plain
 
 from decr_scene.pipeline.files import journal_path
+from decr_scene.pipeline.system import signals
 
 PROGRAM = """
 import signal, sys, time
@@ -137,3 +138,13 @@ def test_the_end_of_standard_input_ends_a_run_if_its_starter_asks_for_that(
     assert process.returncode == 130
     assert time.monotonic() - began < 4
     assert "interrupted" in said
+
+
+def test_the_end_of_standard_input_ends_a_run_that_ignores_all_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "read", lambda *_: b"")
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        signals._end_with_stdin([])
+    assert ended.value.code == signals.INTERRUPTED
