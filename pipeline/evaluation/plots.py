@@ -25,6 +25,10 @@ LEFT, TOP, RIGHT, BOTTOM = 72, 36, 24, 48
 """Margins around the axes, px."""
 
 TICKS = 5
+
+LETTER, LINE = 6, 14
+"""Width of a letter and height of a line of text, px."""
+
 COLOURS = ("#1f4e79", "#b03a2e", "#2e7d32", "#7d5ba6", "#8a6d00", "#00838f", "#c2185b", "#455a64")
 
 
@@ -68,6 +72,8 @@ class Plot:
         picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
         draw = ImageDraw.Draw(picture)
         self._frame(draw, axes)
+        taken: list[tuple[float, float, float]] = []
+        left = float(LEFT)
         for number, (name, points) in enumerate(shown.items()):
             colour = COLOURS[number % len(COLOURS)]
             places = [axes.place(*point) for point in (sorted(points) if self.joined else points)]
@@ -76,24 +82,45 @@ class Plot:
             for x, y in places:
                 draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
             if self.joined:
-                draw.text((WIDTH - RIGHT - 190, TOP + 4 + 14 * number), name, fill=colour)
+                draw.text((left, TOP - LINE), name, fill=colour)
+                left += LETTER * (len(name) + 3)
             else:
                 for x, y in places:
-                    draw.text((min(x + 6, WIDTH - 6 * len(name) - 4), y - 12), name, fill=colour)
+                    draw.text(free_place(taken, (x, y), LETTER * len(name)), name, fill=colour)
         with write_whole(path) as partial:
             picture.save(partial, "PNG")
 
     def _frame(self, draw: ImageDraw, axes: _Axes) -> None:
         draw.rectangle((LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM), outline="black")
-        draw.text((LEFT, 12), self.title, fill="black")
+        draw.text((LEFT, 4), self.title, fill="black")
         draw.text((WIDTH // 2 - 3 * len(self.x), HEIGHT - 18), self.x, fill="black")
-        draw.text((4, TOP - 16), self.y, fill="black")
+        draw.text((4, 4), self.y, fill="black")
         for x in np.linspace(*axes.x, TICKS):
             place, _ = axes.place(float(x), axes.y[0])
             draw.text((place - 14, HEIGHT - BOTTOM + 6), f"{x:.4g}", fill="black")
         for y in np.linspace(*axes.y, TICKS):
             _, place = axes.place(axes.x[0], float(y))
             draw.text((8, place - 6), f"{y:.4g}", fill="black")
+
+
+def free_place(
+    taken: list[tuple[float, float, float]], point: tuple[float, float], width: float
+) -> tuple[float, float]:
+    """Find room for a name beside its point, below those that are there, and add it to them.
+
+    Args:
+        taken: Left, top and width of the names so far, px.
+        point: Where the point is, px.
+        width: Of the name, px.
+
+    Returns:
+        Left and top of the name, px.
+    """
+    left, top = min(point[0] + 6, WIDTH - width - 4), point[1] - 12
+    while any(abs(top - y) < LINE and left < x + w and x < left + width for x, y, w in taken):
+        top += LINE
+    taken.append((left, top, width))
+    return left, top
 
 
 def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:

@@ -15,6 +15,7 @@ from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
 from decr_scene.pipeline.evaluation.complexity import multiply_adds
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+from decr_scene.pipeline.evaluation.plots import free_place
 
 
 def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
@@ -171,3 +172,11 @@ def test_fill_has_no_costs():
     result = invoke("--compare", "fill", "--complexity")
     assert result.exit_code == 2
     assert "fill has no network to count" in result.stderr
+
+
+def test_names_of_points_that_lie_together_are_below_one_another():
+    taken = []
+    one, other, far = (free_place(taken, point, 40) for point in ((100, 100), (103, 101), (300, 100)))
+    assert one == (106, 88)
+    assert other == (109, 89 + 14)
+    assert far == (306, 88)
