@@ -23,6 +23,8 @@ _RELEASE = {private: code for code, private in _CARRY.items()}
 _OWN = {private: "".join(chr(_BYTES + byte) for byte in chr(private).encode()) for private in _RELEASE}
 """Such a private character that a text has of its own, as its bytes."""
 
+_CARRIED: dict[int, int | str] = {**_CARRY, **_OWN}
+
 _MARKS = (
     *((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be")),
     *((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")),
@@ -35,7 +37,7 @@ _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "i
 
 def carried(raw: bytes) -> str:
     """Convert any bytes to a text that XML allows; UTF-8 is decoded."""
-    return raw.decode("utf-8", "surrogateescape").translate({**_CARRY, **_OWN})
+    return raw.decode("utf-8", "surrogateescape").translate(_CARRIED)
 
 
 def released(text: str) -> bytes:

@@ -26,6 +26,7 @@ def hidden(name, globals=None, *rest, **more):
 
 builtins.__import__ = hidden
 del os.sched_getaffinity, os.pathconf, os.set_blocking
+os.process_cpu_count = os.cpu_count  # which asks for the affinity from 3.13 on
 from decr_scene.pipeline.commands.main import main
 sys.argv[1:] = {arguments!r}
 main()
