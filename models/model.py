@@ -157,7 +157,7 @@ class Model:
         chosen = self.config.sampling.replaced(steps, start, weight_floor)
         if self.config.network is None:
             return self._sample_reference(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
-        denoiser = DEDenoiser(self.network, self.schedule)
+        denoiser = DEDenoiser(self.network, self.schedule, chosen.texture)
         sampler = DESampler(
             denoiser if at_once is None else MicroBatched(denoiser, at_once),
             chosen.steps,

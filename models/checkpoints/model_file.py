@@ -65,12 +65,14 @@ class SamplingConfig:
             alone.
         weight_floor: Least weight of the reference, the paper's eta.
         halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
+        texture: The diffusion gives only what is finer than a Gaussian of so many px; 0: all.
     """
 
     steps: int = 50
     start: int | None = None
     weight_floor: float = WEIGHT_FLOOR
     halo: int = 0
+    texture: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -78,6 +80,7 @@ class SamplingConfig:
             ("start", self.start, 1, 1000),
             ("weight_floor", self.weight_floor, 0, 1),
             ("halo", self.halo, 0, 512),
+            ("texture", self.texture, 0, 64),
         ):
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
@@ -345,6 +348,8 @@ def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
         del values["error"]  # files stay as they were before there was any
+    if not values["sampling"]["texture"]:
+        del values["sampling"]["texture"]
     for key in ("grown", "covered"):
         if values["network"] is not None and values["network"][key] is None:
             del values["network"][key]

@@ -1,8 +1,10 @@
 """From a noisy image to an estimate of the clean one: the network's answer, fused with the first guess."""
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from decr_scene.models.diffusion.schedule import Schedule
@@ -34,14 +36,20 @@ class Denoised(NamedTuple):
 class DEDenoiser:
     """``x0 = W reference + (1 - W) clip(x0_eps, -1, 1)`` with ``W = clip(raw, floor, 1)``.
 
+    With ``texture`` the diffusion gives the detail alone: ``x0 = reference + (1 - W) (d - G d)`` of its
+    difference ``d = clip(x0_eps, -1, 1) - reference``, smoothed by a Gaussian ``G``. What is coarser a
+    regression knows best; a sample of it is a blotch.
+
     Args:
         network: Predicts the noise and the raw weight.
         schedule: The one that the network was trained with.
+        texture: Standard deviation of that Gaussian, px; 0: the diffusion gives all.
     """
 
-    def __init__(self, network: Network, schedule: Schedule) -> None:
+    def __init__(self, network: Network, schedule: Schedule, texture: float = 0.0) -> None:
         self.network = network
         self.schedule = schedule
+        self.texture = texture
 
     def __call__(
         self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
@@ -56,7 +64,25 @@ class DEDenoiser:
         eps, raw = self.network(x_t, int(self.schedule.timestep_map[t]), cloudy, reference)
         x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
         weight = raw.clamp(weight_floor, 1)
+        if self.texture:
+            change = x0_eps - reference
+            detail = change - smoothed(change, self.texture)
+            return Denoised((reference + (1 - weight) * detail).clamp(-1, 1), weight, x0_eps)
         return Denoised(weight * reference + (1 - weight) * x0_eps, weight, x0_eps)
+
+
+def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Smooth ``(B, C, H, W)`` by a Gaussian of ``sigma`` px, cut at three of them; the border is repeated."""
+    reach = math.ceil(3 * sigma)
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (places / sigma).square())
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    images = F.conv2d(
+        F.pad(images, (0, 0, reach, reach), mode="replicate"),
+        kernel.transpose(2, 3),
+        groups=images.shape[1],
+    )
+    return F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), kernel, groups=images.shape[1])
 
 
 class MicroBatched:

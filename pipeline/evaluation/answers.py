@@ -86,7 +86,7 @@ class Settings:
             eps, raw = model.network(x_t, t, cloudy, seen)
             return eps, torch.full_like(raw, weight)
 
-        denoiser = DEDenoiser(network, model.schedule)
+        denoiser = DEDenoiser(network, model.schedule, 0.0 if without_prior else sampling.texture)
         return DESampler(denoiser, sampling.steps, sampling.first_step)
 
 

@@ -65,6 +65,24 @@ def test_estimate_is_clipped_before_the_fusion() -> None:
     assert torch.allclose(found.x0, (REFERENCE + found.x0_eps) / 2)
 
 
+def test_with_texture_the_diffusion_gives_detail_and_the_reference_what_is_coarse() -> None:
+    stripes = 0.1 - 0.2 * (torch.arange(64) // 2 % 2)
+    clear = (stripes - 0.5).expand(2, 3, 64, 64).contiguous()
+    guess = torch.full_like(clear, 0.3)
+
+    def network(x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        return SCHEDULE.eps_from_x0(x_t, clear, t), torch.zeros_like(x_t)
+
+    noise = torch.randn(clear.shape, generator=torch.Generator().manual_seed(0))
+    all_of_it, detail = (
+        DESampler(DEDenoiser(network, SCHEDULE, sigma), 5, 200)(noise, clear, guess, weight_floor=0.0)
+        for sigma in (0.0, 6.0)
+    )
+    torch.testing.assert_close(all_of_it, clear, atol=1e-4, rtol=0)
+    middle = (0.3 + stripes)[20:-20].expand(2, 3, 64, -1)
+    torch.testing.assert_close(detail[..., 20:-20], middle, atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize("floor", [-0.1, 1.1])
 def test_a_floor_that_is_no_weight_is_refused(floor: float) -> None:
     with pytest.raises(ValueError, match=r"weight_floor must be in \[0, 1\]"):
