@@ -1,7 +1,6 @@
 """Scenes at web addresses, read from a real server, and STAC Items in the place of scenes."""
 
 import json
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -289,20 +288,12 @@ def test_a_password_in_an_address_is_not_written_down(server, scene, tmp_path):
 
 
 def test_a_server_that_gives_a_byte_at_a_time_is_left(server, scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
+    clock = iter(range(0, 10**6, 10))  # s: every byte takes ten
+    monkeypatch.setattr(remote.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(remote, "PAUSE", 0)
-
-    def trickle(handler):
-        handler.send_response(200)
-        handler.end_headers()
-        with suppress(OSError):
-            for _ in range(1000):
-                handler.wfile.write(b"x")
-                time.sleep(0.02)
-
-    monkeypatch.setattr(server, "do_GET", trickle)
-    with pytest.raises(SceneReadError, match=r"only \d+ bytes in"):
-        process(f"{server.address}/scene.tif", tmp_path / "o.tif")
+    monkeypatch.setattr(remote, "_CHUNK", 1)
+    with pytest.raises(SceneReadError, match=r"only \d+ bytes in 60 s"):
+        remote._fetch(f"{server.address}/scene.tif", tmp_path / "part", tmp_path / "state")
 
 
 def test_a_server_that_sends_nothing_leaves_nothing(server, tmp_path, monkeypatch):
@@ -330,14 +321,14 @@ def test_what_the_disk_has_no_room_for_is_not_begun(server, scene, tmp_path, mon
         process(f"{server.address}/scene.tif", tmp_path / "o.tif")
 
 
-def test_a_server_that_hangs_at_a_sidecar_is_asked_for_no_more(server, scene, tmp_path, monkeypatch):
-    asked, answer = [], server.do_GET
+def test_a_server_that_hangs_at_a_sidecar_is_asked_for_no_more(tmp_path, monkeypatch):
+    asked = []
 
-    def hang(handler):
-        asked.append(handler.path)
-        time.sleep(0.5) if len(asked) > 1 else answer(handler)
+    def hang(address, headers):
+        asked.append(address)
+        raise TimeoutError
 
-    monkeypatch.setattr(server, "do_GET", hang)
-    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
-    process(f"{server.address}/scene.tif", tmp_path / "o.tif")
-    assert len(asked) == 2
+    monkeypatch.setattr(remote, "_open", hang)
+    remote._fetch_sidecars("http://127.0.0.1/scene.tif", tmp_path / "scene.tif")
+    assert asked == ["http://127.0.0.1/scene.tif.msk"]
+    assert not list(tmp_path.iterdir())
