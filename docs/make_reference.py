@@ -20,8 +20,9 @@ from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.training.config import RunConfig
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.terminal import events

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.mdsa import COLUMNS, DENSE_LAYERS, DILATIONS, GROWTH, MDSA, ROWS, TURN
 from decr_scene.models.networks.mprnet import MPRNet
-from decr_scene.models.networks.unet import NoiseNetwork, UNetConfig
+from decr_scene.models.networks.noise_network import NoiseNetwork
+from decr_scene.models.networks.unet import UNetConfig
 
 WEIGHT_PREFIXES = ("sjlnet.", "wc.")  # of the weight allocation, in the first and the second repository
 

@@ -32,8 +32,9 @@ from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig, build_detector
 from decr_scene.models.networks.grown import GrownConfig
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
-from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.value_types import check_types
 
 if TYPE_CHECKING:

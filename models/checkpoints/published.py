@@ -19,8 +19,9 @@ from decr_scene.models.checkpoints.model_file import ModelConfig
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNetConfig
 
 BAND_NAMES = ("red", "green", "blue", "nir")  # order of the published models, three or four of them
 

@@ -1,13 +1,12 @@
 """From a noisy image to an estimate of the clean one: the network's answer, fused with the first guess."""
 
-import math
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decr_scene.models.diffusion.schedule import Schedule
+from decr_scene.models.diffusion.smoothing import smoothed
 
 WEIGHT_FLOOR = 0.3  # the published eta
 
@@ -66,23 +65,9 @@ class DEDenoiser:
         weight = raw.clamp(weight_floor, 1)
         if self.texture:
             change = x0_eps - reference
-            detail = change - smoothed(change, self.texture)
+            detail = change - smoothed(change, change.new_full((len(change),), self.texture), self.texture)
             return Denoised((reference + (1 - weight) * detail).clamp(-1, 1), weight, x0_eps)
         return Denoised(weight * reference + (1 - weight) * x0_eps, weight, x0_eps)
-
-
-def smoothed(images: Tensor, sigma: float) -> Tensor:
-    """Smooth ``(B, C, H, W)`` by a Gaussian of ``sigma`` px, cut at three of them; the border is repeated."""
-    reach = math.ceil(3 * sigma)
-    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (places / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
-    images = F.conv2d(
-        F.pad(images, (0, 0, reach, reach), mode="replicate"),
-        kernel.transpose(2, 3),
-        groups=images.shape[1],
-    )
-    return F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), kernel, groups=images.shape[1])
 
 
 class MicroBatched:

@@ -1,14 +1,11 @@
-"""The noise network: a UNet that predicts the noise (CNP) and one that allocates the weight (WA)."""
+"""The UNet of the diffusion networks: residual blocks that know the step number, attention at small sizes."""
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.diffusion.schedule import linear_betas
-from decr_scene.models.networks.grown import GrownConfig, GrownDenoiser
 from decr_scene.models.networks.layers import (
     GroupNorm,
     ResidualBlock,
@@ -19,18 +16,6 @@ from decr_scene.models.networks.layers import (
     zeroed,
 )
 from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
-
-Prediction = Literal["eps", "v", "residual"]
-PREDICTIONS = ("eps", "v", "residual")
-
-AROUND = 9
-"""Side of the squares that a change is averaged over, twice, px."""
-
-SPREAD_OF_IMAGES = 0.5
-"""Standard deviation, of 2, that clear images are taken to have about grey."""
-
-RESIDUAL, RESIDUAL_OF_CLOUDY = 0.15, 1.0
-"""Standard deviations, of 2, that the first guess and the cloudy image are taken to be off by."""
 
 
 @dataclass(frozen=True)
@@ -93,48 +78,6 @@ class UNetConfig:
 PUBLISHED_WEIGHT = UNetConfig(
     channels=64, multipliers=(1, 1, 2), attention_factors=(4,), heads=1, scale_shift=False
 )
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The two UNets of DE; the defaults are the published ones for red, green and blue.
-
-    Args:
-        bands: Bands of an image.
-        noise: The noise predictor (CNP).
-        weight: The weight allocation (WA).
-        prediction: What the noise predictor gives: ``eps``, ``v = sqrt(abar) eps - sqrt(1 - abar) x0``, or
-            the ``residual`` ``x0 - first guess`` in units by which it is as hard at every step (Karras et
-            al. 2022, about a regression's answer as in Mardani et al. 2023).
-        guided: The noise predictor also sees the first guess; zeros where there is none.
-        covered: There is no weight network: the first guess has all the weight where it changes the cloudy
-            image by the first of these, of 2, or less, and none where by the second or more.
-        grown: The noise predictor is grown from a reference, in the place of ``noise``; a guided residual.
-
-    Raises:
-        ValueError: ``bands`` is not positive, ``prediction`` is none of them, or the parts do not fit.
-    """
-
-    bands: int = 3
-    noise: UNetConfig = field(default_factory=UNetConfig)
-    weight: UNetConfig = PUBLISHED_WEIGHT
-    prediction: Prediction = "eps"
-    guided: bool = False
-    grown: GrownConfig | None = None
-    covered: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        check_range("bands", self.bands, 1, WIDEST)
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(f"prediction must be one of {PREDICTIONS}, got {self.prediction!r}")
-        if self.prediction == "residual" and not self.guided:
-            raise ValueError("prediction 'residual' is that of the first guess: set guided")
-        if self.covered is not None and not 0 <= self.covered[0] < self.covered[1]:
-            raise ValueError(f"covered must be two rising changes from 0, got {self.covered}")
-        if self.grown is not None and self.prediction != "residual":
-            raise ValueError(f"a grown noise predictor gives the 'residual', got {self.prediction!r}")
-        if self.grown is not None and self.grown.trunk.bands != self.bands:
-            raise ValueError(f"the trunk has {self.grown.trunk.bands} bands, the network {self.bands}")
 
 
 class Block(nn.Module):
@@ -280,197 +223,3 @@ class UNet(nn.Module):
             raise ValueError(
                 f"image is {height} x {width} px, the network takes multiples of {multiple}: pad or crop it"
             )
-
-
-class Preconditioning(NamedTuple):
-    """How `residual` is scaled, float32 ``(B, 1, 1, 1)``, and what it is of, ``(B, C, H, W)``.
-
-    Karras et al. 2022, table 1 (EDM), for ``x0 - base``: s is `RESIDUAL`, ``sigma = sqrt(1/abar - 1)``.
-    """
-
-    base: Tensor
-    """The first guess; the cloudy image where there is none."""
-    off: Tensor
-    """How far the noisy image is off it, ``x_t / sqrt(abar) - base``."""
-    skip: Tensor
-    """``c_skip = s^2 / (s^2 + sigma^2)``."""
-    out: Tensor
-    """``c_out = sigma s / sqrt(s^2 + sigma^2)``."""
-    into: Tensor
-    """``c_in = 1 / sqrt(s^2 + sigma^2)``."""
-
-
-class NoiseNetwork(nn.Module):
-    """Noise prediction and weight allocation in one, whatever the noise predictor was trained to give.
-
-    Args:
-        config: Bands, the two UNets, and what the first one predicts.
-    """
-
-    signal_rate: Tensor
-    noise_rate: Tensor
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
-        seen = 3 if config.guided else 2
-        self.noise_net = (
-            UNet(config.noise, seen * config.bands, config.bands)
-            if config.grown is None
-            else GrownDenoiser(config.grown)
-        )
-        if config.covered is None:
-            self.weight_net = UNet(config.weight, 3 * config.bands, config.bands)
-        abar = torch.from_numpy((1 - linear_betas()).cumprod())
-        self.register_buffer("signal_rate", abar.sqrt().float(), persistent=False)
-        self.register_buffer("noise_rate", (1 - abar).sqrt().float(), persistent=False)
-
-    @property
-    def multiple(self) -> int:
-        """Return the number of pixels that height and width must be multiples of, for both UNets."""
-        noise = self.config.noise if self.config.grown is None else self.config.grown
-        return noise.multiple if self.config.covered else max(noise.multiple, self.config.weight.multiple)
-
-    def forward(
-        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the noise and allocate the weight.
-
-        Args:
-            x_t: Noisy image, ``(B, C, H, W)``.
-            t: Step of the full schedule, one number or ``(B,)``.
-            cloudy: Cloudy image in [-1, 1], ``(B, C, H, W)``.
-            reference: First guess in [-1, 1], ``(B, C, H, W)``.
-
-        Returns:
-            ``eps`` and the raw weight, not limited to any range; float32 ``(B, C, H, W)`` each.
-        """
-        return self.noise(x_t, t, cloudy, reference), self.weight(x_t, t, cloudy, reference)
-
-    def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, whatever the network gives."""
-        steps = _steps(t, x_t)
-        return self.eps_from(self.predict(x_t, steps, cloudy, reference), x_t, steps, cloudy, reference)
-
-    def eps_from(
-        self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
-    ) -> Tensor:
-        """Convert a prediction to noise, ``(B, C, H, W)``; v: ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``."""
-        if self.config.prediction == "eps":
-            return raw
-        signal, noise = self._rates(steps)
-        if self.config.prediction == "v":
-            return signal * raw + noise * x_t.float()
-        base, off, skip, out, _ = self._about(x_t, steps, cloudy, reference)
-        return (x_t.float() - signal * (base + skip * off + out * raw)) / noise
-
-    def target(
-        self, x0: Tensor, noise: Tensor, t: Tensor, cloudy: Tensor, reference: Tensor | None = None
-    ) -> Tensor:
-        """Give what `predict` is to answer for ``x0`` under ``noise`` at steps ``t``, ``(B, C, H, W)``."""
-        if self.config.prediction == "eps":
-            return noise
-        signal, rate = self._rates(t)
-        if self.config.prediction == "v":
-            return signal * noise - rate * x0
-        base, off, skip, out, _ = self._about(signal * x0 + rate * noise, t, cloudy, reference)
-        return (x0 - base - skip * off) / out
-
-    def _rates(self, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, ``(B, 1, 1, 1)``."""
-        return self.signal_rate[steps][:, None, None, None], self.noise_rate[steps][:, None, None, None]
-
-    def _about(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None) -> Preconditioning:
-        signal, noise = self._rates(steps)
-        known, unknown = RESIDUAL, RESIDUAL_OF_CLOUDY
-        if self.config.grown is not None:
-            known = unknown = self.config.grown.spread
-        base, spread = cloudy.float(), torch.full_like(signal, unknown)
-        if reference is not None:
-            seen = _is_given(reference)
-            base = torch.where(seen, reference.float(), base)
-            spread = torch.where(seen, known, spread)
-        sigma = noise / signal
-        total = sigma.square() + spread.square()
-        off = x_t.float() / signal - base
-        return Preconditioning(
-            base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt()
-        )
-
-    def predict(
-        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None
-    ) -> Tensor:
-        """Run the noise predictor itself, for what it predicts, float32 ``(B, C, H, W)``.
-
-        A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
-        """
-        seen = {"cloudy": cloudy}
-        if self.config.guided:
-            seen["reference"] = torch.zeros_like(cloudy) if reference is None else reference
-        self._check_images(x_t, **seen)
-        steps = _steps(t, x_t)
-        if self.config.grown is not None:
-            return self._predict_grown(x_t, steps, cloudy, seen["reference"])
-        if self.config.prediction == "residual":
-            about = self._about(x_t, steps, cloudy, reference)
-            x_t = about.into * about.off
-        raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), steps)
-        return raw.float()
-
-    def _predict_grown(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, guess: Tensor) -> Tensor:
-        """Run a grown predictor: where there is no first guess, ``base`` of its answer is its own.
-
-        ``x0 = (1 - c_skip) (y + change) + c_skip x_t / sqrt(abar) + c_out raw``.
-        """
-        assert isinstance(self.noise_net, GrownDenoiser)
-        about, seen = self._about(x_t, steps, cloudy, guess), _is_given(guess)
-        signal, noise = self._rates(steps)
-        noisy = x_t.float() * torch.rsqrt((SPREAD_OF_IMAGES * signal).square() + noise.square())
-        images = torch.cat([noisy, torch.where(seen, about.into * about.off, 0), guess], dim=1)
-        change, raw = self.noise_net(images, cloudy, steps)
-        return raw.float() + torch.where(seen, 0, (1 - about.skip) / about.out) * change.float()
-
-    def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:
-        """Compute the weight alone, raw, float32 ``(B, C, H, W)``."""
-        self._check_images(x_t, cloudy=cloudy, reference=reference)
-        if self.config.covered is not None:
-            return weight_of_change(cloudy.float(), reference.float(), *self.config.covered)
-        raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
-        return raw.float()
-
-    def _check_images(self, x_t: Tensor, **others: Tensor) -> None:
-        if x_t.ndim != 4 or x_t.shape[1] != self.config.bands:
-            expected = f"(B, {self.config.bands}, H, W)"
-            raise ValueError(f"x_t has shape {tuple(x_t.shape)}, the network takes {expected}")
-        for name, image in others.items():
-            if image.shape != x_t.shape:
-                raise ValueError(
-                    f"{name} has shape {tuple(image.shape)}, x_t {tuple(x_t.shape)}: make them equal"
-                )
-
-
-def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float) -> Tensor:
-    """Weigh a first guess by how much of the ground the cloudy image shows: ``1 - (c - low) / (high - low)``.
-
-    ``c`` is the mean change over the bands and `AROUND` px; what changes little is seen, and has no need of
-    texture that is made up.
-
-    Returns:
-        In [0, 1], ``(B, C, H, W)``.
-    """
-    change = (reference - cloudy).abs().mean(dim=1, keepdim=True)
-    for _ in range(2):
-        change = F.avg_pool2d(change, AROUND, 1, padding=AROUND // 2, count_include_pad=False)
-    return (1 - (change - low) / (high - low)).clamp(0, 1).expand_as(cloudy)
-
-
-def _is_given(reference: Tensor) -> Tensor:
-    """Return for which images there is a first guess, ``(B, 1, 1, 1)``: not all of it is zero."""
-    return reference.abs().amax((1, 2, 3), keepdim=True) > 0
-
-
-def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:
-    """Make step numbers ``(B,)`` on the device of ``x_t``, without a copy that would wait for it."""
-    if isinstance(t, int):
-        return torch.full((x_t.shape[0],), t, device=x_t.device)
-    return t.to(x_t.device).expand(x_t.shape[0])

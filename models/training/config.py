@@ -15,8 +15,9 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.grown import GrownConfig
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.training.stages import STAGES
 from decr_scene.models.value_types import check_types

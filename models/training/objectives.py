@@ -7,7 +7,6 @@ neither gradient reaches the other.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR, DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler
 from decr_scene.models.diffusion.schedule import Schedule
+from decr_scene.models.diffusion.smoothing import smoothed
 from decr_scene.models.networks.detector import DetectorConfig, build_detector
+from decr_scene.models.networks.noise_network import NoiseNetwork
 from decr_scene.models.networks.reference import build_reference
-from decr_scene.models.networks.unet import NoiseNetwork
 from decr_scene.models.training.config import RunConfig
 
 
@@ -165,23 +165,7 @@ def degraded(guess: Tensor, draws: Draws, unguided: float = UNGUIDED) -> Tensor:
     sigma = 0.3 + draws.uniform(guess) * (MOST_BLUR - 0.3)
     sigma = torch.where(draws.uniform(guess) < BLURRED, sigma, 0)
     seen = (draws.uniform(guess) >= unguided).to(guess.dtype)
-    return blurred(guess, sigma) * seen[:, None, None, None]
-
-
-def blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur images ``(B, C, H, W)`` with Gaussians of ``sigma`` px, ``(B,)``; 0 leaves an image as it is."""
-    reach = math.ceil(3 * MOST_BLUR)
-    count, bands, height, width = images.shape
-    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernels = torch.exp(-0.5 * (places / sigma.clamp(min=1e-3)[:, None]).square())
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(bands, 0)[:, None]
-    flat = images.contiguous().reshape(1, count * bands, height, width)
-    for kernel, pad in (
-        (kernels[..., None], (0, 0, reach, reach)),
-        (kernels[:, :, None], (reach, reach, 0, 0)),
-    ):
-        flat = F.conv2d(F.pad(flat, pad, mode="replicate"), kernel, groups=count * bands)
-    return flat.reshape(images.shape)
+    return smoothed(guess, sigma, MOST_BLUR) * seen[:, None, None, None]
 
 
 def parts_of(images: Tensor, side: int) -> Tensor:

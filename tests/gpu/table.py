@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from decr_scene.models.checkpoints.model_file import ModelConfig, SamplingConfig, build_modules
 from decr_scene.models.model import Model, load_model
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNetConfig
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.restoration.restorers import Diffusion

@@ -24,7 +24,8 @@ from decr_scene.models.errors import CheckpointError
 from decr_scene.models.model import Model, load_published, to_published
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
-from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNetConfig
 
 # Tests are no package: a module beside them is run, not imported.
 RULE = SimpleNamespace(**runpy.run_path(str(TESTS / "golden_rule.py")))

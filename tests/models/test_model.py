@@ -17,8 +17,9 @@ from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.models.model import Model, load_model, to_published
 from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 
 CONFIG = ModelConfig(
     name="tiny",

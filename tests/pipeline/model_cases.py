@@ -13,8 +13,9 @@ from decr_scene.models.checkpoints.model_file import (
     expected_shapes,
     save_model_file,
 )
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
-from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 
 UNET = UNetConfig(channels=8, multipliers=(1, 1, 1, 1), attention_factors=(8,), heads=1, num_res_blocks=1)
 

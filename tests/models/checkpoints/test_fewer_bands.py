@@ -26,8 +26,9 @@ from decr_scene.models.errors import CheckpointError
 from decr_scene.models.model import load_model
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.grown import GrownConfig
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 
 UNET = UNetConfig(channels=8, multipliers=(1, 2), num_res_blocks=1, attention_factors=(), heads=1, patch=2)
 MODEL = ModelConfig(

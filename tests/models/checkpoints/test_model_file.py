@@ -22,8 +22,9 @@ from decr_scene.models.checkpoints.model_file import (
 )
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 
 NETWORK = NetworkConfig(
     bands=3,

@@ -29,8 +29,9 @@ from decr_scene.models.networks.detector import (
     reduced_image,
     without_specks,
 )
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.training.calibration import CALIBRATION, Scores, calibrate, read_calibration
 from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.export import attach_detector

@@ -16,8 +16,8 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.grown import GrownConfig
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork, weight_of_change
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, NoiseNetwork, weight_of_change
 from decr_scene.models.training.weights import TRUNK, adopt
 
 REFERENCE = ReferenceConfig(

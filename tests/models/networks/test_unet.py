@@ -10,15 +10,13 @@ from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.networks.layers import GroupNorm, SelfAttention
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
-from decr_scene.models.networks.unet import (
+from decr_scene.models.networks.noise_network import (
     PREDICTIONS,
-    PUBLISHED_WEIGHT,
     NetworkConfig,
     NoiseNetwork,
     Prediction,
-    UNet,
-    UNetConfig,
 )
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNet, UNetConfig
 
 SMALL = NetworkConfig(
     bands=4,

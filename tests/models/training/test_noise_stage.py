@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from decr_scene.models.diffusion.smoothing import smoothed
 from decr_scene.models.training.config import config_from_table
-from decr_scene.models.training.objectives import Draws, EnhancementObjective, blurred, degraded, parts_of
+from decr_scene.models.training.objectives import Draws, EnhancementObjective, degraded, parts_of
 
 UNET = {"channels": 8, "multipliers": [1], "attention_factors": [], "heads": 1, "num_res_blocks": 1}
 RUN = {
@@ -40,7 +41,7 @@ def test_parts_are_cut_image_by_image():
 
 def test_a_blur_of_nothing_is_nothing_and_more_takes_more_detail():
     images = pictures()
-    found = blurred(images, torch.tensor([0.0, 0.5, 1.0, 1.5]))
+    found = smoothed(images, torch.tensor([0.0, 0.5, 1.0, 1.5]), 1.5)
     torch.testing.assert_close(found[0], images[0], atol=1e-6, rtol=0)
     left = found.std((1, 2, 3)) / images.std((1, 2, 3))
     assert (left[:-1] > left[1:] + 0.1).all()

@@ -14,8 +14,9 @@ from torch import nn
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import ModelConfig, model_sha256, read_model_config
 from decr_scene.models.model import Model, load_model, to_published
+from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
-from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, NetworkConfig, NoiseNetwork, UNetConfig
+from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNetConfig
 from decr_scene.pipeline.commands.main import main
 
 

@@ -23,8 +23,8 @@ from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.grown import GrownConfig
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep

@@ -19,8 +19,9 @@ from decr_scene.models.checkpoints.model_file import (
     save_model_file,
 )
 from decr_scene.models.networks.detector import CloudDetector, DetectorConfig, build_detector
+from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
-from decr_scene.models.networks.unet import NetworkConfig, UNetConfig
+from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import SceneError

@@ -1,0 +1,32 @@
+"""Smooth images by Gaussians."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Smooth images with Gaussians; the border is repeated.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        sigma: Standard deviation for each image, px, ``(B,)``; 0 leaves an image as it is.
+        most: Greatest of them; kernels are cut at three of it.
+
+    Returns:
+        ``(B, C, H, W)``.
+    """
+    reach = math.ceil(3 * most)
+    count, bands, height, width = images.shape
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernels = torch.exp(-0.5 * (places / sigma.clamp(min=1e-3)[:, None]).square())
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(bands, 0)[:, None]
+    flat = images.contiguous().reshape(1, count * bands, height, width)
+    for kernel, pad in (
+        (kernels[..., None], (0, 0, reach, reach)),
+        (kernels[:, :, None], (reach, reach, 0, 0)),
+    ):
+        flat = F.conv2d(F.pad(flat, pad, mode="replicate"), kernel, groups=count * bands)
+    return flat.reshape(images.shape)
