@@ -44,7 +44,9 @@ def computing_of(device: str, precision: str) -> Computing:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the GPU if there is one.
+    """Return the device of a name.
+
+    ``auto`` is the GPU if there is one.
 
     Raises:
         ValueError: torch has no such device, or the machine lacks it.
@@ -66,7 +68,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
-    """Choose ``fp32`` or ``bf16``; ``auto`` is bf16 where the device computes in it, but for a steady CPU.
+    """Choose ``fp32`` or ``bf16``.
+
+    ``auto`` is bf16 where the device computes in it, but for a steady CPU.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.

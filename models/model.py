@@ -93,7 +93,7 @@ class Model:
 
     @property
     def detector(self) -> AnyDetector | None:
-        """Return the cloud detector; ``None``: the model has none."""
+        """Return the cloud detector, or ``None`` if the model has none."""
         if "detector" not in self.modules:
             return None
         detector = self.modules["detector"]
@@ -131,10 +131,11 @@ class Model:
         agree: BlendTiles | None = None,
         at_once: int | None = None,
     ) -> Tensor:
-        """Remove the clouds; what is not given is as in ``config.sampling``.
+        """Remove the clouds.
 
-        A model without a noise network answers with its reference; where that has many answers, and the
-        weight floor is below 1, with the one that the noise chooses.
+        What is not given is as in ``config.sampling``. A model without a noise network answers with its
+        reference; where that has many answers, and the weight floor is below 1, with the one that the noise
+        chooses.
 
         Args:
             cloudy: Cloudy images.
@@ -232,7 +233,7 @@ class LoadedDetector:
 
 
 def load_detector(name_or_file: str | Path, device: str = "auto") -> LoadedDetector | None:
-    """Load the cloud detector of a model alone, for inference; ``None``: it has none.
+    """Load the cloud detector of a model alone, for inference, or ``None`` if it has none.
 
     Raises:
         UnknownModelError: There is no such model.
@@ -272,6 +273,9 @@ def to_published(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
-    """Draw standard normal noise ``(B, C, H, W)``; that of an image does not depend on its batch."""
+    """Draw standard normal noise ``(B, C, H, W)``.
+
+    That of an image does not depend on its batch.
+    """
     generators = (torch.Generator().manual_seed(seed + i) for i in range(len(like)))
     return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators])

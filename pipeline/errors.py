@@ -83,7 +83,10 @@ class RunCancelledError(DecrSceneError, RuntimeError):
 
 
 def in_one_line(error: Exception) -> str:
-    """Describe an error in one line; one of the system, the memory or GDAL is no fault of the program."""
+    """Describe an error in one line.
+
+    One of the system, the memory or GDAL is no fault of the program.
+    """
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import CRSError, DriverRegistrationError, RasterioError
 

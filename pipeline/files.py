@@ -168,7 +168,7 @@ def check_name(output: Path) -> None:
 
 
 def _longest_name(folder: Path) -> int:
-    """Return the greatest length of a file name in a folder, bytes; on Windows characters."""
+    """Return the greatest length of a file name in a folder, in bytes or, on Windows, characters."""
     return os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
 
 
@@ -207,7 +207,10 @@ def tiles_path(output: Path) -> Path:
 
 
 def part_path(output: Path, token: str, role: str) -> Path:
-    """Return the path of a part of an output; the token separates runs."""
+    """Return the path of a part of an output.
+
+    The token separates runs.
+    """
     return output.with_name(f".{output.name}.{token}.{role}.partial.tif")
 
 
@@ -272,7 +275,9 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def os_faults(what: str, folder: Path, advice: str = "check the disk, then run again") -> Iterator[None]:
-    """Convert errors of the system or GDAL to our own; our own errors pass.
+    """Convert errors of the system or GDAL to our own.
+
+    Our own errors pass.
 
     Args:
         what: What cannot be done.

@@ -312,7 +312,10 @@ def _files_of(
 
 
 def _unchanged(files: Sequence[FileIdentity]) -> bool:
-    """Return whether all are as they were when the run began; else the checks have compared other files."""
+    """Return whether all are as they were when the run began.
+
+    Otherwise the checks have compared other files.
+    """
     try:
         for file in files:
             file.check()
@@ -356,7 +359,7 @@ def _finished_run(run: _Run, planned: Planned) -> FinishedRun:
 def _tile_store(
     writing: _Writing, planned: Planned, options: Options, guard: dict[str, Any], workers: int
 ) -> TileStore | None:
-    """Open the store of finished tiles; ``None``: making them is no more work than keeping them."""
+    """Open the store of finished tiles, or return ``None`` if keeping them saves nothing."""
     plan = planned.plan
     if plan.spec.name in BUILT_IN:
         return None
@@ -374,7 +377,7 @@ def _stream(
     elsewhere: bool,
     watch: Watch,
 ) -> dict[str, int]:
-    """Run the tasks and write their blocks; return how many tiles were restored, and kept from before."""
+    """Run the tasks, write their blocks and count the tiles restored, and those kept from before."""
     if writers.published:
         return {"restored": 0, "kept": planned.tiles_to_restore, "tiles_resumed": 0}
     done = 0

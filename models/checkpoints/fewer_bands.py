@@ -97,7 +97,10 @@ def _layers_of_reference(
 
 
 def _reading_less(weight: Tensor, bands: int, images: int, cells: int, dropped: int, kept: int) -> Tensor:
-    """Add what reads the band to what reads its stand-in; channels are image, band, cell; others follow."""
+    """Add the weights that read the band to those that read its stand-in.
+
+    Channels are image, band, cell; others follow.
+    """
     count = images * bands * cells
     parts = weight[:, :count].float().clone().reshape(len(weight), images, bands, cells, *weight.shape[2:])
     parts[:, :, kept] += parts[:, :, dropped]
@@ -106,6 +109,6 @@ def _reading_less(weight: Tensor, bands: int, images: int, cells: int, dropped: 
 
 
 def _giving_less(tensor: Tensor, bands: int, cells: int, dropped: int) -> Tensor:
-    """Drop the channels that give the band; channels are band, cell."""
+    """Drop the channels that give the band, of channels by band and cell."""
     parts = tensor.reshape(bands, cells, *tensor.shape[1:])
     return parts[[i for i in range(bands) if i != dropped]].flatten(0, 1)

@@ -34,7 +34,7 @@ class Summary:
 
 
 def fold_of(path: str | Path) -> Fold | None:
-    """Read the fold that a model is described as; ``None``: its file has weights.
+    """Read the fold that a model is described as, or ``None`` if its file has weights.
 
     Raises:
         CheckpointError: It is a wrong description of one.

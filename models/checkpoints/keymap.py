@@ -65,7 +65,7 @@ def import_state(state: Mapping[str, Tensor], keys: KeyMap, what: str) -> dict[s
 
 
 def export_state(tensors: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
-    """Return the published state dict of our tensors; unused entries are zeros."""
+    """Return the published state dict of our tensors, with zeros for unused entries."""
     return {
         name: torch.zeros(entry.shape) if entry.ours is None else tensors[entry.ours].reshape(entry.shape)
         for name, entry in keys.items()

@@ -93,7 +93,7 @@ class SamplingConfig:
         weight_floor: float | None = None,
         halo: int | None = None,
     ) -> "SamplingConfig":
-        """Replace some values; ``None``: the model's own stays.
+        """Replace the values that are not ``None``.
 
         Raises:
             CheckpointError: A value is out of range.
@@ -103,7 +103,7 @@ class SamplingConfig:
 
     @property
     def first_step(self) -> int | None:
-        """Return the step that starts from the noised reference; ``None``: sampling starts from noise."""
+        """Return the step that starts from the noised reference, or ``None`` if that is pure noise."""
         return None if self.start == TRAIN_STEPS else self.start
 
 
@@ -172,7 +172,9 @@ def build_modules(config: ModelConfig) -> nn.ModuleDict:
 
 
 def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> None:
-    """Write a model file, whole or not at all; floating-point types are kept, but for packed kernels.
+    """Write a model file, whole or not at all.
+
+    Floating-point types are kept, but for packed kernels.
 
     Raises:
         CheckpointError: The tensors are not those of the configuration.
@@ -206,7 +208,9 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def model_sha256(path: str | Path) -> str:
-    """Digest a model file, in hexadecimal; of a fold, the file that it would be.
+    """Digest a model file, in hexadecimal.
+
+    Of a fold it is the digest of the file that it stands for.
 
     Raises:
         CheckpointError: There is no such file; of a fold, it or what it is made of is damaged.
@@ -255,7 +259,10 @@ def write_whole(path: Path) -> Iterator[Path]:
 
 
 def _read_stored(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read configuration and tensors as they are stored, packed or not; of a fold, as they would be."""
+    """Read configuration and tensors as they are stored, packed or not.
+
+    Of a fold they are as its own file would store them.
+    """
     fold = fold_of(path)
     if fold is not None:
         return _folded(*_read_stored(fold.model), fold)
@@ -281,7 +288,10 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _folded(larger: ModelConfig, stored: State, fold: Fold) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Fold what is touched by it, packed anew where it was packed; all else stays as it is stored."""
+    """Fold the weights that it touches, packed anew where they were packed.
+
+    All others stay as they are stored.
+    """
     config = fold.config(larger)
     names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in stored]
     try:
@@ -316,9 +326,10 @@ def _check_values(tensors: State, what: str) -> None:
 
 
 def _packed(tensors: State) -> dict[str, Tensor]:
-    """Pack kernels in eight bits, with a scale an output channel; tensors of one dimension stay.
+    """Pack kernels in eight bits, with a scale an output channel.
 
-    Those of the reference stay too: their rounding would reach the answer unweighted, and cost 0.01 dB.
+    Tensors of one dimension stay. Those of the reference stay too: their rounding would reach the answer
+    unweighted, and cost 0.01 dB.
     """
     packed = {}
     for name, tensor in tensors.items():
@@ -333,7 +344,10 @@ def _packed(tensors: State) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
-    """Unpack kernels to float32, without their scales; other tensors stay."""
+    """Unpack kernels to float32, without their scales.
+
+    Other tensors stay.
+    """
     unpacked = dict(tensors)
     for name, tensor in tensors.items():
         if tensor.dtype != torch.int8:

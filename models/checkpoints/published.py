@@ -33,7 +33,9 @@ _ORDER = "give the checkpoint of DE first, then that of its reference (mn or mds
 
 
 def read_published(de_state: Weights, reference_state: Weights) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read the two published checkpoints of a DE model; bands, widths and kind follow from the shapes.
+    """Read the two published checkpoints of a DE model.
+
+    Bands, widths and kind follow from the shapes.
 
     Args:
         de_state: Noise predictor and weight allocation: file, or mapping of published names to tensors.

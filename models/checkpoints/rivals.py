@@ -62,7 +62,9 @@ NETWORK_PREFIX = "denoise_fn."
 
 
 def read_rival(source: Weights, kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Read published weights; bands and widths follow from the shapes.
+    """Read published weights.
+
+    Bands and widths follow from the shapes.
 
     Args:
         source: File, or mapping of published names to tensors.
@@ -166,7 +168,10 @@ def with_cloudnet(
 
 
 def rival_keys(network: nn.Module) -> KeyMap:
-    """Return the key map of a published checkpoint; unused entries are listed by name and shape."""
+    """Return the key map of a published checkpoint.
+
+    Unused entries are listed by name and shape.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if isinstance(network, CloudNet):
         counted = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTERS)}
@@ -197,7 +202,10 @@ def _description(found_kind: str | None, state: State, kind: str) -> str:
 
 
 def _check_stems(state: State, kind: str) -> None:
-    """Refuse weights that do not tell bands and widths; all entries at fault are named."""
+    """Refuse weights that do not tell bands and widths.
+
+    All entries at fault are named.
+    """
     faults = [f"{name} is missing" for name in STEMS[kind] if name not in state]
     faults += [
         f"{name} has shape {tuple(state[name].shape)}, expected one of {axes} axes"

@@ -62,7 +62,7 @@ class Canvas:
 
     @property
     def downsun(self) -> tuple[float, float]:
-        """Return rows and columns of one step away from the sun; zeros where no shadow falls."""
+        """Return rows and columns of one step away from the sun, zeros where no shadow falls."""
         length = math.hypot(*self.offset) or 1.0
         return self.offset[0] / length, self.offset[1] / length
 

@@ -77,7 +77,10 @@ def _turned(rows: Float, cols: Float, angle: float) -> tuple[Float, Float]:
 
 
 def _wing(rng: np.random.Generator, half: list[float]) -> tuple[float, float, list[float]] | None:
-    """Place a second part of a roof, along and across, with half its sides; every third roof has one."""
+    """Place a second part of a roof, along and across, with half its sides.
+
+    Every third roof has one.
+    """
     if rng.random() < 2 / 3:
         return None
     size = [side * rng.uniform(0.4, 1.2) for side in reversed(half)]

@@ -174,7 +174,10 @@ def veil(light: Float, tau: Float, factor: float, cloud: Float | float) -> Float
 
 
 def classify(opacity: Float, shadow: Float) -> NDArray[np.uint8]:
-    """Classify pixels ``(H, W)``: 0 clear, 1 cloud, 2 shadow, 3 thin cloud; cloud hides a shadow below it."""
+    """Classify pixels ``(H, W)`` as 0 clear, 1 cloud, 2 shadow, 3 thin cloud.
+
+    Cloud hides a shadow below it.
+    """
     mask = np.where(shadow >= SHADOW_DEPTH, np.uint8(SHADOW), np.uint8(CLEAR))
     mask[opacity >= THIN_OPACITY] = THIN
     mask[opacity >= CLOUD_OPACITY] = CLOUD
@@ -329,7 +332,10 @@ def _compose(
     rng: np.random.Generator,
     recipe: CloudRecipe,
 ) -> SimulatedCloud:
-    """Compose the ground under shadow, then each layer over it, band by band; other pixels stay."""
+    """Compose the ground under shadow, then each layer over it, band by band.
+
+    Other pixels stay.
+    """
     white = _white(clear, rng, recipe)
     tint = recipe.tint * rng.uniform(-1, 1)
     tau = np.zeros(clear.shape[1:], np.float32)

@@ -103,7 +103,10 @@ def veiled(clear: Float, bands: tuple[str, ...], rng: np.random.Generator, recip
 
 
 def _field(shape: tuple[int, int], rng: np.random.Generator, recipe: VeilRecipe) -> Float:
-    """Draw a smooth field ``(H, W)`` of unit spread; structures larger than the image are a slope."""
+    """Draw a smooth field ``(H, W)`` of unit spread.
+
+    Structures larger than the image are a slope.
+    """
     scale = between(recipe.scale, rng.random())
     drawn = (
         Spectrum(scale=scale, slope=5.0).draw(shape, rng)

@@ -65,7 +65,10 @@ def clearness(cloud: Float, shadow: Float, valid: Float | None = None) -> Float:
 
 
 def _pull(level: Float) -> Float:
-    """Return one level coarser; the last band is the weight, which the others are multiplied by."""
+    """Return one level coarser.
+
+    The last band is the weight, which the others are multiplied by.
+    """
     height, width = level.shape[1:]
     if height % 2 or width % 2:
         level = np.pad(level, ((0, 0), (0, height % 2), (0, width % 2)))

@@ -109,7 +109,10 @@ def turn(rng: np.random.Generator, *images: Float) -> tuple[Float, Float]:
 
 
 def area_reduced(image: Float, factor: int) -> Float:
-    """Average ``factor`` x ``factor`` pixels of ``(C, H, W)``; what does not fill a block is cut."""
+    """Average ``factor`` x ``factor`` pixels of ``(C, H, W)``.
+
+    What does not fill a block is cut.
+    """
     if factor == 1:
         return image
     bands, height, width = image.shape

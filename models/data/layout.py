@@ -115,7 +115,7 @@ def _sen12mscr(place: Path) -> tuple[list[PairPaths], list[str]]:
 
 
 def whus2cr_folders(place: Path) -> tuple[str, str] | None:
-    """Return the folders of clear and cloudy images of WHUS2-CR; ``None``: it has another layout."""
+    """Return the folders of clear and cloudy images of WHUS2-CR, or ``None`` for another layout."""
     for folders in WHUS2_FOLDERS:
         published = folders == WHUS2_FOLDERS[0] and any((place / name).is_dir() for name in folders)
         if published or any((place / name / _WHUS2_SIDE).is_dir() for name in folders):

@@ -47,7 +47,7 @@ def load_source(
     crop: int | None = None,
     opener: Opener | None = None,
 ) -> PairSource:
-    """Read every image of a source; name all that is wrong with it at once.
+    """Read every image of a source, or name all that is wrong with it at once.
 
     Args:
         config: The source.

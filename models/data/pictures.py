@@ -12,9 +12,10 @@ GAP = 4
 
 
 def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
-    """Find red, green and blue, 0-based; without such names the first three, or the first thrice.
+    """Find red, green and blue, 0-based.
 
-    A band named ``alpha`` has no colour and is not counted.
+    Without such names they are the first three, or the first thrice. A band named ``alpha`` has no colour and
+    is not counted.
     """
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
@@ -22,7 +23,10 @@ def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
 
 
 def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Lay out ``(H, W, 3)`` images in rows on white; they may differ in size."""
+    """Lay out ``(H, W, 3)`` images in rows on white.
+
+    They may differ in size.
+    """
     heights = [max(len(image) for image in row) for row in rows]
     width = max(sum(image.shape[1] + GAP for image in row) for row in rows) - GAP
     sheet = np.full((sum(heights) + GAP * (len(rows) - 1), width, 3), 255, np.uint8)

@@ -20,9 +20,10 @@ KERNEL_WIDTH = 4
 
 
 def resize(image: NDArray[Any], scale: float) -> Float:
-    """Resize both sides by one scale; shrinking smooths first, by a wider kernel.
+    """Resize both sides by one scale.
 
-    Output pixel ``i`` lies at ``u_i`` on the input, pixels counted from 1, and is a weighted mean around it::
+    Shrinking smooths first, by a wider kernel. Output pixel ``i`` lies at ``u_i`` on the input, pixels
+    counted from 1, and is a weighted mean around it::
 
         u_i    = i / s + (1 - 1 / s) / 2
         w_ij   = k(r (u_i - j)) / sum_j k(r (u_i - j)),    r = min(s, 1)

@@ -128,7 +128,10 @@ class PairSource:
         return [enlarged(image, size) for image in cut(rng, (pair.cloudy, pair.clear), part)]
 
     def _draw_light(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> LightChange:
-        """Draw a gain for each band and a tone curve; half of the images get a haze, if any do."""
+        """Draw a gain for each band and a tone curve.
+
+        Half of the images get a haze, if any do.
+        """
         config = self.config
         bands = len(image)
         gain = np.full((bands, 1, 1), rng.uniform(*config.brightness), np.float32)
@@ -199,7 +202,10 @@ def cover_of_pair(cloudy: Float, clear: Float) -> tuple[Float, Float]:
 
 
 def held_in_memory(pair: Pair, most: int = 512) -> Pair:
-    """Read a pair as arrays; of one that is read by window its middle, at most ``most`` px a side."""
+    """Read a pair as arrays.
+
+    Of one that is read by window it is the middle, at most ``most`` px a side.
+    """
     if isinstance(pair.clear, np.ndarray) and isinstance(pair.cloudy, np.ndarray):
         return pair
     starts = (max(0, side - most) // 2 for side in pair.clear.shape[1:])
@@ -217,10 +223,10 @@ def batches(
     first: int = 0,
     loaders: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Yield the batches of steps ``start``, ``start + 1``, ...; the next ones are made while one is used.
+    """Yield the batches of steps ``start``, ``start + 1`` and so on.
 
-    A batch is crops ``first`` to ``first + count - 1`` of its step: what another process begins with. With
-    ``loaders``, as many processes make them; the batches are the same.
+    The next ones are made while one is used. A batch is crops ``first`` to ``first + count - 1`` of its step:
+    what another process begins with. With ``loaders``, as many processes make them; the batches are the same.
     """
     maker = _Maker(tuple(sources), shares_of(sources), seed, size, count, spectrum, first)
     pool: Executor
@@ -289,6 +295,9 @@ def draw_crop(
     size: int,
     spectrum: tuple[str, ...],
 ) -> Crop:
-    """Draw the crop, ``(C, size, size)``, that ``key`` stands for; ``shares`` are those of `shares_of`."""
+    """Draw the crop, ``(C, size, size)``, that ``key`` stands for.
+
+    ``shares`` are those of `shares_of`.
+    """
     rng = np.random.default_rng(key)
     return sources[rng.choice(len(sources), p=shares)].crop(rng, size, spectrum)

@@ -139,7 +139,7 @@ def build_detector(config: DetectorConfig) -> AnyDetector:
 
 
 def without_specks(probability: Tensor) -> Tensor:
-    """Open ``(B, C, H, W)`` (greyscale) by squares of `SPECK` px; the same shape.
+    """Open ``(B, C, H, W)`` (greyscale) by squares of `SPECK` px, to the same shape.
 
     A single pixel taken for cloud would have a whole tile restored. On held-out pairs of `rice2` this halves
     the tiles without cloud that are, and finds as much cloud at the same rate of false alarms.
@@ -149,7 +149,10 @@ def without_specks(probability: Tensor) -> Tensor:
 
 
 def reduced_image(image: Tensor, factor: int) -> Tensor:
-    """Average ``factor`` x ``factor`` pixels of ``(B, C, H, W)``; the last ones of a side may be fewer."""
+    """Average ``factor`` x ``factor`` pixels of ``(B, C, H, W)``.
+
+    The last ones of a side may be fewer.
+    """
     return F.avg_pool2d(image, factor, ceil_mode=True) if factor > 1 else image
 
 

@@ -19,7 +19,7 @@ def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def zeroed(module: M) -> M:
-    """Set all parameters of a module to zero, so that its branch starts without effect; return it."""
+    """Return a module with all parameters zero, so that its branch starts without effect."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

@@ -42,7 +42,10 @@ def _moments(x: Tensor, block: int, groups: int, eps: float) -> tuple[Tensor, Te
 
 
 def _around(of_blocks: Tensor, axis: int) -> Tensor:
-    """Average `BLOCKS` blocks along an axis, of nine the outer two by half; moved inwards at its ends."""
+    """Average `BLOCKS` blocks along an axis, of nine the outer two by half.
+
+    They are moved inwards at its ends.
+    """
     count = of_blocks.shape[axis]
     if count <= BLOCKS:
         return of_blocks.mean(axis, keepdim=True).expand_as(of_blocks)

@@ -49,7 +49,7 @@ class MDSA(nn.Module):
         self.leave = _conv(width, bands)
 
     def forward(self, image01: Tensor) -> Tensor:
-        """Restore an image ``(B, C, H, W)`` in [0, 1]; the same shape and range.
+        """Restore an image ``(B, C, H, W)`` in [0, 1], to the same shape and range.
 
         Raises:
             ValueError: The image is too small for the instance norm of the third row.

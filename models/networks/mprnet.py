@@ -194,7 +194,7 @@ class SupervisedAttention(nn.Module):
         self.from_image = _conv(bands, width, 1)
 
     def forward(self, features: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate features ``(B, width, H, W)`` by the image ``(B, C, H, W)`` that they make; return both."""
+        """Gate features ``(B, width, H, W)`` by the image ``(B, C, H, W)`` they make, and return both."""
         restored: Tensor = self.to_image(features) + image
         gate = torch.sigmoid(self.from_image(restored))
         return self.mix(features) * gate + features, restored

@@ -140,7 +140,10 @@ class NoiseNetwork(nn.Module):
     def eps_from(
         self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Convert a prediction to noise, ``(B, C, H, W)``; v: ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``."""
+        """Convert a prediction to noise, ``(B, C, H, W)``.
+
+        Of v it is ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``.
+        """
         if self.config.prediction == "eps":
             return raw
         signal, noise = self._rates(steps)

@@ -31,7 +31,10 @@ class Reference(Protocol):
     """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
 
     def __call__(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """Return the first guess; a network ignores what it has no use for."""
+        """Return the first guess.
+
+        A network ignores what it has no use for.
+        """
         ...
 
 
@@ -86,7 +89,7 @@ class ReferenceConfig:
 
     @property
     def only_side(self) -> int | None:
-        """Return the one side of images that it takes, px; ``None``: it takes any."""
+        """Return the one side of images that it takes, px, or ``None`` if it takes any."""
         return self.side if self.kind == "cvae" else None
 
     @property
@@ -125,7 +128,10 @@ class _Norm(nn.GroupNorm):
         super().__init__(GROUPS, channels)
 
     def forward(self, x: Tensor, side: float | None = None) -> Tensor:
-        """Normalise ``(B, C, H, W)``, in the type of ``x``; ``side`` is that of `local_group_norm`."""
+        """Normalise ``(B, C, H, W)``, in the type of ``x``.
+
+        ``side`` is that of `local_group_norm`.
+        """
         if side is not None:
             own = local_group_norm(x.float(), side, self.num_groups, self.weight, self.bias, self.eps)
             return own.to(x.dtype)
@@ -246,7 +252,7 @@ class PlainUNet(nn.Module):
         return image + change + part * (anchor - image - change)
 
     def _share_of_anchor(self, h: Tensor, folded: Tensor) -> Tensor:
-        """Return the part of the anchor in the answer, ``(B, 1, h, w)``; 0 where no clear ground is known."""
+        """Return the part of the anchor in the answer, ``(B, 1, h, w)``, 0 where no clear ground is known."""
         assert self.gate is not None
         bands = folded.shape[1] - CONTEXT_BANDS
         cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_BAND, NEARNESS_BAND))
@@ -320,7 +326,10 @@ class PublishedReference(nn.Module):
         self.net = net
 
     def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """Map ``(B, C, H, W)`` in [-1, 1] to the same; the other arguments are ignored."""
+        """Map ``(B, C, H, W)`` in [-1, 1] to the same.
+
+        The other arguments are ignored.
+        """
         first_guess: Tensor = self.net((cloudy + 1) / 2)
         return 2 * first_guess - 1
 
@@ -331,7 +340,10 @@ class DrawnReference(PublishedReference):
     net: CVAE
 
     def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """Draw one answer, ``(B, C, H, W)``; the first 50 numbers of each image's noise choose it."""
+        """Draw one answer, ``(B, C, H, W)``.
+
+        The first 50 numbers of each image's noise choose it.
+        """
         eps = noise.flatten(1)[:, :LATENT]
         return 2 * self.net((cloudy + 1) / 2, eps) - 1
 
@@ -348,7 +360,10 @@ class DiffusedReference(nn.Module):
         return cloudy
 
     def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """Return the answer of a run that begins at the noise, ``(B, C, H, W)``; the date is used thrice."""
+        """Return the answer of a run that begins at the noise, ``(B, C, H, W)``.
+
+        The one date that there is stands in for three.
+        """
 
         def estimate(x: Tensor, label: float) -> Tensor:
             return self.estimate(x, x.new_full((len(x),), label), cloudy)
@@ -356,7 +371,10 @@ class DiffusedReference(nn.Module):
         return DPMSolver(steps)(noise, estimate)
 
     def estimate(self, x_t: Tensor, label: Tensor, cloudy: Tensor) -> Tensor:
-        """Estimate the clear image, ``(B, C, H, W)``, of a noisy one; ``label``: how noisy, ``(B,)``."""
+        """Estimate the clear image, ``(B, C, H, W)``, of a noisy one.
+
+        ``label`` says how noisy it is, ``(B,)``.
+        """
         answer: Tensor = self.net(x_t, label, cloudy[:, None].expand(-1, DATES, -1, -1, -1))
         return answer
 
@@ -382,7 +400,7 @@ def _zero(layer: nn.Conv2d) -> None:
 
 
 def _mirror(image: Tensor, multiple: int) -> Tensor:
-    """Extend bottom and right to a multiple; mirrored where the image is large enough, else repeated."""
+    """Extend bottom and right to a multiple, mirrored where the image is large enough, else repeated."""
     height, width = image.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:

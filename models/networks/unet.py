@@ -143,7 +143,7 @@ class UpLevel(_Level):
 
 
 def _encoder(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
-    """Build the levels from large to small; list the channels of all that is kept for the decoder."""
+    """Build the levels from large to small, and list the channels of all that is kept for the decoder."""
     levels = nn.ModuleList()
     skips = [config.channels]
     for number, width in enumerate(config.widths):
@@ -159,7 +159,10 @@ def _encoder(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
 
 
 def _decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
-    """Build the levels from small to large; every block takes one kept tensor besides the running one."""
+    """Build the levels from small to large.
+
+    Every block takes one kept tensor besides the running one.
+    """
     levels = nn.ModuleList()
     running = config.widths[-1]
     for number, width in reversed(list(enumerate(config.widths))):

@@ -38,7 +38,10 @@ def attention_target(cloudy: Tensor, clear: Tensor, signed: bool = False) -> Ten
 def discriminator_losses(
     discriminator: nn.Module, cloudy: Tensor, clear: Tensor, answer: Tensor
 ) -> dict[str, Tensor]:
-    """Return ``softplus(D(y, G))`` and ``softplus(-D(y, x))``; the answer is taken as a given."""
+    """Return ``softplus(D(y, G))`` and ``softplus(-D(y, x))``.
+
+    No gradient reaches the answer ``G``.
+    """
     return {
         "fake": F.softplus(discriminator(cloudy, answer.detach())).mean(),
         "real": F.softplus(-discriminator(cloudy, clear)).mean(),

@@ -47,7 +47,7 @@ class CloudNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in itertools.pairwise(wide))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map ``(B, bands, H, W)`` in [0, 1] to ``(B, 1, H, W)``; multiples of 32 px.
+        """Map ``(B, bands, H, W)`` in [0, 1] to ``(B, 1, H, W)``, of multiples of 32 px.
 
         Raises:
             ValueError: The size is no such multiple.
@@ -87,7 +87,7 @@ class CloudNet(nn.Module):
     def _expand(
         self, below: Tensor, up: int, finer: list[Tensor], level: Tensor, numbers: tuple[int, ...]
     ) -> Tensor:
-        """Go one level up; ``finer`` are the levels above, the nearest first."""
+        """Go one level up, with the levels above it in ``finer``, the nearest first."""
         t = self.ups[up - 1](below)
         s = level
         if finer:

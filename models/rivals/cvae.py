@@ -204,7 +204,7 @@ class ChannelAttention(nn.Module):
 
 
 def _convolutions(channels: int, outs: list[int], bands: int | None) -> nn.Sequential:
-    """Make 3 x 3 convolutions with a PReLU after each; maybe one more, to the bands, without."""
+    """Make 3 x 3 convolutions with a PReLU after each, and maybe one to the bands without."""
     layers: list[nn.Module] = []
     for out in outs:
         layers += [nn.Conv2d(channels, out, 3, padding=1), nn.PReLU(out)]

@@ -120,7 +120,10 @@ class DPMSolver:
 
 
 def limited(x0: Tensor) -> Tensor:
-    """Return ``clip(x0, -s, s) / s``; ``s`` is the 0.995 quantile of an image's magnitudes, at least 1."""
+    """Return ``clip(x0, -s, s) / s``.
+
+    ``s`` is the 0.995 quantile of an image's magnitudes, at least 1.
+    """
     magnitudes = x0.abs().flatten(1).float()
     s = torch.quantile(magnitudes, QUANTILE, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
     return x0.clamp(-s, s) / s

@@ -163,7 +163,10 @@ def _attempt(
     process: Callable[..., Report],
     fatal: tuple[type[Exception], ...],
 ) -> SceneEntry:
-    """Process a scene and return its entry; errors that are ``fatal`` to all scenes are raised."""
+    """Process a scene and return its entry.
+
+    Errors that are ``fatal`` to all scenes are raised.
+    """
     began = time.perf_counter()
     warnings: tuple[str, ...] = ()
     try:

@@ -63,7 +63,10 @@ def _may_enter(folder: Path, outputs: Path | None) -> bool:
 
 
 def _matches(path: Path, patterns: list[str]) -> bool:
-    """Return whether a file matches; a dangling link does too, so that it is reported."""
+    """Return whether a file matches.
+
+    A dangling link does too, so that it is reported.
+    """
     name_matches = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
     return name_matches and (path.is_file() or not path.exists())
 

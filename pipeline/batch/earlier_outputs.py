@@ -47,7 +47,7 @@ class PreviousOutput:
 
     @staticmethod
     def read(path: Path) -> PreviousOutput | None:
-        """Read a report; ``None``: there is none, or none of ours."""
+        """Read a report, or return ``None`` if there is none of this program."""
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             if report["program"]["name"] != PROGRAM:
@@ -78,7 +78,7 @@ def _recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
 
 
 def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
-    """Return the recipe of a run, as its report would have it; ``None``: it is not reproducible.
+    """Return the recipe of a run as its report would have it, or ``None`` if it is not reproducible.
 
     Args:
         chosen: The options.
@@ -115,7 +115,10 @@ def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:
 
 
 def _is_source(previous: PreviousOutput, src: str | Path) -> bool:
-    """Return whether an output is of this input; what is fetched from the web counts by its address alone."""
+    """Return whether an output is of this input.
+
+    What is fetched from the web counts by its address alone.
+    """
     if is_fetched(src):
         return previous.source == str(src)
     return previous.content == _content(fingerprint(src))

@@ -110,7 +110,10 @@ def _is_ledger(path: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system releases it when the process ends, however it ends."""
+    """Hold the lock of a folder.
+
+    The system releases it when the process ends, however it ends.
+    """
     with os_faults(f"cannot lock {folder}", folder):
         try:
             lock = Lock(folder / LOCK, stays=True)

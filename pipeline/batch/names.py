@@ -18,7 +18,7 @@ _SUBDATASET = re.compile(r"^[A-Z0-9_]+:(?!//)\"?([^\"]+?)\"?(?::/{0,2}([^:/\\][^
 
 
 def listed_scenes(src: str | os.PathLike[str], dst: Path) -> list[SceneEntry] | None:
-    """List the scenes that an address, or a text file of names, stands for; ``None``: it is neither.
+    """List the scenes of an address or a text file of names, or return ``None`` for anything else.
 
     Names are as `process` takes them; paths among them start from the folder of the file. Empty lines, and
     lines that begin with ``#``, are none.

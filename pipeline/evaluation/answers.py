@@ -116,7 +116,7 @@ class Answerer:
         return config is not None and (config.network is not None or config.reference.draws)
 
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
-        """Detect cloud in a whole image; ``None`` if nothing needs it."""
+        """Detect cloud in a whole image, or return ``None`` if nothing needs it."""
         shape = cloudy.shape[1], cloudy.shape[2]
         if self.detector_model is not None:
             detector = self.detector_model.config.detector

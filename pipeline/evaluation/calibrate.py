@@ -40,7 +40,7 @@ class Calibrated:
 
     @property
     def warning(self) -> str | None:
-        """Say that the pairs were few; ``None``: they were enough."""
+        """Say that the pairs were few, or return ``None`` if they were enough."""
         if self.pairs >= ENOUGH:
             return None
         return (

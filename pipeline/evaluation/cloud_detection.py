@@ -36,7 +36,10 @@ class Look:
 
 
 def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
-    """Detect cloud in an image ``(C, H, W)`` in [-1, 1]; the model is needed for its own detector."""
+    """Detect cloud in an image ``(C, H, W)`` in [-1, 1].
+
+    The model is needed for its own detector.
+    """
     shape, bands = (cloudy.shape[1], cloudy.shape[2]), len(cloudy)
     source = ArraySource(Span(0, 0, *shape), (cloudy + 1) / np.float32(2))
     lookout = _lookout(plan, source, shape, model)

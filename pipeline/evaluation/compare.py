@@ -108,7 +108,7 @@ class Comparison:
         return paired([a[figure] - b[figure] for a, b in both])
 
     def to_text(self) -> str:
-        """Format tables: systems down, figures and texture across; then gains over every baseline."""
+        """Format tables of figures and texture, one row a system, then of gains over every baseline."""
         rows = self.rows
         width = max(20, *(len(label) + 2 for label in rows))
         figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, width)
@@ -344,7 +344,7 @@ def _labels(models: Sequence[str]) -> list[str]:
 
 
 def _common_bands(models: dict[str, Answerer]) -> tuple[str, ...]:
-    """Return the bands of all models, in the order of the first; refuse models of different bands."""
+    """Return the bands of all models, in the order of the first, or refuse models of different bands."""
     first = next(iter(models.values()))
     for name, model in models.items():
         if set(model.bands) != set(first.bands):

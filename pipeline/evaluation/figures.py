@@ -46,7 +46,10 @@ class Figures:
 
     @classmethod
     def open(cls, protocol: str, lpips: bool, bands: tuple[str, ...]) -> Figures:
-        """Choose those of a protocol; the paper's grey image takes red, green, blue in this order."""
+        """Choose those of a protocol.
+
+        The paper's grey image takes red, green, blue in this order.
+        """
         distance = metrics.open_lpips(protocol == "paper") if lpips else None
         if protocol != "paper":
             return cls(lpips=distance)

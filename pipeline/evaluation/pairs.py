@@ -50,7 +50,7 @@ def load_pairs(
 
 
 def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
-    """Find the model's bands by what the files say of theirs; ``None``: they do not name these."""
+    """Find the model's bands by what the files say of theirs, or return ``None`` if they name others."""
     orders = _band_orders(data)
     matching = {names for names in orders if set(model_bands) <= set(names)}
     if not matching:
@@ -63,7 +63,7 @@ def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | Non
 
 
 def bands_of_folder(data: Path) -> tuple[str, ...] | None:
-    """Read the band names of a folder of pairs; ``None``: there are none, or they differ."""
+    """Read the band names of a folder of pairs, or return ``None`` if there are none or they differ."""
     orders = _band_orders(data)
     names = next(iter(orders), ())
     return names if len(orders) == 1 and all(names) else None

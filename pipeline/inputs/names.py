@@ -41,7 +41,7 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
 
 
 def local_files(name: str | os.PathLike[str]) -> list[str]:
-    """List the local files of a name: itself, an archive, a container; none of an address."""
+    """List the local files of a name (itself, an archive, a container), none of an address."""
     text = os.fspath(name)
     files = [text] if os.path.isfile(text) else _files_in(text)
     return [os.path.abspath(file) for file in files]
@@ -65,7 +65,7 @@ def _files_in(text: str) -> list[str]:
 
 
 def _file_at_head(path: str) -> str:
-    """Return the file that a path leads to or through; empty if there is none."""
+    """Return the file that a path leads to or through, empty if there is none."""
     while path and not os.path.isfile(path):
         path = os.path.dirname(path) if os.path.dirname(path) != path else ""
     return path

@@ -56,7 +56,10 @@ _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, Ti
 
 
 def is_fetched(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name is a web address of one raster; settings of GDAL for the web leave it to GDAL."""
+    """Return whether a name is a web address of one raster.
+
+    Settings of GDAL for the web leave it to GDAL.
+    """
     text = os.fspath(name)
     if not text.lower().startswith(("http://", "https://")):
         return False
@@ -66,7 +69,7 @@ def is_fetched(name: str | os.PathLike[str]) -> bool:
 
 
 def path_of_address(name: str) -> str:
-    """Return the path in an address, which a plain path is as a whole; empty: it is malformed."""
+    """Return the path in an address, which a plain path is as a whole, empty if it is malformed."""
     try:
         return urlsplit(name).path
     except ValueError:
@@ -213,7 +216,7 @@ def _fetch(address: str, partial: Path, state: Path) -> None:
 
 
 def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
-    """Append the missing rest; return the size of the whole, if the server sends it, bytes.
+    """Append the missing rest, and return the size of the whole in bytes, if the server sends it.
 
     Raises:
         SceneReadError: The server sends another piece than the rest, or one of another file.
@@ -270,7 +273,7 @@ def _chunks(answer: Any) -> Iterator[bytes]:
 
 
 def _place(content_range: str) -> tuple[int | None, int | None]:
-    """Read the first byte and the size of the whole from ``Content-Range``; ``None``: not told."""
+    """Read the first byte and the size of the whole from ``Content-Range``, each ``None`` if unknown."""
     found = re.fullmatch(r"\s*bytes\s+([0-9]+)-[0-9]+/([0-9]+|\*)\s*", content_range)
     if found is None:
         return None, None
@@ -282,9 +285,9 @@ def _is_number(text: str) -> bool:
 
 
 def _fetch_sidecars(address: str, path: Path) -> None:
-    """Fetch masks, statistics and RPCs from the addresses where GDAL reads them; mostly there are none.
+    """Fetch masks, statistics and RPCs from the addresses where GDAL reads them.
 
-    A server that lets wait for one is asked for no more.
+    Mostly there are none. A server that lets wait for one is asked for no more.
     """
     parts = urlsplit(address)
     stem = re.sub(r"\.\w+$", "", parts.path)

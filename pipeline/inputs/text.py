@@ -36,12 +36,15 @@ _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "i
 
 
 def carried(raw: bytes) -> str:
-    """Convert any bytes to a text that XML allows; UTF-8 is decoded."""
+    """Convert any bytes to a text that XML allows.
+
+    UTF-8 is decoded.
+    """
     return raw.decode("utf-8", "surrogateescape").translate(_CARRIED)
 
 
 def released(text: str) -> bytes:
-    """Return the bytes that were `carried`; any other text as UTF-8."""
+    """Return the bytes that were `carried`, or those of any other text in UTF-8."""
     return text.translate(_RELEASE).encode("utf-8", "surrogateescape")
 
 
@@ -66,7 +69,7 @@ def readable(text: str) -> str:
 
 
 def xml_root(raw: bytes) -> ET.Element:
-    """Parse an XML document in any encoding that Python knows; return its root.
+    """Parse an XML document, in any encoding that Python knows, to its root.
 
     Raises:
         ParseError: It is no XML, or not whole.

@@ -48,7 +48,10 @@ class DatasetCoverage:
         return float(np.mean([image.cloud for image in self.images]))
 
     def shares(self) -> list[float]:
-        """Return the share of the images in each tenth of coverage, lowest first; they sum to 1."""
+        """Return the share of the images in each tenth of coverage, lowest first.
+
+        They sum to 1.
+        """
         counts, _ = np.histogram([image.cloud for image in self.images], bins=BINS, range=(0, 1))
         return [float(share) for share in counts / len(self.images)]
 

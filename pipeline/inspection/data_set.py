@@ -170,7 +170,10 @@ def _band_count(folder: Path) -> int | None:
 
 
 def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> Iterator[_Image]:
-    """Yield the clear image of each pair; unusable pairs are added to ``faults``."""
+    """Yield the clear image of each pair.
+
+    Unusable pairs are added to ``faults``.
+    """
     for pair in pairs:
         try:
             clear = read_image(pair.clear, pair.cloudy)  # which reads the cloudy one for its scaling
@@ -187,7 +190,7 @@ def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> It
 
 
 def _small(image: Float) -> Float:
-    """Return a grey ``(SMALL ** 2,)`` of an image ``(C, H, W)``, of mean 0 and length 1; zeros if flat."""
+    """Return a grey ``(SMALL ** 2,)`` of an image ``(C, H, W)``, of mean 0 and length 1, or zeros if flat."""
     grey = image.mean(axis=0)
     rows, cols = (np.linspace(0, side, SMALL + 1).astype(int) for side in grey.shape)
     cells = np.add.reduceat(np.add.reduceat(grey, rows[:-1], axis=0), cols[:-1], axis=1)

@@ -115,7 +115,7 @@ def _memory() -> int:
 def _try_model(
     client: Client, plan: Plan, source: Source, planned: Planned, options: Options
 ) -> tuple[float, float, Results]:
-    """Measure loading of the model and a tile of the scene's middle, s; return them and the changes."""
+    """Measure loading of the model and a tile of the scene's middle, s, and return the changes, too."""
     if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
         planned = replace(planned, chosen=over_cloud)
     batches = planned.batches(options.batch_size)

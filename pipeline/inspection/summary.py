@@ -27,7 +27,9 @@ from decr_scene.pipeline.user_warnings.fitness import misfits
 def inspect_scene(
     src: str | Path, options: Options | None = None, **named: Unpack[Choices]
 ) -> dict[str, Any]:
-    """Plan a scene, with cloud detection if there is a detector; no file is left on disk.
+    """Plan a scene, with cloud detection if there is a detector.
+
+    No file is left on disk.
 
     Args:
         src: Any raster that GDAL reads, or the folder of a product.
@@ -86,7 +88,7 @@ def inspect_scene(
 
 
 def _cloudy_tiles(planned: Planned) -> int | None:
-    """Count the tiles that the mask touches; ``None``: there is no mask."""
+    """Count the tiles that the mask touches, or return ``None`` without a mask."""
     plan = replace(planned.plan, veils=False)
     if plan.mask is None:
         return None
@@ -104,7 +106,7 @@ def _estimate_values(needs: Estimate) -> dict[str, float]:
 
 
 def _coverage(planned: Planned) -> dict[str, float] | None:
-    """Return shares of the valid pixels; ``None``: no detector was run."""
+    """Return shares of the valid pixels, or ``None`` if no detector was run."""
     coverage = planned.coverage
     if coverage is None:
         return None

@@ -77,7 +77,10 @@ class CoarseReader:
 
     @property
     def coarse_shape(self) -> tuple[int, int]:
-        """Return ``(height, width)`` in coarse pixels; the last ones may be cut."""
+        """Return ``(height, width)`` in coarse pixels.
+
+        The last ones may be cut.
+        """
         return -(-self.shape[0] // self.factor), -(-self.shape[1] // self.factor)
 
     def read(self, rows: range) -> Coarse:
@@ -151,7 +154,10 @@ def _means(image: Float, valid: Bool, span: Span, factor: int) -> tuple[Float, B
 
 
 def _block_sums(image: Float, factor: int) -> Float:
-    """Sum over ``factor`` x ``factor`` pixels of ``(C, H, W)``; the last ones of a side may have fewer."""
+    """Sum over ``factor`` x ``factor`` pixels of ``(C, H, W)``.
+
+    The last ones of a side may have fewer.
+    """
     bands, height, width = image.shape
     padding = [(0, 0), (0, -height % factor), (0, -width % factor)]
     if any(after for _, after in padding):

@@ -82,10 +82,11 @@ def look_files(places: Places, journal: Path) -> Iterator[None]:
 
 
 def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
-    """Detect cloud from top to bottom; answers are probabilities of 0 to 255, 0 where nothing is valid.
+    """Detect cloud from top to bottom.
 
-    Windows overlap by twice the detector's reach. Answers that depend on pixels in reach alone are cut in the
-    middle of the overlap; those that depend on the whole window are blended.
+    Answers are probabilities of 0 to 255, 0 where nothing is valid. Windows overlap by twice the detector's
+    reach. Answers that depend on pixels in reach alone are cut in the middle of the overlap; those that
+    depend on the whole window are blended.
     """
     height, width = reader.coarse_shape
     side = lookout.whole if max(height, width) <= lookout.whole else lookout.own
@@ -138,7 +139,10 @@ def _inside(own: range, view: range, reach: int) -> Double:
 
 
 def _ramp(own: range, view: range, reach: int) -> Double:
-    """Weigh the pixels of a window with a ramp over its overlaps, ``(n,)``; at the scene's border it ends."""
+    """Weigh the pixels of a window with a ramp over its overlaps, ``(n,)``.
+
+    At the scene's border it ends.
+    """
     place = np.arange(len(view)) + 0.5
     return np.minimum(1, np.minimum(place, len(view) - place) / (2 * reach))
 
@@ -246,7 +250,7 @@ def _profile(
 
 
 def read_coverage(path: Path) -> Coverage | None:
-    """Read the coverage of an existing raster from its tags; ``None``: there is none, or it is damaged."""
+    """Read the coverage of an existing raster from its tags, or ``None`` if it is missing or damaged."""
     try:
         with rasterio.open(path) as source:
             tags = source.tags()
@@ -256,7 +260,7 @@ def read_coverage(path: Path) -> Coverage | None:
 
 
 def read_ground(path: Path) -> Ground | None:
-    """Read an existing ground; ``None``: there is none, or it is damaged."""
+    """Read an existing ground, or return ``None`` if it is missing or damaged."""
     try:
         with rasterio.open(path) as source:
             tags, shape = source.tags(), source.shape

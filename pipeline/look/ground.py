@@ -98,7 +98,7 @@ class GroundSums:
 
 
 def _spread(tone: Float, weights: Float) -> tuple[float, ...]:
-    """Measure the standard deviation of the tone of clear ground, one a band; 0 where none is clear."""
+    """Measure the standard deviation of the tone of clear ground, one a band, 0 where none is clear."""
     if not weights.any():
         return (0.0,) * len(tone)
     mean = np.average(tone, axis=(1, 2), weights=weights)
@@ -127,7 +127,10 @@ class Ground:
         return self._at(span, span.height, span.width)[:-CONTEXT]
 
     def context(self, span: Span) -> Float:
-        """Interpolate the context of a window every `STEP` px, ``(K, h, w)``; it may reach beyond it."""
+        """Interpolate the context of a window every `STEP` px, ``(K, h, w)``.
+
+        It may reach beyond the scene.
+        """
         return self._at(span, *(max(1, round(side / STEP)) for side in (span.height, span.width)))
 
     def _at(self, span: Span, height: int, width: int) -> Float:

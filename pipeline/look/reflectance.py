@@ -114,5 +114,5 @@ def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Floa
 
 
 def _bright(sample: Float) -> float:
-    """Return the `TAIL` percentile, mean of the bands; 0 of an empty sample."""
+    """Return the `TAIL` percentile, mean of the bands, or 0 of an empty sample."""
     return float(np.percentile(sample, TAIL, axis=1).mean()) if sample.size else 0.0

@@ -45,7 +45,7 @@ def in_tone(guess: Float, tone: Float, seen: Float, spread: Sequence[float]) -> 
 
 
 def _low(cells: Float) -> Float:
-    """Smooth means over squares, ``(C, rows, cols)``; beyond the image is nothing."""
+    """Smooth means over squares, ``(C, rows, cols)``, with nothing beyond the image."""
     from scipy.ndimage import gaussian_filter
 
     sigma = SIGMA / CELL

@@ -38,7 +38,7 @@ THREADS = 4
 
 
 def installed_version() -> str | None:
-    """Return the version of the package; ``None``: it or a dependency is not installed."""
+    """Return the version of the package, or ``None`` if it or a dependency is not installed."""
     if find_spec("onnxruntime") is None:
         return None
     try:

@@ -77,7 +77,9 @@ Figure = Callable[[Float, Float], float]
 
 
 def open_lpips(paper: bool = False) -> Figure:
-    """Open LPIPS (AlexNet, v0.1) by torchmetrics; bands other than three are averaged one by one.
+    """Open LPIPS (AlexNet, v0.1) by torchmetrics.
+
+    Bands other than three are averaged one by one.
 
     Args:
         paper: Give the network values of 0 to 255, as the published code does, instead of -1 to 1.
@@ -136,7 +138,7 @@ def detail(image: Float, truth: Float) -> float:
 
 
 def vif(image: Float, truth: Float) -> float:
-    """Compute visual information fidelity (pixel domain), 1 at best; NaN below 41 px a side."""
+    """Compute visual information fidelity (pixel domain), 1 at best, NaN below 41 px a side."""
     from torchmetrics.functional.image import visual_information_fidelity
 
     if min(image.shape[1:]) < VIF_SIDE:

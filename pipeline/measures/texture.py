@@ -48,11 +48,12 @@ class Texture:
         self._interiors = {name: _interiors(region) for name, region in classes._asdict().items()}
 
     def compare(self, image: Float) -> Row:
-        """Measure an image ``(C, H, W)``: ``octave1_opaque`` and so on; NaN where a region is too small.
+        """Measure an image ``(C, H, W)``.
 
-        ``octaveN`` is the sum of squares of the band over that of the clear image, inside the region; NaN
-        also where the clear image is flat. ``gradient`` is the mean of ``|cos|`` of the angle between the two
-        gradients, weighted by the clear image's gradient magnitude: 1 for parallel edges, 0.64 by chance.
+        Figures are ``octave1_opaque`` and so on, NaN where a region is too small. ``octaveN`` is the sum of
+        squares of the band over that of the clear image, inside the region; NaN also where the clear image is
+        flat. ``gradient`` is the mean of ``|cos|`` of the angle between the two gradients, weighted by the
+        clear image's gradient magnitude: 1 for parallel edges, 0.64 by chance.
         """
         bands, image_gradients, row = list(octaves(image)), gradients(image), {}
         for name, (*interiors, gradient_interior) in self._interiors.items():

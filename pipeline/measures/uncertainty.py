@@ -84,7 +84,7 @@ def error_of(answer: Float, truth: Float) -> Float:
 
 
 def _rank_correlation(deviation: Float, error: Float, region: Bool) -> float:
-    """Correlate ranks inside a region; NaN if it is small or one of the two is constant there."""
+    """Correlate ranks inside a region, NaN if it is small or one of the two is constant there."""
     if region.sum() < LEAST_PIXELS or np.ptp(deviation[region]) == 0 or np.ptp(error[region]) == 0:
         return np.nan
     return float(spearmanr(deviation[region], error[region]).statistic)

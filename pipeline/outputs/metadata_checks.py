@@ -86,7 +86,10 @@ def _corner_vrt(text: str) -> str:
 
 
 def _are_equal(first: dict[str, Any], second: dict[str, Any]) -> dict[str, bool]:
-    """Return whether properties are equal; a colour table may have grown."""
+    """Return whether properties are equal.
+
+    A colour table may have grown.
+    """
     same = {name: first[name] == second[name] for name in first}
     return same | {"color_table": first["color_table"].items() <= second["color_table"].items()}
 
@@ -128,7 +131,10 @@ def _normalised(domain: str, items: Tags) -> Tags:
 
 
 def _rounded(rpcs: RPC | None) -> dict[str, list[str]] | None:
-    """Round coefficients to 13 digits; GDAL reads 15 from a tag, and a text file may have any number."""
+    """Round coefficients to 13 digits.
+
+    GDAL reads 15 from a tag, and a text file may have any number.
+    """
     if rpcs is None:
         return None
     unknown = {"err_bias": -1.0, "err_rand": -1.0}  # so GDAL writes them

@@ -115,7 +115,9 @@ class SideFiles:
             file.check(scene)
 
     def write(self, run: FinishedRun) -> dict[str, str]:
-        """Write the documents of a finished run; one that fails stops no other and leaves no file.
+        """Write the documents of a finished run.
+
+        One that fails stops no other and leaves no file.
 
         Returns:
             Why, by role, for those that could not be written.

@@ -87,7 +87,10 @@ class _Counts:
     def add(
         self, before: Pixels, after: Pixels, valid: Bool, valid_after: Bool, classes: Pixels, bands: list[int]
     ) -> None:
-        """Add the counts of a window ``(C, h, w)``; ``bands`` (0-based) are those that are restored."""
+        """Add the counts of a window ``(C, h, w)``.
+
+        ``bands`` (0-based) are those that are restored.
+        """
         differs = (_bits(before) != _bits(after)).any(axis=0)
         original = classes == ORIGINAL
         self.original += int(original.sum())
@@ -125,7 +128,10 @@ class _Seams:
     inside: Double | None = None
 
     def add(self, before: Pixels, after: Pixels, valid: Bool, classes: Pixels, span: Span) -> None:
-        """Measure a window ``(C, h, w)``; its classes are ``(h, w)``."""
+        """Measure a window ``(C, h, w)``.
+
+        Its classes are ``(h, w)``.
+        """
         restored = classes >= BLENDED
         if not restored.any():
             return

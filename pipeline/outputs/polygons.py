@@ -157,7 +157,7 @@ def check_wgs84(scene: RasterioScene, purpose: str) -> None:
 
 
 def corners(scene: RasterioScene) -> BaseGeometry | None:
-    """Draw the outline of the whole raster in EPSG:4326; ``None`` without a CRS."""
+    """Draw the outline of the whole raster in EPSG:4326, or ``None`` without a CRS."""
     return None if scene.crs is None else to_wgs84(_whole(scene), scene.crs)
 
 
@@ -211,7 +211,10 @@ def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine
 
 
 def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | None:
-    """Trace the outline of the valid pixels of classes ``(h, w)``, simplified by a pixel; ``None``: none."""
+    """Trace the outline of the valid pixels of classes ``(h, w)``, or ``None`` if none is.
+
+    It is simplified by a pixel.
+    """
     valid = (classes != NODATA).astype(np.uint8)
     if not valid.any():
         return None
@@ -222,7 +225,10 @@ def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | N
 
 
 def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
-    """Reproject to EPSG:4326, longitude first; long edges are bent on the way."""
+    """Reproject to EPSG:4326, longitude first.
+
+    Long edges are bent on the way.
+    """
     longest = max(geometry.bounds[2] - geometry.bounds[0], geometry.bounds[3] - geometry.bounds[1])
     fine = geometry.segmentize(longest / SEGMENTS) if longest and crs != WGS84 else geometry
     bent = shape(transform_geom(crs, WGS84, mapping(fine), precision=8))

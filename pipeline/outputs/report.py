@@ -67,7 +67,7 @@ def scaling_of(planned: Planned) -> dict[str, list[float]]:
 
 
 def fit_of(planned: Planned) -> dict[str, Any] | None:
-    """Return how well the other date fits the scene, by the name of each band; ``None``: there is none."""
+    """Return how well the other date fits the scene, by the name of each band, or ``None`` without one."""
     other = planned.plan.other
     if other is None or other.fitness is None:
         return None

@@ -145,7 +145,10 @@ def _add_assets(item: Any, run: FinishedRun) -> None:
 
 
 def _text_of(item: Any) -> str:
-    """Convert to JSON; pystac itself treats a file name as a URL, and cuts it at a # or ?."""
+    """Convert to JSON.
+
+    To pystac itself a file name is a URL, which it cuts at a # or ?.
+    """
     return json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n"
 
 
@@ -192,7 +195,7 @@ def _parse(text: str) -> datetime | None:
 
 
 def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
-    """Return the outline of the valid pixels in EPSG:4326, else of the raster; ``None`` without a CRS."""
+    """Return the outline of the valid pixels in EPSG:4326, else of the raster, or ``None`` without a CRS."""
     if scene.crs is None:
         return None
     classes, transform, _ = read_classes(provenance, SIDE)

@@ -101,7 +101,7 @@ def _overview(scene: RasterioScene, bands: Sequence[int]) -> tuple[NDArray[Any],
 
 
 def _lattice(shape: tuple[int, int]) -> list[Span]:
-    """Spread windows over a scene; they begin where blocks are likely to."""
+    """Spread windows over a scene, each beginning where a block is likely to."""
     starts = [
         sorted({int(v) // WINDOW * WINDOW for v in np.linspace(0, max(0, side - WINDOW), WINDOWS)})
         for side in shape

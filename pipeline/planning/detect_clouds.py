@@ -37,7 +37,10 @@ NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
 
 
 def gated(planned: Planned, mask: Region, veils: bool = False) -> Planned:
-    """Restrict a plan to where a mask says; with veils, also to where the model changes much."""
+    """Restrict a plan to where a mask says.
+
+    With veils, also to where the model changes much.
+    """
     plan = replace(planned.plan, mask=mask, veils=veils)
     return replace(planned, plan=plan, chosen=chosen_tiles(plan))
 
@@ -137,7 +140,9 @@ class _Detecting:
 def clouds_of(
     planned: Planned, scene: RasterioScene, options: Options, places: Places
 ) -> tuple[Coverage, DetectedMask]:
-    """Measure how cloudy a scene is, and where; the rasters are left where they were written.
+    """Measure how cloudy a scene is, and where.
+
+    The rasters are left where they were written.
 
     Args:
         planned: The plan, of a mask that is ``auto``.

@@ -51,7 +51,10 @@ def look_of(
 
 
 def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:
-    """Choose the detector of ``--detector``; ``auto`` lets callables and ``identity`` change everything."""
+    """Choose the detector of ``--detector``.
+
+    ``auto`` lets callables and ``identity`` change everything.
+    """
     if options.detector == "none":
         return None
     own = _own_detector(spec) if options.detector != "ukis" else None

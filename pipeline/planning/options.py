@@ -146,7 +146,7 @@ class Options:
 
     @property
     def uncertainty_of(self) -> str:
-        """Name what the uncertainty is the standard deviation of; empty: none is written."""
+        """Name what the uncertainty is the standard deviation of, or nothing if none is written."""
         both = [("expected error", self.uncertainty), ("samples", self.samples > 1)]
         return " and ".join(what for what, is_asked in both if is_asked)
 

@@ -31,7 +31,9 @@ COVERED = 0.999
 
 
 def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> Planned:
-    """Choose bands and scaling, and lay the tiles; ``elsewhere`` as in `spec_of`.
+    """Choose bands and scaling, and lay the tiles.
+
+    ``elsewhere`` is as in `spec_of`.
 
     Raises:
         BandError: The scene lacks a band of the model, or does not say which band is which.
@@ -111,6 +113,9 @@ def _other_date(
 
 
 def _absolute(path: str) -> str:
-    """Name a file so that workers elsewhere find it; what is no file here, GDAL may know."""
+    """Name a file so that workers elsewhere find it.
+
+    What is no file here GDAL may know.
+    """
     refuse_pipe(path)
     return str(Path(path).resolve()) if Path(path).exists() else full_name(path)

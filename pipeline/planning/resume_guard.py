@@ -58,7 +58,10 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
 
 
 def _model_path(spec: RestorerSpec) -> str:
-    """Find the file of the model; what is built in has its name alone."""
+    """Find the file of the model.
+
+    A built-in restorer has its name alone.
+    """
     if spec.sha256 is None:
         return spec.name
     from decr_scene.models.bundled import find_model

@@ -85,7 +85,10 @@ def _is_ours(place: Path) -> bool:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of the files; the version in the metadata is the program's."""
+    """Yield names and contents of the files.
+
+    The version in the metadata is the program's.
+    """
     for path in sorted(SOURCE.iterdir()):
         if path.is_file():
             content = path.read_bytes()

@@ -50,7 +50,7 @@ def longitude_in_name(name: str) -> float | None:
 
 
 def longitude_of_raster(path: Path) -> float | None:
-    """Return the longitude of the middle of a raster, degrees east; ``None``: it is not georeferenced."""
+    """Return the longitude of the middle of a raster, degrees east, or ``None`` without georeferencing."""
     try:
         with RasterioScene.open(path).dataset() as dataset:
             if dataset.crs is not None and not dataset.transform.is_identity:

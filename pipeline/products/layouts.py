@@ -54,7 +54,7 @@ class Layout:
 
 
 def find_layout(folder: Path) -> Layout | None:
-    """Find the files of a folder by its layout; ``None``: it has none of them.
+    """Find the files of a folder by its layout, or ``None`` if it has no known one.
 
     Raises:
         PairError: It has one, but a file is missing, or there are several.

@@ -62,7 +62,7 @@ _FORMATS = (
 
 
 def acquisition_time(path: str | Path) -> datetime | None:
-    """Return the acquisition time in UTC, from the XML beside it or from its name; ``None``: neither has it.
+    """Return the acquisition time in UTC, from the XML beside it or from its name, or ``None``.
 
     Args:
         path: A raster or the folder of a product.
@@ -127,7 +127,10 @@ def metadata_warnings(product: Product) -> tuple[str, ...]:
 
 
 def bands_of(product: Product) -> str | None:
-    """Return the bands by the metadata, as ``--bands``; ``None``: the raster names them, or neither does."""
+    """Return the bands by the metadata, as ``--bands`` takes them.
+
+    ``None``: the raster names them itself, or the metadata does not.
+    """
     if product.metadata is None or product.stack or not product.scene.is_file():
         return None
     scene = RasterioScene.open(product.scene)
@@ -155,7 +158,7 @@ def _band_names(words: list[str], count: int) -> tuple[str, ...] | None:
 
 
 def _elements(metadata: Path) -> dict[str, list[str]]:
-    """Return texts of all elements by name, without prefix, in lower case; none of a file that is no XML."""
+    """Return texts of all elements by name, without prefix, in lower case, none if the file is no XML."""
     try:
         root = xml_root(metadata.read_bytes())
     except (OSError, ET.ParseError):
@@ -191,7 +194,7 @@ def _parse_moment(text: str) -> datetime | None:
 def _in_utc(
     moment: datetime, in_name: datetime | None, product: Product, values: dict[str, list[str]]
 ) -> datetime:
-    """Convert a moment to UTC; return it as it is where its zone is unknown."""
+    """Convert a moment to UTC, or return it as it is where its zone is unknown."""
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
     candidates = [moment.replace(tzinfo=zone).astimezone(UTC) for zone in (BEIJING, UTC)]

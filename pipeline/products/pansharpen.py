@@ -227,7 +227,10 @@ def _common_window(spectral: Any, pan: Any, to_pan: Affine) -> Window:
 def _vrt_text(
     spectral: Any, pan: Any, relation: _Relation, weights: Sequence[float], acquired: datetime | None
 ) -> str:
-    """Return the whole scene as one VRT; the two rasters are in it as VRTs of their own, on PAN's pixels."""
+    """Return the whole scene as one VRT.
+
+    The two rasters are in it as VRTs of their own, on PAN's pixels.
+    """
     window = relation.window
     root = located_vrt(pan, set())
     root.attrib = {

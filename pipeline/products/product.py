@@ -94,7 +94,7 @@ def _rasters(folder: Path) -> dict[str, list[Path]]:
 
 
 def _kind(file: Path) -> str | None:
-    """Tell the kind of a file by its name, else by its bands; ``None``: it is no scene."""
+    """Tell the kind of a file by its name, else by its bands, or ``None`` if it is no scene."""
     words = re.split(r"[^A-Z0-9]+", file.stem.upper())
     if _NO_SCENES.search(file.stem) or is_quality_mask(file):
         return None

@@ -39,7 +39,7 @@ class Asset:
 
 
 def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
-    """Find the raster of an Item; ``None``: it is no Item.
+    """Find the raster of an Item, or ``None`` if it is no Item.
 
     Args:
         src: A path or a web address that ends in ``.json`` or ``.geojson``.
@@ -116,7 +116,7 @@ def _is_raster(asset: dict[str, Any]) -> bool:
 
 
 def _bands(asset: dict[str, Any]) -> str | None:
-    """Name all bands by their common names (STAC 1.0 and 1.1); ``None``: some have none."""
+    """Name all bands by their common names (STAC 1.0 and 1.1), or ``None`` if some have none."""
     listed = asset.get("eo:bands") or asset.get("bands") or []
     names = [_name(band) for band in listed if isinstance(band, dict)]
     return ",".join(name for name in names if name) if names and all(names) else None

@@ -53,7 +53,7 @@ def resolve_names(names: Sequence[str], option: str | None = None) -> tuple[str,
 
 
 def name_bands(descriptions: Sequence[str | None], colours: Sequence[str] = ()) -> tuple[str, ...]:
-    """Find roles in descriptions, then in colour interpretations; never raises.
+    """Find roles in descriptions, then in colour interpretations, without ever raising.
 
     Args:
         descriptions: One a band, as the file has them.
@@ -127,9 +127,10 @@ def _by_exact_name(texts: Sequence[str]) -> dict[int, str]:
 
 
 def _by_number(texts: Sequence[str]) -> dict[int, str]:
-    """Read B2, B3, B4 as Sentinel-2 and Landsat 8 number them; NIR is B8 of the one and B5 of the other.
+    """Read B2, B3, B4 as Sentinel-2 and Landsat 8 number them.
 
-    Where there is a B1 too it may be an older Landsat, whose B1 is blue, unless there is a B8A or B9.
+    NIR is B8 of the one and B5 of the other. Where there is a B1 too it may be an older Landsat, whose B1 is
+    blue, unless there is a B8A or B9.
     """
     names = [re.sub(r"^((sr|toa)[ _])?b(and)?[ _]*0*(?=\d)", "b", text.lower()) for text in texts]
     if not {"b2", "b3", "b4"} <= set(names) or ("b1" in names and not {"b8a", "b9"} & set(names)):

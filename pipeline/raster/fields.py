@@ -79,7 +79,9 @@ class ArrayField:
 
 
 def interpolate(field: Field, rows: Double, cols: Double) -> Float:
-    """Interpolate a field between its pixels, bilinearly; beyond the outer ones it is constant.
+    """Interpolate a field between its pixels, bilinearly.
+
+    Beyond the outer ones it is constant.
 
     Args:
         field: The field.

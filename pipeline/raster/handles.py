@@ -58,7 +58,7 @@ class Handles:
 
 
 def file_state(path: str) -> tuple[int, ...]:
-    """Return numbers that change when a file or its sidecars are replaced; empty: it is not local."""
+    """Return numbers that change when a file or its sidecars are replaced, none unless it is local."""
     if not os.path.exists(path):
         return tuple(number for file in local_files(path) for number in file_state(file))
     stat = os.stat(path)

@@ -60,7 +60,10 @@ class RasterImage:
 
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> RasterImage:
-        """Open the file, and the one whose scaling is used as in `read_image`; no pixels are read."""
+        """Open the file, and the one whose scaling is used as in `read_image`.
+
+        No pixels are read.
+        """
         with _opened(path) as (scene, bands):
             shape, dtype = (len(bands), *scene.shape), scene.dtype
         if like is None or like == path:
@@ -106,7 +109,7 @@ class RasterImage:
 
 
 def band_roles(path: Path) -> tuple[str, ...]:
-    """Name the bands of a raster by descriptions, else colours; no names, if it cannot be opened."""
+    """Name the bands of a raster by descriptions, else colours, or none if it cannot be opened."""
     try:
         with _opened(path) as (scene, bands):
             return tuple(scene.bands[band] for band in bands)
@@ -125,7 +128,7 @@ def _whole(path: Path) -> tuple[Pixels, Bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[RasterioScene, list[int]]]:
-    """Open a raster; yield it with its bands (0-based), without the alpha channel of a picture."""
+    """Open a raster, and yield it with its bands (0-based), without the alpha channel of a picture."""
     with warnings.catch_warnings():
         # training images need no georeferencing
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -15,7 +15,10 @@ TOLERANCE = 2 * float(np.finfo(np.float32).eps)
 
 
 def is_nodata(pixels: Pixels, nodata: float | None) -> Bool:
-    """Find where pixels have the nodata value, same shape; NaN is the nodata value of itself."""
+    """Find where pixels have the nodata value, same shape.
+
+    NaN is the nodata value of itself.
+    """
     if nodata is None:
         return np.zeros(pixels.shape, bool)
     if pixels.dtype.kind != "f":
@@ -30,7 +33,7 @@ def is_nodata(pixels: Pixels, nodata: float | None) -> Bool:
 
 
 def off_nodata(pixels: Pixels, nodata: float | None) -> Pixels:
-    """Move pixels off the nodata value to the next value, same shape; upwards unless there is none."""
+    """Move pixels off the nodata value to the next value, same shape, upwards unless there is none."""
     if nodata is None or np.isnan(nodata) or not (on_nodata := is_nodata(pixels, nodata)).any():
         return pixels
     if pixels.dtype.kind == "f":

@@ -55,7 +55,10 @@ class Radiometry:
             raise ValueError(f"a scaling needs finite low < high in every band, got {self.low}, {self.high}")
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
-        """Scale ``(C, H, W)`` DN to [-1, 1], clipped; invalid pixels are filled from valid ones."""
+        """Scale ``(C, H, W)`` DN to [-1, 1], clipped.
+
+        Invalid pixels are filled from valid ones.
+        """
         with np.errstate(invalid="ignore", over="ignore"):  # what is invalid is filled below
             x = dn.astype(np.float32)
             x -= self._low
@@ -184,7 +187,7 @@ def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
 
 
 def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the shortest interval with half of some sorted values ``(n,)``; 0, 0 for none."""
+    """Return the shortest interval with half of some sorted values ``(n,)``, 0 to 0 for none."""
     if not values.size:
         return 0.0, 0.0
     half = -(-len(values) // 2)
@@ -193,7 +196,7 @@ def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def fill_invalid(x: Float, valid: Bool) -> Float:
-    """Give every invalid pixel ``(C, H, W)`` the nearest valid value of its band; 0 where there is none.
+    """Give every invalid pixel ``(C, H, W)`` the nearest valid value of its band, or 0 where there is none.
 
     So a network gets no NaN or nodata, and no step at the border of the valid area.
     """
@@ -236,7 +239,7 @@ SAMPLE_SIDE = 128
 def radiometry_without_pixels(
     dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
 ) -> Radiometry | None:
-    """Return a scaling that needs no pixels: that of the option, or of uint8; else ``None``."""
+    """Return a scaling that needs no pixels, that of the option or of uint8, else ``None``."""
     if scale is not None:
         return Radiometry((scale[0],) * bands, (scale[1],) * bands)
     return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None

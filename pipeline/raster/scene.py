@@ -80,7 +80,7 @@ class Scene(Raster, Protocol):
 
     @property
     def crs(self) -> CRS | None:
-        """Return the CRS of the transform; ``None``: not georeferenced, or by GCPs only."""
+        """Return the CRS of the transform, or ``None`` without georeferencing or with GCPs only."""
         ...
 
     @property
@@ -99,7 +99,10 @@ class Scene(Raster, Protocol):
         ...
 
     def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
-        """Read digital numbers, ``(C, h, w)``; ``indexes`` are 1-based band numbers."""
+        """Read digital numbers, ``(C, h, w)``.
+
+        ``indexes`` are 1-based band numbers.
+        """
         ...
 
     def valid(self, window: Window) -> Bool:
@@ -132,7 +135,9 @@ class RasterioScene:
 
     @staticmethod
     def open(path: str | os.PathLike[str], bands: str | None = None) -> RasterioScene:
-        """Open a raster, without reading pixels; opening the same file again costs little.
+        """Open a raster, without reading pixels.
+
+        Opening the same file again costs little.
 
         Args:
             path: A file, or anything else that GDAL opens, such as ``/vsizip/…`` or a VRT's text.
@@ -219,7 +224,9 @@ class RasterioScene:
 
     @contextmanager
     def dataset(self, window: Window | None = None) -> Iterator[Any]:
-        """Yield the open rasterio dataset of this thread; do not close it.
+        """Yield the open rasterio dataset of this thread.
+
+        Do not close it.
 
         Raises:
             SceneReadError: GDAL's errors while it is used, with the window, if given.
@@ -255,7 +262,10 @@ class RasterioScene:
         return [name for name in dict.fromkeys(names) if name != self.path]
 
     def close(self) -> None:
-        """Close the file in all threads of this process; reading opens it again."""
+        """Close the file in all threads of this process.
+
+        Reading opens it again.
+        """
         _handles.close(self.path, self.state)
 
     def __enter__(self) -> RasterioScene:
@@ -287,7 +297,9 @@ class RasterioScene:
 def open_scene(
     path: str | os.PathLike[str], chunks: int | dict[str, int] | str = 1024, bands: str | None = None
 ) -> xr.DataArray:
-    """Open a raster as a lazy DataArray on Dask; ``.rio`` works on it.
+    """Open a raster as a lazy DataArray on Dask.
+
+    ``.rio`` works on it.
 
     Args:
         path: As `RasterioScene.open`.
@@ -365,7 +377,7 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
 
 
 def _mask_of(band: int, dataset: Any) -> int:
-    """Return the band (1-based) under whose number a band's mask is read; 0: values or alpha decide."""
+    """Return the band (1-based) under whose number a band's mask is read, 0 if values or alpha decide."""
     flags = dataset.mask_flag_enums[band - 1]
     if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_integer_nodata(band, dataset):
         return 0

@@ -151,7 +151,10 @@ def check_representable(dataset: Any) -> None:
 
 
 def has_mask(dataset: Any) -> bool:
-    """Return whether there is a mask: internal, or in a ``.msk`` file; alpha is none."""
+    """Return whether there is a mask: internal, or in a ``.msk`` file.
+
+    Alpha is none.
+    """
     flags = set(dataset.mask_flag_enums[0])
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
@@ -284,7 +287,10 @@ def keep_only(element: ET.Element, names: set[str]) -> None:
 
 
 def _set_gcps(root: ET.Element, dataset: Any) -> None:
-    """Write the points in full; GDAL writes pixels with 4 and coordinates with 13 digits."""
+    """Write the points in full.
+
+    GDAL writes pixels with 4 and coordinates with 13 digits.
+    """
     points = root.find("GCPList")
     if points is None:
         return
@@ -306,7 +312,7 @@ def add_tags(element: ET.Element, tags: Mapping[str, Tags]) -> None:
 
 
 def document(domain: str, items: Tags) -> str | None:
-    """Return the XML or JSON document of a domain such as ``xml:XMP``; ``None``: it holds none.
+    """Return the XML or JSON document of a domain such as ``xml:XMP``, or ``None`` if it holds none.
 
     rasterio takes documents for tags: XML as the domain's name and the text, JSON cut at its first colon.
     """

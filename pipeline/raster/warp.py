@@ -15,7 +15,7 @@ from decr_scene.pipeline.tiling.grid import Span
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:
-    """Return why an open raster cannot be read on the grid of a scene, for a message; ``None``: it can."""
+    """Return why an open raster cannot be read on the grid of a scene, or ``None`` if it can."""
     if _both_georeferenced(source, scene) or source.shape == scene.shape:
         return None
     return (
@@ -52,7 +52,10 @@ def read_on_grid(
 
 
 def _has_its_pixels(source: Any, scene: RasterioScene, resampling: Resampling) -> bool:
-    """Return whether a warp would give back the pixels as they are; of several bands it joins the nodata."""
+    """Return whether a warp would give back the pixels as they are.
+
+    Of several bands it joins the nodata.
+    """
     same = (source.crs, source.transform, source.shape) == (scene.crs, scene.transform, scene.shape)
     return same and source.count == 1 and resampling == Resampling.nearest
 

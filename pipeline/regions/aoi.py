@@ -105,7 +105,7 @@ class Aoi:
         return _faded(_rasterized(area, wide))[span.inside(wide)]
 
     def holds(self, rows: Double, cols: Double) -> Bool:
-        """Return which points of a lattice lie inside, ``(rows, cols)``; px from the scene's outer corner."""
+        """Return which points of a lattice, px from the scene's corner, lie inside, ``(rows, cols)``."""
         inside: Bool = shapely.contains_xy(_geometry(self.wkb), *np.meshgrid(cols, rows))
         return inside
 

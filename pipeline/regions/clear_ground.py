@@ -64,7 +64,7 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
 
 
 def cloudy_share(change: Float) -> Float:
-    """Return the share pixel by pixel, ``(H, W)``, of a change ``(C, H, W)``; to be smoothed afterwards."""
+    """Return the share pixel by pixel, ``(H, W)``, of a change ``(C, H, W)``, to be smoothed afterwards."""
     return smooth_rise(np.abs(change).max(axis=0), CLEAR_CHANGE, CLOUDY_CHANGE)
 
 
@@ -75,7 +75,10 @@ def smooth_rise(size: Float, clear: float, cloudy: float) -> Float:
 
 
 def cell_means(change: Float) -> Float:
-    """Return means over squares, ``(C, rows, cols)``; those at the lower and right border may be cut."""
+    """Return means over squares, ``(C, rows, cols)``.
+
+    Those at the lower and right border may be cut.
+    """
     height, width = change.shape[1:]
     rows, cols = np.arange(0, height, CELL), np.arange(0, width, CELL)
     sums = np.add.reduceat(np.add.reduceat(change.astype(np.float64), rows, axis=1), cols, axis=2)

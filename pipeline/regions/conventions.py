@@ -89,7 +89,10 @@ def _holds_only(text: str, band: BandValues) -> bool:
 
 
 def _is_fmask(band: BandValues) -> bool:
-    """Accept classes from 0 on; python-fmask begins with 1."""
+    """Accept classes from 0 on.
+
+    Those of python-fmask begin with 1.
+    """
     of_python = band.nodata == 0 or 5 in (band.values or ())
     has_fill = band.nodata == 255 or bool({0, 255} & set(band.values or ()))
     return _has_only("0-4,255")(band) and has_fill and not of_python
@@ -228,7 +231,7 @@ def _rule_of_band(
 
 
 def _misfit(band: BandValues) -> str | None:
-    """Describe values that are neither 0 and others for cloud, nor probabilities; ``None``: they are."""
+    """Describe values that are neither 0 and others for cloud nor probabilities, or return ``None``."""
     if band.fractions and band.low >= 0 and band.high <= 1:
         return None
     values = set(band.values) if band.values is not None else None

@@ -91,7 +91,7 @@ def _strips(source: Any, scene: RasterioScene, band: int) -> Iterator[Pixels]:
 
 
 def _merged(values: set[int], pixels: Pixels) -> set[int] | None:
-    """Add the values of some pixels; ``None``: too many."""
+    """Add the values of some pixels, or return ``None`` if they are too many."""
     low, high = int(pixels.min()), int(pixels.max())
     if high - low < 1 << 16 and abs(low) < 1 << 62:
         counts = np.bincount((pixels.astype(np.int64) - low).ravel())

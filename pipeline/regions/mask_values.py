@@ -34,7 +34,7 @@ class Values:
 
     @classmethod
     def parse(cls, text: str) -> Values:
-        """Read ``3,8-10`` or ``bit3,bit4``; ``bit1-4`` is any of four bits.
+        """Read ``3,8-10`` or ``bit3,bit4``, where ``bit1-4`` is any of four bits.
 
         Raises:
             OptionError: It is something else.
@@ -58,7 +58,10 @@ class Values:
         return cls(tuple(ranges), tuple(bits))
 
     def hold(self, values: Pixels) -> Bool:
-        """Return where values are in the set, same shape; NaN never is."""
+        """Return where values are in the set, same shape.
+
+        NaN never is.
+        """
         held = np.zeros(values.shape, bool)
         for low, high in self.ranges:
             held |= (values >= low) & (values <= high)

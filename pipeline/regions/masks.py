@@ -133,7 +133,10 @@ class MaskFile(Mask):
             return replace(mask, rule=rule, share=first.share, nan=nan)
 
     def cloud(self, span: Span) -> Bool:
-        """Return where the mask has cloud, ``(height, width)``; pixels without value have none."""
+        """Return where the mask has cloud, ``(height, width)``.
+
+        Pixels without value have none.
+        """
         cloud = np.zeros((span.height, span.width), bool)
         with self._open() as source:
             for band in self.rule.bands:
@@ -258,7 +261,10 @@ def _touches(cloud: Bool, rows: slice, cols: slice) -> bool:
 
 
 def _soft_piece(cloud: Bool, rows: slice, cols: slice) -> Float | float:
-    """Return the soft mask in a part of a window; distances are only measured where they decide."""
+    """Return the soft mask in a part of a window.
+
+    Distances are only measured where they decide.
+    """
     reach = BUFFER + FALLOFF
     top, left = max(0, rows.start - reach), max(0, cols.start - reach)
     nearby = cloud[top : rows.stop + reach, left : cols.stop + reach]

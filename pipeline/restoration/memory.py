@@ -23,7 +23,7 @@ _NO_MEMORY = re.compile(
 def in_pieces(
     call: Callable[[slice, int], A], count: int, most: int, sizes: dict[str, int], kind: str = ""
 ) -> list[A]:
-    """Call with some images at a time; where memory does not suffice, from then on with half as many.
+    """Call with some images at a time, and with half as many from where memory does not suffice.
 
     Args:
         call: Takes the slice of images, and the size of a full part.
@@ -53,7 +53,7 @@ def in_pieces(
 
 
 def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
-    """Call with the whole batch; where memory does not suffice, with its halves, and so on down to one.
+    """Call with the whole batch, or with its halves where memory does not suffice, and so on down to one.
 
     Batches and answer are ``(N, C, h, w)``, or ``None``. The size that suffices is kept by the object whose
     method is called, if it has ``sizes``.

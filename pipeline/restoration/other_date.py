@@ -63,7 +63,7 @@ class Fit(NamedTuple):
 
     @property
     def explained(self) -> float:
-        """Share of that band's variance on clear ground that the other date explains; 0 if it is inverted."""
+        """Share of that band's variance on clear ground that the other date explains, 0 if it is inverted."""
         weakest = min(self.correlation[self.worst], self.gain[self.worst])
         return 0.0 if weakest <= 0 else self.correlation[self.worst] ** 2
 
@@ -143,7 +143,7 @@ class OtherDate:
         return fitted
 
     def warning(self, bands: Sequence[str]) -> str | None:
-        """Say that it hardly goes with the scene, of whose bands the names are given; ``None``: it does."""
+        """Say that it hardly goes with the scene of these band names, or return ``None`` if it does."""
         if self.fitness is None or self.fitness.explained >= HARDLY:
             return None
         return (
@@ -265,7 +265,7 @@ def _first_line(alike: list[_Patch]) -> Double:
 
 
 def _regression(ours: Float, theirs: Float) -> tuple[Double, Double]:
-    """Fit gain and offset to each band of ``(C, N)``, ``(C, 2)``; return correlations, too, ``(C,)``.
+    """Fit gain and offset, ``(C, 2)``, to each band of ``(C, N)``, and return correlations, ``(C,)``, too.
 
     In double precision: digital numbers lie far from 0, and there are millions of them. A band without
     contrast has gain and correlation 0.
@@ -293,7 +293,7 @@ def _residual(ours: Float, theirs: Float, line: Double) -> Double:
 
 
 def _likeness(ours: Double, theirs: Double) -> float:
-    """Average the correlations of the bands of ``(C, N)``; 0 where one has no contrast in some band."""
+    """Average the correlations of the bands of ``(C, N)``, 0 where one has no contrast in some band."""
     spread = ours.std(axis=1) * theirs.std(axis=1)
     if not spread.all():
         return 0.0

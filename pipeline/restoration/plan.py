@@ -143,7 +143,7 @@ class Planned:
 
     @property
     def mask_meaning(self) -> str | None:
-        """Name the convention by which the user's mask is read; ``None``: there is none."""
+        """Name the convention by which the user's mask is read, or ``None`` without a mask."""
         mask = self.plan.mask
         return mask.rule.name if isinstance(mask, MaskFile) else None
 
@@ -154,7 +154,7 @@ class Planned:
 
 
 def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
-    """Choose the tiles over anything that mask and area of interest both let change; ``None``: all."""
+    """Choose the tiles over anything that mask and area of interest both let change, or ``None`` for all."""
     regions = plan.regions if not plan.veils else tuple(r for r in (plan.aoi,) if r is not None)
     cells = [region.touched_cells(plan.grid) for region in regions]
     return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None

@@ -45,7 +45,7 @@ class TileModel(Protocol):
     needs_field: bool
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
-        """Return the first guess ``(N, C, H, W)`` of tiles of that shape; only if ``needs_field``.
+        """Return the first guess ``(N, C, H, W)`` of tiles of that shape, if ``needs_field``.
 
         ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows. With
         ``norm_side`` these are large, and normalisation sees only that distance around each pixel, px.
@@ -225,7 +225,7 @@ class Diffusion:
         return self._as_one_picture(tiles, noise, field, agree)
 
     def _as_one_picture(self, tiles: Float, noise: Float, field: Float, agree: Agree) -> Float:
-        """Sample overlapping tiles together; where memory does not suffice, anew with fewer at once."""
+        """Sample overlapping tiles together, or anew with fewer at once where memory does not suffice."""
         import torch
 
         def agreed(x0: Tensor) -> Tensor:
@@ -303,7 +303,7 @@ _PLUGINS: dict[str, Plugin] = {}
 
 
 def on_gpu(spec: RestorerSpec) -> bool:
-    """Return whether a model runs on a GPU, as far as it is known; of a callable it is not."""
+    """Return whether a model is known to run on a GPU, which of a callable it is not."""
     return spec.computing is not None and spec.computing.device == "cuda"
 
 
@@ -383,7 +383,10 @@ def computing_values(computing: Computing) -> dict[str, str | None]:
 
 @contextmanager
 def models_turn() -> Iterator[None]:
-    """Have the model of this worker to oneself; outside a worker, nobody else wants it."""
+    """Have the model of this worker to oneself.
+
+    Outside a worker nobody else wants it.
+    """
     try:
         worker = get_worker()
     except ValueError:

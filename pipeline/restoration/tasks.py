@@ -327,7 +327,7 @@ def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Til
 
 
 def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
-    """Return the share of the change in ``seen`` that is applied, ``(h, w)``; ``None``: all of it."""
+    """Return the share of the change in ``seen`` that is applied, ``(h, w)``, or ``None`` for all of it."""
     shares = [region.soft(span) for region in plan.regions]
     if plan.weighs_change:
         much = change_share(change, seen, span)
@@ -339,7 +339,7 @@ def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
 
 
 def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
-    """Interpolate the context of windows, ``(N, K, h, w)``; zeros if there is no look at the scene."""
+    """Interpolate the context of windows, ``(N, K, h, w)``, zeros if there is no look at the scene."""
     if plan.ground is None:
         return np.zeros((len(views), len(plan.indexes) + CONTEXT, 1, 1), np.float32)
     height, width = images.shape[2:]

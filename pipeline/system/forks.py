@@ -20,7 +20,7 @@ def threads_begin() -> None:
 
 
 def refuse_after_fork() -> None:
-    """Refuse to start threads in a fork; call it before.
+    """Refuse to start threads in a fork, when called before.
 
     Raises:
         ForkError: This process was forked from one that had such threads.

@@ -38,11 +38,17 @@ class Lock:
 
     @property
     def _is_readable(self) -> bool:
-        """Return whether other processes can read the locked file; Windows locks its content, too."""
+        """Return whether other processes can read the locked file.
+
+        Windows locks its content, too.
+        """
         return os.name == "posix" and not isinstance(self._lock, SoftFileLock)
 
     def release(self) -> None:
-        """Release the lock; a process that waits for the removed file notices, and makes a new one."""
+        """Release the lock.
+
+        A process that waits for the removed file notices, and makes a new one.
+        """
         if self._is_readable and not self._stays:
             self._path.unlink(missing_ok=True)
         self._lock.release()

@@ -44,7 +44,10 @@ def was_interrupted() -> bool:
 
 
 def set_last_words(words: Callable[[], None]) -> None:
-    """Set the function that prints how to continue; it is called once."""
+    """Set the function that prints how to continue.
+
+    It is called once.
+    """
     _State.last_words = words
 
 
@@ -57,7 +60,10 @@ def say_last_words() -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End this process on signals, for a ``with``; an ignored Ctrl-C stays ignored."""
+    """End this process on signals, for a ``with``.
+
+    An ignored Ctrl-C stays ignored.
+    """
     handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     read, write = socket.socketpair()
     write.setblocking(False)

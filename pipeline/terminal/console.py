@@ -129,7 +129,7 @@ def print_line(text: str, err: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print one line on stderr, after the program's name, or an event; and in the log."""
+    """Print one line on stderr and in the log, or emit an event instead of the former."""
     _log.info("error: %s", text)
     if events.are_on():
         events.emit("error", text=plain(text))
@@ -165,7 +165,7 @@ def print_table(rows: dict[str, Any]) -> None:
 
 
 def summarise(report: Report, quiet: bool = False) -> None:
-    """Print the summary of a scene; exit with code 1 if its report has faults."""
+    """Print the summary of a scene, and exit with code 1 if its report has faults."""
     tiles, seconds, output = report.tiles, report.seconds, report.output
     from_before = f", {tiles['kept']} kept from before," if tiles["kept"] else ""
     summary = (
@@ -187,7 +187,7 @@ def summarise(report: Report, quiet: bool = False) -> None:
 
 
 def summarise_batch(report: BatchReport, folder: str, out: Path, quiet: bool) -> None:
-    """Print the summary of a folder; exit with code 1 if a scene failed."""
+    """Print the summary of a folder, and exit with code 1 if a scene failed."""
     failed = report.having("failed")
     if not quiet:
         counts = f"{len(report.having('done'))} done, {len(report.having('skipped'))} skipped"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def time_left(seconds: float, done: int, rest: int) -> float | None:
-    """Estimate the time that the rest will take, s; ``None``: unknown yet.
+    """Estimate the time that the rest will take, s, or ``None`` while it is unknown.
 
     Args:
         seconds: Time taken so far.

@@ -45,7 +45,7 @@ def are_on() -> bool:
 
 
 def emit(event: str, **values: Any) -> None:
-    """Write one line; a closed pipe is ignored."""
+    """Write one line, unless the pipe is closed."""
     with suppress(OSError, ValueError):
         sys.stderr.write(json.dumps({"event": event, **values}) + "\n")
         sys.stderr.flush()

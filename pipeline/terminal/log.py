@@ -53,7 +53,10 @@ class _Line(logging.Formatter):
     """Keep a record in its line, and free of control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        """Format time and message; a traceback comes after it."""
+        """Format time and message.
+
+        A traceback comes after it.
+        """
         return plain_line(super().formatMessage(record))
 
 

@@ -64,7 +64,10 @@ def example(text: str) -> str:
 
 
 def in_order(*options: Decorator) -> Decorator:
-    """Join options, or groups of them, in one decorator; ``--help`` shows them in this order."""
+    """Join options, or groups of them, in one decorator.
+
+    ``--help`` shows them in this order.
+    """
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):

@@ -64,7 +64,10 @@ class Bars(Progress):
         self._bars.reset(self._rest, description=plain_line(text), visible=True)
 
     def tiles(self, done: int, total: int) -> None:
-        """Move the bar of the scene; tiles of an interrupted run took none of the time that is measured."""
+        """Move the bar of the scene.
+
+        Tiles of an interrupted run took none of the time that is measured.
+        """
         self._bars.update(self._rest, visible=False)
         if self._fresh and done:
             self._bars.reset(self._scene, completed=done, total=total)

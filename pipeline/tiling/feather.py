@@ -13,10 +13,11 @@ from decr_scene.pipeline.tiling.grid import Span, Tile, TileGrid
 
 
 def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) -> tuple[Double, ...]:
-    """Weigh the tiles along one axis; at every pixel the weights of all tiles sum to 1.
+    """Weigh the tiles along one axis.
 
-    A tile rises over ``overlap`` px where it has a neighbour and does not taper at the scene's own border, so
-    there is no dark frame. Where a moved-in tile overlaps further, the weights are shared out.
+    At every pixel the weights of all tiles sum to 1. A tile rises over ``overlap`` px where it has a
+    neighbour and does not taper at the scene's own border, so there is no dark frame. Where a moved-in tile
+    overlaps further, the weights are shared out.
 
     Args:
         starts: First pixel of each tile.
@@ -36,7 +37,10 @@ def axis_weights(starts: tuple[int, ...], size: int, extent: int, overlap: int) 
 
 
 def tile_weights(grid: TileGrid, tile: Tile) -> tuple[Double, Double]:
-    """Weigh a tile's rows ``(h,)`` and columns ``(w,)``; the weight of a pixel is their product."""
+    """Weigh a tile's rows ``(h,)`` and columns ``(w,)``.
+
+    The weight of a pixel is their product.
+    """
     rows, cols = _grid_weights(grid)
     return rows[tile.grid_row], cols[tile.grid_col]
 
@@ -110,7 +114,7 @@ def _grid_weights(grid: TileGrid) -> tuple[tuple[Double, ...], tuple[Double, ...
 
 
 def _window(length: int, overlap: int, before: bool, after: bool) -> Double:
-    """Return a ``sin^2`` rise over ``overlap`` px where there is a neighbour; symmetric, never zero."""
+    """Return a symmetric ``sin^2`` rise over ``overlap`` px where there is a neighbour, never zero."""
     weights = np.ones(length)
     ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
     if before and overlap:

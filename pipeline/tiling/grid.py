@@ -49,7 +49,7 @@ class Span(NamedTuple):
         return self.col + self.width
 
     def __and__(self, other: Span) -> Span:
-        """Intersect both; height or width 0 where they do not meet."""
+        """Intersect both, with height or width 0 where they do not meet."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         return Span(row, col, max(0, bottom - row), max(0, right - col))
@@ -138,7 +138,7 @@ class TileGrid:
         return Span(tile.row, tile.col, height, width)
 
     def view(self, tile: Tile, halo: int) -> Span:
-        """Grow a tile by ``halo`` px on each side; at the border of the scene by twice that on the other."""
+        """Grow a tile by ``halo`` px on each side, or by twice that away from the border of the scene."""
         height, width = (min(self.size + 2 * halo, extent) for extent in self.shape)
         row, col = (
             min(max(0, first - halo), extent - side)

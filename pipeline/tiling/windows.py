@@ -39,7 +39,9 @@ def windows(grid: TileGrid, halo: int, chosen: tuple[int, ...] | None = None) ->
 
 
 def uncut(grid: TileGrid, chosen: tuple[int, ...] | None = None) -> Batches:
-    """Divide tiles among the largest windows; a tile is in the same one, whatever else is chosen.
+    """Divide tiles among the largest windows.
+
+    A tile is in the same one, whatever else is chosen.
 
     Args:
         grid: The tiles.

@@ -83,7 +83,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(root: Path, files: list[Path]) -> list[Row]:
-    """List name, bytes and sha256 of every file; of files above `HASHED_BYTES` the time of change."""
+    """List name, bytes and sha256 of every file, or the time of change of files above `HASHED_BYTES`."""
     return [_row(root, path) for path in sorted(set(files))]
 
 

@@ -41,7 +41,9 @@ def train(
     loaders: int = 0,
     cpu_minutes: float = math.inf,
 ) -> dict[str, float]:
-    """Run one stage to its end, or go on with it; under ``torchrun``, this process's share of it.
+    """Run one stage to its end, or go on with it.
+
+    Under ``torchrun`` it runs this process's share.
 
     Args:
         config: The run.
@@ -81,7 +83,7 @@ def train(
 
 
 def weights_of(place: Path) -> Path:
-    """Find the checkpoint of a run folder; else a model's file, by its path or name.
+    """Find the checkpoint of a run folder, else a model's file by its path or name.
 
     Raises:
         UnknownModelError: There is neither.
@@ -122,7 +124,10 @@ def _run(
 
 
 def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSource | None]:
-    """Read the sources of a run and its validation; all faults of them are told at once."""
+    """Read the sources of a run and its validation.
+
+    All faults of them are told at once.
+    """
     sources, validation, faults = [], None, []
     for part in config.data:
         try:
@@ -164,14 +169,17 @@ def _files(config: RunConfig, data: Path) -> list[Path]:
 
 
 def _own_device(name: str) -> torch.device:
-    """Choose the device of this process; under ``torchrun`` each has a GPU of its own."""
+    """Choose the device of this process.
+
+    Under ``torchrun`` each has a GPU of its own.
+    """
     device = pick_device(name)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" else device
 
 
 @contextmanager
 def _process_group(device: torch.device) -> Iterator[int]:
-    """Join the processes of ``torchrun``, if there are any; yield the number of this one."""
+    """Join the processes of ``torchrun``, if there are any, and yield the number of this one."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield 0
         return

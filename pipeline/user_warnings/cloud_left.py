@@ -76,7 +76,10 @@ def clouds_left(
 def _look_at_output(
     planned: Planned, scene: RasterioScene, options: Options, places: Places, output: Path
 ) -> Remains | None:
-    """Look at the output as the scene was looked at; ``None``: no cloud was there, or the look is gone."""
+    """Look at the output as the scene was looked at.
+
+    ``None``: no cloud was there, or the look is gone.
+    """
     look, plan = planned.look, planned.plan
     if look is None or read_coverage(places.cloud) is None:
         return None
@@ -105,7 +108,10 @@ def _cloud_warning(remains: Remains, changed: float) -> str:
 
 
 def _change_warning(planned: Planned, changed: float) -> str | None:
-    """Say that little changed where no detector looked; ``None``: enough did, or a mask says where it may."""
+    """Say that little changed where no detector looked.
+
+    ``None``: enough did, or a mask says where it may.
+    """
     plan = planned.plan
     if plan.spec.bands is None or plan.regions or changed >= FEW:
         return None

@@ -50,7 +50,10 @@ def keep_premultiplied(source: str, copy: Path) -> None:
 
 
 def _sample_kind(copied: tuple[int, ...], of_source: tuple[int, ...], index: int) -> int:
-    """Return the kind of a copied sample; extra samples are the last bands: the lists align at the end."""
+    """Return the kind of a copied sample.
+
+    Extra samples are the last bands, so the lists align at the end.
+    """
     source_index = len(of_source) - len(copied) + index
     premultiplied = (
         copied[index] == _UNASSOCIATED and source_index >= 0 and of_source[source_index] == _ASSOCIATED
@@ -59,7 +62,7 @@ def _sample_kind(copied: tuple[int, ...], of_source: tuple[int, ...], index: int
 
 
 def _extra_samples(file: BinaryIO) -> Iterator[_Samples]:
-    """Yield the extra samples of all images in a TIFF, classic or big; none of another file."""
+    """Yield the extra samples of all images in a TIFF, classic or big, none of another file."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 16:

@@ -101,7 +101,10 @@ def has_palette(dataset: Any) -> bool:
 
 
 def _predictor(vrt: Any) -> dict[str, str]:
-    """Return a predictor for overviews, which saves a fifth; none with a mask, which may have single bits."""
+    """Return a predictor for overviews, which saves a fifth.
+
+    There is none with a mask, which may have single bits.
+    """
     return {} if has_mask(vrt) else {"PREDICTOR_OVERVIEW": str(predictor_of(np.dtype(vrt.dtypes[0])))}
 
 
@@ -132,7 +135,7 @@ def _spread_squares(shape: tuple[int, int]) -> list[Window]:
 
 
 def _check_blocks(path: Path, file: Any) -> int:
-    """Check every block of image and overviews; return the offset of the first.
+    """Check every block of image and overviews, and return the offset of the first.
 
     The COG driver writes a block's size before it and its last four bytes again behind it.
     """
@@ -147,7 +150,7 @@ def _check_blocks(path: Path, file: Any) -> int:
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield offset and size in bytes of all blocks, of the image and then of its overviews; 0 for none."""
+    """Yield offset and size in bytes of all blocks, of the image and then of its overviews, 0 for none."""
     with rasterio.open(path) as dataset:
         levels = len(dataset.overviews(1))
         if has_mask(dataset):
@@ -167,7 +170,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _release_band_tags(file: Any, head: int) -> int:
-    """Move the tags of bands from the marked domain into the default one, in place; return how many.
+    """Move the tags of bands from the marked domain into the default one, in place, and count them.
 
     Asked to copy all domains, GDAL 3.10 forgets the default domain of the bands, where statistics belong; not
     asked to, it forgets all others. So they travel in a domain of their own, whose name is blanked out in the
@@ -181,7 +184,7 @@ def _release_band_tags(file: Any, head: int) -> int:
 
 
 def _release_in_sidecar(path: Path) -> int:
-    """Move them in the sidecar, where GDAL puts tags as soon as one is a JSON document; return how many."""
+    """Move them in the sidecar, where GDAL puts tags as soon as one is a JSON document, and count them."""
     if not path.exists():
         return 0
     root = ET.fromstring(carried(path.read_bytes()))

@@ -97,9 +97,9 @@ class FinishedRasters:
 
 
 def read_finished_rasters(output: Path) -> FinishedRasters | None:
-    """Read from a journal whether all rasters were finished; `Journal` checks that it was the same run.
+    """Read from a journal whether all rasters were finished.
 
-    ``None``: they were not, or there is no journal.
+    `Journal` checks that it was the same run. ``None``: they were not, or there is no journal.
     """
     try:
         lines = journal_path(output).read_text("utf-8", _KEEP_BYTES).split("\n")[1:-1]
@@ -170,7 +170,10 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def close(self, keep: bool = True) -> None:
-        """Close the journal, and remove the file unless ``keep`` is true; Windows removes no open file."""
+        """Close the journal, and remove the file unless ``keep`` is true.
+
+        Windows removes no open file.
+        """
         self._file.close()
         if not keep:
             self.path.unlink(missing_ok=True)
@@ -206,7 +209,7 @@ class Journal:
         self._file.truncate(sum(len(line.encode("utf-8", _KEEP_BYTES)) + 1 for line in lines))
 
     def _take(self, values: Mapping[str, Any]) -> bool:
-        """Take over the values of a line; return whether they make an entry."""
+        """Take over the values of a line, and return whether they make an entry."""
         if _finished_rasters_of(values) is not None:
             return True
         try:
@@ -227,7 +230,7 @@ def checksum(pixels: Pixels) -> int:
 
 
 def _read(line: str, without_checksums: bool = False) -> dict[str, Any] | None:
-    """Parse a line; ``None``: it is cut short or damaged.
+    """Parse a line, or return ``None`` if it is cut short or damaged.
 
     In a journal of an earlier version lines may be ``without_checksums``.
     """
@@ -245,7 +248,10 @@ def _line_crc(values: Mapping[str, Any]) -> int:
 
 
 def _converted(old: dict[str, Any], new: Guard) -> Guard:
-    """Convert the guard of an earlier version, without a device, which was a CPU; fp32 where not bf16."""
+    """Convert the guard of an earlier version, which had no device.
+
+    It was a CPU, in fp32 where not in bf16.
+    """
     if "computing" in old or "precision" not in old:
         return old
     precision = "bf16" if old["precision"] == "bf16" else "fp32"

@@ -45,7 +45,7 @@ class Origin(Raster, Protocol):
         """
 
     def valid(self, span: Span, pixels: Pixels) -> Bool | None:
-        """Mark what counts in the statistics of ``(C, h, w)`` pixels, same shape; ``None``: all."""
+        """Mark what counts in the statistics of ``(C, h, w)`` pixels, same shape, or ``None`` if all do."""
 
     def compression(self, requested: str) -> dict[str, str]:
         """Return creation options of the requested compression."""
@@ -53,7 +53,7 @@ class Origin(Raster, Protocol):
     def vrt(
         self, pixels: str, blocksize: int, statistics: Sequence[Tags], resampling: str
     ) -> tuple[str, int]:
-        """Describe the output over the file of its pixels; as `copy_vrt`."""
+        """Describe the output over the file of its pixels, as `copy_vrt` does."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class CopyOf(_OfScene):
         return None if self.scene.always_valid else self.scene.valid(span.window, pixels)
 
     def compression(self, requested: str) -> dict[str, str]:
-        """Return creation options; ``auto``: as the scene, where that is lossless."""
+        """Return creation options, with ``auto`` as the scene where that is lossless."""
         with self.scene.dataset() as dataset:
             stored = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
             return lossless(requested, stored, has_palette(dataset))
@@ -166,7 +166,7 @@ class Companion(_OfScene):
         return differs if valid is None else valid & differs
 
     def compression(self, requested: str) -> dict[str, str]:
-        """Return creation options; ``auto``: deflate."""
+        """Return creation options, with ``auto`` as deflate."""
         return lossless(requested, "DEFLATE", bool(self.colors))
 
     def vrt(

@@ -151,7 +151,7 @@ class Scratch:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file, which stays."""
         self._file.close()
 
     def _put(self, offset: int, content: bytes) -> None:
@@ -177,7 +177,10 @@ def predictor_of(dtype: np.dtype[Any]) -> int:
 
 
 def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
-    """Encode ``(C, h, w)`` pixels as a file; its transform is made up, as rasterio warns without one."""
+    """Encode ``(C, h, w)`` pixels as a file.
+
+    Its transform is made up, as rasterio warns without one.
+    """
     count, height, width = pixels.shape
     shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
     with MemoryFile() as memory:
@@ -187,7 +190,10 @@ def as_geotiff(pixels: Pixels, profile: dict[str, Any]) -> bytes:
 
 
 def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
-    """Encode ``(C, h, w)`` pixels as GDAL's blocks, band after band; edges are padded with zeros."""
+    """Encode ``(C, h, w)`` pixels as GDAL's blocks, band after band.
+
+    Edges are padded with zeros.
+    """
     height, width = pixels.shape[1:]
     padding = (-height % layout.blocksize, -width % layout.blocksize)
     if any(padding):
@@ -198,7 +204,10 @@ def _encode(pixels: Pixels, layout: Layout) -> list[bytes]:
 
 
 def _add_index(path: Path, layout: Layout) -> None:
-    """Add an index with room for 64-bit offsets of all blocks; GDAL's own has room for existing ones only."""
+    """Add an index with room for 64-bit offsets of all blocks.
+
+    GDAL's own has room for existing ones only.
+    """
     blocks = _blocks_of(layout)
     with path.open("r+b") as file:
         head = file.read()

@@ -64,7 +64,10 @@ class BandStatistics:
         )
 
     def tags(self) -> dict[str, str]:
-        """Return them as GDAL's metadata; a band without a valid pixel has the percentage only."""
+        """Return them as GDAL's metadata.
+
+        A band without a valid pixel has the percentage only.
+        """
         percent = {"STATISTICS_VALID_PERCENT": f"{100 * self.count / max(1, self.pixels):.4g}"}
         if not self.count:
             return percent

@@ -102,9 +102,10 @@ class TileStore:
         return len(self._slots)
 
     def save(self, tiles: Collection[int], changes: Mapping[int, Float]) -> None:
-        """Save tiles, also those without a change; a closed store saves none.
+        """Save tiles, also those without a change.
 
-        Neither does one whose disk is full or has failed: the run goes on, with one warning in the log.
+        A closed store saves none. Neither does one whose disk is full or has failed: the run goes on, with
+        one warning in the log.
 
         Args:
             tiles: Numbers of the tiles.
@@ -125,7 +126,7 @@ class TileStore:
                 )
 
     def read(self, tiles: Collection[int]) -> dict[int, Float] | None:
-        """Return the changes of tiles, ``(bands, h, w)`` each; ``None``: one is missing or damaged."""
+        """Return the changes of tiles, ``(bands, h, w)`` each, or ``None`` if one is missing or damaged."""
         changes = {}
         with self._lock:
             for tile in tiles:

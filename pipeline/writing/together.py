@@ -96,7 +96,9 @@ class WritersTogether:
         return bool(self.finished) or (self.tiles is not None and len(self.tiles) > 0)
 
     def write(self, span: Span, *pixels: Pixels) -> None:
-        """Write a window, each writer its own ``(C, h, w)`` pixels; one that has it keeps what it has.
+        """Write a window, each writer its own ``(C, h, w)`` pixels.
+
+        One that has it keeps what it has.
 
         Raises:
             OutputError: As `SceneWriter.write`.

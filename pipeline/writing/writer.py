@@ -131,7 +131,10 @@ class SceneWriter:
             self.clean_up(keep=not succeeded and self.journal is not None and bool(self.finished))
 
     def enter_whole(self) -> None:
-        """Enter with a file that is finished and has its name; only the journal is opened."""
+        """Enter with a file that is finished and has its name.
+
+        Only the journal is opened.
+        """
         assert self.guard is not None, "a journal needs one"
         self._env.enter_context(self.origin.env())
         try:
@@ -194,7 +197,10 @@ class SceneWriter:
                 self.journal.sync()
 
     def close_scratch(self) -> None:
-        """Close the scratch file; no more blocks can be written."""
+        """Close the scratch file.
+
+        No more blocks can be written.
+        """
         self._scratch.close()
 
     def make(self) -> Path:
