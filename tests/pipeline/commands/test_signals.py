@@ -122,6 +122,7 @@ def test_an_error_that_lasts_does_not_promise_that_the_same_command_goes_on(tmp_
         assert "goes on" not in result.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("deaf", [False, True], ids=["", "where Ctrl-C is ignored"])
 def test_the_end_of_standard_input_ends_a_run_if_its_starter_asks_for_that(
     deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

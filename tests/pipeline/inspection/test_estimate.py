@@ -18,6 +18,7 @@ def sleepy(tiles, noise):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("shape", "options"), [((3000, 2600), {"model": "identity"}), ((1500, 1100), {"restorer": sleepy})]
 )

@@ -85,6 +85,7 @@ def test_only_whole_options_get_other_words():
     )
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(os.name != "posix", reason="looks for processes as Unix does")
 def test_a_cancel_ends_the_program_and_its_workers_within_a_second(tmp_path):
     stubborn = (
