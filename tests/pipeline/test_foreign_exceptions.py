@@ -184,6 +184,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch, tm
     rooms = ("decr_scene.pipeline.evaluation", "decr_scene.pipeline.measures")
     for module in [m for m in sys.modules if m.startswith(rooms)]:
         monkeypatch.delitem(sys.modules, module)
+    for room in rooms:
+        monkeypatch.delattr(sys.modules["decr_scene.pipeline"], room.rsplit(".", 1)[1], raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     done = CliRunner().invoke(main, ["evaluate", "--data", str(Path(tmp_path))])
     assert done.exit_code == 1
