@@ -107,13 +107,12 @@ def evaluate(
     With several models, --compare, --ablation or --sweep: one row for each system instead.
     """
     from decr_scene.pipeline.evaluation.answers import Settings
-    from decr_scene.pipeline.evaluation.compare import compare, compare_alone
+    from decr_scene.pipeline.evaluation.compare import compare
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 
     settings = Settings(steps, start, weight_floor)
     names = tuple(name.strip() for name in compared.split(",") if name.strip()) if compared else ()
-    if compared is not None and (len(models) > 1 or ablation or sweep is not None):
-        raise OptionError("--compare, several models, --ablation and --sweep are comparisons: take one")
+    systems = _comparison(models, names, ablation, sweep, settings)
     if complexity and data is not None:
         raise OptionError("--complexity measures no pairs: drop --data, or --complexity")
     if complexity:
@@ -123,25 +122,26 @@ def evaluate(
         raise OptionError("evaluate measures on pairs: name their folder with --data")
     if not data.is_dir():
         raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
-    options.update(data=data)
-    compares = bool(names) or len(models) > 1 or ablation or sweep is not None
-    for option, is_set in (("--samples", samples > 1), ("--uncertainty", uncertainty)):
-        if is_set and compares:
-            raise OptionError(f"{option} is of one model at one setting: drop it, or the comparison")
-    if names:
-        if trace is not None:
-            raise OptionError("--trace is of one model at one setting: drop it, or --compare")
-        systems = compare_alone(names, settings)
-        print_line(compare(systems, sheet=sheet, with_baselines=True, **options).to_text())
-        return
-    comparison = _comparison(models, ablation, sweep, settings)
-    if comparison is None:
+    if systems is None:
         options.update(samples=samples, uncertainty=uncertainty, sheet=sheet, trace=trace)
-        print_line(evaluate_pairs(models[0], settings=settings, **options).to_text())
+        print_line(evaluate_pairs(models[0], data, settings, **options).to_text())
         return
-    if sheet is not None or trace is not None:
-        raise OptionError("--sheet and --trace are of one model at one setting: drop them, or the comparison")
-    print_line(compare(comparison, **options).to_text())
+    _refuse_with_comparison(
+        {
+            "--samples": samples > 1,
+            "--uncertainty": uncertainty,
+            "--sheet": sheet is not None and not names,
+            "--trace": trace is not None,
+        }
+    )
+    print_line(compare(systems, data, sheet=sheet, with_baselines=bool(names), **options).to_text())
+
+
+def _refuse_with_comparison(options: dict[str, bool]) -> None:
+    """Refuse options that only go with one model, of those that are set."""
+    for option, is_set in options.items():
+        if is_set:
+            raise OptionError(f"{option} is of one model at one setting: drop it, or the comparison")
 
 
 def _print_complexity(
@@ -162,15 +162,29 @@ def _print_complexity(
 
 def _comparison(
     models: tuple[str, ...],
+    names: tuple[str, ...],
     ablation: bool,
     sweep: tuple[str, tuple[float, ...]] | None,
     settings: Settings,
 ) -> list[System] | None:
-    """Return the systems of the requested comparison, if there is one."""
+    """Return the systems of the requested comparison, if there is one.
+
+    Args:
+        models: Those of ``--model``.
+        names: Those of ``--compare``.
+        ablation: Vary the prior.
+        sweep: Name and values of a setting to vary.
+        settings: How all of them sample.
+
+    Raises:
+        OptionError: Several comparisons are requested.
+    """
     from decr_scene.pipeline.evaluation import compare as comparison
 
-    if (len(models) > 1) + ablation + (sweep is not None) > 1:
-        raise OptionError("several models, --ablation and --sweep are three comparisons: take one")
+    if bool(names) + (len(models) > 1) + ablation + (sweep is not None) > 1:
+        raise OptionError("--compare, several models, --ablation and --sweep are comparisons: take one")
+    if names:
+        return comparison.compare_alone(names, settings)
     if len(models) > 1:
         return comparison.compare_models(models, settings)
     if ablation:

@@ -17,7 +17,7 @@ from decr_scene.models.checkpoints.expected_error import ExpectedError
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
+from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import (
     Figures,
@@ -150,13 +150,7 @@ def evaluate_pairs(
         TrainingError: The images cannot be used.
     """
     loaded = open_answerer(model, data, bands, detector)
-    if (trace is not None or plots is not None) and (loaded.model is None or loaded.spec.alone):
-        raise OptionError(
-            f"{model} takes no steps, so it has no weight to trace: drop --trace and --plots, or take a "
-            "model with a noise network"
-        )
-    if samples > 1 and not loaded.draws_samples:
-        raise OptionError(f"{model} draws no samples: drop --samples, or take a model that does")
+    _check_draws(model, loaded, trace is not None or plots is not None, samples)
     expected = error_told(loaded.spec) if uncertainty else None
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
@@ -197,11 +191,22 @@ def evaluate_pairs(
         contact.save(sheet)
     if plots is not None and steps_seen is not None:
         _plot_weights(plots, steps_seen)
-        if result.calibration is not None:
-            _plot_uncertainty(plots, result.calibration)
+    if plots is not None and result.calibration is not None:
+        _plot_uncertainty(plots, result.calibration)
     if trace is not None:
         write_rows(trace, "step", {str(i): row for i, row in enumerate(result.trace)})
     return result
+
+
+def _check_draws(name: str, answerer: Answerer, traced: bool, samples: int) -> None:
+    """Refuse a trace of a model without steps, and samples of one that draws none."""
+    if traced and (answerer.model is None or answerer.spec.alone):
+        raise OptionError(
+            f"{name} takes no steps, so it has no weight to trace: drop --trace and --plots, or take a "
+            "model with a noise network"
+        )
+    if samples > 1 and not answerer.draws_samples:
+        raise OptionError(f"{name} draws no samples: drop --samples, or take a model that does")
 
 
 def _deviation(cloudy: Float, own: Sequence[Float], expected: ExpectedError | None) -> Float:

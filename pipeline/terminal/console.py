@@ -129,12 +129,8 @@ def print_line(text: str, err: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print one line on stderr and in the log, or emit an event instead of the former."""
-    _log.info("error: %s", text)
-    if events.are_on():
-        events.emit("error", text=plain(text))
-    else:
-        print_line(f"decr-scene: {plain_line(text)}", err=True)
+    """Print one line on stderr, or emit an event, and log it."""
+    _print_or_emit("error", "decr-scene", text)
 
 
 def emit_end(outputs: dict[str, str], **more: Any) -> None:
@@ -144,12 +140,16 @@ def emit_end(outputs: dict[str, str], **more: Any) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr, as a line or an event, and in the log."""
-    _log.info("warning: %s", text)
+    """Print a warning on stderr, or emit an event, and log it."""
+    _print_or_emit("warning", "warning", text)
+
+
+def _print_or_emit(event: str, label: str, text: str) -> None:
+    _log.info("%s: %s", event, text)
     if events.are_on():
-        events.emit("warning", text=plain(text))
+        events.emit(event, text=plain(text))
     else:
-        print_line(f"warning: {plain_line(text)}", err=True)
+        print_line(f"{label}: {plain_line(text)}", err=True)
 
 
 def print_json(answer: Any) -> None:

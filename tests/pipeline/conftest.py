@@ -2,17 +2,11 @@
 
 import multiprocessing
 import shutil
-from datetime import timedelta
 from pathlib import Path
 
 import batch_cases
 import beside_cases
 import pytest
-from hypothesis import settings
-
-# a busy machine fails no test: examples take some milliseconds each
-settings.register_profile("any machine", deadline=timedelta(seconds=2))
-settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from places import GOLDEN as FOLDER
@@ -60,7 +60,6 @@ def test_published_resize_is_reproduced(name: str) -> None:
     np.testing.assert_allclose(found, after.transpose(2, 0, 1), rtol=0, atol=SUGGESTED)
 
 
-@settings(deadline=None)
 @given(width=sides, scale=scales, seed=st.integers(0, 99))
 @example(width=512, scale=0.125, seed=0)
 @example(width=48, scale=1 / 3, seed=0)
@@ -71,7 +70,6 @@ def test_leaving_out_the_outer_taps_changes_nothing(width: int, scale: float, se
     np.testing.assert_allclose(resize(tall, scale)[0, 0], matlab(row[0, 0], scale), rtol=0, atol=SUGGESTED)
 
 
-@settings(deadline=None)
 @given(height=sides, width=sides, scale=scales, value=st.floats(-255, 255, width=32))
 def test_a_constant_stays_constant(height: int, width: int, scale: float, value: float) -> None:
     found = resize(np.full((1, height, width), value, np.float32), scale)
@@ -79,13 +77,11 @@ def test_a_constant_stays_constant(height: int, width: int, scale: float, value:
     np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(height=sides, width=sides)
 def test_scale_one_gives_the_image_back(height: int, width: int) -> None:
     np.testing.assert_array_equal(resize(image(height, width), 1.0), image(height, width))
 
 
-@settings(deadline=None)
 @given(height=sides, width=sides, scale=scales, a=st.floats(-3, 3), b=st.floats(-3, 3))
 def test_resize_is_linear(height: int, width: int, scale: float, a: float, b: float) -> None:
     first, second = image(height, width, seed=1), image(height, width, seed=2)
@@ -93,7 +89,6 @@ def test_resize_is_linear(height: int, width: int, scale: float, a: float, b: fl
     np.testing.assert_allclose(together, a * resize(first, scale) + b * resize(second, scale), atol=5e-3)
 
 
-@settings(deadline=None)
 @given(height=sides, width=sides, scale=st.sampled_from([0.125, 0.25, 0.5, 2.0]))
 def test_rows_and_columns_are_treated_alike(height: int, width: int, scale: float) -> None:
     found = resize(image(height, width), scale).transpose(0, 2, 1)

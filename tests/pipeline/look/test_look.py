@@ -21,7 +21,7 @@ from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
-from decr_scene.pipeline.look.detectors import MaskLookout, UkisLookout
+from decr_scene.pipeline.look.detectors import MaskLookout
 from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
@@ -40,16 +40,6 @@ from decr_scene.pipeline.tiling.grid import Span, TileGrid
 @pytest.fixture(autouse=True)
 def by_brightness(monkeypatch):
     bright_is_cloud(monkeypatch)
-
-
-def ukis_look(path, factor=1):
-    scene, source = RasterioScene.open(path), FileSource(str(path))
-    indexes = tuple(scene.bands.index(name) for name in BGRN)
-    lookout = UkisLookout(fit_reflectance(scene, source, indexes, factor))
-    reader = CoarseReader(
-        scene.shape, source, indexes, Radiometry((0,) * 4, (10000,) * 4), factor, lookout.sight
-    )
-    return look_in_memory(lookout, reader, 0.5)
 
 
 def test_what_the_raster_tells_of_its_reflectance_is_taken_if_it_can_be(tmp_path):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from places import GOLDEN
 
@@ -91,7 +91,6 @@ def test_the_papers_ssim_of_four_bands_is_their_mean():
     assert paper_ssim(a, b) == pytest.approx(np.mean(each))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 999), noise=st.floats(0.01, 1))
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figures_do_not_care_which_image_is_the_truth(figure, seed, noise):

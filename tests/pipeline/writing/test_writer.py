@@ -31,7 +31,6 @@ from decr_scene.pipeline.writing.writer import SceneWriter
 
 REAL = sorted((SHARED / "odd").glob("*.tif")) + sorted((SHARED / "scenes").glob("*.tif"))
 BGRN = ("blue", "green", "red", "nir")
-LOSSLESS = {"DEFLATE", "LZW", "ZSTD", "LZMA"}
 
 
 def assert_comes_through(source, folder, **options):
