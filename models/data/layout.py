@@ -70,13 +70,13 @@ def find_pairs(config: DataConfig, root: Path, bands: int | None) -> tuple[list[
         return _whus2cr(root / config.folder, whus2cr)
     clear_place, cloudy_place = _layout(config, root)
     if cloudy_place is None:
-        (clear,) = _images((clear_place,))
-        return [PairPaths(path.stem, path, None) for path in clear.values()], []
+        (clear,), wrong = _images((clear_place,))
+        return [PairPaths(path.stem, path, None) for path in clear.values()], wrong
     places = (clear_place, cloudy_place, *_near_infrared(config, (clear_place, cloudy_place), bands))
-    clear, cloudy, *nirs = _images(places)
+    (clear, cloudy, *nirs), wrong = _images(places)
     folders = dict(zip(places, (clear, cloudy, *nirs), strict=True))
     names = sorted(set().union(*folders.values()))
-    wrong = [
+    wrong += [
         f"{name} has no twin in {' nor '.join(str(folder) for folder in lacking)}"
         for name in names
         if (lacking := [folder for folder, images in folders.items() if name not in images])
@@ -181,26 +181,35 @@ def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
 
 
 def _near_infrared(config: DataConfig, places: tuple[Path, Path], bands: int | None) -> list[Path]:
-    """List folders of a fourth band besides those of three, as CUHK-CR has them, if the source has four."""
+    """List folders of a fourth band besides those of three, as CUHK-CR has them, if the source has four.
+
+    Both are listed where one of them is there, so that the other is missed.
+    """
     count = bands if config.bands is None else max(config.bands) + 1
     folders = [place.parent / NIR_FOLDER / place.name for place in places]
-    return folders if count == 4 and all(folder.is_dir() for folder in folders) else []
+    return folders if count == 4 and any(folder.is_dir() for folder in folders) else []
 
 
-def _images(places: Sequence[Path]) -> list[dict[str, Path]]:
-    """List images by name, of each folder, or of ``folder/pattern*``.
+def _images(places: Sequence[Path]) -> tuple[list[dict[str, Path]], list[str]]:
+    """List images by name, of each folder, or of ``folder/pattern*``, and a line for each name of two files.
 
     Raises:
         TrainingError: Folders are missing or empty; all of them are named.
     """
-    found, faults = [], []
+    found, doubled, faults = [], [], []
     for place in places:
         folder, pattern = (place.parent, place.name) if "*" in place.name else (place, "*")
-        images = sorted(folder.glob(pattern)) if folder.is_dir() else []
-        found.append({p.stem: p for p in images if p.suffix.lower() in IMAGE_ENDINGS})
+        files = sorted(folder.glob(pattern)) if folder.is_dir() else []
+        images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
+        found.append({path.stem: path for path in images})
+        doubled += [
+            f"{path.name} and {found[-1][path.stem].name} are both in {folder}"
+            for path in images
+            if path != found[-1][path.stem]
+        ]
         if not found[-1]:
             faults.append(f"{folder}: {'no images' if folder.is_dir() else 'no such folder'}")
     if faults:
         endings = ", ".join(sorted(IMAGE_ENDINGS))
         raise TrainingError(f"{'; '.join(faults)}: expected images ({endings}), check --data and the names")
-    return found
+    return found, doubled

@@ -22,7 +22,8 @@ from decr_scene.models.data.layout import (
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.raster.images import RasterImage, read_image
 
-PARTS = ("train", "val", "test")
+TRAINING = "train"
+PARTS = (TRAINING, "val", "test")
 OFFICIAL = "official_{part}_names.txt"
 """Name of a list of the files of a part, in the folder of the parts or of the pairs."""
 
@@ -121,6 +122,7 @@ def inspect_data_set(place: Path) -> DataSet:
         except TrainingError as error:
             faults.append(str(error))
     images = [image for part, of_part in pairs.items() for image in _read_images(part, of_part, faults)]
+    faults += _parts_of_training(images)
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise TrainingError(
@@ -187,6 +189,17 @@ def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> It
         bands = len(clear) + (pair.clear_nir is not None)
         digest = hashlib.sha256(clear.tobytes()).hexdigest()
         yield _Image(f"{part}/{pair.name}", (bands, *clear.shape[1:]), digest, _small(clear))
+
+
+def _parts_of_training(images: Sequence[_Image]) -> Iterator[str]:
+    """Yield a line for each part whose clear images are all among those of the training."""
+    digests: dict[str, set[str]] = {}
+    for image in images:
+        digests.setdefault(image.name.partition("/")[0], set()).add(image.digest)
+    trained = digests.pop(TRAINING, set())
+    for part, of_part in digests.items():
+        if of_part <= trained:
+            yield f"{part} has no clear image that is not in {TRAINING}, too: its figures would say nothing"
 
 
 def _small(image: Float) -> Float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import rasterio
@@ -66,6 +67,15 @@ def file_state(path: str) -> tuple[int, ...]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *sidecars)
 
 
+def faults_told(path: str) -> AbstractContextManager[Any]:
+    """Keep GDAL from its short cut for a whole PNG, which reads one that is cut off without an error.
+
+    It is chosen when the file is opened, and again when it is read.
+    """
+    png = path.lower().endswith(".png")
+    return rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO") if png else nullcontext()
+
+
 def _modified(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns
@@ -77,7 +87,8 @@ def _open(path: str, state: tuple[int, ...]) -> Any:
     if state and file_state(path) != state:
         raise OSError("it has changed since it was opened")
     try:
-        return rasterio.open(path)
+        with faults_told(path):
+            return rasterio.open(path)
     except UnicodeEncodeError:
         raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None
     except ValueError as error:

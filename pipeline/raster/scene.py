@@ -30,7 +30,7 @@ from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneRead
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
-from decr_scene.pipeline.raster.handles import Handles, file_state
+from decr_scene.pipeline.raster.handles import Handles, faults_told, file_state
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.vrt import band_names
 
@@ -232,7 +232,8 @@ class RasterioScene:
             SceneReadError: GDAL's errors while it is used, with the window, if given.
         """
         try:
-            yield _handles.get(self.path, self.state)
+            with faults_told(self.path):
+                yield _handles.get(self.path, self.state)
         except _FAULTS as error:
             if isinstance(error, DecrSceneError):
                 raise

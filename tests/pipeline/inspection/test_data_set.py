@@ -104,8 +104,10 @@ def test_whus2cr_as_its_scripts_cut_it_is_recognised_in_parts(whus2):
     for part in ("train", "test"):
         for name, published in (("clear", "clearDNclips"), ("cloud", "cloudDNclips")):
             shutil.copytree(whus2 / published, whus2 / "clips" / part / name)
+    for name in ("clear", "cloud"):
+        sentinel2(whus2 / "clips" / "test" / name / "10m" / "R075_T50TMK" / "30.tif", 30, count=4)
     data = inspect_data_set(whus2 / "clips")
-    assert (data.kind, data.parts) == ("WHUS2-CR", {"train": 2, "test": 2})
+    assert (data.kind, data.parts) == ("WHUS2-CR", {"train": 2, "test": 3})
     assert len([twins for twins in data.twins if twins.across()]) == 2
 
 
@@ -146,6 +148,13 @@ def test_images_in_two_parts_are_told(tmp_path):
     assert json.loads(shown.stdout)["kind"] == "T-Cloud"
 
 
+def test_a_part_that_is_all_in_the_training_is_refused(tmp_path):
+    for part, seeds in (("train", (1, 2, 3)), ("val", (1, 4)), ("test", (3, 1))):
+        pairs(tmp_path / part, seeds)
+    with pytest.raises(TrainingError, match="1 thing is wrong: test has no clear image that is not in t"):
+        inspect_data_set(tmp_path)
+
+
 def test_the_official_list_is_held_against_the_parts(tmp_path):
     pairs(tmp_path / "train", (1, 2))
     pairs(tmp_path / "test", (3,))
@@ -166,6 +175,20 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         assert told in " ".join(result.stderr.split())
     nowhere = CliRunner().invoke(main, ["inspect", "--pairs", str(tmp_path / "nowhere")])
     assert "no such folder" in nowhere.stderr
+
+
+def test_two_files_of_one_name_are_told(tmp_path):
+    pairs(tmp_path, (1, 2))
+    shutil.copy(tmp_path / "cloud" / "1.png", tmp_path / "cloud" / "1.jpg")
+    with pytest.raises(TrainingError, match=r"1 thing is wrong: all: 1\.jpg and 1\.png are both in .*cloud"):
+        inspect_data_set(tmp_path)
+
+
+def test_half_of_the_near_infrared_is_not_passed_over(tmp_path):
+    pairs(tmp_path, (1, 2))
+    shutil.copytree(tmp_path / "cloud", tmp_path / "nir" / "cloud")
+    with pytest.raises(TrainingError, match=r"nir/label: no such folder"):
+        inspect_data_set(tmp_path)
 
 
 def test_both_halves_that_are_missing_or_empty_are_named(tmp_path):

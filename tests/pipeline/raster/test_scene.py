@@ -194,6 +194,16 @@ def test_an_unreadable_window_is_named():
     assert scene.read(window(0, 0, 100, 100)).shape == (3, 100, 100)
 
 
+def test_a_png_that_is_cut_off_is_not_read_as_if_whole(tmp_path):
+    path = tmp_path / "cut.png"
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    with rasterio.open(path, "w", driver="PNG", height=64, width=64, count=3, dtype="uint8") as file:
+        file.write(noise)
+    path.write_bytes(path.read_bytes()[:6000])
+    with pytest.raises(SceneReadError, match=r"cut\.png: cannot read rows 0 to 64"):
+        RasterioScene.open(path).read(window(0, 0, 64, 64))
+
+
 # -- valid pixels --------------------------------------------------------------------------------------------
 
 
