@@ -171,7 +171,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
     own_tiles, spans, images = prepared
     samples = []
     for sample in range(plan.samples):
-        noise = np.stack([_noise(plan, tile, sample) for tile in own_tiles]) if model.needs_noise else None
+        noise = _noise(plan, own_tiles, sample) if model.needs_noise else None
         with models_turn():
             if plan.joint:
                 restored = model.restore(images, noise, field, _Agreement(plan, own_tiles))
@@ -413,9 +413,13 @@ def _no_uncertainty(classes: Classes) -> Float:
     return np.where(classes == NODATA, np.float32(np.nan), np.float32(0))
 
 
-def _noise(plan: Plan, tile: Tile, sample: int = 0) -> Float:
-    square = Span(tile.row, tile.col, plan.grid.size, plan.grid.size)
-    return place_noise(plan.seed + sample * SAMPLE_SEED, 0, len(plan.indexes), square)
+def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
+    """Draw the noise of whole tiles, ``(N, C, size, size)``."""
+    size, bands = plan.grid.size, len(plan.indexes)
+    noise = np.empty((len(tiles), bands, size, size), np.float32)
+    for own, tile in zip(noise, tiles, strict=True):
+        place_noise(plan.seed + sample * SAMPLE_SEED, 0, bands, Span(tile.row, tile.col, size, size), own)
+    return noise
 
 
 def _pad(image: Float, *sides: int) -> Float:

@@ -15,15 +15,22 @@ import numpy as np
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.normal import Words, normal_numbers
 
 CELL = 64
 """Side of a cell, px; part of the definition: another value gives another noise."""
 
-CELLS_KEPT = 4096
-"""Number of cached cells of 16 KiB: those of a row of tiles of four bands, 16384 px wide."""
+SIDE = 2
+"""Cells a side of a block, which is made and cached at a time."""
+
+BLOCK = SIDE * CELL
+"""Side of a block, px."""
+
+BLOCKS_KEPT = 1024
+"""Number of cached blocks of 64 KiB: those of a row of tiles of four bands, 16384 px wide."""
 
 
-def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
+def place_noise(seed: int, step: int, bands: int, span: Span, out: Float | None = None) -> Float:
     """Draw standard normal noise for a window of the scene.
 
     Args:
@@ -31,34 +38,44 @@ def place_noise(seed: int, step: int, bands: int, span: Span) -> Float:
         step: Number of the diffusion step that the noise is for (0: the start).
         bands: Number of bands.
         span: The window; it may reach beyond the scene to the right and below.
+        out: Where to put it; ``None``: into an array of its own.
 
     Returns:
         ``(bands, span.height, span.width)`` float32.
     """
-    noise = np.empty((bands, span.height, span.width), np.float32)
-    for row in range(span.row // CELL * CELL, span.bottom, CELL):
-        for col in range(span.col // CELL * CELL, span.right, CELL):
-            cell = Span(row, col, CELL, CELL)
-            common = cell & span
+    noise = np.empty((bands, span.height, span.width), np.float32) if out is None else out
+    for row in range(span.row // BLOCK * BLOCK, span.bottom, BLOCK):
+        for col in range(span.col // BLOCK * BLOCK, span.right, BLOCK):
+            block = Span(row, col, BLOCK, BLOCK)
+            common = block & span
+            here, there = common.inside(span), common.inside(block)
             for band in range(bands):
-                values = _cell(seed, step, band, row // CELL, col // CELL)
-                noise[(band, *common.inside(span))] = values[common.inside(cell)]
+                noise[(band, *here)] = _block(seed, step, band, row // BLOCK, col // BLOCK)[there]
     return noise
 
 
-@lru_cache(maxsize=CELLS_KEPT)
-def _cell(seed: int, step: int, band: int, row: int, col: int) -> Float:
-    """Draw normal numbers ``(CELL, CELL)``, read-only: ``sqrt(-2 ln u) (cos, sin)(2 pi v)``."""
+@lru_cache(maxsize=BLOCKS_KEPT)
+def _block(seed: int, step: int, band: int, row: int, col: int) -> Float:
+    """Draw the normal numbers of a block of cells ``(BLOCK, BLOCK)``, read-only."""
     key = np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
-    counter = np.array([0, 0, row & _WORD, col & _WORD], np.uint64)
-    bits = np.random.Philox(counter=counter, key=key).random_raw(CELL * CELL // 2)
-    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
-    angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * np.pi * 2.0**-32)
-    normal = np.empty((2, CELL * CELL // 2), np.float32)
-    np.multiply(radius, np.cos(angle), out=normal[0], casting="same_kind")
-    np.multiply(radius, np.sin(angle), out=normal[1], casting="same_kind")
+    bits = np.concatenate([_row_of_cells(key, SIDE * row + number, SIDE * col) for number in range(SIDE)])
+    normal = np.empty((SIDE, 2, CELL // 2, SIDE, CELL), np.float32)  # a cell's upper half is of cosines
+    for half, numbers in enumerate(normal_numbers(bits)):
+        normal[:, half] = numbers.reshape(SIDE, SIDE, CELL // 2, CELL).swapaxes(1, 2)
     normal.flags.writeable = False
-    return normal.reshape(CELL, CELL)
+    return normal.reshape(BLOCK, BLOCK)
+
+
+def _row_of_cells(key: Words, row: int, col: int) -> Words:
+    """Draw the bits of ``SIDE`` cells, each 64 for two pixels."""
+    stream = np.random.Philox(counter=np.array([0, 0, row & _WORD, col & _WORD], np.uint64), key=key)
+    cells = []
+    for _ in range(SIDE):
+        cells.append(stream.random_raw(CELL * CELL // 2))
+        stream.advance(_NEXT_COL)
+    return np.concatenate(cells)
 
 
 _WORD = 0xFFFFFFFFFFFFFFFF
+_NEXT_COL = (1 << 192) - CELL * CELL // 8
+"""From the counter after a cell, four words a count, to that of the next: the column is the last word."""

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.tiling.noise import _cell, place_noise
+from decr_scene.pipeline.tiling.noise import _block, place_noise
 
 places = st.tuples(st.integers(0, 40000), st.integers(0, 40000))
 
@@ -34,7 +34,7 @@ def test_noise_that_was_asked_for_before_is_the_same_and_nobody_elses():
     kept = first.copy()
     first += 1  # as a restorer may
     np.testing.assert_array_equal(place_noise(3, 0, 2, span), kept)
-    _cell.cache_clear()
+    _block.cache_clear()
     np.testing.assert_array_equal(place_noise(3, 0, 2, span), kept)
 
 
