@@ -1,14 +1,37 @@
-"""Check values from a file against the types of a dataclass, as files have no types."""
+"""Read TOML, and check values from a file against the types of a dataclass, as files have no types."""
 
 from __future__ import annotations
 
+import codecs
 import math
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 DEEPEST, WIDEST = 64, 1 << 16
 """Greatest number of levels and blocks of a network, and of channels: a damaged file may ask for any."""
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def read_toml_text(path: Path) -> str:
+    """Read the text of a TOML file, which is UTF-8, or UTF-16 with a byte order mark as Windows writes it.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is of another encoding.
+    """
+    raw = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
+    try:
+        text = path.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not in {encoding}, as TOML is: save the file as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("it has characters of no byte but 0, as UTF-16 without its mark: save it as UTF-8")
+    return text
 
 
 def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:

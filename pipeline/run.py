@@ -65,6 +65,7 @@ from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.user_warnings.cloud_left import clouds_left
 from decr_scene.pipeline.user_warnings.fitness import misfits
+from decr_scene.pipeline.user_warnings.sidecars import damaged_sidecars
 from decr_scene.pipeline.writing.journal import FinishedRasters, read_finished_rasters
 from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.scratch import check_blocksize
@@ -164,7 +165,7 @@ def process_scene(
         watch.stage("planning")
         elsewhere = cluster_at is not None or workers > 1
         planned = plan_scene(scene, resolved, elsewhere=cluster_at is not None)
-        planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
+        planned = planned.warning(*delivery.warnings, *damaged_sidecars(scene), *misfits(planned, scene))
         client = cluster.enter_context(connect(cluster_at, workers, planned.plan.spec, limit, dashboard))
         if dashboard:
             watch.stage(f"dashboard at {dashboard_at(client)}")

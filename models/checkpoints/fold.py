@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decr_scene.models.errors import CheckpointError
+from decr_scene.models.value_types import read_toml_text
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.model_file import ModelConfig
@@ -50,7 +51,8 @@ class Fold:
         Raises:
             CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
         """
-        spectrum = [band for band in larger.info.get("spectrum", larger.bands) if band != self.band]
+        told = larger.info.get("spectrum", larger.bands)
+        spectrum = [band for band in told if band != self.band] if isinstance(told, (list, tuple)) else told
         info = {
             "about": self.about_line(larger.name),
             "folded": f"{self.band} into {self.into}",
@@ -69,7 +71,7 @@ def read_fold(path: str | Path) -> Fold:
     path = Path(path)
     keys = ("model", "band", "into", "about")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(read_toml_text(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.training.stages import STAGES
-from decr_scene.models.value_types import check_types
+from decr_scene.models.value_types import check_types, read_toml_text
 
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
 """Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
@@ -208,7 +208,7 @@ def read_config(path: Path) -> RunConfig:
         TrainingError: The file is no TOML, has unknown keys, or its values do not fit together.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(read_toml_text(path))
         if isinstance(table.get("data"), str):
             table["data"] = _tables_of(path.with_name(table["data"]))
         return config_from_table(table)
@@ -226,10 +226,10 @@ def read_config(path: Path) -> RunConfig:
 
 def read_texts(path: Path) -> dict[str, str]:
     """Read the TOML of a run that `read_config` has read, and of the run whose data it takes, by name."""
-    texts = {path.name: path.read_text(encoding="utf-8-sig")}
+    texts = {path.name: read_toml_text(path)}
     data = tomllib.loads(texts[path.name])["data"]
     if isinstance(data, str):
-        texts[data] = path.with_name(data).read_text(encoding="utf-8-sig")
+        texts[data] = read_toml_text(path.with_name(data))
     return texts
 
 
@@ -240,7 +240,7 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
         ValueError: It cannot be read, or has none of its own.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_toml_text(path)
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
     data = tomllib.loads(text).get("data")

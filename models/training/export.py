@@ -21,6 +21,7 @@ from decr_scene.models.training.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
+from decr_scene.models.value_types import read_toml_text
 
 
 def export_model(
@@ -100,7 +101,7 @@ def with_detector(
 
 def _read_card(card: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(card.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_toml_text(card))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{card} cannot be read: {error}") from error
     missing = [key for key in ("name", "sampling", "info") if key not in values]

@@ -32,6 +32,8 @@ def find_scenes(
     if (listed := listed_scenes(src_dir, dst)) is not None:
         _check_outputs(dst, dst, dst, listed)
         return listed
+    if not os.fspath(src_dir):
+        raise OptionError("the name of the folder is empty, expected that of one with scenes")
     src = Path(os.path.abspath(src_dir))
     if not src.is_dir():
         raise OptionError(f"{src} is not a folder, expected one with scenes: check the path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -10,9 +11,13 @@ from urllib.parse import unquote
 from decr_scene.pipeline.batch.ledger import SceneEntry
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.names import is_gdal_name
+from decr_scene.pipeline.inputs.text import decoded
 
 MOST_BYTES = 1 << 24
 """Size of a list above which it is none."""
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""What a text of UTF-16 begins with, as redirected output does in PowerShell."""
 
 _SUBDATASET = re.compile(r"^[A-Z0-9_]+:(?!//)\"?([^\"]+?)\"?(?::/{0,2}([^:/\\][^:]*))?$")
 
@@ -72,7 +77,8 @@ def _read(path: Path) -> list[str]:
     if path.stat().st_size > MOST_BYTES:
         raise OptionError(message)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
+        text = decoded(raw) if raw.startswith(_UTF_16) else raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise OptionError(message) from None
     if "\0" in text:

@@ -106,8 +106,8 @@ def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int
     if limit is None:
         return None
     try:
-        size = int(parse_bytes(limit))
-    except ValueError:
+        size = int(parse_bytes(limit)) if any(map(str.isdecimal, str(limit))) else 0
+    except (ValueError, OverflowError):
         size = 0
     if size <= 0:
         raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit}")

@@ -22,6 +22,7 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import describe
 from decr_scene.pipeline.user_warnings.fitness import misfits
+from decr_scene.pipeline.user_warnings.sidecars import damaged_sidecars
 
 
 def inspect_scene(
@@ -54,7 +55,7 @@ def inspect_scene(
         began = time.perf_counter()
         places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
         planned = plan_scene(scene, chosen)
-        planned = planned.warning(*delivery.warnings, *misfits(planned, scene))
+        planned = planned.warning(*delivery.warnings, *damaged_sidecars(scene), *misfits(planned, scene))
         planned = detect_clouds(planned, scene, chosen, places)
         needs = estimate(scene, planned, chosen, time.perf_counter() - began)
         try:

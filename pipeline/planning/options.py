@@ -124,6 +124,9 @@ class Options:
     def __post_init__(self) -> None:
         for name in _NAMES_OF_FILES:
             object.__setattr__(self, name, _as_text(name, getattr(self, name)))
+        for name in (*_NAMES_OF_FILES, "bands", "asset"):
+            if getattr(self, name) == "":
+                raise OptionError(f"{name} is empty: leave it out, or is a variable of the shell not set?")
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
         _check_range("overlap", self.overlap, 0, 128)

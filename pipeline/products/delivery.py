@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.errors import PairError, SceneNotFoundError
 from decr_scene.pipeline.files import check_target, journal_path, source_path, vrt_path
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
 from decr_scene.pipeline.inputs.remote import fetched, is_fetched
@@ -65,10 +66,13 @@ def delivered(
         fetch: Whether a web address is fetched; else it is read there, by window.
 
     Raises:
+        SceneNotFoundError: The name is empty.
         PairError: The folder or the Item has no raster or several, or the pair does not match.
         SceneReadError: The web address cannot be read.
         OutputError: The output cannot be written there.
     """
+    if not os.fspath(src):
+        raise SceneNotFoundError("the name of the scene is empty, expected that of a raster or a folder")
     if (item_asset := find_asset(src, asset)) is not None:
         with delivered(item_asset.href, out, pan, bands or item_asset.bands, fetch=fetch) as delivery:
             yield replace(delivery, facts={**delivery.facts, **item_asset.facts})

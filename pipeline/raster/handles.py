@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import rasterio
 
 from decr_scene.pipeline.inputs.names import local_files
+from decr_scene.pipeline.inputs.text import decoded
 
 PER_THREAD = 8
 """Number of files that a thread keeps open."""
@@ -58,6 +60,25 @@ class Handles:
                 del self._open[name]
 
 
+def row_by_row(dataset: Any = None) -> AbstractContextManager[Any]:
+    """Have GDAL decode PNG by rows, for a ``with``: its quicker way for whole images passes over damage.
+
+    Args:
+        dataset: What is read meanwhile, if it has been opened so; ``None``: anything that is opened and read.
+    """
+    if dataset is not None and dataset.driver not in ("PNG", "VRT"):
+        return nullcontext()
+    return rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
+
+
+def message_in(error: UnicodeDecodeError) -> str | None:
+    """Return GDAL's message that is no UTF-8, where rasterio fails at that; ``None``: at something else."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    if not last or not last[0].filename.endswith("_err.pyx"):
+        return None
+    return " ".join(decoded(bytes(error.object)).split())
+
+
 def file_state(path: str) -> tuple[int, ...]:
     """Return numbers that change when a file or its sidecars are replaced, none unless it is local."""
     if not os.path.exists(path):
@@ -65,15 +86,6 @@ def file_state(path: str) -> tuple[int, ...]:
     stat = os.stat(path)
     sidecars = (_modified(path + suffix) for suffix in (".aux.xml", ".msk"))
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *sidecars)
-
-
-def faults_told(path: str) -> AbstractContextManager[Any]:
-    """Keep GDAL from its short cut for a whole PNG, which reads one that is cut off without an error.
-
-    It is chosen when the file is opened, and again when it is read.
-    """
-    png = path.lower().endswith(".png")
-    return rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO") if png else nullcontext()
 
 
 def _modified(path: str) -> int:
@@ -87,11 +99,13 @@ def _open(path: str, state: tuple[int, ...]) -> Any:
     if state and file_state(path) != state:
         raise OSError("it has changed since it was opened")
     try:
-        with faults_told(path):
+        with row_by_row():
             return rasterio.open(path)
     except UnicodeEncodeError:
         raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None
     except ValueError as error:
         if isinstance(error, UnicodeDecodeError):  # of what is in it, not of its name
+            if (told := message_in(error)) is not None:
+                raise OSError(told) from None
             raise
         raise OSError(f"its name is no address: {error}") from None

@@ -30,7 +30,7 @@ from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneRead
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.bands import name_bands, resolve_names
-from decr_scene.pipeline.raster.handles import Handles, faults_told, file_state
+from decr_scene.pipeline.raster.handles import Handles, file_state, message_in, row_by_row
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.vrt import band_names
 
@@ -43,6 +43,9 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 GDAL_CACHE = 32 << 20
 """Least size of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
+
+_COEFFICIENTS = 20
+"""Of each of the four polynomials of RPCs."""
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _EDGE = 1 << 20
@@ -232,14 +235,16 @@ class RasterioScene:
             SceneReadError: GDAL's errors while it is used, with the window, if given.
         """
         try:
-            with faults_told(self.path):
-                yield _handles.get(self.path, self.state)
-        except _FAULTS as error:
-            if isinstance(error, DecrSceneError):
+            dataset = _handles.get(self.path, self.state)
+            with row_by_row(dataset):
+                yield dataset
+        except (*_FAULTS, UnicodeDecodeError) as error:
+            told = message_in(error) if isinstance(error, UnicodeDecodeError) else _one_line(error)
+            if isinstance(error, DecrSceneError) or told is None:
                 raise
             subject = _window_text(window) if window is not None else "its description"
             raise SceneReadError(
-                f"{self.path}: cannot read {subject} ({_one_line(error)}): "
+                f"{self.path}: cannot read {subject} ({told}): "
                 "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
             ) from error
 
@@ -354,6 +359,8 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
         raise _cannot_open(path, error) from error
     try:
         _check_supported(path, dataset)
+        _check_georeferencing(path, dataset)
+        _check_mask_file(f"{path}.msk", dataset)
         names = name_bands(band_names(dataset), [colour.name for colour in dataset.colorinterp])
     except SceneError:
         _handles.close(path, state)
@@ -415,6 +422,32 @@ def _check_supported(path: str, dataset: Any) -> None:
             f"{path}: pixels are {', '.join(dtypes)}, expected one of {', '.join(DTYPES)} in all bands: "
             "convert with gdal_translate -ot"
         )
+
+
+def _check_georeferencing(path: str, dataset: Any) -> None:
+    """Refuse ground control points and RPCs that cannot be read, which GDAL keeps as text."""
+    try:
+        _, rpcs = dataset.gcps, dataset.rpcs
+        for name, values in ({} if rpcs is None else rpcs.to_dict()).items():
+            if name.endswith("_coeff") and len(values) != _COEFFICIENTS:
+                raise ValueError(f"{len(values)} numbers for {name.upper()}, expected {_COEFFICIENTS}")
+    except (ValueError, TypeError, LookupError) as error:
+        beside = [os.path.basename(name) for name in dataset.files if os.path.abspath(name) != path]
+        place = f"; beside it are {', '.join(beside)}" if beside else ""
+        raise SceneReadError(
+            f"{path}: its RPCs or ground control points cannot be read ({_one_line(error)}{place}): "
+            "get them again, or take them away"
+        ) from error
+
+
+def _check_mask_file(path: str, dataset: Any) -> None:
+    """Refuse a file of its mask that GDAL passes over as damaged: what it marks would count as valid."""
+    if not os.path.isfile(path) or any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums):
+        return
+    raise SceneReadError(
+        f"{path} is there and has no mask that GDAL reads, though its name says it is that of the scene: "
+        "get it again, or take it away"
+    )
 
 
 def _cannot_open(path: str, error: Exception) -> SceneReadError:

@@ -28,7 +28,7 @@ from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.inputs.text import carried, readable
+from decr_scene.pipeline.inputs.text import carried, decoded, readable
 
 Tags = dict[str, str]
 
@@ -166,7 +166,7 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
         dataset: Open dataset.
         resampling: New value of tags about overviews; ``None``: they are left out.
     """
-    tags = {ns: _tags(dataset, 0, ns) for ns in ["", *_domains(dataset.tag_namespaces())]}
+    tags = {ns: _tags(dataset, 0, ns) for ns in ["", *_domains(dataset)]}
     for key in _RESAMPLING & set(tags[""]):
         if resampling is None:
             del tags[""][key]
@@ -177,7 +177,7 @@ def scene_tags(dataset: Any, resampling: str | None = None) -> dict[str, Tags]:
 
 def band_tags(dataset: Any, number: int) -> dict[str, Tags]:
     """Read tags of a band (1-based) by domain, without statistics and those on the old file."""
-    domains = ["", *_domains(dataset.tag_namespaces(number))]
+    domains = ["", *_domains(dataset, number)]
     tags = {ns: _tags(dataset, number, ns) for ns in domains}
     tags[""] = {key: value for key, value in tags[""].items() if not key.startswith("STATISTICS_")}
     return {ns: items for ns, items in tags.items() if items}
@@ -335,5 +335,17 @@ def _add_source(band: ET.Element, path: str, number: str) -> None:
     ET.SubElement(source, "SourceBand").text = number
 
 
-def _domains(names: Sequence[str]) -> list[str]:
+def _domains(dataset: Any, number: int = 0) -> list[str]:
+    """List the domains of tags of a band, or with 0 of the dataset, without those on how it is stored.
+
+    Raises:
+        SceneError: The name of one is no UTF-8, so that rasterio does not read it.
+    """
+    try:
+        names = dataset.tag_namespaces(number)
+    except UnicodeDecodeError as error:
+        raise SceneError(
+            f"{dataset.name} has a domain of tags whose name is no UTF-8 ({decoded(bytes(error.object))}): "
+            "rename it, or take it away"
+        ) from error
     return [name for name in names if name not in _STRUCTURE]

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from decr_scene.models.arrays import Bool, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
+from decr_scene.pipeline.raster.handles import message_in, row_by_row
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.conventions import rule_of
@@ -147,11 +148,12 @@ class MaskFile(Mask):
     @contextmanager
     def _open(self) -> Iterator[Any]:
         try:
-            with rasterio.open(self.path) as source:
+            with row_by_row(), rasterio.open(self.path) as source:
                 yield source
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            reason = "the name of its CRS is no UTF-8" if isinstance(error, UnicodeDecodeError) else reason
+            if isinstance(error, UnicodeDecodeError):
+                reason = message_in(error) or "the name of its CRS is no UTF-8"
             raise MaskError(f"mask {self.path} cannot be read ({reason}): check it with gdalinfo") from error
 
 

@@ -82,6 +82,8 @@ def _check(path: Path, other_options: dict[str, Any]) -> None:
     for name, value in other_options.items():
         if isinstance(value, (str, Path)) and is_same_file(value, path):
             raise OutputError(f"{path} is the file of {name}, too: choose another --log")
+    if path.is_fifo():
+        raise OutputError(f"{path} is a pipe, whose reader could be waited for in vain: choose a file")
     if path.is_file():
         with path.open("rb") as file:
             if b"\0" in file.read(4096):

@@ -5,6 +5,7 @@ Nothing here imports more than click, so that ``--help`` does not wait for the i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,19 @@ from decr_scene.pipeline.defaults import BLENDS, BLOCKSIZE, COMPRESSIONS, DETECT
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
-FILE = click.Path(path_type=Path)
-NAME = click.Path(path_type=str)
+
+class NameType(click.Path):
+    """Type of a path, which an empty text is not, though Python takes it for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if os.fspath(value) in ("", b""):
+            self.fail("it is empty, expected a name: is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = NameType(path_type=Path)
+NAME = NameType(path_type=str)
 """Type of the name of a raster, which need not be a path: ``//`` in it stays."""
 
 

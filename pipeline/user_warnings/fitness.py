@@ -1,4 +1,4 @@
-"""Whether a scene is of the kind that its model was made for: the size of its pixels, what its bands are."""
+"""Whether a scene is of the kind that its model was made for: its pixels' size, its bands, its scaling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 
+from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
 
@@ -40,6 +41,7 @@ def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
     warnings = [
         _pixels(config.name, config.info, ground_size(scene)),
         _spectrum(config.name, config.info, planned),
+        _scaling(config.name, config.scaling, planned.plan.radiometry, scene.dtype == np.uint8),
     ]
     return tuple(text for text in warnings if text is not None)
 
@@ -91,11 +93,14 @@ def _coordinates(scene: RasterioScene, places: np.ndarray[Any, np.dtype[np.float
 
 def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | None:
     """Say that pixels are of another size than the model's."""
-    limits = info.get("pixels", OF_BUNDLED.get(name))
-    try:
-        low, high = (float(limit) for limit in limits)
-    except (TypeError, ValueError):  # what a file tells is for the reader, too: it may be anything
+    stated = info.get("pixels", OF_BUNDLED.get(name))
+    if stated is None:
         return None
+    if (limits := _two_numbers(stated)) is None:
+        return (
+            f"model {name} says {_shortly(stated)} of its pixels, expected their least and greatest size in m"
+        )
+    low, high = limits
     if side is None or low / SLACK <= side <= high * SLACK:
         return None
     made_for = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
@@ -107,7 +112,10 @@ def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | Non
 
 def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | None:
     """Say that the bands are of another part of the spectrum than their names in the model stand for."""
-    bands, spectrum = planned.plan.spec.bands or (), tuple(map(str, info.get("spectrum", ())))
+    bands, stated = planned.plan.spec.bands or (), info.get("spectrum", ())
+    if not isinstance(stated, (list, tuple)):
+        return f"model {name} says {_shortly(stated)} of its spectrum, expected the names of its bands"
+    spectrum = tuple(map(str, stated))
     own = {label.lower() for number, label in enumerate(planned.bands) if number not in planned.plan.indexes}
     known = [band for band in spectrum if band not in bands and any(text.startswith(band) for text in own)]
     if not known:
@@ -117,3 +125,53 @@ def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | Non
         f"model {name} was made for {theirs} in the place of {ours}, and the scene has {other} as a band of "
         f"its own, so its {ours} are what they are called: take a model for these bands"
     )
+
+
+def _scaling(name: str, stated: Mapping[str, Any], radiometry: Radiometry, is_bytes: bool) -> str | None:
+    """Say that a model was trained on images of another scaling than the scene gets, or does not tell which.
+
+    It tells two DN, or in words how they are found; those for bytes as ``uint8``, for all else as ``other``.
+    """
+    key = "uint8" if is_bytes else "other"
+    told = {name: value for name, value in stated.items() if name in ("uint8", "other")}
+    value = told.get(key, "" if told else stated or None)
+    limits = _two_numbers(value)
+    if isinstance(value, str) or (limits is not None and set(_limits_of(radiometry)) == {limits}):
+        return None
+    advice = "take limits that fit with --scale, or export the model anew"
+    if limits is None:
+        found = f"says {_shortly(value)}" if stated else "says nothing"
+        return (
+            f"model {name} {found} of the scaling ({key}) that it was trained with, expected two DN such as "
+            f"[0, 255]: it may be another than this scene's; {advice}"
+        )
+    low, high = limits
+    return (
+        f"model {name} was trained on DN of {low:g} to {high:g}, and this scene is scaled by "
+        f"{_range_of(radiometry)}: take --scale {low:g},{high:g}"
+    )
+
+
+def _limits_of(radiometry: Radiometry) -> list[tuple[float, float]]:
+    return list(zip(radiometry.low, radiometry.high, strict=True))
+
+
+def _range_of(radiometry: Radiometry) -> str:
+    return f"{min(radiometry.low):g} to {max(radiometry.high):g}"
+
+
+def _two_numbers(value: Any) -> tuple[float, float] | None:
+    """Read two finite numbers, the lower one first; ``None``: it is something else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
+        return None
+    with suppress(OverflowError):
+        low, high = float(value[0]), float(value[1])
+        return (low, high) if -math.inf < low <= high < math.inf else None
+    return None
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -59,7 +59,7 @@ def idle_model(
     kind = ReferenceConfig(
         bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, **reference
     )
-    config = ModelConfig(name=name, bands=bands, network=None, reference=kind)
+    config = ModelConfig(name=name, bands=bands, network=None, reference=kind, scaling={"uint8": [0, 255]})
     tensors = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
     save_model_file(path, config, tensors)
     return path

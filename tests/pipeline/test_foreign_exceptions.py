@@ -223,8 +223,19 @@ def test_what_gdal_tells_of_a_damaged_raster_is_one_line_of_ours(tmp_path):
     there, none = (struct.pack("<HHI", 33922, 12, count) for count in (6, 0))
     assert scene.read_bytes().count(there) == 1
     scene.write_bytes(scene.read_bytes().replace(there, none))
-    words = ["process", str(scene), "--out", str(tmp_path / "o.tif"), "--model", "identity"]
+    assert_one_line_on_stderr(scene)
+
+
+def test_what_gdal_tells_in_another_encoding_is_one_line_of_ours(tmp_path):
+    """rasterio tells its own trouble with it, too."""
+    (tmp_path / "a.vrt").write_bytes(b'<VRTDataset rasterXSize="4" rasterYSize="4"><caf\xe9>')
+    assert_one_line_on_stderr(tmp_path / "a.vrt", "not a raster that GDAL reads (Line 0")
+
+
+def assert_one_line_on_stderr(scene, *words):
     program = [sys.executable, "-m", "decr_scene.pipeline"]
-    done = subprocess.run([*program, *words], capture_output=True, text=True)
+    call = ["process", str(scene), "--out", str(scene.with_name("o.tif")), "--model", "identity"]
+    done = subprocess.run([*program, *call], capture_output=True, text=True)
     assert done.returncode == 1
     assert [line.partition(" ")[0] for line in done.stderr.splitlines()] == ["decr-scene:"]
+    assert all(word in done.stderr for word in words)

@@ -213,3 +213,11 @@ def test_nan_in_a_mask_is_told_and_a_mask_of_nan_alone_is_refused(tmp_path):
     cases.write(mask, np.full_like(marks, np.nan))
     with pytest.raises(MaskError, match="is nodata or NaN there"):
         inspect_scene(scene, model="identity", mask=str(mask))
+
+
+def test_a_domain_of_tags_whose_name_is_no_utf8_is_refused(tmp_path):
+    scene = cases.plain(tmp_path / "scene.tif", (40, 50), 1)
+    text = b'<PAMDataset><Metadata domain="caf\xe9"><MDI key="A">1</MDI></Metadata></PAMDataset>'
+    Path(f"{scene}.aux.xml").write_bytes(text)
+    with pytest.raises(DecrSceneError, match=r"a domain of tags whose name is no UTF-8 .caf"):
+        process_scene(scene, tmp_path / "out.tif", model="identity")

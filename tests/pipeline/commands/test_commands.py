@@ -116,7 +116,7 @@ def test_workers_here_and_a_cluster_elsewhere_are_two_wishes(command, scene, tmp
     assert_one_line(result, 2, "--workers")
 
 
-@pytest.mark.parametrize("name", ["", "x" * 210 + ".tif", "x" * 250 + ".tif", "x" * 300 + ".tif"])
+@pytest.mark.parametrize("name", ["x" * 210 + ".tif", "x" * 250 + ".tif", "x" * 300 + ".tif"])
 def test_a_name_that_cannot_be_is_told_before_any_work(name, scene, tmp_path):
     out = tmp_path / name if name else ""
     result = call("process", scene, "--out", out, "--model", "identity", "--quiet")
@@ -276,3 +276,23 @@ def test_a_scene_goes_through_a_bundled_model_and_only_pixels_change(tmp_path):
     with rasterio.open(scene) as before, rasterio.open(tmp_path / "clean.tif") as after:
         assert before.transform == after.transform
         assert not np.array_equal(before.read(), after.read())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("process", "", "--out", "o.tif"),
+        ("process", "s.tif", "--out", ""),
+        ("process", "s.tif", "--out", "o.tif", "--log", ""),
+        ("batch", "", "--out", "o"),
+        ("inspect", ""),
+        ("models", "import", "", "--out", "o"),
+    ],
+)
+def test_an_empty_path_is_a_wrong_call(args, tmp_path, monkeypatch):
+    """A variable of the shell that is not set is not the current folder."""
+    monkeypatch.chdir(plain(tmp_path / "s.tif", (30, 40), 3).parent)
+    result = call(*args)
+    assert result.exit_code == 2
+    assert "it is empty, expected a name" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]

@@ -11,8 +11,9 @@ from raster_cases import plain
 from test_run import pixels_of
 
 from decr_scene.pipeline import Options, process_directory, process_scene, restore
+from decr_scene.pipeline.engine.cluster import memory_bytes
 from decr_scene.pipeline.engine.graph import OF_FILES
-from decr_scene.pipeline.errors import MaskError, OptionError
+from decr_scene.pipeline.errors import MaskError, OptionError, SceneNotFoundError
 from decr_scene.pipeline.inspection.coverage import measure_coverage
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.planning.options import OLD_NAMES, Choices
@@ -103,3 +104,26 @@ def test_a_callable_that_is_called_as_what_is_built_in_is_none_of_those(name, tm
     report = process_scene(scene, tmp_path / "clean.tif", restorer=brighter)
     assert list(report.scaling.values()) != [[0.0, 1.0]]
     assert (pixels_of(tmp_path / "clean.tif") != pixels_of(scene)).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["model", "mask", "other_date", "aoi", "pan", "bands", "asset"])
+def test_an_empty_name_is_none(name):
+    with pytest.raises(OptionError, match=f"{name} is empty"):
+        Options(**{name: ""})
+
+
+@pytest.mark.parametrize("limit", ["", "GB", "1e999GB", "-1GB", 0])
+def test_a_limit_without_a_size_is_refused(limit):
+    with pytest.raises(OptionError, match="memory limit must be a size"):
+        memory_bytes(limit, None)
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    """One scene lies there, which nobody has named."""
+    monkeypatch.chdir(tmp_path)
+    plain(Path("scene.tif"), (30, 40), 3)
+    with pytest.raises(SceneNotFoundError, match="name of the scene is empty"):
+        process_scene("", "out.tif", model="identity")
+    with pytest.raises(OptionError, match="name of the folder is empty"):
+        process_directory("", "out", model="identity")
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]

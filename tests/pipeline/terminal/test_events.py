@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -155,3 +156,11 @@ def test_a_run_that_went_on_says_how_many_tiles_were_kept(scene):
 )
 def test_times_are_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_pipe_is_no_log(scene, tmp_path):
+    """Nobody may ever read it."""
+    os.mkfifo(tmp_path / "pipe")
+    result = process(scene, "--log", tmp_path / "pipe")
+    assert result.exit_code == 1
+    assert "is a pipe" in result.output

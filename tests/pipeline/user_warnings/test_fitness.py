@@ -1,5 +1,6 @@
 """A scene that its model was not made for: the size of its pixels, or what its bands are."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -97,14 +98,47 @@ def test_a_scene_all_under_cloud_is_told(tmp_path, idle):
     assert any("nowhere is the ground clear" in text and "a guess" in text for text in report.warnings)
 
 
-def test_the_file_of_a_model_tells_its_pixels_and_nonsense_there_is_passed_over(tmp_path, idle, monkeypatch):
-    scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
-    planned = plan_scene(scene := RasterioScene.open(scene), Options(model=idle))
-    config = read_model_config(idle)
-    for pixels, said in (([5, 40], 0), ([5, 20], 1), ("small", 0), ([5], 0)):
-        told = replace(config, info={"pixels": pixels})
-        monkeypatch.setattr(model_file, "read_model_config", lambda path, told=told: told)
-        assert len(misfits(planned, scene)) == said
+BYTES = {"uint8": [0, 255]}
+NO_SCALING = r"of the scaling \(other\)"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"info": {"pixels": [5, 40]}}, None),
+        ({"info": {"pixels": [5, 20]}}, "was made for 5 to 20 m"),
+        ({"info": {"pixels": "small"}}, "says 'small' of its pixels"),
+        ({"info": {"pixels": [5]}}, r"says \[5\] of its pixels"),
+        ({"info": {"pixels": [float("nan"), 10**400]}}, "of its pixels"),
+        ({"info": {"spectrum": 7}}, "says 7 of its spectrum"),
+        ({"scaling": {**BYTES, "other": "quantiles"}}, None),
+        ({"scaling": {}}, f"says nothing {NO_SCALING}"),
+        ({"scaling": {"kind": "fixed"}}, f"says {{'kind': 'fixed'}} {NO_SCALING}"),
+        ({"scaling": {**BYTES, "other": None}}, f"says None {NO_SCALING}"),
+        ({"scaling": {"other": [0, float("nan")]}}, rf"says \[0, nan\] {NO_SCALING}"),
+        ({"scaling": {"other": [9, 0]}}, NO_SCALING),
+        ({"scaling": {"other": [0, 10**400]}}, NO_SCALING),
+        ({"scaling": {"other": [0, 4000]}}, "trained on DN of 0 to 4000, .* take --scale 0,4000"),
+    ],
+)
+def test_what_the_file_of_a_model_tells_of_itself_is_read_or_told(told, said, tmp_path, idle, monkeypatch):
+    path = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
+    planned = plan_scene(scene := RasterioScene.open(path), Options(model=idle))
+    config = replace(read_model_config(idle), **{"info": {"pixels": [5, 40]}, "scaling": BYTES, **told})
+    monkeypatch.setattr(model_file, "read_model_config", lambda path: config)
+    warnings = [
+        text for text in misfits(planned, scene) if "pixels are 30 m" not in text or "5 to 20" in text
+    ]
+    assert len(warnings) == (said is not None)
+    assert said is None or re.search(said, warnings[0])
+
+
+def test_limits_that_a_model_tells_may_be_given_with_scale(tmp_path, idle, monkeypatch):
+    path = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
+    planned = plan_scene(scene := RasterioScene.open(path), Options(model=idle, scale=(0, 4000)))
+    config = replace(read_model_config(idle), info={"pixels": [5, 40]}, scaling={"other": [0, 4000]})
+    monkeypatch.setattr(model_file, "read_model_config", lambda path: config)
+    assert misfits(planned, scene) == ()
 
 
 def test_the_sample_of_half_a_metre_fits(tmp_path):

@@ -1,0 +1,34 @@
+"""TOML of any encoding that has a mark; other encodings are told."""
+
+import codecs
+
+import pytest
+
+from decr_scene.models.value_types import read_toml_text
+
+TEXT = "# größer\na = 1\nb = 'é'\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_toml_may_have_a_mark_and_any_ends_of_lines(encoding, end, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(TEXT.replace("\n", end).encode(encoding))
+    assert read_toml_text(path) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (TEXT.encode("latin-1"), "line 1 is not in utf-8"),
+        (TEXT.encode("utf-16-be"), "line 1 is not in utf-8"),
+        (b"a = 1\nb = '\xe9'", "line 2 is not in utf-8"),
+        ("a = 1".encode("utf-16-le"), "UTF-16 without its mark"),
+        (codecs.BOM_UTF16_LE + b"a", "is not in utf-16"),
+    ],
+)
+def test_other_encodings_are_told(raw, said, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=said):
+        read_toml_text(path)
