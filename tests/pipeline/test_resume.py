@@ -1,10 +1,12 @@
 """What is finished survives a kill, a fault and Ctrl-C, and only the same run goes on from it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,9 +49,35 @@ TILE_BYTES = 256 * 256 * 4
 """Of the change of a tile of one band."""
 
 
+def large(folder):
+    return plain(folder / "scene.tif", (1500, 700), 1)
+
+
+def little(folder):
+    return plain(folder / "scene.tif", (300, 280), 1)
+
+
 @pytest.fixture
 def scene(tmp_path):
-    return plain(tmp_path / "scene.tif", (1500, 700), 1)
+    return large(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory):
+    """The outputs of runs that nothing disturbs, each made once: by the scene and the side of blocks."""
+
+    @cache
+    def make(scene_of, blocksize=512):
+        folder = tmp_path_factory.mktemp("whole")
+        process_scene(scene_of(folder), folder / "whole.tif", restorer=smooth, blocksize=blocksize)
+        return folder / "whole.tif"
+
+    return make
+
+
+@pytest.fixture
+def whole(whole_of):
+    return whole_of(large)
 
 
 def failing_after(count, until=lambda: True):
@@ -69,15 +97,35 @@ def failing_after(count, until=lambda: True):
     return smooth_for_a_while, seen
 
 
+def burn(scene, out):
+    """Process a scene until 22 tiles are done and the restorer fails."""
+    failing, _ = failing_after(22)
+    with pytest.raises(OSError, match="fire"):
+        process_scene(scene, out, restorer=failing, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def fire(tmp_path_factory):
+    """A scene, and the folder in which the restorer's failure has left its output; to be copied."""
+    scene, left = large(tmp_path_factory.mktemp("fire")), tmp_path_factory.mktemp("left")
+    burn(scene, left / "clean.tif")
+    return scene, left
+
+
+@pytest.fixture
+def burnt(fire, tmp_path):
+    """That scene, which must not change, with the unfinished output in a folder of the test's own."""
+    scene, left = fire
+    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
+    return scene
+
+
 def hidden(folder):
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
-def test_a_run_goes_on_where_it_failed(scene, tmp_path):
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_a_run_goes_on_where_it_failed(scene, whole, tmp_path):
+    burn(scene, tmp_path / "clean.tif")
     assert not (tmp_path / "clean.tif").exists()
     assert hidden(tmp_path)
     going_on, second = failing_after(1000)
@@ -85,25 +133,19 @@ def test_a_run_goes_on_where_it_failed(scene, tmp_path):
     assert report.tiles["windows_resumed"] >= 1
     assert sum(second) == report.tiles["total"] - report.tiles["kept"] < report.tiles["total"]
     assert not hidden(tmp_path)
-    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+    assert whole.read_bytes() == (tmp_path / "clean.tif").read_bytes()
 
 
-def test_without_resume_everything_is_done_again(scene, tmp_path):
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_without_resume_everything_is_done_again(burnt, tmp_path):
     again, seen = failing_after(1000)
-    report = process_scene(scene, tmp_path / "clean.tif", restorer=again, batch_size=2, resume=False)
+    report = process_scene(burnt, tmp_path / "clean.tif", restorer=again, batch_size=2, resume=False)
     assert sum(seen) == report.tiles["total"]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"overlap": 32}, {"scale": (0, 9)}, {"blocksize": 256}])
-def test_another_run_does_not_go_on(change, scene, tmp_path):
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_another_run_does_not_go_on(change, burnt, tmp_path):
     with pytest.raises(ResumeError, match="--no-resume"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=smooth, **change)
+        process_scene(burnt, tmp_path / "clean.tif", restorer=smooth, **change)
     assert journal_path(tmp_path / "clean.tif").exists()
 
 
@@ -111,71 +153,52 @@ def test_another_run_does_not_go_on(change, scene, tmp_path):
 def test_another_input_does_not_go_on(name, what, scene, tmp_path):
     if name != scene.name:
         rasterio.shutil.copy(scene, tmp_path / name, driver="VRT")
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(tmp_path / name, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    burn(tmp_path / name, tmp_path / "clean.tif")
     with rasterio.open(scene, "r+") as dataset:
         dataset.write(np.full((1, 5, 5), 9, np.uint16), window=((0, 5), (0, 5)))
     with pytest.raises(ResumeError, match=what):
         process_scene(tmp_path / name, tmp_path / "clean.tif", restorer=smooth)
 
 
-def test_pixels_that_did_not_reach_the_disk_are_made_again(scene, tmp_path):
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_pixels_that_did_not_reach_the_disk_are_made_again(burnt, whole, tmp_path):
     (scratch,) = tmp_path.glob(".clean.tif.*.scratch.partial.tif")
     with rasterio.open(scratch, "r+") as dataset:
         dataset.write(np.zeros((1, 100, 100), np.uint16), window=((0, 100), (0, 100)))
-    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
-    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+    process_scene(burnt, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(whole, tmp_path / "clean.tif")
 
 
-def test_a_journal_line_that_was_cut_short_does_not_count(scene, tmp_path):
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_a_journal_line_that_was_cut_short_does_not_count(burnt, whole, tmp_path):
     journal = journal_path(tmp_path / "clean.tif")
     journal.write_text(journal.read_text()[:-7])
-    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
-    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+    process_scene(burnt, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(whole, tmp_path / "clean.tif")
 
 
 @pytest.mark.parametrize("line", [0, 1])
-def test_a_journal_that_a_power_cut_has_damaged_costs_what_it_has_lost(line, scene, tmp_path):
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_a_journal_that_a_power_cut_has_damaged_costs_what_it_has_lost(line, burnt, whole, tmp_path):
     journal = journal_path(tmp_path / "clean.tif")
     lines = journal.read_bytes().split(b"\n")
     lines[line] = b"\0\xff" * (len(lines[line]) // 2)
     journal.write_bytes(b"\n".join(lines))
-    process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
-    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
+    process_scene(burnt, tmp_path / "clean.tif", restorer=smooth)
+    assert_same_pixels(whole, tmp_path / "clean.tif")
     assert not hidden(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.7])
-def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(share, scene, tmp_path):
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth)
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+def test_scratch_files_that_a_power_cut_has_cut_short_cost_what_they_have_lost(share, burnt, whole, tmp_path):
     for path in tmp_path.glob(".*.scratch.partial.tif"):
         os.truncate(path, int(path.stat().st_size * share))
-    report = process_scene(scene, tmp_path / "clean.tif", restorer=smooth)
+    report = process_scene(burnt, tmp_path / "clean.tif", restorer=smooth)
     assert report.tiles["windows_resumed"] == 0
-    assert_same_pixels(tmp_path / "whole.tif", tmp_path / "clean.tif")
-    assert_same_pixels(tmp_path / "whole_provenance.tif", tmp_path / "clean_provenance.tif")
+    assert_same_pixels(whole, tmp_path / "clean.tif")
+    assert_same_pixels(whole.with_name("whole_provenance.tif"), tmp_path / "clean_provenance.tif")
     assert not hidden(tmp_path)
 
 
-def test_a_damaged_tile_is_restored_again(scene, tmp_path, monkeypatch):
+def test_a_damaged_tile_is_restored_again(scene, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(flow, "SAVING_SHARE", 1e9)  # every tile is saved, however quick the restorer is
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, batch_size=2)
     store = tiles_path(tmp_path / "clean.tif")
     failing, first = failing_after(8, until=lambda: store.stat().st_size > 4 * TILE_BYTES)
     with pytest.raises(OSError, match="fire"):
@@ -187,7 +210,7 @@ def test_a_damaged_tile_is_restored_again(scene, tmp_path, monkeypatch):
     report = process_scene(scene, tmp_path / "clean.tif", restorer=going_on, batch_size=2)
     assert 0 < report.tiles["tiles_resumed"] < sum(first)
     assert sum(second) == report.tiles["total"] - report.tiles["tiles_resumed"]
-    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+    assert whole.read_bytes() == (tmp_path / "clean.tif").read_bytes()
 
 
 @pytest.mark.parametrize(("share", "saved"), [(1e9, True), (-1, False)])
@@ -230,9 +253,7 @@ def test_another_mask_beside_the_input_does_not_go_on(scene, tmp_path):
     mask = plain(tmp_path / "scene.tif.msk", (1500, 700), 1, "uint8")
     with rasterio.open(mask, "r+") as dataset:
         dataset.update_tags(INTERNAL_MASK_FLAGS_1="2")
-    failing, _ = failing_after(22)
-    with pytest.raises(OSError, match="fire"):
-        process_scene(scene, tmp_path / "clean.tif", restorer=failing, batch_size=2)
+    burn(scene, tmp_path / "clean.tif")
     with rasterio.open(mask, "r+") as dataset:
         dataset.write(np.zeros((1, 500, 700), np.uint8), window=((0, 500), (0, 700)))
     with pytest.raises(ResumeError, match="files of the input"):
@@ -263,7 +284,7 @@ def gone(*args, **more):
 
 @pytest.fixture
 def small(tmp_path):
-    return plain(tmp_path / "scene.tif", (300, 280), 1)
+    return little(tmp_path)
 
 
 def end_in(monkeypatch, where, scene, out, **options):
@@ -288,9 +309,8 @@ LAST = [
 
 
 @pytest.mark.parametrize("where", LAST)
-def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, tmp_path, monkeypatch):
-    out, whole = tmp_path / "clean.tif", tmp_path / "whole.tif"
-    process_scene(small, whole, restorer=smooth)
+def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, whole_of, tmp_path, monkeypatch):
+    out, whole = tmp_path / "clean.tif", whole_of(little)
     end_in(monkeypatch, where, small, out, quicklook=True)
     before = out.stat()
     report = process_scene(small, out, restorer=never, quicklook=True)
@@ -330,9 +350,10 @@ def test_a_file_that_a_run_was_not_about_to_write_is_never_replaced(small, tmp_p
 
 @pytest.mark.parametrize("name", ["clean.tif", "clean_provenance.tif"])
 @pytest.mark.parametrize("how", ["damaged", "removed"])
-def test_finished_files_that_are_damaged_or_gone_are_made_again(name, how, small, tmp_path, monkeypatch):
-    out, whole = tmp_path / "clean.tif", tmp_path / "whole.tif"
-    process_scene(small, whole, restorer=smooth)
+def test_finished_files_that_are_damaged_or_gone_are_made_again(
+    name, how, small, whole_of, tmp_path, monkeypatch
+):
+    out, whole = tmp_path / "clean.tif", whole_of(little)
     end_in(monkeypatch, LAST[2], small, out)
     victim = tmp_path / name
     if how == "removed":
@@ -346,15 +367,14 @@ def test_finished_files_that_are_damaged_or_gone_are_made_again(name, how, small
         os.utime(victim, ns=(times, times))
     process_scene(small, out, restorer=smooth)
     assert out.read_bytes() == whole.read_bytes()
-    assert (tmp_path / "clean_provenance.tif").read_bytes() == (
-        tmp_path / "whole_provenance.tif"
-    ).read_bytes()
+    provenance = whole.with_name("whole_provenance.tif")
+    assert (tmp_path / "clean_provenance.tif").read_bytes() == provenance.read_bytes()
     assert not hidden(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, tmp_path):
+def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, whole_of, tmp_path):
     out = tmp_path / "clean.tif"
     code = SLOW.format(path=HELPERS, scene=str(scene), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -369,9 +389,9 @@ def test_a_killed_process_leaves_nothing_but_what_it_needs_to_go_on(how, scene, 
     assert not out.exists()
     report = process_scene(scene, out, restorer=smooth, batch_size=2, blocksize=128)
     assert report.tiles["windows_resumed"] >= 3
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, blocksize=128)
-    np.testing.assert_array_equal(pixels_of(out), pixels_of(tmp_path / "whole.tif"))
-    assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    whole = whole_of(large, 128)
+    np.testing.assert_array_equal(pixels_of(out), pixels_of(whole))
+    assert out.read_bytes() == whole.read_bytes()
     assert not hidden(tmp_path)
 
 
