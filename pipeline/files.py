@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import os
 import shutil
@@ -259,6 +260,12 @@ def write_whole(path: Path) -> Iterator[Path]:
         sync_to_disk(path.absolute().parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Write a CSV, whole or not at all."""
+    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[*head], *rows])
 
 
 def _longest() -> int:

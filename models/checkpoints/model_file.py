@@ -27,6 +27,7 @@ from decr_scene.models.checkpoints.fewer_bands import touched, without_band
 from decr_scene.models.checkpoints.fold import Fold
 from decr_scene.models.checkpoints.header import METADATA_KEY, fold_of, metadata_text, opened
 from decr_scene.models.checkpoints.keymap import check_shapes, shapes
+from decr_scene.models.checkpoints.packing import SCALE, pack, unpack
 from decr_scene.models.diffusion.denoiser import WEIGHT_FLOOR
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.models.errors import CheckpointError
@@ -42,12 +43,6 @@ if TYPE_CHECKING:
 
 FORMAT, PACKED_FORMAT = 1, 2
 """Versions of the format; a program that cannot unpack kernels refuses packed files by it."""
-
-PACKED, SCALE = "network.", ".scale"
-"""Prefix of the names of packed kernels, and suffix of the names of their scales."""
-
-LARGEST = 127
-"""Magnitude of the largest weight of an output channel in a packed kernel."""
 
 COUNTERS = ("num_batches_tracked",)
 """Suffixes of the names of tensors of whole numbers."""
@@ -183,7 +178,7 @@ def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> No
     _check(config, shapes(tensors), str(path))
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     if config.packed:
-        own = _packed(own)
+        own = pack(own)
     with write_whole(path) as partial:
         save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
         partial.chmod(0o644)  # safetensors makes files that only their owner may read
@@ -201,7 +196,7 @@ def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """
     config, tensors = _read_stored(path)
     if config.packed:
-        tensors = _unpacked(tensors, str(path))
+        tensors = unpack(tensors, str(path))
     _check(config, shapes(tensors), str(path))
     _check_values(tensors, str(path))
     return config, tensors
@@ -295,13 +290,13 @@ def _folded(larger: ModelConfig, stored: State, fold: Fold) -> tuple[ModelConfig
     config = fold.config(larger)
     names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in stored]
     try:
-        part = _unpacked({name: stored[name] for name in names}, str(fold.model))
+        part = unpack({name: stored[name] for name in names}, str(fold.model))
         _, part = without_band(larger, part, fold.band, fold.into)
     except (KeyError, RuntimeError) as error:
         message = f"{fold.model} has other tensors than its configuration says ({error}): copy it again"
         raise CheckpointError(message) from error
     part = {name: tensor.contiguous() for name, tensor in part.items()}
-    return config, {**stored, **(_packed(part) if config.packed else part)}
+    return config, {**stored, **(pack(part) if config.packed else part)}
 
 
 def _check(config: ModelConfig, actual: Mapping[str, tuple[int, ...]], what: str) -> None:
@@ -323,40 +318,6 @@ def _check_values(tensors: State, what: str) -> None:
             raise CheckpointError(
                 f"{what}: {name} has values that are not finite: the training failed, or the file is damaged"
             )
-
-
-def _packed(tensors: State) -> dict[str, Tensor]:
-    """Pack kernels in eight bits, with a scale an output channel.
-
-    Tensors of one dimension stay. Those of the reference stay too: their rounding would reach the answer
-    unweighted, and cost 0.01 dB.
-    """
-    packed = {}
-    for name, tensor in tensors.items():
-        if tensor.ndim < 2 or not name.startswith(PACKED):
-            packed[name] = tensor
-            continue
-        channels = tensor.float().flatten(1)
-        scale = (channels.abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
-        packed[name] = (channels / scale[:, None]).round().to(torch.int8).reshape(tensor.shape)
-        packed[name + SCALE] = scale
-    return packed
-
-
-def _unpacked(tensors: State, what: str) -> dict[str, Tensor]:
-    """Unpack kernels to float32, without their scales.
-
-    Other tensors stay.
-    """
-    unpacked = dict(tensors)
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.int8:
-            continue
-        scale = unpacked.pop(name + SCALE, None)
-        if scale is None or scale.shape != tensor.shape[:1]:
-            raise CheckpointError(f"{what}: the scales of {name} are missing: the file is damaged")
-        unpacked[name] = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
-    return unpacked
 
 
 def _to_json(config: ModelConfig) -> str:

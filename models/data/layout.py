@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,9 +109,7 @@ def _sen12mscr(place: Path) -> tuple[list[PairPaths], list[str]]:
             f"{place} looks like SEN12MS-CR, and has no image under ROIs*_{lacking}/{lacking}_*: "
             "unpack that part beside the others"
         )
-    wrong = [f"{name} has no cloudy twin" for name in sorted(clear.keys() - cloudy.keys())]
-    wrong += [f"{name} has no clear twin" for name in sorted(cloudy.keys() - clear.keys())]
-    return [PairPaths(n, clear[n], cloudy[n]) for n in sorted(clear.keys() & cloudy.keys())], wrong
+    return _paired(clear, cloudy)
 
 
 def whus2cr_folders(place: Path) -> tuple[str, str] | None:
@@ -141,6 +139,11 @@ def _whus2cr(place: Path, folders: tuple[str, str]) -> tuple[list[PairPaths], li
             f"{place} looks like WHUS2-CR, but {'; '.join(faults)}: unpack all parts of it, as "
             f"{'/'.join((folders[0], _WHUS2_SIDE, 'SCENE', 'NUMBER.tif'))} and the same in {folders[1]}"
         )
+    return _paired(clear, cloudy)
+
+
+def _paired(clear: Mapping[str, Path], cloudy: Mapping[str, Path]) -> tuple[list[PairPaths], list[str]]:
+    """Pair images by name, and list those without a twin."""
     wrong = [f"{name} has no cloudy twin" for name in sorted(clear.keys() - cloudy.keys())]
     wrong += [f"{name} has no clear twin" for name in sorted(cloudy.keys() - clear.keys())]
     return [PairPaths(n, clear[n], cloudy[n]) for n in sorted(clear.keys() & cloudy.keys())], wrong

@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.layers import is_steady_case, steady_group_norm
+from decr_scene.models.networks.layers import is_steady_case, steady_group_norm, zeroed
 from decr_scene.models.networks.local_norm import local_group_norm
 from decr_scene.models.networks.mdsa import MDSA
 from decr_scene.models.networks.mprnet import MPRNet
@@ -25,17 +24,6 @@ from decr_scene.models.rivals.diffcr import DATES, DiffCR
 from decr_scene.models.rivals.dpm_solver import DPMSolver
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
-
-
-class Reference(Protocol):
-    """Cloudy image in, first guess out; both ``(B, C, H, W)`` in [-1, 1]."""
-
-    def __call__(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """Return the first guess.
-
-        A network ignores what it has no use for.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second_norm = _Norm(channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        _zero(self.second)
+        zeroed(self.second)
 
     def forward(self, x: Tensor, side: float | None = None, step: Step | None = None) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape.
@@ -205,17 +193,17 @@ class PlainUNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a * 4, 1) for a, b in itertools.pairwise(channels))
         self.decoder = nn.ModuleList(_stack(c, config.blocks) for c in channels[:-1])
         self.leave = nn.Conv2d(channels[0], config.bands * config.patch**2, 3, padding=1)
-        _zero(self.leave)
+        zeroed(self.leave)
         self.contrast = nn.Conv2d(channels[0], config.bands, 3, padding=1) if config.contrast else None
         if self.contrast is not None:
-            _zero(self.contrast)
+            zeroed(self.contrast)
         self.smooth = config.smooth
         self.context = self.gate = None
         if config.context:
             self.context = nn.Conv2d(config.bands + CONTEXT_BANDS, channels[0], 3, padding=1)
             self.gate = nn.Conv2d(channels[0], 1, 3, padding=1)
-            _zero(self.context)
-            _zero(self.gate)
+            zeroed(self.context)
+            zeroed(self.gate)
 
     def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
         """Return the first guess, not clipped while training.
@@ -392,11 +380,6 @@ def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterato
     for block in blocks.children():
         h = block(h, side, next(steps))
     return h
-
-
-def _zero(layer: nn.Conv2d) -> None:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
 
 
 def _mirror(image: Tensor, multiple: int) -> Tensor:

@@ -19,7 +19,8 @@ from distributed import Client, Future, KilledWorker, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 
 from decr_scene.pipeline.errors import ClusterError, OptionError
-from decr_scene.pipeline.restoration.restorers import Restorer, RestorerSpec, forget_plugin, register_plugin
+from decr_scene.pipeline.restoration.open_restorers import forget_plugin, register_plugin
+from decr_scene.pipeline.restoration.restorers import Restorer, RestorerSpec
 
 HOLDS_MODEL = {"GPU": 1}
 """What a worker that may hold a model has."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from decr_scene.pipeline.evaluation.figures import (
 )
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot, weight_maps
-from decr_scene.pipeline.files import check_no_input, check_target, files_under, write_whole
+from decr_scene.pipeline.files import check_no_input, check_target, files_under, write_csv
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
@@ -326,11 +325,8 @@ def check_outputs(paths: Iterable[Path | None], models: Iterable[str], data: Pat
 
 def write_rows(path: Path, head: str, rows: Mapping[str, Row]) -> None:
     """Write a CSV: one line per row, its name first."""
-    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([head, *next(iter(rows.values()))])
-        for name, row in rows.items():
-            writer.writerow([name, *("" if np.isnan(v) else f"{v:.5f}" for v in row.values())])
+    lines = ([name, *("" if np.isnan(v) else f"{v:.5f}" for v in row.values())] for name, row in rows.items())
+    write_csv(path, [head, *next(iter(rows.values()))], lines)
 
 
 def progress(pairs: list[Pair], quiet: bool) -> Iterable[Pair]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.files import write_csv, write_whole
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -59,7 +58,7 @@ class Plot:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write_png(path.with_suffix(".png"))
         rows = ([name, f"{x:.6g}", f"{y:.6g}"] for name, points in self.series.items() for x, y in points)
-        _write_csv(path.with_suffix(".csv"), ["series", self.x, self.y], rows)
+        write_csv(path.with_suffix(".csv"), ["series", self.x, self.y], rows)
 
     def _write_png(self, path: Path) -> None:
         from PIL import Image, ImageDraw
@@ -140,14 +139,7 @@ def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:
         Image.fromarray(sheet).save(partial, "PNG")
     values = ((t, (maps[t].min(), maps[t].mean(), maps[t].max())) for t in steps)
     rows = ([str(t), *(f"{value:.5f}" for value in three)] for t, three in values)
-    _write_csv(path.with_suffix(".csv"), ["t", "least", "mean", "most"], rows)
-
-
-def _write_csv(path: Path, head: list[str], rows: Iterable[list[str]]) -> None:
-    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(rows)
+    write_csv(path.with_suffix(".csv"), ["t", "least", "mean", "most"], rows)
 
 
 @dataclass(frozen=True)

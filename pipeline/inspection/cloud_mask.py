@@ -72,7 +72,7 @@ def write_cloud_mask(
         watch.stage("planning")
         planned = plan_scene(scene, chosen)
         watch.stage("looking for cloud")
-        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
+        places = Places.inside(folder)
         coverage, mask = clouds_of(planned, scene, chosen, places)
         watch.stage(f"writing {dst.name}")
         companion = Companion(scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN)

@@ -6,7 +6,6 @@ The histogram has the share of the images in each tenth of coverage.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from typing import Unpack
 import numpy as np
 
 from decr_scene.pipeline.errors import OptionError, SceneNotFoundError
-from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.files import write_csv, write_whole
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.planning.detect_clouds import clouds_of
 from decr_scene.pipeline.planning.options import Choices, Options
@@ -78,11 +77,11 @@ class DatasetCoverage:
             raise OptionError(f"{path} must end in .csv or .png")
 
     def _write_csv(self, path: Path) -> None:
-        with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "ccp", "cloud_or_shadow", "valid"])
-            for name, image in zip(self.names, self.images, strict=True):
-                writer.writerow([name, *(f"{v:.5f}" for v in (image.cloud, image.restore, image.valid))])
+        rows = (
+            [name, *(f"{share:.5f}" for share in (image.cloud, image.restore, image.valid))]
+            for name, image in zip(self.names, self.images, strict=True)
+        )
+        write_csv(path, ["name", "ccp", "cloud_or_shadow", "valid"], rows)
 
     def _write_png(self, path: Path) -> None:
         from PIL import Image, ImageDraw
@@ -127,7 +126,7 @@ def measure_coverage(
         if not paths:
             raise SceneNotFoundError(f"{place}: no images, expected some of {', '.join(sorted(ENDINGS))}")
     with TemporaryDirectory() as folder:
-        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
+        places = Places.inside(folder)
         coverages = []
         for path in paths:
             with RasterioScene.open(path, chosen.bands) as scene:

@@ -53,7 +53,7 @@ def inspect_scene(
     ):
         chosen = replace(chosen, bands=delivery.bands)
         began = time.perf_counter()
-        places = Places(Path(folder) / "cloud.tif", Path(folder) / "ground.tif")
+        places = Places.inside(folder)
         planned = plan_scene(scene, chosen)
         planned = planned.warning(*delivery.warnings, *damaged_sidecars(scene), *misfits(planned, scene))
         planned = detect_clouds(planned, scene, chosen, places)

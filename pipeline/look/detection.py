@@ -40,6 +40,11 @@ class Places(NamedTuple):
     cloud: Path
     ground: Path
 
+    @classmethod
+    def inside(cls, folder: str) -> Places:
+        """Name both in a folder, which holds nothing else of these names."""
+        return cls(Path(folder, "cloud.tif"), Path(folder, "ground.tif"))
+
     def remove(self) -> None:
         """Remove both."""
         for path in self:

@@ -21,8 +21,9 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
+from decr_scene.pipeline.restoration.open_restorers import detect
 from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
-from decr_scene.pipeline.restoration.restorers import RestorerSpec, detect
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.system.forks import refuse_after_fork, threads_begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_file
 from decr_scene.pipeline.inputs.remote import fetched, is_fetched
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
-from decr_scene.pipeline.products.product import Product, find_product
+from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.products.stack import write_stack
 from decr_scene.pipeline.raster.fingerprint import fingerprint
@@ -91,46 +91,50 @@ def delivered(
         name = full_name(src)
         yield Delivery(name, name, bands, files=tuple(local_files(name)))
         return
+    with _delivered_product(Path(src), Path(out), pan, bands) as delivery:
+        yield delivery
+
+
+@contextmanager
+def _delivered_product(src: Path, out: Path, pan: str | None, bands: str | None) -> Iterator[Delivery]:
+    """Find the raster of a folder or of a raster with files beside it, as `delivered` does."""
     product = find_product(src)
     files = tuple(str(path) for path in (product.scene, product.metadata) if path is not None)
     sharp = None if pan == "none" else Path(pan) if pan is not None else product.pan
     bands = bands or bands_of(product)
-    facts, warnings = facts_of(product, Path(src)), metadata_warnings(product)
+    facts, warnings = facts_of(product, src), metadata_warnings(product)
     if product.stack:
         if sharp is not None:
             raise PairError(
                 f"{src} has its bands in files of their own, which no --pan {sharp} sharpens: "
                 "stack them with gdalbuildvrt -separate first"
             )
-        with _stack_vrt(product, Path(out)) as vrt:
+        with _hidden_vrt(out, [path for _, path in product.stack]) as vrt:
+            write_stack(product.stack, vrt)
             files = (*files, *(str(path) for _, path in product.stack))
             yield Delivery(vrt, product.scene, bands, facts, warnings, files)
         return
     if sharp is None:
         yield Delivery(product.scene, product.scene, bands, facts, warnings, files)
         return
-    out = Path(out)
-    for source in (product.scene, sharp):
-        check_target(source, out, overwrite=True)
-    vrt = vrt_path(out)
-    try:
+    with _hidden_vrt(out, [product.scene, sharp]) as vrt:
         when = acquisition_time(product.scene)
         weights = write_pansharpened(product.scene, sharp, vrt, bands, when)
         facts |= {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
         yield Delivery(vrt, product.scene, bands, facts, warnings, (*files, str(sharp)))
-    finally:
-        if not journal_path(out).exists():
-            vrt.unlink(missing_ok=True)
 
 
 @contextmanager
-def _stack_vrt(product: Product, out: Path) -> Iterator[Path]:
-    """Write the VRT of bands in files of their own, and remove it once no run needs it."""
-    for _, path in product.stack:
-        check_target(path, out, overwrite=True)
+def _hidden_vrt(out: Path, sources: Sequence[Path]) -> Iterator[Path]:
+    """Yield the path of a VRT of some rasters beside the output, and remove it once no run needs it.
+
+    Raises:
+        OutputError: The output is one of them, or cannot be written there.
+    """
+    for source in sources:
+        check_target(source, out, overwrite=True)
     vrt = vrt_path(out)
     try:
-        write_stack(product.stack, vrt)
         yield vrt
     finally:
         if not journal_path(out).exists():

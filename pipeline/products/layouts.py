@@ -36,6 +36,10 @@ _DIM = re.compile(r"DIM_.*\.XML$", re.I)
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 
+LISTED = 4
+"""Names that a message has at the most."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files in a folder of one of the layouts.
@@ -98,7 +102,7 @@ def _dimap(folder: Path) -> Layout | None:
     if not documents:
         if len(tiles) > 1:
             raise PairError(
-                f"{folder} has {len(tiles)} tiles of one image ({_listed(tiles)}) and no DIM_….XML that "
+                f"{folder} has {len(tiles)} tiles of one image ({listed(tiles)}) and no DIM_….XML that "
                 "joins them: get it, or join them with gdalbuildvrt"
             )
         return None
@@ -106,7 +110,7 @@ def _dimap(folder: Path) -> Layout | None:
     scenes = [path for path in documents if path not in pan] or pan
     if len(scenes) > 1 or len(pan) > 1:
         raise PairError(
-            f"{folder} has several images ({_listed(documents)}): name the DIM_….XML of one of them"
+            f"{folder} has several images ({listed(documents)}): name the DIM_….XML of one of them"
         )
     return Layout(scenes[0], pan=pan[0] if pan and pan != scenes else None, metadata=scenes[0])
 
@@ -118,7 +122,7 @@ def _stack(
     scenes = sorted({match["scene"] for _, match in matches})
     if len(scenes) > 1:
         raise PairError(
-            f"{folder} has {len(scenes)} {vendor} scenes ({', '.join(scenes[:4])}), expected one: "
+            f"{folder} has {len(scenes)} {vendor} scenes ({', '.join(scenes[:LISTED])}), expected one: "
             "name its folder"
         )
     files = {roles[match["band"]]: path for path, match in matches if match["band"] in roles}
@@ -147,5 +151,6 @@ def _first(folder: Path, pattern: str) -> Path | None:
     return next(iter(sorted(folder.glob(pattern))), None)
 
 
-def _listed(files: list[Path]) -> str:
-    return ", ".join(path.name for path in files[:4])
+def listed(files: list[Path]) -> str:
+    """Format the names of the first files for a message."""
+    return ", ".join(path.name for path in files[:LISTED])

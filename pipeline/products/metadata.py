@@ -34,6 +34,7 @@ from decr_scene.pipeline.products.daylight import (
     longitude_of_raster,
     utc_by_daylight,
 )
+from decr_scene.pipeline.products.layouts import listed
 from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
 from decr_scene.pipeline.raster.bands import ROLES, name_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -119,9 +120,9 @@ def metadata_warnings(product: Product) -> tuple[str, ...]:
             problem = f"{product.metadata} is beside the scene, but cannot be read as XML ({error})"
             return (f"{problem}: nothing that it says of bands, time or gain is known; get it again",)
         return ()
-    candidates = sorted(path.name for path in product.scene.parent.glob("*_meta.xml"))
+    candidates = sorted(product.scene.parent.glob("*_meta.xml"))
     if IN_NAME.match(product.scene.name) and len(candidates) > 1:
-        problem = f"{', '.join(candidates[:4])} beside the scene may tell of it"
+        problem = f"{listed(candidates)} beside the scene may tell of it"
         return (f"{problem}, none has its name: none is read; rename the right one",)
     return ()
 

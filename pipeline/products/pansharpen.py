@@ -23,8 +23,6 @@ from rasterio.windows import Window
 
 from decr_scene.models.arrays import Double
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.files import write_whole
-from decr_scene.pipeline.inputs.text import released
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -36,6 +34,7 @@ from decr_scene.pipeline.raster.vrt import (
     keep_only,
     located_vrt,
     scene_tags,
+    write_vrt,
 )
 
 RATIOS = (1.5, 16.0)
@@ -92,10 +91,7 @@ def write_pansharpened(
         weights = fit_weights(spectral_set, pan_set, relation)
         text = _vrt_text(spectral_set, pan_set, relation, weights, acquired)
     text += f"<!-- {json.dumps([fingerprint(path) for path in (colours.path, sharp.path)])} -->"
-    raw = released(text)
-    if not vrt.exists() or vrt.read_bytes() != raw:
-        with write_whole(vrt) as partial:
-            partial.write_bytes(raw)
+    write_vrt(text, vrt)
     return weights
 
 

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.products.layouts import Stack, find_layout
+from decr_scene.pipeline.products.layouts import LISTED, Stack, find_layout, listed
 
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
 _NO_SCENES = re.compile(r"cloud|mask|thumb|browse|preview", re.IGNORECASE)
@@ -26,7 +26,6 @@ _QUALITY = re.compile(
     re.IGNORECASE,
 )
 _KINDS = (("mss", r"MSS\d?"), ("mss", "MUX"), ("pan", r"PAN\d?"), ("psh", "PSH"))
-_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def find_product(path: str | Path) -> Product:
             return Product(scene, pan, _metadata_of(scene))
     if len(rasters["pan"]) > 1:
         raise PairError(
-            f"{path} has {len(rasters['pan'])} rasters of one band ({_listed(rasters['pan'])}), expected "
+            f"{path} has {len(rasters['pan'])} rasters of one band ({listed(rasters['pan'])}), expected "
             "one of all: stack them with gdalbuildvrt -separate, or name one of them"
         )
     raise PairError(f"{path} has only a panchromatic raster ({rasters['pan'][0].name}): its MSS is missing")
@@ -111,20 +110,16 @@ def _kind(file: Path) -> str | None:
 def _only(folder: Path, files: list[Path]) -> Path:
     if len(files) > 1:
         raise PairError(
-            f"{folder} has {len(files)} rasters that may be the scene ({_listed(files)}): name one of them"
+            f"{folder} has {len(files)} rasters that may be the scene ({listed(files)}): name one of them"
         )
     return files[0]
-
-
-def _listed(files: list[Path]) -> str:
-    return ", ".join(file.name for file in files[:_LISTED])
 
 
 def _contents(folder: Path) -> str:
     """List the contents of a folder, for a message."""
     names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"in it: {', '.join(names[:_LISTED])}{more}" if names else "it is empty"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"in it: {', '.join(names[:LISTED])}{more}" if names else "it is empty"
 
 
 def is_quality_mask(path: Path) -> bool:

@@ -6,11 +6,17 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.files import write_whole
-from decr_scene.pipeline.inputs.text import released
 from decr_scene.pipeline.products.layouts import Stack
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.vrt import BAND_PARTS, add_tags, band_tags, keep_only, located_vrt, scene_tags
+from decr_scene.pipeline.raster.vrt import (
+    BAND_PARTS,
+    add_tags,
+    band_tags,
+    keep_only,
+    located_vrt,
+    scene_tags,
+    write_vrt,
+)
 
 NODATA = 0.0
 """Fill value of Landsat and Sentinel-2; not all of their files name it."""
@@ -42,10 +48,7 @@ def write_stack(stack: Stack, vrt: Path) -> None:
         add_tags(root, {ns: tags for ns, tags in scene_tags(dataset).items() if ":" not in ns})
     for number, ((role, _), scene) in enumerate(zip(stack, scenes, strict=True), start=1):
         root.append(_band(number, role, scene))
-    raw = released(ET.tostring(root, encoding="unicode"))
-    if not vrt.exists() or vrt.read_bytes() != raw:
-        with write_whole(vrt) as partial:
-            partial.write_bytes(raw)
+    write_vrt(ET.tostring(root, encoding="unicode"), vrt)
 
 
 def _band(number: int, role: str, scene: RasterioScene) -> ET.Element:

@@ -116,10 +116,6 @@ class Radiometry:
         squares: Float = np.mean(variance * np.square(self._span / 2), axis=0, keepdims=True)
         return np.sqrt(squares)
 
-    def select(self, indexes: tuple[int, ...]) -> Radiometry:
-        """Return the map of some of the bands, by 0-based position."""
-        return Radiometry(tuple(self.low[i] for i in indexes), tuple(self.high[i] for i in indexes))
-
     def _restored(self, band: int, dn: Pixels, change: Float, strong: Float) -> Pixels:
         """Return some rows of a band with their change, ``(h, w)``.
 
@@ -162,8 +158,8 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     Raises:
         SceneError: The span is absurd, as with undeclared nodata.
     """
-    if dtype == np.uint8:
-        return Radiometry((0.0,) * bands, (255.0,) * bands)
+    if (known := radiometry_without_pixels(dtype, bands, None)) is not None:
+        return known
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):

@@ -1,8 +1,8 @@
 """Open rasters without reading a pixel, and read them by window.
 
-`Scene` is the protocol for the pipeline; `RasterioScene` is a file. It travels to other threads and
-processes as its path and a few numbers; each thread opens the file for itself, once, because a GDAL dataset
-serves one thread at a time and a forked child must not share its parent's file position.
+A `RasterioScene` travels to other threads and processes as its path and a few numbers; each thread opens the
+file for itself, once, because a GDAL dataset serves one thread at a time and a forked child must not share
+its parent's file position.
 """
 
 from __future__ import annotations
@@ -70,46 +70,6 @@ class Raster(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Return the dtype of all bands."""
-        ...
-
-
-class Scene(Raster, Protocol):
-    """A raster with names of bands, georeferencing and windowed reads."""
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Name the bands: ``blue``, ``green``, ``red``, ``nir``, ``alpha``, another description, ``''``."""
-        ...
-
-    @property
-    def crs(self) -> CRS | None:
-        """Return the CRS of the transform, or ``None`` without georeferencing or with GCPs only."""
-        ...
-
-    @property
-    def transform(self) -> Affine:
-        """Return the map (col, row) -> (x, y)."""
-        ...
-
-    @property
-    def nodata(self) -> float | None:
-        """Return the nodata value of the first band."""
-        ...
-
-    @property
-    def block_shape(self) -> tuple[int, int]:
-        """Return ``(height, width)`` of the blocks in the file, px."""
-        ...
-
-    def read(self, window: Window, indexes: Sequence[int] | None = None) -> Pixels:
-        """Read digital numbers, ``(C, h, w)``.
-
-        ``indexes`` are 1-based band numbers.
-        """
-        ...
-
-    def valid(self, window: Window) -> Bool:
-        """Mark valid pixels, ``(C, h, w)``: False for nodata, NaN, infinities, masks and alphas of 0."""
         ...
 
 

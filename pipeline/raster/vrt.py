@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape, quoteattr
@@ -28,7 +29,8 @@ from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.inputs.text import carried, decoded, readable
+from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.inputs.text import carried, decoded, readable, released
 
 Tags = dict[str, str]
 
@@ -349,3 +351,11 @@ def _domains(dataset: Any, number: int = 0) -> list[str]:
             "rename it, or take it away"
         ) from error
     return [name for name in names if name not in _STRUCTURE]
+
+
+def write_vrt(text: str, path: Path) -> None:
+    """Write the text of a VRT with the bytes that are `carried` in it, and leave an equal file as it is."""
+    raw = released(text)
+    if not path.exists() or path.read_bytes() != raw:
+        with write_whole(path) as partial:
+            partial.write_bytes(raw)

@@ -8,10 +8,8 @@ own, because it brings a GDAL of its own and two in one process break each other
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -19,17 +17,15 @@ import shapely.affinity
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize
-from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.georeferencing import Georeferencing, georeferencing_of
 from decr_scene.pipeline.regions.vectors import polygons_of, read_polygons
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
-
-Map = Callable[[Double], Double]
 
 FALLOFF = 16
 """Pixels inside the border over which the restoration rises from nothing to all."""
@@ -71,7 +67,13 @@ class Aoi:
             MaskError: It cannot be read, has no polygons, no CRS or an invalid polygon, or lies outside the
                 scene; or the scene is not georeferenced.
         """
-        georeferencing = _georeferencing_of(scene)
+        georeferencing = georeferencing_of(scene)
+        if georeferencing is None:
+            lacks = "georeferencing" if scene.transform.is_identity else "CRS"
+            raise MaskError(
+                f"scene {scene.path} has no {lacks}, so no area of interest can be placed on it: "
+                "georeference it, or use a --mask of its size"
+            )
         geometries, crs = read_polygons(path)
         outline = _outline(scene, georeferencing, crs)
         clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
@@ -122,47 +124,7 @@ class Aoi:
         return touched
 
 
-# -- georeferencing of the scene -----------------------------------------------------------------------------
-
-
-class _Georeferencing(NamedTuple):
-    """Convert between coordinates and pixels of a scene; both maps take and return ``(n, 2)``: x, y."""
-
-    crs: CRS
-    to_pixels: Map
-    to_coordinates: Map
-
-
-def _georeferencing_of(scene: RasterioScene) -> _Georeferencing:
-    if scene.crs is not None and not scene.transform.is_identity:
-        to_crs, to_grid = scene.transform, ~scene.transform
-        return _Georeferencing(
-            scene.crs,
-            lambda xy: np.column_stack(to_grid @ (xy[:, 0], xy[:, 1])),
-            lambda pixels: np.column_stack(to_crs @ (pixels[:, 0], pixels[:, 1])),
-        )
-    with scene.dataset() as dataset:
-        (points, points_crs), rpcs = dataset.gcps, dataset.rpcs
-    if points and points_crs is not None:
-        return _georeferencing_by(GCPTransformer(points), points_crs)
-    if rpcs is not None:
-        return _georeferencing_by(RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off), CRS.from_epsg(4326))
-    lacks = "georeferencing" if scene.transform.is_identity else "CRS"
-    raise MaskError(
-        f"scene {scene.path} has no {lacks}, so no area of interest can be placed on it: "
-        "georeference it, or use a --mask of its size"
-    )
-
-
-def _georeferencing_by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> _Georeferencing:
-    def to_pixels(xy: Double) -> Double:
-        rows, cols = transformer.rowcol(xy[:, 0], xy[:, 1], op=np.asarray)
-        return np.column_stack([cols, rows]).astype(np.float64)
-
-    def to_coordinates(pixels: Double) -> Double:
-        return np.column_stack(transformer.xy(pixels[:, 1], pixels[:, 0], offset="ul"))
-
-    return _Georeferencing(crs, to_pixels, to_coordinates)
+# -- on the pixels of the scene ----------------------------------------------------------------------------
 
 
 def _with_margin(shape: tuple[int, int]) -> BaseGeometry:
@@ -170,7 +132,7 @@ def _with_margin(shape: tuple[int, int]) -> BaseGeometry:
     return shapely.box(-_MARGIN, -_MARGIN, shape[1] + _MARGIN, shape[0] + _MARGIN)
 
 
-def _outline(scene: RasterioScene, georeferencing: _Georeferencing, crs: CRS) -> BaseGeometry:
+def _outline(scene: RasterioScene, georeferencing: Georeferencing, crs: CRS) -> BaseGeometry:
     """Return a box around the scene in the CRS of the polygons.
 
     Polygons are clipped to it first: places far away may have no coordinates in the scene's CRS.
@@ -188,7 +150,7 @@ def _outline(scene: RasterioScene, georeferencing: _Georeferencing, crs: CRS) ->
 
 
 def _to_scene_pixels(
-    area: BaseGeometry, crs: CRS, georeferencing: _Georeferencing, side: float
+    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float
 ) -> BaseGeometry:
     """Convert polygons from their CRS to pixels of the scene.
 

@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from decr_scene.models.arrays import Bool, Float
+from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.raster.handles import message_in, row_by_row
@@ -241,8 +241,7 @@ class DetectedMask:
         from scipy.ndimage import distance_transform_edt
 
         distance = distance_transform_edt(~cloud) * self.factor - (self.factor - 1) / 2
-        away = np.clip((distance - self._buffer) / self._falloff, 0, 1)
-        return (0.5 + 0.5 * np.cos(np.pi * away)).astype(np.float32)
+        return _fade((distance - self._buffer) / self._falloff)
 
 
 def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
@@ -281,5 +280,9 @@ def _soften(cloud: Bool) -> Float:
     """Return 1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px, same shape."""
     from scipy.ndimage import distance_transform_edt
 
-    away = np.clip((distance_transform_edt(~cloud) - BUFFER) / FALLOFF, 0, 1)
-    return (0.5 + 0.5 * np.cos(np.pi * away)).astype(np.float32)
+    return _fade((distance_transform_edt(~cloud) - BUFFER) / FALLOFF)
+
+
+def _fade(away: Double) -> Float:
+    """Return a raised cosine, 1 up to 0 and 0 from 1 on, same shape."""
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip(away, 0, 1))).astype(np.float32)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from distributed import get_worker
@@ -17,14 +14,12 @@ from decr_scene.models.arrays import Float
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
-from decr_scene.pipeline.system.forks import threads_begin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from decr_scene.models.checkpoints.expected_error import ExpectedError
     from decr_scene.models.devices import Computing
-    from decr_scene.models.model import LoadedDetector
 
 GPU_BATCH = 8
 """Images that a GPU sees at a time, at most: always as many, or cuDNN might add up in another order."""
@@ -163,7 +158,7 @@ class Plugin:
 
 
 @contextmanager
-def _worker_named() -> Iterator[None]:
+def worker_named() -> Iterator[None]:
     """Say in what goes wrong with a model which worker it is that has no such file, or another one."""
     try:
         yield
@@ -189,7 +184,7 @@ class Diffusion:
 
         self.spec = spec
         self.sizes: dict[str, int] = {}
-        with _worker_named():
+        with worker_named():
             computing = computing_of(spec.device, spec.precision)
             if spec.computing not in (None, computing):
                 raise ClusterError(
@@ -299,62 +294,10 @@ class OnDevice(Protocol):
 BUILT_IN: dict[str, Callable[[], TileModel]] = {"identity": Identity, "fill": Fill}
 """Restorers that are no model files."""
 
-_PLUGINS: dict[str, Plugin] = {}
-
 
 def on_gpu(spec: RestorerSpec) -> bool:
     """Return whether a model is known to run on a GPU, which of a callable it is not."""
     return spec.computing is not None and spec.computing.device == "cuda"
-
-
-def register_plugin(key: str, restorer: Restorer) -> None:
-    """Hold a callable for this process's own workers, so that it is called itself and not a copy."""
-    _PLUGINS[key] = Plugin(restorer)
-
-
-def forget_plugin(key: str) -> None:
-    """Let go of it."""
-    _PLUGINS.pop(key, None)
-
-
-def open_restorer(spec: RestorerSpec) -> TileModel:
-    """Build the restorer of a spec, once a process."""
-    threads_begin()
-    if spec.plugin_key is not None:
-        return _PLUGINS[spec.plugin_key]
-    if spec.plugin is not None:
-        return Plugin(spec.plugin)
-    with _opening:  # or two tasks that come at the same time load it twice
-        return _open_model(spec)
-
-
-_opening = threading.Lock()
-
-
-@lru_cache(maxsize=2)
-def _open_model(spec: RestorerSpec) -> TileModel:
-    built_in = BUILT_IN.get(spec.name)
-    return Diffusion(spec) if built_in is None else built_in()
-
-
-def detect(spec: RestorerSpec, image: Float) -> Float:
-    """Run a model's detector on averaged images, ``(B, C, h, w)`` to ``(B, 2, h, w)``, in its turn."""
-    import torch
-
-    with _opening:
-        detector = _open_detector(spec.name, spec.device)
-    with models_turn():
-        return detector.probability(torch.from_numpy(image)).cpu().numpy()
-
-
-@lru_cache(maxsize=2)
-def _open_detector(name: str, device: str) -> LoadedDetector:
-    from decr_scene.models.model import load_detector
-
-    with _worker_named():
-        detector = load_detector(name, device)
-    assert detector is not None, "the plan says that there is one"
-    return detector
 
 
 def describe(spec: RestorerSpec) -> dict[str, Any]:
@@ -379,24 +322,3 @@ def computing_values(computing: Computing) -> dict[str, str | None]:
         "precision": computing.precision,
         "torch": computing.torch,
     }
-
-
-@contextmanager
-def models_turn() -> Iterator[None]:
-    """Have the model of this worker to oneself.
-
-    Outside a worker nobody else wants it.
-    """
-    try:
-        worker = get_worker()
-    except ValueError:
-        yield
-        return
-    with _turns_lock:
-        turn = _turns.setdefault(worker, threading.Lock())
-    with turn:
-        yield
-
-
-_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_turns_lock = threading.Lock()

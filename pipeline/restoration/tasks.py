@@ -22,10 +22,10 @@ from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.memory import run_in_halves
+from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.remnants import without_remnants
-from decr_scene.pipeline.restoration.restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.tiling.feather import blend, shares, spread
 from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.tiling.noise import place_noise

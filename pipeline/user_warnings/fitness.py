@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.georeferencing import georeferencing_of
 from decr_scene.pipeline.restoration.plan import Planned
 
 BASE = 64
@@ -57,10 +57,13 @@ def ground_size(scene: RasterioScene) -> float | None:
     height, width = scene.shape
     base = max(1, min(BASE, height - 1, width - 1))
     row, col = (height - base) / 2, (width - base) / 2
-    corners = np.array([(row, col), (row, col + base), (row + base, col)])
+    corners = np.array([(col, row), (col + base, row), (col, row + base)])
     with suppress(RasterioError, ValueError, ArithmeticError):
-        x, y, crs = _coordinates(scene, corners)
-        longitudes, latitudes = np.array(transform(crs, _LONGITUDE_LATITUDE, x, y)[:2])
+        georeferencing = georeferencing_of(scene)
+        if georeferencing is None:
+            return None
+        x, y = georeferencing.to_coordinates(corners).T
+        longitudes, latitudes = np.array(transform(georeferencing.crs, _LONGITUDE_LATITUDE, x, y)[:2])
         latitude = math.radians(latitudes[0])
         # lengths of a degree on the ellipsoid of WGS 84
         north = 111_132.95 - 559.85 * math.cos(2 * latitude)
@@ -70,25 +73,6 @@ def ground_size(scene: RasterioScene) -> float | None:
         side = math.sqrt(area) / base
         return side if math.isfinite(side) and side > 0 else None
     return None
-
-
-def _coordinates(scene: RasterioScene, places: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Any, Any, CRS]:
-    """Locate ``(n, 2)`` rows and columns: x, y and their CRS.
-
-    Raises:
-        ValueError: Nobody knows.
-    """
-    rows, cols = places.T
-    if scene.crs is not None and not scene.transform.is_identity:
-        return (*(scene.transform @ (cols, rows)), scene.crs)
-    with scene.dataset() as dataset:
-        (points, points_crs), rational = dataset.gcps, dataset.rpcs
-    if points and points_crs is not None:
-        return (*GCPTransformer(points).xy(rows, cols, offset="ul"), points_crs)
-    if rational is not None:
-        through = RPCTransformer(rational, RPC_HEIGHT=rational.height_off)
-        return (*through.xy(rows, cols, offset="ul"), _LONGITUDE_LATITUDE)
-    raise ValueError("no georeferencing")
 
 
 def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | None:

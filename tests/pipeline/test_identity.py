@@ -23,7 +23,7 @@ from decr_scene.pipeline.inputs.names import full_name, local_files
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
-from decr_scene.pipeline.restoration.restorers import open_restorer
+from decr_scene.pipeline.restoration.open_restorers import open_restorer
 from decr_scene.pipeline.run import process_scene
 
 

@@ -20,7 +20,7 @@ from test_run import assert_same_pixels
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine.workers import RestorerPlugin, at_every_worker
 from decr_scene.pipeline.errors import ClusterError
-from decr_scene.pipeline.restoration.restorers import _open_model
+from decr_scene.pipeline.restoration.open_restorers import _open_model
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import BandError, SceneError, SceneNotFoundError, SceneReadError
 from decr_scene.pipeline.raster.bands import ROLES, name_bands, resolve_names, select_bands
 from decr_scene.pipeline.raster.fingerprint import fingerprint
-from decr_scene.pipeline.raster.scene import RasterioScene, Scene, gdal_env, open_scene
+from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env, open_scene
 
 BGRN = ("blue", "green", "red", "nir")
 
@@ -37,7 +37,7 @@ def window(row: int, col: int, height: int, width: int) -> Window:
     return Window(row_off=row, col_off=col, height=height, width=width)
 
 
-def whole(scene: Scene) -> Window:
+def whole(scene: RasterioScene) -> Window:
     return window(0, 0, *scene.shape)
 
 

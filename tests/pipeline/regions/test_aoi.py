@@ -19,8 +19,8 @@ from test_run import pixels_of, smooth
 from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, ResumeError
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions import aoi as aoi_module
 from decr_scene.pipeline.regions.aoi import FALLOFF, Aoi
+from decr_scene.pipeline.regions.georeferencing import georeferencing_of
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 SHAPE = (700, 900)
@@ -199,7 +199,7 @@ def test_scenes_that_only_points_or_rpcs_place(make, shape, tmp_path):
     scene = make(tmp_path)
     square = shapely.box(20, 30, 70, 80)
     with RasterioScene.open(scene) as opened:
-        place = aoi_module._georeferencing_of(opened)
+        place = georeferencing_of(opened)
         ground = shapely.transform(square.segmentize(5), place.to_coordinates)
         area = geojson(tmp_path / "area.geojson", ground, crs="EPSG:4326", own="EPSG:4326")
         weights = Aoi.read(str(area), opened).soft(Span(0, 0, *shape))

@@ -1,0 +1,59 @@
+"""Relate the pixels of a scene to coordinates: by its transform, its GCPs or its RPCs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.transform import GCPTransformer, RPCTransformer
+
+from decr_scene.models.arrays import Double
+from decr_scene.pipeline.raster.scene import RasterioScene
+
+Map = Callable[[Double], Double]
+
+
+class Georeferencing(NamedTuple):
+    """Convert between coordinates and pixels of a scene.
+
+    Both maps take and return ``(n, 2)``, x before y. Of pixels x is the column and y the row, from the outer
+    corner of the scene.
+    """
+
+    crs: CRS
+    to_pixels: Map
+    to_coordinates: Map
+
+
+def georeferencing_of(scene: RasterioScene) -> Georeferencing | None:
+    """Return the georeferencing of a scene, or ``None`` if it has none.
+
+    RPCs are taken at their mean height.
+    """
+    if scene.crs is not None and not scene.transform.is_identity:
+        to_crs, to_grid = scene.transform, ~scene.transform
+        return Georeferencing(
+            scene.crs,
+            lambda xy: np.column_stack(to_grid @ (xy[:, 0], xy[:, 1])),
+            lambda pixels: np.column_stack(to_crs @ (pixels[:, 0], pixels[:, 1])),
+        )
+    with scene.dataset() as dataset:
+        (points, points_crs), rpcs = dataset.gcps, dataset.rpcs
+    if points and points_crs is not None:
+        return _by(GCPTransformer(points), points_crs)
+    if rpcs is not None:
+        return _by(RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off), CRS.from_epsg(4326))
+    return None
+
+
+def _by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> Georeferencing:
+    def to_pixels(xy: Double) -> Double:
+        rows, cols = transformer.rowcol(xy[:, 0], xy[:, 1], op=np.asarray)
+        return np.column_stack([cols, rows]).astype(np.float64)
+
+    def to_coordinates(pixels: Double) -> Double:
+        return np.column_stack(transformer.xy(pixels[:, 1], pixels[:, 0], offset="ul"))
+
+    return Georeferencing(crs, to_pixels, to_coordinates)
