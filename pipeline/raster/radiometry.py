@@ -123,9 +123,11 @@ class Radiometry:
         """
         low, span = self._low[band], self._span[band]
         before = dn.astype(np.float64)
-        excess = before - np.clip(before, low, low + span)
-        before += change * (span / 2)
-        if excess.any():
+        if dn.min() >= low and dn.max() <= low + span:  # neither is true of NaN
+            before += change * (span / 2)
+        else:
+            excess = before - np.clip(before, low, low + span)
+            before += change * (span / 2)
             excess *= np.clip(strong / 0.1, 0, 1)
             before -= excess
         return _cast(before, dn.dtype)
@@ -220,7 +222,7 @@ def _cast(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
     info = np.iinfo(dtype)
     np.rint(value, out=value)
     np.clip(value, info.min, info.max, out=value)
-    if np.isnan(value).any():
+    if np.isnan(value.min()):
         value[np.isnan(value)] = 0
     return value.astype(dtype)
 

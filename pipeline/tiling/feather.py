@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,15 +67,20 @@ def blend(
     Returns:
         ``(bands, span.height, span.width)`` float32.
     """
-    total, present = np.zeros((bands, span.height, span.width)), np.zeros((span.height, span.width))
-    for here, values, weights in _weighted(grid, span, tiles):
-        for band in range(bands):  # at a time, so that the products stay in the processor's cache
-            total[(band, *here)] += values[band] * weights
-        if share_out:
-            present[here] += weights
-    if share_out and present.min() < 1 - 1e-9:
-        total /= np.where(present > 0, present, 1)
-    return total.astype(np.float32)
+    own = {(tile.grid_row, tile.grid_col): values for tile, values in tiles}
+    result = np.empty((bands, span.height, span.width), np.float32)
+    by_rows, by_cols = _grid_weights(grid)
+    share = _present(grid, span, own) if share_out else None
+    across = list(_pieces(grid.cols, by_cols, span.col, span.right))
+    for rows, tile_rows in _pieces(grid.rows, by_rows, span.row, span.bottom):
+        for cols, tile_cols in across:
+            parts = [
+                (own[i, j][:, row, col], _product(by_row, by_col))
+                for (i, row, by_row), (j, col, by_col) in product(tile_rows, tile_cols)
+                if (i, j) in own
+            ]
+            _sum(parts, None if share is None else share[rows, cols], result[:, rows, cols])
+    return result
 
 
 def spread(grid: TileGrid, span: Span, tiles: Iterable[tuple[Tile, Float]], blended: Float) -> Float:
@@ -102,6 +110,70 @@ def shares(grid: TileGrid, span: Span, tiles: Sequence[Tile]) -> list[Double]:
     for here, weights in placed:
         present[here] += weights
     return [weights / present[here] for here, weights in placed]
+
+
+def _sum(parts: Sequence[tuple[Float, Double | None]], share: Double | None, out: Float) -> None:
+    """Sum up weighted values of tiles over the same pixels, ``(bands, h, w)``, and divide them by a share."""
+    if not parts:
+        out[:] = 0
+        return
+    (values, weights), *others = parts
+    if not others and share is None and weights is None:  # float64 would change nothing
+        np.add(values, 0.0, out=out, casting="same_kind")  # no -0.0
+        return
+    for band in range(len(out)):  # at a time, so that the products stay in the processor's cache
+        total = values[band].astype(np.float64) if weights is None else values[band] * weights
+        for other, its_weights in others:
+            total += other[band] * its_weights
+        if share is not None:
+            total /= share
+        np.add(total, 0.0, out=out[band], casting="same_kind")
+
+
+def _product(by_row: Double | None, by_col: Double | None) -> Double | None:
+    """Multiply weights of rows and columns, either of them ``None``: 1."""
+    if by_row is None or by_col is None:
+        return by_col if by_row is None else by_row[:, None]
+    return by_row[:, None] * by_col
+
+
+def _present(grid: TileGrid, span: Span, own: Collection[tuple[int, int]]) -> Double | None:
+    """Sum up the weights of the tiles that are there, ``(h, w)``, 1 without any; ``None``: all are there."""
+    touching = grid.touching(span)
+    there = [tile for tile in touching if (tile.grid_row, tile.grid_col) in own]
+    if len(there) == len(touching):
+        return None
+    present = np.zeros((span.height, span.width))
+    for tile in there:
+        own_span = grid.span(tile)
+        common = own_span & span
+        rows, cols = common.inside(own_span)
+        by_row, by_col = tile_weights(grid, tile)
+        present[common.inside(span)] += by_row[rows, None] * by_col[None, cols]
+    return None if present.min() >= 1 - 1e-9 else np.where(present > 0, present, 1)
+
+
+class _Part(NamedTuple):
+    """A tile over a piece of an axis: its number, the piece in it, and its weights there, ``None``: 1."""
+
+    number: int
+    piece: slice
+    weights: Double | None
+
+
+def _pieces(
+    starts: Sequence[int], weights: Sequence[Double], first: int, end: int
+) -> Iterator[tuple[slice, list[_Part]]]:
+    """Cut a part of an axis at all edges of tiles, and yield its pieces with the tiles over each."""
+    ends = [start + len(own) for start, own in zip(starts, weights, strict=True)]
+    edges = sorted(edge for edge in {first, end, *starts, *ends} if first <= edge <= end)
+    for begin, stop in pairwise(edges):
+        parts = []
+        for number in range(bisect_right(ends, begin), bisect_left(starts, stop)):
+            piece = slice(begin - starts[number], stop - starts[number])
+            own = weights[number][piece]
+            parts.append(_Part(number, piece, None if own.min() == 1 else own))
+        yield slice(begin - first, stop - first), parts
 
 
 @lru_cache(maxsize=8)
