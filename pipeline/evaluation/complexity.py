@@ -111,7 +111,7 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
     attention included; half of what torch calls floating-point operations.
     """
     with torch.device("meta"):
-        modules = build_modules(config)
+        modules = build_modules(config).to("meta")  # what they were built with from NumPy as well
         image = torch.empty(1, len(config.bands), side, side)
         t = torch.zeros(1, dtype=torch.long)
         counter = FlopCounterMode(display=False)

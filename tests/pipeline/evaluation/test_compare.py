@@ -1,6 +1,7 @@
 """Systems side by side on the same pairs, and what each of them costs."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 from evaluation_cases import first_table, invoke
@@ -148,6 +149,13 @@ def test_multiply_adds_are_those_of_the_literature():
     assert counted("amgan", 32) == pytest.approx(48.482, abs=1e-3)
     assert counted("cvae", 32) == pytest.approx(37.128, abs=1e-3)
     assert counted("diffcr", 64) == pytest.approx(2 * 45.841, abs=1e-3)
+
+
+def test_multiply_adds_are_the_same_where_v_is_predicted_as_bundled_models_do(model):
+    config = load_model(model).config
+    assert config.network.prediction == "eps"
+    other = replace(config, network=replace(config.network, prediction="v"))
+    assert multiply_adds(other, 2) == multiply_adds(config, 2)
 
 
 def test_costs_of_models_are_told(model, tmp_path):
