@@ -19,14 +19,14 @@ from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.evaluation.plots import free_place
 
 
-def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
+def test_an_ablation_has_a_row_for_every_prior(folder, model, measured, tmp_path):
     table = tmp_path / "table.csv"
     result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
     assert result.exit_code == 0, result.output
     labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "own weight"]
     assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
     rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
-    own = evaluate_pairs(str(model), folder).mean()
+    own = measured.mean()
     for label, who in (
         ("cloudy", "cloudy"),
         ("reference only", "reference"),
@@ -36,7 +36,7 @@ def test_an_ablation_has_a_row_for_every_prior(folder, model, tmp_path):
     assert len({row["psnr"] for row in rows.values()}) == 5
 
 
-def test_a_sweep_has_a_row_for_every_value(folder, model):
+def test_a_sweep_has_a_row_for_every_value(folder, model, measured):
     result = invoke("--model", model, "--data", folder, "--sweep", "weight-floor=0.3,1")
     assert result.exit_code == 0, result.output
     assert [line.split("  ")[0] for line in first_table(result).splitlines()[2:]] == [
@@ -44,7 +44,7 @@ def test_a_sweep_has_a_row_for_every_value(folder, model):
         "weight-floor 1",
     ]
     found = compare(sweep(str(model), Settings(), "steps", (1, 2)), folder).rows
-    assert found["steps 2"]["psnr"] == evaluate_pairs(str(model), folder).mean()["DE/psnr"]
+    assert found["steps 2"]["psnr"] == measured.mean()["DE/psnr"]
     assert found["steps 1"]["psnr"] != found["steps 2"]["psnr"]
 
 
@@ -76,7 +76,7 @@ def compared(folder, model, tmp_path_factory):
     return place, result.stdout
 
 
-def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model):
+def test_systems_are_held_against_the_input_and_the_fill(compared, measured):
     place, text = compared
     rows = {row["system"]: row for row in csv.DictReader((place / "table.csv").read_text().splitlines())}
     assert list(rows) == ["cloudy", "fill", "tiny", "other"]
@@ -91,9 +91,7 @@ def test_systems_are_held_against_the_input_and_the_fill(compared, folder, model
     assert f"{float(rows['tiny']['octave1_thin']):.4f}" in textures[3]
     assert "gradient_shadow" in rows["tiny"]
     assert "minus fill" in text
-    assert float(rows["tiny"]["psnr"]) == pytest.approx(
-        evaluate_pairs(str(model), folder).mean()["DE/psnr"], abs=1e-4
-    )
+    assert float(rows["tiny"]["psnr"]) == pytest.approx(measured.mean()["DE/psnr"], abs=1e-4)
 
 
 def test_systems_are_compared_by_how_they_look(compared):

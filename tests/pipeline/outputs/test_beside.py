@@ -1,6 +1,7 @@
 """What lies beside an output: it is there, it is true, and it survives what the output survives."""
 
 import json
+import shutil
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -70,15 +71,26 @@ def test_the_provenance_is_a_cog_of_classes(scene, mask, tmp_path):
         assert dataset.crs == rasterio.open(scene).crs
 
 
-@pytest.mark.parametrize("lost", ["nothing", "journal", "scratch", "lines"])
-def test_output_and_provenance_go_on_together(lost, tmp_path):
-    scene = plain(tmp_path / "scene.tif", (1500, 300), 1)
-    how = {"batch_size": 2, "blocksize": 256, "samples": 2}
-    process_scene(scene, tmp_path / "whole.tif", restorer=smooth, **how)
+HOW = {"batch_size": 2, "blocksize": 256, "samples": 2}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A scene with a folder of a whole output, and of another one in which the restorer has failed."""
+    place, folder = tmp_path_factory.mktemp("scene"), tmp_path_factory.mktemp("begun")
+    scene = plain(place / "scene.tif", (1500, 300), 1)
+    process_scene(scene, folder / "whole.tif", restorer=smooth, **HOW)
     failing, _ = failing_after(20)
-    out = tmp_path / "clean.tif"
     with pytest.raises(OSError, match="fire"):
-        process_scene(scene, out, restorer=failing, **how)
+        process_scene(scene, folder / "clean.tif", restorer=failing, **HOW)
+    return scene, folder
+
+
+@pytest.mark.parametrize("lost", ["nothing", "journal", "scratch", "lines"])
+def test_output_and_provenance_go_on_together(lost, begun, tmp_path):
+    scene, folder = begun
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    out = tmp_path / "clean.tif"
     beside = journal_path(tmp_path / "clean_provenance.tif")
     finished = len(journal_path(out).read_text().splitlines()) - 1
     assert finished >= 2
@@ -89,7 +101,7 @@ def test_output_and_provenance_go_on_together(lost, tmp_path):
     elif lost == "scratch":
         (scratch,) = tmp_path.glob(".clean_provenance*scratch*.tif")
         scratch.unlink()
-    report = process_scene(scene, out, restorer=smooth, **how)
+    report = process_scene(scene, out, restorer=smooth, **HOW)
     expected = {"nothing": finished, "journal": 0, "scratch": 0, "lines": 1}
     assert report.tiles["windows_resumed"] == expected[lost]
     for name in ("", "_provenance", "_uncertainty"):
