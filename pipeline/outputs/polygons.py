@@ -33,6 +33,7 @@ from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.vectors import write_geopackage
 from decr_scene.pipeline.restoration.provenance import BLENDED, GENERATED, NODATA
+from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SIDE = 4096
 """Greatest side of the raster that is traced, px."""
@@ -203,8 +204,7 @@ def trace(provenance: Path) -> tuple[list[Area], list[Area], CRS]:
 def read_classes(provenance: Path, side: int) -> tuple[NDArray[np.uint8], Affine, CRS | None]:
     """Read classes ``(h, w)`` of no more than ``side`` px a side, with their transform."""
     with rasterio.open(provenance) as dataset:
-        factor = max(1, -(-max(dataset.shape) // side))
-        height, width = (-(-extent // factor) for extent in dataset.shape)
+        height, width = reduced_shape(dataset.shape, side)
         classes = dataset.read(1, out_shape=(height, width))
         scale = Affine.scale(dataset.width / width, dataset.height / height)
         return classes, dataset.transform @ scale, dataset.crs

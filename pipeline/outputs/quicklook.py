@@ -13,6 +13,7 @@ from rasterio.enums import Resampling
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.bands import display_bands
 from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
+from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SIDE = 640
 """Greatest side of each half, px."""
@@ -48,9 +49,7 @@ class Quicklook(SideDocument):
 
 def _decimated(scene: RasterioScene, bands: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read averages of some bands (1-based), ``(C, h, w)``, and where they are valid."""
-    factor = max(1, -(-max(scene.shape) // SIDE))
-    height, width = (-(-side // factor) for side in scene.shape)
-    pixels, valid = scene.decimated((height, width), Resampling.average)
+    pixels, valid = scene.decimated(reduced_shape(scene.shape, SIDE), Resampling.average)
     chosen = [band - 1 for band in bands]
     return pixels[chosen].astype(np.float32), valid[chosen]
 

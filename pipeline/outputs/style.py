@@ -20,7 +20,7 @@ from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.raster.bands import display_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.provenance import COLORS, NAMES
-from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.grid import Span, reduced_shape
 
 SIDE = 1024
 """Greatest side of the read that the limits are taken from, px: the whole scene or an overview of it."""
@@ -93,9 +93,7 @@ def samples_of(scene: RasterioScene, bands: Sequence[int]) -> list[NDArray[Any]]
 
 
 def _overview(scene: RasterioScene, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    factor = max(1, -(-max(scene.shape) // SIDE))
-    height, width = (-(-side // factor) for side in scene.shape)
-    pixels, valid = scene.decimated((height, width))
+    pixels, valid = scene.decimated(reduced_shape(scene.shape, SIDE))
     chosen = [band - 1 for band in bands]
     return pixels[chosen], valid[chosen]
 

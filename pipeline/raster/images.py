@@ -18,6 +18,7 @@ from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SAMPLE_SIDE = 1024
 """Longest side of the decimated read that the scaling of a large raster is fitted to, px."""
@@ -97,9 +98,7 @@ class RasterImage:
         """Return the scaling of the whole file, fitted to a decimated read."""
         if self.like is not None:
             return RasterImage.open(self.like).radiometry
-        factor = max(1, -(-max(self.shape[1:]) // SAMPLE_SIDE))
-        height, width = (-(-side // factor) for side in self.shape[1:])
-        pixels, valid = self._decimated((height, width), Resampling.nearest)
+        pixels, valid = self._decimated(reduced_shape(self.shape[1:], SAMPLE_SIDE), Resampling.nearest)
         return fit_radiometry(pixels.dtype, len(pixels), pixels, valid)
 
     def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> tuple[Pixels, Bool]:

@@ -157,6 +157,12 @@ class TileGrid:
         return [self[row * len(self.cols) + col] for row in rows for col in cols]
 
 
+def reduced_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
+    """Divide a shape, px, by the least whole number that leaves no side above ``side``, rounded up."""
+    factor = max(1, -(-max(shape) // side))
+    return -(-shape[0] // factor), -(-shape[1] // factor)
+
+
 def _starts(extent: int, size: int, overlap: int) -> tuple[int, ...]:
     if extent <= size:
         return (0,)

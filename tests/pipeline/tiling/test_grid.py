@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from decr_scene.pipeline.engine.flow import block_rows
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.feather import axis_weights, blend
-from decr_scene.pipeline.tiling.grid import Span, TileGrid
+from decr_scene.pipeline.tiling.grid import Span, TileGrid, reduced_shape
 
 shapes = st.tuples(st.integers(1, 900), st.integers(1, 900))
 overlaps = st.integers(0, 128)
@@ -160,3 +160,16 @@ def test_output_windows_cover_the_scene_once_in_whole_blocks(shape, block):
             assert span.col % block == 0
             count[span.row : span.bottom, span.col : span.right] += 1
     assert (count == 1).all()
+
+
+@given(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), st.integers(1, 1024))
+def test_a_reduced_shape_is_as_large_as_a_whole_factor_lets_it_be(shape, side):
+    height, width = reduced_shape(shape, side)
+    assert max(height, width) <= side
+    factor = -(-max(shape) // side)
+    assert (height, width) == (-(-shape[0] // factor), -(-shape[1] // factor))
+    assert factor == 1 or -(-max(shape) // (factor - 1)) > side
+
+
+def test_a_shape_that_is_small_enough_stays():
+    assert reduced_shape((30, 40), 40) == (30, 40)
