@@ -193,7 +193,8 @@ def process_scene(
             writers.finish(list(side_files.paths.values()))
             laps.end("processing")
             watch.stage("checking")
-            report = _report(run, planned, {**tiles_done, "windows_resumed": windows_resumed}, laps)
+            counts = {**tiles_done, "windows_resumed": windows_resumed}
+            report, writers.keeps_journal = _report(run, planned, counts, laps)
             read = [path for _, path in named_inputs(src, chosen) if path is not None]
             side_files.remove_stale([*read, *(file.path for file in files)])
             with (
@@ -261,16 +262,20 @@ class _Run:
     places: Places
 
 
-def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> Report:
-    """Check the finished output, write the documents beside it, and return the report."""
+def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> tuple[Report, bool]:
+    """Check the finished output and write the documents beside it.
+
+    Returns:
+        The report; whether a document found no room on the disk, so that the same call is to make it.
+    """
     scene, side_files, output = run.scene, run.side_files, run.writing.path
     checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
     checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
-    failed = side_files.write(_finished_run(run, planned))
+    failed, no_disk = side_files.write(_finished_run(run, planned))
     clouds, left = clouds_left(planned, scene, run.resolved, run.places, output, verification["classes"])
     laps.end("checking")
     address = {} if run.delivery.address is None else {"path": run.delivery.address}
-    return Report(
+    report = Report(
         program={"name": "decr-scene", "version": version("decr-scene")},
         input=run.fingerprint | address,
         product=run.delivery.facts,
@@ -289,6 +294,7 @@ def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> R
         mask=planned.mask_meaning,
         other_date=fit_of(planned),
     )
+    return report, no_disk
 
 
 def _files_of(

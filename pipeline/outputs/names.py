@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.errors import OptionError, OutputError
 from decr_scene.pipeline.files import check_target, os_faults, write_whole, written_for
 from decr_scene.pipeline.outputs.polygons import Polygons
 from decr_scene.pipeline.outputs.quicklook import Quicklook
@@ -34,7 +34,7 @@ SIDE_FILES: tuple[type[SideFile], ...] = (
 )
 """All there are: rasters in the order of `Blended`, and last the Item, which names those that are there."""
 
-_ANEW = "check the disk, then make all anew with --overwrite"
+_AGAIN = "check the disk, then the same command makes it"
 
 _log = logging.getLogger(__name__)
 
@@ -114,15 +114,16 @@ class SideFiles:
         for file in self.files:
             file.check(scene)
 
-    def write(self, run: FinishedRun) -> dict[str, str]:
+    def write(self, run: FinishedRun) -> tuple[dict[str, str], bool]:
         """Write the documents of a finished run.
 
         One that fails stops no other and leaves no file.
 
         Returns:
-            Why, by role, for those that could not be written.
+            Why, by role, for those that could not be written; whether the disk is to blame for some.
         """
         failed: dict[str, str] = {}
+        no_disk = False
         for file in self.files:
             if not isinstance(file, SideDocument):
                 continue
@@ -130,15 +131,16 @@ class SideFiles:
             try:
                 there = {role: name for role, name in run.paths.items() if role not in failed}
                 what, folder = f"cannot write {path}", path.absolute().parent
-                with os_faults(what, folder, _ANEW), write_whole(path) as partial:
+                with os_faults(what, folder, _AGAIN), write_whole(path) as partial:
                     file.write(replace(run, paths=there), partial)
             except Exception as error:
                 if was_interrupted():
                     raise
                 _log.debug("%s was not written", path, exc_info=True)
                 failed[file.role] = _reason(error)
+                no_disk = no_disk or isinstance(error, OutputError)
                 path.unlink(missing_ok=True)  # of the output before
-        return failed
+        return failed, no_disk
 
     def remove_stale(self, inputs: Iterable[str | Path]) -> None:
         """Remove side files of an earlier run that this one has not made: they show other pixels.

@@ -25,6 +25,11 @@ class WritersTogether:
         before_making: Called with the path of each file before it is made, which takes a while.
         tiles: Keeps finished tiles until their windows are written; ``None``: they are not kept.
 
+    Attributes:
+        published: Whether all files have their names.
+        keeps_journal: Whether the journal stays although all went well, for a run that goes on with what
+            else there is to write.
+
     Raises:
         DiskSpaceError: Too little free disk for all of them together.
     """
@@ -38,6 +43,7 @@ class WritersTogether:
         self.writers = tuple(writers)
         self.tiles = tiles
         self.published = False
+        self.keeps_journal = False
         self._before_making = before_making
         if tiles is not None:
             tiles.before_forgetting = self._sync
@@ -79,7 +85,7 @@ class WritersTogether:
                 succeeded = True
         finally:
             if self.published:
-                self.writers[0].clean_up(keep=not succeeded)
+                self.writers[0].clean_up(keep=self.keeps_journal or not succeeded)
             else:
                 self._keep(self.writers, self.tiles)
 

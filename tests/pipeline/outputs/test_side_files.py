@@ -12,6 +12,7 @@ from rasterio.errors import RasterioIOError
 
 from decr_scene.pipeline import process_directory, process_scene
 from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.engine.flow import Flow
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.outputs import metadata_checks
 from decr_scene.pipeline.outputs.names import SIDE_FILES
@@ -70,8 +71,18 @@ def test_a_document_that_fails_leaves_the_rest_whole_and_is_told_in_one_line(sce
     assert all(report["checks"].values())
     assert not {"style", "polygons"} & report["beside"].keys()
     assert "style" not in json.loads((tmp_path / "clean.stac.json").read_text())["assets"]
-    names = {"scene", "clean", "clean_provenance", "clean.stac"}
+    names = {"scene", "clean", "clean_provenance", "clean.stac", ".clean.tif.unfinished"}
     assert {path.stem for path in tmp_path.iterdir()} == names, "nothing half-written, nothing out of date"
+
+    monkeypatch.undo()
+    monkeypatch.setattr(Flow, "blocks", None)  # which the same command has no need for
+    made = (out.stat().st_ino, out.stat().st_mtime_ns)
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments if argument != "--overwrite"])
+    assert result.exit_code == 0, result.output
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == made
+    assert (tmp_path / "clean.qml").exists()
+    assert (tmp_path / "areas.geojson").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_batch_makes_a_document_that_failed_again(folders, monkeypatch):
