@@ -51,8 +51,9 @@ class Fold:
         Raises:
             CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
         """
-        told = larger.info.get("spectrum", larger.bands)
-        spectrum = [band for band in told if band != self.band] if isinstance(told, (list, tuple)) else told
+        spectrum = larger.info.get("spectrum", larger.bands)
+        if isinstance(spectrum, (list, tuple)):
+            spectrum = [band for band in spectrum if band != self.band]
         info = {
             "about": self.about_line(larger.name),
             "folded": f"{self.band} into {self.into}",

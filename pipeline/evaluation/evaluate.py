@@ -32,7 +32,7 @@ from decr_scene.pipeline.files import check_no_input, check_target, files_under,
 from decr_scene.pipeline.measures.cloud_classes import classify_clouds
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.measures.uncertainty import Calibration, Uncertainty, error_of, spread_of
-from decr_scene.pipeline.planning.restorer import error_told
+from decr_scene.pipeline.planning.restorer import expected_error_of
 
 WEIGHT_PLOTS = ("weight_by_step", "weight_maps")
 UNCERTAINTY_PLOT = "uncertainty"
@@ -150,7 +150,7 @@ def evaluate_pairs(
     """
     loaded = open_answerer(model, data, bands, detector)
     _check_draws(model, loaded, trace is not None or plots is not None, samples)
-    expected = error_told(loaded.spec) if uncertainty else None
+    expected = expected_error_of(loaded.spec) if uncertainty else None
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)

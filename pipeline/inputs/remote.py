@@ -236,8 +236,8 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
             )
         state.write_text(json.dumps({"address": address, "etag": mark}), encoding="utf-8")
         length = answer.headers.get("Content-Length", "")
-        told = int(length) + (size if part else 0) if _is_number(length) else None
-        total = told if whole is None else whole
+        announced = int(length) + (size if part else 0) if _is_number(length) else None
+        total = announced if whole is None else whole
         _check_room(address, partial, None if total is None else total - (size if part else 0))
         with partial.open("ab" if part else "wb") as file:
             for chunk in _chunks(answer):
@@ -332,8 +332,8 @@ def _trouble(address: str, error: Exception, size: int) -> SceneReadError:
     if isinstance(error, urllib.error.HTTPError):
         if error.code in (404, 410):
             return SceneNotFoundError(f"{address}: no such file there (HTTP {error.code}): check the address")
-        told = " ".join(f"{error.code} {error.reason}".split())
-        return SceneReadError(f"{address}: the server refuses it (HTTP {told}): check the address")
+        answer = " ".join(f"{error.code} {error.reason}".split())
+        return SceneReadError(f"{address}: the server refuses it (HTTP {answer}): check the address")
     text = str(error) if isinstance(error, TimeoutError) else type(error).__name__
     reason = getattr(error, "reason", None) or text
     if not size:

@@ -10,7 +10,7 @@ from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.planning.restorer import error_told, spec_of
+from decr_scene.pipeline.planning.restorer import expected_error_of, spec_of
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.regions.aoi import Aoi
@@ -72,7 +72,7 @@ class Frame:
             DecrSceneError: As `plan_scene`.
         """
         spec, digest = spec_of(options, elsewhere)
-        error = error_told(spec) if options.uncertainty else None
+        error = expected_error_of(spec) if options.uncertainty else None
         bands, indexes, warnings = choose_bands(found, spec, options)
         grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
         look = look_of(spec, options, bands, shape, pixel)

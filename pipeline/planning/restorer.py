@@ -45,6 +45,11 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
         ), None
     if options.model in BUILT_IN:
         return RestorerSpec(options.model), None
+    return _spec_of_model(options, elsewhere)
+
+
+def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str]:
+    """Describe a bundled model or a model file as a restorer, and give its digest."""
     from decr_scene.models.bundled import bundled_models, find_model
     from decr_scene.models.checkpoints.model_file import model_sha256, read_model_config
     from decr_scene.models.devices import computing_of
@@ -80,7 +85,7 @@ def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, st
     return spec, digest
 
 
-def error_told(spec: RestorerSpec) -> ExpectedError:
+def expected_error_of(spec: RestorerSpec) -> ExpectedError:
     """Return the error to be expected of a restorer's answers, which its model file tells.
 
     Raises:

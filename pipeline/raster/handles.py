@@ -105,7 +105,7 @@ def _open(path: str, state: tuple[int, ...]) -> Any:
         raise OSError("its name has bytes that are no UTF-8: rename it, or give it a link") from None
     except ValueError as error:
         if isinstance(error, UnicodeDecodeError):  # of what is in it, not of its name
-            if (told := message_in(error)) is not None:
-                raise OSError(told) from None
+            if (message := message_in(error)) is not None:
+                raise OSError(message) from None
             raise
         raise OSError(f"its name is no address: {error}") from None

@@ -199,12 +199,12 @@ class RasterioScene:
             with row_by_row(dataset):
                 yield dataset
         except (*_FAULTS, UnicodeDecodeError) as error:
-            told = message_in(error) if isinstance(error, UnicodeDecodeError) else _one_line(error)
-            if isinstance(error, DecrSceneError) or told is None:
+            reason = message_in(error) if isinstance(error, UnicodeDecodeError) else _one_line(error)
+            if isinstance(error, DecrSceneError) or reason is None:
                 raise
             subject = _window_text(window) if window is not None else "its description"
             raise SceneReadError(
-                f"{self.path}: cannot read {subject} ({told}): "
+                f"{self.path}: cannot read {subject} ({reason}): "
                 "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
             ) from error
 

@@ -117,8 +117,8 @@ def _scaling(name: str, stated: Mapping[str, Any], radiometry: Radiometry, is_by
     It tells two DN, or in words how they are found; those for bytes as ``uint8``, for all else as ``other``.
     """
     key = "uint8" if is_bytes else "other"
-    told = {name: value for name, value in stated.items() if name in ("uint8", "other")}
-    value = told.get(key, "" if told else stated or None)
+    by_kind = {name: value for name, value in stated.items() if name in ("uint8", "other")}
+    value = by_kind.get(key, "" if by_kind else stated or None)
     limits = _two_numbers(value)
     if isinstance(value, str) or (limits is not None and set(_limits_of(radiometry)) == {limits}):
         return None
