@@ -98,7 +98,7 @@ def dashboard_at(client: Client) -> str:
 
 
 def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int | None:
-    """Read a limit of memory, such as ``4GB``, in bytes; ``None``: there is none.
+    """Read a limit of memory, such as ``4GB``, in bytes, or ``None`` if there is none.
 
     Raises:
         OptionError: It is no size, or a cluster that has its own is named.
@@ -219,7 +219,10 @@ def _require_model_workers(client: Client, address: str) -> None:
 def _local(
     workers: int, spec: RestorerSpec | None, memory_limit: int | None, dashboard: bool
 ) -> LocalCluster:
-    """Start one here; one after the other, because Dask's imports while it starts are not safe in threads."""
+    """Start one here, one after the other.
+
+    Dask's imports while it starts are not safe in threads.
+    """
     apart: dict[str, Any] = {}
     if workers > 1:
         apart = {"worker_class": _PlacedNanny, "places": places_of(workers, _gpus(spec))}
@@ -275,7 +278,7 @@ def threads_each(workers: int) -> int:
 
 
 def _gpus(spec: RestorerSpec | None) -> list[str]:
-    """List the GPUs that workers share out, by their names in CUDA; none if the restorer uses none."""
+    """List the GPUs that workers share out, by their names in CUDA, none if the restorer uses none."""
     if spec is None or spec.bands is None or spec.device not in ("auto", "cuda"):
         return []
     import torch

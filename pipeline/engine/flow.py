@@ -52,7 +52,7 @@ CHUNK_COLS = 2048
 
 
 def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
-    """Cut the output into windows of whole blocks, row by row; none wider than `CHUNK_COLS`."""
+    """Cut the output into windows of whole blocks, row by row, none wider than `CHUNK_COLS`."""
     height, width = shape
     step = max(block, CHUNK_COLS // block * block)
     for row in range(0, height, block):
@@ -75,10 +75,10 @@ class Saved(Protocol):
     """A store of finished tiles until their blocks are written."""
 
     def save(self, tiles: Collection[int], changes: Results) -> None:
-        """Save tiles; those without a change are not in ``changes``."""
+        """Save tiles, of which those without a change are not in ``changes``."""
 
     def read(self, tiles: Collection[int]) -> Results | None:
-        """Read saved tiles; ``None``: one of them is missing."""
+        """Read saved tiles, or return ``None`` if one of them is missing."""
 
     def forget(self, tiles: Collection[int]) -> None:
         """Free the room of tiles."""
@@ -229,7 +229,7 @@ class Flow:
         )
 
     def _needed(self, span: Span) -> set[int]:
-        """Find the batches that a window is blended from; none if no tile touches it."""
+        """Find the batches that a window is blended from, none if no tile touches it."""
         touching = self.batches.touching(span)
         return self.batches.touching(self.plan.sight(span)) if touching else touching
 
@@ -259,7 +259,10 @@ class Flow:
         return self.client.submit(dict, changes, key=_key("saved", number), priority=-number - 1, pure=False)
 
     def _take(self, number: int, done: Future) -> None:
-        """Handle a finished batch in a thread of Dask's; exceptions are kept for the stream."""
+        """Handle a finished batch in a thread of Dask's.
+
+        Exceptions are kept for the stream.
+        """
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
@@ -306,7 +309,7 @@ class Flow:
     def _model_task(
         self, task: Callable[..., object], name: str, tiles: list[Tile], number: int, inputs: list[Future]
     ) -> Future:
-        """Submit tiles of a batch; earlier batches first, so that rows of blocks are finished in order."""
+        """Submit tiles of a batch, earlier batches first, so that rows of blocks are finished in order."""
         return self.client.submit(
             task,
             self.plan,

@@ -182,7 +182,10 @@ def at_every_worker(client: Client, plugin: RestorerPlugin) -> Iterator[None]:
 def with_plugin(
     client: Client, spec: RestorerSpec, restorer: Restorer | None, local: bool
 ) -> Iterator[RestorerSpec]:
-    """Register the callable on every worker, once; in this process it is called itself, not a copy."""
+    """Register the callable on every worker, once.
+
+    In this process it is called itself, not a copy.
+    """
     if restorer is None:
         yield spec
         return

@@ -72,7 +72,7 @@ def row_by_row(dataset: Any = None) -> AbstractContextManager[Any]:
 
 
 def message_in(error: UnicodeDecodeError) -> str | None:
-    """Return GDAL's message that is no UTF-8, where rasterio fails at that; ``None``: at something else."""
+    """Return GDAL's message that is no UTF-8, or ``None`` where rasterio fails at something else."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     if not last or not last[0].filename.endswith("_err.pyx"):
         return None

@@ -138,7 +138,10 @@ def _product(by_row: Double | None, by_col: Double | None) -> Double | None:
 
 
 def _present(grid: TileGrid, span: Span, own: Collection[tuple[int, int]]) -> Double | None:
-    """Sum up the weights of the tiles that are there, ``(h, w)``, 1 without any; ``None``: all are there."""
+    """Sum up the weights of the tiles that are there, ``(h, w)``, 1 without any.
+
+    ``None``: all are there.
+    """
     touching = grid.touching(span)
     there = [tile for tile in touching if (tile.grid_row, tile.grid_col) in own]
     if len(there) == len(touching):

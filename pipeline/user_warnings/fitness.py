@@ -145,7 +145,7 @@ def _range_of(radiometry: Radiometry) -> str:
 
 
 def _two_numbers(value: Any) -> tuple[float, float] | None:
-    """Read two finite numbers, the lower one first; ``None``: it is something else."""
+    """Read two finite numbers, the lower one first, or return ``None`` for anything else."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return None
     if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
