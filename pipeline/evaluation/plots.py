@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.pictures import contact_sheet
@@ -105,7 +106,7 @@ class Plot:
 def free_place(
     taken: list[tuple[float, float, float]], point: tuple[float, float], width: float
 ) -> tuple[float, float]:
-    """Find room for a name beside its point, below those that are there, and add it to them.
+    """Find room for a name right of its point, else left of it, below those there are, and add it to them.
 
     Args:
         taken: Left, top and width of the names so far, px.
@@ -115,7 +116,9 @@ def free_place(
     Returns:
         Left and top of the name, px.
     """
-    left, top = min(point[0] + 6, WIDTH - width - 4), point[1] - 12
+    left, top = point[0] + 6, point[1] - 12
+    if left + width > WIDTH - RIGHT:
+        left = max(4, point[0] - 6 - width)
     while any(abs(top - y) < LINE and left < x + w and x < left + width for x, y, w in taken):
         top += LINE
     taken.append((left, top, width))
@@ -123,7 +126,7 @@ def free_place(
 
 
 def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:
-    """Write maps of the weight, black 0 and white 1, one a step side by side, and their means.
+    """Write maps of the weight, black 0 and white 1, side by side under their steps, and their means.
 
     Args:
         path: Gets the endings ``.png`` and ``.csv``.
@@ -133,13 +136,23 @@ def weight_maps(path: Path, maps: Mapping[int, Float]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = sorted(maps, reverse=True)
-    grey = [np.rint(np.clip(maps[t], 0, 1) * 255).astype(np.uint8) for t in steps]
-    sheet = contact_sheet([[np.repeat(g[..., None], 3, axis=2) for g in grey]])
+    sheet = contact_sheet([[_named(maps[t], f"step {t}, W 0 to 1") for t in steps]])
     with write_whole(path.with_suffix(".png")) as partial:
         Image.fromarray(sheet).save(partial, "PNG")
     values = ((t, (maps[t].min(), maps[t].mean(), maps[t].max())) for t in steps)
     rows = ([str(t), *(f"{value:.5f}" for value in three)] for t, three in values)
     write_csv(path.with_suffix(".csv"), ["t", "least", "mean", "most"], rows)
+
+
+def _named(weight: Float, name: str) -> NDArray[np.uint8]:
+    """Draw a map in greys, ``(H + LINE, W, 3)``, with its name above."""
+    from PIL import Image, ImageDraw
+
+    grey = np.rint(np.clip(weight, 0, 1) * 255).astype(np.uint8)
+    picture = Image.new("RGB", (grey.shape[1], grey.shape[0] + LINE), "white")
+    picture.paste(Image.fromarray(grey), (0, LINE))
+    ImageDraw.Draw(picture).text((2, 1), name, fill="black")
+    return np.asarray(picture)
 
 
 @dataclass(frozen=True)

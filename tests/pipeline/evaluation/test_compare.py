@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from evaluation_cases import first_table, invoke
 from model_cases import tiny_model
@@ -16,7 +17,7 @@ from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
 from decr_scene.pipeline.evaluation.complexity import multiply_adds
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
-from decr_scene.pipeline.evaluation.plots import free_place
+from decr_scene.pipeline.evaluation.plots import free_place, weight_maps
 
 
 def test_an_ablation_has_a_row_for_every_prior(folder, model, measured, tmp_path):
@@ -186,3 +187,19 @@ def test_names_of_points_that_lie_together_are_below_one_another():
     assert one == (106, 88)
     assert other == (109, 89 + 14)
     assert far == (306, 88)
+
+
+def test_a_name_without_room_on_the_right_is_left_of_its_point():
+    assert free_place([], (600, 100), 60) == (534, 88)
+
+
+def test_maps_of_the_weight_stand_under_their_steps(tmp_path):
+    weight_maps(tmp_path / "w", {5: np.zeros((40, 90), np.float32), 30: np.ones((40, 90), np.float32)})
+    with Image.open(tmp_path / "w.png") as picture:
+        grey = np.asarray(picture.convert("L"))
+    first, second = grey[:, :90], grey[:, -90:]
+    assert (first[-40:] == 255).all()
+    assert (second[-40:] == 0).all()
+    assert first[:-40].min() < 100
+    assert second[:-40].min() < 100
+    assert not np.array_equal(first[:-40], second[:-40])
