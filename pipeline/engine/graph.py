@@ -151,7 +151,11 @@ class _Graph:
         self.shown = replace(plan, veils=look is not None and look.veils)
         chosen = chosen_tiles(self.shown)
         self.batches = Batches.of(frame.grid, options.batch_size or BATCH_SIZE, chosen, frame.joint)
-        self.guessed = uncut(frame.grid, chosen) if spec.windows else self.batches
+        around = chosen_tiles(replace(self.shown, aoi=None))
+        if spec.windows:
+            self.guessed = uncut(frame.grid, around)
+        else:
+            self.guessed = guessed_together(self.shown, self.batches)
         from_look: dict[str, Any] = {}
         if look is not None:
             from_look = self._look(look, radiometry, spec, options, mask)
@@ -159,7 +163,9 @@ class _Graph:
             self.shown, radiometry=radiometry, spec=_local(spec, options), **from_look
         )
         # what a detector gates is known when the graph runs, all else is in the batches
-        self.chosen = dask.delayed(_chosen)(self.plan) if look is not None and look.gates else None
+        gates = look is not None and look.gates
+        self.chosen = dask.delayed(_chosen)(self.plan) if gates else None
+        self.seen = dask.delayed(_chosen)(self.plan, False) if gates else None
         self._guesses: dict[int, Delayed] = {}
         self._changes: dict[int, Delayed] = {}
 
@@ -176,19 +182,21 @@ class _Graph:
             guesses = [self._guess(other) for other in sorted(around)]
             tiles = self.batches[number]
             seen = self.batches.grid.union(tiles)
-            self._changes[number] = self._task(_restore, tiles, seen, guesses)
+            self._changes[number] = self._task(_restore, tiles, seen, self.chosen, guesses)
         return self._changes[number]
 
     def _guess(self, number: int) -> Delayed:
         if number not in self._guesses:
             tiles = self.guessed[number]
             seen = self.guessed.grid.union(tiles, self.halo + (MULTIPLE if self.shown.spec.windows else 0))
-            self._guesses[number] = self._task(_guess, tiles, seen, [])
+            self._guesses[number] = self._task(_guess, tiles, seen, self.seen, [])
         return self._guesses[number]
 
-    def _task(self, function: Any, tiles: list[Tile], seen: Span, inputs: list[Delayed]) -> Delayed:
+    def _task(
+        self, function: Any, tiles: list[Tile], seen: Span, chosen: Delayed | None, inputs: list[Delayed]
+    ) -> Delayed:
         source = self._source(seen)
-        return dask.delayed(function, pure=False)(self.plan, source, tiles, self.chosen, *inputs)
+        return dask.delayed(function, pure=False)(self.plan, source, tiles, chosen, *inputs)
 
     def _source(self, span: Span) -> Delayed:
         """Take the pixels of a window, which the task is given when Dask has them."""
@@ -233,9 +241,12 @@ class _Graph:
         return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
 
 
-def _chosen(plan: Plan) -> frozenset[int] | None:
-    """Choose the tiles to restore, as of a file, when the detector has looked; ``None``: all."""
-    chosen = chosen_tiles(plan)
+def _chosen(plan: Plan, in_aoi: bool = True) -> frozenset[int] | None:
+    """Choose the tiles to restore, as of a file, when the detector has looked; ``None``: all.
+
+    Those outside the area of interest, too, unless ``in_aoi``.
+    """
+    chosen = chosen_tiles(plan if in_aoi else replace(plan, aoi=None))
     return None if chosen is None else frozenset(chosen)
 
 
@@ -246,7 +257,7 @@ def _among(tiles: list[Tile], chosen: frozenset[int] | None) -> list[Tile]:
 def _guess(plan: Plan, source: Source, tiles: list[Tile], chosen: frozenset[int] | None) -> Results:
     """Make the first guesses of the chosen ones of these tiles, over the windows of a file."""
     own = tuple(tile.number for tile in _among(tiles, chosen))
-    parts = guessed_together(plan, Batches.runs(plan.grid, len(tiles), own))
+    parts = guessed_together(replace(plan, aoi=None), Batches.runs(plan.grid, len(tiles), own))
     guesses = [guess_tiles(plan, source, parts[number]) for number in range(len(parts))]
     return {number: guess for part in guesses for number, guess in part.items()}
 

@@ -32,7 +32,7 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
     held = min(tiles, planned.tiles_to_restore)
     if plan.spec.windows:  # first guesses of all that lies in the windows over these rows
         guesses = (rows + 2 * tiles_a_side(plan.grid)) * len(plan.grid.cols)
-        held += min(guesses, planned.tiles_to_restore)
+        held += min(guesses, planned.tiles_to_restore if plan.aoi is None else len(plan.grid))
     return windows + tile * held
 
 

@@ -32,6 +32,9 @@ TRUNCATE = 3.0
 MARGIN = 64
 """Distance up to which the change decides on a pixel, px; a multiple of `CELL`."""
 
+REACH = MARGIN + CELL
+"""Greatest distance by which `around` grows a window, px."""
+
 
 def around(span: Span, shape: tuple[int, int]) -> Span:
     """Return the window of the change that `change_share` of ``span`` needs, within a scene of ``shape``."""

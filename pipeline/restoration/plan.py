@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
@@ -99,8 +97,12 @@ class Plan:
 
     def sight(self, span: Span) -> Span:
         """Grow a window to that of the change that must be known to blend it."""
-        alone = not self.weighs_change and self.error is None
-        return span if alone else clear_ground.around(span, self.grid.shape)
+        return clear_ground.around(span, self.grid.shape) if self.looks_around else span
+
+    @property
+    def looks_around(self) -> bool:
+        """Return whether the change around a pixel has a say in what becomes of it."""
+        return self.weighs_change or self.error is not None
 
 
 @dataclass(frozen=True)
@@ -154,19 +156,43 @@ class Planned:
 
 
 def chosen_tiles(plan: Plan) -> tuple[int, ...] | None:
-    """Choose the tiles over anything that mask and area of interest both let change, or ``None`` for all."""
-    regions = plan.regions if not plan.veils else tuple(r for r in (plan.aoi,) if r is not None)
-    cells = [region.touched_cells(plan.grid) for region in regions]
-    return tuple(plan.grid.over(np.logical_and.reduce(cells))) if cells else None
+    """Choose the tiles over anything that mask and area of interest both let change; ``None``: all.
+
+    Inside the area the result is that of the whole scene: of the tiles that this would restore, those that
+    have a say in what changes inside.
+    """
+    grid, gate = plan.grid, None if plan.veils else plan.mask
+    gated = None if gate is None else gate.touched_cells(grid)
+    if plan.aoi is None:
+        return None if gated is None else tuple(grid.over(gated))
+    inside = plan.aoi.touched_cells(grid)
+    changing = inside if gated is None else inside & gated
+    if not plan.looks_around:
+        return tuple(grid.over(changing))
+    around = grid.over(grid.around(changing, clear_ground.REACH))
+    if gated is None:
+        return tuple(around)
+    return tuple(sorted(set(around).intersection(grid.over(gated))))
 
 
 def guessed_together(plan: Plan, batches: Batches) -> Batches:
-    """Group the tiles of all batches by the windows over which first guesses are made.
+    """Group the tiles that a first guess is made of: those of all batches, and at an area's border others.
+
+    An area of interest restricts what is restored, not what is seen of it: inside, the result is that of the
+    whole scene. So the windows are those of the whole scene, as far as the batches need them.
 
     Returns:
-        The windows; the batches themselves for a restorer that guesses each tile alone.
+        The windows; for a restorer that guesses each tile alone, batches.
     """
-    if not plan.spec.windows:
-        return batches
     numbers = sorted(tile for group in batches.groups for tile in group)
-    return windows(plan.grid, plan.spec.halo, tuple(numbers))
+    if plan.aoi is None:
+        return windows(plan.grid, plan.spec.halo, tuple(numbers)) if plan.spec.windows else batches
+    everywhere = chosen_tiles(replace(plan, aoi=None))
+    if plan.spec.windows:
+        whole = windows(plan.grid, plan.spec.halo, everywhere)
+    else:
+        whole = Batches.runs(plan.grid, 1, everywhere)
+    needed = [whole.groups[number] for number in sorted(whole.over([plan.grid[n] for n in numbers]))]
+    if plan.spec.windows:
+        return Batches(plan.grid, tuple(needed))
+    return Batches.runs(plan.grid, max(1, batches.largest), tuple(number for (number,) in needed))

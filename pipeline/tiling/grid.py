@@ -132,6 +132,14 @@ class TileGrid:
         )
         return np.flatnonzero(of_rows @ touched @ of_cols.T).tolist()
 
+    def around(self, touched: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+        """Mark the `cells` with a pixel within a distance, px, of marked ones, too."""
+        of_rows, of_cols = (
+            np.array([[a < d + distance and c - distance < b for c, d in cells] for a, b in cells])
+            for cells in self.cells
+        )
+        return np.asarray(of_rows @ touched @ of_cols.T)
+
     def span(self, tile: Tile) -> Span:
         """Find the pixels of the scene that a tile covers."""
         height, width = (min(self.size, extent) for extent in self.shape)

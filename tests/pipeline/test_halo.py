@@ -1,7 +1,10 @@
 """The first guess of a tile sees beyond it, as far as the model says, in windows of many tiles."""
 
+import json
+
 import numpy as np
 import pytest
+import rasterio
 import rioxarray
 import torch
 from model_cases import tiny_model
@@ -17,6 +20,7 @@ from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.regions.aoi import FALLOFF
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.restoration.tasks import guess_tiles
 from decr_scene.pipeline.tiling import windows
@@ -170,3 +174,25 @@ def test_a_run_of_an_earlier_version_is_to_be_begun_anew(model, tmp_path):
 
 def test_a_model_that_says_nothing_of_it_sees_its_tile_alone():
     assert SamplingConfig().halo == 0
+
+
+@pytest.mark.parametrize("halo", [0, 24])
+def test_an_area_of_interest_has_the_pixels_of_the_whole_scene(halo, two_windows, tmp_path):
+    model = tiny_model(tmp_path / "model.safetensors", halo=halo)
+    options = {"model": str(model), "mask": "none", "device": "cpu"}
+    process_scene(two_windows, tmp_path / "whole.tif", **options)
+    with rasterio.open(two_windows) as scene:
+        places = ((20, 20), (120, 20), (120, 180), (20, 180), (20, 20))
+        corners = [scene.transform @ (col, row) for col, row in places]
+        area = {"type": "Polygon", "coordinates": [corners]}
+        area["crs"] = {"type": "name", "properties": {"name": scene.crs.to_string()}}
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps(area))
+    report = process_scene(two_windows, tmp_path / "part.tif", aoi=path, **options)
+    inside = (slice(None), slice(20 + FALLOFF, 180 - FALLOFF), slice(20 + FALLOFF, 120 - FALLOFF))
+    found, expected = (pixels(tmp_path / name)[inside] for name in ("part.tif", "whole.tif"))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != pixels(two_windows)[inside]).any()
+    assert report.tiles["restored"] < 3
+    lazy = restore(rioxarray.open_rasterio(two_windows, chunks={"x": 256, "y": 256}), aoi=path, **options)
+    np.testing.assert_array_equal(lazy.values, pixels(tmp_path / "part.tif"))

@@ -89,6 +89,20 @@ def test_the_tiles_over_some_cells_are_all_that_share_a_pixel_with_them(shape, o
     assert grid.over(touched) == sorted(expected)
 
 
+@given(shapes, overlaps, st.integers(0, 300), st.integers(0, 99))
+def test_the_cells_around_some_are_those_within_the_distance(shape, overlap, distance, seed):
+    grid, rng = TileGrid(shape, overlap=overlap), np.random.default_rng(seed)
+    rows, cols = grid.cells
+    row, col = (int(rng.integers(len(cells))) for cells in (rows, cols))
+    touched = np.zeros((len(rows), len(cols)), bool)
+    touched[row, col] = True
+    near = np.zeros(shape, bool)
+    (top, bottom), (left, right) = rows[row], cols[col]
+    near[max(0, top - distance) : bottom + distance, max(0, left - distance) : right + distance] = True
+    expected = [[near[slice(*r), slice(*c)].any() for c in cols] for r in rows]
+    np.testing.assert_array_equal(grid.around(touched, distance), expected)
+
+
 @given(st.integers(1, 1200), overlaps)
 def test_weights_sum_to_one_at_every_pixel(extent, overlap):
     grid = TileGrid((1, extent), overlap=overlap)
