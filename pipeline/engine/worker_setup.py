@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
@@ -10,3 +11,6 @@ from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
 def dask_setup(worker: Any) -> None:
     """Prepare this process, as `decr_scene.pipeline.commands.main` prepares its own."""
     ignore_warnings()
+    logging.getLogger("distributed").setLevel(
+        logging.CRITICAL
+    )  # as in the process that is told of its errors

@@ -114,7 +114,7 @@ class Polygons(SideDocument):
         if suffix == ".gpkg" and importlib.util.find_spec("pyogrio") is None:
             raise OptionError(
                 "GeoPackages are written by pyogrio, which is not installed: "
-                "pip install 'decr-scene[vector]', or write a .geojson"
+                "pip install pyogrio, or write a .geojson"
             )
         if scene.crs is None:
             raise SceneError(

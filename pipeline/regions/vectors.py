@@ -120,8 +120,8 @@ def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
     process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if "No module named 'pyogrio'" in process.stderr:
         raise MaskError(
-            f"area of interest {path}: formats other than GeoJSON need pyogrio: "
-            "pip install 'decr-scene[vector]', or convert with ogr2ogr -f GeoJSON"
+            f"area of interest {path}: formats other than GeoJSON are read by pyogrio, which is missing or "
+            "broken here: pip install pyogrio, or convert with ogr2ogr -f GeoJSON"
         )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["pyogrio crashed"])[-1].partition(": ")[2]

@@ -46,7 +46,7 @@ _log = logging.getLogger("decr_scene")
 
 EXTRAS = {
     **dict.fromkeys(("PIL", "skimage", "tensorboard", "torchmetrics"), "train"),
-    **{"torchvision": "lpips", "pystac": "stac", "pyogrio": "vector", "bokeh": "dashboard"},
+    **{"torchvision": "lpips", "pystac": "stac", "bokeh": "dashboard"},
 }
 """Modules that a plain installation does not have, and the extra that installs them."""
 

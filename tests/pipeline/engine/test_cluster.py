@@ -1,6 +1,7 @@
 """Which workers compute, on what, and that a picture is made in one way only."""
 
 import json
+import logging
 import os
 from contextlib import suppress
 from urllib.error import HTTPError
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from decr_scene.models.devices import Computing
-from decr_scene.pipeline.engine import cluster
+from decr_scene.pipeline.engine import cluster, worker_setup
 from decr_scene.pipeline.engine.cluster import (
     check_dashboard,
     check_workers,
@@ -114,3 +115,14 @@ def test_a_cluster_here_serves_its_state_where_asked():
             page = urlopen(dashboard_at(client).replace("/status", "/json/counts.json"), timeout=20)
             counts.append(json.load(page)["workers"])
     assert counts == [1], "and not where it is not asked"
+
+
+def test_a_worker_of_ours_tells_nothing_itself():
+    """What goes wrong there reaches the process that started it."""
+    logger = logging.getLogger("distributed.worker")
+    level = logging.getLogger("distributed").level
+    try:
+        worker_setup.dask_setup(None)
+        assert not logger.isEnabledFor(logging.ERROR)
+    finally:
+        logging.getLogger("distributed").setLevel(level)

@@ -10,10 +10,10 @@ from decr_scene.pipeline.inspection import health
 
 
 def test_what_is_there_and_what_is_missing_is_told(monkeypatch):
-    monkeypatch.setattr("decr_scene.pipeline.terminal.console.EXTRAS", {"no_such_module": "vector"})
+    monkeypatch.setattr("decr_scene.pipeline.terminal.console.EXTRAS", {"no_such_module": "stac"})
     result = call("doctor", "--no-trial")
     assert result.exit_code == 0, result.stderr
-    for words in ("torch 2", "rasterio 1", "cpu", "default", "pip install 'decr-scene[vector]'"):
+    for words in ("torch 2", "rasterio 1", "cpu", "default", "pip install 'decr-scene[stac]'"):
         assert words in result.stdout
 
 

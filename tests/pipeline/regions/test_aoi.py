@@ -231,7 +231,6 @@ def test_gcps_place_an_area_by_hand(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".fgb", ".gml"])
 def test_any_vector_format(suffix, scene, tmp_path):
-    pytest.importorskip("pyogrio", reason="NO PYOGRIO: only GeoJSON is read", exc_type=ImportError)
     area = vector_file(tmp_path / f"area{suffix}", [on_the_ground(TRIANGLE)], UTM)
     with RasterioScene.open(scene) as opened:
         weights = Aoi.read(str(area), opened).soft(Span(0, 0, *SHAPE))
@@ -323,7 +322,7 @@ def test_without_pyogrio_geojson_is_still_read(scene, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     area = tmp_path / "area.gpkg"
     area.write_bytes(b"SQLite format 3\0")
-    assert "need pyogrio: pip install 'decr-scene[vector]'" in refused(scene, area)
+    assert "read by pyogrio, which is missing or broken here: pip install pyogrio" in refused(scene, area)
     with RasterioScene.open(scene) as opened:
         Aoi.read(str(geojson(tmp_path / "area.geojson", on_the_ground(TRIANGLE))), opened)
 
