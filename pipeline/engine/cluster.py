@@ -37,6 +37,7 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.admin.large-graph-warning-threshold": "1GB",
+    "distributed.admin.tick.interval": "1s",  # every 20 ms it takes 1 % of a core, to measure itself
 }
 
 _DASHBOARD = {

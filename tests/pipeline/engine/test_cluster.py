@@ -93,7 +93,9 @@ def test_every_worker_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatc
         assert [limit.memory_limit for limit in limits] == [3_000_000_000] * 2
         assert [limit.memory_terminate_fraction for limit in limits] == [1.0] * 2
         found = client.run(lambda: [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")])
+        every = client.run(lambda dask_worker: dask_worker.periodic_callbacks["tick"].callback_time)
     assert sorted(found.values()) == [["3", "3"], ["5", "3"]]
+    assert list(every.values()) == [1000] * 2, "ms between two looks of a worker at itself"
     assert "OMP_NUM_THREADS" not in os.environ, "this process is left as it was"
 
 
