@@ -20,8 +20,10 @@ def read_toml_text(path: Path) -> str:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is of another encoding.
+        ValueError: It is of another encoding, or a pipe, whose end could be waited for in vain.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device, expected a file: write it to one first")
     raw = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
     try:

@@ -1,6 +1,7 @@
 """TOML of any encoding that has a mark; other encodings are told."""
 
 import codecs
+import os
 
 import pytest
 
@@ -32,3 +33,10 @@ def test_other_encodings_are_told(raw, said, tmp_path):
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=said):
         read_toml_text(path)
+
+
+def test_a_pipe_is_no_toml(tmp_path):
+    """Nobody may ever write to it; and it is read twice."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        read_toml_text(tmp_path / "pipe")
