@@ -5,9 +5,9 @@
 
 `pack` takes what the runs would read. `train` trains them one after the other: each begins with what the
 ones before have reached, and its learning rate falls to a hundredth over its minutes, however many steps
-those are. OUT gets the averaged weights of what the last run of each stage has reached, in half precision and
-in files of 15 MiB at most, ``STAGE-1.pt``, ``STAGE-2.pt``, .., which ``decr-scene train --init`` takes. Where
-the card is, numpy, scipy, Pillow, safetensors and torch are needed, and nothing else.
+those are. OUT gets the averaged weights of what each run has reached, of the networks of its stage, in half
+precision and in files of 15 MiB at most, ``RUN-1.pt``, ``RUN-2.pt``, .., which ``decr-scene train --init``
+takes. Where the card is, numpy, scipy, Pillow, safetensors and torch are needed, and nothing else.
 """
 
 from __future__ import annotations
@@ -314,13 +314,13 @@ class Timed(Trainer):
 def _train(trainer: Trainer, crops: Crops, out: Path, name: str, minutes: float, held: int) -> None:
     """Train one run; its averaged weights are written from time to time."""
     config = trainer.config
+    kept = "reference." if config.stage == "reference" else "network."
 
     def keep() -> None:
-        ema = {n: v.cpu() for n, v in trainer.ema.state_dict().items() if not n.startswith("discriminator")}
-        own = {n: v for n, v in ema.items() if config.stage == "reference" or n.startswith("network")}
+        own = {n: v.cpu() for n, v in trainer.ema.state_dict().items() if n.startswith(kept)}
         for number, part in enumerate(cut(own), 1):
             state = {"config": f"{name}, step {trainer.step}", "ema": part}
-            write_checkpoint(out / f"{config.stage}-{number}.pt", state)
+            write_checkpoint(out / f"{name}-{number}.pt", state)
 
     drawn = held_batches(crops, config, trainer.device, held)
     trainer.run([], [], _reporter(name, keep), None, minutes, 0, drawn)

@@ -7,15 +7,23 @@ here=$(dirname "${BASH_SOURCE[0]}")
 stage() {
     decr-scene train "$1" --config "$here/$model-$2.toml" --data "$data" --out "$runs/$model-$2" "${@:3}"
 }
+# minutes of a card, as docs/recipes/on_a_gpu.md has it; where there is none it would take days
+on_a_card() { # FOLDER INIT RUN:MINUTES ...
+    [ ! -e "$runs/$1/${3%%:*}-1.pt" ] || return 0
+    local tomls=() given=()
+    for run in "${@:3}"; do
+        tomls+=("$here/${run%%:*}.toml") given+=("$here/${run/:/.toml:}")
+    done
+    python "$here/on_a_gpu.py" pack "$data" "$runs/$1.zip" "${tomls[@]}" --quality 80
+    python "$here/on_a_gpu.py" train "$runs/$1.zip" "$runs/$1" "${given[@]}" --init "$2"
+}
 stage reference reference
 stage reference fine --init "$runs/$model-reference"
-stage diffusion diffusion
-stage joint joint --init "$runs/$model-fine" --init "$runs/$model-diffusion"
 stage reference last --init "$runs/$model-fine"
 stage reference steady --init "$runs/$model-last"
-reference=$model-steady
+detector=()
 if [ "$model" = default ]; then
-    stage reference settle --init "$runs/$reference"
+    stage reference settle --init "$runs/$model-steady"
     stage reference deepen --init "$runs/$model-settle"
     stage reference further --init "$runs/$model-deepen"
     [ -e "$runs/$model-mean.pt" ] ||
@@ -24,21 +32,17 @@ if [ "$model" = default ]; then
     stage reference clear-days --init "$runs/$model-veils"
     stage reference broken --init "$runs/$model-clear-days"
     stage reference compressed --init "$runs/$model-broken"
-    # two minutes of a card, as docs/recipes/on_a_gpu.md has it; where there is none it would take a day
-    if [ ! -e "$runs/more/reference-1.pt" ]; then
-        python "$here/on_a_gpu.py" pack "$data" "$runs/images.zip" "$here/default-more.toml" --quality 80
-        python "$here/on_a_gpu.py" train "$runs/images.zip" "$runs/more" "$here/default-more.toml:2.2" \
-            --init "$runs/$model-compressed/checkpoint.pt"
-    fi
-    stage reference even --init "$runs/more/reference-1.pt"
-    reference=$model-even
-fi
-stage joint polish --init "$runs/$model-joint" --init "$runs/$reference"
-stage weight weight --init "$runs/$model-polish" --init "$runs/$reference"
-detector=()
-if [ "$model" = rice2 ]; then # that of `default` overlooks too much (its model card says what)
-    stage detector detector
+    on_a_card more "$runs/$model-compressed/checkpoint.pt" default-more:2.2
+    stage reference even --init "$runs/more/default-more-1.pt"
+    reference=$runs/$model-even/checkpoint.pt
+    on_a_card noise "$reference" default-denoise:3.3
+else
+    on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
+    reference=$runs/noise/rice2-context-1.pt
+    stage detector detector # that of `default` overlooks too much (its model card says what)
     detector=(--detector "$runs/$model-detector")
 fi
-decr-scene models export "$runs/$model-weight" --config "$here/$model-weight.toml" \
-    --card "$here/$model-model.toml" "${detector[@]}" --out "$runs/$model.safetensors" --overwrite
+decr-scene models export "$runs/noise/$model-denoise-1.pt" --config "$here/$model-denoise.toml" \
+    --card "$here/$model-model.toml" --reference "$reference" "${detector[@]}" \
+    --out "$runs/$model.safetensors" --overwrite
+# then, on pairs that it has not seen: decr-scene models calibrate "$runs/$model.safetensors" --data PAIRS --out ..

@@ -13,6 +13,7 @@ from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.networks.critic import HALVINGS, CriticConfig
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.noise_network import NetworkConfig
@@ -80,6 +81,8 @@ class RunConfig:
         compiled: Have torch compile the network that is trained: two minutes at the start, then a sixth to a
             quarter less time for each step; it takes a C++ compiler. Stages reference and diffusion.
         schedule: After the warm-up, ``"cosine"`` to a hundredth of the learning rate, or ``"constant"``.
+        critic: A critic of what the noise network paints, a table of its own: it learns from what the critic
+            says of its own runs, which begin at half of ``latest_start`` at least (diffusion stage).
         signed: The attention learns where the clear image is brighter, as the code that made the published
             weights has it, and not where the two differ, as the papers have it (adversarial).
     """
@@ -115,6 +118,7 @@ class RunConfig:
     signed: bool = False
     part: int = 0
     early: float = 0.0
+    critic: CriticConfig | None = None
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -140,6 +144,8 @@ class RunConfig:
             raise ValueError(f"schedule {self.schedule!r} is unknown, expected one of {SCHEDULES}")
         if self.signed and self.stage != "adversarial":
             raise ValueError("signed is of stage adversarial alone")
+        if self.critic is not None:
+            self._check_critic()
         if self.stage == "detector":
             self._check_detector()
         elif self.stage in ALONE:
@@ -182,6 +188,15 @@ class RunConfig:
             raise ValueError(f"part must be 0 or divide crop, {self.crop}, got {self.part}")
         if self.loss != LOSSES[0] and self.stage != "reference" and not self.on_path:
             raise ValueError(f"loss {self.loss!r} is of stage reference, and of others with on_path alone")
+
+    def _check_critic(self) -> None:
+        """Refuse a critic of runs that would not paint, or whose parts it cannot see."""
+        if self.stage != "diffusion" or self.network is None or self.network.covered is None:
+            raise ValueError("a critic is of stage diffusion, of a network with 'covered'")
+        if not self.part or self.part % (1 << HALVINGS):
+            raise ValueError(
+                f"a critic sees parts of a multiple of {1 << HALVINGS} px, got part = {self.part}"
+            )
 
     def _check_alone(self) -> None:
         """Refuse a reference of another kind than the stage's, or crops of another side than its own."""
@@ -291,6 +306,8 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     table["reference"] = _build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
     if "detector" in table:
         table["detector"] = _build(DetectorConfig, {"bands": bands, **table["detector"]})
+    if "critic" in table:
+        table["critic"] = _build(CriticConfig, table["critic"])
     if "network" in table:
         network = {"bands": bands, **table["network"]}
         for part, replacement in (("noise", "grown"), ("weight", "covered")):

@@ -34,7 +34,8 @@ from decr_scene.models.training.objectives import (
     Objective,
     ReferenceObjective,
 )
-from decr_scene.models.training.optimisers import build_optimisers
+from decr_scene.models.training.optimisers import ADAM, build_optimisers
+from decr_scene.models.training.painting import PaintingObjective
 from decr_scene.models.training.rivals import AdversarialObjective, ConditionalObjective, VariationalObjective
 from decr_scene.models.training.weights import adopt, read_checkpoint, write_checkpoint
 
@@ -90,7 +91,7 @@ class Trainer:
             optimiser
             for turn in turns_of(objective)
             for optimiser in build_optimisers(
-                config.optimiser, turn.trained, config.learning_rate, config.weight_decay
+                turn.optimiser or config.optimiser, turn.trained, config.learning_rate, config.weight_decay
             )
         ]
         average = copy.deepcopy(objective.modules).requires_grad_(False)
@@ -220,10 +221,6 @@ class Trainer:
 
     def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
         """Take one step on this process's share of the batch, in ``accumulate`` parts one after the other."""
-        config = self.config
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * self._rate()
         self.objective.modules.train()
         figures: dict[str, float] = {}
         for turn in turns_of(self.objective):
@@ -252,6 +249,8 @@ class Trainer:
         own = {id(parameter) for parameter in turn.trained}
         for optimiser in self.optimisers:
             if id(optimiser.param_groups[0]["params"][0]) in own:
+                for group in optimiser.param_groups:
+                    group["lr"] = config.learning_rate * (turn.pace or self._rate())
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         figures = dict(zip(sums, means.tolist(), strict=True))  # the one time that a step waits for a GPU
@@ -320,6 +319,10 @@ class Turn(NamedTuple):
 
     trained: list[nn.Parameter]
     losses: Callable[[Tensor, Tensor, Draws, Tensor | None], dict[str, Tensor]]
+    optimiser: str | None = None
+    """Of these parameters; ``None``: the run's."""
+    pace: float = 0.0
+    """Their learning rate over the run's, the same at every step; 0: they follow the run's schedule."""
 
 
 def turns_of(objective: Objective) -> list[Turn]:
@@ -327,6 +330,8 @@ def turns_of(objective: Objective) -> list[Turn]:
     own = Turn(objective.trained(), objective.losses)
     if isinstance(objective, AdversarialObjective):
         return [Turn(objective.opponent(), objective.opponent_losses), own]
+    if isinstance(objective, PaintingObjective):
+        return [Turn(objective.opponent(), objective.opponent_losses, ADAM, objective.critic.pace), own]
     return [own]
 
 
@@ -334,6 +339,8 @@ def build_objective(config: RunConfig) -> Objective:
     """Build the objective of a run's stage, with fresh weights."""
     if config.detector is not None and config.stage == "detector":
         return DetectorObjective(config.detector)
+    if config.critic is not None:
+        return PaintingObjective(config)
     of_stage: dict[str, Callable[[RunConfig], Objective]] = {
         "reference": ReferenceObjective,
         "adversarial": AdversarialObjective,

@@ -241,7 +241,7 @@ class EnhancementObjective:
         t = draws.steps(schedule.timesteps, clear)
         noise = draws.normal(clear)
         x_t = schedule.add_noise(clear, noise, t)
-        losses, guess = {}, _guess(self.modules, cloudy, context)
+        losses, guess = {}, guess_of(self.modules, cloudy, context)
         with torch.set_grad_enabled(self.stage != "weight"):
             predicted = network.predict(x_t, t, cloudy, guess)
         if self.stage != "weight":
@@ -258,7 +258,7 @@ class EnhancementObjective:
         """
         noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
         floor = 0.0 if self.stage == "diffusion" else WEIGHT_FLOOR
-        guess = _guess(modules, cloudy) if "reference" in modules else cloudy
+        guess = guess_of(modules, cloudy) if "reference" in modules else cloudy
         start = self.latest_start if self.on_path else None
         denoiser = DEDenoiser(modules["network"], self.schedule)
         result: Tensor = DESampler(denoiser, self.validation_steps, start)(
@@ -278,7 +278,7 @@ class EnhancementObjective:
         images = [cloudy, clear]
         if "reference" in self.modules:
             unguided = UNGUIDED if self.network.config.grown is None else UNGUIDED_GROWN
-            images.append(degraded(_guess(self.modules, cloudy, context), draws, unguided))
+            images.append(degraded(guess_of(self.modules, cloudy, context), draws, unguided))
         if self.part:
             draws = draws.of_parts((cloudy.shape[-1] // self.part) * (cloudy.shape[-2] // self.part))
             images = [parts_of(image, self.part) for image in images]
@@ -304,7 +304,7 @@ class EnhancementObjective:
         weight network learns to trust the diffusion there, and in sampling, where the image shows no more
         than the first guess, it trusts its leftover noise.
         """
-        guess = _guess(self.modules, cloudy, context)
+        guess = guess_of(self.modules, cloudy, context)
         noise = draws.normal(clear)
         first = draws.step(2, self.latest_start)
         second = draws.step(0, first)
@@ -341,7 +341,7 @@ class EnhancementObjective:
 
 
 @torch.no_grad()
-def _guess(modules: nn.ModuleDict, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
+def guess_of(modules: nn.ModuleDict, cloudy: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the first guess of the ``reference`` among the modules, float32 in [-1, 1]."""
     guess: Tensor = modules["reference"](cloudy, context).float().clamp(-1, 1)
     return guess

@@ -17,6 +17,9 @@ from decr_scene.models.errors import TrainingError
 TRUNK = "network.noise_net.trunk."
 """Prefix of the weights of a grown noise predictor that are those of a reference."""
 
+OPPONENTS = ("discriminator.", "critic.")
+"""Prefixes of the weights of networks that others are trained against, and that no model has."""
+
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     """Read the moving average of a run's weights, or those of a model file, by the names of the latter."""

@@ -138,21 +138,33 @@ def _check_belongs(kind: str, with_kind: str, option: str, value: object) -> Non
 @run_config_option
 @click.option("--card", type=FILE, required=True, help="TOML with name, [sampling] and [info] of the model.")
 @click.option("--detector", type=FILE, help="Folder of a finished detector run, to become part of it.")
+@click.option("--reference", type=FILE, help="RUN whose reference is taken in the place of this one's.")
 @model_file_option
 @overwrite_option("a file that exists")
 @one_line_errors
 def models_export(
-    run: Path, config: Path, card: Path, detector: Path | None, out: Path, overwrite: bool
+    run: Path,
+    config: Path,
+    card: Path,
+    detector: Path | None,
+    reference: Path | None,
+    out: Path,
+    overwrite: bool,
 ) -> None:
-    """Make one model file of a finished training RUN."""
+    """Make one model file of a finished training RUN, a folder or a file of its weights."""
+    from decr_scene.models.release.export import export_model
     from decr_scene.models.training.config import read_config
-    from decr_scene.models.training.export import export_model
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
-    runs = [("a file of the run", path) for place in (run, detector) if place for path in files_under(place)]
+    runs = [
+        ("a file of the run", path)
+        for place in (run, detector, reference)
+        if place
+        for path in files_under(place)
+    ]
     check_no_input([out], [*runs, ("the configuration", config), ("the card", card)])
     check_target(None, out, overwrite)
-    model = export_model(read_config(config), run, card, out, detector)
+    model = export_model(read_config(config), run, card, out, detector, reference)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -20,7 +20,7 @@ from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import CloudDetector
-from decr_scene.models.training.calibration import calibrate
+from decr_scene.models.release.calibration import calibrate
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.labels import labelled
 from decr_scene.models.training.logs import RunLog

@@ -37,7 +37,7 @@ from decr_scene.models.clouds.simulate import SHADOW, simulate
 from decr_scene.models.data.tone import fit_tone
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.detector import RESTORE
-from decr_scene.models.training.calibration import Scores
+from decr_scene.models.release.calibration import Scores
 from decr_scene.models.training.labels import CLEAR_DIFFERENCE, PAIR_SMOOTHING, VISIBLE
 from decr_scene.pipeline.raster.images import read_image
 

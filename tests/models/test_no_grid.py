@@ -55,3 +55,15 @@ def test_bundled_networks_paint_no_grid(name, bands, through):
     measured = peaks(painted)
     print(name, through, np.round(measured, 2))
     assert max(measured) <= MOST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "bands"), [("default", 4), ("rice2", 3)])
+def test_bundled_diffusion_paints_no_grid(name, bands):
+    model = load_model(name, "cpu")
+    cloudy = torch.from_numpy(under_an_even_veil(256, bands, 0.0))[None]
+    noise = torch.randn(cloudy.shape, generator=torch.Generator().manual_seed(0))
+    guess = torch.full_like(cloudy, -0.3)
+    painted = model.sample(cloudy, noise=noise, reference=guess)[0].numpy()
+    assert np.std(painted - guess[0].numpy()) > 0.002, "it paints nothing"
+    assert max(peaks(painted)) <= MOST

@@ -32,9 +32,9 @@ from decr_scene.models.networks.detector import (
 from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import UNetConfig
-from decr_scene.models.training.calibration import CALIBRATION, Scores, calibrate, read_calibration
+from decr_scene.models.release.calibration import CALIBRATION, Scores, calibrate, read_calibration
+from decr_scene.models.release.export import attach_detector
 from decr_scene.models.training.config import config_from_table
-from decr_scene.models.training.export import attach_detector
 from decr_scene.models.training.labels import labelled, pair_labels, simulated_labels
 from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer
 from decr_scene.models.training.weights import averaged_weights

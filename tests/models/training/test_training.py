@@ -15,9 +15,9 @@ from decr_scene.models.data.source import batches
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
+from decr_scene.models.release.export import export_model
 from decr_scene.models.training import loop
 from decr_scene.models.training.config import config_from_table, read_config
-from decr_scene.models.training.export import export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.models.training.weights import TRUNK, averaged_weights
 

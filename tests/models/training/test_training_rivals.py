@@ -11,7 +11,7 @@ from training_cases import RIVALS, run_of, train
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
-from decr_scene.models.training.export import export_model
+from decr_scene.models.release.export import export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 
 

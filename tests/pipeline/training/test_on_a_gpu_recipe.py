@@ -121,8 +121,7 @@ def test_a_run_begins_with_what_the_one_before_has_reached(runs, tmp_path):
     options = ["--device", "cpu", "--drawers", "1", "--held", "8"]
     subprocess.run([*command, *given, *options], check=True, timeout=300)
     reference, noise = (
-        torch.load(tmp_path / "out" / f"{stage}-1.pt", weights_only=True)["ema"]
-        for stage in ("reference", "diffusion")
+        torch.load(tmp_path / "out" / f"{run.stem}-1.pt", weights_only=True)["ema"] for run in runs
     )
     assert {name.split(".")[0] for name in reference} == {"reference"}
     assert {name.split(".")[0] for name in noise} == {"network"}

@@ -17,24 +17,30 @@ from decr_scene.models.checkpoints.model_file import (
     save_model_file,
 )
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.training.calibration import read_calibration
+from decr_scene.models.release.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
-from decr_scene.models.training.weights import averaged_weights
+from decr_scene.models.training.weights import OPPONENTS, averaged_weights
 from decr_scene.models.value_types import read_toml_text
 
 
 def export_model(
-    config: RunConfig, run: Path, card: Path, out: Path, detector: Path | None = None
+    config: RunConfig,
+    run: Path,
+    card: Path,
+    out: Path,
+    detector: Path | None = None,
+    reference: Path | None = None,
 ) -> ModelConfig:
     """Write the averaged weights of a run, in half precision, with everything needed to use them.
 
     Args:
         config: The run, of a stage that has both networks, or of a reference that is a model alone.
-        run: Its folder.
+        run: Its folder, or a file of its weights.
         card: TOML with ``name``, maybe ``packed``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
         detector: Folder of a finished detector run, whose weights become part of the model.
+        reference: Folder or file of a run whose reference becomes part of the model; ``None``: the run's own.
 
     Returns:
         The configuration written.
@@ -56,16 +62,20 @@ def export_model(
         info=values["info"],
         packed=values.get("packed", False),
     )
-    weights = averaged_weights(run / CHECKPOINT)
-    tensors = {
-        name: tensor.to(torch.float16)
-        for name, tensor in weights.items()
-        if not name.startswith("discriminator.")
-    }
+    weights = averaged_weights(_weights_of(run))
+    if reference is not None:
+        other = averaged_weights(_weights_of(reference))
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("reference.")}
+        weights |= {name: tensor for name, tensor in other.items() if name.startswith("reference.")}
+    tensors = {n: tensor.to(torch.float16) for n, tensor in weights.items() if not n.startswith(OPPONENTS)}
     if detector is not None:
         model, tensors = with_detector(model, tensors, detector)
     save_model_file(out, model, tensors)
     return model
+
+
+def _weights_of(run: Path) -> Path:
+    return run / CHECKPOINT if run.is_dir() else run
 
 
 def attach_detector(file: Path, run: Path, out: Path) -> ModelConfig:

@@ -1,0 +1,85 @@
+"""The critic of what a diffusion paints: is this fine detail the ground's?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2
+"""Of its leaky ReLUs."""
+
+HALVINGS = 3
+"""A logit for each square of ``2**HALVINGS`` px; it sees about 40 px."""
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Shape of a critic, how it learns, and what its opinion weighs.
+
+    Args:
+        texture: Standard deviation, px, of what is too coarse for the diffusion, as in sampling.
+        width: Channels of the first layer.
+        distance: Weight, beside the denoising loss, of the L1 distance of the images, of 2.
+        opinion: How hard its logits pull at an image, over how hard that distance does.
+        features: The same of the L1 distance of its features (Wang et al. 2018).
+        pace: Its learning rate, over the run's.
+        calm: Weight of the square of its gradient at the ground (R1: Mescheder et al. 2018).
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    texture: float = 4.0
+    width: int = 48
+    distance: float = 10.0
+    opinion: float = 2.0
+    features: float = 1.0
+    pace: float = 2.0
+    calm: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not min(self.texture, self.pace) > 0:
+            raise ValueError(
+                f"width, texture and pace must be above 0, got {self.width}, {self.texture:g}, {self.pace:g}"
+            )
+        if min(self.distance, self.opinion, self.features, self.calm) < 0:
+            raise ValueError("distance, opinion, features and calm are weights from 0")
+
+
+class Critic(nn.Module):
+    """Squares of an image, one logit each, about an image that both sides have.
+
+    Args:
+        config: Its shape.
+        bands: Bands of an image.
+    """
+
+    def __init__(self, config: CriticConfig, bands: int) -> None:
+        super().__init__()
+        widths = [config.width * min(4, 1 << level) for level in range(HALVINGS + 1)]
+        first = nn.Conv2d(2 * bands + 1, widths[0], 3, padding=1)
+        halving = [nn.Conv2d(above, below, 4, stride=2, padding=1) for above, below in pairwise(widths)]
+        last = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
+        self.layers = nn.ModuleList([first, *halving, last])
+        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, images: Tensor, about: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Judge images.
+
+        Args:
+            images: What is judged, ``(B, bands, H, W)``, H and W multiples of ``2**HALVINGS``.
+            about: What it is to fit to, ``(B, bands + 1, H, W)``.
+
+        Returns:
+            Logits ``(B, 1, H / 8, W / 8)``, higher for the ground's, and the features of each layer.
+        """
+        h = torch.cat([images, about], dim=1)
+        features = []
+        for layer in self.layers:
+            h = F.leaky_relu(layer(h), SLOPE)
+            features.append(h)
+        return self.head(h), features

@@ -1,0 +1,149 @@
+"""A noise network that learns to paint against a critic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_cases import run_of, train
+
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.release.export import export_model
+from decr_scene.models.training.config import config_from_table
+from decr_scene.models.training.loop import turns_of
+from decr_scene.models.training.objectives import Draws
+from decr_scene.models.training.painting import PaintingObjective
+from decr_scene.models.training.weights import averaged_weights
+
+TRUNK = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1}
+NETWORK = {
+    "prediction": "residual",
+    "guided": True,
+    "covered": [0.05, 0.2],
+    "grown": {"local": 8, "blocks": 1, "trunk": TRUNK},
+}
+WEIGHED = {"weight": {"channels": 8, "multipliers": [1], "attention_factors": [], "num_res_blocks": 1}}
+CRITIC = {"width": 4, "texture": 2.0}
+
+
+def painting_run(**changes):
+    return run_of(
+        "diffusion", **{"network": NETWORK, "part": 16, "latest_start": 100, "critic": CRITIC, **changes}
+    )
+
+
+def batch(gap=0.6):
+    clear = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 0.6 - 0.3
+    return clear + gap, clear
+
+
+def draws():
+    return Draws(torch.Generator().manual_seed(3))
+
+
+def objective_with_guess(guess, **changes):
+    torch.manual_seed(0)
+    objective = PaintingObjective(painting_run(**changes))
+    objective.modules["reference"].forward = lambda cloudy, context=None: guess
+    return objective
+
+
+def test_the_critic_is_shown_the_guess_with_other_detail_where_cloud_hid_the_ground():
+    cloudy, clear = batch()
+    guess = torch.zeros_like(clear)
+    painted = objective_with_guess(guess)._painted(cloudy, clear, draws(), None)
+    assert (painted.cover > 0.9).all()
+    assert painted.truth.std() > 0.1
+    assert painted.truth.mean((2, 3)).abs().max() < 0.05, "what is coarse is the guess's"
+
+
+def test_where_little_changes_nothing_is_painted_and_nothing_is_learned():
+    cloudy, clear = batch(gap=0.0)
+    objective = objective_with_guess(cloudy)
+    losses = objective.losses(cloudy, clear, draws())
+    assert losses["opinion"] == losses["features"] == losses["distance"] == 0
+    opponent = objective.opponent_losses(cloudy, clear, draws())
+    assert opponent["fake"] == opponent["real"] == opponent["calm"] == 0
+
+
+def test_each_turn_changes_its_own_network_alone():
+    cloudy, clear = batch()
+    objective = objective_with_guess(torch.zeros_like(clear))
+    critic, own = turns_of(objective)
+    assert (critic.optimiser, critic.pace) == ("adam", 2.0)
+    torch.stack(list(critic.losses(cloudy, clear, draws(), None).values())).sum().backward()
+    assert all(p.grad is not None for p in critic.trained)
+    assert all(p.grad is None for p in own.trained)
+    torch.stack(list(own.losses(cloudy, clear, draws(), None).values())).sum().backward()
+    assert all(p.grad is not None for p in own.trained)
+    assert all(p.grad is None for p in objective.modules["reference"].parameters())
+
+
+def test_a_critic_learns_to_tell_a_smooth_guess_from_ground():
+    cloudy, clear = batch()
+    objective = objective_with_guess(torch.zeros_like(clear))
+    optimiser = torch.optim.Adam(objective.opponent(), 1e-3, (0.5, 0.999))
+    first = None
+    for _ in range(25):
+        loss = torch.stack(list(objective.opponent_losses(cloudy, clear, draws()).values())).sum()
+        first = first or float(loss.detach())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.85 * first
+
+
+def test_a_run_is_gone_on_with_and_its_model_has_no_critic(root, tmp_path):
+    whole = train(painting_run(), root, tmp_path / "whole")
+    train(painting_run(), root, tmp_path / "cut", steps=4)
+    again = train(painting_run(), root, tmp_path / "cut")
+    for name, weight in whole.ema.state_dict().items():
+        torch.testing.assert_close(weight, again.ema.state_dict()[name], msg=name)
+    card = tmp_path / "card.toml"
+    card.write_text('name = "painted"\n[sampling]\nsteps = 2\nstart = 50\ntexture = 2.0\n[info]\n')
+    out = tmp_path / "painted.safetensors"
+    export_model(painting_run(), tmp_path / "whole", card, out)
+    exported = averaged_weights(out)
+    assert {name.split(".")[0] for name in exported} == {"network", "reference"}
+    other = train(run_of("reference", seed=9), root, tmp_path / "other").ema.state_dict()
+    noise = {name: weight for name, weight in exported.items() if name.startswith("network.")}
+    torch.save({"ema": noise}, tmp_path / "noise.pt")
+    export_model(
+        painting_run(),
+        tmp_path / "noise.pt",
+        card,
+        out := tmp_path / "both.safetensors",
+        reference=tmp_path / "other",
+    )
+    both = averaged_weights(out)
+    assert both.keys() == exported.keys()
+    for name, weight in both.items():
+        expected = other[name].half().float() if name.startswith("reference.") else exported[name]
+        torch.testing.assert_close(weight, expected, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"part": 0}, "part = 0"),
+        ({"part": 4, "crop": 32}, "part = 4"),
+        ({"network": {key: NETWORK[key] for key in NETWORK if key != "covered"} | WEIGHED}, "'covered'"),
+        ({"critic": {"width": 0}}, "width"),
+        ({"critic": {"opinion": -1.0}}, "weights from 0"),
+    ],
+)
+def test_a_critic_that_cannot_judge_is_refused(changes, what):
+    with pytest.raises((ValueError, TrainingError), match=what):
+        painting_run(**changes)
+
+
+def test_a_critic_is_of_the_diffusion_stage_alone():
+    with pytest.raises(ValueError, match="stage diffusion"):
+        config_from_table(
+            {
+                "stage": "reference",
+                "bands": ["red"],
+                "steps": 1,
+                "data": [{"clear": "clear", "simulate": 1.0}],
+                "critic": CRITIC,
+            }
+        )
