@@ -59,8 +59,8 @@ def blend(
     Args:
         grid: The grid.
         span: Window of the result.
-        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values; a missing one
-            counts as 0.
+        tiles: The tiles that touch ``span``, each with its ``(bands, h, w)`` values, further bands
+            count for nothing; a missing one counts as 0.
         bands: Bands of the result.
         share_out: Distribute the weight of missing tiles among the others.
 
@@ -119,7 +119,7 @@ def _sum(parts: Sequence[tuple[Float, Double | None]], share: Double | None, out
         return
     (values, weights), *others = parts
     if not others and share is None and weights is None:  # float64 would change nothing
-        np.add(values, 0.0, out=out, casting="same_kind")  # no -0.0
+        np.add(values[: len(out)], 0.0, out=out, casting="same_kind")  # no -0.0
         return
     for band in range(len(out)):  # at a time, so that the products stay in the processor's cache
         total = values[band].astype(np.float64) if weights is None else values[band] * weights

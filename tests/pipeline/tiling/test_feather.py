@@ -41,3 +41,11 @@ def test_every_window_is_the_weighted_sum_to_the_last_bit(share_out, shape, over
     expected = pixel_by_pixel(grid, span, tiles, 2, share_out)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("side", [200, 400], ids=["one tile alone", "tiles that overlap"])
+def test_bands_beyond_those_that_are_asked_for_count_for_nothing(side):
+    grid, rng = TileGrid((side, side), overlap=64), np.random.default_rng(0)
+    tiles = [(tile, rng.normal(size=(3, *grid.span(tile)[2:])).astype(np.float32)) for tile in grid]
+    whole = Span(0, 0, side, side)
+    np.testing.assert_array_equal(blend(grid, whole, tiles, 2), blend(grid, whole, tiles, 3)[:2])
