@@ -23,9 +23,10 @@ class CriticConfig:
     Args:
         texture: Standard deviation, px, of what is too coarse for the diffusion, as in sampling.
         width: Channels of the first layer.
-        distance: Weight, beside the denoising loss, of the L1 distance of the images, of 2.
-        opinion: How hard its logits pull at an image, over how hard that distance does.
+        weight: Of all that it says, beside the denoising loss.
+        opinion: How hard its logits pull at an image, over how hard the L1 distance to the truth would.
         features: The same of the L1 distance of its features (Wang et al. 2018).
+        distance: The same of that distance itself.
         pace: Its learning rate, over the run's.
         calm: Weight of the square of its gradient at the ground (R1: Mescheder et al. 2018).
 
@@ -35,9 +36,10 @@ class CriticConfig:
 
     texture: float = 4.0
     width: int = 48
-    distance: float = 10.0
-    opinion: float = 2.0
-    features: float = 1.0
+    weight: float = 60.0
+    opinion: float = 1.0
+    features: float = 0.3
+    distance: float = 0.1
     pace: float = 2.0
     calm: float = 0.1
 
@@ -46,8 +48,8 @@ class CriticConfig:
             raise ValueError(
                 f"width, texture and pace must be above 0, got {self.width}, {self.texture:g}, {self.pace:g}"
             )
-        if min(self.distance, self.opinion, self.features, self.calm) < 0:
-            raise ValueError("distance, opinion, features and calm are weights from 0")
+        if min(self.weight, self.opinion, self.features, self.distance, self.calm) < 0:
+            raise ValueError("weight, opinion, features, distance and calm are weights from 0")
 
 
 class Critic(nn.Module):

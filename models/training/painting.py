@@ -85,7 +85,7 @@ class PaintingObjective(EnhancementObjective):
         return {**means, "noise": self._alone(cloudy, clear, draws)}
 
     def _opinions(self, answer: Tensor, painted: Painted, expected: list[Tensor]) -> dict[str, Tensor]:
-        """Return the losses of one estimate; each pulls as hard as its factor says, over the distance."""
+        """Return the losses of one estimate; each pulls as hard as its factor says."""
         logits, features = self._judged(answer, painted)
         pairs = zip(features, expected, strict=True)
         off = [_mean_where((found.float() - true.float()).abs(), painted.cover) for found, true in pairs]
