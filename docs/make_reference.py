@@ -19,6 +19,7 @@ import decr_scene.pipeline as pipeline
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
+from decr_scene.models.networks.critic import CriticConfig
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
@@ -50,6 +51,7 @@ TABLES = {
     "`[reference]`": (ReferenceConfig, "The network of the first guess."),
     "`[network]`": (NetworkConfig, "The network of the noise, and of the weight."),
     "U-nets in `[network]`": (UNetConfig, ""),
+    "`[critic]`": (CriticConfig, "A critic of what the noise network paints."),
     "`[detector]`": (DetectorConfig, ""),
 }
 

@@ -29,7 +29,7 @@ for alone in spagan amgan cvae mn mdsa; do
     model $alone $alone 'weight_floor = 0'
 done
 model diffcr diffcr $'steps = 20\nweight_floor = 0'
-model joint de $'steps = 3\nstart = 25\nweight_floor = 0.8' # as `rice2` is sampled
+model joint de $'steps = 3\nstart = 25\nweight_floor = 0.8' # as `rice2` was sampled then
 
 systems=(spagan amgan cvae mn mdsa diffcr de rice2)
 files=("${systems[@]/%/.safetensors}")

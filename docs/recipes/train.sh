@@ -9,13 +9,14 @@ stage() {
 }
 # minutes of a card, as docs/recipes/on_a_gpu.md has it; where there is none it would take days
 on_a_card() { # FOLDER INIT RUN:MINUTES ...
-    [ ! -e "$runs/$1/${3%%:*}-1.pt" ] || return 0
+    [ ! -e "$runs/$1/done" ] || return 0
     local tomls=() given=()
     for run in "${@:3}"; do
         tomls+=("$here/${run%%:*}.toml") given+=("$here/${run/:/.toml:}")
     done
     python "$here/on_a_gpu.py" pack "$data" "$runs/$1.zip" "${tomls[@]}" --quality 80
     python "$here/on_a_gpu.py" train "$runs/$1.zip" "$runs/$1" "${given[@]}" --init "$2"
+    touch "$runs/$1/done"
 }
 stage reference reference
 stage reference fine --init "$runs/$model-reference"

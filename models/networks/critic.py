@@ -13,7 +13,7 @@ SLOPE = 0.2
 """Of its leaky ReLUs."""
 
 HALVINGS = 3
-"""A logit for each square of ``2**HALVINGS`` px; it sees about 40 px."""
+"""A logit for each square of ``2**HALVINGS`` px; it sees 56 px."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def export_model(
     """Write the averaged weights of a run, in half precision, with everything needed to use them.
 
     Args:
-        config: The run, of a stage that has both networks, or of a reference that is a model alone.
+        config: The run, of stage weight or joint, of diffusion with ``covered``, or of a model alone.
         run: Its folder, or a file of its weights.
         card: TOML with ``name``, maybe ``packed``, a ``[sampling]`` table and an ``[info]`` table.
         out: The model file.
@@ -50,7 +50,10 @@ def export_model(
     """
     lacks_weight = config.stage == "diffusion" and config.network is not None and not config.network.covered
     if not config.alone and (config.network is None or lacks_weight):
-        raise TrainingError(f"a run of stage {config.stage} is no whole model: export a weight or joint run")
+        raise TrainingError(
+            f"a run of stage {config.stage} is no whole model: export a weight or joint run, "
+            "or a diffusion run whose network has 'covered'"
+        )
     values = _read_card(card)
     model = ModelConfig(
         name=values["name"],

@@ -98,13 +98,9 @@ class PaintingObjective(EnhancementObjective):
             name: torch.autograd.grad(value, answer, retain_graph=True)[0].norm()
             for name, value in values.items()
         }
-        factors = {"distance": 1.0, "opinion": self.critic.opinion, "features": self.critic.features}
+        factors = {name: self.critic.weight * getattr(self.critic, name) for name in values}
         return {
-            name: self.critic.distance
-            * factors[name]
-            * pulls["distance"]
-            / pulls[name].clamp(min=TINY)
-            * value
+            name: factors[name] * pulls["distance"] / pulls[name].clamp(min=TINY) * value
             for name, value in values.items()
         }
 

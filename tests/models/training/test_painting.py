@@ -78,6 +78,19 @@ def test_each_turn_changes_its_own_network_alone():
     assert all(p.grad is None for p in objective.modules["reference"].parameters())
 
 
+def test_what_the_critic_says_weighs_what_the_run_says():
+    cloudy, clear = batch()
+    critic = CRITIC | {"weight": 1.0, "opinion": 1.0, "features": 1.0, "distance": 1.0}
+
+    def losses(**changes):
+        objective = objective_with_guess(torch.zeros_like(clear), critic=critic | changes)
+        return objective.losses(cloudy, clear, draws())
+
+    plain, heavy = losses(), losses(weight=2.0, distance=0.1)
+    for name, factor in (("opinion", 2), ("features", 2), ("distance", 0.2), ("noise", 1)):
+        torch.testing.assert_close(heavy[name], factor * plain[name], msg=name)
+
+
 def test_a_critic_learns_to_tell_a_smooth_guess_from_ground():
     cloudy, clear = batch()
     objective = objective_with_guess(torch.zeros_like(clear))
