@@ -39,6 +39,9 @@ LEAST_SAMPLE = 100
 HARDLY, NOT = 0.5, 0.1
 """Share of a band's variance on clear ground below which a date is warned of, or refused."""
 
+GAP = 9
+"""Width, px, below which a gap between pixels that change is taken for changed."""
+
 RIM = 3.0
 """Standard deviation, px, by which the places that are taken from the other date are smoothed."""
 
@@ -181,10 +184,11 @@ class OtherDate:
         Returns:
             ``(C + 1, h, w)``: the guess, and how much of it is this date's, in [0, 1].
         """
-        from scipy.ndimage import gaussian_filter
+        from scipy.ndimage import gaussian_filter, grey_closing
 
         values, has_values = self.read(span)
-        share = gaussian_filter(cloudy_share(guess - image), RIM)
+        # from a cloud to its shadow the change passes through nothing: such gaps are under them, too
+        share = gaussian_filter(grey_closing(cloudy_share(guess - image), (GAP, GAP)), RIM)
         # from nothing where this date ends, or has a hole, to all of it some pixels further in
         share *= np.clip(2 * gaussian_filter(has_values.astype(np.float32), RIM) - 1, 0, 1) * has_values
         mixed = guess + share * (np.clip(values, -1, 1) - guess)

@@ -169,6 +169,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         if not prepared.tiles:
             return {}
     own_tiles, spans, images = prepared
+    origins = _origins(plan, spans, guesses)
     samples = []
     for sample in range(plan.samples):
         noise = _noise(plan, own_tiles, sample) if model.needs_noise else None
@@ -178,12 +179,15 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
             else:
                 restored = run_in_halves(model.restore, images, noise, field)
         _check(restored, images, plan.spec.name, spans[0])
+        if origins is not None and field is not None:
+            restored = restored + origins * (field - restored)  # ground that was seen needs no texture
         samples.append([tile - image for tile, image in zip(restored, images, strict=True)])
     changes = {}
-    for tile, span, *drawn in zip(own_tiles, spans, *samples, strict=True):
+    for number, (tile, span, *drawn) in enumerate(zip(own_tiles, spans, *samples, strict=True)):
         change = _with_variance(drawn)
         if (change != 0).any():
-            changes[tile.number] = _with_origin(plan, _cut(change, span), span, guesses)
+            found = change if origins is None else np.concatenate([change, origins[number]])
+            changes[tile.number] = _cut(found, span)
     return changes
 
 
@@ -303,11 +307,13 @@ def _with_variance(samples: Sequence[Float]) -> Float:
     return np.concatenate([samples[0], np.var(samples, axis=0, ddof=1, dtype=np.float32)])
 
 
-def _with_origin(plan: Plan, change: Float, span: Span, guesses: Sequence[Results]) -> Float:
-    """Append a band with the other date's share of the first guess, if there is one."""
+def _origins(plan: Plan, spans: Sequence[Span], guesses: Sequence[Results]) -> Float | None:
+    """Blend the other date's share of the first guess in tiles, ``(N, 1, size, size)``, if there is one."""
     if plan.other is None:
-        return change
-    return np.concatenate([change, _last_band(plan, span, _found(plan, span, guesses))[None]])
+        return None
+    size = plan.grid.size
+    parts = [_last_band(plan, span, _found(plan, span, guesses))[None] for span in spans]
+    return np.stack([_pad(part, size, size) for part in parts])
 
 
 def _last_band(plan: Plan, span: Span, results: Sequence[tuple[Tile, Float]]) -> Float:

@@ -51,11 +51,11 @@ def test_the_result_is_nearer_to_the_truth_than_the_input(results):
     assert under_cloud > 1
 
 
-def test_texture_that_diffusion_makes_up_costs_next_to_nothing(results):
+def test_diffusion_is_not_worse_than_its_first_guess(results):
     name, cloudy, guess, restored, clear = results
     truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
     print(f"{name}: first guess {psnr(guess, truth):.2f} dB, DE {psnr(restored, truth):.2f} dB")
-    assert psnr(restored, truth) >= psnr(guess, truth) - 0.05
+    assert psnr(restored, truth) >= psnr(guess, truth) - 0.02
 
 
 @pytest.mark.parametrize(("model", "bands"), [("rice2", 3), ("default", 4)])
