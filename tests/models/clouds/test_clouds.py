@@ -54,7 +54,7 @@ def test_one_seed_gives_one_cloud() -> None:
     assert not np.array_equal(first.cloudy, other.cloudy)
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from places import GOLDEN as FOLDER
@@ -64,6 +64,7 @@ def test_published_resize_is_reproduced(name: str) -> None:
 @example(width=512, scale=0.125, seed=0)
 @example(width=48, scale=1 / 3, seed=0)
 @example(width=1, scale=0.05, seed=0)
+@settings(deadline=None)
 def test_leaving_out_the_outer_taps_changes_nothing(width: int, scale: float, seed: int) -> None:
     row = image(1, width, 1, seed)
     tall = np.repeat(row, 5, axis=1)
@@ -71,6 +72,7 @@ def test_leaving_out_the_outer_taps_changes_nothing(width: int, scale: float, se
 
 
 @given(height=sides, width=sides, scale=scales, value=st.floats(-255, 255, width=32))
+@settings(deadline=None)
 def test_a_constant_stays_constant(height: int, width: int, scale: float, value: float) -> None:
     found = resize(np.full((1, height, width), value, np.float32), scale)
     assert found.shape == (1, math.ceil(height * scale), math.ceil(width * scale))
@@ -78,11 +80,13 @@ def test_a_constant_stays_constant(height: int, width: int, scale: float, value:
 
 
 @given(height=sides, width=sides)
+@settings(deadline=None)
 def test_scale_one_gives_the_image_back(height: int, width: int) -> None:
     np.testing.assert_array_equal(resize(image(height, width), 1.0), image(height, width))
 
 
 @given(height=sides, width=sides, scale=scales, a=st.floats(-3, 3), b=st.floats(-3, 3))
+@settings(deadline=None)
 def test_resize_is_linear(height: int, width: int, scale: float, a: float, b: float) -> None:
     first, second = image(height, width, seed=1), image(height, width, seed=2)
     together = resize(np.float32(a) * first + np.float32(b) * second, scale)
@@ -90,6 +94,7 @@ def test_resize_is_linear(height: int, width: int, scale: float, a: float, b: fl
 
 
 @given(height=sides, width=sides, scale=st.sampled_from([0.125, 0.25, 0.5, 2.0]))
+@settings(deadline=None)
 def test_rows_and_columns_are_treated_alike(height: int, width: int, scale: float) -> None:
     found = resize(image(height, width), scale).transpose(0, 2, 1)
     turned = resize(image(height, width).transpose(0, 2, 1), scale)

@@ -10,7 +10,7 @@ from decr_scene.pipeline.tiling.windows import SIDE, share_of_work, tiles_a_side
 shapes = st.tuples(st.integers(1, 2600), st.integers(1, 2600))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(0, 128), st.integers(1, 300), st.data())
 def test_every_chosen_tile_is_in_one_window_and_none_is_too_large(shape, overlap, halo, data):
     grid = TileGrid(shape, overlap=overlap)
@@ -32,7 +32,7 @@ def test_a_cloudy_scene_is_shared_out_evenly_and_seen_less_than_twice():
     assert alone > 7 * 2048**2
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(0, 128), st.integers(1, 300))
 def test_what_is_seen_of_a_window_lies_in_the_scene_and_is_of_even_sides_where_that_can_be(
     shape, overlap, halo
