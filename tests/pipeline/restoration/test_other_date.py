@@ -8,7 +8,7 @@ from places import SAMPLES
 from raster_cases import NORTH_UP, draw, write
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform, reproject
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
@@ -102,6 +102,18 @@ def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_
     assert edge[0] < edge[-1] / 4
 
 
+def test_from_a_cloud_to_its_shadow_there_is_no_gap():
+    other, image = laid_over(CLEAR), pixels(CLOUDY) / np.float32(127.5) - 1
+    guess = image.copy()
+    guess[:, 100:300, 100:200] -= 0.4
+    guess[:, 100:300, 204:300] += 0.4
+    guess[:, 100:300, 340:440] += 0.4
+    share = other.instead_of(guess, image, WHOLE)[-1]
+    assert (share[120:280, 120:280] > 0.99).all()
+    assert (share[:, 312:328] < 0.01).all(), "clear ground of 40 px between two clouds stays"
+    assert (share[310:] < 0.01).all()
+
+
 @pytest.mark.slow
 def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     process_scene(CLOUDY, tmp_path / "alone.tif", model="rice2")
@@ -126,6 +138,10 @@ def test_thick_cloud_gives_back_the_ground_of_the_other_date(tmp_path):
     assert whole[area.cloud].mean() > 0.5, "the rest is blended, at the rims of clouds"
     assert (origins[whole] == OTHER_DATE).mean() > 0.9
     assert not (pixels(tmp_path / "alone_provenance.tif") == OTHER_DATE).any()
+    inside = binary_erosion(origins == OTHER_DATE, iterations=8)
+    fine = [image - gaussian_filter(image, (0, 2, 2)) for image in (given, clear)]
+    alike = [np.corrcoef(ours[inside], theirs[inside])[0, 1] for ours, theirs in zip(*fine, strict=True)]
+    assert min(alike) > 0.99, "nothing is painted over ground that was seen"
     told = report.verification["classes"]["other date"]
     assert told == pytest.approx((origins == OTHER_DATE).mean(), abs=0.01)
 
