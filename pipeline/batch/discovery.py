@@ -37,7 +37,9 @@ def find_scenes(
     src = Path(os.path.abspath(src_dir))
     if not src.is_dir():
         raise OptionError(f"{src} is not a folder, expected one with scenes: check the path")
-    patterns = [part.strip().lower() for part in pattern.split(",")]
+    patterns = [part.strip().lower() for part in pattern.split(",") if part.strip()]
+    if not patterns:
+        raise OptionError(f"pattern is {pattern!r}, expected names of scenes such as *.tif,*.jp2")
     outputs = dst if _inside(dst, src) and not _inside(src, dst) else None
     entries: list[SceneEntry] = []
 

@@ -111,7 +111,9 @@ def evaluate(
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 
     settings = Settings(steps, start, weight_floor)
-    names = tuple(name.strip() for name in compared.split(",") if name.strip()) if compared else ()
+    names = tuple(name.strip() for name in (compared or "").split(",") if name.strip())
+    if compared is not None and not names:
+        raise OptionError(f"--compare names no models, got {compared!r}: list some, such as rice2,default")
     systems = _comparison(models, names, ablation, sweep, settings)
     if complexity and data is not None:
         raise OptionError("--complexity measures no pairs: drop --data, or --complexity")

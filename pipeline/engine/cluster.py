@@ -111,7 +111,7 @@ def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int
     except (ValueError, OverflowError):
         size = 0
     if size <= 0:
-        raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit}")
+        raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit!r}")
     if scheduler is not None:
         raise OptionError(
             f"the cluster at {_address(scheduler)} has limits of its own, got memory limit {limit}: give it "
@@ -124,8 +124,10 @@ def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | 
     """Join the two ways to name a cluster that is there.
 
     Raises:
-        OptionError: Both are given, or the client is none.
+        OptionError: Both are given, the client is none, or the address is empty.
     """
+    if scheduler == "":
+        raise OptionError("scheduler is empty: leave it out, or is a variable of the shell not set?")
     if client is not None and scheduler is not None:
         raise OptionError(f"client and scheduler {scheduler} both name a cluster: give one of them")
     if not isinstance(client, (Client, type(None))):

@@ -6,6 +6,7 @@ import os
 import re
 
 from decr_scene.pipeline.errors import SceneReadError
+from decr_scene.pipeline.files import SIDECARS
 
 _PREFIX = re.compile(r"^(/vsi\w+/|(?:zip|tar|gzip|7z|rar)\+|file://|[A-Za-z0-9]+://)")
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|(https?|ftp|s3|gs|az|oss)://")
@@ -29,15 +30,16 @@ def full_name(name: str | os.PathLike[str]) -> str:
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
-    """Refuse an input that is there and no file, whose end could be waited for in vain.
+    """Refuse an input, or what GDAL reads beside it, that is there and no file.
+
+    Its end could be waited for in vain.
 
     Raises:
         SceneReadError: It is a pipe, a socket or a device.
     """
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise SceneReadError(
-            f"{os.fspath(path)} is a pipe or a device, expected a file: write it to one first"
-        )
+    for name in (os.fspath(path) + ending for ending in ("", *SIDECARS)):
+        if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
+            raise SceneReadError(f"{name} is a pipe or a device, expected a file: write it to one first")
 
 
 def local_files(name: str | os.PathLike[str]) -> list[str]:

@@ -21,6 +21,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from decr_scene.models.arrays import Bool, Double, Float
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.raster.handles import message_in, row_by_row
@@ -150,6 +151,8 @@ class MaskFile(Mask):
         try:
             with row_by_row(), rasterio.open(self.path) as source:
                 yield source
+        except DecrSceneError:
+            raise  # some are a ValueError, too
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             if isinstance(error, UnicodeDecodeError):

@@ -34,6 +34,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _State:
+    listening = False
     came = False
     last_words: Callable[[], None] | None = None
 
@@ -60,10 +61,28 @@ def say_last_words() -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End this process on signals, for a ``with``.
+    """End this process on signals, for a ``with``; one inside another does nothing.
 
     An ignored Ctrl-C stays ignored.
     """
+    if _State.listening:
+        yield
+        return
+    _State.listening = True
+    try:
+        _listen()
+        yield
+    except BaseException:
+        if not _State.came:
+            raise
+    finally:
+        _State.listening = False
+    if _State.came:
+        _end()
+
+
+def _listen() -> None:
+    """Set the handlers, and start the threads that do not wait for the main one."""
     handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     read, write = socket.socketpair()
     write.setblocking(False)
@@ -74,13 +93,6 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(number, _interrupt)
     if os.environ.get(WITH_STDIN):
         threading.Thread(target=_end_with_stdin, args=(handled,), daemon=True).start()
-    try:
-        yield
-    except BaseException:
-        if not _State.came:
-            raise
-    if _State.came:
-        _end()
 
 
 def _end_with_stdin(handled: list[signal.Signals]) -> None:

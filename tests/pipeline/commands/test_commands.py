@@ -296,3 +296,17 @@ def test_an_empty_path_is_a_wrong_call(args, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert "it is empty, expected a name" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("batch", ".", "--out", "o", "--pattern", " ,"), "pattern is ' ,', expected names of scenes"),
+        (("evaluate", "--data", ".", "--compare", ""), "--compare names no models, got ''"),
+    ],
+)
+def test_an_empty_list_is_a_wrong_call(args, told, tmp_path, monkeypatch):
+    """Not the default, nor a folder without scenes."""
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(call(*args), 2, told)
+    assert not list(tmp_path.iterdir())

@@ -149,3 +149,20 @@ def test_the_end_of_standard_input_ends_a_run_that_ignores_all_signals(
     with pytest.raises(SystemExit) as ended:
         signals._end_with_stdin([])
     assert ended.value.code == signals.INTERRUPTED
+
+
+def test_a_signal_ends_the_imports_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(9)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "decr_scene.pipeline", "--version"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

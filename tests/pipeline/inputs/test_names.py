@@ -7,6 +7,8 @@ from raster_cases import plain
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import SceneReadError
+from decr_scene.pipeline.files import SIDECARS
+from decr_scene.pipeline.inputs.names import full_name
 
 
 @pytest.mark.parametrize("role", ["scene", "mask", "aoi", "pan"])
@@ -17,3 +19,11 @@ def test_a_pipe_is_refused_and_not_waited_for(role, tmp_path):
     with pytest.raises(SceneReadError, match=r"pipe\.tif is a pipe or a device, expected a file"):
         process_scene(inputs.pop("scene"), tmp_path / "clean.tif", model="identity", **inputs)
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "pipe.tif"}
+
+
+@pytest.mark.parametrize("ending", SIDECARS)
+def test_a_pipe_beside_a_scene_is_refused_too(ending, tmp_path):
+    scene = plain(tmp_path / "scene.tif", (40, 50))
+    os.mkfifo(f"{scene}{ending}")
+    with pytest.raises(SceneReadError, match=rf"scene\.tif{ending} is a pipe or a device"):
+        full_name(scene)

@@ -11,7 +11,7 @@ from raster_cases import plain
 from test_run import pixels_of
 
 from decr_scene.pipeline import Options, process_directory, process_scene, restore
-from decr_scene.pipeline.engine.cluster import memory_bytes
+from decr_scene.pipeline.engine.cluster import memory_bytes, one_cluster
 from decr_scene.pipeline.engine.graph import OF_FILES
 from decr_scene.pipeline.errors import MaskError, OptionError, SceneNotFoundError
 from decr_scene.pipeline.inspection.coverage import measure_coverage
@@ -110,6 +110,11 @@ def test_a_callable_that_is_called_as_what_is_built_in_is_none_of_those(name, tm
 def test_an_empty_name_is_none(name):
     with pytest.raises(OptionError, match=f"{name} is empty"):
         Options(**{name: ""})
+
+
+def test_an_empty_address_is_no_cluster():
+    with pytest.raises(OptionError, match="scheduler is empty"):
+        one_cluster("", None)
 
 
 @pytest.mark.parametrize("limit", ["", "GB", "1e999GB", "-1GB", 0])
