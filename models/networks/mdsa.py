@@ -19,6 +19,7 @@ GROWTH = 16  # channels that a dense layer adds
 DENSE_LAYERS = 4
 REDUCTION = 4  # of the channel attention
 DILATIONS = (1, 2, 4, 8, 16, 1)
+TOO_SMALL = 4  # longer side of an image of which the third row has one pixel, px
 
 
 class MDSA(nn.Module):
@@ -55,8 +56,8 @@ class MDSA(nn.Module):
             ValueError: The image is too small for the instance norm of the third row.
         """
         height, width = image01.shape[-2:]
-        if max(height, width) <= 4:
-            raise ValueError(f"image is {height} x {width} px, mdsa takes more than 4: pad it")
+        if max(height, width) <= TOO_SMALL:
+            raise ValueError(f"image is {height} x {width} px, mdsa takes more than {TOO_SMALL}: pad it")
         x0, x1, f = self._ascend(self._descend(self.enter_block(self.enter(image01))))
         for conv in self.context:
             f = F.relu(conv(f))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from decr_scene.models.networks.layers import is_steady_case, steady_group_norm, zeroed
 from decr_scene.models.networks.local_norm import local_group_norm
-from decr_scene.models.networks.mdsa import MDSA
-from decr_scene.models.networks.mprnet import MPRNet
+from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
+from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.rivals.amgan import AMGAN
 from decr_scene.models.rivals.cvae import CVAE, LATENT, PATCH
 from decr_scene.models.rivals.diffcr import DATES, DiffCR
@@ -70,6 +70,8 @@ class ReferenceConfig:
         check_range("channels of a level", self.width * max(*self.multipliers, 1), 1, WIDEST)
         if self.kind == "unet" and self.width % GROUPS:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
+        if self.kind in SQUEEZED and self.width < LEAST_WIDTH:
+            raise ValueError(f"width of {self.kind} must be {LEAST_WIDTH} at least, got {self.width}")
         if self.context and self.kind != "unet":
             raise ValueError(f"a reference of kind {self.kind!r} takes no context")
         if self.kind == "cvae" and (self.side < PATCH or self.side % PATCH):
@@ -79,6 +81,19 @@ class ReferenceConfig:
     def only_side(self) -> int | None:
         """Return the one side of images that it takes, px, or ``None`` if it takes any."""
         return self.side if self.kind == "cvae" else None
+
+    def check_crop(self, side: int) -> None:
+        """Refuse crops of ``side`` px that the network does not take.
+
+        Raises:
+            ValueError: It takes no such images.
+        """
+        if self.only_side not in (None, side):
+            raise ValueError(f"crop must be the reference's side, {self.only_side}, got {side}")
+        if self.kind == "mn" and side % MULTIPLE:
+            raise ValueError(f"crop must be a multiple of {MULTIPLE} for a reference of kind mn, got {side}")
+        if self.kind == "mdsa" and side <= TOO_SMALL:
+            raise ValueError(f"crop must be above {TOO_SMALL} for a reference of kind mdsa, got {side}")
 
     @property
     def takes_windows(self) -> bool:
@@ -90,6 +105,9 @@ class ReferenceConfig:
         """Return whether one image has many answers, of which noise chooses one."""
         return self.kind in ("cvae", "diffcr")
 
+
+SQUEEZED, LEAST_WIDTH = ("mn", "mdsa", "cvae"), 4
+"""Kinds whose channel attention takes a quarter of the channels, and their least width."""
 
 GROUPS = 8
 """Of the normalisation in our own reference; widths are multiples of it."""

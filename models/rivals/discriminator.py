@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
 """Of its leaky ReLUs."""
+
+HALVED = 16
+"""Pixels of an image, each way, to one of a logit."""
 
 
 class Discriminator(nn.Module):
@@ -26,6 +31,10 @@ class Discriminator(nn.Module):
         self.c2 = Halving(4 * width, 8 * width)
         self.c3 = Halving(8 * width, 16 * width)
         self.c4 = nn.Conv2d(16 * width, 1, 3, padding=1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in training mode, whatever is asked for: the published one is never in another."""
+        return super().train()
 
     def forward(self, cloudy: Tensor, other: Tensor) -> Tensor:
         """Map two images ``(B, bands, H, W)`` in [0, 1] to logits ``(B, 1, H / 16, W / 16)``."""

@@ -99,5 +99,7 @@ class Neighbours(nn.Module):
         return torch.cat([up, right, down, left], dim=1)
 
     def _look(self, side: str, neighbour: Tensor, own: Tensor) -> Tensor:
+        if not own.numel():  # an image one pixel wide; a convolution refuses nothing at all
+            return own
         weighed: Tensor = self.get_submodule(f"{side}_weight")(neighbour)
         return F.relu(weighed + own)

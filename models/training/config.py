@@ -19,6 +19,7 @@ from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import UNetConfig
+from decr_scene.models.rivals.discriminator import HALVED
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.training.stages import STAGES
 from decr_scene.models.value_types import check_types, read_toml_text
@@ -160,6 +161,8 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+        if self.stage != "detector":
+            self.reference.check_crop(self.crop)
 
     @property
     def alone(self) -> bool:
@@ -199,15 +202,18 @@ class RunConfig:
             )
 
     def _check_alone(self) -> None:
-        """Refuse a reference of another kind than the stage's, or crops of another side than its own."""
+        """Refuse a reference of another kind than the stage's, or too few pixels for a discriminator."""
         if self.reference.kind not in ALONE[self.stage]:
             expected = " or ".join(ALONE[self.stage])
             raise ValueError(
                 f"stage {self.stage} trains a [reference] of kind {expected}, found {self.reference.kind!r}"
             )
-        side = self.reference.only_side
-        if side not in (None, self.crop):
-            raise ValueError(f"crop must be the reference's side, {side}, got {self.crop}")
+        patches = self.crop // HALVED
+        if self.stage == "adversarial" and self.batch * patches**2 < 2:
+            raise ValueError(
+                f"the discriminator sees patches of {HALVED} px and needs two of them, got {self.batch} x "
+                f"{patches**2}: set batch or crop higher"
+            )
 
     def _check_detector(self) -> None:
         if self.detector is None or self.detector.bands != len(self.bands):

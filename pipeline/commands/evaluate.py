@@ -77,7 +77,9 @@ if TYPE_CHECKING:
     help="Samples of each image; with 2 and more, their spread against the error.",
 )
 @click.option("--uncertainty", is_flag=True, help="The error that the model expects against the error.")
-@click.option("--ablation", is_flag=True, help="No prior, a fixed one, the weight network, reference alone.")
+@click.option(
+    "--ablation", is_flag=True, help="No prior, a fixed one, the model's own weight, reference alone."
+)
 @click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
 @click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")

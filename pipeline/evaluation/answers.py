@@ -53,6 +53,20 @@ class Settings:
     weight: float | None = None
     number: int = 0
 
+    def check(self, model: Model | None) -> None:
+        """Refuse steps and a start that the sampling of a model does not allow.
+
+        Raises:
+            OptionError: A value is out of range, or there are not so many steps from the start.
+        """
+        if model is None or model.config.network is None or self.weight == 1:
+            return
+        try:
+            sampling = model.config.sampling.replaced(self.steps, self.start, self.weight_floor)
+            DESampler(DEDenoiser(model.network, model.schedule), sampling.steps, sampling.first_step)
+        except ValueError as error:
+            raise OptionError(f"{model.config.name}: {error}") from error
+
     def sample(self, model: Model, cloudy: Float, guess: Float, on_step: OnStep | None = None) -> Float:
         """Restore one image ``(C, H, W)`` in [-1, 1]."""
         if self.weight == 1:

@@ -31,6 +31,9 @@ from decr_scene.pipeline.measures.perception import Perception
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""
 
+STEPS_FROM_NOISE = 50
+"""Of the paper, which begins at noise."""
+
 COLUMNS = (
     "psnr",
     "ssim",
@@ -178,11 +181,13 @@ def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], width: i
 def ablation(model: str, settings: Settings) -> list[System]:
     """List the paper's ablation of the prior (Table VIII): none, half of it, by the model's weight, all.
 
-    Without a prior the sampling begins at noise alone: a noised first guess would be one.
+    Without a prior the sampling begins at noise alone: a noised first guess would be one. From there it takes
+    `STEPS_FROM_NOISE` unless steps are asked for, as the few of a model made for few do not arrive.
     """
+    steps = settings.steps or STEPS_FROM_NOISE
     return [
         System("reference only", model, Settings(weight=1.0)),
-        System("no prior", model, replace(settings, start=TRAIN_STEPS, weight=0.0)),
+        System("no prior", model, replace(settings, steps=steps, start=TRAIN_STEPS, weight=0.0)),
         System("fixed weight 0.5", model, replace(settings, weight=0.5)),
         System("own weight", model, settings),
     ]
@@ -251,6 +256,8 @@ def compare(
     names = dict.fromkeys(system.model for system in systems)
     check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(names), data, overwrite)
     models = {name: open_answerer(name, data, bands, detector) for name in names}
+    for system in systems:
+        system.settings.check(models[system.model].model)
     model_bands = _common_bands(models)
     if with_baselines:
         opened = [model.model for model in models.values() if model.model is not None]

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.checkpoints.expected_error import ExpectedError
+from decr_scene.models.checkpoints.model_file import ModelConfig
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.errors import OptionError
@@ -50,6 +51,7 @@ class Evaluation:
         trace: Mean weight by step of the sampling, if it was asked for.
         set_figures: Figures of all images together that no single one has, by who answers.
         calibration: Of the uncertainty, if it was asked for.
+        weight_note: Where the weight of the trace comes from, if no network gives it.
     """
 
     names: tuple[str, ...]
@@ -57,6 +59,7 @@ class Evaluation:
     trace: tuple[Row, ...] = ()
     set_figures: Mapping[str, Row] = field(default_factory=dict)
     calibration: Calibration | None = None
+    weight_note: str = ""
 
     def mean(self) -> Row:
         """Average every figure over the images that have it."""
@@ -84,6 +87,7 @@ class Evaluation:
             for figure in next(iter(self.set_figures.values()), {})
         ]
         lines += [f"mean W  {'  '.join(f'{k} {v:.4g}' for k, v in row.items())}" for row in self.trace]
+        lines += [self.weight_note] if self.trace and self.weight_note else []
         return "\n".join(
             lines if self.calibration is None else [*lines, *_calibration_lines(self.calibration)]
         )
@@ -153,8 +157,9 @@ def evaluate_pairs(
     expected = expected_error_of(loaded.spec) if uncertainty else None
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS
     check_outputs([table, sheet, trace, *plot_files(plots, drawn)], [model], data, overwrite)
-    pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     settings = settings or Settings()
+    settings.check(loaded.model)
+    pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
     figures = Figures.open(protocol, lpips, loaded.bands)
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None
@@ -183,13 +188,14 @@ def evaluate_pairs(
         steps_seen.rows() if steps_seen is not None else (),
         perception.frechet_distances() if perception is not None else {},
         claims.calibration() if claims is not None else None,
+        "" if loaded.model is None else _weight_note(loaded.model.config),
     )
     if table is not None:
         result.to_csv(table)
     if contact is not None and sheet is not None:
         contact.save(sheet)
     if plots is not None and steps_seen is not None:
-        _plot_weights(plots, steps_seen)
+        _plot_weights(plots, steps_seen, by_change=bool(result.weight_note))
     if plots is not None and result.calibration is not None:
         _plot_uncertainty(plots, result.calibration)
     if trace is not None:
@@ -233,14 +239,26 @@ def plot_files(folder: Path | None, names: Iterable[str]) -> list[Path]:
     return [folder / f"{name}{ending}" for name in names for ending in ENDINGS]
 
 
-def _plot_weights(folder: Path, weights: StepWeights) -> None:
+def _weight_note(config: ModelConfig) -> str:
+    """Tell where W comes from in a model that has no network for it; empty for one that has."""
+    if config.network is None or config.network.covered is None:
+        return ""
+    low, high = config.network.covered
+    return (
+        f"W of {config.name} is no network's and the same at every step: 1 where the first guess changes the "
+        f"image by {low:g} of 2 or less, 0 by {high:g} or more"
+    )
+
+
+def _plot_weights(folder: Path, weights: StepWeights, by_change: bool) -> None:
     rows = weights.rows()
     if not rows:
         raise OptionError("no step was taken, so there is no weight to plot: take a model that samples")
     names = {"weight": "all", "weight_cloud": "in cloud", "weight_clear": "clear ground"}
     series = {label: [(row["t"], row[name]) for row in rows] for name, label in names.items()}
     by_step, maps = (folder / name for name in WEIGHT_PLOTS)
-    Plot("weight of the first guess", "step", "W", series).write(by_step)
+    title = "weight of the first guess" + (", by how much it changes the image" if by_change else "")
+    Plot(title, "step", "W", series).write(by_step)
     weight_maps(maps, weights.maps)
 
 

@@ -27,7 +27,7 @@ from decr_scene.models.rivals.cvae import CVAE
 from decr_scene.models.rivals.diffcr import DiffCR
 from decr_scene.models.rivals.discriminator import Discriminator
 from decr_scene.models.rivals.dpm_solver import DPMSolver, noise_at, sigmoid_abar
-from decr_scene.models.rivals.spagan import SpAGAN
+from decr_scene.models.rivals.spagan import Neighbours, SpAGAN
 
 SMALL: dict[str, Any] = {
     "spagan": lambda: SpAGAN(3, 4),
@@ -106,10 +106,33 @@ def test_spagan_takes_blue_green_red() -> None:
     assert rival_model(published("amgan"), "amgan")[0].bands == ("red", "green", "blue")
 
 
-@pytest.mark.parametrize("size", [(33, 20), (8, 61)])
+@pytest.mark.parametrize("size", [(33, 20), (8, 61), (1, 7), (7, 1)])
 @pytest.mark.parametrize("kind", ["spagan", "amgan"])
 def test_generators_take_any_size(kind: str, size: tuple[int, int]) -> None:
     assert model(kind).reference(torch.zeros(2, 3, *size)).shape == (2, 3, *size)
+
+
+def test_each_direction_of_spagan_looks_at_one_neighbour() -> None:
+    look, x = Neighbours(1), torch.tensor([[[[1.0, -2.0, 4.0], [-8.0, 16.0, -32.0]]]])
+    for part in look.parameters():
+        nn.init.constant_(part, 0.5)
+    expected = {
+        "up": [[1, -2, 4], [0, 15.5, 0]],
+        "right": [[0.5, 0.5, 4], [0.5, 0.5, -32]],
+        "down": [[0, 6.5, 0], [-8, 16, -32]],
+        "left": [[1, 0, 3.5], [-8, 12.5, 0]],
+    }
+    found = look(x)[0]
+    assert all(
+        torch.equal(map_, torch.tensor(rows)) for map_, rows in zip(found, expected.values(), strict=True)
+    )
+
+
+def test_the_discriminator_always_has_the_statistics_of_its_batch() -> None:
+    torch.manual_seed(0)
+    judge, one = Discriminator(3, 2), [torch.rand(1, 3, 64, 64) for _ in range(2)]
+    trained = judge(*one)
+    assert torch.equal(nn.ModuleDict({"judge": judge}).eval()["judge"](*one), trained)
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:

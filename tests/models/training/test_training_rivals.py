@@ -107,6 +107,27 @@ def test_a_run_of_our_own_reference_is_no_whole_model(tmp_path):
         ("variational", {"signed": True}, "signed is of stage adversarial alone"),
         ("conditional", {"reference": {"kind": "cvae", "width": 4}}, "kind diffcr, found 'cvae'"),
         ("adversarial", {"schedule": "linear"}, "schedule 'linear' is unknown"),
+        (
+            "adversarial",
+            {"crop": 31, "batch": 1},
+            "patches of 16 px and needs two of them, got 1 x 1: set batch",
+        ),
+        (
+            "variational",
+            {"reference": {"kind": "cvae", "width": 3, "side": 32}},
+            "cvae must be 4 at least, got 3",
+        ),
+        ("reference", {"reference": {"kind": "mn", "width": 3}}, "width of mn must be 4 at least, got 3"),
+        (
+            "reference",
+            {"reference": {"kind": "mn", "width": 8}, "crop": 36},
+            "multiple of 8 for a reference of",
+        ),
+        (
+            "reference",
+            {"reference": {"kind": "mdsa", "width": 8}, "crop": 4},
+            "above 4 for a reference of kind",
+        ),
     ],
 )
 def test_a_run_of_another_system_that_makes_no_sense_is_refused(stage, changes, said):

@@ -22,7 +22,7 @@ from decr_scene.pipeline.evaluation.plots import free_place, weight_maps
 
 def test_an_ablation_has_a_row_for_every_prior(folder, model, measured, tmp_path):
     table = tmp_path / "table.csv"
-    result = invoke("--model", model, "--data", folder, "--ablation", "--csv", table)
+    result = invoke("--model", model, "--data", folder, "--ablation", "--steps", 2, "--csv", table)
     assert result.exit_code == 0, result.output
     labels = ["cloudy", "reference only", "no prior", "fixed weight 0.5", "own weight"]
     assert [line[:20].strip() for line in first_table(result).splitlines()[1:]] == labels
@@ -64,6 +64,20 @@ def test_an_ablation_without_a_prior_begins_at_noise():
     settings = {system.label: system.settings for system in ablation("m", Settings(steps=5, start=100))}
     assert settings["no prior"] == Settings(steps=5, start=1000, weight=0.0)
     assert settings["fixed weight 0.5"] == Settings(steps=5, start=100, weight=0.5)
+    own = {system.label: system.settings for system in ablation("m", Settings())}
+    assert own["no prior"].steps == 50
+    assert own["own weight"].steps is None
+
+
+def test_steps_that_a_model_cannot_take_are_refused_before_a_pair_is_read(folder, model, monkeypatch):
+    for room in ("compare", "evaluate"):
+        monkeypatch.setattr(
+            f"decr_scene.pipeline.evaluation.{room}.load_pairs", lambda *_: pytest.fail("read")
+        )
+    for arguments in (["--ablation"], []):
+        result = invoke("--model", model, "--data", folder, "--steps", 250, *arguments)
+        assert result.exit_code == 2, result.output
+        assert "tiny: steps from start 200 must be in [1, 200], got 250" in result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -17,6 +18,7 @@ from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
     SamplingConfig,
     build_modules,
+    read_model_file,
     save_model_file,
 )
 from decr_scene.models.data.resize import resize
@@ -397,6 +399,19 @@ def test_a_sweep_and_the_weight_are_plotted(folder, model, tmp_path):
     assert {path.name for path in (tmp_path / "one").iterdir()} == {
         f"{name}{end}" for name in ("weight_maps", "weight_by_step") for end in (".png", ".csv")
     }
+
+
+def test_a_weight_that_no_network_gives_is_told_so(folder, model, tmp_path):
+    with_network = evaluate_pairs(str(model), folder, trace=tmp_path / "own.csv")
+    assert "mean W" in with_network.to_text()
+    assert "is no network's" not in with_network.to_text()
+    config, tensors = read_model_file(model)
+    config = replace(config, network=replace(config.network, covered=(0.1, 0.4)))
+    kept = {name: t for name, t in tensors.items() if not name.startswith("network.weight_net.")}
+    save_model_file(tmp_path / "covered.safetensors", config, kept)
+    found = evaluate_pairs(str(tmp_path / "covered.safetensors"), folder, trace=tmp_path / "w.csv")
+    assert found.to_text().splitlines()[-1].startswith("W of tiny is no network's and the same at every step")
+    assert len({(row["weight"], row["weight_cloud"], row["weight_clear"]) for row in found.trace}) == 1
 
 
 def one_answer(path):
