@@ -19,7 +19,7 @@ from decr_scene.models.diffusion.sampling import BlendTiles, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.networks.detector import AnyDetector, build_detector, reduced_image
 from decr_scene.models.networks.layers import with_bf16_weights
-from decr_scene.models.networks.reference import DiffusedReference, DrawnReference
+from decr_scene.models.networks.published_reference import DiffusedReference, DrawnReference
 
 ALWAYS_FP32 = ("mn", "mdsa", "spagan", "amgan", "cvae", "diffcr")
 """Published references: instance norms and steep sigmoids do not survive bf16, and cost next to nothing."""

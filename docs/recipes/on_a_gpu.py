@@ -117,7 +117,9 @@ def pack(data: Path, out: Path, runs: list[Path], quality: int) -> None:
 
 def _key(config: RunConfig, part: DataConfig) -> str:
     """Name what is read for a source: the same for all that differ only in what is drawn of it."""
-    return repr((part.clear, part.cloudy, part.folder, part.bands, part.tone, part.holdout, config.drawn))
+    return repr(
+        (part.clear, part.cloudy, part.folder, part.bands, part.tone, part.holdout, config.takes_held_out)
+    )
 
 
 def unpack(archive: Path, configs: list[RunConfig]) -> list[list[PairSource]]:

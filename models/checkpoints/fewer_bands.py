@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from decr_scene.models.checkpoints.fold import fewer_bands
+from decr_scene.models.checkpoints.fold import config_without_band
 from decr_scene.models.networks.grown import IMAGES
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def without_band(
     Raises:
         CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
     """
-    smaller = fewer_bands(config, band, stand_in)
+    smaller = config_without_band(config, band, stand_in)
     bands = len(config.bands)
     dropped, kept = config.bands.index(band), config.bands.index(stand_in)
     reads, gives = _layers(config)
@@ -63,10 +63,11 @@ def _layers(config: ModelConfig) -> Layers:
     """List the layers that read bands, and those that give them.
 
     Returns:
-        By name, the images that a layer reads and the values a band of each; of the others, those a band.
+        For each layer that reads bands, by name, the number of images and of values a band; for each layer
+        that gives bands, the number of values a band.
     """
     network, reference = config.network, config.reference
-    assert network is not None, "fewer_bands has refused it"
+    assert network is not None, "config_without_band has refused it"
     reads, gives = _layers_of_reference("reference", reference)
     if network.covered is None:
         reads["network.weight_net.stem.weight"] = (3, network.weight.patch**2)

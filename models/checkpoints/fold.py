@@ -1,6 +1,6 @@
 """Describe a model for fewer bands as a fold of one for more: a few lines of TOML in the place of weights.
 
-How the weights are folded is in `fewer_bands`.
+How the weights are folded is in `fewer_bands.without_band`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODEL_ENDINGS = (".safetensors", FOLD_ENDING)
 
 @dataclass(frozen=True)
 class Fold:
-    """What is folded into what, and what the smaller model is called.
+    """A smaller model made of a larger one: the band that is left out, and the band that takes its place.
 
     Args:
         model: The file with the weights, in the folder of the fold's own.
@@ -59,7 +59,7 @@ class Fold:
             "folded": f"{self.band} into {self.into}",
             "spectrum": spectrum,
         }
-        fewer = fewer_bands(larger, self.band, self.into)
+        fewer = config_without_band(larger, self.band, self.into)
         return replace(fewer, name=self.name, info={**larger.info, **info})
 
 
@@ -87,7 +87,7 @@ def read_fold(path: str | Path) -> Fold:
     return Fold(path.parent / values["model"], values["band"], values["into"], path.stem, values["about"])
 
 
-def fewer_bands(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
+def config_without_band(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
     """Describe a model less one band, under its old name.
 
     Raises:

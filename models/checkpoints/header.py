@@ -1,4 +1,4 @@
-"""Open model files, and read what they say of themselves without torch."""
+"""Open model files, and read their configuration without torch."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def opened(path: str | Path, framework: str = "pt") -> Iterator[Any]:
         with safe_open(path, framework=framework) as file:
             yield file
     except FileNotFoundError:
-        if Path(path).exists():  # so it is told of a file that may not be read, too
+        if Path(path).exists():  # safetensors says this of a file without read permission, too
             raise CheckpointError(f"{path} cannot be read: change its permissions") from None
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:

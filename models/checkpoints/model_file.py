@@ -5,7 +5,7 @@ metadata, under the key ``decr_scene``, all that is needed to build and to use t
 ``packed``, kernels under ``network.`` are eight bits a weight, with one scale an output channel beside them.
 
 A model may also be described as a fold of another (`fold.Fold`), in a few lines of TOML beside that
-one's file: it is read, and has the digest, as if its file lay there.
+one's file: it is read, and digested, as if that model had a file of weights of its own.
 """
 
 import hashlib
@@ -45,7 +45,13 @@ FORMAT, PACKED_FORMAT = 1, 2
 """Versions of the format; a program that cannot unpack kernels refuses packed files by it."""
 
 COUNTERS = ("num_batches_tracked",)
-"""Suffixes of the names of tensors of whole numbers."""
+"""Suffixes of the names of the only tensors that are whole numbers."""
+
+SCALING: Mapping[str, Any] = {
+    "uint8": [0, 255],
+    "other": "quantiles of the valid pixels, 0.1 and 99.9 %",
+}
+"""How digital numbers become [-1, 1] for a model that says nothing else: as the pipeline scales a scene."""
 
 State = Mapping[str, Tensor]
 C = TypeVar("C", bound="DataclassInstance")
@@ -61,7 +67,8 @@ class SamplingConfig:
             alone.
         weight_floor: Least weight of the reference, the paper's eta.
         halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
-        texture: The diffusion gives only what is finer than a Gaussian of so many px; 0: all.
+        texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
+            0: it gives all.
     """
 
     steps: int = 50
@@ -323,7 +330,7 @@ def _check_values(tensors: State, what: str) -> None:
 def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
-        del values["error"]  # files stay as they were before there was any
+        del values["error"]  # earlier versions of the program refuse keys that they do not know
     if not values["sampling"]["texture"]:
         del values["sampling"]["texture"]
     for key in ("grown", "covered"):

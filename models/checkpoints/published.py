@@ -28,7 +28,9 @@ BAND_NAMES = ("red", "green", "blue", "nir")  # order of the published models, t
 State = Mapping[str, Tensor]
 Weights = Mapping[str, Any] | str | Path
 
-_SIGNATURES = {"DE": "input_blocks.0.0.weight", "mn": "shallow_feat1.0.weight", "mdsa": "conv_in.weight"}
+DE_SIGNATURES = {"DE": "input_blocks.0.0.weight", "mn": "shallow_feat1.0.weight", "mdsa": "conv_in.weight"}
+"""For DE and each of its references, an entry that its published weights alone have."""
+
 _ORDER = "give the checkpoint of DE first, then that of its reference (mn or mdsa)"
 
 
@@ -87,7 +89,7 @@ def _published_network(bands: int, noise: int, weight: int) -> NetworkConfig:
 def _import_network(state: State) -> tuple[NetworkConfig, dict[str, Tensor]]:
     kind = _kind(state)
     if kind != "DE":
-        found = kind or f"something else (no {_SIGNATURES['DE']})"
+        found = kind or f"something else (no {DE_SIGNATURES['DE']})"
         raise CheckpointError(f"DE checkpoint expected, found {found}: {_ORDER}")
     prefix = _weight_prefix(state)
     stem, weight_stem = state["input_blocks.0.0.weight"], state.get(f"{prefix}input_blocks.0.0.weight")
@@ -98,7 +100,7 @@ def _import_network(state: State) -> tuple[NetworkConfig, dict[str, Tensor]]:
     for name, tensor in (("", stem), (prefix, weight_stem)):
         if tensor.ndim != 4:
             raise CheckpointError(
-                f"DE checkpoint: {name}{_SIGNATURES['DE']} has shape {tuple(tensor.shape)}, "
+                f"DE checkpoint: {name}{DE_SIGNATURES['DE']} has shape {tuple(tensor.shape)}, "
                 "expected one of 4 axes: copy the file again"
             )
     try:
@@ -127,12 +129,12 @@ def _weight_prefix(state: State) -> str:
 def _import_reference(state: State) -> tuple[ReferenceConfig, dict[str, Tensor]]:
     kind = _kind(state)
     if kind not in ("mn", "mdsa"):
-        found = kind or f"something else (neither {_SIGNATURES['mn']} nor {_SIGNATURES['mdsa']})"
+        found = kind or f"something else (neither {DE_SIGNATURES['mn']} nor {DE_SIGNATURES['mdsa']})"
         raise CheckpointError(f"reference checkpoint expected, found {found}: {_ORDER}")
-    stem = state[_SIGNATURES[kind]]
+    stem = state[DE_SIGNATURES[kind]]
     if stem.ndim != 4:
         raise CheckpointError(
-            f"reference checkpoint ({kind}): {_SIGNATURES[kind]} has shape {tuple(stem.shape)}, "
+            f"reference checkpoint ({kind}): {DE_SIGNATURES[kind]} has shape {tuple(stem.shape)}, "
             "expected one of 4 axes: copy the file again"
         )
     config = ReferenceConfig(kind=kind, bands=stem.shape[1], width=stem.shape[0])
@@ -150,7 +152,7 @@ def _reference_net(config: ReferenceConfig) -> MPRNet | MDSA:
 
 
 def _kind(state: State) -> str | None:
-    return next((kind for kind, name in _SIGNATURES.items() if name in state), None)
+    return next((kind for kind, name in DE_SIGNATURES.items() if name in state), None)
 
 
 def read_state(source: Weights, what: str) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from decr_scene.models.checkpoints.keymap import Entry, KeyMap, import_state
-from decr_scene.models.checkpoints.model_file import COUNTERS, ModelConfig, SamplingConfig
-from decr_scene.models.checkpoints.published import BAND_NAMES, read_state
+from decr_scene.models.checkpoints.model_file import COUNTERS, SCALING, ModelConfig, SamplingConfig
+from decr_scene.models.checkpoints.published import BAND_NAMES, DE_SIGNATURES, read_state
 from decr_scene.models.errors import CheckpointError
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.networks.reference import ReferenceConfig
@@ -33,9 +33,7 @@ SIGNATURES = {
     "cloudnet": "conv2d_1.weight",
     "diffcr": "cond_intro.weight",
     "gandis": "dis.dis.c0_0.c.weight",
-    "DE": "input_blocks.0.0.weight",
-    "mn": "shallow_feat1.0.weight",
-    "mdsa": "conv_in.weight",
+    **DE_SIGNATURES,
 }
 """For each system, an entry that its published weights alone have."""
 
@@ -47,7 +45,7 @@ STEMS: dict[str, dict[str, int]] = {
     "diffcr": {"intro.weight": 4},
     "gandis": {"dis.dis.c0_0.c.weight": 4},
 }
-"""For each system, the entries that tell bands and widths, and how many axes they have."""
+"""For each system, the entries whose shapes show bands and widths, and how many axes they have."""
 
 RESTORERS = ("spagan", "amgan", "cvae", "diffcr")
 """Systems whose weights become a model; those of ``cloudnet`` become the detector of one."""
@@ -136,7 +134,7 @@ def rival_model(
         bands,
         None,
         reference,
-        scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
+        scaling=SCALING,
         sampling=SamplingConfig(steps=DIFFCR_STEPS if kind == "diffcr" else 50, weight_floor=0),
         info={"about": f"published weights of {kind}, alone"},
     )
@@ -168,10 +166,7 @@ def with_cloudnet(
 
 
 def rival_keys(network: nn.Module) -> KeyMap:
-    """Return the key map of a published checkpoint.
-
-    Unused entries are listed by name and shape.
-    """
+    """Map the names in a published checkpoint to those of its network, with entries that it never uses."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if isinstance(network, CloudNet):
         counted = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTERS)}
@@ -202,10 +197,7 @@ def _description(found_kind: str | None, state: State, kind: str) -> str:
 
 
 def _check_stems(state: State, kind: str) -> None:
-    """Refuse weights that do not tell bands and widths.
-
-    All entries at fault are named.
-    """
+    """Refuse weights whose first convolutions do not show bands and widths, and name all at fault."""
     faults = [f"{name} is missing" for name in STEMS[kind] if name not in state]
     faults += [
         f"{name} has shape {tuple(state[name].shape)}, expected one of {axes} axes"

@@ -1,4 +1,4 @@
-"""Flat roofs painted over a clear image, for want of towns that have them.
+"""Flat roofs painted over a clear image, because few training images show large ones.
 
 Grey cloud over a white roof looks like a grey roof. What tells them apart is how roofs look: straight
 edges, one tone from edge to edge or a pattern that repeats, a shadow on the side away from the sun. A network
@@ -13,7 +13,7 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 
 MOST = 7
-"""Roofs of an image."""
+"""Greatest number of roofs on an image."""
 
 LONG, SHORT = (8.0, 75.0), (6.0, 45.0)
 """Half the sides of a roof, px."""

@@ -1,4 +1,4 @@
-"""Simulated clouds over a clear image: layers of cloud, the shadows they cast, and the mask of both.
+"""Simulate clouds over a clear image: layers of cloud, the shadows they cast, and the mask of both.
 
 Each layer is a field of optical thickness ``tau`` made from spectral noise. Over light ``L = (x + 1) / 2``::
 
@@ -232,6 +232,7 @@ def _draw_layers(
 def _draw_layer(
     kind: CloudType, canvas: Canvas, rng: np.random.Generator, recipe: CloudRecipe, aside: bool
 ) -> _Layer:
+    """Draw one layer: its thickness, its light and its shadow, ``(H, W)`` of the image each."""
     low, high = recipe.slope
     spectrum = Spectrum(
         scale=between(recipe.scale, rng.uniform(*kind.scale)),

@@ -1,11 +1,11 @@
 """Veils: thin cloud or haze that is even, or changes slowly, over the whole of an image.
 
-What real images of half a metre show most. Over light ``L = (x + 1) / 2``, blurred a little by light that the
-veil scatters from beside::
+Most cloud in real images with pixels of half a metre is of this kind. Over light ``L = (x + 1) / 2``, which
+is blurred a little because the veil scatters light sideways::
 
     L_veiled = L * T_b + A_b * (1 - T_b)        T_b = exp(-tau * k_b)
 
-with a neutral ``A``. Nothing of it is to stay: the truth is the ground without it.
+with a neutral ``A``. The truth is the ground without it.
 """
 
 from __future__ import annotations

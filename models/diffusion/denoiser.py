@@ -8,7 +8,8 @@ from torch import Tensor
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.diffusion.smoothing import smoothed
 
-WEIGHT_FLOOR = 0.3  # the published eta
+WEIGHT_FLOOR = 0.3
+"""Least weight of the reference as published, the paper's eta."""
 
 
 class Network(Protocol):
@@ -36,8 +37,8 @@ class DEDenoiser:
     """``x0 = W reference + (1 - W) clip(x0_eps, -1, 1)`` with ``W = clip(raw, floor, 1)``.
 
     With ``texture`` the diffusion gives the detail alone: ``x0 = reference + (1 - W) (d - G d)`` of its
-    difference ``d = clip(x0_eps, -1, 1) - reference``, smoothed by a Gaussian ``G``. What is coarser a
-    regression knows best; a sample of it is a blotch.
+    difference ``d = clip(x0_eps, -1, 1) - reference``, smoothed by a Gaussian ``G``. What is coarser the
+    reference, a regression, estimates better: sampled, it shows as blotches.
 
     Args:
         network: Predicts the noise and the raw weight.
@@ -53,7 +54,9 @@ class DEDenoiser:
     def __call__(
         self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
     ) -> Denoised:
-        """Estimate the clean image; all images ``(B, C, H, W)``, ``cloudy`` and ``reference`` in [-1, 1].
+        """Estimate the clean image.
+
+        All images are ``(B, C, H, W)``, ``cloudy`` and ``reference`` in [-1, 1].
 
         Raises:
             ValueError: ``weight_floor`` is not in [0, 1].

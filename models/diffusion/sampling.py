@@ -17,7 +17,7 @@ class OnStep(Protocol):
     """Follows the steps: number, fused estimate and weight of each, ``(B, C, H, W)``."""
 
     def __call__(self, *, t: int, x0: Tensor, weight: Tensor) -> object:
-        """Take note."""
+        """Receive one step."""
         ...
 
 
@@ -140,6 +140,6 @@ class DDPMSampler:
         return x_t
 
     def step(self, x_t: Tensor, x0: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
-        """Return ``x_s = mean(x_t, x0) + sqrt(beta~) noise``, ``(B, C, H, W)``; ``None`` for no noise."""
+        """Return ``x_s = mean(x_t, x0) + sqrt(beta~) noise``, ``(B, C, H, W)``, the mean without noise."""
         mean, variance = self.denoiser.schedule.posterior(x0, x_t, t, s)
         return mean if noise is None else mean + math.sqrt(variance) * noise

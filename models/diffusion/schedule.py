@@ -87,7 +87,7 @@ class Schedule:
 
     @cached_property
     def posterior_log_variance_clipped(self) -> Table:
-        """Return ``log beta~_t``, ``(T,)``; at t = 0, where there is none, that of t = 1."""
+        """Return ``log beta~_t``, ``(T,)``, with that of t = 1 at t = 0, where there is none."""
         return np.log(np.append(self.posterior_variance[1:2], self.posterior_variance[1:]))
 
     @cached_property
@@ -168,10 +168,6 @@ class Schedule:
         recip = _look_up(self.sqrt_recip_alphas_cumprod, t, x_t)
         return (recip * x_t - x0) / _look_up(self.sqrt_recipm1_alphas_cumprod, t, x_t)
 
-    def v_from(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
-        """Return the target of a v network, ``sqrt(abar_t) noise - sqrt(1 - abar_t) x0``, same shape."""
-        return self.add_noise(noise, -x0, t)
-
     def posterior(self, x0: Tensor, x_t: Tensor, t: int, s: int) -> tuple[Tensor, float]:
         """Return mean ``(B, C, H, W)`` and variance of ``q(x_s | x_t, x0)``, eq. 13 over any gap of steps.
 
@@ -184,7 +180,7 @@ class Schedule:
         return mean, (1 - alpha) * (1 - abar_s) / rest
 
     def abar(self, t: int) -> float:
-        """Return ``abar_t``; 1 for ``t = -1``."""
+        """Return ``abar_t``, 1 for ``t = -1``."""
         return 1.0 if t < 0 else float(self.alphas_cumprod[t])
 
 

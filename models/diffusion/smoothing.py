@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
-    """Smooth images with Gaussians; the border is repeated.
+    """Smooth images with Gaussians, with their border repeated.
 
     Args:
         images: ``(B, C, H, W)``.
         sigma: Standard deviation for each image, px, ``(B,)``; 0 leaves an image as it is.
-        most: Greatest of them; kernels are cut at three of it.
+        most: Greatest ``sigma``; kernels end at three times that.
 
     Returns:
         ``(B, C, H, W)``.

@@ -1,4 +1,4 @@
-"""The critic of what a diffusion paints: is this fine detail the ground's?"""
+"""The critic of the detail that a diffusion adds: a discriminator between it and the ground's."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
-"""Of its leaky ReLUs."""
+"""Slope of its leaky ReLUs."""
 
 HALVINGS = 3
-"""A logit for each square of ``2**HALVINGS`` px; it sees 56 px."""
+"""Halvings of the size: there is a logit for each square of ``2**HALVINGS`` px, which depends on 56 px."""
 
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """Shape of a critic, how it learns, and what its opinion weighs.
+    """Shape of a critic, how it learns, and the weights of the losses that it gives the noise network.
 
     Args:
         texture: Standard deviation, px, of what is too coarse for the diffusion, as in sampling.
         width: Channels of the first layer.
-        weight: Of all that it says, beside the denoising loss.
-        opinion: How hard its logits pull at an image, over how hard the L1 distance to the truth would.
+        weight: Of all its losses together, beside the denoising loss.
+        opinion: Norm of the gradient that an image gets from its logits, the adversarial loss, over that from
+            the L1 distance to the truth.
         features: The same of the L1 distance of its features (Wang et al. 2018).
-        distance: The same of that distance itself.
-        pace: Its learning rate, over the run's.
+        distance: The same of the L1 distance to the truth itself.
+        pace: Its learning rate over that of the run.
         calm: Weight of the square of its gradient at the ground (R1: Mescheder et al. 2018).
 
     Raises:
@@ -53,7 +54,7 @@ class CriticConfig:
 
 
 class Critic(nn.Module):
-    """Squares of an image, one logit each, about an image that both sides have.
+    """A convolutional network that gives one logit for each square of an image.
 
     Args:
         config: Its shape.
@@ -74,7 +75,7 @@ class Critic(nn.Module):
 
         Args:
             images: What is judged, ``(B, bands, H, W)``, H and W multiples of ``2**HALVINGS``.
-            about: What it is to fit to, ``(B, bands + 1, H, W)``.
+            about: What it is judged beside, for answers and ground alike, ``(B, bands + 1, H, W)``.
 
         Returns:
             Logits ``(B, 1, H / 8, W / 8)``, higher for the ground's, and the features of each layer.

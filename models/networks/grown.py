@@ -12,7 +12,7 @@ from decr_scene.models.networks.layers import GroupNorm, ResidualBlock, TimeEmbe
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
 
 IMAGES = 3
-"""Images that it sees but the cloudy one: the noisy one, how far that is off the guess, and the guess."""
+"""Images that it sees besides the cloudy one: the noisy image, its difference from the guess, the guess."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class GrownConfig:
         trunk: The reference that it begins as; a context is left out.
         local: Channels of the blocks that see every pixel, of the step number too.
         blocks: Number of those blocks.
-        spread: Standard deviation, of 2, that a first guess is taken to be off by.
+        spread: Standard deviation of the error of a first guess, on the [-1, 1] scale, as it is assumed.
 
     Raises:
         ValueError: The trunk is no reference of ours, or a value is out of range.
@@ -94,10 +94,10 @@ class GrownDenoiser(nn.Module):
             The change from the cloudy image to a first guess of its own, and its raw answer, ``(B, C, H, W)``
             each.
         """
-        kind = self.enter.weight.dtype
+        dtype = self.enter.weight.dtype
         embedding: Tensor = self.embedding(t)
-        folded = F.pixel_unshuffle(images, self.patch).to(kind)
-        seen = torch.cat([folded, F.pixel_unshuffle(cloudy, self.patch).to(kind)], dim=1)
+        folded = F.pixel_unshuffle(images, self.patch).to(dtype)
+        seen = torch.cat([folded, F.pixel_unshuffle(cloudy, self.patch).to(dtype)], dim=1)
         steps = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
         h = self.trunk.features(cloudy, None, None, self.see(folded), steps)
         local = self.enter(torch.cat([seen, h], dim=1))

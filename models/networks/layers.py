@@ -1,4 +1,4 @@
-"""The bricks of the diffusion networks: step number, norm, attention, residual block."""
+"""The layers of the diffusion networks: step number, norm, attention, residual block."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ def with_bf16_weights(module: M) -> M:
 
 
 def sum_of_pixels(x: Tensor) -> Tensor:
-    """Sum ``(B, N, C)`` over N to ``(B, C)``, by adding halves, as often as it takes.
+    """Sum ``(B, N, C)`` over N to ``(B, C)``, by adding its two halves until one row is left.
 
     No sum is left to how torch shares work out to threads: their number changes no bit.
     """

@@ -42,9 +42,9 @@ def _moments(x: Tensor, block: int, groups: int, eps: float) -> tuple[Tensor, Te
 
 
 def _around(of_blocks: Tensor, axis: int) -> Tensor:
-    """Average `BLOCKS` blocks along an axis, of nine the outer two by half.
+    """Average nine blocks along an axis, the outer two by half, so `BLOCKS` in all.
 
-    They are moved inwards at its ends.
+    At the ends of the axis the nine are moved inwards.
     """
     count = of_blocks.shape[axis]
     if count <= BLOCKS:

@@ -19,10 +19,10 @@ AROUND = 9
 """Side of the squares that a change is averaged over, twice, px."""
 
 SPREAD_OF_IMAGES = 0.5
-"""Standard deviation, of 2, that clear images are taken to have about grey."""
+"""Standard deviation of clear images about grey, on the [-1, 1] scale, as it is assumed."""
 
 RESIDUAL, RESIDUAL_OF_CLOUDY = 0.15, 1.0
-"""Standard deviations, of 2, that the first guess and the cloudy image are taken to be off by."""
+"""Standard deviations of the errors of first guess and cloudy image, on the [-1, 1] scale, as assumed."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class NetworkConfig:
             the ``residual`` ``x0 - first guess`` in units by which it is as hard at every step (Karras et
             al. 2022, about a regression's answer as in Mardani et al. 2023).
         guided: The noise predictor also sees the first guess; zeros where there is none.
-        covered: There is no weight network: the first guess has all the weight where it changes the cloudy
-            image by the first of these, of 2, or less, and none where by the second or more.
+        covered: Instead of a weight network, two changes of the cloudy image by the first guess, on the
+            [-1, 1] scale: up to the first one the guess has all the weight, from the second on none.
         grown: The noise predictor is grown from a reference, in the place of ``noise``; a guided residual.
 
     Raises:
@@ -68,7 +68,7 @@ class NetworkConfig:
 
 
 class Preconditioning(NamedTuple):
-    """How `residual` is scaled, float32 ``(B, 1, 1, 1)``, and what it is of, ``(B, C, H, W)``.
+    """Images ``(B, C, H, W)`` and factors ``(B, 1, 1, 1)`` of a prediction `residual`, float32.
 
     Karras et al. 2022, table 1 (EDM), for ``x0 - base``: s is `RESIDUAL`, ``sigma = sqrt(1/abar - 1)``.
     """
@@ -76,7 +76,7 @@ class Preconditioning(NamedTuple):
     base: Tensor
     """The first guess; the cloudy image where there is none."""
     off: Tensor
-    """How far the noisy image is off it, ``x_t / sqrt(abar) - base``."""
+    """Difference of the noisy image from it, ``x_t / sqrt(abar) - base``."""
     skip: Tensor
     """``c_skip = s^2 / (s^2 + sigma^2)``."""
     out: Tensor
@@ -133,7 +133,7 @@ class NoiseNetwork(nn.Module):
         return self.noise(x_t, t, cloudy, reference), self.weight(x_t, t, cloudy, reference)
 
     def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, whatever the network gives."""
+        """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, from whatever the network predicts."""
         steps = _steps(t, x_t)
         return self.eps_from(self.predict(x_t, steps, cloudy, reference), x_t, steps, cloudy, reference)
 
@@ -155,7 +155,7 @@ class NoiseNetwork(nn.Module):
     def target(
         self, x0: Tensor, noise: Tensor, t: Tensor, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Give what `predict` is to answer for ``x0`` under ``noise`` at steps ``t``, ``(B, C, H, W)``."""
+        """Compute the answer that `predict` should give, ``(B, C, H, W)``, for ``x0`` under ``noise``."""
         if self.config.prediction == "eps":
             return noise
         signal, rate = self._rates(t)
@@ -169,6 +169,7 @@ class NoiseNetwork(nn.Module):
         return self.signal_rate[steps][:, None, None, None], self.noise_rate[steps][:, None, None, None]
 
     def _about(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None) -> Preconditioning:
+        """Compute the preconditioning of noisy images, for each image by whether it has a first guess."""
         signal, noise = self._rates(steps)
         known, unknown = RESIDUAL, RESIDUAL_OF_CLOUDY
         if self.config.grown is not None:
@@ -188,7 +189,7 @@ class NoiseNetwork(nn.Module):
     def predict(
         self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None
     ) -> Tensor:
-        """Run the noise predictor itself, for what it predicts, float32 ``(B, C, H, W)``.
+        """Run the noise predictor, to its raw prediction, float32 ``(B, C, H, W)``.
 
         A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
         """
@@ -240,8 +241,8 @@ class NoiseNetwork(nn.Module):
 def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float) -> Tensor:
     """Weigh a first guess by how much of the ground the cloudy image shows: ``1 - (c - low) / (high - low)``.
 
-    ``c`` is the mean change over the bands and `AROUND` px; what changes little is seen, and has no need of
-    texture that is made up.
+    ``c`` is the mean change over the bands and `AROUND` px. Where little changes the ground is seen, and
+    needs no sampled texture.
 
     Returns:
         In [0, 1], ``(B, C, H, W)``.
@@ -253,7 +254,7 @@ def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float)
 
 
 def _is_given(reference: Tensor) -> Tensor:
-    """Return for which images there is a first guess, ``(B, 1, 1, 1)``: not all of it is zero."""
+    """Return which images have a first guess, one that is not all zeros, ``(B, 1, 1, 1)``."""
     return reference.abs().amax((1, 2, 3), keepdim=True) > 0
 
 

@@ -18,10 +18,14 @@ from decr_scene.models.networks.layers import is_steady_case, steady_group_norm,
 from decr_scene.models.networks.local_norm import local_group_norm
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
+from decr_scene.models.networks.published_reference import (
+    DiffusedReference,
+    DrawnReference,
+    PublishedReference,
+)
 from decr_scene.models.rivals.amgan import AMGAN
-from decr_scene.models.rivals.cvae import CVAE, LATENT, PATCH
-from decr_scene.models.rivals.diffcr import DATES, DiffCR
-from decr_scene.models.rivals.dpm_solver import DPMSolver
+from decr_scene.models.rivals.cvae import CVAE, PATCH
+from decr_scene.models.rivals.diffcr import DiffCR
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
 
@@ -38,7 +42,7 @@ class ReferenceConfig:
         multipliers: Channels of each level over ``width``; ours only.
         blocks: Residual blocks a level; ours only.
         middle_blocks: Residual blocks at the coarsest level; ours only.
-        patch: Pixel-unshuffle factor at the door; ours only.
+        patch: Factor of the pixel-unshuffle that the image enters by; ours only.
         contrast: The network also predicts the growth of local contrast; ours only.
         context: The network also gets the context of the whole scene; ours only.
         side: Side of the images, px, that it takes and no others; cvae only.
@@ -110,7 +114,7 @@ SQUEEZED, LEAST_WIDTH = ("mn", "mdsa", "cvae"), 4
 """Kinds whose channel attention takes a quarter of the channels, and their least width."""
 
 GROUPS = 8
-"""Of the normalisation in our own reference; widths are multiples of it."""
+"""Groups of the normalisation in our own reference; widths are multiples of it."""
 
 CONTRAST_BLOCK = 8
 """Side of the blocks from whose mean the contrast of a pixel is measured, px."""
@@ -124,7 +128,7 @@ CONTEXT_BANDS = 3
 CLOUD_BAND, NEARNESS_BAND = 0, 2
 
 ANCHOR_LOGIT = (-5.0, 5.0)
-"""Logit of the anchor's part before training: of ground without cloud, and what certain cloud adds to it."""
+"""Logit of the anchor's share before training: on ground without cloud, and what cloud adds to it."""
 
 
 class _Norm(nn.GroupNorm):
@@ -151,7 +155,7 @@ class _Norm(nn.GroupNorm):
 Step = Sequence[Tensor]
 
 
-class ResidualBlock(nn.Module):
+class PlainBlock(nn.Module):
     """``x + conv(silu(norm(conv(silu(norm(x))))))``, the last convolution zero at the start."""
 
     def __init__(self, channels: int) -> None:
@@ -167,8 +171,8 @@ class ResidualBlock(nn.Module):
 
         Args:
             x: Features.
-            side: That of `local_group_norm`; ``None``: normalisation sees the whole.
-            step: Scale, about 1, and shift of the second norm, ``(B, C, 1, 1)`` each, that a step number has.
+            side: That of `local_group_norm`; ``None``: normalisation sees the whole image.
+            step: Scale less 1, and shift, that a step number gives the second norm, ``(B, C, 1, 1)`` each.
         """
         h = self.second_norm(self.first(F.silu(self.first_norm(x, side))), side)
         if step is not None:
@@ -180,21 +184,21 @@ class PlainUNet(nn.Module):
     """A residual UNet that works on pixel-unshuffled images and adds its answer to the cloudy input.
 
     Group normalisation lets it see the tile as a whole, and how much of it is cloud; without, it is 2 dB
-    worse (docs/decisions). The tone that this lets drift from tile to tile is evened out when the answers of
-    all tiles are feathered into one field. A window of many tiles is normalised by what lies around each
-    pixel, as far as a tile sees, or its tone would be another one. Any size is taken: the image is mirrored
-    up to the next multiple of `multiple` and cut again.
+    worse (docs/decisions). By this the tone may differ from tile to tile, which is evened out when the
+    answers of all tiles are feathered into one field. In a window of many tiles each pixel is normalised by
+    as much of its surroundings as a tile would show, so that the tone is that of tiles. Any size is taken:
+    the image is mirrored up to the next multiple of `multiple` and cut again.
 
     Thin cloud takes contrast from the ground by ``T = exp(-tau)``. Where the configuration has ``contrast``,
     the answer is ``y + k (y - mean(y)) + r``: the network gives ``k``, one value per folded pixel and band,
-    and ``r``, so it need not paint every edge of the ground anew to give it its contrast back.
+    and ``r``, so that the ground has its contrast again without every edge being part of ``r``.
 
-    Unfolding channels into pixels leaves a grid of 2, 4, 8 px where the ground gives the network nothing to
-    paint; where the configuration has ``smooth``, each step up is smoothed.
+    Unfolding channels into pixels leaves a grid of 2, 4, 8 px on ground without texture; where the
+    configuration has ``smooth``, each step up is smoothed.
 
-    Where the configuration has ``context``, the network is also given the anchor, the tone of the clear
-    ground around, and where the scene as a whole shows cloud and shadow; and its answer may go over to the
-    anchor, ``(1 - g) (y + change) + g anchor``, by a part ``g`` that it gives for each folded pixel.
+    Where the configuration has ``context``, the network is also given the anchor, which is the tone of the
+    clear ground around, and where the scene as a whole shows cloud and shadow. Its answer is then mixed with
+    the anchor, ``(1 - g) (y + change) + g anchor``, by a share ``g`` that it gives for each folded pixel.
     """
 
     def __init__(self, config: ReferenceConfig) -> None:
@@ -246,19 +250,20 @@ class PlainUNet(nn.Module):
         return result if self.training else result.clamp(-1, 1)
 
     def _answer(self, image: Tensor, context: Tensor | None, side: float | None) -> Tensor:
+        """Return the answer for a padded image ``(B, C, H, W)`` and its context of the same size."""
         folded = None if context is None else F.avg_pool2d(context, self.patch)
         h = self.features(image, folded, side)
         change = self.change(image, h)
         if context is None or folded is None:
             return image + change
-        part = F.interpolate(
+        share = F.interpolate(
             self._share_of_anchor(h, folded), scale_factor=float(self.patch), mode="bilinear"
         )
         anchor = context[:, : image.shape[1]]
-        return image + change + part * (anchor - image - change)
+        return image + change + share * (anchor - image - change)
 
     def _share_of_anchor(self, h: Tensor, folded: Tensor) -> Tensor:
-        """Return the part of the anchor in the answer, ``(B, 1, h, w)``, 0 where no clear ground is known."""
+        """Return the anchor's share of the answer, ``(B, 1, h, w)``, 0 where no clear ground is known."""
         assert self.gate is not None
         bands = folded.shape[1] - CONTEXT_BANDS
         cloud, near = (folded[:, bands + i : bands + i + 1].float() for i in (CLOUD_BAND, NEARNESS_BAND))
@@ -278,27 +283,27 @@ class PlainUNet(nn.Module):
         Args:
             image: ``(B, C, H, W)``, H and W multiples of `multiple`.
             folded: A context of the features' size; ``None``: nothing is known.
-            side: As that of `ResidualBlock`, at the features' size.
-            more: Added to the features that the image enters as.
+            side: As that of `PlainBlock`, at the features' size.
+            more: Features that are added to those of the image, ``(B, width, H / patch, W / patch)``.
             steps: Scale and shift of each block, in the order of `block_channels`.
         """
-        kind = self.enter.weight.dtype
-        h = self.enter(F.pixel_unshuffle(image, self.patch).to(kind))
+        dtype = self.enter.weight.dtype
+        h = self.enter(F.pixel_unshuffle(image, self.patch).to(dtype))
         if self.context is not None and folded is not None:
-            h = h + self.context(folded.to(kind))
+            h = h + self.context(folded.to(dtype))
         if more is not None:
             h = h + more
-        left = iter(steps if steps is not None else [None] * len(self.block_channels))
+        remaining = iter(steps if steps is not None else [None] * len(self.block_channels))
         sides = [None if side is None else side / 2**level for level in range(len(self.down) + 1)]
         skips = []
         for level, (blocks, down) in enumerate(zip(self.encoder, self.down, strict=True)):
-            h = _run_blocks(blocks, h, sides[level], left)
+            h = _run_blocks(blocks, h, sides[level], remaining)
             skips.append(h)
             h = down(h)
-        h = _run_blocks(self.middle, h, sides[-1], left)
+        h = _run_blocks(self.middle, h, sides[-1], remaining)
         for level in reversed(range(len(skips))):
             h = self._enlarged(self.up[level](h), 2) + skips[level]
-            h = _run_blocks(self.decoder[level], h, sides[level], left)
+            h = _run_blocks(self.decoder[level], h, sides[level], remaining)
         return h
 
     def change(self, image: Tensor, h: Tensor) -> Tensor:
@@ -324,74 +329,13 @@ class PlainUNet(nn.Module):
         return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
 
 
-class PublishedReference(nn.Module):
-    """A published network of [0, 1] on images in [-1, 1]: ``2 E((y + 1) / 2) - 1``."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """Map ``(B, C, H, W)`` in [-1, 1] to the same.
-
-        The other arguments are ignored.
-        """
-        first_guess: Tensor = self.net((cloudy + 1) / 2)
-        return 2 * first_guess - 1
-
-
-class DrawnReference(PublishedReference):
-    """CVAE: the first guess is the middle of its answers; with noise, any of them."""
-
-    net: CVAE
-
-    def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """Draw one answer, ``(B, C, H, W)``.
-
-        The first 50 numbers of each image's noise choose it.
-        """
-        eps = noise.flatten(1)[:, :LATENT]
-        return 2 * self.net((cloudy + 1) / 2, eps) - 1
-
-
-class DiffusedReference(nn.Module):
-    """DiffCR: its first guess is the cloudy image, and with noise its answer is that of a sampling run."""
-
-    def __init__(self, net: DiffCR) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None) -> Tensor:
-        """Return the cloudy image, ``(B, C, H, W)``."""
-        return cloudy
-
-    def draw(self, cloudy: Tensor, noise: Tensor, steps: int) -> Tensor:
-        """Return the answer of a run that begins at the noise, ``(B, C, H, W)``.
-
-        The one date that there is stands in for three.
-        """
-
-        def estimate(x: Tensor, label: float) -> Tensor:
-            return self.estimate(x, x.new_full((len(x),), label), cloudy)
-
-        return DPMSolver(steps)(noise, estimate)
-
-    def estimate(self, x_t: Tensor, label: Tensor, cloudy: Tensor) -> Tensor:
-        """Estimate the clear image, ``(B, C, H, W)``, of a noisy one.
-
-        ``label`` says how noisy it is, ``(B,)``.
-        """
-        answer: Tensor = self.net(x_t, label, cloudy[:, None].expand(-1, DATES, -1, -1, -1))
-        return answer
-
-
 def build_reference(config: ReferenceConfig) -> nn.Module:
     """Build the network that ``config`` describes, with fresh weights."""
     return _BUILDERS[config.kind](config)
 
 
 def _stack(channels: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+    return nn.Sequential(*(PlainBlock(channels) for _ in range(blocks)))
 
 
 def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterator[Step | None]) -> Tensor:

@@ -26,6 +26,7 @@ CROPS = 400
 """Crops that a threshold is chosen on, of each kind."""
 
 _BINS = 1000
+"""Bins of a histogram of probabilities."""
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Scores:
     clear: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def add(self, probability: Float, cloudy: NDArray[np.bool_], counts: NDArray[np.bool_]) -> None:
-        """Count the pixels of an image where ``counts`` is true; arrays ``(H, W)`` of one shape."""
+        """Count the pixels of an image where ``counts`` is true, all arrays ``(H, W)``."""
         bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
         self.cloudy += np.bincount(bins[cloudy & counts], minlength=_BINS)
         self.clear += np.bincount(bins[~cloudy & counts], minlength=_BINS)
@@ -46,7 +47,7 @@ class Scores:
         return _share_from(self.cloudy, threshold)
 
     def false_alarms(self, threshold: float) -> float:
-        """Share of the clear pixels that are taken for cloudy."""
+        """Return the share of the clear pixels that are taken for cloudy."""
         return _share_from(self.clear, threshold)
 
     def threshold(self, false_alarms: float) -> float:
@@ -128,5 +129,6 @@ def read_calibration(folder: Path) -> tuple[DetectorConfig, dict[str, float]]:
 
 
 def _share_from(histogram: NDArray[np.int64], threshold: float) -> float:
+    """Return the share of a histogram from a threshold on."""
     first = int(np.ceil(threshold * _BINS - 1e-9))
     return float(histogram[first:].sum() / max(1, histogram.sum()))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from decr_scene.models.checkpoints.model_file import (
+    SCALING,
     ModelConfig,
     SamplingConfig,
-    read_model_file,
     save_model_file,
 )
 from decr_scene.models.errors import TrainingError
@@ -60,7 +60,7 @@ def export_model(
         bands=config.bands,
         network=None if config.alone else config.network,
         reference=config.reference,
-        scaling={"uint8": [0, 255], "other": "quantiles of the valid pixels, 0.1 and 99.9 %"},
+        scaling=SCALING,
         sampling=SamplingConfig(**values["sampling"]),
         info=values["info"],
         packed=values.get("packed", False),
@@ -81,22 +81,12 @@ def _weights_of(run: Path) -> Path:
     return run / CHECKPOINT if run.is_dir() else run
 
 
-def attach_detector(file: Path, run: Path, out: Path) -> ModelConfig:
-    """Write a model file again, with the detector of a finished run in it or in the place of its own.
-
-    Raises:
-        TrainingError: The folder holds no finished detector run.
-        CheckpointError: The model is of other bands than the detector.
-    """
-    config, tensors = with_detector(*read_model_file(file), run)
-    save_model_file(out, config, tensors)
-    return config
-
-
 def with_detector(
     model: ModelConfig, tensors: dict[str, Tensor], run: Path
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Add the detector of a finished run to a model; kernels in half precision, norms unchanged.
+    """Add the detector of a finished run to a model, or put it in the place of the model's own.
+
+    Its kernels are in half precision, its norms as they were trained.
 
     Raises:
         TrainingError: The folder holds no finished detector run.

@@ -1,6 +1,6 @@
 """How SpA-GAN and AMGAN-CR learn: against a discriminator, with L1 and an attention that has a target.
 
-As their published code has it; images are in [0, 1], all means over everything.
+As in their published code: images are in [0, 1], and means are over all pixels, bands and images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FACTORS = {
     "spagan": {"gan": 1.0, "l1": 100.0, "att": 1.0},
     "amgan": {"gan": 0.1, "l1": 10.0, "att": 10.0},
 }
-"""Of the parts of each generator's loss."""
+"""Factors of the parts of each generator's loss."""
 
 INITIAL_SPREAD = 0.02
 """Standard deviation of convolutions, and of the factors of norms around one, before training."""
@@ -55,16 +55,15 @@ def generator_parts(
     clear: Tensor,
     answer: Tensor,
     attention: Tensor,
-    weighted: bool = True,
     signed: bool = False,
 ) -> dict[str, Tensor]:
-    """Return ``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor if ``weighted``."""
+    """Return ``softplus(-D(y, G))``, ``|G - x|`` and ``(A - M)^2``, each with its factor of `FACTORS`."""
     parts = {
         "gan": F.softplus(-discriminator(cloudy, answer)).mean(),
         "l1": F.l1_loss(answer, clear),
         "att": F.mse_loss(attention, attention_target(cloudy, clear, signed)),
     }
-    return {name: FACTORS[kind][name] * part for name, part in parts.items()} if weighted else parts
+    return {name: FACTORS[kind][name] * part for name, part in parts.items()}
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """CVAE (Ding et al. 2022): ground under cloud is drawn from a latent distribution of the image.
 
-One image has many answers, so their spread is known. It takes images of one size alone.
+One image has many answers, whose spread can be measured. All images must have one size.
 """
 
 from __future__ import annotations

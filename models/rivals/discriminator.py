@@ -1,4 +1,4 @@
-"""The conditional discriminator of SpA-GAN and AMGAN-CR: is this the clear image of that cloudy one?"""
+"""The discriminator of SpA-GAN and AMGAN-CR, between true and generated clear images of a cloudy one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
-"""Of its leaky ReLUs."""
+"""Slope of its leaky ReLUs."""
 
 HALVED = 16
 """Pixels of an image, each way, to one of a logit."""

@@ -16,7 +16,7 @@ from torch import Tensor
 Table = NDArray[np.float64]
 
 Estimate = Callable[[Tensor, float], Tensor]
-"""Noisy image ``(B, C, H, W)`` and its label to the clear image."""
+"""Estimates the clear image from a noisy one, ``(B, C, H, W)``, and its label."""
 
 STEPS, TRAIN_STEPS = 1000, 2000
 """Steps of the schedule that sampling and training cut into continuous time."""
@@ -40,8 +40,8 @@ def noise_at(times: Tensor) -> tuple[Tensor, Tensor]:
     """Look up how noisy training images are, and the labels under which sampling asks for such images.
 
     Between two steps of the training schedule ``abar`` is linear, so that uniform times draw it as the
-    published training does. That one gives ``abar`` itself to the network for a label, and its sampling the
-    step, on which such a network was never trained; here it is the step in both.
+    published training does. The label is the step, as in sampling; the published training uses ``abar``
+    itself as the label, so that its networks are sampled with labels that they were not trained on.
 
     Args:
         times: ``(B,)`` in [0, 1], from the clear image to noise.

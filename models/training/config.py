@@ -1,4 +1,4 @@
-"""One TOML per training run, turned into frozen dataclasses at the door."""
+"""Read the TOML of a training run into frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from decr_scene.models.training.stages import STAGES
 from decr_scene.models.value_types import check_types, read_toml_text
 
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
-"""Stages that train a reference of certain kinds by their own losses; such a reference is a model alone."""
+"""Kinds of reference that a stage trains by losses of their own: each is a model without a noise network."""
 
 RESTORERS = ("mn", "mdsa")
-"""Kinds of stage ``reference`` that others published as systems of their own: they are a model alone, too."""
+"""Kinds of stage ``reference`` that were published as systems of their own, also without a noise network."""
 
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
@@ -71,7 +71,7 @@ class RunConfig:
             weighs two guesses must see both where neither has been trained.
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
-        steady: Weight of the shift of clear ground's mean in the loss of the reference.
+        steady: Weight of `shift_of_clear` in the loss of the reference.
         part: Side of the square parts, px, that the noise network sees of a crop, each with its own noise and
             step; 0: it sees crops whole (diffusion stage).
         early: Share of the images whose step is below ``latest_start``, where sampling goes; that of the
@@ -82,8 +82,8 @@ class RunConfig:
         compiled: Have torch compile the network that is trained: two minutes at the start, then a sixth to a
             quarter less time for each step; it takes a C++ compiler. Stages reference and diffusion.
         schedule: After the warm-up, ``"cosine"`` to a hundredth of the learning rate, or ``"constant"``.
-        critic: A critic of what the noise network paints, a table of its own: it learns from what the critic
-            says of its own runs, which begin at half of ``latest_start`` at least (diffusion stage).
+        critic: A critic of the detail that the noise network adds, a table of its own (diffusion stage). It
+            judges sampling runs, which begin between half of ``latest_start`` and all of it.
         signed: The attention learns where the clear image is brighter, as the code that made the published
             weights has it, and not where the two differ, as the papers have it (adversarial).
     """
@@ -155,8 +155,8 @@ class RunConfig:
             raise ValueError(f"stage {self.stage} needs a [network] table")
         elif self.network is not None and self.network.covered and self.stage in ("weight", "joint"):
             raise ValueError(f"a network with 'covered' has no weight network for stage {self.stage}")
-        parts: list[ReferenceConfig | NetworkConfig] = [self.reference]
-        for part in [*parts, self.network]:
+        parts: list[ReferenceConfig | NetworkConfig | None] = [self.reference, self.network]
+        for part in parts:
             if part is not None and part.bands != len(self.bands):
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
@@ -171,8 +171,8 @@ class RunConfig:
         return restorer or self.stage in ALONE
 
     @property
-    def drawn(self) -> str:
-        """Return what the run does with the images that are held out, one of `HELD_OUT`."""
+    def takes_held_out(self) -> str:
+        """Return how the run takes images that are held out, one of `HELD_OUT`."""
         return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
 
     def _check_loss(self) -> None:
@@ -303,7 +303,7 @@ def _is_newer_default(field: dataclasses.Field[Any], value: Any, description: st
 
 
 def config_from_table(table: dict[str, Any]) -> RunConfig:
-    """Build a run from a parsed table; ``bands`` of the networks follow the run's."""
+    """Build a run from a parsed table, with networks of as many bands as the run."""
     table = dict(table)
     bands = len(table["bands"])
     table["data"] = tuple(_source(part) for part in table["data"])

@@ -110,13 +110,19 @@ class LabelledSource(PairSource):
 
 
 def labelled(source: PairSource, simulated: float | None = None, plain: bool = False) -> LabelledSource:
-    """Return the same images with labels; with another share of simulated cloud, if given, or plain."""
+    """Return a source of the same images with labels.
+
+    Args:
+        source: The images.
+        simulated: Share of simulated cloud; ``None``: the source's own.
+        plain: As of `LabelledSource`.
+    """
     config = source.config if simulated is None else replace(source.config, simulate=simulated)
     return LabelledSource(config, source.pairs, plain)
 
 
 def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
-    """Scale clouds for a coarser image: lengths are fewer pixels."""
+    """Scale clouds for a coarser image, where lengths are fewer pixels."""
     factor = 2.0 ** rng.uniform(0, 2.5)
 
     def less(lengths: tuple[float, float], least: float) -> tuple[float, float]:
@@ -131,7 +137,7 @@ def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
 
 
 def _stretched(image: Float, clear: Float, rng: np.random.Generator) -> Float:
-    """Stretch between limits as those of a whole scene: of ground and cloud together, and some more."""
+    """Stretch an image ``(C, H, W)`` between limits such as a scene has, of ground and cloud together."""
     both = np.concatenate([image, clear], axis=1).reshape(len(image), -1)
     low, high = np.percentile(both, [0.1, 99.9], axis=1).astype(np.float32)
     low = -1 + (low + 1) * np.float32(rng.uniform(0, 1))

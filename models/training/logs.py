@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 class RunLog:
-    """Writes into a run folder; what an interrupted run wrote after its last checkpoint is taken back.
+    """Writes into a run folder, and first removes what an interrupted run wrote after its last checkpoint.
 
     Args:
         folder: The run folder.
@@ -64,7 +64,7 @@ class RunLog:
         """Add a row to the table, and its figures to the curves."""
         path = self.folder / METRICS
         if not self._has_rows:
-            _take_back(path, self._begins)
+            _drop_later_rows(path, self._begins)
             self._has_rows = True
         fresh = not path.exists()
         with path.open("a", encoding="utf-8", newline="") as file:
@@ -89,7 +89,7 @@ class RunLog:
             self._curves.add_image("cloudy, answer, truth", picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         if self._curves is not None:
             self._curves.close()
 
@@ -99,8 +99,8 @@ class RunLog:
         return np.moveaxis(shown, 0, 2).astype(np.uint8)
 
 
-def _take_back(table: Path, step: int) -> None:
-    """Drop rows of later steps, and a torn last one: the run is about to write them again."""
+def _drop_later_rows(table: Path, step: int) -> None:
+    """Drop rows of later steps, and a last one without its end: the run is about to write them again."""
     if not table.exists():
         return
     head, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +27,9 @@ from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.config import RunConfig, describe, is_same_run
 from decr_scene.models.training.logs import RunLog, Sample
-from decr_scene.models.training.objectives import (
-    DetectorObjective,
-    Draws,
-    EnhancementObjective,
-    Objective,
-    ReferenceObjective,
-)
-from decr_scene.models.training.optimisers import ADAM, build_optimisers
-from decr_scene.models.training.painting import PaintingObjective
-from decr_scene.models.training.rivals import AdversarialObjective, ConditionalObjective, VariationalObjective
+from decr_scene.models.training.objectives import Draws, Objective
+from decr_scene.models.training.optimisers import build_optimisers
+from decr_scene.models.training.turns import Turn, build_objective, turns_of
 from decr_scene.models.training.weights import adopt, read_checkpoint, write_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
@@ -115,7 +108,7 @@ class Trainer:
         drawn: Generator[Batch, None, None] | None = None,
         cpu_minutes: float = math.inf,
     ) -> dict[str, float]:
-        """Train to the end, or until the time is over; return the figures of the last validation.
+        """Train to the end, or until the time is over, and return the figures of the last validation.
 
         Args:
             sources: Where crops are drawn from.
@@ -133,28 +126,16 @@ class Trainer:
                 or processor time is, and other processes draw crops.
         """
         config, deadline = self.config, time.perf_counter() + 60 * minutes
-        if min(minutes, cpu_minutes) < math.inf and _processes() > 1:
-            raise TrainingError(
-                "minutes are of one process, torchrun has started several: drop one of the two"
-            )
-        if cpu_minutes < math.inf and loaders:
-            raise TrainingError("cpu-minutes are of one process, loaders are others: drop one of the two")
+        _check_limits(minutes, cpu_minutes, loaders)
         _check_sides(config, validation)
-        spectrum = config.spectrum or config.bands
-        share = config.accumulate * config.batch
         log = log or RunLog(self.folder, self.step)
         figures: dict[str, float] = {}
-        first = _rank() * share
-        drawn = drawn or batches(
-            sources, config.seed, config.crop, share, spectrum, self.step, first, loaders
-        )
+        drawn = drawn or self._batches(sources, loaders)
         cpu_began = time.process_time() - self.cpu_seconds
         with closing(drawn) as crops:
             while self.step < config.steps and self.cpu_seconds < 60 * cpu_minutes:
                 began = time.perf_counter()
-                batch = next(crops)
-                context = None if batch.context is None else self._tensor(batch.context)
-                losses = self._update(self._tensor(batch.cloudy), self._tensor(batch.clear), context)
+                losses = self._update(next(crops))
                 self.step += 1
                 losses_and_time = {**losses, "seconds": time.perf_counter() - began}
                 report(self.step, losses_and_time)
@@ -180,7 +161,7 @@ class Trainer:
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:
-        """Return the PSNR (dB, range 2) of input and answer against the tone-matched truth, and its parts."""
+        """Return PSNR (dB, range 2) of input and answer against the tone-matched truth, and its parts."""
         rows = [self._judge(pair) for pair in pairs]
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -198,6 +179,7 @@ class Trainer:
         write_checkpoint(self.folder / CHECKPOINT, state)
 
     def _resume(self) -> None:
+        """Take everything that `save` has written, of the same run."""
         state = read_checkpoint(self.folder / CHECKPOINT)
         if not is_same_run(self.config, state["config"]):
             raise TrainingError(
@@ -219,8 +201,22 @@ class Trainer:
         self.step = state["step"]
         self.cpu_seconds = state.get("cpu_seconds", 0.0)
 
-    def _update(self, cloudy: Tensor, clear: Tensor, context: Tensor | None) -> dict[str, float]:
+    def _batches(self, sources: list[PairSource], loaders: int) -> Generator[Batch, None, None]:
+        """Draw the batches of this process from the step that is reached on."""
+        config = self.config
+        share = config.accumulate * config.batch
+        first = _rank() * share
+        return batches(sources, config.seed, config.crop, share, self._spectrum, self.step, first, loaders)
+
+    @property
+    def _spectrum(self) -> tuple[str, ...]:
+        """Return the physical names of the bands."""
+        return self.config.spectrum or self.config.bands
+
+    def _update(self, batch: Batch) -> dict[str, float]:
         """Take one step on this process's share of the batch, in ``accumulate`` parts one after the other."""
+        cloudy, clear = self._tensor(batch.cloudy), self._tensor(batch.clear)
+        context = None if batch.context is None else self._tensor(batch.context)
         self.objective.modules.train()
         figures: dict[str, float] = {}
         for turn in turns_of(self.objective):
@@ -250,7 +246,7 @@ class Trainer:
         for optimiser in self.optimisers:
             if id(optimiser.param_groups[0]["params"][0]) in own:
                 for group in optimiser.param_groups:
-                    group["lr"] = config.learning_rate * (turn.pace or self._rate())
+                    group["lr"] = config.learning_rate * (turn.pace or _rate(self.step, config))
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         figures = dict(zip(sums, means.tolist(), strict=True))  # the one time that a step waits for a GPU
@@ -258,12 +254,8 @@ class Trainer:
             raise TrainingError(f"the loss is {figures} at step {self.step}: lower learning_rate")
         return figures
 
-    def _rate(self) -> float:
-        """Share of the learning rate that this step takes."""
-        return _rate(self.step, self.config)
-
     def _average(self) -> None:
-        """Move the average towards the weights; faster in the beginning, when they move faster."""
+        """Move the average towards the weights, faster in the beginning, when they move faster."""
         rate = min(self.config.ema, (1 + self.step) / (10 + self.step))
         live = self.objective.modules.state_dict()
         means = {name: mean for name, mean in self.ema.state_dict().items() if mean.is_floating_point()}
@@ -271,11 +263,12 @@ class Trainer:
             torch._foreach_lerp_(list(means.values()), [live[name] for name in means], 1 - rate)
 
     def _generator(self) -> torch.Generator:
-        """Noise and steps as a function of (seed, step): a resumed run draws the same."""
+        """Make the generator of noise and steps from (seed, step), so that a resumed run draws the same."""
         mixed = np.random.SeedSequence([self.config.seed, self.step, 1]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(mixed))
 
     def _judge(self, pair: Pair) -> dict[str, float]:
+        """Return the figures of one pair, as `validate`."""
         cloudy, answer, truth = self._sample(pair)
         area = regions(cloudy, truth)
         return {
@@ -297,57 +290,20 @@ class Trainer:
         return Sample(pair.cloudy, answer.float().cpu().numpy(), truth)
 
     def _samples(self, pairs: list[Pair]) -> list[Sample]:
-        """Choose a few of them, spread evenly."""
+        """Answer a few of the pairs, spread evenly."""
         count = min(SHOWN, len(pairs))
         return [self._sample(pairs[i * len(pairs) // count]) for i in range(count)]
 
     def _fixed_crops(self, sources: list[PairSource]) -> list[Pair]:
-        """Return the same few crops every time, for runs without validation; no step draws them."""
+        """Return the same few crops every time, for runs without validation, which no step draws."""
         config, number = self.config, np.iinfo(np.int64).max
-        spectrum = config.spectrum or config.bands
-        batch = next(batches(sources, config.seed, config.crop, SHOWN, spectrum, number))
+        batch = next(batches(sources, config.seed, config.crop, SHOWN, self._spectrum, number))
         crops = zip(batch.cloudy, batch.clear, strict=True)
         return [Pair(f"crop {i}", cloudy, clear, None) for i, (cloudy, clear) in enumerate(crops)]
 
     def _tensor(self, images: np.ndarray[Any, Any] | Tensor) -> Tensor:
         tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
         return tensor.to(self.device, memory_format=torch.channels_last)
-
-
-class Turn(NamedTuple):
-    """Parameters that learn together, and from what."""
-
-    trained: list[nn.Parameter]
-    losses: Callable[[Tensor, Tensor, Draws, Tensor | None], dict[str, Tensor]]
-    optimiser: str | None = None
-    """Of these parameters; ``None``: the run's."""
-    pace: float = 0.0
-    """Their learning rate over the run's, the same at every step; 0: they follow the run's schedule."""
-
-
-def turns_of(objective: Objective) -> list[Turn]:
-    """List the parts that are trained in turn on every batch: an opponent first, where there is one."""
-    own = Turn(objective.trained(), objective.losses)
-    if isinstance(objective, AdversarialObjective):
-        return [Turn(objective.opponent(), objective.opponent_losses), own]
-    if isinstance(objective, PaintingObjective):
-        return [Turn(objective.opponent(), objective.opponent_losses, ADAM, objective.critic.pace), own]
-    return [own]
-
-
-def build_objective(config: RunConfig) -> Objective:
-    """Build the objective of a run's stage, with fresh weights."""
-    if config.detector is not None and config.stage == "detector":
-        return DetectorObjective(config.detector)
-    if config.critic is not None:
-        return PaintingObjective(config)
-    of_stage: dict[str, Callable[[RunConfig], Objective]] = {
-        "reference": ReferenceObjective,
-        "adversarial": AdversarialObjective,
-        "variational": VariationalObjective,
-        "conditional": ConditionalObjective,
-    }
-    return of_stage.get(config.stage, EnhancementObjective)(config)
 
 
 def validation_pairs(source: PairSource, limit: int | None = None) -> list[Pair]:
@@ -369,6 +325,14 @@ def _rate(step: int, config: RunConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def _check_limits(minutes: float, cpu_minutes: float, loaders: int) -> None:
+    """Refuse limits of time that several processes would reach at different steps."""
+    if min(minutes, cpu_minutes) < math.inf and _processes() > 1:
+        raise TrainingError("minutes are of one process, torchrun has started several: drop one of the two")
+    if cpu_minutes < math.inf and loaders:
+        raise TrainingError("cpu-minutes are of one process, loaders are others: drop one of the two")
+
+
 def _check_sides(config: RunConfig, validation: list[Pair]) -> None:
     """Refuse images that the run's network cannot take."""
     side = config.reference.only_side
@@ -382,6 +346,7 @@ def _check_sides(config: RunConfig, validation: list[Pair]) -> None:
 
 
 def _precision(name: str, device: torch.device) -> Any:
+    """Compute in a precision, for a ``with``."""
     if pick_precision(name, device, steady=False) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
@@ -392,7 +357,7 @@ def _is_shared() -> bool:
 
 
 def _rank() -> int:
-    """Return the number of this process; the first one writes."""
+    """Return the number of this process, 0 for the one that validates and writes."""
     return dist.get_rank() if _is_shared() else 0
 
 

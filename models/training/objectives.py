@@ -23,6 +23,33 @@ from decr_scene.models.networks.noise_network import NoiseNetwork
 from decr_scene.models.networks.reference import build_reference
 from decr_scene.models.training.config import RunConfig
 
+CLIP = 1.0
+"""Greatest norm of the gradient of our own stages."""
+
+CHARBONNIER = 1e-3
+"""Differences well below this, of the 2 units from black to white, count by their square."""
+
+SAME = 0.5 / 127.5
+"""Half a DN of 255: truth and cloudy image of clear ground do not differ by more."""
+
+LEAST_CLEAR = 500.0
+"""Clear pixels of a crop below which its shift counts for less."""
+
+LOG_FLOOR = 1e-4
+"""Added to a mean square before its logarithm, so that little is gained by more than 46 dB."""
+
+UNGUIDED = 0.1
+"""Share of the images whose first guess the noise network does not see, so that it also works without."""
+
+UNGUIDED_GROWN = 0.25
+"""The same of a grown network, which has a first guess of its own, so that it does not unlearn that."""
+
+BLURRED = 0.25
+"""Share of the images whose first guess is blurred for the noise network."""
+
+LEAST_BLUR, MOST_BLUR = 0.3, 1.5
+"""Bounds of the standard deviation of that blur, px."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -75,7 +102,7 @@ class Objective(Protocol):
 
     @property
     def clip(self) -> float | None:
-        """Return the greatest norm of the gradient; ``None``: any."""
+        """Return the greatest norm of the gradient, or ``None`` for any."""
         ...
 
     def trained(self) -> list[nn.Parameter]:
@@ -107,22 +134,6 @@ class Objective(Protocol):
         ...
 
 
-CLIP = 1.0
-"""Greatest norm of the gradient of our own stages."""
-
-CHARBONNIER = 1e-3
-"""Differences well below this, of the 2 units from black to white, count by their square."""
-
-SAME = 0.5 / 127.5
-"""Half a DN of 255: truth and cloudy image of clear ground do not differ by more."""
-
-LEAST_CLEAR = 500.0
-"""Clear pixels of a crop below which its shift counts for less."""
-
-LOG_FLOOR = 1e-4
-"""Added to a mean square before its logarithm: better than 46 dB earns nothing."""
-
-
 def charbonnier(error: Tensor) -> Tensor:
     """Return ``mean sqrt(error^2 + eps^2)``, a scalar, eps 1e-3."""
     return torch.sqrt(error.square() + CHARBONNIER**2).mean()
@@ -143,26 +154,13 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
     return moved.abs().mean()
 
 
-UNGUIDED = 0.1
-"""Share of the images whose first guess the noise network does not see, so that it can do without."""
-
-UNGUIDED_GROWN = 0.25
-"""The same of a network that has a first guess of its own, so that it keeps it."""
-
-BLURRED = 0.25
-"""Share of the images whose first guess is blurred for the noise network."""
-
-MOST_BLUR = 1.5
-"""Greatest standard deviation of that blur, px."""
-
-
 def degraded(guess: Tensor, draws: Draws, unguided: float = UNGUIDED) -> Tensor:
-    """Spoil first guesses ``(B, C, H, W)`` for the noise network: some are blurred, and some are zeros.
+    """Degrade first guesses ``(B, C, H, W)`` for the noise network: blur some, and set some to zeros.
 
     On ground that the reference was trained on, its guess is better than on any other; a noise network that
     sees no worse ones would add no texture to them (conditioning augmentation, Ho et al. 2022).
     """
-    sigma = 0.3 + draws.uniform(guess) * (MOST_BLUR - 0.3)
+    sigma = LEAST_BLUR + draws.uniform(guess) * (MOST_BLUR - LEAST_BLUR)
     sigma = torch.where(draws.uniform(guess) < BLURRED, sigma, 0)
     seen = (draws.uniform(guess) >= unguided).to(guess.dtype)
     return smoothed(guess, sigma, MOST_BLUR) * seen[:, None, None, None]
@@ -200,11 +198,10 @@ class ReferenceObjective(Objective):
 
     def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
         """Return the first guess, ``(B, C, H, W)`` in [-1, 1]."""
-        guess: Tensor = modules["reference"](cloudy)
-        return guess.float().clamp(-1, 1)
+        return guess_of(modules, cloudy)
 
 
-class EnhancementObjective:
+class EnhancementObjective(Objective):
     """Stages 1 to 3 of DE: the noise network (eq. 7), the weight network (eq. 16), or both (eq. 17)."""
 
     clip = CLIP
@@ -252,9 +249,9 @@ class EnhancementObjective:
         return losses
 
     def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """Sample in a few steps, from where the training's runs begin; ``(B, C, H, W)`` in [-1, 1].
+        """Sample in a few steps, from where the training's runs begin, ``(B, C, H, W)`` in [-1, 1].
 
-        Stage 1, which has no weight network yet, is shown without a reference.
+        In stage 1, which has no weight network yet, the reference has no weight.
         """
         noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
         floor = 0.0 if self.stage == "diffusion" else WEIGHT_FLOOR
@@ -358,7 +355,10 @@ class DetectorObjective(Objective):
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: object, context: object = None
     ) -> dict[str, Tensor]:
-        """Return the mean over the pixels that count; ``clear`` holds labels, ``(B, 3, H, W)``."""
+        """Return the mean over the pixels that count.
+
+        Here ``clear`` holds labels, ``(B, 3, H, W)``.
+        """
         answers, counts = clear[:, :2], clear[:, 2:]
         logits = self.modules["detector"](cloudy).float()
         loss = F.binary_cross_entropy_with_logits(logits, answers, weight=counts, reduction="none")

@@ -14,7 +14,7 @@ BETAS = (0.5, 0.999)
 """Of plain Adam, as adversarial networks take it."""
 
 LEAST_SIDE = 20
-"""Smaller side from which on a weight is a matrix to Muon: what leads from features to bands is left out."""
+"""Least smaller side of a weight that Muon trains, which leaves out those from features to bands."""
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the odd polynomial whose iteration moves singular values to about one (K. Jordan, 2024)."""
@@ -25,7 +25,7 @@ ITERATIONS = 5
 def build_optimisers(
     kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """Build the optimisers of a run, of disjoint parts of the parameters; ``kind`` is of `OPTIMISERS`."""
+    """Build the optimisers of a run, of a ``kind`` of `OPTIMISERS`, for disjoint parts of the parameters."""
     parameters = list(parameters)
     if kind == ADAM:
         return [torch.optim.Adam(parameters, learning_rate, BETAS, weight_decay=weight_decay)]
@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _alike(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Group weights on a GPU by their shapes; on a CPU each is a group of its own."""
+    """Group weights on a GPU by their shapes, and on a CPU each by itself."""
     groups: dict[Any, list[nn.Parameter]] = {}
     for number, weight in enumerate(weights):
         groups.setdefault(weight.shape if weight.is_cuda else number, []).append(weight)
@@ -96,10 +96,10 @@ def _alike(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Approximate ``U V^T`` of ``matrix = U S V^T``, ``(.., M, N)``; zeros stay zeros.
+    """Approximate ``U V^T`` of ``matrix = U S V^T``, ``(.., M, N)``.
 
-    Each iteration is ``X <- P X`` with ``P = a + b G + c G^2`` of ``G = X X^T``. So ``G <- P G P``, and only
-    the product of all ``P`` needs be kept: matrices of the smaller side alone.
+    Zeros stay zeros. Each iteration is ``X <- P X`` with ``P = a + b G + c G^2`` of ``G = X X^T``. So
+    ``G <- P G P``, and only the product of all ``P`` needs be kept: matrices of the smaller side alone.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[-2] > matrix.shape[-1]

@@ -1,9 +1,9 @@
-"""How a noise network learns to paint detail that a critic takes for the ground's.
+"""Train a noise network against a critic, so that it adds detail like the ground's where cloud hid it.
 
-The denoising loss alone has the mean of all that the ground may be for its answer where nothing is seen; an
-answer in few steps is smooth there. So the network's own runs, from the noised first guess on, are judged by
-a critic (denoising with an adversary: Xiao et al. 2022), which sees the very composition that sampling makes:
-the diffusion gives what is finer than ``texture`` px, and only where cloud hid the ground.
+By the denoising loss alone the best answer in one step is the mean of all possible grounds, which is smooth
+where nothing is seen. So two steps of the network's own sampling, from the noised first guess on, are judged
+by a critic (denoising with an adversary: Xiao et al. 2022). It sees what sampling composes: what is finer
+than ``texture`` px from the diffusion, where cloud hid the ground, and all else from the first guess.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.objectives import Draws, EnhancementObjective, degraded, guess_of, parts_of
 
 CONTRAST = 30.0
-"""Factor of detail for the critic: that of ground is a hundredth of 2, or some."""
+"""Factor of the detail that the critic sees: the ground's is some hundredths, on the [-1, 1] scale."""
 
 TINY = 1e-12
-"""Below the norm of any gradient that is not zero."""
+"""Least divisor of a norm of gradients: below that of any gradient that is not zero."""
 
 
 class Painted(NamedTuple):
-    """Parts of crops as the critic sees them, ``(B, C, H, W)`` each but where told."""
+    """Parts of crops as the critic sees them, ``(B, C, H, W)`` unless another shape is given."""
 
     answers: list[Tensor]
     """Fused estimates at the steps of a run."""
@@ -37,7 +37,7 @@ class Painted(NamedTuple):
     guess: Tensor
     """The first guess."""
     about: Tensor
-    """Smooth first guess and share of the diffusion, ``(B, C + 1, H, W)``."""
+    """Smoothed first guess, and share of the diffusion, ``(B, C + 1, H, W)``."""
     cover: Tensor
     """Share of the diffusion at the logits, ``(B, 1, H / 8, W / 8)``."""
 
@@ -82,10 +82,10 @@ class PaintingObjective(EnhancementObjective):
             _, expected = self._judged(painted.truth, painted)
         parts = [self._opinions(answer, painted, expected) for answer in painted.answers]
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-        return {**means, "noise": self._alone(cloudy, clear, draws)}
+        return {**means, "noise": self._noise_loss_unguided(cloudy, clear, draws)}
 
     def _opinions(self, answer: Tensor, painted: Painted, expected: list[Tensor]) -> dict[str, Tensor]:
-        """Return the losses of one estimate; each pulls as hard as its factor says."""
+        """Return the losses of one estimate, each scaled by its factor and the norm of its gradient."""
         logits, features = self._judged(answer, painted)
         pairs = zip(features, expected, strict=True)
         off = [_mean_where((found.float() - true.float()).abs(), painted.cover) for found, true in pairs]
@@ -127,14 +127,16 @@ class PaintingObjective(EnhancementObjective):
         )
 
     def _fine(self, images: Tensor, sigma: Tensor) -> Tensor:
+        """Return what is finer than a Gaussian, same shape."""
         return images - smoothed(images, sigma, self.texture)
 
     def _judged(self, images: Tensor, painted: Painted) -> tuple[Tensor, list[Tensor]]:
+        """Return the critic's logits and features of images ``(B, C, H, W)``."""
         fine = CONTRAST * (images - painted.about[:, : self.bands])
         answer: tuple[Tensor, list[Tensor]] = self.modules["critic"](fine, painted.about)
         return answer
 
-    def _alone(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> Tensor:
+    def _noise_loss_unguided(self, cloudy: Tensor, clear: Tensor, draws: Draws) -> Tensor:
         """Compute eq. 7 of a part of each crop without a first guess, so that runs from noise stay good."""
         cloudy, clear = (image[..., : self.part, : self.part] for image in (cloudy, clear))
         t, noise = draws.steps(self.schedule.timesteps, clear), draws.normal(clear)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.reference import DiffusedReference, build_reference
+from decr_scene.models.networks.published_reference import DiffusedReference
+from decr_scene.models.networks.reference import build_reference
 from decr_scene.models.rivals.adversarial import discriminator_losses, generator_parts, initialise
 from decr_scene.models.rivals.amgan import AMGAN
 from decr_scene.models.rivals.cvae import CVAE, draw_latent
@@ -18,10 +19,10 @@ from decr_scene.models.rivals.dpm_solver import noise_at
 from decr_scene.models.rivals.spagan import SpAGAN
 from decr_scene.models.rivals.variational import SAMPLES, variational_parts
 from decr_scene.models.training.config import RunConfig
-from decr_scene.models.training.objectives import Draws, Objective
+from decr_scene.models.training.objectives import Draws, Objective, guess_of
 
 
-class AdversarialObjective:
+class AdversarialObjective(Objective):
     """SpA-GAN or AMGAN-CR: the discriminator's turn on each batch, then the generator's."""
 
     clip = None
@@ -68,9 +69,8 @@ class AdversarialObjective:
         )
 
     def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the generator's answer, ``(B, C, H, W)``."""
-        guess: Tensor = modules["reference"](cloudy)
-        return guess.float().clamp(-1, 1)
+        """Return the generator's answer, ``(B, C, H, W)`` in [-1, 1]."""
+        return guess_of(modules, cloudy)
 
     def _generator(self) -> SpAGAN | AMGAN:
         net = self.modules["reference"].get_submodule("net")
@@ -89,7 +89,7 @@ class VariationalObjective(Objective):
     def losses(
         self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the three parts of CVAE's loss."""
+        """Return the three parts of `variational_parts`."""
         cloudy, clear = _unit(cloudy), _unit(clear)
         net = self.modules["reference"].get_submodule("net")
         assert isinstance(net, CVAE), "RunConfig has checked this"
@@ -99,9 +99,8 @@ class VariationalObjective(Objective):
         return variational_parts(mean, clear, mu.float(), log_var.float())
 
     def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the mean of the answers, ``(B, C, H, W)``."""
-        guess: Tensor = modules["reference"](cloudy)
-        return guess.float().clamp(-1, 1)
+        """Return the answer from the middle of the latent distribution, ``(B, C, H, W)`` in [-1, 1]."""
+        return guess_of(modules, cloudy)
 
 
 class ConditionalObjective(Objective):

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.noise_network import NoiseNetwork
-from decr_scene.models.networks.reference import DiffusedReference, DrawnReference
+from decr_scene.models.networks.published_reference import DiffusedReference, DrawnReference
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.evaluate import write_rows

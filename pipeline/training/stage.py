@@ -136,7 +136,7 @@ def sources_of(config: RunConfig, data: Path) -> tuple[list[PairSource], PairSou
                     part,
                     data,
                     read_image,
-                    held_out=config.drawn,
+                    held_out=config.takes_held_out,
                     bands=len(config.bands),
                     crop=config.crop,
                     opener=RasterImage.open,

@@ -32,15 +32,6 @@ def test_the_image_comes_back_from_its_noise(t: int) -> None:
     assert torch.allclose(SCHEDULE.eps_from_x0(x_t, x0, t), noise, atol=1e-4)
 
 
-@given(t=STEPS)
-def test_v_turns_into_image_and_noise(t: int) -> None:
-    x0, noise, _ = images()
-    x_t, v = SCHEDULE.add_noise(x0, noise, t), SCHEDULE.v_from(x0, noise, t)
-    signal, rest = SCHEDULE.sqrt_alphas_cumprod[t], SCHEDULE.sqrt_one_minus_alphas_cumprod[t]
-    assert torch.allclose(signal * x_t - rest * v, x0, atol=1e-5)
-    assert torch.allclose(signal * v + rest * x_t, noise, atol=1e-5)
-
-
 def test_a_batch_may_be_spread_over_steps() -> None:
     x0, noise, _ = images()
     spread = SCHEDULE.add_noise(x0, noise, torch.tensor([7, 700]))

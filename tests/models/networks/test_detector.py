@@ -33,7 +33,7 @@ from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.release.calibration import CALIBRATION, Scores, calibrate, read_calibration
-from decr_scene.models.release.export import attach_detector
+from decr_scene.models.release.export import with_detector
 from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.labels import labelled, pair_labels, simulated_labels
 from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer
@@ -229,10 +229,11 @@ def test_a_detector_comes_into_an_old_model_file(root: Path, tmp_path: Path) -> 
     detector = train(root, tmp_path / "run").ema["detector"].eval()
     assert isinstance(detector, CloudDetector)
     with pytest.raises(TrainingError, match="finished detector run"):
-        attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
+        with_detector(CONFIG, {}, tmp_path / "run")
     calibrate(detector, {}, 24, (), tmp_path / "run")
     assert (tmp_path / "run" / CALIBRATION).exists()
-    attach_detector(tmp_path / "old.safetensors", tmp_path / "run", tmp_path / "new.safetensors")
+    model_file = read_model_file(tmp_path / "old.safetensors")
+    save_model_file(tmp_path / "new.safetensors", *with_detector(*model_file, tmp_path / "run"))
 
     model, alone = (
         load_model(tmp_path / "new.safetensors", device="cpu"),

@@ -103,7 +103,8 @@ def test_a_v_network_gives_the_noise() -> None:
     with torch.inference_mode():
         eps, v = network.noise(x_t, t, cloudy), network.predict(x_t, t, cloudy)
     x0 = schedule.x0_from_eps(x_t, eps, t)
-    assert torch.allclose(schedule.v_from(x0, eps, t), v, atol=1e-4)
+    assert torch.allclose(schedule.add_noise(eps, -x0, t), v, atol=1e-4)  # sqrt(abar) eps - sqrt(1 - abar) x0
+    assert torch.allclose(network.target(x0, eps, t, cloudy), v, atol=1e-4)
 
 
 def test_tables_of_a_v_network_are_not_weights() -> None:

@@ -9,9 +9,9 @@ from training_cases import run_of, train
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.release.export import export_model
 from decr_scene.models.training.config import config_from_table
-from decr_scene.models.training.loop import turns_of
 from decr_scene.models.training.objectives import Draws
 from decr_scene.models.training.painting import PaintingObjective
+from decr_scene.models.training.turns import turns_of
 from decr_scene.models.training.weights import averaged_weights
 
 TRUNK = {"width": 8, "multipliers": [1, 2], "blocks": 1, "middle_blocks": 1}

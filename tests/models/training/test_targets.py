@@ -10,8 +10,8 @@ from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.source import Pair, PairSource, keep_clear
 from decr_scene.models.training.config import config_from_table, describe, is_same_run
-from decr_scene.models.training.loop import build_objective
 from decr_scene.models.training.objectives import Draws, log_mse, shift_of_clear
+from decr_scene.models.training.turns import build_objective
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
 

@@ -109,8 +109,8 @@ def test_held_out_images_are_kept_from_the_reference_and_given_to_the_judge(root
 
 def test_what_a_stage_draws_of_the_held_out_images_can_be_said():
     stages = {"reference": "without", "diffusion": "without", "joint": "with", "weight": "with"}
-    assert {stage: run_of(stage).drawn for stage in stages} == stages
-    assert run_of("joint", held_out="without").drawn == "without"
+    assert {stage: run_of(stage).takes_held_out for stage in stages} == stages
+    assert run_of("joint", held_out="without").takes_held_out == "without"
     with pytest.raises(ValueError, match="held_out 'some' is unknown"):
         run_of("joint", held_out="some")
 
