@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,7 +29,6 @@ from decr_scene.pipeline.engine.cluster import (
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.engine.workers import settled, with_plugin
-from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import (
     check_name,
     check_no_input,
@@ -46,11 +44,10 @@ from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.look.detection import Places, look_files
-from decr_scene.pipeline.outputs.metadata_checks import check_copy, verify_roundtrip
+from decr_scene.pipeline.outputs.conclusion import OpenRun, conclude
+from decr_scene.pipeline.outputs.metadata_checks import check_copy
 from decr_scene.pipeline.outputs.names import SideFiles
-from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
-from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_of, scaling_of
-from decr_scene.pipeline.outputs.side_file import FinishedRun
+from decr_scene.pipeline.outputs.report import Laps, Report
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Choices, Options, named_inputs, other_rasters
 from decr_scene.pipeline.planning.plan_scene import plan_scene
@@ -60,10 +57,9 @@ from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.restorers import BUILT_IN, describe
+from decr_scene.pipeline.restoration.restorers import BUILT_IN
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
-from decr_scene.pipeline.user_warnings.cloud_left import clouds_left
 from decr_scene.pipeline.user_warnings.fitness import misfits
 from decr_scene.pipeline.user_warnings.sidecars import damaged_sidecars
 from decr_scene.pipeline.writing.journal import FinishedRasters, read_finished_rasters
@@ -156,7 +152,7 @@ def process_scene(
         resolved = replace(chosen, bands=delivery.bands)
         files = _files_of(delivery, scene, chosen, targets, cluster_at)
         input_state = fingerprint(delivery.origin)
-        run = _Run(chosen, resolved, writing, side_files, delivery, scene, files, input_state, places)
+        run = OpenRun(chosen, resolved, writing.path, side_files, delivery, scene, files, input_state, places)
         check_target(scene.path, dst, writing.replaces)
         side_files.check(
             scene, overwrite, writing.resumes, () if writing.earlier is None else writing.earlier.side_files
@@ -194,7 +190,7 @@ def process_scene(
             laps.end("processing")
             watch.stage("checking")
             counts = {**tiles_done, "windows_resumed": windows_resumed}
-            report, writers.keeps_journal = _report(run, planned, counts, laps)
+            report, writers.keeps_journal = conclude(run, planned, counts, laps)
             read = [path for _, path in named_inputs(src, chosen) if path is not None]
             side_files.remove_stale([*read, *(file.path for file in files)])
             with (
@@ -235,68 +231,6 @@ class _Writing:
         return self.resume and journal_path(self.path).exists()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run with its input open.
-
-    Args:
-        chosen: The options as the caller gave them.
-        resolved: The same with the bands of the input.
-        writing: How the output is written.
-        side_files: Of the output.
-        delivery: The raster that stands for the input.
-        scene: That raster, open.
-        files: All files that tasks open.
-        fingerprint: Of the input.
-        places: The rasters of the detector.
-    """
-
-    chosen: Options
-    resolved: Options
-    writing: _Writing
-    side_files: SideFiles
-    delivery: Delivery
-    scene: RasterioScene
-    files: tuple[FileIdentity, ...]
-    fingerprint: dict[str, Any]
-    places: Places
-
-
-def _report(run: _Run, planned: Planned, tiles: dict[str, int], laps: Laps) -> tuple[Report, bool]:
-    """Check the finished output and write the documents beside it.
-
-    Returns:
-        The report; whether a document found no room on the disk, so that the same call is to make it.
-    """
-    scene, side_files, output = run.scene, run.side_files, run.writing.path
-    checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
-    checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
-    failed, no_disk = side_files.write(_finished_run(run, planned))
-    clouds, left = clouds_left(planned, scene, run.resolved, run.places, output, verification["classes"])
-    laps.end("checking")
-    address = {} if run.delivery.address is None else {"path": run.delivery.address}
-    report = Report(
-        program={"name": "decr-scene", "version": version("decr-scene")},
-        input=run.fingerprint | address,
-        product=run.delivery.facts,
-        output={"path": str(output), "bytes": output.stat().st_size},
-        beside={role: str(path) for role, path in side_files.paths.items() if role not in failed},
-        model={**describe(planned.plan.spec), "sha256": planned.model_sha256},
-        parameters=parameters_of(run.chosen),
-        scaling=scaling_of(planned),
-        tiles={"total": len(planned.plan.grid), **tiles},
-        seconds=laps.seconds,
-        checks=checks,
-        verification=verification,
-        warnings=[*planned.warnings, *left],
-        clouds=clouds,
-        failed=failed,
-        mask=planned.mask_meaning,
-        other_date=fit_of(planned),
-    )
-    return report, no_disk
-
-
 def _files_of(
     delivery: Delivery,
     scene: RasterioScene,
@@ -318,19 +252,6 @@ def _files_of(
     return identities(opened, scheduler is not None)
 
 
-def _unchanged(files: Sequence[FileIdentity]) -> bool:
-    """Return whether all are as they were when the run began.
-
-    Otherwise the checks have compared other files.
-    """
-    try:
-        for file in files:
-            file.check()
-    except SceneReadError:
-        return False
-    return True
-
-
 def _writers(
     scene: RasterioScene, side_files: SideFiles, writing: _Writing, guard: dict[str, Any]
 ) -> list[SceneWriter]:
@@ -348,19 +269,6 @@ def _writers(
             for raster in side_files.rasters
         ),
     ]
-
-
-def _finished_run(run: _Run, planned: Planned) -> FinishedRun:
-    """Gather the values for the documents beside the output."""
-    return FinishedRun(
-        run.scene,
-        planned.bands,
-        planned.plan.spec.name,
-        run.writing.path,
-        run.side_files.paths,
-        Path(run.delivery.origin),
-        run.delivery.facts.get("acquired"),
-    )
 
 
 def _tile_store(

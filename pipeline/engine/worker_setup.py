@@ -11,6 +11,5 @@ from decr_scene.pipeline.system.ignored_warnings import ignore_warnings
 def dask_setup(worker: Any) -> None:
     """Prepare this process, as `decr_scene.pipeline.commands.main` prepares its own."""
     ignore_warnings()
-    logging.getLogger("distributed").setLevel(
-        logging.CRITICAL
-    )  # as in the process that is told of its errors
+    # errors of tasks reach the process that submitted them, which reports them
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)

@@ -48,7 +48,6 @@ _COEFFICIENTS = 20
 """Of each of the four polynomials of RPCs."""
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-_EDGE = 1 << 20
 
 _FAULTS = (RasterioError, CPLE_BaseError, OSError)
 """The second is GDAL's own, under no public name, of damaged headers that rasterio lets through."""

@@ -301,10 +301,10 @@ def never(tiles, noise):
 
 never.__name__ = "smooth"
 LAST = [
-    "decr_scene.pipeline.run.verify_pixels",
-    "decr_scene.pipeline.run.SideFiles.write",
-    "decr_scene.pipeline.run.Report",
-    "decr_scene.pipeline.run.Report.to_json",
+    "decr_scene.pipeline.outputs.conclusion.verify_pixels",
+    "decr_scene.pipeline.outputs.conclusion.SideFiles.write",
+    "decr_scene.pipeline.outputs.conclusion.Report",
+    "decr_scene.pipeline.outputs.conclusion.Report.to_json",
 ]
 
 

@@ -223,7 +223,7 @@ def test_a_run_that_ended_before_its_report_goes_on_without_fetching(server, sce
 
     address, out = f"{server.address}/{scene.name}", tmp_path / "out.tif"
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr("decr_scene.pipeline.run.verify_pixels", interrupted)
+        patch.setattr("decr_scene.pipeline.outputs.conclusion.verify_pixels", interrupted)
         process(address, out)
     assert out.exists()
     assert not out.with_suffix(".json").exists()

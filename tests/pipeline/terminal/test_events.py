@@ -146,7 +146,7 @@ def test_a_run_that_went_on_says_how_many_tiles_were_kept(scene):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("decr_scene.pipeline.run.verify_pixels", interrupted)
+        patch.setattr("decr_scene.pipeline.outputs.conclusion.verify_pixels", interrupted)
         assert process(scene).exit_code
     assert "0 of 4 tiles restored, 4 kept from before, with identity" in process(scene).stdout
 
