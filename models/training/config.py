@@ -71,7 +71,7 @@ class RunConfig:
             weighs two guesses must see both where neither has been trained.
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
-        steady: Weight of `shift_of_clear` in the loss of the reference.
+        steady: Weight of the shift of clear ground's mean in the loss of the reference.
         part: Side of the square parts, px, that the noise network sees of a crop, each with its own noise and
             step; 0: it sees crops whole (diffusion stage).
         early: Share of the images whose step is below ``latest_start``, where sampling goes; that of the

@@ -9,7 +9,9 @@ from typing import Any
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.clear_ground import REACH
 from decr_scene.pipeline.regions.masks import MaskFile
+from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import RIM
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
@@ -26,6 +28,10 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
         guessed["rims of remnants"] = RIM
+    if plan.other is not None:
+        guessed["gaps between what another date shows"] = GAP
+    if plan.aoi is not None and spec.bands is not None:
+        guessed["ground that is seen around the area"] = REACH
     expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {

@@ -1,6 +1,7 @@
 """What an earlier version has left is gone on with only where the pixels are the same."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 from raster_cases import write
@@ -25,3 +26,17 @@ def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tm
     assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
     assert held["look"] == before["look"]
     assert filled.keys() - before.keys() == {"rims of remnants"}
+
+
+def test_what_later_versions_see_of_another_date_and_around_an_area_counts_only_with_them(tmp_path):
+    with RasterioScene.open(write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8))) as scene:
+        planned = plan_scene(scene, Options(model="identity"))
+        other, area = SimpleNamespace(path=scene.path), SimpleNamespace(digest="of the area")
+        guesses = replace(planned.plan.spec, bands=("red", "green", "blue"))
+        before, dated, alone, around = (
+            run_guard(scene, replace(planned, plan=replace(planned.plan, **changes)), "deflate", 512)
+            for changes in ({}, {"other": other}, {"aoi": area}, {"aoi": area, "spec": guesses})
+        )
+    assert dated.keys() - before.keys() == {"gaps between what another date shows"}
+    assert alone.keys() == before.keys(), "without a first guess an area changes nothing outside"
+    assert around.keys() - before.keys() == {"ground that is seen around the area"}
