@@ -26,15 +26,10 @@ from distributed import Client, Future
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.engine.workers import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
 from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.restoration.blending import Blended, blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
-from decr_scene.pipeline.restoration.tasks import (
-    Blended,
-    Results,
-    blend_tiles,
-    guess_tiles,
-    look_at_window,
-    restore_tiles,
-)
+from decr_scene.pipeline.restoration.tasks import guess_tiles, look_at_window, restore_tiles
+from decr_scene.pipeline.restoration.tile_results import Results
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
 

@@ -34,9 +34,11 @@ from decr_scene.pipeline.raster.radiometry import (
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
+from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, chosen_tiles, guessed_together
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
-from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tile_results import Results
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile

@@ -25,10 +25,12 @@ from decr_scene.pipeline.engine.workers import MODEL, TASKS_A_MODEL
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.open_restorers import forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles, guessed_together
 from decr_scene.pipeline.restoration.restorers import BUILT_IN
-from decr_scene.pipeline.restoration.tasks import Results, blend_tiles, guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
+from decr_scene.pipeline.restoration.tile_results import Results
 from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.tiling.windows import share_of_work
 from decr_scene.pipeline.writing.origin import CopyOf

@@ -1,57 +1,45 @@
-"""From the pixels of a window to those of its result: the tasks that Dask runs, each a pure function.
+"""From the pixels of tiles to their change: the tasks that Dask runs, each a pure function.
 
-first guess of tiles -> one feathered field -> sampling of tiles -> feathered change -> digital numbers. The
-same functions serve files (a worker reads its own windows) and arrays (`restore` hands the pixels in).
+first guess of tiles -> one feathered field -> sampling of tiles -> their change, which `blending` turns into
+digital numbers. The same functions serve files (a worker reads its own windows) and arrays (`restore` hands
+the pixels in).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, reduce, wraps
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from decr_scene.models.arrays import Double, Float, Pixels
+from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT
-from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.look.tone import in_tone
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.restoration.agreement import Agreement
 from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
-from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.remnants import without_remnants
-from decr_scene.pipeline.tiling.feather import blend, shares, spread
+from decr_scene.pipeline.restoration.tile_results import (
+    Results,
+    last_band,
+    padded,
+    picklable_errors,
+    tiles_over,
+    unpadded,
+)
+from decr_scene.pipeline.tiling.feather import blend
 from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.tiling.noise import place_noise
 from decr_scene.pipeline.tiling.windows import window_view
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from decr_scene.models.checkpoints.expected_error import ExpectedError
-
-P = ParamSpec("P")
-R = TypeVar("R")
-Results = Mapping[int, Float]
-"""Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
-
-
 SAMPLE_SEED = 0x9E3779B9
 """From the seed of a sample to that of the next, mod 2^32: far from any that a user would choose."""
-
-
-class Blended(NamedTuple):
-    """A finished window: ``(bands, h, w)`` digital numbers, ``(1, h, w)`` classes and standard deviations."""
-
-    pixels: Pixels
-    provenance: Classes
-    uncertainty: Float | None
 
 
 class Prepared(NamedTuple):
@@ -63,22 +51,6 @@ class Prepared(NamedTuple):
     tiles: list[Tile]
     spans: list[Span]
     images: Float
-
-
-def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
-    """Re-raise our own errors without their cause: GDAL's exceptions cannot be pickled back to the client."""
-
-    @wraps(task)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            if isinstance(args[0], Plan):
-                args[0].check_files()
-            return task(*args, **kwargs)
-        except DecrSceneError as error:
-            ours = type(error)(str(error))
-        raise ours
-
-    return alone
 
 
 @picklable_errors
@@ -115,7 +87,7 @@ def _guess_window(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
     if not own:
         return {}
     sides = [max(plan.grid.size, side) for side in view[2:]]
-    images = _pad(plan.radiometry.to_model(pixels[bands], valid), *sides)[None]
+    images = padded(plan.radiometry.to_model(pixels[bands], valid), *sides)[None]
     model = open_restorer(plan.spec)
     context = _contexts(plan, [view], images) if plan.spec.context else None
     with models_turn():
@@ -175,7 +147,7 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         noise = _noise(plan, own_tiles, sample) if model.needs_noise else None
         with models_turn():
             if plan.joint:
-                restored = model.restore(images, noise, field, _Agreement(plan, own_tiles))
+                restored = model.restore(images, noise, field, Agreement(plan, own_tiles))
             else:
                 restored = run_in_halves(model.restore, images, noise, field)
         _check(restored, images, plan.spec.name, spans[0])
@@ -187,40 +159,8 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
         change = _with_variance(drawn)
         if (change != 0).any():
             found = change if origins is None else np.concatenate([change, origins[number]])
-            changes[tile.number] = _cut(found, span)
+            changes[tile.number] = unpadded(found, span)
     return changes
-
-
-@picklable_errors
-def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
-    """Make a window of the result: the input plus the feathered change of the tiles that touch it."""
-    pixels, bands = source.read(span), list(plan.indexes)
-    valid = source.valid(span, pixels)[bands]
-    own_changes, seen = _found(plan, span, changes), plan.sight(span)
-    if not own_changes:
-        classes = untouched(valid)
-        return Blended(pixels, classes, _no_uncertainty(classes) if plan.tells_uncertainty else None)
-    in_sight = own_changes if seen == span else _found(plan, seen, changes)
-    wide = blend(plan.grid, seen, _part(in_sight, slice(len(bands))), len(bands))
-    change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
-    share = _share(plan, span, wide, seen)
-    taken = change if share is None else change * share
-    restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
-    other = None if plan.other is None else _last_band(plan, span, own_changes)
-    classes = classify(pixels[bands], restored, valid, share, other)
-    uncertainty = None
-    if plan.tells_uncertainty:
-        variance = np.zeros_like(change) if plan.samples == 1 else _variance(plan, span, own_changes, change)
-        if plan.error is not None:
-            variance = variance + _expected_variance(plan.error, plan, source, span, seen, wide)
-        deviation = plan.radiometry.deviation(variance) * (1 if share is None else share)
-        uncertainty = _no_uncertainty(classes)
-        np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
-    if len(bands) == len(pixels) and bands == sorted(bands):
-        return Blended(restored, classes, uncertainty)
-    result = pixels.copy()
-    result[bands] = restored
-    return Blended(result, classes, uncertainty)
 
 
 def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
@@ -245,7 +185,7 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
             if valid[(slice(None), *grid.span(tile).inside(whole))].any():
                 view = grid.view(tile, halo)
                 part = (slice(None), *view.inside(whole))
-                images[len(valid_tiles)] = _pad(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
+                images[len(valid_tiles)] = padded(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
                 valid_tiles.append(tile)
                 views.append(view)
     return Prepared(valid_tiles, views, images[: len(valid_tiles)])
@@ -253,51 +193,9 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
 
 def _field(plan: Plan, span: Span, guesses: Sequence[Results]) -> Float:
     """Cut a window from the one feathered field of first guesses, padded as the tile is."""
-    in_window = _found(plan, span, guesses)
+    in_window = tiles_over(plan, span, guesses)
     field = blend(plan.grid, span, in_window, len(plan.indexes), share_out=True)
-    return _pad(field, plan.grid.size, plan.grid.size)
-
-
-class _Agreement:
-    """Feathers estimates of all the tiles, and gives each its window of that one field again.
-
-    What was padded beyond the scene stays each tile's own.
-    """
-
-    def __init__(self, plan: Plan, tiles: Sequence[Tile]) -> None:
-        self._grid, self._bands, self._tiles = plan.grid, len(plan.indexes), list(tiles)
-        self._spans, self._whole = [plan.grid.span(tile) for tile in tiles], plan.grid.union(tiles)
-
-    def __call__(self, images: Float) -> Float:
-        """Return estimates of the same shape, ``(N, C, H, W)``."""
-        cut = [_cut(image, span) for image, span in zip(images, self._spans, strict=True)]
-        pieces = list(zip(self._tiles, cut, strict=True))
-        field = blend(self._grid, self._whole, pieces, self._bands, share_out=True)
-        agreed = images.copy()
-        for image, span in zip(agreed, self._spans, strict=True):
-            _cut(image, span)[:] = field[(slice(None), *span.inside(self._whole))]
-        return agreed
-
-    def on_device(self, images: Tensor) -> Tensor:
-        """Do the same on a GPU, so that no step waits for a copy to the host."""
-        import torch
-
-        device, agreed = images.device, images.clone()
-        weights = [torch.from_numpy(w).to(device) for w in self._weights]
-        height, width = self._whole.height, self._whole.width
-        total = torch.zeros((self._bands, height, width), dtype=torch.float64, device=device)
-        for image, span, weight in zip(images, self._spans, weights, strict=True):
-            rows, cols = span.inside(self._whole)
-            total[:, rows, cols] += image[:, : span.height, : span.width] * weight
-        for image, span in zip(agreed, self._spans, strict=True):
-            rows, cols = span.inside(self._whole)
-            image[:, : span.height, : span.width] = total[:, rows, cols].float()
-        return agreed
-
-    @cached_property
-    def _weights(self) -> list[Double]:
-        """Return the weight of each tile, ``(h, w)``, which sum to 1 over those that are there."""
-        return shares(self._grid, self._whole, self._tiles)
+    return padded(field, plan.grid.size, plan.grid.size)
 
 
 def _with_variance(samples: Sequence[Float]) -> Float:
@@ -312,36 +210,8 @@ def _origins(plan: Plan, spans: Sequence[Span], guesses: Sequence[Results]) -> F
     if plan.other is None:
         return None
     size = plan.grid.size
-    parts = [_last_band(plan, span, _found(plan, span, guesses))[None] for span in spans]
-    return np.stack([_pad(part, size, size) for part in parts])
-
-
-def _last_band(plan: Plan, span: Span, results: Sequence[tuple[Tile, Float]]) -> Float:
-    """Blend the last band of tiles, ``(h, w)``."""
-    return blend(plan.grid, span, _part(results, slice(-1, None)), 1, share_out=True)[0]
-
-
-def _found(plan: Plan, span: Span, results: Sequence[Results]) -> list[tuple[Tile, Float]]:
-    by_index: dict[int, Float] = {}
-    for part in results:
-        by_index.update(part)
-    return [(tile, by_index[tile.number]) for tile in plan.grid.touching(span) if tile.number in by_index]
-
-
-def _part(results: Sequence[tuple[Tile, Float]], bands: slice) -> list[tuple[Tile, Float]]:
-    return [(tile, values[bands]) for tile, values in results]
-
-
-def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
-    """Return the share of the change in ``seen`` that is applied, ``(h, w)``, or ``None`` for all of it."""
-    shares = [region.soft(span) for region in plan.regions]
-    if plan.weighs_change:
-        much = change_share(change, seen, span)
-        if plan.veils and plan.mask is not None:
-            shares[0] = np.maximum(shares[0], much)
-        else:
-            shares.append(much)
-    return reduce(np.multiply, shares) if shares else None
+    parts = [last_band(plan, span, tiles_over(plan, span, guesses))[None] for span in spans]
+    return np.stack([padded(part, size, size) for part in parts])
 
 
 def _contexts(plan: Plan, views: Sequence[Span], images: Float) -> Float:
@@ -359,7 +229,7 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
     seen = plan.mask.soft(view)
     if not seen.any():
         return guess
-    return in_tone(_cut(guess, view), plan.ground.tone(view), seen, plan.ground.spread)
+    return in_tone(unpadded(guess, view), plan.ground.tone(view), seen, plan.ground.spread)
 
 
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
@@ -371,7 +241,7 @@ def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Flo
         return guess
     bands, tone = plan.spec.bands or (), plan.ground.tone(view)
     own = np.asarray(seen, np.float32)
-    return without_remnants(_cut(guess, view), _cut(image, view), tone, own, bands)
+    return without_remnants(unpadded(guess, view), unpadded(image, view), tone, own, bands)
 
 
 def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
@@ -381,7 +251,7 @@ def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float
     if plan.ground is None or not plan.ground.known:
         return prepared.images
     size = plan.grid.size
-    return np.stack([_pad(plan.ground.tone(span), size, size) for span in prepared.spans])
+    return np.stack([padded(plan.ground.tone(span), size, size) for span in prepared.spans])
 
 
 def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tuple[Prepared, Float | None]:
@@ -390,33 +260,12 @@ def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tupl
     for number, span in enumerate(prepared.spans):
         worth = plan.mask is not None and bool(plan.mask.soft(span).any())
         if not worth and plan.veils and field is not None:
-            change = _cut(field[number] - prepared.images[number], span)
+            change = unpadded(field[number] - prepared.images[number], span)
             worth = bool(change_share(change, span, span).any())
         if worth:
             chosen.append(number)
     tiles, spans = [prepared.tiles[i] for i in chosen], [prepared.spans[i] for i in chosen]
     return Prepared(tiles, spans, prepared.images[chosen]), None if field is None else field[chosen]
-
-
-def _variance(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
-    """Return the variance of samples and of tiles around their blend, ``(C, h, w)``."""
-    bands = len(plan.indexes)
-    of_samples = blend(plan.grid, span, _part(found, slice(bands, None)), bands)
-    return of_samples + spread(plan.grid, span, _part(found, slice(bands)), change)
-
-
-def _expected_variance(
-    error: ExpectedError, plan: Plan, source: Source, span: Span, seen: Span, change: Float
-) -> Float:
-    """Return the variance expected of the model's error, ``(1, h, w)``, from its change of ``seen``."""
-    pixels, bands = source.read(seen), list(plan.indexes)
-    cloudy = plan.radiometry.to_model(pixels[bands], source.valid(seen, pixels)[bands])
-    answer = np.clip(cloudy + change, -1, 1)
-    return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
-
-
-def _no_uncertainty(classes: Classes) -> Float:
-    return np.where(classes == NODATA, np.float32(np.nan), np.float32(0))
 
 
 def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
@@ -426,16 +275,6 @@ def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
     for own, tile in zip(noise, tiles, strict=True):
         place_noise(plan.seed + sample * SAMPLE_SEED, 0, bands, Span(tile.row, tile.col, size, size), own)
     return noise
-
-
-def _pad(image: Float, *sides: int) -> Float:
-    """Mirror the bottom and right edge up to height and width: only in scenes smaller than a tile."""
-    missing = [(0, 0), *((0, side - own) for side, own in zip(sides, image.shape[1:], strict=True))]
-    return image if not any(after for _, after in missing) else np.pad(image, missing, mode="symmetric")
-
-
-def _cut(values: Float, span: Span) -> Float:
-    return values[:, : span.height, : span.width]
 
 
 def _check(restored: Float, images: Float, name: str, span: Span) -> None:

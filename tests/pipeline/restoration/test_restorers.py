@@ -18,9 +18,9 @@ from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.agreement import Agreement
 from decr_scene.pipeline.restoration.memory import in_pieces, is_out_of_memory, run_in_halves
 from decr_scene.pipeline.restoration.restorers import Diffusion, describe
-from decr_scene.pipeline.restoration.tasks import _Agreement
 from decr_scene.pipeline.writing.journal import Journal
 
 
@@ -181,7 +181,7 @@ def test_tiles_agree_on_a_gpu_as_they_do_on_a_cpu(spec, tmp_path):
     with RasterioScene.open(path, "red,green,blue") as scene:
         plan = plan_scene(scene, Options(model=spec.name, bands="red,green,blue", device="cpu")).plan
     tiles = list(plan.grid)[:-1]
-    agree = _Agreement(plan, tiles)
+    agree = Agreement(plan, tiles)
     images = np.random.default_rng(1).uniform(-1, 1, (len(tiles), 3, 256, 256)).astype(np.float32)
     expected = agree(images)
     assert not np.array_equal(expected, images)

@@ -1,0 +1,100 @@
+"""From the changes of tiles to a finished window: its digital numbers, classes and standard deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from decr_scene.models.arrays import Float, Pixels
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.regions.clear_ground import change_share
+from decr_scene.pipeline.restoration.plan import Plan
+from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
+from decr_scene.pipeline.restoration.tile_results import (
+    Results,
+    bands_of,
+    last_band,
+    picklable_errors,
+    tiles_over,
+)
+from decr_scene.pipeline.tiling.feather import blend, spread
+from decr_scene.pipeline.tiling.grid import Span, Tile
+
+if TYPE_CHECKING:
+    from decr_scene.models.checkpoints.expected_error import ExpectedError
+
+
+class Blended(NamedTuple):
+    """A finished window: ``(bands, h, w)`` digital numbers, ``(1, h, w)`` classes and standard deviations."""
+
+    pixels: Pixels
+    provenance: Classes
+    uncertainty: Float | None
+
+
+@picklable_errors
+def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
+    """Make a window of the result: the input plus the feathered change of the tiles that touch it."""
+    pixels, bands = source.read(span), list(plan.indexes)
+    valid = source.valid(span, pixels)[bands]
+    own_changes, seen = tiles_over(plan, span, changes), plan.sight(span)
+    if not own_changes:
+        classes = untouched(valid)
+        return Blended(pixels, classes, _no_uncertainty(classes) if plan.tells_uncertainty else None)
+    in_sight = own_changes if seen == span else tiles_over(plan, seen, changes)
+    wide = blend(plan.grid, seen, bands_of(in_sight, slice(len(bands))), len(bands))
+    change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
+    share = _share(plan, span, wide, seen)
+    taken = change if share is None else change * share
+    restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
+    other = None if plan.other is None else last_band(plan, span, own_changes)
+    classes = classify(pixels[bands], restored, valid, share, other)
+    uncertainty = None
+    if plan.tells_uncertainty:
+        variance = np.zeros_like(change) if plan.samples == 1 else _variance(plan, span, own_changes, change)
+        if plan.error is not None:
+            variance = variance + _expected_variance(plan.error, plan, source, span, seen, wide)
+        deviation = plan.radiometry.deviation(variance) * (1 if share is None else share)
+        uncertainty = _no_uncertainty(classes)
+        np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
+    if len(bands) == len(pixels) and bands == sorted(bands):
+        return Blended(restored, classes, uncertainty)
+    result = pixels.copy()
+    result[bands] = restored
+    return Blended(result, classes, uncertainty)
+
+
+def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
+    """Return the share of the change in ``seen`` that is applied, ``(h, w)``, or ``None`` for all of it."""
+    shares = [region.soft(span) for region in plan.regions]
+    if plan.weighs_change:
+        much = change_share(change, seen, span)
+        if plan.veils and plan.mask is not None:
+            shares[0] = np.maximum(shares[0], much)
+        else:
+            shares.append(much)
+    return reduce(np.multiply, shares) if shares else None
+
+
+def _variance(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:
+    """Return the variance of samples and of tiles around their blend, ``(C, h, w)``."""
+    bands = len(plan.indexes)
+    of_samples = blend(plan.grid, span, bands_of(found, slice(bands, None)), bands)
+    return of_samples + spread(plan.grid, span, bands_of(found, slice(bands)), change)
+
+
+def _expected_variance(
+    error: ExpectedError, plan: Plan, source: Source, span: Span, seen: Span, change: Float
+) -> Float:
+    """Return the variance expected of the model's error, ``(1, h, w)``, from its change of ``seen``."""
+    pixels, bands = source.read(seen), list(plan.indexes)
+    cloudy = plan.radiometry.to_model(pixels[bands], source.valid(seen, pixels)[bands])
+    answer = np.clip(cloudy + change, -1, 1)
+    return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
+
+
+def _no_uncertainty(classes: Classes) -> Float:
+    return np.where(classes == NODATA, np.float32(np.nan), np.float32(0))
