@@ -49,7 +49,7 @@ from decr_scene.pipeline.outputs.metadata_checks import check_copy
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Laps, Report
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
-from decr_scene.pipeline.planning.options import Choices, Options, named_inputs, other_rasters
+from decr_scene.pipeline.planning.options import Choices, Options, as_text, named_inputs, other_rasters
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered
@@ -57,7 +57,6 @@ from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.restorers import BUILT_IN
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.user_warnings.fitness import misfits
@@ -126,6 +125,8 @@ def process_scene(
     """
     laps = Laps()
     chosen = Options.given(options, named, process_scene.__kwdefaults__)
+    as_text("src", src)
+    as_text("dst", dst)
     refuse_after_fork()
     watch = Watch(progress, cancel, Path(src).name)
     watch.check()
@@ -276,7 +277,7 @@ def _tile_store(
 ) -> TileStore | None:
     """Open the store of finished tiles, or return ``None`` if keeping them saves nothing."""
     plan = planned.plan
-    if plan.spec.name in BUILT_IN:
+    if plan.spec.name == "identity":
         return None
     tile, most = room_for_tiles(plan, planned.batches(options.batch_size), writing.blocksize, workers)
     return TileStore(tiles_path(writing.path), guard, tile, most, writing.resume)

@@ -37,7 +37,7 @@ from decr_scene.pipeline.errors import (
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
 from decr_scene.pipeline.outputs.report import Report
-from decr_scene.pipeline.planning.options import Choices, Options
+from decr_scene.pipeline.planning.options import Choices, Options, as_text
 from decr_scene.pipeline.run import process_scene
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
 from decr_scene.pipeline.writing.scratch import check_blocksize
@@ -111,6 +111,8 @@ def process_directory(
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
     """
+    as_text("src_dir", src_dir)
+    as_text("dst_dir", dst_dir)
     dst = Path(os.path.abspath(dst_dir))
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
     if polygons is not None:

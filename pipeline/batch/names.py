@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from pathlib import Path
@@ -15,9 +14,6 @@ from decr_scene.pipeline.inputs.text import decoded
 
 MOST_BYTES = 1 << 24
 """Size of a list above which it is none."""
-
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-"""What a text of UTF-16 begins with, as redirected output does in PowerShell."""
 
 _SUBDATASET = re.compile(r"^[A-Z0-9_]+:(?!//)\"?([^\"]+?)\"?(?::/{0,2}([^:/\\][^:]*))?$")
 
@@ -76,11 +72,7 @@ def _read(path: Path) -> list[str]:
     )
     if path.stat().st_size > MOST_BYTES:
         raise OptionError(message)
-    try:
-        raw = path.read_bytes()
-        text = decoded(raw) if raw.startswith(_UTF_16) else raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise OptionError(message) from None
+    text = decoded(path.read_bytes())
     if "\0" in text:
         raise OptionError(message)
     lines = (line.strip() for line in text.splitlines())

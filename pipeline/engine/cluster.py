@@ -62,8 +62,8 @@ def check_workers(workers: int, scheduler: str | Client | None, device: str = "a
         OptionError: There are to be no workers, or workers here while a cluster has its own, or several on
             the one GPU that is named.
     """
-    if workers < 1:
-        raise OptionError(f"workers must be 1 or more, got {workers}")
+    if not isinstance(workers, int) or workers < 1:
+        raise OptionError(f"workers must be 1 or more, got {workers!r}")
     if scheduler is not None and workers > 1:
         raise OptionError(
             f"the cluster at {_address(scheduler)} has its own workers, got --workers {workers}: drop one of "
@@ -111,7 +111,7 @@ def memory_bytes(limit: int | str | None, scheduler: str | Client | None) -> int
     except (ValueError, OverflowError):
         size = 0
     if size <= 0:
-        raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit!r}")
+        raise OptionError(f"memory limit must be a size such as 4GB or 800MiB, got {limit or repr(limit)}")
     if scheduler is not None:
         raise OptionError(
             f"the cluster at {_address(scheduler)} has limits of its own, got memory limit {limit}: give it "

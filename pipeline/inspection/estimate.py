@@ -28,7 +28,6 @@ from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.open_restorers import forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles, guessed_together
-from decr_scene.pipeline.restoration.restorers import BUILT_IN
 from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
 from decr_scene.pipeline.restoration.tile_results import Results
 from decr_scene.pipeline.tiling.grid import Span, Tile
@@ -213,7 +212,7 @@ def _finishing(small: _Pace, large: _Pace, pixels: int) -> float:
 
 def _saved_tiles(planned: Planned, options: Options) -> int:
     """Estimate the bytes of finished tiles that a run keeps on disk until their blocks are written."""
-    if planned.plan.spec.name in BUILT_IN:
+    if planned.plan.spec.name == "identity":
         return 0
     tile, number = room_for_tiles(planned.plan, planned.batches(options.batch_size), BLOCKSIZE)
     return tile * min(number, planned.tiles_to_restore)

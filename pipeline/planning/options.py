@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,6 +23,13 @@ from decr_scene.pipeline.regions.mask_values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
 _NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")
+
+_KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
+    Integral: ("a whole number", ("steps", "start", "seed", "overlap", "halo", "batch_size", "samples")),
+    Real: ("a number", ("weight_floor",)),
+    str: ("text", ("blend", "device", "precision", "bands", "mask_values", "detector", "asset")),
+}
+"""Of what type the other options are, in words, by that type."""
 
 OLD_NAMES = {"reference": "other_date"}
 """Names that an option had in the release before, which are still taken."""
@@ -123,7 +131,14 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in _NAMES_OF_FILES:
-            object.__setattr__(self, name, _as_text(name, getattr(self, name)))
+            object.__setattr__(self, name, as_text(name, getattr(self, name)))
+        for kind, (words, names) in _KINDS.items():
+            for name in names:
+                _check_kind(name, getattr(self, name), kind, words)
+        if self.restorer is not None and not callable(self.restorer):
+            raise OptionError(
+                f"restorer is a {type(self.restorer).__name__}, expected a callable: name a model with model"
+            )
         for name in (*_NAMES_OF_FILES, "bands", "asset"):
             if getattr(self, name) == "":
                 raise OptionError(f"{name} is empty: leave it out, or is a variable of the shell not set?")
@@ -144,7 +159,7 @@ class Options:
                     f"mask_values {self.mask_values} says what a raster's values mean, but mask is "
                     f"{self.mask}: name the raster with mask, or leave mask_values out"
                 )
-        if self.scale is not None and not -np.inf < self.scale[0] < self.scale[1] < np.inf:
+        if self.scale is not None and not _is_range(self.scale):
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
 
     @property
@@ -167,6 +182,8 @@ class Options:
         Raises:
             OptionError: A name is none of an option, or a value is out of range.
         """
+        if not isinstance(options, (Options, type(None))):
+            raise OptionError(f"options is a {type(options).__name__}, expected an Options")
         names = [field.name for field in fields(Options)]
         values = {}
         for name, value in named.items():
@@ -185,14 +202,35 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"there is no option {name}: {hint}"
 
 
-def _as_text(name: str, value: Any) -> str | None:
-    """Convert the name of a file, which may be a path, to text."""
-    if value is None and name != "model":
+def as_text(name: str, value: Any) -> str | None:
+    """Convert the name of a file, which may be a path, to text; ``None`` is one where it is the default.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    if value is None and name in ("other_date", "aoi", "pan"):
         return None
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise OptionError(f"{name} is a {type(value).__name__}, expected a path or a name")
     return text
+
+
+def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
+    """Refuse a value of another type; ``None`` is one where it is the default."""
+    if value is None and getattr(Options, name) is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise OptionError(f"{name} is a {type(value).__name__}, expected {words}")
+
+
+def _is_range(scale: Any) -> bool:
+    """Return whether these are two finite numbers, the lower one first."""
+    try:
+        low, high = map(float, scale)
+    except (TypeError, ValueError):
+        return False
+    return -np.inf < low < high < np.inf
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

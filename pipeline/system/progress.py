@@ -57,7 +57,7 @@ class Watch:
         name: Of the scene, for the log.
 
     Raises:
-        OptionError: ``progress`` is no `Progress`.
+        OptionError: ``progress`` is no `Progress`, or ``cancel`` no `CancelToken`.
     """
 
     progress: Progress | None = None
@@ -70,6 +70,9 @@ class Watch:
                 f"progress is a {type(self.progress).__name__}, expected a Progress: make a class of "
                 "decr_scene.pipeline.Progress with the methods that you need"
             )
+        if self.cancel is not None and not hasattr(self.cancel, "is_set"):
+            kind = type(self.cancel).__name__
+            raise OptionError(f"cancel is a {kind}, expected a flag with is_set: take a threading.Event")
 
     def check(self) -> None:
         """End the run if it is cancelled.

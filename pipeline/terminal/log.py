@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,8 +80,12 @@ class _Log(logging.FileHandler):
 def _check(path: Path, other_options: dict[str, Any]) -> None:
     from decr_scene.pipeline.files import is_same_file
 
-    for name, value in other_options.items():
-        if isinstance(value, (str, Path)) and is_same_file(value, path):
+    files = {name: value for name, value in other_options.items() if isinstance(value, (str, Path))}
+    if isinstance(out := files.get("out"), Path) and out.suffix:
+        files["the report"] = out.with_suffix(".json")
+    for name, value in files.items():
+        file = os.fspath(value).partition("|layername=")[0]
+        if is_same_file(file, path) or os.path.abspath(file) == os.path.abspath(path):
             raise OutputError(f"{path} is the file of {name}, too: choose another --log")
     if path.is_fifo():
         raise OutputError(f"{path} is a pipe, whose reader could be waited for in vain: choose a file")

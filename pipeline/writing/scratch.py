@@ -38,9 +38,9 @@ def check_blocksize(blocksize: int) -> None:
     Raises:
         OptionError: It is no positive multiple of 16 px, or so large that a block would fill the memory.
     """
-    if not 16 <= blocksize <= LARGEST_BLOCK or blocksize % 16:
+    if not isinstance(blocksize, int) or not 16 <= blocksize <= LARGEST_BLOCK or blocksize % 16:
         raise OptionError(
-            f"blocksize must be a positive multiple of 16 px, {LARGEST_BLOCK} at most, got {blocksize}"
+            f"blocksize must be a positive multiple of 16 px, {LARGEST_BLOCK} at most, got {blocksize!r}"
         )
 
 

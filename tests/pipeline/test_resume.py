@@ -25,6 +25,7 @@ from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration.restorers import Fill
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.journal import Entry, Journal
 from decr_scene.pipeline.writing.statistics import BandStatistics
@@ -410,3 +411,25 @@ def test_two_runs_at_one_output_do_not_meet(scene, tmp_path):
         assert out.exists()
     finally:
         process.kill()
+
+
+def test_tiles_of_the_fill_are_kept_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "SAVING_SHARE", 1e9)
+    scene, mask = little(tmp_path), write(tmp_path / "mask.tif", np.ones((1, 300, 280), "uint8"))
+    same = {"model": "fill", "mask": str(mask), "batch_size": 1}
+    restore, seen = Fill.restore, []
+
+    def failing(*args, **options):
+        if len(seen) == 3:
+            raise OSError("the machine is on fire")
+        seen.append(1)
+        return restore(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fill, "restore", failing)
+        with pytest.raises(OSError, match="fire"):
+            process_scene(scene, tmp_path / "clean.tif", **same)
+    report = process_scene(scene, tmp_path / "clean.tif", **same)
+    assert report.tiles["tiles_resumed"] > 0
+    process_scene(scene, tmp_path / "whole.tif", **same)
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()

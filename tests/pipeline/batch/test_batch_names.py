@@ -11,7 +11,7 @@ from command_cases import assert_one_line, call
 from web_cases import serving
 
 from decr_scene.pipeline import process_directory, process_scene
-from decr_scene.pipeline.batch.names import output_stem
+from decr_scene.pipeline.batch.names import listed_scenes, output_stem
 from decr_scene.pipeline.errors import OptionError
 
 
@@ -101,6 +101,13 @@ def test_a_file_that_is_no_list_is_refused_in_one_line(content, said, tmp_path):
     (tmp_path / "scene.tif").write_bytes(content)
     called = call("batch", tmp_path / "scene.tif", "--out", tmp_path / "out", "--model", "identity")
     assert_one_line(called, 2, said)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+def test_a_list_is_read_in_the_encoding_that_it_has(encoding, tmp_path):
+    (tmp_path / "list.txt").write_bytes("吉林.tif\r\n".encode(encoding))
+    (entry,) = listed_scenes(tmp_path / "list.txt", tmp_path / "out")
+    assert entry.input == str(tmp_path / "吉林.tif")
 
 
 @pytest.mark.parametrize(("driver", "name"), [("Zarr", 'ZARR:"{}":/store'), ("netCDF", 'NETCDF:"{}":Band1')])

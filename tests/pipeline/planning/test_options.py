@@ -132,3 +132,52 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="name of the folder is empty"):
         process_directory("", "out", model="identity")
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"steps": "three"}, "steps is a str, expected a whole number"),
+        ({"seed": 1.5}, "seed is a float, expected a whole number"),
+        ({"seed": None}, "seed is a NoneType, expected a whole number"),
+        ({"samples": True}, "samples is a bool, expected a whole number"),
+        ({"weight_floor": "0.5"}, "weight_floor is a str, expected a number"),
+        ({"bands": ["blue", "green"]}, "bands is a list, expected text"),
+        ({"device": None}, "device is a NoneType, expected text"),
+        ({"mask": None}, "mask is a NoneType, expected a path or a name"),
+        ({"restorer": "fill"}, "restorer is a str, expected a callable"),
+        ({"scale": "0,1"}, "scale must be low,high"),
+        ({"scale": (1,)}, "scale must be low,high"),
+        ({"scale": (1, 2, 3)}, "scale must be low,high"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(given, told):
+    with pytest.raises(OptionError, match=told):
+        Options(**given)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Options(steps=np.int64(3), weight_floor=np.float32(0.5), scale=np.array([0, 9])).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"src": None}, "src is a NoneType, expected a path or a name"),
+        ({"src": ["a.tif"]}, "src is a list"),
+        ({"dst": b"o.tif"}, "dst is a bytes"),
+        ({"options": {"steps": 3}}, "options is a dict, expected an Options"),
+        ({"cancel": True}, "cancel is a bool, expected a flag with is_set"),
+        ({"workers": "2"}, "workers must be 1 or more, got '2'"),
+        ({"blocksize": 512.0}, "blocksize must be a positive multiple of 16 px, .* got 512.0"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_before_anything_is_opened(given, told):
+    with pytest.raises(OptionError, match=told):
+        process_scene(**{"src": "no.tif", "dst": "o.tif", **given})
+
+
+@pytest.mark.parametrize("given", [(None, "o"), ("in", None), (["a.tif"], "o")])
+def test_a_folder_that_is_no_name_is_refused(given):
+    with pytest.raises(OptionError, match="expected a path or a name"):
+        process_directory(*given)

@@ -99,6 +99,17 @@ def test_the_log_is_no_file_of_the_run_and_no_raster(scene, tmp_path):
     assert not scene.with_name("clean.tif").exists()
 
 
+def test_the_log_is_no_output_and_no_area_whose_layer_is_named(scene, tmp_path):
+    area = tmp_path / "area.geojson"
+    area.write_text("{}")
+    for log in (scene.with_name("clean.tif"), scene.with_name("clean.json"), area):
+        result = process(scene, "--log", log, "--aoi", f"{area}|layername=area")
+        assert result.exit_code == 1
+        assert f"{log} is the file of" in result.stderr
+    assert area.read_text() == "{}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["area.geojson", "scene.tif"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
 def test_a_full_disk_under_the_log_is_told_once_and_ends_no_run(scene):
     done = process(scene, "--log", "/dev/full")
