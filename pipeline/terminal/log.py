@@ -84,8 +84,8 @@ def _check(path: Path, other_options: dict[str, Any]) -> None:
     if isinstance(out := files.get("out"), Path) and out.suffix:
         files["the report"] = out.with_suffix(".json")
     for name, value in files.items():
-        file = os.fspath(value).partition("|layername=")[0]
-        if is_same_file(file, path) or os.path.abspath(file) == os.path.abspath(path):
+        place = os.fspath(value).partition("|layername=")[0]
+        if is_same_file(place, path) or os.path.abspath(place) == os.path.abspath(path):
             raise OutputError(f"{path} is the file of {name}, too: choose another --log")
     if path.is_fifo():
         raise OutputError(f"{path} is a pipe, whose reader could be waited for in vain: choose a file")
