@@ -135,15 +135,14 @@ class Trainer:
         with closing(drawn) as crops:
             while self.step < config.steps and self.cpu_seconds < 60 * cpu_minutes:
                 began = time.perf_counter()
+                rate = config.learning_rate * _rate(self.step, config)
                 losses = self._update(next(crops))
                 self.step += 1
                 losses_and_time = {**losses, "seconds": time.perf_counter() - began}
                 report(self.step, losses_and_time)
                 if _rank():
                     continue
-                log.curve(
-                    self.step, {**losses_and_time, "learning_rate": self.optimisers[0].param_groups[0]["lr"]}
-                )
+                log.curve(self.step, {**losses_and_time, "learning_rate": rate})
                 self.cpu_seconds = time.process_time() - cpu_began
                 over = time.perf_counter() >= deadline or self.cpu_seconds >= 60 * cpu_minutes
                 last = self.step == config.steps

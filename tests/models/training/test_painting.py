@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pair_cases import read_png
 from training_cases import run_of, train
 
+from decr_scene.models.data.loading import load_source
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.release.export import export_model
 from decr_scene.models.training.config import config_from_table
+from decr_scene.models.training.logs import RunLog
+from decr_scene.models.training.loop import Trainer
 from decr_scene.models.training.objectives import Draws
 from decr_scene.models.training.painting import PaintingObjective
 from decr_scene.models.training.turns import turns_of
@@ -132,6 +136,18 @@ def test_a_run_is_gone_on_with_and_its_model_has_no_critic(root, tmp_path):
     for name, weight in both.items():
         expected = other[name].half().float() if name.startswith("reference.") else exported[name]
         torch.testing.assert_close(weight, expected, msg=name)
+
+
+def test_the_logged_learning_rate_is_the_runs_and_not_the_critics(root, tmp_path):
+    class Rates(RunLog):
+        def curve(self, step, figures):
+            rates.append(figures["learning_rate"])
+
+    rates = []
+    config = painting_run(steps=3, learning_rate=1e-3, warmup=2)
+    sources = [load_source(part, root, read_png) for part in config.data]
+    Trainer.start(config, tmp_path / "run").run(sources, [], lambda *_: None, Rates(tmp_path / "run"))
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3])
 
 
 @pytest.mark.parametrize(
