@@ -213,6 +213,8 @@ class EnhancementObjective(Objective):
         self.early = config.early
         self.on_path = config.on_path
         self.latest_start = config.latest_start
+        self.start = config.latest_start if config.on_path else None
+        self.texture = 0.0
         self.distance = DISTANCES[config.loss]
         self.modules = nn.ModuleDict({"network": NoiseNetwork(config.network)})
         if self.stage != "diffusion" or config.network.guided:
@@ -256,11 +258,9 @@ class EnhancementObjective(Objective):
         noise = torch.randn(cloudy.shape, generator=generator, device=generator.device).to(cloudy.device)
         floor = 0.0 if self.stage == "diffusion" else WEIGHT_FLOOR
         guess = guess_of(modules, cloudy) if "reference" in modules else cloudy
-        start = self.latest_start if self.on_path else None
-        denoiser = DEDenoiser(modules["network"], self.schedule)
-        result: Tensor = DESampler(denoiser, self.validation_steps, start)(
-            noise, cloudy, guess, weight_floor=floor
-        )
+        steps = self.validation_steps if self.start is None else min(self.validation_steps, self.start)
+        denoiser = DEDenoiser(modules["network"], self.schedule, self.texture)
+        result: Tensor = DESampler(denoiser, steps, self.start)(noise, cloudy, guess, weight_floor=floor)
         return result
 
     @property

@@ -48,7 +48,8 @@ class PaintingObjective(EnhancementObjective):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         assert config.critic is not None, "RunConfig has checked this"
-        self.critic, self.texture, self.bands = config.critic, config.critic.texture, len(config.bands)
+        self.critic, self.bands = config.critic, len(config.bands)
+        self.start, self.texture = config.latest_start, config.critic.texture
         self.modules["critic"] = Critic(config.critic, self.bands)
         self.denoiser = DEDenoiser(self.network, self.schedule, self.texture)
 

@@ -138,6 +138,16 @@ def test_a_run_is_gone_on_with_and_its_model_has_no_critic(root, tmp_path):
         torch.testing.assert_close(weight, expected, msg=name)
 
 
+@pytest.mark.parametrize("latest_start", [3, 100])
+def test_validation_samples_as_the_critic_sees_it(latest_start):
+    cloudy, clear = batch()
+    guess = torch.zeros_like(clear)
+    objective = objective_with_guess(guess, latest_start=latest_start)
+    answer = objective.answer(objective.modules.eval(), cloudy, torch.Generator().manual_seed(0))
+    assert (answer - guess).std() > 0.005, "it adds nothing"
+    assert (answer - guess).mean((2, 3)).abs().max() < 0.05, "what is coarse is the guess's"
+
+
 def test_the_logged_learning_rate_is_the_runs_and_not_the_critics(root, tmp_path):
     class Rates(RunLog):
         def curve(self, step, figures):
