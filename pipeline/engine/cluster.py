@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -24,6 +24,8 @@ from decr_scene.pipeline.engine.workers import HOLDS_MODEL, count_models, count_
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.system.forks import refuse_after_fork, threads_begin
+
+_log = logging.getLogger("decr_scene")
 
 _NO_PORT = "127.0.0.1:0"
 """Dask always serves HTTP: on a free port of this machine only, so that two runs do not meet."""
@@ -167,14 +169,37 @@ def connect(
         if workers > 1:
             _calm_tracker()
         with (
-            _local(workers, spec, memory_limit, dashboard) as cluster,
-            Client(cluster) as client,
+            _in_time(lambda: _local(workers, spec, memory_limit, dashboard)) as cluster,
+            _in_time(lambda: Client(cluster)) as client,
         ):
             try:
                 yield client
             except BaseException:
                 _let_go(client, cluster)
                 raise
+
+
+@contextmanager
+def _in_time(start: Callable[[], Any]) -> Iterator[Any]:
+    """Start and close a cluster or a client of it; one that does not end in time has done its work.
+
+    Raises:
+        ClusterError: It does not start in time.
+    """
+    is_started = is_done = False
+    try:
+        with start() as started:
+            is_started = True
+            yield started
+            is_done = True
+    except TimeoutError as error:
+        if not is_started:
+            raise ClusterError(
+                "the workers here did not start in time: this machine is too busy, run again or take fewer"
+            ) from error
+        if not is_done:
+            raise
+        _log.info("the workers here did not end in time, and are left to the end of the program")
 
 
 def _let_go(client: Client, cluster: LocalCluster) -> None:

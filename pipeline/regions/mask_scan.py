@@ -33,9 +33,9 @@ class BandValues:
         low: The least of them.
         high: The greatest.
         fractions: Whether some are not whole numbers.
-        share: Share of the scene where it has valid pixels, which NaN never is.
+        share: Share of the scene where it has valid pixels, which NaN and infinities never are.
         nodata: Its nodata value.
-        nan: Share of the scene where it is NaN and does not declare that as nodata.
+        nan: Share of the scene where it is NaN or infinite and does not declare that as nodata.
     """
 
     values: tuple[int, ...] | None
@@ -66,7 +66,7 @@ def scan(source: Any, scene: RasterioScene, band: int) -> BandValues:
     values: set[int] | None = set()
     valid, nan, low, high, fractions = 0, 0, np.inf, -np.inf, False
     for pixels in _strips(source, scene, band):
-        unknown = int(np.isnan(pixels).sum()) if pixels.dtype.kind == "f" else 0
+        unknown = int((~np.isfinite(pixels)).sum()) if pixels.dtype.kind == "f" else 0
         valid, nan = valid + pixels.size - unknown, nan + unknown
         pixels = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
         if not pixels.size:

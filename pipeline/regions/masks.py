@@ -91,7 +91,7 @@ class MaskFile(Mask):
     Args:
         rule: Which values are cloud.
         share: Share of the scene where it has valid pixels.
-        nan: Share of the scene where it is NaN and does not declare that as nodata.
+        nan: Share of the scene where it is NaN or infinite and does not declare that as nodata.
 
     Raises:
         MaskError: It cannot be read, or its place on the scene is unknown.
@@ -137,13 +137,14 @@ class MaskFile(Mask):
     def cloud(self, span: Span) -> Bool:
         """Return where the mask has cloud, ``(height, width)``.
 
-        Pixels without value have none.
+        Pixels without value have none; NaN and infinities are no values.
         """
         cloud = np.zeros((span.height, span.width), bool)
         with self._open() as source:
             for band in self.rule.bands:
                 (values,), valid = read_on_grid(source, self.scene, span, [band], Resampling.nearest)
-                cloud |= self.rule.values.hold(values) & valid
+                known = np.isfinite(values) if values.dtype.kind == "f" else True
+                cloud |= self.rule.values.hold(values) & valid & known
         return cloud
 
     @contextmanager

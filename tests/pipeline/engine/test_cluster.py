@@ -128,3 +128,39 @@ def test_a_worker_of_ours_tells_nothing_itself():
         assert not logger.isEnabledFor(logging.ERROR)
     finally:
         logging.getLogger("distributed").setLevel(level)
+
+
+class Late:
+    """A cluster that does not do what it is told in time."""
+
+    def __init__(self, what):
+        self.what = what
+        self.late("made")
+
+    def late(self, now):
+        if self.what == now:
+            raise TimeoutError
+
+    def __enter__(self):
+        self.late("started")
+        return self
+
+    def __exit__(self, *_):
+        self.late("ended")
+
+
+@pytest.mark.parametrize("what", ["made", "started"])
+def test_workers_that_do_not_start_in_time_are_told(what):
+    with pytest.raises(ClusterError, match="did not start in time"), cluster._in_time(lambda: Late(what)):
+        pass
+
+
+def test_workers_that_do_not_end_in_time_have_done_their_work():
+    with cluster._in_time(lambda: Late("ended")):
+        done = True
+    assert done
+
+
+def test_the_time_out_of_a_task_is_its_own():
+    with pytest.raises(TimeoutError, match="mine"), cluster._in_time(lambda: Late("")):
+        raise TimeoutError("mine")

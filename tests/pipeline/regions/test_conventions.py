@@ -62,6 +62,7 @@ def cloudy_stripes(path, scene, values=None):
         ("mask.tif", "int16", [0, -1, 0, -1, 0], [0, 1, 0, 1, 0]),
         ("mask.tif", "uint8", [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]),
         ("mask.tif", "float32", [0, 0.4, 0.5, 0.9, np.nan], [0, 0, 1, 1, 0]),
+        ("mask.tif", "float32", [0, np.inf, 0.5, -np.inf, 1], [0, 0, 1, 0, 1]),
         ("mask.tif", "float32", [0, 1, 2, 1, 0], [0, 1, 1, 1, 0]),
     ],
 )
