@@ -82,8 +82,8 @@ def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...]
         )
     if mask is not None and mask.nan:
         warnings.append(
-            f"the mask {mask.path} is NaN or infinite on {100 * mask.nan:.2g} % of the scene, which counts as "
-            "no value and stays as it is: write a number there if it is cloud"
+            f"the mask {mask.path} is NaN or infinite on {100 * mask.nan:.2g} % of the scene, which counts "
+            "as no value and stays as it is: write a number there if it is cloud"
         )
     if chosen is not None and not chosen:
         nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"
