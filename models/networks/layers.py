@@ -74,6 +74,36 @@ def is_steady_case(x: Tensor) -> bool:
     return x.is_cpu and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
 
 
+def is_naive_case(x: Tensor) -> bool:
+    """Return whether torch's own norm sums squares naively and by threads: CPU, inference, channels_last."""
+    return x.is_cpu and not torch.is_grad_enabled() and not x.is_contiguous()
+
+
+def folded_group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return factor and offset that normalise float32 ``(B, C, H, W)``, ``(B, C, 1, 1)`` each.
+
+    Moments are taken in two passes, channel by channel: the number of threads changes no bit.
+
+    Args:
+        x: float32 ``(B, C, H, W)``.
+        groups: Number of groups.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to the variance.
+    """
+    b, c = x.shape[:2]
+    means = x.mean((2, 3), keepdim=True)
+    variances = (x - means).square_().mean((2, 3)).view(b, groups, -1)
+    means = means.view(b, groups, -1)
+    mean = means.mean(2, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(2, keepdim=True)
+    factor = weight.view(1, groups, -1) * torch.rsqrt(variance + eps)
+    offset = bias.view(1, groups, -1) - mean * factor
+    return factor.view(b, c, 1, 1), offset.view(b, c, 1, 1)
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32 whatever comes in; 32 groups, or as many as divide the channels.
 
@@ -98,7 +128,7 @@ class GroupNorm(nn.GroupNorm):
         """
         full = x.float()
         steady = is_steady_case(x)
-        if steady or (full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous()):
+        if steady or is_naive_case(full):
             factor, offset = self._steady_affine(full) if steady else self._affine(full)
             if scale is not None and shift is not None:
                 factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
@@ -108,23 +138,15 @@ class GroupNorm(nn.GroupNorm):
             normed = normed * (1 + scale) + shift
         return normed.to(x.dtype)
 
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
+        return folded_group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
     def _steady_affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute `_affine` with the same bits for any number of threads."""
+        """Compute `_affine` as bf16 needs it, with the same bits for any number of threads."""
         mean, rate = steady_group_norm(x, self.num_groups, self.eps)
         factor = self.weight.view(1, -1, 1, 1) * rate
         return factor, self.bias.view(1, -1, 1, 1) - mean * factor
-
-    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return factor and offset that normalise ``x``, ``(B, C, 1, 1)`` each."""
-        b, c = x.shape[:2]
-        means = x.mean((2, 3), keepdim=True)
-        variances = (x - means).square_().mean((2, 3)).view(b, self.num_groups, -1)
-        means = means.view(b, self.num_groups, -1)
-        mean = means.mean(2, keepdim=True)
-        variance = (variances + (means - mean).square()).mean(2, keepdim=True)
-        factor = self.weight.view(1, self.num_groups, -1) * torch.rsqrt(variance + self.eps)
-        offset = self.bias.view(1, self.num_groups, -1) - mean * factor
-        return factor.view(b, c, 1, 1), offset.view(b, c, 1, 1)
 
 
 class TimeEmbedding(nn.Module):

@@ -14,7 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.layers import is_steady_case, steady_group_norm, zeroed
+from decr_scene.models.networks.layers import (
+    folded_group_norm,
+    is_naive_case,
+    is_steady_case,
+    steady_group_norm,
+    zeroed,
+)
 from decr_scene.models.networks.local_norm import local_group_norm
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
@@ -132,7 +138,7 @@ ANCHOR_LOGIT = (-5.0, 5.0)
 
 
 class _Norm(nn.GroupNorm):
-    """torch's own in float32, whatever comes in; for bf16 on a CPU one that threads do not change."""
+    """torch's own in float32, whatever comes in; for inference on a CPU one that threads do not change."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
@@ -145,11 +151,15 @@ class _Norm(nn.GroupNorm):
         if side is not None:
             own = local_group_norm(x.float(), side, self.num_groups, self.weight, self.bias, self.eps)
             return own.to(x.dtype)
-        if not is_steady_case(x):
-            return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
-        mean, rate = steady_group_norm(x.float(), self.num_groups, self.eps)
-        factor = self.weight.view(1, -1, 1, 1) * rate
-        return ((x.float() - mean) * factor + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        full = x.float()
+        if is_steady_case(x):
+            mean, rate = steady_group_norm(full, self.num_groups, self.eps)
+            factor = self.weight.view(1, -1, 1, 1) * rate
+            return ((full - mean) * factor + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        if is_naive_case(full):
+            factor, offset = folded_group_norm(full, self.num_groups, self.weight, self.bias, self.eps)
+            return torch.addcmul(offset, full, factor).to(x.dtype)
+        return F.group_norm(full, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 Step = Sequence[Tensor]

@@ -235,8 +235,9 @@ def test_bf16_is_that_of_autocast_without_its_conversions() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in fast.tensors().values())
 
 
-def test_in_bf16_the_number_of_threads_changes_no_bit() -> None:
-    fast, image = tiny(precision="bf16"), torch.rand(1, 3, 72, 64) * 2 - 1
+@pytest.mark.parametrize(("precision", "side"), [("bf16", 72), ("fp32", 256)])
+def test_the_number_of_threads_changes_no_bit(precision: str, side: int) -> None:
+    fast, image = tiny(precision=precision), torch.rand(1, 3, side, 64) * 2 - 1
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2):
