@@ -35,8 +35,10 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
     Its end could be waited for in vain.
 
     Raises:
-        SceneReadError: It is a pipe, a socket or a device.
+        SceneReadError: It is a pipe, a socket, a device or standard input.
     """
+    if os.fspath(path).startswith("/vsistdin"):
+        raise SceneReadError(f"{os.fspath(path)} can be read once only: write it to a file first")
     for name in (os.fspath(path) + ending for ending in ("", *SIDECARS)):
         if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
             raise SceneReadError(f"{name} is a pipe or a device, expected a file: write it to one first")

@@ -21,6 +21,11 @@ def test_a_pipe_is_refused_and_not_waited_for(role, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "pipe.tif"}
 
 
+def test_standard_input_is_refused_and_not_waited_for():
+    with pytest.raises(SceneReadError, match="/vsistdin/ can be read once only"):
+        full_name("/vsistdin/")
+
+
 @pytest.mark.parametrize("ending", SIDECARS)
 def test_a_pipe_beside_a_scene_is_refused_too(ending, tmp_path):
     scene = plain(tmp_path / "scene.tif", (40, 50))
