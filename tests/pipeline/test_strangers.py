@@ -206,10 +206,10 @@ def test_nan_in_a_mask_is_told_and_a_mask_of_nan_alone_is_refused(tmp_path):
     marks[:, :10] = np.nan
     mask = cases.write(tmp_path / "mask.tif", marks)
     told = inspect_scene(scene, model="identity", mask=str(mask))["warnings"]
-    assert "NaN on 25 % of the scene" in told[0]
+    assert "NaN or infinite on 25 % of the scene" in told[0]
     cases.write(mask, marks, nodata=np.nan)
     declared = inspect_scene(scene, model="identity", mask=str(mask))["warnings"]
-    assert "NaN on" not in " ".join(declared)
+    assert "infinite on" not in " ".join(declared)
     cases.write(mask, np.full_like(marks, np.nan))
     with pytest.raises(MaskError, match="is nodata or NaN there"):
         inspect_scene(scene, model="identity", mask=str(mask))

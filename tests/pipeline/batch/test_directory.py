@@ -15,7 +15,7 @@ from command_cases import assert_one_line, call
 from raster_cases import plain, vrt_of, write
 from test_run import assert_same_pixels
 
-import decr_scene.pipeline.run
+import decr_scene.pipeline.outputs.conclusion
 from decr_scene.pipeline import Progress, process_directory, process_scene
 from decr_scene.pipeline.batch import directory as batch
 from decr_scene.pipeline.batch.ledger import LEDGER, Ledger
@@ -24,7 +24,7 @@ from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, O
 SECOND_PROCESS = """
 import os, signal, time
 import numpy as np
-import decr_scene.pipeline.run as run
+import decr_scene.pipeline.outputs.conclusion as conclusion
 from decr_scene.pipeline import process_directory
 
 {darker}
@@ -47,7 +47,7 @@ def dying(verify):
     return verify_or_die
 
 if {how!r} == "before its report":
-    run.verify_roundtrip = dying(run.verify_roundtrip)
+    conclusion.verify_roundtrip = dying(conclusion.verify_roundtrip)
 told = dict(hold=hold, die=die).get({how!r})
 process_directory({src!r}, {dst!r}, restorer=Darker(told), compress="none")
 """
@@ -126,7 +126,7 @@ def test_whatever_a_scene_does_stops_nothing(folders):
 
 def test_a_check_that_fails_is_a_failure_until_it_is_good(folders, monkeypatch):
     src, dst = folders
-    monkeypatch.setattr(decr_scene.pipeline.run, "verify_roundtrip", lambda *_: {"crs": False, "tags": True})
+    monkeypatch.setattr(decr_scene.pipeline.outputs.conclusion, "verify_roundtrip", lambda *_: {"crs": False, "tags": True})
     report = process_directory(src, dst, **IDENTITY)
     assert report.scenes[0].error == "check failed: crs"
     monkeypatch.undo()
@@ -396,7 +396,7 @@ def test_an_old_report_does_not_speak_for_a_new_output(folders, monkeypatch):
     options = {"restorer": Darker(), "compress": "none", "pattern": "a.tif"}
     process_directory(src, dst, **options, seed=0)
     wanted = (dst / "a.tif").read_bytes()
-    monkeypatch.setattr(decr_scene.pipeline.run, "verify_roundtrip", lambda *_: 1 / 0)
+    monkeypatch.setattr(decr_scene.pipeline.outputs.conclusion, "verify_roundtrip", lambda *_: 1 / 0)
     assert statuses(process_directory(src, dst, **options, seed=1)) == ["failed"]
     monkeypatch.undo()
     assert (dst / "a.tif").stat().st_size == len(wanted)
