@@ -167,7 +167,10 @@ class Model:
         cloudy = self._on_device(cloudy)
         first_guess = self.reference(cloudy) if reference is None else self._on_device(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
-        return sampler(self._on_device(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
+        answer = sampler(self._on_device(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
+        if chosen.gain == 1:
+            return answer
+        return (first_guess + chosen.gain * (answer - first_guess)).clamp(-1, 1)
 
     def _sample_reference(
         self,

@@ -69,6 +69,7 @@ class SamplingConfig:
         halo: How far beyond a tile its reference sees, px, where a scene is restored tile by tile.
         texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
             0: it gives all.
+        gain: Factor of what the sample changes of the reference: few steps give detail too little energy.
     """
 
     steps: int = 50
@@ -76,6 +77,7 @@ class SamplingConfig:
     weight_floor: float = WEIGHT_FLOOR
     halo: int = 0
     texture: float = 0.0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -84,6 +86,7 @@ class SamplingConfig:
             ("weight_floor", self.weight_floor, 0, 1),
             ("halo", self.halo, 0, 512),
             ("texture", self.texture, 0, 64),
+            ("gain", self.gain, 0, 8),
         ):
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
@@ -95,13 +98,15 @@ class SamplingConfig:
         weight_floor: float | None = None,
         halo: int | None = None,
     ) -> "SamplingConfig":
-        """Replace the values that are not ``None``.
+        """Replace the values that are not ``None``; with other steps the gain is 1.
 
         Raises:
             CheckpointError: A value is out of range.
         """
         values: dict[str, Any] = {"steps": steps, "start": start, "weight_floor": weight_floor, "halo": halo}
-        return replace(self, **{name: value for name, value in values.items() if value is not None})
+        changed = replace(self, **{name: value for name, value in values.items() if value is not None})
+        same = (changed.steps, changed.first_step) == (self.steps, self.first_step)
+        return changed if same else replace(changed, gain=1.0)
 
     @property
     def first_step(self) -> int | None:
@@ -331,8 +336,9 @@ def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
         del values["error"]  # earlier versions of the program refuse keys that they do not know
-    if not values["sampling"]["texture"]:
-        del values["sampling"]["texture"]
+    for key, without in (("texture", 0), ("gain", 1)):
+        if values["sampling"][key] == without:
+            del values["sampling"][key]
     for key in ("grown", "covered"):
         if values["network"] is not None and values["network"][key] is None:
             del values["network"][key]

@@ -131,6 +131,15 @@ def test_samples_are_images() -> None:
     assert found.abs().max() <= 1 + 1e-5
 
 
+def test_gain_multiplies_what_the_sample_changes_at_the_models_own_steps_alone() -> None:
+    doubled = tiny(replace(CONFIG, sampling=replace(CONFIG.sampling, gain=2.0)))
+    guess, plain = images(seed=7), tiny()
+    change = plain.sample(images(), reference=guess) - guess
+    found = doubled.sample(images(), reference=guess)
+    assert torch.allclose(found, (guess + 2 * change).clamp(-1, 1), atol=1e-6)
+    assert torch.equal(doubled.sample(images(), steps=5), plain.sample(images(), steps=5))
+
+
 def test_steps_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="take 59 or 63"):
         tiny().sample(images(), steps=60, start=1000)

@@ -236,5 +236,8 @@ def test_what_is_given_goes_before_the_models_own_and_the_last_step_is_noise_alo
     assert own.replaced(start=300).first_step == 300
     assert own.replaced(start=1000).first_step is None
     assert SamplingConfig().first_step is None
+    gained = replace(own, gain=2.0)
+    assert gained.replaced(steps=10, start=400, halo=0) == replace(gained, halo=0)
+    assert gained.replaced(steps=5).gain == 1
     with pytest.raises(CheckpointError, match="start must be in 1 to 1000, got 1001"):
         own.replaced(start=1001)

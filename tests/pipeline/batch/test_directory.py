@@ -126,7 +126,9 @@ def test_whatever_a_scene_does_stops_nothing(folders):
 
 def test_a_check_that_fails_is_a_failure_until_it_is_good(folders, monkeypatch):
     src, dst = folders
-    monkeypatch.setattr(decr_scene.pipeline.outputs.conclusion, "verify_roundtrip", lambda *_: {"crs": False, "tags": True})
+    monkeypatch.setattr(
+        decr_scene.pipeline.outputs.conclusion, "verify_roundtrip", lambda *_: {"crs": False, "tags": True}
+    )
     report = process_directory(src, dst, **IDENTITY)
     assert report.scenes[0].error == "check failed: crs"
     monkeypatch.undo()
