@@ -1,4 +1,4 @@
-"""The bundled models on the sample scenes: nearer to the truth, near the first guess, tone kept."""
+"""The bundled models on the sample scenes: nearer to the truth, no worse than the first guess, tone kept."""
 
 import numpy as np
 import pytest
@@ -51,13 +51,11 @@ def test_the_result_is_nearer_to_the_truth_than_the_input(results):
     assert under_cloud > 1
 
 
-def test_diffusion_costs_at_most_what_texture_may(results):
+def test_diffusion_is_not_worse_than_its_first_guess(results):
     name, cloudy, guess, restored, clear = results
     truth = fit_tone(cloudy, clear).apply(clear) if name == "landsat" else clear
-    cloud = regions(cloudy, truth).cloud
-    before, after = (psnr(image[:, cloud], truth[:, cloud]) for image in (guess, restored))
-    print(f"{name}: under cloud, first guess {before:.2f} dB, DE {after:.2f} dB")
-    assert after >= before - 0.15
+    print(f"{name}: first guess {psnr(guess, truth):.2f} dB, DE {psnr(restored, truth):.2f} dB")
+    assert psnr(restored, truth) >= psnr(guess, truth) - 0.02
 
 
 @pytest.mark.parametrize(("model", "bands"), [("rice2", 3), ("default", 4)])
