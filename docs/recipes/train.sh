@@ -39,7 +39,8 @@ if [ "$model" = default ]; then
     on_a_card noise "$reference" default-denoise:3.3
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
-    reference=$runs/noise/rice2-context-1.pt
+    on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9
+    reference=$runs/deepen/rice2-deepen-1.pt
     stage detector detector # that of `default` overlooks too much (its model card says what)
     detector=(--detector "$runs/$model-detector")
 fi

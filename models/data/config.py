@@ -31,6 +31,9 @@ class DataConfig:
         mean: Range that the mean light of the truth is drawn from, before ``brightness``; ``None``: as it is.
         spread: Range that the standard deviation of the truth's light is drawn from, beside ``mean``, and its
             visible bands get one mean: as pictures are delivered. ``None``: as the image has them.
+        stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the visible
+            ones is shown with, truth and cloudy alike: pictures are delivered with every band stretched by itself,
+            so that a grey veil need not be grey there.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
@@ -72,6 +75,7 @@ class DataConfig:
     mean: Range | None = None
     spread: Range | None = None
     jpeg: Range | None = None
+    stretch: float = 0.0
     veil: float = 0.0
     veil_clouds: float = 0.4
     veil_seen: float = 0.5
@@ -88,6 +92,8 @@ class DataConfig:
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
+        if not 0 <= self.stretch <= 1:
+            raise ValueError(f"stretch must be a power of e, from 0 to 1, got {self.stretch:g}")
         if not 1 <= self.enlarge <= 4:
             raise ValueError(f"enlarge must be a factor from 1 to 4, got {self.enlarge:g}")
         if not 0 <= self.haze < 1:

@@ -98,6 +98,9 @@ class PairSource:
                 clear = keep_clear(cloudy, clear, self.config.keep_clear)
             cloudy, clear = light.apply(cloudy), light.apply(clear)
             covered = Covered(cloudy, *cover_of_pair(cloudy, clear))
+        if self.config.stretch:
+            shown = self._draw_stretch(rng, spectrum)
+            covered, clear = covered._replace(image=shown.apply(covered.image)), shown.apply(clear)
         if self.config.jpeg is not None and rng.random() < 0.5:
             quality = round(rng.uniform(*self.config.jpeg))
             covered = covered._replace(image=compressed(covered.image, quality))
@@ -149,6 +152,17 @@ class PairSource:
             return LightChange(gain, power, haze)
         gain, offset = self._balance(rng, image, spectrum, gain)
         return LightChange(gain, power, haze, offset)
+
+    def _draw_stretch(self, rng: np.random.Generator, spectrum: tuple[str, ...]) -> LightChange:
+        """Draw a gain and an offset, ``(C, 1, 1)``, for the bands outside the visible ones."""
+        most = self.config.stretch
+        shape = (len(spectrum), 1, 1)
+        gain, offset = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+        for place, band in enumerate(spectrum):
+            if band not in VISIBLE:
+                gain[place] = np.exp(rng.uniform(-most, most))
+                offset[place] = rng.uniform(-most, most) / 3
+        return LightChange(gain, 1.0, np.zeros(shape, np.float32), offset)
 
     def _balance(
         self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...], gain: Float

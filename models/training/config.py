@@ -47,7 +47,7 @@ class RunConfig:
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
-            run's file beside this one, whose tables are taken.
+            run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]`` here.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -231,7 +231,7 @@ def read_config(path: Path) -> RunConfig:
     try:
         table = tomllib.loads(read_toml_text(path))
         if isinstance(table.get("data"), str):
-            table["data"] = _tables_of(path.with_name(table["data"]))
+            table["data"] = _tables_of(path.with_name(table["data"])) + table.pop("more_data", [])
         return config_from_table(table)
     except KeyError as error:
         raise TrainingError(

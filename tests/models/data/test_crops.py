@@ -68,7 +68,23 @@ def test_compressed_crops_are_compressed_in_the_cloudy_image_alone() -> None:
     assert clear.shape == truth.shape
 
 
+def test_a_band_outside_the_visible_is_stretched_in_truth_and_cloudy_alike() -> None:
+    """A grey veil is then not grey there; the visible bands stay as they were."""
+    plain = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0)
+    config = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0, stretch=0.4)
+    for was, shown in zip(drawn(plain), drawn(config), strict=True):
+        was, shown = ((np.sort(image.reshape(8, 4, -1)) + 1) / 2 for image in (was, shown))
+        np.testing.assert_array_equal(shown[:, :3], was[:, :3])
+        gains = [np.polyfit(a[b < 1], b[b < 1], 1) for a, b in zip(was[:, 3], shown[:, 3], strict=True)]
+        gain, offset = np.array(gains).T
+        assert (np.abs(np.log(gain)) < 0.41).all()
+        assert (np.abs(offset) < 0.14).all()
+        assert gain.min() < 0.85 < 1.15 < gain.max()
+
+
 def test_ranges_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="stretch must be"):
+        DataConfig(clear="x", simulate=1.0, stretch=-0.1)
     with pytest.raises(ValueError, match="beside mean"):
         DataConfig(clear="x", simulate=1.0, spread=(0.1, 0.2))
     with pytest.raises(ValueError, match="qualities"):

@@ -274,6 +274,17 @@ def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_pat
     assert read_config(tmp_path / "run" / "config.toml") == read_config(second)
 
 
+def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
+    first, second = toml(tmp_path, steps=1), tmp_path / "second.toml"
+    own, start = first.read_text(), first.read_text().index("[[data]]")
+    tables = own[start:].replace("[[data]]", "[[more_data]]")
+    second.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{first.name}"') + tables)
+    assert read_config(second).data == read_config(first).data * 2
+    first.write_text(own[:start] + own[start:] + tables)
+    with pytest.raises(TrainingError, match="more_data"):
+        read_config(first)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("none.toml", "none.toml cannot be read"), ("second.toml", "tables [[data]] of its own")],
