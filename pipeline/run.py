@@ -127,6 +127,7 @@ def process_scene(
     chosen = Options.given(options, named, process_scene.__kwdefaults__)
     as_text("src", src)
     as_text("dst", dst)
+    as_text("polygons", polygons)
     refuse_after_fork()
     watch = Watch(progress, cancel, Path(src).name)
     watch.check()
