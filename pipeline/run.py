@@ -127,6 +127,7 @@ def process_scene(
     chosen = Options.given(options, named, process_scene.__kwdefaults__)
     as_text("src", src)
     as_text("dst", dst)
+    as_text("polygons", polygons)
     refuse_after_fork()
     watch = Watch(progress, cancel, Path(src).name)
     watch.check()
@@ -184,7 +185,8 @@ def process_scene(
             look_rasters = identities(looks, cluster_at is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *look_rasters)))
             watch.stage("restoring")
-            tiles_done = _stream(client, planned, resolved, scene.path, writers, blocksize, elsewhere, watch)
+            local = 0 if cluster_at is not None else workers
+            tiles_done = _stream(client, planned, resolved, scene.path, writers, blocksize, local, watch)
             cluster.close()
             planned.plan.check_files()
             writers.finish(list(side_files.paths.values()))
@@ -279,7 +281,8 @@ def _tile_store(
     plan = planned.plan
     if plan.spec.name == "identity":
         return None
-    tile, most = room_for_tiles(plan, planned.batches(options.batch_size), writing.blocksize, workers)
+    batches = planned.batches(options.batch_size, workers)
+    tile, most = room_for_tiles(plan, batches, writing.blocksize, workers)
     return TileStore(tiles_path(writing.path), guard, tile, most, writing.resume)
 
 
@@ -290,10 +293,13 @@ def _stream(
     src: str,
     writers: WritersTogether,
     blocksize: int,
-    elsewhere: bool,
+    local: int,
     watch: Watch,
 ) -> dict[str, int]:
-    """Run the tasks, write their blocks and count the tiles restored, and those kept from before."""
+    """Run the tasks, write their blocks and count the tiles restored, and those kept from before.
+
+    ``local`` is the number of model workers on this machine, 0 if the cluster is not ours.
+    """
     if writers.published:
         return {"restored": 0, "kept": planned.tiles_to_restore, "tiles_resumed": 0}
     done = 0
@@ -306,17 +312,18 @@ def _stream(
             _log.info("%d of %d tiles", done + flow.kept, total)
         watch.tiles(done + flow.kept, planned.tiles_to_restore)
 
-    with with_plugin(client, planned.plan.spec, options.restorer, not elsewhere) as spec:
+    with with_plugin(client, planned.plan.spec, options.restorer, local == 1) as spec:
         plan = replace(planned.plan, spec=spec)
         flow = Flow(
             client,
             plan,
             FileSource(src, options.bands),
-            planned.batches(options.batch_size),
+            planned.batches(options.batch_size, max(1, local)),
             needs_field=spec.bands is not None,
             on_batch=count,
             check=watch.check,
             saved=writers.tiles,
+            far=local == 0,
         )
         for span, blended in flow.blocks(blocksize, writers.finished):
             writers.write(span, *(part for part in blended if part is not None))

@@ -126,8 +126,12 @@ def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | 
     """Join the two ways to name a cluster that is there.
 
     Raises:
-        OptionError: Both are given, the client is none, or the address is empty.
+        OptionError: Both are given, the client is none, or the address is empty or no text.
     """
+    if not isinstance(scheduler, (str, type(None))):
+        raise OptionError(
+            f"scheduler is a {type(scheduler).__name__}, expected an address: a client is given as client"
+        )
     if scheduler == "":
         raise OptionError("scheduler is empty: leave it out, or is a variable of the shell not set?")
     if client is not None and scheduler is not None:

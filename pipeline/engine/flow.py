@@ -41,7 +41,7 @@ BATCHES_AHEAD = TASKS_A_MODEL + 1
 _PATIENCE_FOR_CALLS = 1.0
 """Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
 SAVING_SHARE = 0.25
-"""Greatest share of the time spent on saving finished tiles: a faster model saves fewer."""
+"""Greatest share of the time spent on saving finished tiles: a model as quick as the disk saves fewer."""
 CHUNK_COLS = 2048
 """Greatest width of one blending task, px."""
 
@@ -95,6 +95,7 @@ class Flow:
             exception in it ends the stream.
         check: Called now and then; an exception in it ends the stream.
         saved: Store of finished tiles, also of an interrupted run; ``None``: they are not kept.
+        far: Whether tiles come to the store over a network.
     """
 
     client: Client
@@ -105,6 +106,7 @@ class Flow:
     on_batch: Callable[[int], None]
     check: Callable[[], None] = lambda: None
     saved: Saved | None = None
+    far: bool = False
     resumed: int = 0
     """Tiles read from the store."""
     kept: int = 0
@@ -118,6 +120,7 @@ class Flow:
     _models: int = 1
     _trouble: BaseException | None = None
     _calls_due: int = 0
+    _to_save: set[int] = field(default_factory=set)
     _saving: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
     _spent: float = 0.0
@@ -244,6 +247,7 @@ class Flow:
         around = self._guessed.over(self.batches[number]) if self.needs_field else set()
         guesses = [self._guess(other, number) for other in sorted(around)]
         future = self._model_task(restore_tiles, "restore", self.batches[number], number, guesses)
+        self._to_save.add(number)
         self._calls_due += 1
         future.add_done_callback(lambda done: self._take(number, done))
         return future
@@ -261,22 +265,36 @@ class Flow:
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
-                    self._save(number, done)
+                    self._save()
                 self.on_batch(len(self.batches[number]) if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
         self._calls_due -= 1
 
-    def _save(self, number: int, done: Future) -> None:
-        """Save a batch whose blocks are not written yet, unless sampling it again is hardly slower."""
+    def _save(self) -> None:
+        """Save finished batches whose blocks are not written, unless sampling them again is hardly slower.
+
+        Those that have come together, or had to wait until there is time again, are fetched together. What
+        waiting for a worker of this machine takes is no time of the disk: it is busy with the next tiles
+        meanwhile. A network has the blocks to carry, too, so there the wait counts.
+        """
         assert self.saved is not None, "_take has checked"
         began = time.monotonic()
-        if self._spent > SAVING_SHARE * (began - self._began):
-            return
+        due = {} if self._spent > SAVING_SHARE * (began - self._began) else self._unsaved()
+        changes = self.client.gather(due)
         with self._saving:
-            if number in self._changes:
-                self.saved.save(self.batches.groups[number], done.result())
-        self._spent += time.monotonic() - began
+            began = began if self.far else time.monotonic()
+            for number in due.keys() & self._changes.keys():
+                self.saved.save(self.batches.groups[number], changes[number])
+            self._to_save -= due.keys()
+            self._spent += time.monotonic() - began
+
+    def _unsaved(self) -> dict[int, Future]:
+        """Find the first finished batches that are not saved, as many as a queue of the models holds."""
+        with self._saving:
+            waiting = sorted(self._to_save & self._changes.keys())
+            finished = [number for number in waiting if self._changes[number].status == "finished"]
+            return {number: self._changes[number] for number in finished[: BATCHES_AHEAD * self._models]}
 
     def _wait_for_callbacks(self) -> None:
         """Wait for callbacks: the last batches may be in their blocks before Dask has called back."""
@@ -323,6 +341,7 @@ class Flow:
         with self._saving:
             for number in finished:
                 del self._changes[number]
+            self._to_save -= set(finished)
         if self.saved is not None:
             self.saved.forget([tile for number in finished for tile in self.batches.groups[number]])
         first_alive = min(self._changes, default=0)

@@ -10,6 +10,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
+from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.defaults import BATCH_SIZE, BLOCKSIZE
@@ -320,9 +322,7 @@ def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
     Raises:
         OptionError: There is an area of interest, and the array is not georeferenced.
     """
-    import rioxarray  # noqa: F401  # registers .rio
-
-    crs, transform = scene.rio.crs, scene.rio.transform()
+    crs, transform = _place(scene)
     if options.aoi is not None and (crs is None or transform.is_identity):
         raise OptionError(
             "the array has no CRS and transform, which an aoi needs: set them with .rio.write_crs and "
@@ -347,9 +347,24 @@ def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:
 
 def _pixel(scene: xr.DataArray) -> float | None:
     """Return the side of a pixel, m; ``None``: the array is not georeferenced."""
+    return pixel_size(*_place(scene), (scene.shape[1], scene.shape[2]))
+
+
+def _place(scene: xr.DataArray) -> tuple[CRS | None, Affine]:
+    """Read the CRS of an array, if it has one, and its transform.
+
+    Raises:
+        SceneError: They are none, such as coordinates that are dates.
+    """
     import rioxarray  # noqa: F401  # registers .rio
 
-    return pixel_size(scene.rio.crs, scene.rio.transform(), (scene.shape[1], scene.shape[2]))
+    try:
+        return scene.rio.crs, scene.rio.transform()
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise SceneError(
+            f"the array's place is none ({error}), expected a CRS and coordinates that are numbers: set them "
+            "with .rio.write_crs and .rio.write_transform, or drop them"
+        ) from error
 
 
 def _nodata(scene: xr.DataArray) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from decr_scene.pipeline.errors import SceneReadError
+from decr_scene.pipeline.errors import OptionError, SceneReadError
 from decr_scene.pipeline.files import SIDECARS
 
 _PREFIX = re.compile(r"^(/vsi\w+/|(?:zip|tar|gzip|7z|rar)\+|file://|[A-Za-z0-9]+://)")
@@ -18,7 +18,10 @@ def full_name(name: str | os.PathLike[str]) -> str:
 
     Raises:
         SceneReadError: As `refuse_pipe`.
+        OptionError: It is no name.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise OptionError(f"the input is a {type(name).__name__}, expected a path or a name")
     text = os.fspath(name)
     refuse_pipe(text)
     if os.path.exists(text):

@@ -29,6 +29,9 @@ _MARKS = (
     *((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be")),
     *((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")),
 )
+_LONGEST_MARK = 8
+"""Bytes in which a mark of the order of bytes and one character are."""
+
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']", re.IGNORECASE)
 _DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "gb_2312-80": "gb18030", "iso-8859-1": "cp1252"}
@@ -74,9 +77,28 @@ def xml_root(raw: bytes) -> ET.Element:
     Raises:
         ParseError: It is no XML, or not whole.
     """
+    return ET.fromstring(_xml_text(raw).translate(_CARRY))
+
+
+def xml_in_utf8(raw: bytes) -> bytes | None:
+    """Convert an XML document to UTF-8, or return ``None`` for what is none or in no other encoding."""
+    declared = _declared(raw)
+    if declared is None and not decoded(raw[:_LONGEST_MARK]).startswith("<"):
+        return None
+    in_utf8 = declared is None or declared.lower() == "utf-8"
+    marked = any(raw.startswith(mark) for mark, encoding in _MARKS if encoding != "utf-8")
+    return None if in_utf8 and not marked else _xml_text(raw).encode()
+
+
+def _xml_text(raw: bytes) -> str:
+    """Decode an XML document, and take its declaration away."""
+    return _DECLARATION.sub("", decoded(raw, _declared(raw)).lstrip("\ufeff \t\r\n"))
+
+
+def _declared(raw: bytes) -> str | None:
+    """Return the encoding that an XML document declares, if it does."""
     declaration = _DECLARED.match(raw)
-    text = decoded(raw, declaration.group(1).decode("ascii") if declaration else None)
-    return ET.fromstring(_DECLARATION.sub("", text.lstrip("\ufeff \t\r\n")).translate(_CARRY))
+    return declaration.group(1).decode("ascii") if declaration else None
 
 
 def json_text(raw: bytes) -> str:

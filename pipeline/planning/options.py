@@ -208,7 +208,7 @@ def as_text(name: str, value: Any) -> str | None:
     Raises:
         OptionError: It is neither.
     """
-    if value is None and name in ("other_date", "aoi", "pan"):
+    if value is None and name in ("other_date", "aoi", "pan", "polygons"):
         return None
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str):

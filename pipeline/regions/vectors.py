@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,16 @@ from shapely.geometry.base import BaseGeometry
 from decr_scene.pipeline.errors import MaskError, OutputError
 from decr_scene.pipeline.files import free_disk
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, refuse_pipe
-from decr_scene.pipeline.inputs.text import json_text
+from decr_scene.pipeline.inputs.text import json_text, xml_in_utf8
 
 Layer = tuple[str, Sequence[tuple[BaseGeometry, dict[str, Any]]]]
 """Name of a layer; geometry and attributes of each of its polygons."""
 
 _SEPARATORS = " \t\r\n\x1e"
 """Characters before a JSON document, and between those of a sequence."""
+
+_HEAD = 1024
+"""Bytes of a file in which the declaration of XML is, if it has one."""
 
 _READER = "decr_scene.pipeline.regions.vector_reader"
 _WRITER = "decr_scene.pipeline.regions.vector_writer"
@@ -116,8 +121,11 @@ def _from_json(document: dict[str, Any], path: str) -> tuple[list[BaseGeometry],
 
 def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
     """Read geometries and CRS with pyogrio, in another process."""
-    command = [sys.executable, "-m", _READER, full_name(path), layer]
-    process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    with _as_gdal_reads(path) as name:
+        command = [sys.executable, "-m", _READER, name, layer]
+        process = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     if "No module named 'pyogrio'" in process.stderr:
         raise MaskError(
             f"area of interest {path}: formats other than GeoJSON are read by pyogrio, which is missing or "
@@ -135,6 +143,28 @@ def _from_vector(path: str, layer: str) -> tuple[list[BaseGeometry], CRS]:
         )
     geometries = [shapely.force_2d(shapely.from_wkb(bytes.fromhex(text))) for text in answer["wkb"]]
     return [g for g in geometries if not g.is_empty], _crs_of(answer["crs"], path)
+
+
+@contextmanager
+def _as_gdal_reads(path: str) -> Iterator[str]:
+    """Give the full name of a vector file, or of a copy in UTF-8.
+
+    XML (KML, GML, GPX) may be in encodings that GDAL's parser does not know.
+    """
+    name = full_name(path)
+    document = None
+    if Path(name).is_file():
+        with Path(name).open("rb") as file:
+            head = file.read(_HEAD)
+        if xml_in_utf8(head) is not None:
+            document = xml_in_utf8(Path(name).read_bytes())
+    if document is None:
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, Path(name).name)
+        copy.write_bytes(document)
+        yield str(copy)
 
 
 def _crs_of(text: str | None, path: str) -> CRS:

@@ -24,8 +24,9 @@ from decr_scene.pipeline.tiling.windows import windows
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
 
-BATCH_SHARE = 25
-"""Without a GPU, a batch has no more than such a part of the tiles, so that a kill costs little."""
+BATCH_SHARE = 50
+"""Without a GPU, the batches of all models, one each, are no more than such a part of the tiles: a model has
+two of them under way, and a kill may cost both."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,17 @@ class Planned:
     look: LookPlan | None = None
     coverage: Coverage | None = None
 
-    def batches(self, size: int | None) -> Batches:
+    def batches(self, size: int | None, models: int = 1) -> Batches:
         """List the tiles to restore, ``size`` at a time or as many as are denoised together.
 
-        ``None`` is the usual size, see `Options`.
+        ``None`` is the usual size for so many models on this machine, see `Options`.
         """
-        return Batches.of(self.plan.grid, size or self._usual_size(), self.chosen, self.plan.joint)
+        return Batches.of(self.plan.grid, size or self._usual_size(models), self.chosen, self.plan.joint)
 
-    def _usual_size(self) -> int:
+    def _usual_size(self, models: int) -> int:
         if on_gpu(self.plan.spec):
             return BATCH_SIZE
-        return min(BATCH_SIZE, max(1, self.tiles_to_restore // BATCH_SHARE))
+        return min(BATCH_SIZE, max(1, self.tiles_to_restore // (BATCH_SHARE * models)))
 
     def warning(self, *more: str) -> Planned:
         """Add something to know that comes before the rest."""

@@ -278,6 +278,10 @@ def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
 
 
 def _check(restored: Float, images: Float, name: str, span: Span) -> None:
+    if restored.dtype.kind not in "fiub":
+        raise RestorerError(
+            f"restorer {name} returned {restored.dtype}, expected real numbers, as the tiles are"
+        )
     if restored.shape != images.shape:
         raise RestorerError(
             f"restorer {name} returned {restored.shape} for tiles of {images.shape}: it must keep the shape"

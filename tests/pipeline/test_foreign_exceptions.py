@@ -20,7 +20,8 @@ from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.training.config import read_config
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.engine.graph import restore
-from decr_scene.pipeline.errors import OptionError, SceneError, in_one_line
+from decr_scene.pipeline.errors import OptionError, RestorerError, SceneError, in_one_line
+from decr_scene.pipeline.raster.scene import open_scene
 from decr_scene.pipeline.run import process_scene
 
 ZEROS = np.zeros((3, 4, 5), np.uint8)
@@ -33,6 +34,10 @@ NO_SCENES = {
     "bands last": xr.DataArray(ZEROS, dims=("y", "x", "band")),
     "no pixels": xr.DataArray(ZEROS[:, :0], dims=("band", "y", "x")),
     "complex": xr.DataArray(ZEROS.astype(complex), dims=("band", "y", "x")),
+    "dates for columns": xr.DataArray(
+        ZEROS, dims=("band", "y", "x"), coords={"y": np.arange(4), "x": np.arange(5).astype("M8[D]")}
+    ),
+    "no CRS that PROJ knows": xr.DataArray(ZEROS, dims=("band", "y", "x"), attrs={"crs": "no such"}),
     "words for nodata": xr.DataArray(ZEROS, dims=("band", "y", "x"), attrs={"_FillValue": "none"}),
 }
 
@@ -41,6 +46,25 @@ NO_SCENES = {
 def test_what_is_no_scene_is_refused_when_restore_is_called(kind):
     with pytest.raises(SceneError, match=r"array|Dataset"):
         restore(NO_SCENES[kind], model="identity")
+
+
+@pytest.mark.parametrize("option", ["scheduler", "client", "polygons", "progress", "cancel"])
+def test_what_is_no_such_argument_is_refused_when_the_call_is_made(option, tmp_path):
+    with pytest.raises(OptionError, match=f"{option} is a int, expected"):
+        process_scene("no.tif", tmp_path / "out.tif", **{option: 5})
+
+
+@pytest.mark.parametrize("name", [None, 5, b"scene.tif"])
+def test_what_is_no_name_of_a_raster_is_refused(name):
+    with pytest.raises(OptionError, match=r"the input is a \w+, expected a path or a name"):
+        open_scene(name)
+
+
+@pytest.mark.parametrize("dtype", [complex, object, "U8"])
+def test_an_answer_that_is_no_real_numbers_is_refused(dtype):
+    scene = xr.DataArray(np.arange(60, dtype=np.uint16).reshape(3, 4, 5), dims=("band", "y", "x"))
+    with pytest.raises(RestorerError, match="expected real numbers"):
+        restore(scene, restorer=lambda tiles, noise: tiles.astype(dtype)).compute()
 
 
 @pytest.mark.parametrize("names", [7, ("a", "b"), None, "one"])

@@ -73,7 +73,8 @@ import sys, json, pyogrio, shapely, numpy as np
 path, crs, layer, *texts = sys.argv[1:]
 wkb = np.array([shapely.to_wkb(shapely.from_wkt(t)) for t in texts], dtype=object)
 pyogrio.raw.write(path, geometry=wkb, field_data=[np.arange(len(wkb))], fields=["id"],
-    geometry_type="Polygon", crs=crs or None, layer=layer or None, append=bool(layer))
+    geometry_type="Polygon", crs=crs or None, layer=layer or None, append=bool(layer),
+    driver="KML" if path.endswith(".kml") else None)
 """
     texts = [shapely.to_wkt(p) for p in polygons]
     command = [sys.executable, "-W", "ignore", "-c", code, str(path), crs or "", layer or "", *texts]
@@ -236,6 +237,22 @@ def test_any_vector_format(suffix, scene, tmp_path):
         weights = Aoi.read(str(area), opened).soft(Span(0, 0, *SHAPE))
     assert not weights[~inside(TRIANGLE.buffer(0.1))].any()
     assert (weights[inside(TRIANGLE.buffer(-1))] > 0).all()
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "big5", "windows-1251", "shift_jis", "utf-16", "utf-8"])
+@pytest.mark.parametrize("suffix", [".kml", ".gml"])
+def test_xml_is_read_in_the_encoding_that_it_declares(suffix, encoding, scene, tmp_path):
+    west = shapely.geometry.shape(transform_geom(UTM, "EPSG:4326", on_the_ground(TRIANGLE)))
+    plain_area = vector_file(tmp_path / f"area{suffix}", [west], "EPSG:4326")
+    body = plain_area.read_text("utf-8").partition("?>")[2]
+    name = "\u041e" if encoding == "windows-1251" else "\u5c71"  # a letter and a mountain
+    document = f'<?xml version="1.0" encoding="{encoding}"?><!-- {name} -->{body}'
+    area = tmp_path / f"other{suffix}"
+    area.write_bytes(document.encode(encoding))
+    with RasterioScene.open(scene) as opened:
+        weights = [Aoi.read(str(path), opened).soft(Span(0, 0, *SHAPE)) for path in (plain_area, area)]
+    assert weights[0].any()
+    np.testing.assert_array_equal(*weights)
 
 
 def test_a_layer_is_named_as_in_qgis(scene, tmp_path):
