@@ -35,8 +35,10 @@ if [ "$model" = default ]; then
     stage reference compressed --init "$runs/$model-broken"
     on_a_card more "$runs/$model-compressed/checkpoint.pt" default-more:2.2
     stage reference even --init "$runs/more/default-more-1.pt"
-    reference=$runs/$model-even/checkpoint.pt
-    on_a_card noise "$reference" default-denoise:3.3
+    on_a_card noise "$runs/$model-even/checkpoint.pt" default-denoise:3.3
+    on_a_card longer "$runs/$model-even/checkpoint.pt" default-longer:8.9
+    stage reference delivered --init "$runs/longer/default-longer-1.pt"
+    reference=$runs/$model-delivered/checkpoint.pt
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9

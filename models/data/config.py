@@ -31,9 +31,9 @@ class DataConfig:
         mean: Range that the mean light of the truth is drawn from, before ``brightness``; ``None``: as it is.
         spread: Range that the standard deviation of the truth's light is drawn from, beside ``mean``, and its
             visible bands get one mean: as pictures are delivered. ``None``: as the image has them.
-        stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the visible
-            ones is shown with, truth and cloudy alike: pictures are delivered with every band stretched by itself,
-            so that a grey veil need not be grey there.
+        stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the
+            visible ones is shown with, truth and cloudy alike: pictures are delivered with every band
+            stretched by itself, so that a grey veil need not be grey there.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.

@@ -47,7 +47,8 @@ class RunConfig:
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
-            run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]`` here.
+            run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]``
+            of this one.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
