@@ -1,4 +1,4 @@
-"""Training from the command line to the run folder: killed, shared by processes, on data as published."""
+"""Training from the command line to the run folder: killed, shared by processes, on data that are refused."""
 
 import csv
 import json
@@ -15,25 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from click.testing import CliRunner
+from pair_cases import save_png
 from PIL import Image
-from rasterio.transform import from_origin
 from torch._dynamo.utils import counters
 
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_file
-from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.loading import load_source
-from decr_scene.models.data.source import batches, held_in_memory
 from decr_scene.models.errors import TrainingError, UnknownModelError
 from decr_scene.models.training.config import read_config
 from decr_scene.models.training.logs import METRICS
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.raster.images import RasterImage, read_image
 from decr_scene.pipeline.training.stage import train
 
 TOML = """
@@ -64,34 +59,6 @@ def toml(folder, steps=6, batch=2, accumulate=1, every=3, more=""):
     path = folder / f"run{steps}x{batch}x{accumulate}.toml"
     path.write_text(TOML.format(steps=steps, batch=batch, accumulate=accumulate, every=every) + more)
     return path
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Six pairs of 64 px, laid out as RICE is."""
-    root = tmp_path / "RICE"
-    rng = np.random.default_rng(0)
-    for kind in ("cloud", "label"):
-        (root / kind).mkdir(parents=True)
-        for number in range(6):
-            save(root / kind / f"{number}.png", rng.integers(0, 255, (64, 64, 3)))
-    return root
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-def write_tiff(path, pixels, nodata=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bands, height, width = pixels.shape
-    profile = {"driver": "GTiff", "count": bands, "dtype": pixels.dtype, "height": height, "width": width}
-    transform = from_origin(0, 0, 1, 1)
-    with rasterio.open(
-        path, "w", **profile, crs=32650, transform=transform, nodata=nodata, photometric="minisblack"
-    ) as target:
-        target.write(pixels)
 
 
 def command(config, data, out):
@@ -321,7 +288,7 @@ def test_a_finished_run_says_so_and_does_not_go_on_with_other_data(data, tmp_pat
     train(config, data, tmp_path / "run")
     assert "reference, finished before" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]) == 1
-    save(data / "label" / "3.png", np.zeros((64, 64, 3)))
+    save_png(data / "label" / "3.png", np.zeros((64, 64, 3)))
     with pytest.raises(TrainingError, match=r"1 files differ: label/3\.png"):
         train(config, data, tmp_path / "run", quiet=True)
 
@@ -331,21 +298,21 @@ def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_pat
     held = 'holdout = [["2", "3"]]\n'
     for number in (2, 3):  # hardly cloudy, while the others have nothing in common
         ground = np.random.default_rng(number).integers(0, 250, (64, 64, 3))
-        save(data / "cloud" / f"{number}.png", ground)
-        save(data / "label" / f"{number}.png", ground + 1)
+        save_png(data / "cloud" / f"{number}.png", ground)
+        save_png(data / "label" / f"{number}.png", ground + 1)
     more = held + '[validation]\nfolder = "."\ntone = false\n' + (held if named else "")
     figures = train(read_config(toml(tmp_path, 3, more=more)), data, tmp_path / "run", quiet=True)
     assert (figures["input_db"] > 40) is named
 
 
 def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
-    save(data / "cloud" / "0.png", np.zeros((64, 64)))
-    save(data / "label" / "0.png", np.zeros((64, 64)))
-    save(data / "cloud" / "1.png", np.zeros((32, 64, 3)))
+    save_png(data / "cloud" / "0.png", np.zeros((64, 64)))
+    save_png(data / "label" / "0.png", np.zeros((64, 64)))
+    save_png(data / "cloud" / "1.png", np.zeros((32, 64, 3)))
     (data / "label" / "2.png").write_bytes(b"no picture")
     (data / "label" / "3.png").unlink()
     for kind in ("cloud", "label"):
-        save(data / kind / "4.png", np.zeros((20, 64, 3)))
+        save_png(data / kind / "4.png", np.zeros((20, 64, 3)))
     arguments = [str(a) for a in command(toml(tmp_path), data, tmp_path / "run")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
@@ -355,106 +322,3 @@ def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
         assert text in result.stderr
     assert "4.png: 20 px at the smallest of its scales, a crop has 32" in result.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_of_another_layout_is_refused_with_what_is_there(tmp_path):
-    (tmp_path / "set" / "train").mkdir(parents=True)
-    with pytest.raises(TrainingError, match="found train, expected cloudy or cloud, and clear or label"):
-        load_source(DataConfig(folder="set"), tmp_path, read_image)
-
-
-@pytest.mark.parametrize("kinds", [("cloud", "label"), ("cloudy", "clear")])
-def test_near_infrared_beside_the_colours_is_the_fourth_band_where_four_are_wanted(tmp_path, kinds):
-    rng = np.random.default_rng(0)
-    images = {}
-    for kind in kinds:
-        colours, nir = rng.integers(0, 255, (40, 40, 3)), rng.integers(0, 255, (40, 40))
-        save(tmp_path / kind / "7.png", colours)
-        save(tmp_path / "nir" / kind / "7.png", np.stack([nir] * 3, axis=2))
-        images[kind] = np.concatenate([colours.transpose(2, 0, 1), nir[None]])
-    four = load_source(DataConfig(folder="."), tmp_path, read_image, bands=4).pairs[0][0]
-    np.testing.assert_allclose((four.cloudy + 1) * 127.5, images[kinds[0]], atol=1e-3)
-    np.testing.assert_allclose((four.clear + 1) * 127.5, images[kinds[1]], atol=1e-3)
-    three = load_source(DataConfig(folder="."), tmp_path, read_image, bands=3).pairs[0][0]
-    np.testing.assert_array_equal(three.clear, four.clear[:3])
-    (tmp_path / "nir" / kinds[0] / "7.png").rename(tmp_path / "nir" / kinds[0] / "8.png")
-    with pytest.raises(TrainingError, match=r"7 has no twin in .*nir.*8 has no twin in"):
-        load_source(DataConfig(folder="."), tmp_path, read_image, bands=4)
-
-
-def test_an_alpha_channel_of_a_picture_is_no_band(tmp_path):
-    pixels = np.dstack([np.full((8, 8, 3), 100), np.full((8, 8), 255)])
-    save(tmp_path / "a.png", pixels)
-    assert read_image(tmp_path / "a.png").shape == (3, 8, 8)
-
-
-def test_crops_by_window_are_those_of_images_in_memory(tmp_path):
-    rng = np.random.default_rng(0)
-    for kind in ("cloudy", "clear"):
-        write_tiff(tmp_path / kind / "a.tif", rng.integers(1, 255, (4, 150, 200)).astype(np.uint8), nodata=0)
-    config = DataConfig(folder=".", bands=(2, 1, 0), scales=(1.0, 0.5), tone=False, windowed=True)
-    opened = load_source(config, tmp_path, read_image, bands=3, crop=32, opener=RasterImage.open)
-    held = load_source(replace(config, windowed=False), tmp_path, read_image, bands=3, crop=32)
-    assert opened.pairs[0][0].clear.shape == held.pairs[0][0].clear.shape
-    assert not isinstance(opened.pairs[0][0].clear, np.ndarray)
-    drawn = [next(batches([source], 0, 32, 6, ("red", "green", "blue"))) for source in (opened, held)]
-    np.testing.assert_array_equal(drawn[0].cloudy, drawn[1].cloudy)
-    np.testing.assert_array_equal(drawn[0].clear, drawn[1].clear)
-    middle = held_in_memory(opened.pairs[0][0], most=64)
-    np.testing.assert_array_equal(middle.clear, held.pairs[0][0].clear[:, 43:107, 68:132])
-
-
-def test_a_large_raster_gets_one_scaling_and_a_tone(tmp_path):
-    clear, cloudy = pair_of_tones((2, 2100, 300))
-    write_tiff(tmp_path / "clear" / "a.tif", clear)
-    write_tiff(tmp_path / "cloudy" / "a.tif", cloudy)
-    config = DataConfig(folder=".", windowed=True)
-    pair = load_source(config, tmp_path, read_image, opener=RasterImage.open).pairs[0][0]
-    top, bottom = (pair.clear[:, rows, slice(0, 50)] for rows in (slice(0, 50), slice(2050, 2100)))
-    assert abs(float(top.mean() - bottom.mean())) < 0.05
-    assert pair.tone is not None
-    np.testing.assert_allclose(pair.tone.apply(bottom), pair.cloudy[:, 2050:2100, slice(0, 50)], atol=0.03)
-
-
-@pytest.mark.parametrize("windowed", [True, False])
-def test_both_images_of_a_pair_take_the_scaling_of_the_cloudy_one(windowed, tmp_path):
-    clear, cloudy = pair_of_tones((2, 600, 300))
-    write_tiff(tmp_path / "clear" / "a.tif", clear)
-    write_tiff(tmp_path / "cloudy" / "a.tif", cloudy)
-    config = DataConfig(folder=".", windowed=windowed, tone=False)
-    pair = load_source(config, tmp_path, read_image, opener=RasterImage.open).pairs[0][0]
-    scaling = RasterImage.open(tmp_path / "cloudy" / "a.tif").radiometry
-    whole = (slice(None), slice(0, 600), slice(0, 300))
-    np.testing.assert_allclose(pair.clear[whole], scaling.to_model(clear), atol=1e-6)
-    np.testing.assert_allclose(pair.cloudy[whole], scaling.to_model(cloudy), atol=1e-6)
-
-
-def pair_of_tones(shape):
-    """Noise of 200 to 3000 DN; the same in another tone, with cloud and shadow over its first rows."""
-    clear = np.random.default_rng(0).integers(200, 3000, shape).astype(np.uint16)
-    cloudy = (clear // 2 + 700).astype(np.uint16)
-    cloudy[:, :100], cloudy[:, 100:150] = 4000, 100
-    return clear, cloudy
-
-
-def test_a_window_that_cannot_be_read_is_named(tmp_path):
-    write_tiff(tmp_path / "a.tif", np.ones((1, 300, 300), np.uint8))
-    raster = RasterImage.open(tmp_path / "a.tif")
-    (tmp_path / "a.tif").unlink()
-    with pytest.raises(TrainingError, match=r"a\.tif: .*cannot be read"):
-        raster.read(0, 0, 10, 10)
-
-
-def test_images_are_resized_as_the_paper_does(data):
-    source = load_source(DataConfig(folder=".", resize=24), data, read_image, crop=24)
-    assert {pair.clear.shape for pair in source.pairs[0]} == {(3, 24, 24)}
-    from decr_scene.models.data.resize import resize
-
-    whole = read_image(data / "label" / "0.png")
-    np.testing.assert_array_equal(source.pairs[0][0].clear, resize(whole, 24 / 64))
-
-
-def test_images_of_two_sizes_are_no_pair_though_they_are_resized_to_one(data):
-    save(data / "cloud" / "0.png", np.full((48, 48, 3), 90))
-    with pytest.raises(TrainingError, match=r"0\.png: cloudy is \(3, 48, 48\), clear is \(3, 64, 64\)"):
-        load_source(DataConfig(folder=".", resize=24), data, read_image)
