@@ -280,7 +280,11 @@ class Flow:
         """
         assert self.saved is not None, "_take has checked"
         began = time.monotonic()
-        due = {} if self._spent > SAVING_SHARE * (began - self._began) else self._unsaved()
+        if self._spent > SAVING_SHARE * (began - self._began):
+            return
+        due = self._unsaved()
+        if not due:
+            return
         changes = self.client.gather(due)
         with self._saving:
             began = began if self.far else time.monotonic()
