@@ -67,17 +67,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> str:
+def pick_precision(name: str, device: torch.device, *, training: bool = False) -> str:
     """Choose ``fp32`` or ``bf16``.
 
-    ``auto`` is bf16 where the device computes in it, but for a steady CPU.
+    ``auto`` is bf16 where the device is faster in it: of CPUs, those that have AMX.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.
         device: Where to compute.
-        steady: ``auto`` is fp32 on a CPU: bf16 makes of last digits one DN in every thirtieth pixel, and
-            neither the number of workers nor the machines of a cluster must change a picture. A training may
-            do without.
+        training: For a training, whose compiled networks gain by other instructions of bf16, too.
 
     Raises:
         ValueError: There is no such precision.
@@ -88,9 +86,9 @@ def pick_precision(name: str, device: torch.device, *, steady: bool = True) -> s
         raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    features = ["_is_amx_tile_supported", *(["_is_avx512_bf16_supported"] if training else [])]
     is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
-    return "bf16" if is_fast and not steady else "fp32"
+    return "bf16" if is_fast else "fp32"
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class VeilRecipe:
     scale: Range = (60.0, 1500.0)
     fine: float = 0.33
     fine_scale: Range = (8.0, 48.0)
-    light: Range = (0.6, 0.95)
+    light: Range = (0.4, 0.9)
     tint: float = 0.012
     blur: Range = (0.3, 0.9)
     transmission: Mapping[str, Range] = field(default_factory=_transmission)

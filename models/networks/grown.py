@@ -98,7 +98,8 @@ class GrownDenoiser(nn.Module):
         embedding: Tensor = self.embedding(t)
         folded = F.pixel_unshuffle(images, self.patch).to(dtype)
         seen = torch.cat([folded, F.pixel_unshuffle(cloudy, self.patch).to(dtype)], dim=1)
-        steps = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
+        both = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
+        steps = [(scale, shift) for scale, shift in both]
         h = self.trunk.features(cloudy, None, None, self.see(folded), steps)
         local = self.enter(torch.cat([seen, h], dim=1))
         for block in self.blocks:

@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.layers import (
-    folded_group_norm,
-    is_naive_case,
-    is_steady_case,
-    steady_group_norm,
-    zeroed,
+from decr_scene.models.networks.group_norm import (
+    Step,
+    computes_in_bf16,
+    group_norm,
+    local_group_norm,
 )
-from decr_scene.models.networks.local_norm import local_group_norm
+from decr_scene.models.networks.layers import zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.networks.published_reference import (
@@ -122,6 +121,9 @@ SQUEEZED, LEAST_WIDTH = ("mn", "mdsa", "cvae"), 4
 GROUPS = 8
 """Groups of the normalisation in our own reference; widths are multiples of it."""
 
+FEW_CHANNELS = 16
+"""Channels below which whole rows are faster to smooth than pixels."""
+
 CONTRAST_BLOCK = 8
 """Side of the blocks from whose mean the contrast of a pixel is measured, px."""
 
@@ -138,31 +140,19 @@ ANCHOR_LOGIT = (-5.0, 5.0)
 
 
 class _Norm(nn.GroupNorm):
-    """torch's own in float32, whatever comes in; for inference on a CPU one that threads do not change."""
+    """Group normalisation in float32 whatever comes in."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
 
-    def forward(self, x: Tensor, side: float | None = None) -> Tensor:
+    def forward(self, x: Tensor, side: float | None = None, step: Step | None = None) -> Tensor:
         """Normalise ``(B, C, H, W)``, in the type of ``x``.
 
-        ``side`` is that of `local_group_norm`.
+        ``side`` is that of `local_group_norm`, ``step`` that of `group_norm`.
         """
         if side is not None:
-            own = local_group_norm(x.float(), side, self.num_groups, self.weight, self.bias, self.eps)
-            return own.to(x.dtype)
-        full = x.float()
-        if is_steady_case(x):
-            mean, rate = steady_group_norm(full, self.num_groups, self.eps)
-            factor = self.weight.view(1, -1, 1, 1) * rate
-            return ((full - mean) * factor + self.bias.view(1, -1, 1, 1)).to(x.dtype)
-        if is_naive_case(full):
-            factor, offset = folded_group_norm(full, self.num_groups, self.weight, self.bias, self.eps)
-            return torch.addcmul(offset, full, factor).to(x.dtype)
-        return F.group_norm(full, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
-
-
-Step = Sequence[Tensor]
+            return local_group_norm(x, side, self.num_groups, self.weight, self.bias, self.eps, step)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, step)
 
 
 class PlainBlock(nn.Module):
@@ -184,9 +174,7 @@ class PlainBlock(nn.Module):
             side: That of `local_group_norm`; ``None``: normalisation sees the whole image.
             step: Scale less 1, and shift, that a step number gives the second norm, ``(B, C, 1, 1)`` each.
         """
-        h = self.second_norm(self.first(F.silu(self.first_norm(x, side))), side)
-        if step is not None:
-            h = h * (1 + step[0]) + step[1]
+        h = self.second_norm(self.first(F.silu(self.first_norm(x, side))), side, step)
         return x + self.second(F.silu(h))
 
 
@@ -318,7 +306,7 @@ class PlainUNet(nn.Module):
 
     def change(self, image: Tensor, h: Tensor) -> Tensor:
         """Compute what is added to the image, ``(B, C, H, W)``, from its `features`."""
-        change = self._enlarged(self.leave(h), self.patch)
+        change = self._enlarged(self.leave(h).float(), self.patch)
         if self.contrast is not None:
             change = change + self._contrast_change(image, self.contrast(h).float())
         return change
@@ -326,9 +314,7 @@ class PlainUNet(nn.Module):
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:
         """Unfold channels into pixels, ``(B, C / f^2, f H, f W)``, smoothed by ``[1, 2, 1] / 4`` if set."""
         x = F.pixel_shuffle(x, factor)
-        if not self.smooth or factor == 1:
-            return x
-        return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
+        return _smoothed(x) if self.smooth and factor > 1 else x
 
     def _contrast_change(self, image: Tensor, power: Tensor) -> Tensor:
         """Return ``(e^power - 1) (y - mean(y))``, same shape, the power spread bilinearly over the pixels."""
@@ -352,6 +338,20 @@ def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterato
     for block in blocks.children():
         h = block(h, side, next(steps))
     return h
+
+
+def _smoothed(x: Tensor) -> Tensor:
+    """Smooth ``(B, C, H, W)`` by ``[1, 2, 1] / 4`` along both axes, as if the last pixels went on."""
+    channels = x.shape[1]
+    if channels >= FEW_CHANNELS and not computes_in_bf16(x):
+        return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
+    if channels >= FEW_CHANNELS:
+        weight = x.new_tensor([1.0, 2.0, 1.0]) / 4
+        kernel = (weight[:, None] * weight).expand(channels, 1, 3, 3).contiguous()
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+    x = F.pad(x.contiguous(), (1, 1, 1, 1), mode="replicate")
+    x = torch.add(x[..., :-2, :] + x[..., 2:, :], x[..., 1:-1, :], alpha=2)
+    return torch.add(x[..., :-2] + x[..., 2:], x[..., 1:-1], alpha=2) / 16
 
 
 def _mirror(image: Tensor, multiple: int) -> Tensor:

@@ -346,7 +346,7 @@ def _check_sides(config: RunConfig, validation: list[Pair]) -> None:
 
 def _precision(name: str, device: torch.device) -> Any:
     """Compute in a precision, for a ``with``."""
-    if pick_precision(name, device, steady=False) == "bf16":
+    if pick_precision(name, device, training=True) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 

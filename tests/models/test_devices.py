@@ -13,14 +13,17 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     for feature in features:
         monkeypatch.setattr(torch.cpu, feature, lambda: False)
-    assert pick_precision("auto", cpu, steady=False) == "fp32"
+    assert pick_precision("auto", cpu, training=True) == pick_precision("auto", cpu) == "fp32"
     assert pick_precision("bf16", cpu) == "bf16"
-    monkeypatch.setattr(torch.cpu, features[1], lambda: True)
-    assert pick_precision("auto", cpu, steady=False) == "bf16"
+    monkeypatch.setattr(torch.cpu, features[0], lambda: True)
+    assert pick_precision("auto", cpu, training=True) == "bf16"
     assert pick_precision("auto", cpu) == "fp32"
+    monkeypatch.setattr(torch.cpu, features[1], lambda: True)
+    assert pick_precision("auto", cpu) == "bf16"
+    assert pick_precision("fp32", cpu) == "fp32"
     for feature in features:
         monkeypatch.delattr(torch.cpu, feature)
-    assert pick_precision("auto", cpu, steady=False) == "fp32"
+    assert pick_precision("auto", cpu, training=True) == "fp32"
     with pytest.raises(ValueError, match="precision must be auto, fp32 or bf16, got 'fp16'"):
         pick_precision("fp16", cpu)
 
@@ -52,7 +55,8 @@ def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_is_computed_is_told_as_it_turned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     version = torch.__version__.partition("+")[0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert computing_of("auto", "auto") == Computing("cpu", None, "fp32", version)
+    on_cpu = pick_precision("auto", torch.device("cpu"))
+    assert computing_of("auto", "auto") == Computing("cpu", None, on_cpu, version)
     with_gpus(monkeypatch, "H100", "L40S")
     assert computing_of("auto", "auto") == Computing("cuda", "H100", "bf16", version)
     assert computing_of("cuda:1", "fp32").name == "L40S"

@@ -142,14 +142,14 @@ def test_a_model_with_one_is_kept_and_sampled(
     save_model_file(tmp_path / "grown.safetensors", config, tensors)
     read, _ = read_model_file(tmp_path / "grown.safetensors")
     assert read == config
-    model = load_model(tmp_path / "grown.safetensors", "cpu")
+    model = load_model(tmp_path / "grown.safetensors", "cpu", "fp32")
     cloudy, noise = images(2)
     sampled = model.sample(cloudy, noise=noise)
     assert torch.equal(sampled, model.sample(cloudy, noise=noise))
     assert torch.equal(model.sample(cloudy, noise=noise, weight_floor=1.0), model.reference(cloudy))
     in_bf16 = load_model(tmp_path / "grown.safetensors", "cpu", "bf16").sample(cloudy, noise=noise)
     assert 0 < (in_bf16 - sampled).abs().max() < 0.05
-    unpacked = Model(replace(config, packed=False), tensors, "cpu")
+    unpacked = Model(replace(config, packed=False), tensors, "cpu", "fp32")
     assert (unpacked.sample(cloudy, noise=noise) - sampled).abs().max() < 0.05
 
 

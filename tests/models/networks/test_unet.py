@@ -120,7 +120,7 @@ def test_group_norm_is_torchs_in_every_layout(layout: torch.memory_format) -> No
     expected = F.group_norm(x.double(), 8, norm.weight.double(), norm.bias.double())
     with torch.inference_mode():
         plain = norm(x.to(memory_format=layout))
-        modulated = norm(x.to(memory_format=layout), scale, shift)
+        modulated = norm(x.to(memory_format=layout), (scale, shift))
     assert torch.allclose(plain.double(), expected, atol=3e-6)
     assert torch.allclose(modulated.double(), expected * (1 + scale) + shift, atol=1e-5)
 

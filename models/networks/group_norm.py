@@ -1,0 +1,217 @@
+"""Group normalisation: of an image, or of each pixel by the square around it.
+
+For inference on a CPU it is ``x factor + offset`` with factors that no number of threads changes: torch's own
+kernel for channels_last sums squares in one naive run, which costs up to three digits, and shares it out to
+threads, where bf16 makes one DN of a last digit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCKS = 8
+"""Blocks along a side of the square; moments are those of whole blocks, and bilinear between them."""
+
+RUN, MANY_RUNS = 256, 64
+"""Pixels that one matrix product sums in bf16, and how many such sums make their rounding negligible."""
+
+SERIAL = 2**14
+"""Numbers that torch adds up in one thread, whatever their number."""
+
+ROW = 64
+"""Pixels whose channels are one row of the product: a row of one pixel is too short to be fast."""
+
+Step = tuple[Tensor, Tensor]
+"""Scale less 1, and shift, that a step number gives what is normalised, ``(B, C, 1, 1)`` each."""
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, step: Step | None = None
+) -> Tensor:
+    """Return ``GN(x) (1 + scale) + shift``, computed in float32 but for bf16 at inference on a CPU.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        groups: Number of groups.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to the variance.
+        step: Scale and shift; ``None``: 0 both.
+
+    Returns:
+        ``(B, C, H, W)`` of the type of ``x``.
+    """
+    if computes_in_bf16(x):
+        factor, offset = _affine(*_bf16_moments(x), groups, weight, bias, eps)
+        return scaled(x, *_with_step(factor, offset, step))
+    full = x.float()
+    if full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous():
+        factor, offset = _affine(*_moments(full), groups, weight, bias, eps)
+        return scaled(full, *_with_step(factor, offset, step)).to(x.dtype)
+    normed = F.group_norm(full, groups, weight, bias, eps)
+    return (normed if step is None else normed * (1 + step[0]) + step[1]).to(x.dtype)
+
+
+def local_group_norm(
+    x: Tensor, side: float, groups: int, weight: Tensor, bias: Tensor, eps: float, step: Step | None = None
+) -> Tensor:
+    """Normalise each pixel by the moments of the square around it, ``(B, C, H, W)`` to the same.
+
+    ``y = weight (x - m) / sqrt(v + eps) + bias``, with ``m`` and ``v`` the mean and the variance of a group
+    of channels over the square; at the border of the image the square moves inwards.
+
+    Args:
+        x: ``(B, C, H, W)``; computed in float32 but for bf16 at inference on a CPU.
+        side: Of the square, px of ``x``.
+        groups: As of group normalisation.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Is added to the variance.
+        step: As of `group_norm`.
+    """
+    block, (height, width) = max(1, round(side / BLOCKS)), x.shape[2:]
+    full = x if computes_in_bf16(x) else x.float()
+    mean, rate = (
+        of_group.repeat_interleave(x.shape[1] // groups, 1)
+        for of_group in _moments_around(full, block, groups, eps)
+    )
+    factor = weight.view(1, -1, 1, 1) * rate
+    factor, offset = _with_step(factor, bias.view(1, -1, 1, 1) - mean * factor, step)
+    factor, offset = (
+        _between_blocks(values.to(full.dtype), block)[..., :height, :width] for values in (factor, offset)
+    )
+    return torch.addcmul(offset, full, factor).to(x.dtype)
+
+
+def computes_in_bf16(x: Tensor) -> bool:
+    """Return whether sums are taken from bf16 as it is: at inference on a CPU."""
+    return x.is_cpu and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+
+
+def scaled(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """Return ``x factor + offset`` of the type of ``x``, rounded once.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        factor: ``(B, C, 1, 1)``.
+        offset: ``(B, C, 1, 1)``.
+    """
+    b, c, h, w = x.shape
+    factor, offset = factor.to(x.dtype), offset.to(x.dtype)
+    row = math.gcd(h * w, ROW)
+    if row == 1 or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.addcmul(offset, x, factor)
+    rows = x.permute(0, 2, 3, 1).view(b, h * w // row, row * c)
+    factor, offset = (v.view(len(v), 1, c).repeat(1, 1, row) for v in (factor, offset))
+    return torch.addcmul(offset, rows, factor).view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def sum_of_pixels(x: Tensor) -> Tensor:
+    """Sum ``(B, N, C)`` over N to ``(B, C)``, by adding its two halves until one thread adds up the rest.
+
+    No sum is left to how torch shares work out to threads: their number changes no bit.
+    """
+    while (count := x.shape[1]) > 1 and x[0].numel() > SERIAL:
+        half = count // 2
+        total = x[:, :half] + x[:, half : 2 * half]
+        if count % 2:
+            total[:, 0] += x[:, -1]
+        x = total
+    return torch.stack([image.sum(0) for image in x])
+
+
+def _with_step(factor: Tensor, offset: Tensor, step: Step | None) -> tuple[Tensor, Tensor]:
+    """Fold scale and shift in."""
+    return (factor, offset) if step is None else (factor * (1 + step[0]), offset * (1 + step[0]) + step[1])
+
+
+def _affine(
+    means: Tensor, variances: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Turn means and variances of channels, ``(B, C)``, to factor and offset, ``(B, C, 1, 1)`` each."""
+    b, c = means.shape
+    means, variances = means.view(b, groups, -1), variances.view(b, groups, -1)
+    mean = means.mean(2, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(2, keepdim=True)
+    factor = weight.view(1, groups, -1) * torch.rsqrt(variance + eps)
+    offset = bias.view(1, groups, -1) - mean * factor
+    return factor.view(b, c, 1, 1), offset.view(b, c, 1, 1)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of channels of float32 ``(B, C, H, W)``, ``(B, C)`` each, in two passes."""
+    means = x.mean((2, 3), keepdim=True)
+    return means.flatten(1), (x - means).square_().mean((2, 3))
+
+
+def _bf16_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel of bf16 ``(B, C, H, W)``, float32 ``(B, C)`` each.
+
+    Values and squares of each `RUN` pixels are summed by matrix products, in float32 inside, whose results
+    have bf16's 8 bits; of many runs these errors cancel. Images of few runs are summed in float32.
+    """
+    b, c, h, w = x.shape
+    count = h * w
+    pixels = x.permute(0, 2, 3, 1).reshape(b, count, c)
+    if count < RUN * MANY_RUNS:
+        full = pixels.float()
+        means = sum_of_pixels(full) / count
+        return means, sum_of_pixels((full - means[:, None]).square_()) / count
+    whole = count - count % RUN
+    runs = pixels[:, :whole].reshape(-1, RUN, c)
+    sums = torch.bmm(runs.new_ones(1, 1, RUN).expand(len(runs), 1, RUN), runs)
+    squares = torch.bmm(runs.transpose(1, 2), runs).diagonal(dim1=1, dim2=2)
+    rest = pixels[:, whole:].float()
+    of_values, of_squares = (
+        sum_of_pixels(torch.cat([part.reshape(b, -1, c).float(), left], 1)) / count
+        for part, left in ((sums, rest), (squares, rest.square()))
+    )
+    return of_values, (of_squares - of_values.square()).clamp_(min=0)
+
+
+def _moments_around(x: Tensor, block: int, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Compute mean and ``1 / sqrt(v + eps)`` of the squares around blocks, ``(B, groups, h, w)`` each.
+
+    Blocks of bf16 are rounded to it; the square averages that away.
+    """
+    of_blocks = torch.cat([F.avg_pool2d(image, block, ceil_mode=True) for image in (x, x.square())], 1)
+    b, _, *shape = of_blocks.shape
+    of_groups = of_blocks.float().reshape(b, 2 * groups, -1, *shape).mean(2)
+    mean, square = _around(_around(of_groups, 2), 3).chunk(2, 1)
+    return mean, (square - mean.square()).clamp(min=0).add(eps).rsqrt()
+
+
+def _around(of_blocks: Tensor, axis: int) -> Tensor:
+    """Average nine blocks along an axis, the outer two by half, so `BLOCKS` in all.
+
+    At the ends of the axis the nine are moved inwards.
+    """
+    count = of_blocks.shape[axis]
+    if count <= BLOCKS:
+        return of_blocks.mean(axis, keepdim=True).expand_as(of_blocks)
+    means = of_blocks.unfold(axis, BLOCKS, 1).mean(-1)
+    means = (means.narrow(axis, 0, count - BLOCKS) + means.narrow(axis, 1, count - BLOCKS)) / 2
+    nearest = (torch.arange(count, device=means.device) - BLOCKS // 2).clamp(0, count - BLOCKS - 1)
+    return means.index_select(axis, nearest)
+
+
+def _between_blocks(values: Tensor, block: int) -> Tensor:
+    """Spread values of blocks ``(B, C, h, w)`` bilinearly over their pixels."""
+    laid_out = values.contiguous(memory_format=torch.channels_last)
+    if values.dtype != torch.bfloat16:
+        return F.interpolate(laid_out, scale_factor=float(block), mode="bilinear")
+    # two matrix products, which a CPU has units for, take a sixth of the time there
+    down, across = (_weights_between(count, block) for count in values.shape[2:])
+    b, c, h, _ = values.shape
+    rows = torch.matmul(across, laid_out.permute(0, 2, 3, 1)).reshape(b, h, -1)
+    return torch.matmul(down, rows).view(b, h * block, -1, c).permute(0, 3, 1, 2)
+
+
+def _weights_between(count: int, block: int) -> Tensor:
+    """Return bf16 ``(count block, count)``: the share of each block in each pixel along an axis."""
+    one_by_one = torch.eye(count)[None]
+    return F.interpolate(one_by_one, scale_factor=float(block), mode="linear")[0].T.to(torch.bfloat16)

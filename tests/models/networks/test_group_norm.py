@@ -1,0 +1,148 @@
+"""Normalisation of an image, and by a square around each pixel: that of a tile, whatever else is seen."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from decr_scene.models.networks.group_norm import group_norm, local_group_norm
+from decr_scene.models.networks.reference import ReferenceConfig, build_reference
+
+CONFIG = ReferenceConfig(bands=3, width=8, multipliers=(1, 2), blocks=1, middle_blocks=1)
+
+
+def image(height, width, seed=0):
+    return torch.randn(1, 16, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def normed(x, side):
+    weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
+    return local_group_norm(x, side, 4, weight, bias, 1e-5), F.group_norm(x, 4, weight, bias, 1e-5)
+
+
+def test_of_an_image_of_that_side_it_is_group_normalisation():
+    found, expected = normed(image(64, 64), 64)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_further_away_than_the_square_does_not_matter():
+    x = image(160, 160)
+    other = x.clone()
+    other[..., 120:] = 10 * other[..., 120:] + 5
+    (one, _), (two, _) = normed(x, 64), normed(other, 64)
+    assert (one[..., :72] == two[..., :72]).all()
+    assert (one[..., :120] != two[..., :120]).any()
+
+
+def test_each_place_is_normalised_as_its_surroundings_are():
+    ramp = torch.linspace(1, 4, 512)[:, None] * image(512, 64)
+    found, _ = normed(ramp, 64)
+    weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
+    own = F.group_norm(ramp[..., 224:288, :], 4, weight, bias, 1e-5)
+    assert (found[..., 250:262, :] - own[..., 26:38, :]).abs().max() < 0.15
+    assert found.std((1, 3)).std() < 0.1 * ramp.std((1, 3)).std()
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    net = build_reference(CONFIG).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+@torch.inference_mode()
+def test_an_image_that_is_no_larger_is_normalised_as_a_whole(network):
+    x = torch.rand(1, 3, 60, 96) * 2 - 1
+    assert (network(x, None, 96) == network(x)).all()
+    assert (network(x, None, 64) != network(x)).any()
+
+
+@torch.inference_mode()
+def test_bright_cloud_far_away_does_not_change_the_tone(network):
+    ground = torch.rand(1, 3, 64, 512) * 0.4 - 0.8
+    clouded = ground.clone()
+    clouded[..., 256:] = 1
+    apart = [
+        (network(ground, None, side) - network(clouded, None, side))[..., :128].abs().max()
+        for side in (96, None)
+    ]
+    assert apart[0] < 0.001
+    assert apart[1] > 0.1
+
+
+SIZES = [(2, 24, 128, 128), (1, 24, 250, 301), (3, 48, 40, 24), (1, 16, 1, 7)]
+"""Of many runs of pixels, of a number that is no multiple of runs, and of few."""
+
+
+def features(shape, seed=0):
+    """Draw channels of unlike means and spreads, laid out as networks have them."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.rand(shape[1], 1, 1, generator=generator) * 3 + 0.1
+    x = torch.randn(shape, generator=generator) * spread + 2 * torch.randn(
+        shape[1], 1, 1, generator=generator
+    )
+    return x.to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+def in_doubles(x, weight, bias, step=None):
+    normed = F.group_norm(x.double(), 8, weight.double(), bias.double())
+    return normed if step is None else normed * (1 + step[0]) + step[1]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@torch.inference_mode()
+def test_in_bf16_it_is_that_of_doubles_rounded(shape):
+    x, weight, bias = features(shape), torch.linspace(0.5, 2, shape[1]), torch.linspace(-1, 1, shape[1])
+    step = torch.randn(shape[0], shape[1], 1, 1) / 2, torch.randn(shape[0], shape[1], 1, 1)
+    for given in (None, step):
+        found, expected = group_norm(x, 8, weight, bias, 1e-5, given), in_doubles(x, weight, bias, given)
+        assert found.dtype == torch.bfloat16
+        # offset, factor and result are rounded to 8 bits each
+        torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.012)
+        assert x.numel() < 1e4 or abs((found.double() - expected).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@torch.inference_mode()
+def test_in_bf16_neither_threads_nor_the_batch_change_a_bit(shape):
+    x, weight, bias = features(shape), torch.linspace(0.5, 2, shape[1]), torch.linspace(-1, 1, shape[1])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.append(
+                [
+                    group_norm(x, 8, weight, bias, 1e-5),
+                    local_group_norm(x, 32, 8, weight, bias, 1e-5),
+                    group_norm(x[-1:], 8, weight, bias, 1e-5),
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for other in found for one, two in zip(found[0], other, strict=True))
+    assert torch.equal(found[0][0][-1:], found[0][2])
+
+
+@torch.inference_mode()
+def test_in_bf16_the_square_around_a_pixel_is_that_of_floats():
+    x, weight, bias = features((1, 24, 160, 130)), torch.linspace(0.5, 2, 24), torch.linspace(-1, 1, 24)
+    step = torch.randn(1, 24, 1, 1) / 2, torch.randn(1, 24, 1, 1)
+    found = local_group_norm(x, 64, 8, weight, bias, 1e-5, step)
+    expected = local_group_norm(x.float(), 64, 8, weight, bias, 1e-5, step)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.04, rtol=0.015)
+
+
+def test_a_step_scales_and_shifts_where_gradients_are_taken():
+    x = image(16, 16).requires_grad_()
+    weight, bias, step = (
+        torch.rand(16),
+        torch.rand(16),
+        (torch.full((1, 16, 1, 1), 0.5), torch.ones(1, 16, 1, 1)),
+    )
+    plain = group_norm(x, 4, weight, bias, 1e-5)
+    torch.testing.assert_close(group_norm(x, 4, weight, bias, 1e-5, step), plain * 1.5 + 1)
+    near = local_group_norm(x, 16, 4, weight, bias, 1e-5)
+    torch.testing.assert_close(local_group_norm(x, 16, 4, weight, bias, 1e-5, step), near * 1.5 + 1)
