@@ -77,7 +77,7 @@ class Model:
     def reference(
         self, cloudy: Tensor, context: Tensor | None = None, norm_side: int | None = None
     ) -> Tensor:
-        """Guess the clear image, float32 ``(B, C, H, W)``.
+        """Guess the clear image, float32 ``(B, C, H, W)``: the mean over ``turns`` of the configuration.
 
         Args:
             cloudy: Cloudy images.
@@ -87,6 +87,18 @@ class Model:
                 answer does not depend on how much more is seen; ``None``: the whole image.
         """
         context = None if context is None else context.to(self.device, torch.float32)
+        turns = self.config.sampling.turns
+        if turns == 1:
+            return self._guess(cloudy, context, norm_side)
+        guesses = []
+        for quarter in range(0, 4, 4 // turns):
+            known = None if context is None else torch.rot90(context, quarter, (2, 3))
+            guess = self._guess(torch.rot90(cloudy, quarter, (2, 3)), known, norm_side)
+            guesses.append(torch.rot90(guess, -quarter, (2, 3)))
+        return torch.stack(guesses).mean(0)
+
+    def _guess(self, cloudy: Tensor, context: Tensor | None, norm_side: int | None) -> Tensor:
+        """Return the answer of the reference as the image lies."""
         with full_fp32():
             guess: Tensor = self._computing["reference"](self._on_device(cloudy), context, norm_side)
         return guess.float()

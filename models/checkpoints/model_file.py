@@ -70,6 +70,7 @@ class SamplingConfig:
         texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
             0: it gives all.
         gain: Factor of what the sample changes of the reference: few steps give detail too little energy.
+        turns: Turns of the image, up to a whole one, whose references are averaged: 1, 2 or 4.
     """
 
     steps: int = 50
@@ -78,6 +79,7 @@ class SamplingConfig:
     halo: int = 0
     texture: float = 0.0
     gain: float = 1.0
+    turns: int = 1
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -90,6 +92,8 @@ class SamplingConfig:
         ):
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
+        if self.turns not in (1, 2, 4):
+            raise CheckpointError(f"turns must be 1, 2 or 4, got {self.turns}")
 
     def replaced(
         self,
@@ -336,7 +340,7 @@ def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
         del values["error"]  # earlier versions of the program refuse keys that they do not know
-    for key, without in (("texture", 0), ("gain", 1)):
+    for key, without in (("texture", 0), ("gain", 1), ("turns", 1)):
         if values["sampling"][key] == without:
             del values["sampling"][key]
     for key in ("grown", "covered"):

@@ -105,7 +105,7 @@ def complexity_of(model: Model, settings: Settings) -> Row:
 
 
 def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
-    """Count the multiply-adds of one image: reference once, noise and weight network at every step.
+    """Count the multiply-adds of one image: reference once a turn, noise and weight network at every step.
 
     Counted by torch of what is called, without numbers: convolutions and products of matrices, those of
     attention included; half of what torch calls floating-point operations.
@@ -123,7 +123,7 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
                 reference.net(image)
             else:
                 reference(image)
-        first = counter.get_total_flops()
+        first = counter.get_total_flops() * config.sampling.turns
         if isinstance(reference, DiffusedReference):
             return first * (steps + 1) // 2
         if config.network is None:

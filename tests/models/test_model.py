@@ -140,6 +140,15 @@ def test_gain_multiplies_what_the_sample_changes_at_the_models_own_steps_alone()
     assert torch.equal(doubled.sample(images(), steps=5), plain.sample(images(), steps=5))
 
 
+@pytest.mark.parametrize(("turns", "quarters"), [(2, (0, 2)), (4, (0, 1, 2, 3))])
+def test_the_first_guess_is_the_mean_over_turns_of_the_image(turns: int, quarters: tuple[int, ...]) -> None:
+    plain, turned = (tiny(replace(CONFIG, sampling=replace(CONFIG.sampling, turns=n))) for n in (1, turns))
+    cloudy = images()[..., :12]
+    mean = sum(plain.reference(cloudy.rot90(q, (2, 3))).rot90(-q, (2, 3)) for q in quarters) / turns
+    torch.testing.assert_close(turned.reference(cloudy), mean)
+    assert not torch.allclose(turned.reference(cloudy), plain.reference(cloudy), atol=1e-4)
+
+
 def test_steps_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="take 59 or 63"):
         tiny().sample(images(), steps=60, start=1000)

@@ -10,7 +10,7 @@ from fault_cases import Smooth, assert_same_file
 from model_cases import tiny_model
 from raster_cases import plain
 
-from decr_scene.models.devices import Computing
+from decr_scene.models.devices import Computing, pick_precision
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import ClusterError, ResumeError
 from decr_scene.pipeline.planning.options import Options
@@ -136,6 +136,7 @@ def test_tiles_that_are_sampled_together_keep_to_the_shape_that_went(monkeypatch
 
 
 def test_another_device_than_the_run_began_on_is_refused(spec):
+    spec = replace(spec, precision="fp32")
     other = Computing("cuda", "H100", "bf16", "2.13.0")
     with pytest.raises(ClusterError, match=r"computes on cpu in fp32 .* the run on cuda \(H100\) in bf16"):
         Diffusion(replace(spec, computing=other))
@@ -143,9 +144,9 @@ def test_another_device_than_the_run_began_on_is_refused(spec):
 
 def test_the_report_tells_how_it_was_computed(spec):
     found = describe(spec)
-    version = torch.__version__.partition("+")[0]
     told = [found[name] for name in ("device", "device_name", "precision", "torch")]
-    assert told == ["cpu", None, "fp32", version]
+    assert told == ["cpu", None, spec.computing.precision, torch.__version__.partition("+")[0]]
+    assert spec.computing.precision == pick_precision("auto", torch.device("cpu"))
 
 
 def test_only_a_run_that_computes_in_the_same_way_goes_on(spec, tmp_path):
