@@ -34,6 +34,9 @@ class DataConfig:
         stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the
             visible ones is shown with, truth and cloudy alike: pictures are delivered with every band
             stretched by itself, so that a grey veil need not be grey there.
+        shown: Share of the veiled crops whose cloudy image is shown in a light of its own, so that its mean
+            lies between the veiled one's and the truth's: pictures are delivered date by date, each as bright
+            as it suits. Not under thin veils, through which clear ground tells the tone.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
@@ -76,6 +79,7 @@ class DataConfig:
     spread: Range | None = None
     jpeg: Range | None = None
     stretch: float = 0.0
+    shown: float = 0.0
     veil: float = 0.0
     veil_clouds: float = 0.4
     veil_seen: float = 0.5
@@ -100,8 +104,8 @@ class DataConfig:
             raise ValueError(f"haze must be a part of white, from 0 to below 1, got {self.haze:g}")
         if not 0 <= self.roofs <= 1 or (self.roofs and self.simulate != 1.0):
             raise ValueError(f"roofs must be a share, from 0 to 1, with simulate = 1.0, got {self.roofs:g}")
-        if any(not 0 <= part <= 1 for part in (self.veil, self.veil_clouds, self.veil_seen)):
-            raise ValueError("veil, veil_clouds and veil_seen must be shares, from 0 to 1")
+        if any(not 0 <= part <= 1 for part in (self.veil, self.veil_clouds, self.veil_seen, self.shown)):
+            raise ValueError("veil, veil_clouds, veil_seen and shown must be shares, from 0 to 1")
         if self.mean is not None and not 0 < self.mean[0] <= self.mean[1] < 1:
             raise ValueError(f"mean must rise between black and white, 0 and 1, got {self.mean}")
         if self.spread is not None and (self.mean is None or not 0 < self.spread[0] <= self.spread[1] < 1):

@@ -9,7 +9,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,12 @@ VISIBLE = ("blue", "green", "red")
 
 NEUTRAL = 0.08
 """Greatest power of e that the mean of a visible band differs from the others' in a balanced picture."""
+
+THIN_VEIL = 0.2
+"""Mean opacity up to which a veil is thin."""
+
+OTHER_LIGHT = 0.08
+"""Greatest power of e that an image shown in a light of its own is brighter or darker by than it might."""
 
 CLEAR_SMOOTHING = 3.0
 """Standard deviation, px, of the smoothing of a pair's differences, before clear ground is recognised."""
@@ -117,6 +123,8 @@ class PairSource:
             drawn = simulate(clear, spectrum, rng, config.clouds)
             return Covered(drawn.cloudy, drawn.opacity, drawn.shadow)
         below = veiled(clear, spectrum, rng, config.veils)
+        if config.shown and rng.random() < config.shown and below.opacity.mean() > THIN_VEIL:
+            below = replace(below, image=_shown(rng, below.image, clear))
         veil_opacity = below.opacity * np.float32(rng.random() < config.veil_seen)
         if rng.random() >= config.veil_clouds:
             return Covered(below.image, veil_opacity, np.zeros_like(veil_opacity))
@@ -179,6 +187,14 @@ class PairSource:
         ratio = np.clip(means / max(float(means.mean()), 0.02), 0.6, 1.6) if other.any() else off
         aim = aim * np.where(other, ratio, off)
         return shared, aim - shared * means
+
+
+def _shown(rng: np.random.Generator, veiled: Float, clear: Float) -> Float:
+    """Show a veiled image ``(C, H, W)`` as bright as anything between itself and the truth."""
+    own, truth = ((float(image.mean()) + 1) / 2 for image in (veiled, clear))
+    aim = (own + rng.uniform(0, 1) * (truth - own)) * np.exp(rng.uniform(-OTHER_LIGHT, OTHER_LIGHT))
+    shown: Float = np.clip((veiled + 1) * np.float32(aim / max(own, 0.02)) - 1, -1, 1)
+    return shown
 
 
 def keep_clear(cloudy: Float, matched: Float, limits: tuple[float, float]) -> Float:

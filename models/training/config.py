@@ -48,7 +48,7 @@ class RunConfig:
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
             run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]``
-            of this one.
+            of this one. What the table ``[all_data]`` has holds for all of them that do not say otherwise.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -233,6 +233,9 @@ def read_config(path: Path) -> RunConfig:
         table = tomllib.loads(read_toml_text(path))
         if isinstance(table.get("data"), str):
             table["data"] = _tables_of(path.with_name(table["data"])) + table.pop("more_data", [])
+        if "all_data" in table:
+            shared = table.pop("all_data")
+            table["data"] = [{**shared, **part} for part in table["data"]]
         return config_from_table(table)
     except KeyError as error:
         raise TrainingError(

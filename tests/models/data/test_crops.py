@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import LightChange, compressed
 from decr_scene.models.data.source import Pair, PairSource
@@ -80,6 +83,23 @@ def test_a_band_outside_the_visible_is_stretched_in_truth_and_cloudy_alike() -> 
         assert (np.abs(np.log(gain)) < 0.41).all()
         assert (np.abs(offset) < 0.14).all()
         assert gain.min() < 0.85 < 1.15 < gain.max()
+
+
+def test_under_a_veil_the_cloudy_date_may_be_shown_in_a_light_of_its_own() -> None:
+    """Brighter or darker by one factor, towards the truth's mean; not where the veil is thin."""
+    plain = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0, veils=VeilRecipe((0.8, 2.0)))
+    (was, clear), (shown, truth) = drawn(plain), drawn(replace(plain, shown=1.0))
+    was, shown, clear = ((np.sort(image.reshape(8, -1)) + 1) / 2 for image in (was, shown, clear))
+    np.testing.assert_array_equal(np.sort(truth.reshape(8, -1)), 2 * clear - 1)
+    factors = shown.mean(1) / was.mean(1)
+    assert (np.abs((shown - was * factors[:, None]).mean(1)) < 1e-3).all()
+    least, most = np.sort([np.ones(8), clear.mean(1) / was.mean(1)], axis=0)
+    assert (np.exp(-0.09) * least < factors).all()
+    assert (factors < np.exp(0.09) * most).all()
+    assert np.ptp(factors) > 0.02
+    thin = replace(plain, veils=VeilRecipe((0.05, 0.15), (0.0, 0.0)))
+    one, two = (np.sort(drawn(config)[0].ravel()) for config in (thin, replace(thin, shown=1.0)))
+    np.testing.assert_array_equal(one, two)
 
 
 def test_ranges_that_make_no_sense_are_refused() -> None:
