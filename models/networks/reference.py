@@ -343,7 +343,7 @@ def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterato
 def _smoothed(x: Tensor) -> Tensor:
     """Smooth ``(B, C, H, W)`` by ``[1, 2, 1] / 4`` along both axes, as if the last pixels went on."""
     channels = x.shape[1]
-    if channels >= FEW_CHANNELS and not computes_in_bf16(x):
+    if torch.is_grad_enabled() or (channels >= FEW_CHANNELS and not computes_in_bf16(x)):
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
     if channels >= FEW_CHANNELS:
         weight = x.new_tensor([1.0, 2.0, 1.0]) / 4

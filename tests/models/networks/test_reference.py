@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decr_scene.models.networks import reference
 from decr_scene.models.networks.reference import (
     CONTRAST_BLOCK,
     MOST_CONTRAST,
@@ -110,3 +111,18 @@ def grid_over_even_ground(smooth):
 def test_smoothed_up_sampling_leaves_no_grid():
     assert grid_over_even_ground(smooth=True) < 1e-4
     assert grid_over_even_ground(smooth=False) > 1e-2
+
+
+@pytest.mark.parametrize("channels", [4, 24])
+def test_smoothing_is_one_rule_however_it_is_computed(channels: int) -> None:
+    """With gradients as two averages, without as sums of rows, in bf16 as a convolution."""
+    x = torch.randn(2, channels, 9, 14, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last)
+    expected = reference._smoothed(x)
+    with torch.no_grad():
+        torch.testing.assert_close(reference._smoothed(x), expected)
+        found = reference._smoothed(x.to(torch.bfloat16)).float()
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(
+        expected[..., 0, 0], (9 * x[..., 0, 0] + 3 * x[..., 0, 1] + 3 * x[..., 1, 0] + x[..., 1, 1]) / 16
+    )
