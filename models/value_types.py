@@ -12,6 +12,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 DEEPEST, WIDEST = 64, 1 << 16
 """Greatest number of levels and blocks of a network, and of channels: a damaged file may ask for any."""
 
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -45,9 +47,7 @@ def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
     hints = get_type_hints(kind)
     for name, value in values.items():
         if not _is(value, hints[name]):
-            hint = hints[name]
-            expected = str(hint) if get_args(hint) else getattr(hint, "__name__", str(hint))
-            raise TypeError(f"{name} is {value!r}, expected {expected}")
+            raise TypeError(f"{name} is {value!r}, expected {_words(hints[name])}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -58,6 +58,20 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ValueError(f"{name} must be in {low} to {high}, got {value}")
+
+
+def _words(hint: Any) -> str:
+    """Say what a value of this type is, as a reader of a file knows it."""
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_words, inside))
+    if origin is tuple and inside[1:] == (Ellipsis,):
+        return f"a list, each {_words(inside[0])}"
+    if origin is tuple:
+        return f"a list of {len(inside)}: {', '.join(map(_words, inside))}"
+    if origin is not None:
+        return "a table"
+    return _WORDS.get(hint, "a table")
 
 
 def _is(value: Any, hint: Any) -> bool:

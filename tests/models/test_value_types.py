@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from decr_scene.models.value_types import read_toml_text
+from decr_scene.models.data.config import DataConfig
+from decr_scene.models.value_types import check_types, read_toml_text
 
 TEXT = "# größer\na = 1\nb = 'é'\n"
 
@@ -40,3 +41,20 @@ def test_a_pipe_is_no_toml(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is a pipe or a device"):
         read_toml_text(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("clear", 3, "text or none"),
+        ("tint", "much", "a number"),
+        ("resize", 1.5, "a whole number or none"),
+        ("tone", 1, "true or false"),
+        ("mean", (0.5,), "a list of 2: a number, a number or none"),
+        ("scales", 2, "a list, each a number"),
+        ("clouds", 1, "a table"),
+    ],
+)
+def test_what_is_expected_is_told_in_words(key, value, expected):
+    with pytest.raises(TypeError, match=f"{key} is .*, expected {expected}$"):
+        check_types(DataConfig, {key: value})
