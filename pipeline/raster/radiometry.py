@@ -178,9 +178,11 @@ def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
     ground = max(high - low, abs(low), 1.0)
     if max(map(abs, span)) < LARGEST and span[1] - span[0] <= ABSURD * ground:
         return
+    ends = [f"{value:.4g}" for value in (low, high)]
+    half = f"between {ends[0]} and {ends[1]}" if ends[0] != ends[1] else f"about {ends[0]}"
     raise SceneError(
-        f"band {band} has valid values from {span[0]:.4g} to {span[1]:.4g}, half of them between {low:.4g} "
-        f"and {high:.4g}: some must be nodata, declare it with gdal_edit -a_nodata, or give --scale"
+        f"band {band} has valid values from {span[0]:.4g} to {span[1]:.4g}, half of them {half}: some must "
+        "be nodata, declare it with gdal_edit -a_nodata, or give --scale"
     )
 
 

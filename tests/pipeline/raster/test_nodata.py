@@ -201,3 +201,9 @@ def test_an_undeclared_collar_is_refused_in_one_line_before_any_work(tmp_path):
     with pytest.raises(SceneError, match="declare it"):
         process_scene(path, tmp_path / "o.tif", restorer=lambda tiles, noise: tiles, mask="none")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif"]
+
+
+def test_half_of_the_values_at_one_place_are_told_as_one():
+    values = np.full((1, 400), 1e30, np.float32)
+    with pytest.raises(SceneError, match=r"half of them about 1e\+30: some must be nodata"):
+        fit_radiometry(np.dtype("float32"), 1, values, values > 0)
