@@ -17,7 +17,8 @@ class Computing:
 
     Args:
         device: Kind of the device, such as ``cpu`` or ``cuda``.
-        name: Of the GPU; ``None`` for a CPU, whose kinds differ by last bits alone.
+        name: Of the GPU. Of a CPU in bf16 the instructions that it has for that, as they make a DN in one of
+            twenty values; ``None`` in fp32, where CPUs differ by last bits alone.
         precision: ``fp32`` or ``bf16``.
         torch: Version of torch.
     """
@@ -39,8 +40,11 @@ def computing_of(device: str, precision: str) -> Computing:
         ValueError: As `pick_device` and `pick_precision`.
     """
     where = pick_device(device)
+    chosen = pick_precision(precision, where)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else None
-    return Computing(where.type, name, pick_precision(precision, where), torch.__version__.partition("+")[0])
+    if where.type == "cpu" and chosen == "bf16":
+        name = "AMX" if _has_amx() else "AVX-512 BF16" if _has_avx512_bf16() else "no bf16 of its own"
+    return Computing(where.type, name, chosen, torch.__version__.partition("+")[0])
 
 
 def pick_device(name: str) -> torch.device:
@@ -70,12 +74,12 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device, *, training: bool = False) -> str:
     """Choose ``fp32`` or ``bf16``.
 
-    ``auto`` is bf16 where the device is faster in it: of CPUs, those that have AMX.
+    ``auto`` is bf16 where the device is faster in it: on CPUs with AMX, for a training with AVX-512's too.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.
         device: Where to compute.
-        training: For a training, whose compiled networks gain by other instructions of bf16, too.
+        training: For a training.
 
     Raises:
         ValueError: There is no such precision.
@@ -86,9 +90,16 @@ def pick_precision(name: str, device: torch.device, *, training: bool = False) -
         raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    features = ["_is_amx_tile_supported", *(["_is_avx512_bf16_supported"] if training else [])]
-    is_fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
+    is_fast = device.type == "cpu" and (_has_amx() or (training and _has_avx512_bf16()))
     return "bf16" if is_fast else "fp32"
+
+
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
+def _has_avx512_bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 @contextmanager

@@ -70,7 +70,8 @@ class SamplingConfig:
         texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
             0: it gives all.
         gain: Factor of what the sample changes of the reference: few steps give detail too little energy.
-        turns: Turns of the image, up to a whole one, whose references are averaged: 1, 2 or 4.
+        turns: Turns of the image, up to a whole one, whose references are averaged: 1, 2 or 4, each at the
+            cost of one.
     """
 
     steps: int = 50
@@ -92,7 +93,7 @@ class SamplingConfig:
         ):
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
-        if self.turns not in (1, 2, 4):
+        if not isinstance(self.turns, int) or self.turns not in (1, 2, 4):
             raise CheckpointError(f"turns must be 1, 2 or 4, got {self.turns}")
 
     def replaced(

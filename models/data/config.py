@@ -34,9 +34,9 @@ class DataConfig:
         stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the
             visible ones is shown with, truth and cloudy alike: pictures are delivered with every band
             stretched by itself, so that a grey veil need not be grey there.
-        shown: Share of the veiled crops whose cloudy image is shown in a light of its own, so that its mean
-            lies between the veiled one's and the truth's: pictures are delivered date by date, each as bright
-            as it suits. Not under thin veils, through which clear ground tells the tone.
+        shown: Share of the crops under veils that are not thin whose cloudy image is shown in a light of its
+            own: its mean lies between the veiled one's and the truth's, or up to 8 % beyond. Pictures are
+            delivered date by date, each as bright as suits it; through a thin veil the ground tells the tone.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.

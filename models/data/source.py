@@ -35,7 +35,7 @@ THIN_VEIL = 0.2
 """Mean opacity up to which a veil is thin."""
 
 OTHER_LIGHT = 0.08
-"""Greatest power of e that an image shown in a light of its own is brighter or darker by than it might."""
+"""Greatest power of e by which the mean of an image in a light of its own may lie beyond those two."""
 
 CLEAR_SMOOTHING = 3.0
 """Standard deviation, px, of the smoothing of a pair's differences, before clear ground is recognised."""

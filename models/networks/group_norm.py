@@ -1,8 +1,8 @@
 """Group normalisation: of an image, or of each pixel by the square around it.
 
-For inference on a CPU it is ``x factor + offset`` with factors that no number of threads changes: torch's own
-kernel for channels_last sums squares in one naive run, which costs up to three digits, and shares it out to
-threads, where bf16 makes one DN of a last digit.
+For inference on a CPU, in bf16 or laid out pixel by pixel, it is ``x factor + offset`` with factors that no
+number of threads changes. torch's own kernel for such a layout sums squares in one naive run, which costs up
+to three digits, and shares it out to threads; in bf16 such a last digit can become one DN.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ BLOCKS = 8
 RUN, MANY_RUNS = 256, 64
 """Pixels that one matrix product sums in bf16, and how many such sums make their rounding negligible."""
 
-SERIAL = 2**14
-"""Numbers that torch adds up in one thread, whatever their number."""
+FLAT = 1 / 128
+"""Part of a group's mean square below which its variance is lost in the rounding of bf16."""
 
 ROW = 64
 """Pixels whose channels are one row of the product: a row of one pixel is too short to be fast."""
@@ -46,12 +46,18 @@ def group_norm(
         ``(B, C, H, W)`` of the type of ``x``.
     """
     if computes_in_bf16(x):
-        factor, offset = _affine(*_bf16_moments(x), groups, weight, bias, eps)
-        return scaled(x, *_with_step(factor, offset, step))
+        means, variances = _bf16_moments(x)
+        factor, offset = _affine(means, variances, groups, weight, bias, eps)
+        normed = _scaled(x, *_with_step(factor, offset, step))
+        for image in _flat(means, variances, groups).nonzero().flatten():
+            factor, offset = _affine(*_moments(x[image, None].float()), groups, weight, bias, eps)
+            own = None if step is None else (step[0][image, None], step[1][image, None])
+            normed[image] = _scaled(x[image, None].float(), *_with_step(factor, offset, own))[0]
+        return normed
     full = x.float()
     if full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous():
         factor, offset = _affine(*_moments(full), groups, weight, bias, eps)
-        return scaled(full, *_with_step(factor, offset, step)).to(x.dtype)
+        return _scaled(full, *_with_step(factor, offset, step)).to(x.dtype)
     normed = F.group_norm(full, groups, weight, bias, eps)
     return (normed if step is None else normed * (1 + step[0]) + step[1]).to(x.dtype)
 
@@ -74,17 +80,23 @@ def local_group_norm(
         step: As of `group_norm`.
     """
     block, (height, width) = max(1, round(side / BLOCKS)), x.shape[2:]
-    full = x if computes_in_bf16(x) else x.float()
+    taken = x if computes_in_bf16(x) else x.float()
+    means, variances, flat = _moments_around(taken, block, groups)
     mean, rate = (
         of_group.repeat_interleave(x.shape[1] // groups, 1)
-        for of_group in _moments_around(full, block, groups, eps)
+        for of_group in (means, variances.add(eps).rsqrt())
     )
     factor = weight.view(1, -1, 1, 1) * rate
     factor, offset = _with_step(factor, bias.view(1, -1, 1, 1) - mean * factor, step)
     factor, offset = (
-        _between_blocks(values.to(full.dtype), block)[..., :height, :width] for values in (factor, offset)
+        _between_blocks(values.to(taken.dtype), block)[..., :height, :width] for values in (factor, offset)
     )
-    return torch.addcmul(offset, full, factor).to(x.dtype)
+    normed = torch.addcmul(offset, taken, factor)
+    if taken.dtype == torch.bfloat16:
+        for image in flat.nonzero().flatten():
+            own = None if step is None else (step[0][image, None], step[1][image, None])
+            normed[image] = local_group_norm(x[image, None].float(), side, groups, weight, bias, eps, own)[0]
+    return normed.to(x.dtype)
 
 
 def computes_in_bf16(x: Tensor) -> bool:
@@ -92,8 +104,8 @@ def computes_in_bf16(x: Tensor) -> bool:
     return x.is_cpu and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
 
 
-def scaled(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-    """Return ``x factor + offset`` of the type of ``x``, rounded once.
+def _scaled(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """Return ``x factor + offset`` of the type of ``x``, to which factor and offset are rounded first.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -110,20 +122,6 @@ def scaled(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     return torch.addcmul(offset, rows, factor).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
-def sum_of_pixels(x: Tensor) -> Tensor:
-    """Sum ``(B, N, C)`` over N to ``(B, C)``, by adding its two halves until one thread adds up the rest.
-
-    No sum is left to how torch shares work out to threads: their number changes no bit.
-    """
-    while (count := x.shape[1]) > 1 and x[0].numel() > SERIAL:
-        half = count // 2
-        total = x[:, :half] + x[:, half : 2 * half]
-        if count % 2:
-            total[:, 0] += x[:, -1]
-        x = total
-    return torch.stack([image.sum(0) for image in x])
-
-
 def _with_step(factor: Tensor, offset: Tensor, step: Step | None) -> tuple[Tensor, Tensor]:
     """Fold scale and shift in."""
     return (factor, offset) if step is None else (factor * (1 + step[0]), offset * (1 + step[0]) + step[1])
@@ -134,11 +132,11 @@ def _affine(
 ) -> tuple[Tensor, Tensor]:
     """Turn means and variances of channels, ``(B, C)``, to factor and offset, ``(B, C, 1, 1)`` each."""
     b, c = means.shape
-    means, variances = means.view(b, groups, -1), variances.view(b, groups, -1)
+    means, variances = means.view(b, groups, c // groups), variances.view(b, groups, c // groups)
     mean = means.mean(2, keepdim=True)
     variance = (variances + (means - mean).square()).mean(2, keepdim=True)
-    factor = weight.view(1, groups, -1) * torch.rsqrt(variance + eps)
-    offset = bias.view(1, groups, -1) - mean * factor
+    factor = weight.view(1, groups, c // groups) * torch.rsqrt(variance + eps)
+    offset = bias.view(1, groups, c // groups) - mean * factor
     return factor.view(b, c, 1, 1), offset.view(b, c, 1, 1)
 
 
@@ -151,38 +149,59 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def _bf16_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel of bf16 ``(B, C, H, W)``, float32 ``(B, C)`` each.
 
-    Values and squares of each `RUN` pixels are summed by matrix products, in float32 inside, whose results
-    have bf16's 8 bits; of many runs these errors cancel. Images of few runs are summed in float32.
+    By runs of pixels where there are many, else in float32.
     """
     b, c, h, w = x.shape
-    count = h * w
-    pixels = x.permute(0, 2, 3, 1).reshape(b, count, c)
-    if count < RUN * MANY_RUNS:
-        full = pixels.float()
-        means = sum_of_pixels(full) / count
-        return means, sum_of_pixels((full - means[:, None]).square_()) / count
+    pixels = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
+    return _moments_of_runs(pixels) if h * w >= RUN * MANY_RUNS else _exact_moments(pixels)
+
+
+def _flat(means: Tensor, variances: Tensor, groups: int) -> Tensor:
+    """Return which images, ``(B,)``, have a group whose variance is nothing beside its mean square."""
+    b, c = means.shape
+    means, variances = means.view(b, groups, c // groups), variances.view(b, groups, c // groups)
+    squares = (variances + means.square()).mean(2)
+    return (squares - means.mean(2).square() < FLAT * squares).any(1)
+
+
+def _exact_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of bf16 ``(B, N, C)`` over N, ``(B, C)`` each, in two passes of float32."""
+    full, count = pixels.float(), pixels.shape[1]
+    means = full.sum(1) / count
+    return means, (full - means[:, None]).square_().sum(1) / count
+
+
+def _moments_of_runs(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of bf16 ``(B, N, C)`` over N, float32 ``(B, C)`` each.
+
+    Sums of each `RUN` pixels are matrix products, added up in float32 inside, whose results have bf16's 8
+    bits. Where values vary, those of many runs are rounded up as often as down.
+    """
+    b, count, c = pixels.shape
     whole = count - count % RUN
     runs = pixels[:, :whole].reshape(-1, RUN, c)
     sums = torch.bmm(runs.new_ones(1, 1, RUN).expand(len(runs), 1, RUN), runs)
     squares = torch.bmm(runs.transpose(1, 2), runs).diagonal(dim1=1, dim2=2)
     rest = pixels[:, whole:].float()
-    of_values, of_squares = (
-        sum_of_pixels(torch.cat([part.reshape(b, -1, c).float(), left], 1)) / count
+    means, of_squares = (
+        (part.reshape(b, whole // RUN, c).float().sum(1) + left.sum(1)) / count
         for part, left in ((sums, rest), (squares, rest.square()))
     )
-    return of_values, (of_squares - of_values.square()).clamp_(min=0)
+    return means, (of_squares - means.square()).clamp_(min=0)
 
 
-def _moments_around(x: Tensor, block: int, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Compute mean and ``1 / sqrt(v + eps)`` of the squares around blocks, ``(B, groups, h, w)`` each.
+def _moments_around(x: Tensor, block: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute mean and variance of the squares around blocks, float32 ``(B, groups, h, w)`` each.
 
-    Blocks of bf16 are rounded to it; the square averages that away.
+    And which images, ``(B,)``, have a square whose variance is nothing beside its mean square.
     """
+    x = x.float()
     of_blocks = torch.cat([F.avg_pool2d(image, block, ceil_mode=True) for image in (x, x.square())], 1)
-    b, _, *shape = of_blocks.shape
-    of_groups = of_blocks.float().reshape(b, 2 * groups, -1, *shape).mean(2)
+    b, c, *shape = of_blocks.shape
+    of_groups = of_blocks.reshape(b, 2 * groups, c // (2 * groups), *shape).mean(2)
     mean, square = _around(_around(of_groups, 2), 3).chunk(2, 1)
-    return mean, (square - mean.square()).clamp(min=0).add(eps).rsqrt()
+    variance = (square - mean.square()).clamp(min=0)
+    return mean, variance, (variance < FLAT * square).flatten(1).any(1)
 
 
 def _around(of_blocks: Tensor, axis: int) -> Tensor:
@@ -204,7 +223,7 @@ def _between_blocks(values: Tensor, block: int) -> Tensor:
     laid_out = values.contiguous(memory_format=torch.channels_last)
     if values.dtype != torch.bfloat16:
         return F.interpolate(laid_out, scale_factor=float(block), mode="bilinear")
-    # two matrix products, which a CPU has units for, take a sixth of the time there
+    # as two matrix products, in a sixth of the time; blocks of 2^n px have weights that bf16 holds
     down, across = (_weights_between(count, block) for count in values.shape[2:])
     b, c, h, _ = values.shape
     rows = torch.matmul(across, laid_out.permute(0, 2, 3, 1)).reshape(b, h, -1)

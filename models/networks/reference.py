@@ -122,7 +122,7 @@ GROUPS = 8
 """Groups of the normalisation in our own reference; widths are multiples of it."""
 
 FEW_CHANNELS = 16
-"""Channels below which whole rows are faster to smooth than pixels."""
+"""Channels below which an image is smoothed faster laid out channel by channel."""
 
 CONTRAST_BLOCK = 8
 """Side of the blocks from whose mean the contrast of a pixel is measured, px."""
@@ -140,7 +140,7 @@ ANCHOR_LOGIT = (-5.0, 5.0)
 
 
 class _Norm(nn.GroupNorm):
-    """Group normalisation in float32 whatever comes in."""
+    """Group normalisation as `group_norm`, of `GROUPS` groups."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)

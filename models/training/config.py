@@ -48,7 +48,8 @@ class RunConfig:
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
             run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]``
-            of this one. What the table ``[all_data]`` has holds for all of them that do not say otherwise.
+            of this one. What the table ``[all_data]`` of either file has, key by key, holds for all tables
+            that it has or takes and that do not say otherwise.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -233,9 +234,7 @@ def read_config(path: Path) -> RunConfig:
         table = tomllib.loads(read_toml_text(path))
         if isinstance(table.get("data"), str):
             table["data"] = _tables_of(path.with_name(table["data"])) + table.pop("more_data", [])
-        if "all_data" in table:
-            shared = table.pop("all_data")
-            table["data"] = [{**shared, **part} for part in table["data"]]
+        table["data"] = _filled(table["data"], table.pop("all_data", {}))
         return config_from_table(table)
     except KeyError as error:
         raise TrainingError(
@@ -268,10 +267,16 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
         text = read_toml_text(path)
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
-    data = tomllib.loads(text).get("data")
+    table = tomllib.loads(text)
+    data = table.get("data")
     if not isinstance(data, list):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
-    return data
+    return _filled(data, table.get("all_data", {}))
+
+
+def _filled(data: list[dict[str, Any]], shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tables of data with what holds for all of them, unless they say otherwise."""
+    return [{**shared, **part} for part in data]
 
 
 def describe(config: RunConfig) -> str:

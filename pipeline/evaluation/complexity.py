@@ -123,7 +123,8 @@ def multiply_adds(config: ModelConfig, steps: int, side: int = SIDE) -> int:
                 reference.net(image)
             else:
                 reference(image)
-        first = counter.get_total_flops() * config.sampling.turns
+        turns = 1 if config.reference.draws else config.sampling.turns
+        first = counter.get_total_flops() * turns
         if isinstance(reference, DiffusedReference):
             return first * (steps + 1) // 2
         if config.network is None:

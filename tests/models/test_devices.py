@@ -55,8 +55,12 @@ def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_is_computed_is_told_as_it_turned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     version = torch.__version__.partition("+")[0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_cpu = pick_precision("auto", torch.device("cpu"))
-    assert computing_of("auto", "auto") == Computing("cpu", None, on_cpu, version)
+    assert computing_of("auto", "fp32") == Computing("cpu", None, "fp32", version)
+    for amx, avx512, kind in ((True, True, "AMX"), (False, True, "AVX-512 BF16"), (False, False, "no bf16")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx512=avx512: avx512)
+        assert str(computing_of("cpu", "bf16").name).startswith(kind)
+    assert computing_of("auto", "auto") == Computing("cpu", None, "fp32", version)
     with_gpus(monkeypatch, "H100", "L40S")
     assert computing_of("auto", "auto") == Computing("cuda", "H100", "bf16", version)
     assert computing_of("cuda:1", "fp32").name == "L40S"

@@ -141,12 +141,21 @@ def test_gain_multiplies_what_the_sample_changes_at_the_models_own_steps_alone()
 
 
 @pytest.mark.parametrize(("turns", "quarters"), [(2, (0, 2)), (4, (0, 1, 2, 3))])
-def test_the_first_guess_is_the_mean_over_turns_of_the_image(turns: int, quarters: tuple[int, ...]) -> None:
-    plain, turned = (tiny(replace(CONFIG, sampling=replace(CONFIG.sampling, turns=n))) for n in (1, turns))
-    cloudy = images()[..., :12]
-    mean = sum(plain.reference(cloudy.rot90(q, (2, 3))).rot90(-q, (2, 3)) for q in quarters) / turns
-    torch.testing.assert_close(turned.reference(cloudy), mean)
-    assert not torch.allclose(turned.reference(cloudy), plain.reference(cloudy), atol=1e-4)
+def test_the_first_guess_is_the_mean_over_turns_of_image_and_context(
+    turns: int, quarters: tuple[int, ...]
+) -> None:
+    told = replace(CONFIG, reference=replace(CONFIG.reference, context=True))
+    plain, turned = (tiny(replace(told, sampling=replace(told.sampling, turns=n))) for n in (1, turns))
+    cloudy, context = torch.rand(1, 3, 64, 48) * 2 - 1, torch.rand(1, 6, 8, 6)
+    guesses = [
+        plain.reference(cloudy.rot90(q, (2, 3)), context.rot90(q, (2, 3)), 16).rot90(-q, (2, 3))
+        for q in quarters
+    ]
+    found = turned.reference(cloudy, context, 16)
+    torch.testing.assert_close(found, torch.stack(guesses).mean(0))
+    for other in (plain.reference(cloudy, context, 16), turned.reference(cloudy, context)):
+        assert not torch.allclose(found, other, atol=1e-5)
+    assert not torch.allclose(found, turned.reference(cloudy, None, 16), atol=1e-5)
 
 
 def test_steps_that_do_not_divide_are_refused() -> None:

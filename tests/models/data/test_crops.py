@@ -10,7 +10,7 @@ import pytest
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import LightChange, compressed
-from decr_scene.models.data.source import Pair, PairSource
+from decr_scene.models.data.source import OTHER_LIGHT, Pair, PairSource, _shown
 
 BANDS = ("blue", "green", "red", "nir")
 
@@ -87,19 +87,30 @@ def test_a_band_outside_the_visible_is_stretched_in_truth_and_cloudy_alike() -> 
 
 def test_under_a_veil_the_cloudy_date_may_be_shown_in_a_light_of_its_own() -> None:
     """Brighter or darker by one factor, towards the truth's mean; not where the veil is thin."""
-    plain = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0, veils=VeilRecipe((0.8, 2.0)))
+    thick = VeilRecipe((1.0, 2.0), light=(0.8, 0.9))
+    plain = DataConfig(clear="x", simulate=1.0, veil=1.0, veil_clouds=0, veils=thick, mean=(0.2, 0.2))
     (was, clear), (shown, truth) = drawn(plain), drawn(replace(plain, shown=1.0))
     was, shown, clear = ((np.sort(image.reshape(8, -1)) + 1) / 2 for image in (was, shown, clear))
     np.testing.assert_array_equal(np.sort(truth.reshape(8, -1)), 2 * clear - 1)
     factors = shown.mean(1) / was.mean(1)
     assert (np.abs((shown - was * factors[:, None]).mean(1)) < 1e-3).all()
     least, most = np.sort([np.ones(8), clear.mean(1) / was.mean(1)], axis=0)
-    assert (np.exp(-0.09) * least < factors).all()
-    assert (factors < np.exp(0.09) * most).all()
-    assert np.ptp(factors) > 0.02
+    beyond = [least / factors, factors / most]
+    assert np.max(beyond) < np.exp(OTHER_LIGHT + 1e-3)
+    assert factors.min() < 0.7, "light of the veil .8 to .9, of the ground .2"
+    assert factors.max() > 0.8
+    half = np.sort(drawn(replace(plain, shown=0.5))[0].reshape(8, -1))
+    same = (np.abs((half + 1) / 2 - was) < 1e-6).all(1)
+    assert 0 < same.sum() < 8
     thin = replace(plain, veils=VeilRecipe((0.05, 0.15), (0.0, 0.0)))
     one, two = (np.sort(drawn(config)[0].ravel()) for config in (thin, replace(thin, shown=1.0)))
     np.testing.assert_array_equal(one, two)
+
+
+def test_a_light_of_its_own_may_lie_beyond_both() -> None:
+    image = np.full((4, 8, 8), -0.2, np.float32)
+    means = [float(_shown(np.random.default_rng(n), image, image).mean() + 1) / 0.8 for n in range(40)]
+    assert np.exp(-OTHER_LIGHT) - 1e-3 < min(means) < 0.95 < 1.05 < max(means) < np.exp(OTHER_LIGHT) + 1e-3
 
 
 def test_ranges_that_make_no_sense_are_refused() -> None:

@@ -72,7 +72,7 @@ def test_bright_cloud_far_away_does_not_change_the_tone(network):
     assert apart[1] > 0.1
 
 
-SIZES = [(2, 24, 128, 128), (1, 24, 250, 301), (3, 48, 40, 24), (1, 16, 1, 7)]
+SIZES = [(2, 24, 128, 128), (2, 24, 250, 301), (3, 48, 40, 24), (1, 16, 1, 7)]
 """Of many runs of pixels, of a number that is no multiple of runs, and of few."""
 
 
@@ -117,12 +117,44 @@ def test_in_bf16_neither_threads_nor_the_batch_change_a_bit(shape):
                     group_norm(x, 8, weight, bias, 1e-5),
                     local_group_norm(x, 32, 8, weight, bias, 1e-5),
                     group_norm(x[-1:], 8, weight, bias, 1e-5),
+                    local_group_norm(x[-1:], 32, 8, weight, bias, 1e-5),
                 ]
             )
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, two) for other in found for one, two in zip(found[0], other, strict=True))
     assert torch.equal(found[0][0][-1:], found[0][2])
+    assert torch.equal(found[0][1][-1:], found[0][3])
+
+
+@torch.inference_mode()
+def test_in_bf16_what_is_flat_is_told_from_its_rounding():
+    """Sums of squares lose a variance that is small beside them; an image beside it keeps its bits."""
+    weight, bias, textured = torch.ones(24), torch.zeros(24), features((1, 24, 128, 128))
+    faint = (32 + torch.randn(1, 24, 128, 128)).to(torch.bfloat16, memory_format=torch.channels_last)
+    even = torch.full((1, 24, 128, 128), 3.7).to(torch.bfloat16, memory_format=torch.channels_last)
+    found = group_norm(torch.cat([textured, faint, even]), 8, weight, bias, 1e-5)
+    assert torch.equal(found[:1], group_norm(textured, 8, weight, bias, 1e-5))
+    expected = in_doubles(faint, weight, bias)
+    assert (found[1:2].double() - expected).square().mean().sqrt() < 0.1  # 32 itself is rounded to .06 of it
+    assert found[2].abs().max() < 0.05
+    for side in (32, 64):
+        assert local_group_norm(even, side, 8, weight, bias, 1e-5).abs().max() < 0.5
+
+
+@torch.inference_mode()
+def test_in_bf16_lies_between_blocks_what_lies_there_in_floats():
+    ramp = (torch.linspace(1, 4, 256)[:, None] * image(256, 64)).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
+    x = ramp.to(torch.bfloat16)
+    expected = local_group_norm(x.float(), 64, 4, weight, bias, 1e-5)
+    found = local_group_norm(x, 64, 4, weight, bias, 1e-5).float()
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.015)
+
+
+def test_an_empty_batch_is_none():
+    with torch.inference_mode():
+        assert group_norm(features((0, 24, 8, 8)), 8, torch.ones(24), torch.zeros(24), 1e-5).shape[0] == 0
 
 
 @torch.inference_mode()

@@ -145,8 +145,10 @@ def test_another_device_than_the_run_began_on_is_refused(spec):
 def test_the_report_tells_how_it_was_computed(spec):
     found = describe(spec)
     told = [found[name] for name in ("device", "device_name", "precision", "torch")]
-    assert told == ["cpu", None, spec.computing.precision, torch.__version__.partition("+")[0]]
-    assert spec.computing.precision == pick_precision("auto", torch.device("cpu"))
+    computing = spec.computing
+    assert told == ["cpu", computing.name, computing.precision, torch.__version__.partition("+")[0]]
+    assert computing.precision == pick_precision("auto", torch.device("cpu"))
+    assert (computing.name is None) == (computing.precision == "fp32")
 
 
 def test_only_a_run_that_computes_in_the_same_way_goes_on(spec, tmp_path):

@@ -249,6 +249,8 @@ def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
     assert read_config(second).data == read_config(first).data * 2
     second.write_text(second.read_text() + "share = 3.0\n[all_data]\nshare = 2.0\n")
     assert [part.share for part in read_config(second).data] == [2.0, 3.0]
+    first.write_text(f"{own[:start]}[all_data]\nshare = 4.0\n{own[start:]}")
+    assert [part.share for part in read_config(second).data] == [4.0, 3.0]
     first.write_text(own[:start] + own[start:] + tables)
     with pytest.raises(TrainingError, match="more_data"):
         read_config(first)
