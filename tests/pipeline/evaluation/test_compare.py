@@ -171,6 +171,15 @@ def test_multiply_adds_are_the_same_where_v_is_predicted_as_bundled_models_do(mo
     assert multiply_adds(other, 2) == multiply_adds(config, 2)
 
 
+def test_a_first_guess_over_turns_costs_one_for_each(model):
+    config = load_model(model).config
+    own = multiply_adds(replace(config, network=None), 1)
+    turned = replace(config, sampling=replace(config.sampling, turns=4))
+    assert multiply_adds(turned, 2) == multiply_adds(config, 2) + 3 * own
+    drawing = ModelConfig("x", ("red", "green", "blue"), None, ReferenceConfig("cvae", 3, 8))
+    assert multiply_adds(replace(drawing, sampling=turned.sampling), 1) == multiply_adds(drawing, 1)
+
+
 def test_costs_of_models_are_told(model, tmp_path):
     result = invoke("--complexity", "--compare", model, "--csv", tmp_path / "costs.csv")
     assert result.exit_code == 0, result.output
