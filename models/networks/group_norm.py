@@ -50,9 +50,8 @@ def group_norm(
         factor, offset = _affine(means, variances, groups, weight, bias, eps)
         normed = _scaled(x, *_with_step(factor, offset, step))
         for image in _flat(means, variances, groups).nonzero().flatten():
-            factor, offset = _affine(*_moments(x[image, None].float()), groups, weight, bias, eps)
-            own = None if step is None else (step[0][image, None], step[1][image, None])
-            normed[image] = _scaled(x[image, None].float(), *_with_step(factor, offset, own))[0]
+            own = _step_of(image, step)
+            normed[image] = group_norm(x[image, None].float(), groups, weight, bias, eps, own)[0]
         return normed
     full = x.float()
     if full.is_cpu and not torch.is_grad_enabled() and not full.is_contiguous():
@@ -94,7 +93,7 @@ def local_group_norm(
     normed = torch.addcmul(offset, taken, factor)
     if taken.dtype == torch.bfloat16:
         for image in flat.nonzero().flatten():
-            own = None if step is None else (step[0][image, None], step[1][image, None])
+            own = _step_of(image, step)
             normed[image] = local_group_norm(x[image, None].float(), side, groups, weight, bias, eps, own)[0]
     return normed.to(x.dtype)
 
@@ -127,6 +126,11 @@ def _with_step(factor: Tensor, offset: Tensor, step: Step | None) -> tuple[Tenso
     return (factor, offset) if step is None else (factor * (1 + step[0]), offset * (1 + step[0]) + step[1])
 
 
+def _step_of(image: Tensor, step: Step | None) -> Step | None:
+    """Return the step of one image of a batch, by its number."""
+    return None if step is None else (step[0][image, None], step[1][image, None])
+
+
 def _affine(
     means: Tensor, variances: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -152,8 +156,9 @@ def _bf16_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     By runs of pixels where there are many, else in float32.
     """
     b, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
-    return _moments_of_runs(pixels) if h * w >= RUN * MANY_RUNS else _exact_moments(pixels)
+    if h * w < RUN * MANY_RUNS:
+        return _moments(x.float())
+    return _moments_of_runs(x.permute(0, 2, 3, 1).reshape(b, h * w, c))
 
 
 def _flat(means: Tensor, variances: Tensor, groups: int) -> Tensor:
@@ -162,13 +167,6 @@ def _flat(means: Tensor, variances: Tensor, groups: int) -> Tensor:
     means, variances = means.view(b, groups, c // groups), variances.view(b, groups, c // groups)
     squares = (variances + means.square()).mean(2)
     return (squares - means.mean(2).square() < FLAT * squares).any(1)
-
-
-def _exact_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of bf16 ``(B, N, C)`` over N, ``(B, C)`` each, in two passes of float32."""
-    full, count = pixels.float(), pixels.shape[1]
-    means = full.sum(1) / count
-    return means, (full - means[:, None]).square_().sum(1) / count
 
 
 def _moments_of_runs(pixels: Tensor) -> tuple[Tensor, Tensor]:

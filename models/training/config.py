@@ -48,8 +48,8 @@ class RunConfig:
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
             run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]``
-            of this one. What the table ``[all_data]`` of either file has, key by key, holds for all tables
-            that it has or takes and that do not say otherwise.
+            of this one. What ``[all_data]`` has, of this file before that of the other, holds for all of them
+            that do not say otherwise, key by key, those of ``clouds`` and ``veils`` too.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -232,9 +232,12 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         table = tomllib.loads(read_toml_text(path))
+        shared = table.pop("all_data", {})
         if isinstance(table.get("data"), str):
-            table["data"] = _tables_of(path.with_name(table["data"])) + table.pop("more_data", [])
-        table["data"] = _filled(table["data"], table.pop("all_data", {}))
+            tables, theirs = _tables_of(path.with_name(table["data"]))
+            table["data"] = tables + table.pop("more_data", [])
+            shared = _filled(shared, theirs)
+        table["data"] = [_filled(part, shared) for part in table["data"]]
         return config_from_table(table)
     except KeyError as error:
         raise TrainingError(
@@ -257,11 +260,11 @@ def read_texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _tables_of(path: Path) -> list[dict[str, Any]]:
-    """Read the ``[[data]]`` of a run.
+def _tables_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Read the ``[[data]]`` of a run, and its ``[all_data]``.
 
     Raises:
-        ValueError: It cannot be read, or has none of its own.
+        ValueError: It cannot be read, or has no data of its own.
     """
     try:
         text = read_toml_text(path)
@@ -271,12 +274,17 @@ def _tables_of(path: Path) -> list[dict[str, Any]]:
     data = table.get("data")
     if not isinstance(data, list):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
-    return _filled(data, table.get("all_data", {}))
+    return data, table.get("all_data", {})
 
 
-def _filled(data: list[dict[str, Any]], shared: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the tables of data with what holds for all of them, unless they say otherwise."""
-    return [{**shared, **part} for part in data]
+def _filled(table: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """Return a table with what another has and it has not, tables inside alike."""
+    inside = {
+        key: _filled(table[key], value)
+        for key, value in shared.items()
+        if isinstance(value, dict) and isinstance(table.get(key), dict)
+    }
+    return {**shared, **table, **inside}
 
 
 def describe(config: RunConfig) -> str:

@@ -219,6 +219,7 @@ def test_a_compiled_network_learns_the_same(data, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("NO G++ HERE: torch compiles with it")
     config = read_config(toml(tmp_path, steps=3))
+    config = replace(config, reference=replace(config.reference, smooth=True))
     counters.clear()
     for name, compiled in (("plain", False), ("compiled", True)):
         train(replace(config, compiled=compiled), data, tmp_path / name, quiet=True)
@@ -249,8 +250,12 @@ def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
     assert read_config(second).data == read_config(first).data * 2
     second.write_text(second.read_text() + "share = 3.0\n[all_data]\nshare = 2.0\n")
     assert [part.share for part in read_config(second).data] == [2.0, 3.0]
-    first.write_text(f"{own[:start]}[all_data]\nshare = 4.0\n{own[start:]}")
-    assert [part.share for part in read_config(second).data] == [4.0, 3.0]
+    theirs = "[all_data]\nshare = 4.0\nveils = { light = [0.5, 0.6], fine = 0.1 }\n"
+    first.write_text(f"{own[:start]}{theirs}{own[start:]}")
+    second.write_text(second.read_text().replace("share = 2.0", "veils = { light = [0.7, 0.8] }"))
+    taken, added = read_config(second).data
+    assert (taken.share, added.share) == (4.0, 3.0)
+    assert (taken.veils.light, taken.veils.fine) == (added.veils.light, added.veils.fine) == ((0.7, 0.8), 0.1)
     first.write_text(own[:start] + own[start:] + tables)
     with pytest.raises(TrainingError, match="more_data"):
         read_config(first)
