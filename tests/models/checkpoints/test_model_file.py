@@ -242,6 +242,6 @@ def test_what_is_given_goes_before_the_models_own_and_the_last_step_is_noise_alo
     assert replace(own, turns=2).replaced(steps=5).turns == 2
     for turns in (3, 2.0):
         with pytest.raises(CheckpointError, match=f"turns must be 1, 2 or 4, got {turns}"):
-            replace(own, turns=turns)  # type: ignore[arg-type]
+            replace(own, turns=turns)  # type: ignore[arg-type]  # a float is no number of turns
     with pytest.raises(CheckpointError, match="start must be in 1 to 1000, got 1001"):
         own.replaced(start=1001)
