@@ -89,7 +89,7 @@ def expected_error_of(spec: RestorerSpec) -> ExpectedError:
     """Return the error to be expected of a restorer's answers, which its model file tells.
 
     Raises:
-        OptionError: It has no model file, or nobody has measured its error.
+        OptionError: It has no model file, or the file states none.
     """
     if spec.error is not None:
         return spec.error
@@ -98,6 +98,6 @@ def expected_error_of(spec: RestorerSpec) -> ExpectedError:
             f"{spec.name} has no model file to tell the error to be expected: drop --uncertainty"
         )
     raise OptionError(
-        f"nobody has measured the error of model {spec.name}: drop --uncertainty, or measure it with "
-        "decr-scene models calibrate"
+        f"model {spec.name} states no error to be expected: drop --uncertainty, or fit one on pairs that it has "
+        "not seen with decr-scene models calibrate"
     )

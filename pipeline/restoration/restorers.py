@@ -76,7 +76,7 @@ class RestorerSpec:
         context: The first guess sees the ground of the scene as a whole.
         windows: First guesses are made over windows of many tiles, not of each tile.
         alone: The model has no noise network: its reference's answer is the result.
-        error: The error to be expected of its answers; ``None``: nobody has measured it.
+        error: The error to be expected of its answers; ``None``: none is stated.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """

@@ -12,6 +12,7 @@ from look_cases import pixels_of
 from model_cases import idle_model, tiny_model
 from raster_cases import write
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.expected_error import ExpectedError
 from decr_scene.models.checkpoints.model_file import read_model_config, read_model_file, save_model_file
 from decr_scene.pipeline import process_scene, restore
@@ -91,8 +92,16 @@ def test_samples_add_their_spread(place, tmp_path):
     assert described == ["standard deviation: expected error and samples", "standard deviation: samples"]
 
 
+def test_of_the_bundled_models_those_state_an_error_whose_errors_it_follows(place, tmp_path):
+    stated = {name: read_model_config(find_model(name)).error for name in ("default", "rgb", "rice2")}
+    assert stated["rgb"] == stated["default"] is not None
+    assert stated["rice2"] is None
+    with pytest.raises(OptionError, match=r"rice2 states no error to be expected: drop --uncertainty, or fit"):
+        process_scene(place / "scene.tif", tmp_path / "out.tif", model="rice2", uncertainty=True, **ONE)
+
+
 def test_a_model_that_nobody_has_measured_is_refused_before_the_work(place, tmp_path):
-    with pytest.raises(OptionError, match=r"nobody has measured the error of model .*tiny"):
+    with pytest.raises(OptionError, match=r"tiny\.safetensors states no error to be expected"):
         process_scene(
             place / "scene.tif",
             tmp_path / "out.tif",
