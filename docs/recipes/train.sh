@@ -39,9 +39,11 @@ if [ "$model" = default ]; then
     on_a_card longer "$runs/$model-even/checkpoint.pt" default-longer:8.9
     stage reference delivered --init "$runs/longer/default-longer-1.pt"
     stage reference airlight --init "$runs/$model-delivered"
+    stage reference own-light --init "$runs/$model-airlight"
+    stage reference slower --init "$runs/$model-own-light"
     reference=$runs/$model-mean-2.pt
     [ -e "$reference" ] ||
-        decr-scene models average "$runs/$model-delivered" "$runs/$model-airlight" --out "$reference"
+        decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$reference"
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9

@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.layers import GroupNorm, ResidualBlock, TimeEmbedding, conv3x3, zeroed
+from decr_scene.models.networks.layers import (
+    GroupNorm,
+    ResidualBlock,
+    TimeEmbedding,
+    conv3x3,
+    silu_of,
+    zeroed,
+)
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
 
 IMAGES = 3
@@ -104,6 +111,6 @@ class GrownDenoiser(nn.Module):
         local = self.enter(torch.cat([seen, h], dim=1))
         for block in self.blocks:
             local = block(local, embedding)
-        raw = self.head(F.silu(self.norm(local)))
+        raw = self.head(silu_of(self.norm(local)))
         raw = raw + self.direct(seen) * (1 + self.gain(embedding)[:, :, None, None])
         return self.trunk.change(cloudy, h), F.pixel_shuffle(raw, self.patch)

@@ -19,6 +19,18 @@ def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, out, 3, stride=stride, padding=1)
 
 
+def silu_of(fresh: Tensor) -> Tensor:
+    """Return ``SiLU(fresh)``; at inference in the place of it, so nobody else may hold it."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
+def sum_into(fresh: Tensor, other: Tensor) -> Tensor:
+    """Return ``fresh + other``; at inference in the place of ``fresh``, so nobody else may hold that."""
+    if torch.is_grad_enabled() or fresh.dtype != other.dtype:
+        return fresh + other
+    return fresh.add_(other)
+
+
 def zeroed(module: M) -> M:
     """Return a module with all parameters zero, so that its branch starts without effect."""
     for parameter in module.parameters():
@@ -118,15 +130,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map ``(B, channels, H, W)`` and ``(B, embedding)`` to ``(B, out, H, W)``."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(silu_of(self.norm1(x)))
         step = self.embed(embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = step.chunk(2, dim=1)
             h = self.norm2(h, (scale, shift))
         else:
             h = self.norm2(h + step.to(h.dtype))
-        result: Tensor = self.skip(x) + self.conv2(F.silu(h))
-        return result
+        return sum_into(self.conv2(silu_of(h)), self.skip(x))
 
 
 class Upsample(nn.Module):

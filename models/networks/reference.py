@@ -20,7 +20,7 @@ from decr_scene.models.networks.group_norm import (
     group_norm,
     local_group_norm,
 )
-from decr_scene.models.networks.layers import zeroed
+from decr_scene.models.networks.layers import silu_of, sum_into, zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.networks.published_reference import (
@@ -174,8 +174,8 @@ class PlainBlock(nn.Module):
             side: That of `local_group_norm`; ``None``: normalisation sees the whole image.
             step: Scale less 1, and shift, that a step number gives the second norm, ``(B, C, 1, 1)`` each.
         """
-        h = self.second_norm(self.first(F.silu(self.first_norm(x, side))), side, step)
-        return x + self.second(F.silu(h))
+        h = self.second_norm(self.first(silu_of(self.first_norm(x, side))), side, step)
+        return sum_into(self.second(silu_of(h)), x)
 
 
 class PlainUNet(nn.Module):
@@ -251,14 +251,13 @@ class PlainUNet(nn.Module):
         """Return the answer for a padded image ``(B, C, H, W)`` and its context of the same size."""
         folded = None if context is None else F.avg_pool2d(context, self.patch)
         h = self.features(image, folded, side)
-        change = self.change(image, h)
+        answer = sum_into(self.change(image, h), image)
         if context is None or folded is None:
-            return image + change
+            return answer
         share = F.interpolate(
             self._share_of_anchor(h, folded), scale_factor=float(self.patch), mode="bilinear"
         )
-        anchor = context[:, : image.shape[1]]
-        return image + change + share * (anchor - image - change)
+        return torch.lerp(answer, context[:, : image.shape[1]], share)
 
     def _share_of_anchor(self, h: Tensor, folded: Tensor) -> Tensor:
         """Return the anchor's share of the answer, ``(B, 1, h, w)``, 0 where no clear ground is known."""
@@ -288,9 +287,9 @@ class PlainUNet(nn.Module):
         dtype = self.enter.weight.dtype
         h = self.enter(F.pixel_unshuffle(image, self.patch).to(dtype))
         if self.context is not None and folded is not None:
-            h = h + self.context(folded.to(dtype))
+            h = sum_into(h, self.context(folded.to(dtype)))
         if more is not None:
-            h = h + more
+            h = sum_into(h, more)
         remaining = iter(steps if steps is not None else [None] * len(self.block_channels))
         sides = [None if side is None else side / 2**level for level in range(len(self.down) + 1)]
         skips = []
@@ -300,7 +299,7 @@ class PlainUNet(nn.Module):
             h = down(h)
         h = _run_blocks(self.middle, h, sides[-1], remaining)
         for level in reversed(range(len(skips))):
-            h = self._enlarged(self.up[level](h), 2) + skips[level]
+            h = sum_into(self._enlarged(self.up[level](h), 2), skips[level])
             h = _run_blocks(self.decoder[level], h, sides[level], remaining)
         return h
 
@@ -308,7 +307,7 @@ class PlainUNet(nn.Module):
         """Compute what is added to the image, ``(B, C, H, W)``, from its `features`."""
         change = self._enlarged(self.leave(h).float(), self.patch)
         if self.contrast is not None:
-            change = change + self._contrast_change(image, self.contrast(h).float())
+            change = sum_into(change, self._contrast_change(image, self.contrast(h).float()))
         return change
 
     def _enlarged(self, x: Tensor, factor: int) -> Tensor:

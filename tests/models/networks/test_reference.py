@@ -126,3 +126,21 @@ def test_smoothing_is_one_rule_however_it_is_computed(channels: int) -> None:
     torch.testing.assert_close(
         expected[..., 0, 0], (9 * x[..., 0, 0] + 3 * x[..., 0, 1] + 3 * x[..., 1, 0] + x[..., 1, 1]) / 16
     )
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_what_is_reused_at_inference_changes_neither_the_answer_nor_what_was_given(smooth: bool) -> None:
+    torch.manual_seed(0)
+    config = replace(CONFIG, context=True, contrast=True, smooth=smooth, blocks=2)
+    network = build_reference(config).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    given = (image(64, 48), context(0.7, 0.5))
+    kept = [tensor.clone() for tensor in given]
+    expected = network(*given).detach()  # with gradients, so nothing is reused
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(network(*given), expected, atol=1e-5, rtol=1e-5)
+    assert (expected - given[0]).abs().max() > 0.05
+    for tensor, before in zip(given, kept, strict=True):
+        torch.testing.assert_close(tensor, before, atol=0, rtol=0)
