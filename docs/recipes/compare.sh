@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Small versions of the paper's other systems and of DE, trained on the same pairs for 12 minutes of processor time
+# Small versions of the paper's other systems and of DE, trained on the same pairs for 8 minutes of processor time
 # each, and compared on the test pairs (docs/paper.md). Run it again after a stop and it goes on: a run is continued,
 # and a system that has its CSV is not measured again.
 #   docs/recipes/compare.sh DATA RUNS
@@ -16,15 +16,15 @@ model() { # of a run, under a name, sampled so
     decr-scene models export "$1" --config "$here/compare-$1.toml" --card "$2-card.toml" --out "$2.safetensors" --overwrite
 }
 mkdir -p "$runs" && cd "$runs"
-stage adversarial spagan 12
-stage adversarial amgan 12
-stage variational cvae 12
-stage conditional diffcr 12
-stage reference mn 12
-stage reference mdsa 12
-stage reference reference 6 # the three of DE are 12 together
-stage diffusion diffusion 3
-stage joint joint 3 --init reference --init diffusion
+stage adversarial spagan 8
+stage adversarial amgan 8
+stage variational cvae 8
+stage conditional diffcr 8
+stage reference mn 8
+stage reference mdsa 8
+stage reference reference 4 # the three of DE are 8 together
+stage diffusion diffusion 2
+stage joint joint 2 --init reference --init diffusion
 for alone in spagan amgan cvae mn mdsa; do
     model $alone $alone 'weight_floor = 0'
 done
