@@ -98,6 +98,6 @@ def expected_error_of(spec: RestorerSpec) -> ExpectedError:
             f"{spec.name} has no model file to tell the error to be expected: drop --uncertainty"
         )
     raise OptionError(
-        f"model {spec.name} states no error to be expected: drop --uncertainty, or fit one on pairs that it has "
-        "not seen with decr-scene models calibrate"
+        f"model {spec.name} states no error to be expected: drop --uncertainty, or fit one on pairs that it "
+        "has not seen with decr-scene models calibrate"
     )
