@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from fault_cases import wait_until
 from places import TESTS
 from raster_cases import draw, plain, write
 from test_run import assert_same_pixels, pixels_of, smooth
@@ -418,9 +419,11 @@ def test_tiles_of_the_fill_are_kept_too(tmp_path, monkeypatch):
     scene, mask = little(tmp_path), write(tmp_path / "mask.tif", np.ones((1, 300, 280), "uint8"))
     same = {"model": "fill", "mask": str(mask), "batch_size": 1}
     restore, seen = Fill.restore, []
+    kept = tiles_path(tmp_path / "clean.tif")
 
     def failing(*args, **options):
         if len(seen) == 3:
+            wait_until(lambda: kept.exists() and kept.stat().st_size > 0)  # tiles are saved beside the work
             raise OSError("the machine is on fire")
         seen.append(1)
         return restore(*args, **options)

@@ -58,8 +58,8 @@ def test_the_comparison_gives_all_systems_one_budget_and_goes_on_after_a_stop(tm
     trained = [call.split() for call in told[0] if call.startswith("train")]
     minutes = {call[call.index("--out") + 1]: call[call.index("--cpu-minutes") + 1] for call in trained}
     of_de = [float(minutes.pop(stage)) for stage in ("reference", "diffusion", "joint")]
-    assert set(minutes.values()) == {"12"}
-    assert sum(of_de) == 12
+    assert set(minutes.values()) == {"8"}
+    assert sum(of_de) == 8
     assert {path.stem.removeprefix("compare-") for path in COMPARED} == {
         call[call.index("--out") + 1] for call in trained
     }
