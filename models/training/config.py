@@ -47,9 +47,10 @@ class RunConfig:
         spectrum: Physical names for the cloud simulator where ``bands`` are only display channels.
         steps: Optimiser steps.
         data: Where the images are: a table ``[[data]]`` for each folder of pairs; or the name of another
-            run's file beside this one, whose tables are taken, and with them the tables ``[[more_data]]``
-            of this one. What ``[all_data]`` has, of this file before that of the other, holds for all of them
-            that do not say otherwise, key by key, those of ``clouds`` and ``veils`` too.
+            run's file beside this one, whose tables are taken (it may name a third in turn), and with them
+            the tables ``[[more_data]]`` of this one. What ``[all_data]`` has, of this file before that of the
+            other, holds for all of them that do not say otherwise, key by key, those of ``clouds`` and
+            ``veils`` too.
         validation: As one of ``data``, for the figures of a validation.
         batch: Crops that a process takes at once.
         accumulate: Batches that a process gathers gradients over for one step. With ``torchrun`` each process
@@ -231,13 +232,9 @@ def read_config(path: Path) -> RunConfig:
         TrainingError: The file is no TOML, has unknown keys, or its values do not fit together.
     """
     try:
-        table = tomllib.loads(read_toml_text(path))
-        shared = table.pop("all_data", {})
-        if isinstance(table.get("data"), str):
-            tables, theirs = _tables_of(path.with_name(table["data"]))
-            table["data"] = tables + table.pop("more_data", [])
-            shared = _filled(shared, theirs)
-        table["data"] = [_filled(part, shared) for part in table["data"]]
+        table: dict[str, Any] = tomllib.loads(read_toml_text(path))
+        tables, shared = _data_of(table, path, ())
+        table["data"] = [_filled(part, shared) for part in tables]
         return config_from_table(table)
     except KeyError as error:
         raise TrainingError(
@@ -252,16 +249,30 @@ def read_config(path: Path) -> RunConfig:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Read the TOML of a run that `read_config` has read, and of the run whose data it takes, by name."""
-    texts = {path.name: read_toml_text(path)}
-    data = tomllib.loads(texts[path.name])["data"]
-    if isinstance(data, str):
-        texts[data] = read_toml_text(path.with_name(data))
+    """Read the TOML of a run that `read_config` has read, and of the runs whose data it takes, by name."""
+    texts, name = {}, path.name
+    while isinstance(name, str):
+        texts[name] = read_toml_text(path.with_name(name))
+        name = tomllib.loads(texts[name])["data"]
     return texts
 
 
-def _tables_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Read the ``[[data]]`` of a run, and its ``[all_data]``.
+def _data_of(
+    table: dict[str, Any], path: Path, above: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Take the tables of data out of that of a run, with those of the run that it names, and ``[all_data]``.
+
+    ``above`` are the files that name this one, the nearest last.
+    """
+    data, shared = table.pop("data"), table.pop("all_data", {})
+    if not isinstance(data, str):
+        return data, shared
+    tables, theirs = _tables_of(path.with_name(data), (*above, path.name))
+    return tables + table.pop("more_data", []), _filled(shared, theirs)
+
+
+def _tables_of(path: Path, above: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Read the tables of data of a run that others name, and its ``[all_data]``.
 
     Raises:
         ValueError: It cannot be read, or has no data of its own.
@@ -271,10 +282,9 @@ def _tables_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
     table = tomllib.loads(text)
-    data = table.get("data")
-    if not isinstance(data, list):
+    if path.name in above or not isinstance(table.get("data"), (list, str)):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
-    return data, table.get("all_data", {})
+    return _data_of(table, path, above)
 
 
 def _filled(table: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

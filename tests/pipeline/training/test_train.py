@@ -24,7 +24,7 @@ from torch._dynamo.utils import counters
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_file
 from decr_scene.models.errors import TrainingError, UnknownModelError
-from decr_scene.models.training.config import read_config
+from decr_scene.models.training.config import read_config, read_texts
 from decr_scene.models.training.logs import METRICS
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
@@ -256,6 +256,13 @@ def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
     taken, added = read_config(second).data
     assert (taken.share, added.share) == (4.0, 3.0)
     assert (taken.veils.light, taken.veils.fine) == (added.veils.light, added.veils.fine) == ((0.7, 0.8), 0.1)
+    third = tmp_path / "third.toml"
+    third.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{second.name}"') + tables)
+    assert read_config(third).data == (taken, added, replace(taken, share=4.0))
+    assert list(read_texts(third)) == [third.name, second.name, first.name]
+    first.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{third.name}"'))
+    with pytest.raises(TrainingError, match=r"data names third\.toml, expected a run with tables"):
+        read_config(third)
     first.write_text(own[:start] + own[start:] + tables)
     with pytest.raises(TrainingError, match="more_data"):
         read_config(first)
