@@ -32,7 +32,7 @@ def without_band(
     """Fold one band of a model into another.
 
     Args:
-        config: A model with our own reference, without a detector.
+        config: A model with our own reference.
         tensors: Its weights, or those alone that `touched` names.
         band: The band that is to go.
         stand_in: The band that takes its place.
@@ -69,6 +69,8 @@ def _layers(config: ModelConfig) -> Layers:
     network, reference = config.network, config.reference
     assert network is not None, "config_without_band has refused it"
     reads, gives = _layers_of_reference("reference", reference)
+    if config.detector is not None:
+        reads["detector.enter.0.weight"] = (1, 1)
     if network.covered is None:
         reads["network.weight_net.stem.weight"] = (3, network.weight.patch**2)
         gives["network.weight_net.head"] = network.weight.patch**2

@@ -98,8 +98,10 @@ def config_without_band(config: ModelConfig, band: str, stand_in: str) -> ModelC
             raise CheckpointError(f"model {config.name} has bands {', '.join(config.bands)}, no {name!r}")
     if band == stand_in:
         raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
-    if config.network is None or config.reference.kind != "unet" or config.detector is not None:
-        raise CheckpointError(f"model {config.name} has a detector or a published reference: not folded")
+    detector = config.detector
+    published = config.reference.kind != "unet" or (detector is not None and detector.family != "unet")
+    if config.network is None or published:
+        raise CheckpointError(f"model {config.name} has a published reference or detector: not folded")
     fewer, grown = len(config.bands) - 1, config.network.grown
     if grown is not None:
         grown = replace(grown, trunk=replace(grown.trunk, bands=fewer))
@@ -108,4 +110,5 @@ def config_without_band(config: ModelConfig, band: str, stand_in: str) -> ModelC
         bands=tuple(name for name in config.bands if name != band),
         network=replace(config.network, bands=fewer, grown=grown),
         reference=replace(config.reference, bands=fewer),
+        detector=None if detector is None else replace(detector, bands=fewer),
     )

@@ -16,6 +16,8 @@ class DataConfig:
     Args:
         cloudy: Folder of cloudy images, relative to the data root; ``None`` for clear images alone.
         clear: Folder of clear images with the same names.
+        masks: For a detector, in the place of ``clear``: folder of masks of the cloudy images, with the same
+            names: 0 clear, 1 cloud, 2 shadow, 3 thin cloud.
         share: How often this source is drawn, relative to the others.
         simulate: Share of the crops with simulated cloud over the clear image.
         clouds: What clouds are simulated.
@@ -58,6 +60,7 @@ class DataConfig:
 
     clear: str | None = None
     cloudy: str | None = None
+    masks: str | None = None
     share: float = 1.0
     simulate: float = 0.0
     tone: bool = True
@@ -86,7 +89,10 @@ class DataConfig:
     veils: VeilRecipe = field(default_factory=VeilRecipe)
 
     def __post_init__(self) -> None:
-        if (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
+        if self.masks is not None:
+            if self.clear or self.folder or not self.cloudy or self.simulate:
+                raise ValueError("masks are of the images in cloudy, without clear, folder or simulate")
+        elif (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
             raise ValueError("images come from either folder, or clear and, for real pairs, cloudy: give one")
         if self.resize is not None and (self.resize < 1 or self.windowed):
             raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")

@@ -163,11 +163,14 @@ def _whus2cr_fault(side: Path) -> str:
 
 def place_of(config: DataConfig, root: Path) -> Path:
     """Return the name of a source in messages: its folder, or that of its clear images."""
-    return root / (config.folder or config.clear or "")
+    return root / (config.folder or config.clear or config.masks or "")
 
 
 def _layout(config: DataConfig, root: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the clear and of the cloudy images."""
+    """Return the folders of the clear images, or of the masks, and of the cloudy images."""
+    if config.masks is not None:
+        assert config.cloudy is not None, "DataConfig has checked this"
+        return root / config.masks, root / config.cloudy
     if config.folder is None:
         assert config.clear is not None, "DataConfig has checked this"
         return root / config.clear, None if config.cloudy is None else root / config.cloudy

@@ -103,23 +103,27 @@ def _read_pair(
     """Return the pair, or a description of its fault."""
     try:
         scaling = Scaling(paths.cloudy or paths.clear, paths.cloudy_nir)
-        clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
+        if config.masks is not None:
+            clear = _read_cover(paths.clear, read)
+        else:
+            clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
         cloudy = clear
         if paths.cloudy is not None:
             cloudy = _read(config, paths.cloudy, paths.cloudy_nir, scaling, read, opener)
     except Exception as error:  # whatever a decoder may raise: it is collected, and named with its file
         return f"{paths.clear.name}: {error}"
-    if cloudy.shape != clear.shape:
-        return f"{paths.clear.name}: cloudy is {cloudy.shape}, clear is {clear.shape}"
+    if cloudy.shape[-2:] != clear.shape[-2:] or (config.masks is None and len(cloudy) != len(clear)):
+        other = "clear" if config.masks is None else "its mask"
+        return f"{paths.clear.name}: cloudy is {cloudy.shape}, {other} is {clear.shape}"
     if config.resize is not None:
         clear, cloudy = _resized(clear, config.resize), _resized(cloudy, config.resize)
-    if bands is not None and len(clear) != bands:
-        return f"{paths.clear.name}: {len(clear)} bands, the run has {bands}"
+    if bands is not None and len(cloudy) != bands:
+        return f"{paths.clear.name}: {len(cloudy)} bands, the run has {bands}"
     side = min(clear.shape[1:]) // max(round(1 / scale) for scale in config.scales)
     if crop is not None and side < crop:
         return f"{paths.clear.name}: {side} px at the smallest of its scales, a crop has {crop}"
     tone = None
-    if config.tone and paths.cloudy is not None:
+    if config.tone and paths.cloudy is not None and config.masks is None:
         tone = fit_tone(_overview(cloudy), _overview(clear))
     return Pair(paths.name, cloudy, clear, tone)
 
@@ -147,6 +151,14 @@ def _read(
     if config.bands is not None:
         image = np.ascontiguousarray(image[list(config.bands)])
     return image
+
+
+def _read_cover(path: Path, read: Reader) -> Float:
+    """Read a mask as the cover by cloud, thick or thin, and by shadow, ``(2, H, W)``, 0 or 1."""
+    classes = np.rint((read(path, path)[0] + 1) * 127.5)
+    if classes.max() > 3:
+        raise ValueError(f"values up to {classes.max():g}, expected 0 clear, 1 cloud, 2 shadow, 3 thin cloud")
+    return np.stack([(classes == 1) | (classes == 3), classes == 2]).astype(np.float32)
 
 
 def _check_bands(config: DataConfig, count: int) -> None:

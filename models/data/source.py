@@ -124,7 +124,7 @@ class PairSource:
             return Covered(drawn.cloudy, drawn.opacity, drawn.shadow)
         below = veiled(clear, spectrum, rng, config.veils)
         if config.shown and rng.random() < config.shown and below.opacity.mean() > THIN_VEIL:
-            below = replace(below, image=_shown(rng, below.image, clear))
+            below = replace(below, image=in_other_light(rng, below.image, clear))
         veil_opacity = below.opacity * np.float32(rng.random() < config.veil_seen)
         if rng.random() >= config.veil_clouds:
             return Covered(below.image, veil_opacity, np.zeros_like(veil_opacity))
@@ -189,7 +189,7 @@ class PairSource:
         return shared, aim - shared * means
 
 
-def _shown(rng: np.random.Generator, veiled: Float, clear: Float) -> Float:
+def in_other_light(rng: np.random.Generator, veiled: Float, clear: Float) -> Float:
     """Show a veiled image ``(C, H, W)`` as bright as anything between itself and the truth."""
     own, truth = ((float(image.mean()) + 1) / 2 for image in (veiled, clear))
     aim = (own + rng.uniform(0, 1) * (truth - own)) * np.exp(rng.uniform(-OTHER_LIGHT, OTHER_LIGHT))

@@ -38,6 +38,7 @@ class DetectorConfig:
         factor: The image is averaged over ``factor`` x ``factor`` pixels first.
         threshold: From this probability on, a pixel is taken to need restoring.
         family: ``"unet"`` (ours) or ``"cloudnet"``: its first width alone counts, and it detects no shadow.
+        veils: Thin veils are overlooked: what the model changes much is restored where none is seen, too.
 
     Raises:
         ValueError: No such network.
@@ -48,6 +49,7 @@ class DetectorConfig:
     factor: int = 4
     threshold: float = 0.5
     family: str = "unet"
+    veils: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in ("unet", "cloudnet"):

@@ -164,6 +164,8 @@ class RunConfig:
                 raise ValueError(
                     f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
                 )
+        if self.stage != "detector" and any(part.masks for part in (*self.data, self.validation) if part):
+            raise ValueError("masks are for stage detector alone: name clear images")
         if self.stage != "detector":
             self.reference.check_crop(self.crop)
 

@@ -1,4 +1,4 @@
-"""Label crops for a detector: simulated cloud, whose place is known, and pairs of two dates, which show it.
+"""Label crops for a detector: simulated cloud, whose place is known; two dates, which show it; drawn masks.
 
 Labels are ``(3, H, W)``: needs restoring (cloud, thin cloud or shadow), cloud or thin cloud, and how much the
 pixel counts. Pixels between clear and cloudy are not counted, as their class is uncertain.
@@ -21,8 +21,10 @@ from decr_scene.models.clouds.simulate import (
     SimulatedCloud,
     simulate,
 )
+from decr_scene.models.clouds.types import Range
+from decr_scene.models.clouds.veils import VeilRecipe, veiled
 from decr_scene.models.data.crops import UNCHANGED, turn
-from decr_scene.models.data.source import Crop, PairSource
+from decr_scene.models.data.source import Crop, PairSource, in_other_light
 
 VISIBLE = 16 / 127.5
 """Least change of the mean of the bands by cloud, upwards, and by shadow, downwards (16 of 255 DN)."""
@@ -44,6 +46,12 @@ LIFTED = 0.15
 
 CLOUDLESS = 0.2
 """Share of the simulated crops that no cloud touches."""
+
+CLEAR_VEIL, CLOUD_VEIL = 0.2, 0.45
+"""Opacity up to which ground under a veil is clear, and from which on the veil is cloud."""
+
+UNDRAWN = 0.25
+"""Darkest share of the clear pixels of a mask without any shadow: they may be shadow and do not count."""
 
 
 def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:
@@ -69,6 +77,21 @@ def pair_labels(cloudy: Float, matched: Float, smoothing: float = PAIR_SMOOTHING
     return np.stack([restore, restore & (change > 0), restore | clear]).astype(np.float32)
 
 
+def mask_labels(cloudy: Float, cover: Float) -> Float:
+    """Label an image by a mask of it: ``(3, H, W)``, 0 or 1.
+
+    Args:
+        cloudy: ``(C, H, W)``.
+        cover: By cloud and by shadow, ``(2, H, W)`` in [0, 1].
+    """
+    restore, clear = cover.sum(axis=0) >= 0.5, cover.sum(axis=0) < 0.1
+    counts = clear | (cover.sum(axis=0) > 0.9)
+    if clear.any() and not cover[1].any():
+        light = cloudy.mean(axis=0)
+        counts &= restore | (light >= np.quantile(light[clear], UNDRAWN))
+    return np.stack([restore, cover[0] >= 0.5, counts]).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class LabelledSource(PairSource):
     """A source whose crops have labels instead of the clear image.
@@ -86,15 +109,17 @@ class LabelledSource(PairSource):
         number = int(rng.integers(len(self.pairs)))
         pair = self.pairs[number][rng.integers(len(self.pairs[number]))]
         cloudy, clear = self._cut(rng, pair, size)
-        light = self._draw_light(rng, clear, spectrum)
+        light = self._draw_light(rng, clear if self.config.masks is None else cloudy, spectrum)
         if self.plain:
             light = UNCHANGED
         if rng.random() < self.config.simulate:
             clear = light.apply(clear)
             if rng.random() < LIFTED and not self.plain:
                 clear = clear + (1 - clear) * np.float32(rng.uniform(0.2, 0.7))
-            drawn = simulate(clear, spectrum, rng, _finer(replace(self.config.clouds, clear=CLOUDLESS), rng))
-            cloudy, labels = drawn.cloudy, simulated_labels(drawn, clear)
+            cloudy, labels = self._simulated(rng, clear, spectrum)
+        elif self.config.masks is not None:
+            labels = mask_labels(cloudy, clear)
+            cloudy = clear = light.apply(cloudy)
         elif rng.random() < (0.5 if self.plain else CLEAR_DATES):
             cloudy = clear = light.apply(clear)
             labels = np.broadcast_to(np.array([[[0]], [[0]], [[1]]], np.float32), (3, size, size))
@@ -107,6 +132,29 @@ class LabelledSource(PairSource):
         if rng.random() < STRETCHED and not self.plain:
             cloudy = _stretched(cloudy, clear, rng)
         return Crop(*turn(rng, cloudy, labels))
+
+    def _simulated(
+        self, rng: np.random.Generator, clear: Float, spectrum: tuple[str, ...]
+    ) -> tuple[Float, Float]:
+        """Draw clouds, a veil, or both over an image ``(C, H, W)``, and return their labels with it."""
+        config, factor = self.config, 2.0 ** rng.uniform(0, 2.5)
+        below, veil = clear, None
+        if config.veil and rng.random() < config.veil:
+            drawn = veiled(clear, spectrum, rng, _finer_veils(config.veils, factor))
+            below, veil = drawn.image, drawn.opacity
+            if rng.random() < config.shown:
+                below = in_other_light(rng, below, clear)
+        if veil is not None and rng.random() >= config.veil_clouds:
+            cloudy, labels = below, np.zeros((3, *veil.shape), np.float32)
+            labels[2] = 1
+        else:
+            clouds = _finer(replace(config.clouds, clear=CLOUDLESS), factor)
+            over = simulate(below, spectrum, rng, clouds)
+            cloudy, labels = over.cloudy, simulated_labels(over, below)
+        if veil is not None:
+            labels[:2, veil >= CLOUD_VEIL] = labels[2, veil >= CLOUD_VEIL] = 1
+            labels[2, (veil >= CLEAR_VEIL) & (veil < CLOUD_VEIL) & (labels[0] == 0)] = 0
+        return cloudy, labels
 
 
 def labelled(source: PairSource, simulated: float | None = None, plain: bool = False) -> LabelledSource:
@@ -121,19 +169,24 @@ def labelled(source: PairSource, simulated: float | None = None, plain: bool = F
     return LabelledSource(config, source.pairs, plain)
 
 
-def _finer(recipe: CloudRecipe, rng: np.random.Generator) -> CloudRecipe:
-    """Scale clouds for a coarser image, where lengths are fewer pixels."""
-    factor = 2.0 ** rng.uniform(0, 2.5)
-
-    def less(lengths: tuple[float, float], least: float) -> tuple[float, float]:
-        return max(lengths[0] / factor, least), max(lengths[1] / factor, least)
-
+def _finer(recipe: CloudRecipe, factor: float) -> CloudRecipe:
+    """Scale clouds for a coarser image, where lengths are ``factor`` times fewer pixels."""
     return replace(
         recipe,
-        scale=less(recipe.scale, 1.0),
-        finest=less(recipe.finest, 0.2),
-        shadow_offset=less(recipe.shadow_offset, 1.0),
+        scale=_less(recipe.scale, factor, 1.0),
+        finest=_less(recipe.finest, factor, 0.2),
+        shadow_offset=_less(recipe.shadow_offset, factor, 1.0),
     )
+
+
+def _finer_veils(recipe: VeilRecipe, factor: float) -> VeilRecipe:
+    """Scale veils likewise."""
+    scale, fine = _less(recipe.scale, factor, 1.0), _less(recipe.fine_scale, factor, 1.0)
+    return replace(recipe, scale=scale, fine_scale=fine)
+
+
+def _less(lengths: Range, factor: float, least: float) -> Range:
+    return max(lengths[0] / factor, least), max(lengths[1] / factor, least)
 
 
 def _stretched(image: Float, clear: Float, rng: np.random.Generator) -> Float:

@@ -37,7 +37,7 @@ def look_of(
     if options.mask not in ("auto", "none"):
         return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if needed else None
     gates = options.mask == "auto"
-    look = None if not (gates or needed) else _detector(spec, options, bands, coarse_factor(shape, pixel))
+    look = None if not (gates or needed) else _detector(spec, options, bands, shape, pixel)
     if spec.name == "fill" and look is None:
         raise OptionError(
             "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
@@ -45,31 +45,45 @@ def look_of(
         )
     if look is None:
         return None
-    fills = gates and look.kind == "ukis" and pixel is not None and pixel >= FILLED_FROM
+    fills = gates and look.kind == "ukis" and is_coarse(pixel)
     tones = gates and not spec.context and (fills or look.kind == "model")
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 
-def _detector(spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int) -> LookPlan | None:
+def is_coarse(pixel: float | None) -> bool:
+    """Return whether a pixel's side, m, is among those that `ukis-csmask` was trained for, or nearly."""
+    return pixel is not None and pixel >= FILLED_FROM
+
+
+def _detector(
+    spec: RestorerSpec,
+    options: Options,
+    bands: Sequence[str],
+    shape: tuple[int, int],
+    pixel: float | None,
+) -> LookPlan | None:
     """Choose the detector of ``--detector``.
 
-    ``auto`` lets callables and ``identity`` change everything.
+    ``auto`` takes the model's own, but `ukis-csmask` on pixels that it was trained for; it lets callables and
+    ``identity`` change everything.
     """
     if options.detector == "none":
         return None
     own = _own_detector(spec) if options.detector != "ukis" else None
-    if own is not None or options.detector == "model":
+    if options.detector == "model":
         if own is None:
             raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
-        return own
+        return replace(own, veils=False)
     has_bands = all(bands.count(band) == 1 for band in ukis.BANDS)
     if options.detector == "auto":
+        if own is not None and not (is_coarse(pixel) and has_bands and ukis.installed_version()):
+            return own
         if (spec.bands is None and spec.name != "fill") or not has_bands:
             return None
-        return _ukis(bands, factor, veils=spec.bands is not None)
+        return _ukis(bands, coarse_factor(shape, pixel), veils=spec.bands is not None)
     if not has_bands:
         select_bands(bands, ukis.BANDS)
-    return _ukis(bands, factor, veils=False)
+    return _ukis(bands, coarse_factor(shape, pixel), veils=False)
 
 
 def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
@@ -84,7 +98,9 @@ def _own_detector(spec: RestorerSpec) -> LookPlan | None:
     from decr_scene.models.checkpoints.model_file import read_model_config
 
     config = read_model_config(find_model(spec.name)).detector
-    return None if config is None else LookPlan("model", config.factor, config.threshold)
+    if config is None:
+        return None
+    return LookPlan("model", config.factor, config.threshold, veils=config.veils)
 
 
 def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | None) -> bool:

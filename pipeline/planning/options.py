@@ -91,8 +91,9 @@ class Options:
             6; ``None``: as the mask itself tells.
         detector: Who looks at the scene as a whole. ``model``: the model's own detector; ``ukis``:
             ukis-csmask, on scenes with blue, green, red and nir; ``none``; ``auto``: the model's own if it
-            has one, else ukis where the scene has its bands, and then what the model itself changes much,
-            such as an even veil, is changed as well.
+            has one, else, and on pixels of 5 m and more, ukis where the scene has its bands. Then what the
+            model itself changes much, such as an even veil, is changed as well, unless its file says that
+            its detector sees veils.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
         uncertainty: Write the error to be expected of each pixel beside it, which the model file tells of.

@@ -13,6 +13,7 @@ from decr_scene.models.checkpoints.model_file import (
     expected_shapes,
     save_model_file,
 )
+from decr_scene.models.networks.detector import DetectorConfig, build_detector
 from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 from decr_scene.models.networks.unet import UNetConfig
@@ -27,6 +28,7 @@ def tiny_model(
     halo: int = 0,
     context: bool = False,
     patch: int = 2,
+    detector: DetectorConfig | None = None,
 ) -> Path:
     """A model of random weights, so that every answer differs from its input."""
     unet = replace(UNET, patch=patch)
@@ -40,11 +42,14 @@ def tiny_model(
         scaling={"uint8": [0, 255]},
         sampling=SamplingConfig(steps=2, start=200, weight_floor=0.3, halo=halo),
         info={},
+        detector=detector,
     )
     rng = torch.Generator().manual_seed(seed)
     modules = torch.nn.ModuleDict(
         {"network": NoiseNetwork(config.network), "reference": build_reference(config.reference)}
     )
+    if detector is not None:
+        modules["detector"] = build_detector(detector)
     tensors = {
         name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in modules.state_dict().items()
     }

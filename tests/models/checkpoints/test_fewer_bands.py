@@ -83,6 +83,19 @@ def test_the_noise_and_weight_networks_answer_the_same(networks):
         torch.testing.assert_close(found, wanted[:, :3], atol=1e-5, rtol=1e-4)
 
 
+def test_a_detector_is_folded_too():
+    large = replace(MODEL, detector=DetectorConfig(bands=4, widths=(4, 8)))
+    tensors = build_modules(large).state_dict()
+    config, less = without_band(large, tensors, "nir", "red")
+    modules = build_modules(config)
+    modules.load_state_dict(less)
+    whole = build_modules(large)
+    whole.load_state_dict(tensors)
+    image = torch.rand(1, 3, 16, 24) - 0.5
+    expected = whole["detector"].eval()(stood_in(image))
+    torch.testing.assert_close(modules["detector"].eval()(image), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_the_weights_of_the_larger_model_stay_as_they_are():
     tensors = build_modules(MODEL).state_dict()
     before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -95,7 +108,7 @@ def test_the_weights_of_the_larger_model_stay_as_they_are():
     [
         (MODEL, "swir", "red", "no 'swir'"),
         (MODEL, "nir", "nir", "cannot stand in for itself"),
-        (replace(MODEL, detector=DetectorConfig(bands=4)), "nir", "red", "not folded"),
+        (replace(MODEL, detector=DetectorConfig(bands=4, family="cloudnet")), "nir", "red", "not folded"),
     ],
 )
 def test_what_cannot_be_folded_is_refused(config, band, stand_in, message):

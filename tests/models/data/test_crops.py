@@ -10,7 +10,7 @@ import pytest
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import LightChange, compressed
-from decr_scene.models.data.source import OTHER_LIGHT, Pair, PairSource, _shown
+from decr_scene.models.data.source import OTHER_LIGHT, Pair, PairSource, in_other_light
 
 BANDS = ("blue", "green", "red", "nir")
 
@@ -109,7 +109,8 @@ def test_under_a_veil_the_cloudy_date_may_be_shown_in_a_light_of_its_own() -> No
 
 def test_a_light_of_its_own_may_lie_beyond_both() -> None:
     image = np.full((4, 8, 8), -0.2, np.float32)
-    means = [float(_shown(np.random.default_rng(n), image, image).mean() + 1) / 0.8 for n in range(40)]
+    shown = [in_other_light(np.random.default_rng(n), image, image) for n in range(40)]
+    means = [float(own.mean() + 1) / 0.8 for own in shown]
     assert np.exp(-OTHER_LIGHT) - 1e-3 < min(means) < 0.95 < 1.05 < max(means) < np.exp(OTHER_LIGHT) + 1e-3
 
 

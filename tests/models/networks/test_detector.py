@@ -15,6 +15,7 @@ from decr_scene.models.checkpoints.model_file import (
     save_model_file,
 )
 from decr_scene.models.clouds.simulate import CLOUD, SHADOW, SimulatedCloud
+from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import PairSource
@@ -35,7 +36,7 @@ from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.release.calibration import CALIBRATION, Scores, calibrate, read_calibration
 from decr_scene.models.release.export import with_detector
 from decr_scene.models.training.config import config_from_table
-from decr_scene.models.training.labels import labelled, pair_labels, simulated_labels
+from decr_scene.models.training.labels import labelled, mask_labels, pair_labels, simulated_labels
 from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer
 from decr_scene.models.training.weights import averaged_weights
 
@@ -164,6 +165,65 @@ def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
     np.testing.assert_array_equal(labels, again[1])
     assert set(np.unique(labels)) <= {0.0, 1.0}
     assert np.abs(image).max() <= 1
+
+
+def test_a_veil_is_cloud_where_it_is_dense_and_clear_where_it_hardly_is(root: Path) -> None:
+    def shares(thickness: float) -> list[float]:
+        veils = VeilRecipe(thickness=(thickness, thickness), uneven=(0.0, 0.0), fine=0.0)
+        config = DataConfig("clear", simulate=1.0, veil=1.0, veil_clouds=0.0, veils=veils)
+        source = labelled(load_source(config, root, read_png))
+        _, labels, _ = source.crop(np.random.default_rng(0), 24, ("red", "green", "blue"))
+        return [float(label.mean()) for label in labels]
+
+    assert shares(1.2) == [1, 1, 1]  # opacity .70
+    assert shares(0.4) == [0, 0, 0]  # .33: nobody can say
+    assert shares(0.1) == [0, 0, 1]  # .10
+
+
+def test_masks_label_their_images() -> None:
+    cover = np.zeros((2, 4, 40), np.float32)
+    cover[0, :, :10], cover[1, :, 10:20], cover[0, :, 20] = 1, 1, 0.4
+    image = np.linspace(-1, 1, 40, dtype=np.float32)[None, None].repeat(4, 1).repeat(3, 0)
+    restore, cloud, counts = mask_labels(image, cover)[:, 0]
+    assert restore.sum() == 20
+    assert cloud.sum() == 10
+    assert counts.sum() == 39  # but for the pixel that is partly cloud
+    cover[1] = 0
+    restore, cloud, counts = mask_labels(image, cover)[:, 0]
+    assert restore.sum() == cloud.sum() == 10
+    dark = np.flatnonzero(counts == 0)
+    assert len(dark) == 8  # of 29 clear ones a quarter, the darkest, and the partly cloudy one
+    assert set(dark) <= {*range(10, 20), 20}
+
+
+def test_images_with_masks_are_read_for_a_detector_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        save_png(tmp_path / "image" / f"{name}.png", smooth_ground(rng, 6, 48, (10, 60)))
+        mask = np.zeros((48, 48, 3), np.uint8)
+        mask[:, 24:] = [1, 1, 1] if name == "a" else [3, 3, 3]
+        save_png(tmp_path / "mask" / f"{name}.png", mask)
+    config = DataConfig(cloudy="image", masks="mask", scales=(1.0, 0.5))
+    source = labelled(load_source(config, tmp_path, read_png, bands=3, crop=24))
+    for seed in range(8):
+        image, labels, _ = source.crop(np.random.default_rng(seed), 24, ("red", "green", "blue"))
+        assert image.shape == labels.shape == (3, 24, 24)
+        np.testing.assert_array_equal(labels[0], labels[1])
+    with pytest.raises(ValueError, match="stage detector"):
+        config_from_table({**RUN, "stage": "reference", "data": [{"cloudy": "image", "masks": "mask"}]})
+    mask[:] = 9
+    save_png(tmp_path / "mask" / "b.png", mask)
+    with pytest.raises(TrainingError, match="values up to 9"):
+        load_source(config, tmp_path, read_png)
+    save_png(tmp_path / "mask" / "b.png", np.zeros((40, 48, 3)))
+    with pytest.raises(TrainingError, match="its mask is"):
+        load_source(config, tmp_path, read_png)
+
+
+@pytest.mark.parametrize("wrong", [{"masks": "mask"}, {"masks": "mask", "cloudy": "a", "simulate": 1.0}])
+def test_masks_without_their_images_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="masks are of the images"):
+        DataConfig(**wrong)
 
 
 def test_scores_are_shares_from_the_threshold_on() -> None:

@@ -14,11 +14,13 @@ from look_cases import BGRN, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
 
 from decr_scene.models.model import Model
+from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import MaskLookout
@@ -26,6 +28,8 @@ from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
 from decr_scene.pipeline.planning import detect_clouds
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -211,6 +215,31 @@ def test_the_detector_alone_gates_and_auto_also_takes_veils(model, tmp_path):
     told = inspect_scene(scene, model=model)
     assert told["detector"] == "ukis"
     assert told["cloudy tiles"] < told["tiles to restore"]
+
+
+@pytest.mark.parametrize(
+    ("side", "installed", "detector", "looks", "veils"),
+    [
+        (0.5, "1.0.0", "auto", "model", True),
+        (0.5, "1.0.0", "model", "model", False),
+        (0.5, "1.0.0", "ukis", "ukis", False),
+        (30, "1.0.0", "auto", "ukis", True),
+        (30, None, "auto", "model", True),
+    ],
+)
+def test_a_detector_looks_at_pixels_that_it_knows(
+    side, installed, detector, looks, veils, tmp_path, monkeypatch
+):
+    """One of the model's own that overlooks veils, beside one for pixels of ten metres and more."""
+    monkeypatch.setattr(ukis, "installed_version", lambda: installed)
+    config = DetectorConfig(bands=4, widths=(4,), veils=True)
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, detector=config)
+    scene = scene_of(tmp_path / "scene.tif", land()[0])
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.transform = rasterio.transform.from_origin(500000, 4000000, side, side)
+    with RasterioScene.open(scene) as opened:
+        look = plan_scene(opened, Options(model=str(model), detector=detector)).look
+    assert (look.kind, look.veils) == (looks, veils)
 
 
 def test_tiles_that_show_neither_cloud_nor_veil_are_not_sampled(model, tmp_path, monkeypatch):
