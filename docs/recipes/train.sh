@@ -22,7 +22,6 @@ stage reference reference
 stage reference fine --init "$runs/$model-reference"
 stage reference last --init "$runs/$model-fine"
 stage reference steady --init "$runs/$model-last"
-detector=()
 if [ "$model" = default ]; then
     stage reference settle --init "$runs/$model-steady"
     stage reference deepen --init "$runs/$model-settle"
@@ -35,23 +34,23 @@ if [ "$model" = default ]; then
     stage reference compressed --init "$runs/$model-broken"
     on_a_card more "$runs/$model-compressed/checkpoint.pt" default-more:2.2
     stage reference even --init "$runs/more/default-more-1.pt"
-    on_a_card noise "$runs/$model-even/checkpoint.pt" default-denoise:3.3
     on_a_card longer "$runs/$model-even/checkpoint.pt" default-longer:8.9
     stage reference delivered --init "$runs/longer/default-longer-1.pt"
     stage reference airlight --init "$runs/$model-delivered"
     stage reference own-light --init "$runs/$model-airlight"
     stage reference slower --init "$runs/$model-own-light"
-    reference=$runs/$model-mean-2.pt
-    [ -e "$reference" ] ||
-        decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$reference"
+    [ -e "$runs/$model-mean-2.pt" ] ||
+        decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$runs/$model-mean-2.pt"
+    on_a_card farther "$runs/$model-mean-2.pt" default-farther:8.9
+    on_a_card noise "$runs/$model-mean-2.pt" default-denoise:8.9
+    reference=$runs/farther/default-farther-1.pt
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9
     reference=$runs/deepen/rice2-deepen-1.pt
-    stage detector detector # that of `default` overlooks too much (its model card says what)
-    detector=(--detector "$runs/$model-detector")
 fi
+stage detector detector
 decr-scene models export "$runs/noise/$model-denoise-1.pt" --config "$here/$model-denoise.toml" \
-    --card "$here/$model-model.toml" --reference "$reference" "${detector[@]}" \
+    --card "$here/$model-model.toml" --reference "$reference" --detector "$runs/$model-detector" \
     --out "$runs/$model.safetensors" --overwrite
 # then, on pairs that it has not seen: decr-scene models calibrate "$runs/$model.safetensors" --data PAIRS --out ..

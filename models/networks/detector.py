@@ -39,6 +39,8 @@ class DetectorConfig:
         threshold: From this probability on, a pixel is taken to need restoring.
         family: ``"unet"`` (ours) or ``"cloudnet"``: its first width alone counts, and it detects no shadow.
         veils: Thin veils are overlooked: what the model changes much is restored where none is seen, too.
+        false_alarms: Greatest share of clear pixels, of each kind of held-out images, that the threshold
+            takes for cloudy.
 
     Raises:
         ValueError: No such network.
@@ -50,6 +52,7 @@ class DetectorConfig:
     threshold: float = 0.5
     family: str = "unet"
     veils: bool = False
+    false_alarms: float = 0.08
 
     def __post_init__(self) -> None:
         if self.family not in ("unet", "cloudnet"):
@@ -58,9 +61,10 @@ class DetectorConfig:
             raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
         check_range("bands", self.bands, 1, WIDEST)
         check_range("channels of a level", max(self.widths), 1, WIDEST)
-        if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1:
+        if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1 or not 0 < self.false_alarms < 1:
             raise ValueError(
-                f"a detector needs a factor in 1 to 16 and a threshold between 0 and 1, got {self}"
+                "a detector needs a factor in 1 to 16, and a threshold and false_alarms between 0 and 1, "
+                f"got {self}"
             )
 
 

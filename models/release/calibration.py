@@ -19,9 +19,6 @@ from decr_scene.models.training.labels import LabelledSource
 CALIBRATION = "detector.json"
 """In a run folder: the detector's configuration with its threshold, and the figures that it was chosen by."""
 
-FALSE_ALARMS = 0.08
-"""Greatest share of false alarms among clear pixels, on simulated cloud and on real pairs alike."""
-
 CROPS = 400
 """Crops that a threshold is chosen on, of each kind."""
 
@@ -100,7 +97,7 @@ def calibrate(
             of_part = score(detector, part, size, spectrum)
             scores[kind].cloudy += of_part.cloudy
             scores[kind].clear += of_part.clear
-    thresholds = [each.threshold(FALSE_ALARMS) for each in scores.values()] or [detector.config.threshold]
+    thresholds = [each.threshold(detector.config.false_alarms) for each in scores.values()] or [detector.config.threshold]
     threshold = float(np.clip(max(thresholds), 0.01, 0.99))
     figures = {"threshold": threshold}
     for kind, each in scores.items():

@@ -47,8 +47,12 @@ LIFTED = 0.15
 CLOUDLESS = 0.2
 """Share of the simulated crops that no cloud touches."""
 
-CLEAR_VEIL, CLOUD_VEIL = 0.2, 0.45
-"""Opacity up to which ground under a veil is clear, and from which on the veil is cloud."""
+CLEAR_VEIL, CLOUD_VEIL = 0.6, 0.85
+"""Opacity up to which ground under a veil is clear, and from which on the veil is cloud.
+
+Through a veil the ground is seen, and its tone is the best that there is: a network that is told of cloud
+everywhere has no tone to hold to.
+"""
 
 UNDRAWN = 0.25
 """Darkest share of the clear pixels of a mask without any shadow: they may be shadow and do not count."""

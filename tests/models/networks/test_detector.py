@@ -167,7 +167,7 @@ def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
     assert np.abs(image).max() <= 1
 
 
-def test_a_veil_is_cloud_where_it_is_dense_and_clear_where_it_hardly_is(root: Path) -> None:
+def test_a_veil_is_cloud_where_it_hides_the_ground(root: Path) -> None:
     def shares(thickness: float) -> list[float]:
         veils = VeilRecipe(thickness=(thickness, thickness), uneven=(0.0, 0.0), fine=0.0)
         config = DataConfig("clear", simulate=1.0, veil=1.0, veil_clouds=0.0, veils=veils)
@@ -175,9 +175,9 @@ def test_a_veil_is_cloud_where_it_is_dense_and_clear_where_it_hardly_is(root: Pa
         _, labels, _ = source.crop(np.random.default_rng(0), 24, ("red", "green", "blue"))
         return [float(label.mean()) for label in labels]
 
-    assert shares(1.2) == [1, 1, 1]  # opacity .70
-    assert shares(0.4) == [0, 0, 0]  # .33: nobody can say
-    assert shares(0.1) == [0, 0, 1]  # .10
+    assert shares(2.3) == [1, 1, 1]  # opacity .90
+    assert shares(1.3) == [0, 0, 0]  # .73: nobody can say
+    assert shares(0.4) == [0, 0, 1]  # .33
 
 
 def test_masks_label_their_images() -> None:
