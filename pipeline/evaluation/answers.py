@@ -197,9 +197,13 @@ def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:
 
 
 def _bundled_with_detector(bands: tuple[str, ...]) -> Iterator[Model]:
-    for name in bundled_models():
-        config = read_model_config(find_model(name))
-        if config.detector is not None and set(config.bands) == set(bands):
+    """Yield bundled models of these bands that have a detector, those of the same order first.
+
+    False colours that go by the names of natural ones are told by their order.
+    """
+    configs = {name: read_model_config(find_model(name)) for name in bundled_models()}
+    for name in sorted(configs, key=lambda name: configs[name].bands != bands):
+        if configs[name].detector is not None and set(configs[name].bands) == set(bands):
             yield load_model(name)
 
 
