@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
+from PIL import Image
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
@@ -104,7 +105,7 @@ def _read_pair(
     try:
         scaling = Scaling(paths.cloudy or paths.clear, paths.cloudy_nir)
         if config.masks is not None:
-            clear = _read_cover(paths.clear, read)
+            clear = _read_cover(paths.clear)
         else:
             clear = _read(config, paths.clear, paths.clear_nir, scaling, read, opener)
         cloudy = clear
@@ -153,11 +154,26 @@ def _read(
     return image
 
 
-def _read_cover(path: Path, read: Reader) -> Float:
-    """Read a mask as the cover by cloud, thick or thin, and by shadow, ``(2, H, W)``, 0 or 1."""
-    classes = np.rint((read(path, path)[0] + 1) * 127.5)
-    if classes.max() > 3:
-        raise ValueError(f"values up to {classes.max():g}, expected 0 clear, 1 cloud, 2 shadow, 3 thin cloud")
+def _read_cover(path: Path) -> Float:
+    """Read a mask as the cover by cloud, thick or thin, and by shadow, ``(2, H, W)``, 0 or 1.
+
+    Its values are taken as they stand in the file, whatever that says of nodata.
+
+    Raises:
+        ValueError: It is of several bands that differ, not of whole numbers, or has other classes.
+    """
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError("JPEG changes the classes of a mask: store it as PNG or GeoTIFF")
+    with Image.open(path) as file:
+        classes = np.asarray(file)
+    if classes.ndim == 3 and (classes == classes[..., :1]).all():
+        classes = classes[..., 0]
+    if classes.ndim != 2 or classes.dtype.kind not in "bui":
+        raise ValueError(f"{classes.shape} of {classes.dtype}, expected one band of whole numbers")
+    if classes.max() > 3 or classes.min() < 0:
+        raise ValueError(
+            f"values {classes.min()} to {classes.max()}, expected 0 clear, 1 cloud, 2 shadow, 3 thin cloud"
+        )
     return np.stack([(classes == 1) | (classes == 3), classes == 2]).astype(np.float32)
 
 

@@ -82,7 +82,8 @@ def calibrate(
 
     Args:
         detector: With its weights.
-        sources: Kinds of truth, such as simulated cloud and real pairs; the strictest threshold is taken.
+        sources: Kinds of truth: simulated cloud, and real pairs and drawn masks; the strictest threshold is
+            taken.
         size: Side of a crop, px.
         spectrum: Physical names of the bands.
         folder: Of the run.
@@ -97,7 +98,8 @@ def calibrate(
             of_part = score(detector, part, size, spectrum)
             scores[kind].cloudy += of_part.cloudy
             scores[kind].clear += of_part.clear
-    thresholds = [each.threshold(detector.config.false_alarms) for each in scores.values()] or [detector.config.threshold]
+    allowed = detector.config.false_alarms
+    thresholds = [each.threshold(allowed) for each in scores.values()] or [detector.config.threshold]
     threshold = float(np.clip(max(thresholds), 0.01, 0.99))
     figures = {"threshold": threshold}
     for kind, each in scores.items():

@@ -55,7 +55,7 @@ everywhere has no tone to hold to.
 """
 
 UNDRAWN = 0.25
-"""Darkest share of the clear pixels of a mask without any shadow: they may be shadow and do not count."""
+"""Darkest share of the clear pixels of a crop without drawn shadow: they may be shadow and do not count."""
 
 
 def simulated_labels(drawn: SimulatedCloud, clear: Float) -> Float:

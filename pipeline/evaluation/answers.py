@@ -20,7 +20,7 @@ from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.cloud_detection import Look, look_at_image
-from decr_scene.pipeline.evaluation.pairs import bands_of_folder
+from decr_scene.pipeline.evaluation.pairs import bands_of_folder, pixel_of_folder
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import look_of
@@ -115,6 +115,7 @@ class Answerer:
         model: ``None``: ``fill``.
         detector_model: Its detector looks for ``fill``, where that has no other; it takes bands in the same
             order.
+        pixel: Side of the images' pixels, m; ``None``: unknown.
     """
 
     bands: tuple[str, ...]
@@ -122,6 +123,7 @@ class Answerer:
     options: Options
     model: Model | None = None
     detector_model: Model | None = None
+    pixel: float | None = None
 
     @property
     def draws_samples(self) -> bool:
@@ -137,7 +139,7 @@ class Answerer:
             assert detector is not None, "it is chosen for its detector"
             plan = LookPlan("model", detector.factor, detector.threshold)
             return look_at_image(plan, cloudy, self.detector_model)
-        own_plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, None)
+        own_plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, self.pixel)
         return None if own_plan is None else look_at_image(own_plan, cloudy, self.model)
 
     def guess(self, cloudy: Float, look: Look | None = None) -> Float:
@@ -165,12 +167,12 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     spec, _ = spec_of(options)
     if name != "fill":
         loaded = load_model(name)
-        return Answerer(loaded.config.bands, spec, options, loaded)
+        return Answerer(loaded.config.bands, spec, options, loaded, pixel=pixel_of_folder(data))
     names = resolve_names(("",) * len(bands.split(",")), bands) if bands else bands_of_folder(data)
     if names is None:
         find_pairs(DataConfig(folder="."), data, None)  # what is wrong with the folder is told first
         raise OptionError(f"fill does not know the bands of {data}: name them with --bands")
-    return Answerer(names, spec, options)
+    return Answerer(names, spec, options, pixel=pixel_of_folder(data))
 
 
 def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:

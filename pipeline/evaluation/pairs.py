@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
@@ -14,6 +16,7 @@ from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.look.look_plan import pixel_size
 from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
 
@@ -67,6 +70,19 @@ def bands_of_folder(data: Path) -> tuple[str, ...] | None:
     orders = _band_orders(data)
     names = next(iter(orders), ())
     return names if len(orders) == 1 and all(names) else None
+
+
+def pixel_of_folder(data: Path) -> float | None:
+    """Return the side of a pixel, m, of the first cloudy image of a folder; ``None``: it does not say."""
+    images = (path for name in CLOUDY_FOLDERS for path in sorted((data / name).glob("*.tif*")))
+    first = next(images, None)
+    if first is None:
+        return None
+    try:
+        with rasterio.open(first) as dataset:
+            return pixel_size(dataset.crs, dataset.transform, dataset.shape)
+    except RasterioError:
+        return None  # what is wrong with it is told by the one who reads its pixels
 
 
 def _band_orders(data: Path) -> set[tuple[str, ...]]:

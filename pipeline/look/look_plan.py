@@ -54,6 +54,11 @@ class LookPlan:
     fills: bool = False
     tones: bool = False
 
+    @property
+    def who(self) -> str:
+        """Name who looks, with the version of a package."""
+        return self.kind if self.version is None else f"{self.kind} {self.version}"
+
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
     """Return the side of a coarse pixel of `ukis-csmask`, px.

@@ -79,6 +79,7 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         verification=verification,
         warnings=[*planned.warnings, *left],
         clouds=clouds,
+        detector=None if planned.look is None else planned.look.who,
         failed=failed,
         mask=planned.mask_meaning,
         other_date=fit_of(planned),

@@ -16,7 +16,8 @@ from decr_scene.pipeline.restoration.plan import Planned
 class Report:
     """The report of a run, the JSON file beside the output.
 
-    ``failed`` has the reason for each side file that could not be written, by its role. ``other_date`` says
+    ``detector`` is who looked: ``model``, ``mask``, or ``ukis`` with the version of its package. ``failed``
+    has the reason for each side file that could not be written, by its role. ``other_date`` says
     how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it keeps
     the contrast, and the share of the pixels that tells.
     """
@@ -35,6 +36,7 @@ class Report:
     verification: dict[str, Any]
     warnings: list[str]
     clouds: dict[str, float] | None = None
+    detector: str | None = None
     failed: dict[str, str] = field(default_factory=dict)
     mask: str | None = None
     other_date: dict[str, Any] | None = None

@@ -155,6 +155,8 @@ def clouds_of(
         SceneError: Nothing looks.
     """
     seen = detect_clouds(planned, scene, options, places)
+    if seen.coverage is None and options.detector == "none":
+        raise SceneError(f"nothing looks at {scene.path}, as --detector none says: take auto")
     if seen.coverage is None:
         raise SceneError(
             f"model {options.model} has no cloud detector to look at {scene.path} with: take one that has, "

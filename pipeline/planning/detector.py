@@ -51,8 +51,8 @@ def look_of(
 
 
 def is_coarse(pixel: float | None) -> bool:
-    """Return whether a pixel's side, m, is among those that `ukis-csmask` was trained for, or nearly."""
-    return pixel is not None and pixel >= FILLED_FROM
+    """Return whether a pixel's side, m, is nearly among those that `ukis-csmask` was trained for."""
+    return pixel is not None and pixel >= 0.99 * FILLED_FROM
 
 
 def _detector(

@@ -193,7 +193,7 @@ def _process_group(device: torch.device) -> Iterator[int]:
 
 
 def _calibrated(config: RunConfig, trainer: Trainer, data: Path) -> dict[str, float]:
-    """Choose the threshold of a detector on the images that were held out, simulated cloud and real pairs."""
+    """Choose the threshold of a detector on the images held out: simulated cloud, and pairs and masks."""
     detector = trainer.ema["detector"]
     assert isinstance(detector, CloudDetector)
     held_out = [part for part in config.data if part.holdout]

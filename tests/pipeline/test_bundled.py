@@ -85,7 +85,7 @@ WHITE = CloudRecipe(scale=(40, 1500), finest=(2, 20), thickness=(0.5, 6), covera
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="NO SHARED DATA: clear fields of half a metre are not here")
 def test_white_cloud_over_fields_of_half_a_metre_is_seen_and_clear_fields_are_not(tmp_path):
-    """A sensor and a landscape that no detector of ours was trained on; `ukis-csmask` sees none of this cloud."""
+    """A sensor and a landscape that ours was not trained on; `ukis-csmask` sees none of this cloud."""
     path = SHARED / "clear4" / "geoeye1_0p5m_bgrn.tif"
     clear = read(path, 255)[:, :512, :512]
     drawn = simulate(clear, ("blue", "green", "red", "nir"), np.random.default_rng(100), WHITE)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from pair_cases import read_png, save_png, smooth_ground
+from PIL import Image
 
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
@@ -213,11 +215,39 @@ def test_images_with_masks_are_read_for_a_detector_alone(tmp_path: Path) -> None
         config_from_table({**RUN, "stage": "reference", "data": [{"cloudy": "image", "masks": "mask"}]})
     mask[:] = 9
     save_png(tmp_path / "mask" / "b.png", mask)
-    with pytest.raises(TrainingError, match="values up to 9"):
+    with pytest.raises(TrainingError, match="values 9 to 9"):
         load_source(config, tmp_path, read_png)
     save_png(tmp_path / "mask" / "b.png", np.zeros((40, 48, 3)))
     with pytest.raises(TrainingError, match="its mask is"):
         load_source(config, tmp_path, read_png)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "told"),
+    [
+        ("b.jpg", np.zeros((48, 48), np.uint8), "JPEG changes the classes"),
+        ("b.png", np.stack([np.ones((48, 48), np.uint8), *np.zeros((2, 48, 48), np.uint8)], 2), "one band"),
+        ("b.tif", np.zeros((48, 48), np.float32), "whole numbers"),
+    ],
+)
+def test_masks_that_are_none_are_refused(name: str, pixels: np.ndarray, told: str, tmp_path: Path) -> None:
+    save_png(tmp_path / "image" / "b.png", smooth_ground(np.random.default_rng(0), 6, 48, (10, 60)))
+    (tmp_path / "mask").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "mask" / name)
+    with pytest.raises(TrainingError, match=told):
+        load_source(DataConfig(cloudy="image", masks="mask"), tmp_path, read_png)
+
+
+def test_a_mask_whose_clear_class_is_called_nodata_is_read_as_it_stands(tmp_path: Path) -> None:
+    save_png(tmp_path / "image" / "b.png", smooth_ground(np.random.default_rng(0), 6, 48, (10, 60)))
+    (tmp_path / "mask").mkdir()
+    mask = np.zeros((48, 48), np.uint8)
+    mask[:12], mask[40:] = 1, 2
+    profile = {"driver": "GTiff", "height": 48, "width": 48, "count": 1, "dtype": "uint8", "nodata": 0}
+    with rasterio.open(tmp_path / "mask" / "b.tif", "w", **profile) as target:
+        target.write(mask, 1)
+    cover = load_source(DataConfig(cloudy="image", masks="mask"), tmp_path, read_png).pairs[0][0].clear
+    np.testing.assert_array_equal(cover, [mask == 1, mask == 2])
 
 
 @pytest.mark.parametrize("wrong", [{"masks": "mask"}, {"masks": "mask", "cloudy": "a", "simulate": 1.0}])

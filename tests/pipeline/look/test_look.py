@@ -18,6 +18,7 @@ from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.pipeline import process_scene, restore
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, DecrSceneError, OptionError
+from decr_scene.pipeline.evaluation.answers import open_answerer
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
@@ -28,6 +29,7 @@ from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
 from decr_scene.pipeline.planning import detect_clouds
+from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
@@ -368,6 +370,21 @@ def test_evaluation_tells_a_network_the_same(tmp_path, monkeypatch):
     assert told[0][0, 4].max() > 0.9
 
 
+@pytest.mark.parametrize(("side", "looks"), [(0.5, "model"), (30, "ukis")])
+def test_evaluation_looks_with_the_detector_that_a_run_would_take(side, looks, tmp_path):
+    config = DetectorConfig(bands=4, widths=(4,), veils=True)
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, context=True, detector=config)
+    (tmp_path / "cloudy").mkdir()
+    scene = scene_of(tmp_path / "cloudy" / "a.tif", land((96, 128))[0])
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.transform = rasterio.transform.from_origin(500000, 4000000, side, side)
+    answerer = open_answerer(str(model), tmp_path, None)
+    plan = look_of(answerer.spec, answerer.options, answerer.bands, (96, 128), answerer.pixel)
+    assert plan.kind == looks
+    scene.write_bytes(b"no raster")
+    assert open_answerer(str(model), tmp_path, None).pixel is None
+
+
 def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
     image, _ = land((300, 420))
     scene = scene_of(tmp_path / "scene.tif", image)
@@ -411,7 +428,9 @@ def test_a_mask_in_the_place_of_a_detector_is_averaged():
 def test_the_detector_stands_in_the_report_and_in_help(tmp_path):
     scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
     process_scene(scene, tmp_path / "clean.tif", model="fill")
-    assert json.loads((tmp_path / "clean.json").read_text())["parameters"]["detector"] == "auto"
+    report = json.loads((tmp_path / "clean.json").read_text())
+    assert report["parameters"]["detector"] == "auto"
+    assert report["detector"] == f"ukis {ukis.installed_version()}"
     assert "--detector" in CliRunner().invoke(main, ["process", "--help"]).output
     assert "fill" in CliRunner().invoke(main, ["models", "list"]).output
 
