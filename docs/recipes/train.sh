@@ -50,7 +50,12 @@ else
     reference=$runs/deepen/rice2-deepen-1.pt
 fi
 stage detector detector
+detector=detector
+if [ "$model" = default ]; then
+    stage detector overlook --init "$runs/default-detector"
+    detector=overlook
+fi
 decr-scene models export "$runs/noise/$model-denoise-1.pt" --config "$here/$model-denoise.toml" \
-    --card "$here/$model-model.toml" --reference "$reference" --detector "$runs/$model-detector" \
+    --card "$here/$model-model.toml" --reference "$reference" --detector "$runs/$model-$detector" \
     --out "$runs/$model.safetensors" --overwrite
 # then, on pairs that it has not seen: decr-scene models calibrate "$runs/$model.safetensors" --data PAIRS --out ..

@@ -44,6 +44,8 @@ class DataConfig:
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
         veil_clouds: Share of those that have clouds besides.
         veil_seen: Share of those whose veil a detector sees.
+        veil_labels: For a detector: opacity up to which ground under a veil is clear, and from which on the
+            veil is cloud; between them it is neither.
         veils: What veils are drawn.
         roofs: Share of the crops that flat roofs are painted on; where all clouds are simulated.
         keep_clear: Real pairs only: where cloudy and clear, in one tone and smoothed, differ by less than the
@@ -86,6 +88,7 @@ class DataConfig:
     veil: float = 0.0
     veil_clouds: float = 0.4
     veil_seen: float = 0.5
+    veil_labels: Range = (0.2, 0.45)
     veils: VeilRecipe = field(default_factory=VeilRecipe)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,8 @@ class DataConfig:
             raise ValueError(f"roofs must be a share, from 0 to 1, with simulate = 1.0, got {self.roofs:g}")
         if any(not 0 <= part <= 1 for part in (self.veil, self.veil_clouds, self.veil_seen, self.shown)):
             raise ValueError("veil, veil_clouds, veil_seen and shown must be shares, from 0 to 1")
+        if not 0 <= self.veil_labels[0] <= self.veil_labels[1] <= 1:
+            raise ValueError(f"veil_labels must be two rising opacities, from 0 to 1, got {self.veil_labels}")
         if self.mean is not None and not 0 < self.mean[0] <= self.mean[1] < 1:
             raise ValueError(f"mean must rise between black and white, 0 and 1, got {self.mean}")
         if self.spread is not None and (self.mean is None or not 0 < self.spread[0] <= self.spread[1] < 1):

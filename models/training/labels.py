@@ -47,13 +47,6 @@ LIFTED = 0.15
 CLOUDLESS = 0.2
 """Share of the simulated crops that no cloud touches."""
 
-CLEAR_VEIL, CLOUD_VEIL = 0.6, 0.85
-"""Opacity up to which ground under a veil is clear, and from which on the veil is cloud.
-
-Through a veil the ground is seen, and its tone is the best that there is: a network that is told of cloud
-everywhere has no tone to hold to.
-"""
-
 UNDRAWN = 0.25
 """Darkest share of the clear pixels of a crop without drawn shadow: they may be shadow and do not count."""
 
@@ -156,8 +149,9 @@ class LabelledSource(PairSource):
             over = simulate(below, spectrum, rng, clouds)
             cloudy, labels = over.cloudy, simulated_labels(over, below)
         if veil is not None:
-            labels[:2, veil >= CLOUD_VEIL] = labels[2, veil >= CLOUD_VEIL] = 1
-            labels[2, (veil >= CLEAR_VEIL) & (veil < CLOUD_VEIL) & (labels[0] == 0)] = 0
+            clear_to, cloud_from = config.veil_labels
+            labels[:2, veil >= cloud_from] = labels[2, veil >= cloud_from] = 1
+            labels[2, (veil >= clear_to) & (veil < cloud_from) & (labels[0] == 0)] = 0
         return cloudy, labels
 
 

@@ -172,7 +172,9 @@ def test_crops_are_labelled_and_a_function_of_the_generator(root: Path) -> None:
 def test_a_veil_is_cloud_where_it_hides_the_ground(root: Path) -> None:
     def shares(thickness: float) -> list[float]:
         veils = VeilRecipe(thickness=(thickness, thickness), uneven=(0.0, 0.0), fine=0.0)
-        config = DataConfig("clear", simulate=1.0, veil=1.0, veil_clouds=0.0, veils=veils)
+        config = DataConfig(
+            "clear", simulate=1.0, veil=1.0, veil_clouds=0.0, veils=veils, veil_labels=(0.6, 0.85)
+        )
         source = labelled(load_source(config, root, read_png))
         _, labels, _ = source.crop(np.random.default_rng(0), 24, ("red", "green", "blue"))
         return [float(label.mean()) for label in labels]
