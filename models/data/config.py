@@ -35,7 +35,8 @@ class DataConfig:
             visible bands get one mean: as pictures are delivered. ``None``: as the image has them.
         stretch: Greatest power of e of a gain, and a third of it as an offset, that each band outside the
             visible ones is shown with, truth and cloudy alike: pictures are delivered with every band
-            stretched by itself, so that a grey veil need not be grey there.
+            stretched by itself, so that a grey veil need not be grey there. For a detector, a third of it for
+            every band besides.
         shown: Share of the crops under veils that are not thin whose cloudy image is shown in a light of its
             own: its mean lies between the veiled one's and the truth's, or up to 8 % beyond. Pictures are
             delivered date by date, each as bright as suits it; through a thin veil the ground tells the tone.

@@ -126,9 +126,18 @@ class LabelledSource(PairSource):
             if self.plain:
                 labels[2] = labels[0]
             cloudy, clear = light.apply(cloudy), light.apply(matched)
+        if self.config.stretch and not self.plain:
+            cloudy = self._as_delivered(rng, cloudy, spectrum)
         if rng.random() < STRETCHED and not self.plain:
             cloudy = _stretched(cloudy, clear, rng)
         return Crop(*turn(rng, cloudy, labels))
+
+    def _as_delivered(self, rng: np.random.Generator, image: Float, spectrum: tuple[str, ...]) -> Float:
+        """Show an image ``(C, H, W)`` with every band stretched by itself, so that cloud need not be grey."""
+        most = self.config.stretch / 3
+        gain = np.exp(rng.uniform(-most, most, (len(image), 1, 1))).astype(np.float32)
+        shown = self._draw_stretch(rng, spectrum).apply(image)
+        return np.clip((shown + 1) * gain - 1, -1, 1)
 
     def _simulated(
         self, rng: np.random.Generator, clear: Float, spectrum: tuple[str, ...]

@@ -16,7 +16,7 @@ from decr_scene.models.checkpoints.model_file import (
     read_model_file,
     save_model_file,
 )
-from decr_scene.models.clouds.simulate import CLOUD, SHADOW, SimulatedCloud
+from decr_scene.models.clouds.simulate import CLOUD, SHADOW, CloudRecipe, SimulatedCloud
 from decr_scene.models.clouds.veils import VeilRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.loading import load_source
@@ -182,6 +182,16 @@ def test_a_veil_is_cloud_where_it_hides_the_ground(root: Path) -> None:
     assert shares(2.3) == [1, 1, 1]  # opacity .90
     assert shares(1.3) == [0, 0, 0]  # .73: nobody can say
     assert shares(0.4) == [0, 0, 1]  # .33
+
+
+def test_cloud_need_not_be_grey_in_pictures_that_are_stretched(root: Path) -> None:
+    def colours(stretch: float) -> float:
+        config = DataConfig("clear", simulate=1.0, stretch=stretch, clouds=CloudRecipe(coverage=(1, 1)))
+        source = labelled(load_source(config, root, read_png))
+        crops = [source.crop(np.random.default_rng(n), 24, ("red", "green", "nir"))[0] for n in range(30)]
+        return float(np.mean([crop.mean((1, 2)).std() for crop in crops]))
+
+    assert colours(0.9) > 2 * colours(0.0)
 
 
 def test_masks_label_their_images() -> None:
