@@ -48,7 +48,12 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
             raise TrainingError(
                 f"{run} holds other networks than {runs[0]}: average runs of one configuration"
             )
-    mean = {name: torch.stack([state[name] for state in weights]).mean(dim=0) for name in weights[0]}
+    mean = {  # but for counts, such as the batches that a norm has seen
+        name: torch.stack([state[name] for state in weights]).mean(dim=0)
+        if first.is_floating_point()
+        else first
+        for name, first in weights[0].items()
+    }
     write_checkpoint(out, {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean})
 
 

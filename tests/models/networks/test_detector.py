@@ -40,7 +40,7 @@ from decr_scene.models.release.export import with_detector
 from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.labels import labelled, mask_labels, pair_labels, simulated_labels
 from decr_scene.models.training.loop import CHECKPOINT, Report, Trainer
-from decr_scene.models.training.weights import averaged_weights
+from decr_scene.models.training.weights import average_runs, averaged_weights
 
 UNET = UNetConfig(channels=8, multipliers=(1,), attention_factors=(), heads=1, scale_shift=False)
 CONFIG = ModelConfig(
@@ -293,6 +293,17 @@ def test_a_stopped_training_goes_on_to_the_same_weights(root: Path, tmp_path: Pa
     whole, parts = (averaged_weights(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_mean_of_two_runs_keeps_the_counts_of_norms(root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        train(root, tmp_path / name, seed=seed)
+    runs = [tmp_path / name / CHECKPOINT for name in ("a", "b")]
+    average_runs(runs, tmp_path / "mean.pt")
+    first, second, mean = map(averaged_weights, (*runs, tmp_path / "mean.pt"))
+    kernel, count = "detector.leave.weight", "detector.enter.1.num_batches_tracked"
+    torch.testing.assert_close(mean[kernel], (first[kernel] + second[kernel]) / 2)
+    assert mean[count] == first[count]
 
 
 @pytest.mark.slow
