@@ -34,6 +34,7 @@ if [ "$model" = default ]; then
     stage reference compressed --init "$runs/$model-broken"
     on_a_card more "$runs/$model-compressed/checkpoint.pt" default-more:2.2
     stage reference even --init "$runs/more/default-more-1.pt"
+    on_a_card noise "$runs/$model-even/checkpoint.pt" default-denoise:3.3
     on_a_card longer "$runs/$model-even/checkpoint.pt" default-longer:8.9
     stage reference delivered --init "$runs/longer/default-longer-1.pt"
     stage reference airlight --init "$runs/$model-delivered"
@@ -42,7 +43,6 @@ if [ "$model" = default ]; then
     [ -e "$runs/$model-mean-2.pt" ] ||
         decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$runs/$model-mean-2.pt"
     on_a_card farther "$runs/$model-mean-2.pt" default-farther:8.9
-    on_a_card noise "$runs/$model-mean-2.pt" default-denoise:8.9
     reference=$runs/farther/default-farther-1.pt
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
