@@ -37,7 +37,8 @@ def look_of(
     if options.mask not in ("auto", "none"):
         return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if needed else None
     gates = options.mask == "auto"
-    look = None if not (gates or needed) else _detector(spec, options, bands, shape, pixel)
+    coarse, factor = _is_coarse(pixel), coarse_factor(shape, pixel)
+    look = _detector(spec, options, bands, factor, coarse) if gates or needed else None
     if spec.name == "fill" and look is None:
         raise OptionError(
             "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
@@ -45,22 +46,18 @@ def look_of(
         )
     if look is None:
         return None
-    fills = gates and look.kind == "ukis" and is_coarse(pixel)
+    fills = gates and look.kind == "ukis" and coarse
     tones = gates and not spec.context and (fills or look.kind == "model")
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 
-def is_coarse(pixel: float | None) -> bool:
+def _is_coarse(pixel: float | None) -> bool:
     """Return whether a pixel's side, m, is nearly among those that `ukis-csmask` was trained for."""
     return pixel is not None and pixel >= 0.99 * FILLED_FROM
 
 
 def _detector(
-    spec: RestorerSpec,
-    options: Options,
-    bands: Sequence[str],
-    shape: tuple[int, int],
-    pixel: float | None,
+    spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int, coarse: bool
 ) -> LookPlan | None:
     """Choose the detector of ``--detector``.
 
@@ -76,14 +73,14 @@ def _detector(
         return replace(own, veils=False)
     has_bands = all(bands.count(band) == 1 for band in ukis.BANDS)
     if options.detector == "auto":
-        if own is not None and not (is_coarse(pixel) and has_bands and ukis.installed_version()):
+        if own is not None and not (coarse and has_bands and ukis.installed_version()):
             return own
         if (spec.bands is None and spec.name != "fill") or not has_bands:
             return None
-        return _ukis(bands, coarse_factor(shape, pixel), veils=spec.bands is not None)
+        return _ukis(bands, factor, veils=spec.bands is not None)
     if not has_bands:
         select_bands(bands, ukis.BANDS)
-    return _ukis(bands, coarse_factor(shape, pixel), veils=False)
+    return _ukis(bands, factor, veils=False)
 
 
 def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:

@@ -1,0 +1,138 @@
+"""Who looks at a scene as a whole, and on what pixels."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from look_cases import BGRN, bright_is_cloud, land, pixels_of, scene_of
+from model_cases import tiny_model
+
+from decr_scene.models.networks.detector import DetectorConfig
+from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.evaluation.answers import open_answerer
+from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.look import ukis
+from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
+from decr_scene.pipeline.planning.detector import look_of
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.raster.scene import RasterioScene
+
+
+@pytest.fixture(autouse=True)
+def by_brightness(monkeypatch):
+    bright_is_cloud(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel", "factor"),
+    [
+        ((5490, 5490), 10.0, 2),
+        ((600, 600), 30.0, 1),
+        ((40000, 40000), 0.5, 40),
+        ((600, 700), 0.5, 8),
+        ((30, 30), 0.5, 1),
+        ((256, 256), None, 1),
+        ((4096, 4096), None, 8),
+    ],
+)
+def test_coarse_pixels_are_large_where_the_scene_is(shape, pixel, factor):
+    assert coarse_factor(shape, pixel) == factor
+
+
+def test_pixels_in_degrees_and_feet_are_measured_in_metres():
+    degrees = rasterio.transform.from_origin(10, 60.01, 1e-4, 1e-4)
+    side = pixel_size(rasterio.crs.CRS.from_epsg(4326), degrees, (200, 200))
+    assert side == pytest.approx(11.13 * np.sqrt(0.5), rel=1e-3)
+    feet = rasterio.transform.from_origin(0, 0, 3.0, 3.0)
+    assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
+    assert pixel_size(None, degrees, (9, 9)) is None
+    for flat in ((0, 0, 5e5, 0, 0, 4e6), (2, 2, 5e5, 2, 2, 4e6), (np.nan, 0, 0, 0, -2, 0)):
+        assert pixel_size(rasterio.crs.CRS.from_epsg(32650), rasterio.Affine(*flat), (9, 9)) is None
+    assert coarse_factor((600, 600), 1e-300) >= 1
+
+
+def test_a_detector_that_is_not_there_is_refused(tmp_path):
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=("red", "green", "blue"))
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0][:3], ("red", "green", "blue"))
+    with pytest.raises(OptionError, match="no detector of its own"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="model")
+    with pytest.raises(BandError, match="nir"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="ukis")
+    with pytest.raises(OptionError, match="detector must be"):
+        process_scene(scene, tmp_path / "c.tif", model=str(model), detector="owl")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model of random weights, whose first guess differs everywhere from its input."""
+    return str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
+
+
+def test_the_detector_alone_gates_and_auto_also_takes_veils(model, tmp_path):
+    image, where = land((300, 700), cloud=(slice(100, 170), slice(60, 150)))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    strict = process_scene(scene, tmp_path / "strict.tif", model=model, detector="ukis")
+    auto = process_scene(scene, tmp_path / "auto.tif", model=model)
+    assert strict.tiles["restored"] < strict.tiles["total"] == auto.tiles["restored"]
+    gated, open_ = (pixels_of(tmp_path / f"{name}.tif") != image for name in ("strict", "auto"))
+    assert gated[:, where].mean() > 0.9
+    assert not gated[:, :, 400:].any()
+    assert open_[:, :, 400:].mean() > 0.9  # this model changes everything much
+    told = inspect_scene(scene, model=model)
+    assert told["detector"] == "ukis"
+    assert told["cloudy tiles"] < told["tiles to restore"]
+
+
+@pytest.mark.parametrize(
+    ("side", "installed", "detector", "looks", "veils"),
+    [
+        (0.5, "1.0.0", "auto", "model", True),
+        (0.5, "1.0.0", "model", "model", False),
+        (0.5, "1.0.0", "ukis", "ukis", False),
+        (30, "1.0.0", "auto", "ukis", True),
+        (30, None, "auto", "model", True),
+    ],
+)
+def test_a_detector_looks_at_pixels_that_it_knows(
+    side, installed, detector, looks, veils, tmp_path, monkeypatch
+):
+    """One of the model's own that overlooks veils, beside one for pixels of ten metres and more."""
+    monkeypatch.setattr(ukis, "installed_version", lambda: installed)
+    config = DetectorConfig(bands=4, widths=(4,), veils=True)
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, detector=config)
+    scene = scene_of(tmp_path / "scene.tif", land()[0])
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.transform = rasterio.transform.from_origin(500000, 4000000, side, side)
+    with RasterioScene.open(scene) as opened:
+        look = plan_scene(opened, Options(model=str(model), detector=detector)).look
+    assert (look.kind, look.veils) == (looks, veils)
+
+
+@pytest.mark.parametrize(("side", "looks"), [(0.5, "model"), (30, "ukis")])
+def test_evaluation_looks_with_the_detector_that_a_run_would_take(side, looks, tmp_path):
+    config = DetectorConfig(bands=4, widths=(4,), veils=True)
+    model = tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, context=True, detector=config)
+    (tmp_path / "cloudy").mkdir()
+    scene = scene_of(tmp_path / "cloudy" / "a.tif", land((96, 128))[0])
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.transform = rasterio.transform.from_origin(500000, 4000000, side, side)
+    answerer = open_answerer(str(model), tmp_path, None)
+    plan = look_of(answerer.spec, answerer.options, answerer.bands, (96, 128), answerer.pixel)
+    assert plan.kind == looks
+    scene.write_bytes(b"no raster")
+    assert open_answerer(str(model), tmp_path, None).pixel is None
+
+
+def test_the_detector_stands_in_the_report_and_in_help(tmp_path):
+    scene = scene_of(tmp_path / "scene.tif", land((64, 64))[0])
+    process_scene(scene, tmp_path / "clean.tif", model="fill")
+    report = json.loads((tmp_path / "clean.json").read_text())
+    assert report["parameters"]["detector"] == "auto"
+    assert report["detector"] == f"ukis {ukis.installed_version()}"
+    assert "--detector" in CliRunner().invoke(main, ["process", "--help"]).output
+    assert "fill" in CliRunner().invoke(main, ["models", "list"]).output
