@@ -40,6 +40,8 @@ class DataConfig:
         shown: Share of the crops under veils that are not thin whose cloudy image is shown in a light of its
             own: its mean lies between the veiled one's and the truth's, or up to 8 % beyond. Pictures are
             delivered date by date, each as bright as suits it; through a thin veil the ground tells the tone.
+        shown_gain: Greatest power of e of the gain that those are stretched by about their mean besides: of a
+            hazy date the black is taken off before it is delivered.
         jpeg: Range of the quality that half of the cloudy images are compressed with; ``None``: none is.
             A veil that is lifted brings out the blocks of the compression with the ground.
         veil: Share of the simulated crops that lie under a veil, an even one mostly, that is to be removed.
@@ -86,6 +88,7 @@ class DataConfig:
     jpeg: Range | None = None
     stretch: float = 0.0
     shown: float = 0.0
+    shown_gain: float = 0.0
     veil: float = 0.0
     veil_clouds: float = 0.4
     veil_seen: float = 0.5
@@ -106,6 +109,8 @@ class DataConfig:
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
+        if not 0 <= self.shown_gain <= 1:
+            raise ValueError(f"shown_gain must be a power of e, from 0 to 1, got {self.shown_gain:g}")
         if not 0 <= self.stretch <= 1:
             raise ValueError(f"stretch must be a power of e, from 0 to 1, got {self.stretch:g}")
         if not 1 <= self.enlarge <= 4:

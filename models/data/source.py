@@ -124,7 +124,7 @@ class PairSource:
             return Covered(drawn.cloudy, drawn.opacity, drawn.shadow)
         below = veiled(clear, spectrum, rng, config.veils)
         if config.shown and rng.random() < config.shown and below.opacity.mean() > THIN_VEIL:
-            below = replace(below, image=in_other_light(rng, below.image, clear))
+            below = replace(below, image=in_other_light(rng, below.image, clear, config.shown_gain))
         veil_opacity = below.opacity * np.float32(rng.random() < config.veil_seen)
         if rng.random() >= config.veil_clouds:
             return Covered(below.image, veil_opacity, np.zeros_like(veil_opacity))
@@ -189,11 +189,19 @@ class PairSource:
         return shared, aim - shared * means
 
 
-def in_other_light(rng: np.random.Generator, veiled: Float, clear: Float) -> Float:
-    """Show a veiled image ``(C, H, W)`` as bright as anything between itself and the truth."""
+def in_other_light(rng: np.random.Generator, veiled: Float, clear: Float, most_gain: float = 0.0) -> Float:
+    """Show a veiled image ``(C, H, W)`` as bright as anything between itself and the truth.
+
+    With ``most_gain``, a power of e, it is stretched about its mean by up to that besides: of a hazy date the
+    black is taken off before it is delivered. Its veil then says less of how dark the ground is.
+    """
     own, truth = ((float(image.mean()) + 1) / 2 for image in (veiled, clear))
     aim = (own + rng.uniform(0, 1) * (truth - own)) * np.exp(rng.uniform(-OTHER_LIGHT, OTHER_LIGHT))
-    shown: Float = np.clip((veiled + 1) * np.float32(aim / max(own, 0.02)) - 1, -1, 1)
+    gain, black = np.float32(aim / max(own, 0.02)), np.float32(0)
+    if most_gain:
+        gain *= np.float32(np.exp(rng.uniform(0, most_gain)))
+        black = np.float32(2 * (gain * own - aim))
+    shown: Float = np.clip((veiled + 1) * gain - black - 1, -1, 1)
     return shown
 
 

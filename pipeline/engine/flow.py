@@ -2,10 +2,10 @@
 
 A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
-when the last of them is done. `ROWS_UNDER_WAY` rows of blocks are under way. Further batches are submitted
-ahead, enough that no model idles while blocks are written or while the next cloud is rows away. Neither
-number grows with the scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile
-touches are copied while the others wait for a model.
+when the last of them is done. At most `WINDOWS_UNDER_WAY` windows of `ROWS_UNDER_WAY` rows of blocks are
+under way. Further batches are submitted ahead, enough that no model idles while blocks are written or while
+the next cloud is rows away. Neither number grows with the scene: a slow disk holds up the models, and a slow
+model the reading. Rows that no tile touches are copied while the others wait for a model.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
 
 ROWS_UNDER_WAY = 2
+WINDOWS_UNDER_WAY = 6
+"""Most windows of those rows that are blended or wait to be written, however wide the scene."""
 COPIES_AHEAD = 2
 """Windows without a tile that are read while another one is written."""
 BATCHES_AHEAD = TASKS_A_MODEL + 1
@@ -153,16 +155,22 @@ class Flow:
         self._ahead = self._in_order(rows)
         self._read_saved(list(self._in_order(rows)))
         self.on_batch(0)
-        waiting = [self._submit_row(row) for row in rows[:ROWS_UNDER_WAY]]
+        todo = deque((number, span) for number, row in enumerate(rows) for span in row)
+        waiting: deque[Future] = deque()
         for number, row in enumerate(rows):
             self._models = count_models(self.client)
-            for span, future in zip(row, waiting.pop(0), strict=True):
+            for span in row:
+                self._submit_windows(todo, waiting, number + ROWS_UNDER_WAY)
+                future = waiting.popleft()
                 self._run_ahead()
                 yield from self._copies_until(future)
                 yield span, result_of(self.client, future, self._check)
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
-            if number + ROWS_UNDER_WAY < len(rows):
-                waiting.append(self._submit_row(rows[number + ROWS_UNDER_WAY]))
+
+    def _submit_windows(self, todo: deque[tuple[int, Span]], waiting: deque[Future], end: int) -> None:
+        """Submit the next windows, of rows ahead of ``end``, until as many are under way as may be."""
+        while todo and todo[0][0] < end and len(waiting) < WINDOWS_UNDER_WAY:
+            waiting.append(self._blend(todo.popleft()[1]))
 
     def _read_saved(self, numbers: list[int]) -> None:
         """Note the needed batches that an interrupted run has saved, and free the rest."""
@@ -208,9 +216,6 @@ class Flow:
             if number is None:
                 return
             self._change(number)
-
-    def _submit_row(self, row: list[Span]) -> list[Future]:
-        return [self._blend(span) for span in row]
 
     def _blend(self, span: Span) -> Future:
         needed = sorted(self._needed(span))

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import rasterio
+
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Places
@@ -22,6 +24,9 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.restorers import describe
 from decr_scene.pipeline.user_warnings.cloud_left import clouds_left
+
+_CACHE = 16 << 20
+"""GDAL's block cache here, bytes: windows are read once, and the memory of the run need not grow for them."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,11 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         The report; whether a document found no room on the disk, so that the same call is to make it.
     """
     scene, side_files, output = run.scene, run.side_files, run.output
-    checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
-    checks = verify_roundtrip(scene.path, str(output)) | checks | {"input_unchanged": _unchanged(run.files)}
-    failed, no_disk = side_files.write(_finished_run(run, planned))
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
+        checks = verify_roundtrip(scene.path, str(output)) | checks
+        checks |= {"input_unchanged": _unchanged(run.files)}
+        failed, no_disk = side_files.write(_finished_run(run, planned))
     clouds, left = clouds_left(planned, scene, run.resolved, run.places, output, verification["classes"])
     laps.end("checking")
     address = {} if run.delivery.address is None else {"path": run.delivery.address}

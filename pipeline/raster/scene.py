@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Dtypes that a scene may have."""
 
-GDAL_CACHE = 32 << 20
-"""Least size of GDAL's block cache, bytes, to which `gdal_env` adds two rows of a scene's blocks."""
+GDAL_CACHE = 48 << 20
+"""Least size of GDAL's block cache, bytes."""
+_BESIDE_ROWS = 16 << 20
+"""What the cache has beside two rows of a scene's blocks, bytes: for the blocks that are written."""
 
 _COEFFICIENTS = 20
 """Of each of the four polynomials of RPCs."""
@@ -301,10 +303,11 @@ def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
     """
     if "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv()):
         return nullcontext()
-    rows = 0
+    size = GDAL_CACHE
     if scene is not None:
         rows = 2 * min(1024, scene.block_shape[0]) * scene.shape[1] * scene.count * scene.dtype.itemsize
-    return rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + rows)  # bytes here, unlike in the environment
+        size = max(size, _BESIDE_ROWS + rows)
+    return rasterio.Env(GDAL_CACHEMAX=size)  # bytes here, unlike in the environment
 
 
 _handles = Handles()
