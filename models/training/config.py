@@ -75,6 +75,8 @@ class RunConfig:
         loss: Of the reference, and on the path: ``charbonnier``, or ``log_mse``, by which an image that is
             easy to mend, or needs no mending, counts as much as one under dense cloud.
         steady: Weight of the shift of clear ground's mean in the loss of the reference.
+        similar: Weight of ``1 - SSIM`` in the loss of the reference: detail that is seen through a veil gets
+            the contrast that ground has, where the least square error fades it.
         part: Side of the square parts, px, that the noise network sees of a crop, each with its own noise and
             step; 0: it sees crops whole (diffusion stage).
         early: Share of the images whose step is below ``latest_start``, where sampling goes; that of the
@@ -116,6 +118,7 @@ class RunConfig:
     loss: str = "charbonnier"
     latest_start: int = 400
     steady: float = 0.0
+    similar: float = 0.0
     optimiser: str = ADAMW
     compiled: bool = False
     schedule: str = "cosine"
@@ -188,6 +191,8 @@ class RunConfig:
             raise ValueError(f"latest_start must be a step from 3 to 999, got {self.latest_start}")
         if self.steady < 0 or (self.steady and self.stage != "reference"):
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
+        if self.similar < 0 or (self.similar and self.stage != "reference"):
+            raise ValueError(f"similar is a weight from 0, of stage reference alone, got {self.similar:g}")
         if (self.part or self.early) and self.stage != "diffusion":
             raise ValueError("part and early are of stage diffusion alone")
         if not 0 <= self.early <= 1:

@@ -38,6 +38,9 @@ LEAST_CLEAR = 500.0
 LOG_FLOOR = 1e-4
 """Added to a mean square before its logarithm, so that little is gained by more than 46 dB."""
 
+SQUARE = 7
+"""Side of the windows of the similarity, px."""
+
 UNGUIDED = 0.1
 """Share of the images whose first guess the noise network does not see, so that it also works without."""
 
@@ -154,6 +157,22 @@ def shift_of_clear(answer: Tensor, cloudy: Tensor, clear: Tensor) -> Tensor:
     return moved.abs().mean()
 
 
+def dissimilarity(answer: Tensor, clear: Tensor) -> Tensor:
+    """Return ``1 - SSIM`` of images ``(B, C, H, W)`` in [-1, 1], a scalar: mean over squares of `SQUARE` px.
+
+    Wang et al. 2004, with uniform windows and the usual constants, ``(0.01 L)^2`` and ``(0.03 L)^2``,
+    ``L = 2``.
+    """
+    both = torch.stack([answer, clear]) + 1
+    means = F.avg_pool2d(both.flatten(0, 1), SQUARE, 1).unflatten(0, both.shape[:2])
+    squares = F.avg_pool2d(both.square().flatten(0, 1), SQUARE, 1).unflatten(0, both.shape[:2])
+    unbiased = SQUARE**2 / (SQUARE**2 - 1)
+    variances = (squares - means.square()) * unbiased
+    shared = (F.avg_pool2d(both[0] * both[1], SQUARE, 1) - means[0] * means[1]) * unbiased
+    light = (2 * means[0] * means[1] + 0.02**2) / (means.square().sum(0) + 0.02**2)
+    return 1 - (light * (2 * shared + 0.06**2) / (variances.sum(0) + 0.06**2)).mean()
+
+
 def degraded(guess: Tensor, draws: Draws, unguided: float = UNGUIDED) -> Tensor:
     """Degrade first guesses ``(B, C, H, W)`` for the noise network: blur some, and set some to zeros.
 
@@ -184,6 +203,7 @@ class ReferenceObjective(Objective):
     def __init__(self, config: RunConfig) -> None:
         self.loss = config.loss
         self.steady = config.steady
+        self.similar = config.similar
         self.modules = nn.ModuleDict({"reference": build_reference(config.reference)})
 
     def losses(
@@ -194,6 +214,8 @@ class ReferenceObjective(Objective):
         losses = {self.loss: DISTANCES[self.loss](answer - clear)}
         if self.steady:
             losses["shift"] = self.steady * shift_of_clear(answer, cloudy, clear)
+        if self.similar:
+            losses["dissimilarity"] = self.similar * dissimilarity(answer, clear)
         return losses
 
     def answer(self, modules: nn.ModuleDict, cloudy: Tensor, generator: torch.Generator) -> Tensor:

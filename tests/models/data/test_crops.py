@@ -114,7 +114,25 @@ def test_a_light_of_its_own_may_lie_beyond_both() -> None:
     assert np.exp(-OTHER_LIGHT) - 1e-3 < min(means) < 0.95 < 1.05 < max(means) < np.exp(OTHER_LIGHT) + 1e-3
 
 
+def test_a_date_may_be_stretched_about_its_mean_besides() -> None:
+    """By one gain, so that its black falls; its mean is one that it might have had anyway."""
+    rng = np.random.default_rng(0)
+    veil, clear = rng.uniform(0.2, 0.4, (4, 32, 32)), rng.uniform(-0.5, 0.1, (4, 32, 32))
+    veil, clear = veil.astype(np.float32), clear.astype(np.float32)
+    gains = []
+    for n in range(40):
+        plain = in_other_light(np.random.default_rng(n), veil, clear)
+        shown = in_other_light(np.random.default_rng(n), veil, clear, 0.5)
+        assert shown.mean() == pytest.approx(float(plain.mean()), abs=1e-4)
+        gain, offset = np.polyfit(plain.ravel(), shown.ravel(), 1)
+        np.testing.assert_allclose(shown, gain * plain + offset, atol=1e-4)
+        gains.append(gain)
+    assert 1 <= min(gains) < 1.15 < 1.5 < max(gains) < np.exp(0.5)
+
+
 def test_ranges_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="shown_gain must be"):
+        DataConfig(clear="x", simulate=1.0, shown_gain=1.1)
     with pytest.raises(ValueError, match="stretch must be"):
         DataConfig(clear="x", simulate=1.0, stretch=-0.1)
     with pytest.raises(ValueError, match="beside mean"):

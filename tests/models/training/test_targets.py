@@ -5,12 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from skimage.metrics import structural_similarity
 
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.source import Pair, PairSource, keep_clear
 from decr_scene.models.training.config import config_from_table, describe, is_same_run
-from decr_scene.models.training.objectives import Draws, log_mse, shift_of_clear
+from decr_scene.models.training.objectives import Draws, dissimilarity, log_mse, shift_of_clear
 from decr_scene.models.training.turns import build_objective
 
 UNET = {"channels": 8, "multipliers": [1, 2], "attention_factors": [2], "heads": 1, "num_res_blocks": 1}
@@ -160,14 +162,51 @@ def test_the_shift_counts_clear_ground_alone_and_its_mean_alone():
     assert set(losses) == {"log_mse", "shift"}
 
 
+def test_the_dissimilarity_is_that_of_another_implementation():
+    rng = np.random.default_rng(4)
+    clear = ndimage.gaussian_filter(rng.normal(0, 3, (2, 3, 40, 48)), (0, 0, 1, 1)).clip(-1, 1)
+    answer = (0.6 * clear + rng.normal(0, 0.1, clear.shape) - 0.1).clip(-1, 1)
+    expected = np.mean(
+        [
+            structural_similarity(a, b, data_range=2, channel_axis=0)
+            for a, b in zip(answer + 1, clear + 1, strict=True)
+        ]
+    )
+    found = dissimilarity(torch.from_numpy(answer), torch.from_numpy(clear))
+    assert found.item() == pytest.approx(1 - expected, rel=1e-6)
+    assert dissimilarity(torch.from_numpy(clear), torch.from_numpy(clear)).item() == pytest.approx(
+        0, abs=1e-9
+    )
+    objective = build_objective(config_from_table({**RUN, "loss": "log_mse", "similar": 0.5}))
+    losses = objective.losses(torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32), Draws(torch.Generator()))
+    assert set(losses) == {"log_mse", "dissimilarity"}
+    assert 0 < losses["dissimilarity"].item() <= 0.5
+
+
+def test_similarity_wants_faded_detail_back_and_the_square_error_does_not():
+    """Of detail that is seen half, the square error wants half, and 1 - SSIM more of it."""
+    rng = np.random.default_rng(5)
+    detail, unseen = torch.from_numpy(rng.normal(0, 0.15, (2, 1, 1, 64, 64)))
+    truth = detail + unseen
+    gain = torch.ones((), dtype=torch.float64, requires_grad=True)
+    pull = {}
+    for name, loss in (("square", lambda a: log_mse(a - truth)), ("ssim", lambda a: dissimilarity(a, truth))):
+        (pull[name],) = torch.autograd.grad(loss(gain * detail), gain)
+    assert abs(pull["square"].item()) < 0.05
+    assert pull["ssim"].item() < -0.05
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1000}, {"steady": -1.0}]
-    + [{"stage": "diffusion", **change} for change in ({"loss": "log_mse"}, {"steady": 1.0})],
+    [{"loss": "l3"}, {"latest_start": 2}, {"latest_start": 1000}, {"steady": -1.0}, {"similar": -1.0}]
+    + [
+        {"stage": "diffusion", **change}
+        for change in ({"loss": "log_mse"}, {"steady": 1.0}, {"similar": 1.0})
+    ],
 )
 def test_a_loss_or_a_start_that_there_is_not_is_refused(change):
     network = {"network": {"noise": UNET, "weight": UNET}}
-    with pytest.raises(ValueError, match=r"loss '.*' is|latest_start must be|steady is"):
+    with pytest.raises(ValueError, match=r"loss '.*' is|latest_start must be|(steady|similar) is"):
         config_from_table({**RUN, **network, **change})
 
 

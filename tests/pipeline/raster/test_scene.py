@@ -403,6 +403,9 @@ def test_the_cache_is_bounded_once(tmp_path, monkeypatch):
     scene = RasterioScene.open(cases.plain(tmp_path / "a.tif", (700, 1000), tiled=True, blockysize=256))
     with gdal_env(scene):
         bound = rasterio.env.getenv()["GDAL_CACHEMAX"]
-        assert bound == (32 << 20) + 2 * 256 * 1000 * 4 * 2
+        assert bound == 48 << 20
         with gdal_env():
             assert rasterio.env.getenv()["GDAL_CACHEMAX"] == bound
+    wide = RasterioScene.open(cases.plain(tmp_path / "b.tif", (16, 20_000), tiled=True, blockysize=256))
+    with gdal_env(wide):
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] == (16 << 20) + 2 * 256 * 20_000 * 4 * 2
