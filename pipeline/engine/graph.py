@@ -23,7 +23,7 @@ from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.look_plan import LookPlan, pixel_size
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
-from decr_scene.pipeline.planning.detect_clouds import open_lookout
+from decr_scene.pipeline.planning.detect_clouds import open_lent_lookout, open_lookout
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import regions_of
@@ -160,9 +160,7 @@ class _Graph:
             self.guessed = uncut(frame.grid, around)
         else:
             self.guessed = guessed_together(self.shown, self.batches)
-        from_look: dict[str, Any] = {}
-        if look is not None:
-            from_look = self._look(look, radiometry, spec, options, mask)
+        from_look = {} if look is None else self._look(look, radiometry, spec, mask)
         self.plan = dask.delayed(replace)(
             self.shown, radiometry=radiometry, spec=_local(spec, options), **from_look
         )
@@ -208,11 +206,12 @@ class _Graph:
         return dask.delayed(ArraySource)(span, part, self.nodata, self.alpha)
 
     def _look(
-        self, look: LookPlan, radiometry: Any, spec: RestorerSpec, options: Options, mask: MaskFile | None
+        self, look: LookPlan, radiometry: Any, spec: RestorerSpec, mask: MaskFile | None
     ) -> dict[str, Any]:
         """Return the mask, if the detector gates, and the ground, for the plan."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
-        lookout = dask.delayed(_lookout)(look, spec, options, self._sample(look, shape), mask)
+        sample = self._sample(look, shape)
+        lookout = dask.delayed(_lookout)(look, spec, sample, mask, self.indexes, radiometry)
         parts, step = [], max(1, BLOCKSIZE // factor)
         height = -(-shape[0] // factor)
         for row in range(0, height, step):
@@ -275,14 +274,21 @@ def _restore(
 
 
 def _lookout(
-    look: LookPlan, spec: RestorerSpec, options: Options, sample: Float | None, mask: MaskFile | None
+    look: LookPlan,
+    spec: RestorerSpec,
+    sample: Float | None,
+    mask: MaskFile | None,
+    indexes: tuple[int, ...],
+    radiometry: Radiometry,
 ) -> Lookout:
     """Choose the detector of an array, which has no scale and offset of reflectance."""
     if look.kind == "mask":
         assert mask is not None, "the plan says that there is one"
         return MaskLookout(mask.cloud)
+    if look.lender is not None:
+        return open_lent_lookout(look, indexes, radiometry)
     if sample is None:
-        return open_lookout(look, spec)
+        return open_lookout(spec)
     count = max(look.bands) + 1
     return UkisLookout(Reflectance.of(look.bands, [1.0] * count, [0.0] * count, sample))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +21,7 @@ from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.cloud_detection import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder, pixel_of_folder
-from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.look_plan import LookPlan
-from decr_scene.pipeline.planning.detector import look_of
+from decr_scene.pipeline.planning.detector import LENDERS, is_coarse, lent_detector, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.bands import resolve_names
@@ -113,17 +111,16 @@ class Answerer:
         spec: As of a scene.
         options: As of a scene.
         model: ``None``: ``fill``.
-        detector_model: Its detector looks for ``fill``, where that has no other; it takes bands in the same
-            order.
         pixel: Side of the images' pixels, m; ``None``: unknown.
+        lenders: Models that lend ``fill`` their detectors, as of `look_of`.
     """
 
     bands: tuple[str, ...]
     spec: RestorerSpec
     options: Options
     model: Model | None = None
-    detector_model: Model | None = None
     pixel: float | None = None
+    lenders: tuple[str, ...] = LENDERS
 
     @property
     def draws_samples(self) -> bool:
@@ -133,14 +130,9 @@ class Answerer:
 
     def look(self, cloudy: Float, mask: str = "none") -> Look | None:
         """Detect cloud in a whole image, or return ``None`` if nothing needs it."""
-        shape = cloudy.shape[1], cloudy.shape[2]
-        if self.detector_model is not None:
-            detector = self.detector_model.config.detector
-            assert detector is not None, "it is chosen for its detector"
-            plan = LookPlan("model", detector.factor, detector.threshold)
-            return look_at_image(plan, cloudy, self.detector_model)
-        own_plan = look_of(self.spec, replace(self.options, mask=mask), self.bands, shape, self.pixel)
-        return None if own_plan is None else look_at_image(own_plan, cloudy, self.model)
+        shape, options = (cloudy.shape[1], cloudy.shape[2]), replace(self.options, mask=mask)
+        plan = look_of(self.spec, options, self.bands, shape, self.pixel, self.lenders)
+        return None if plan is None else look_at_image(plan, cloudy, self.model)
 
     def guess(self, cloudy: Float, look: Look | None = None) -> Float:
         """Compute the first guess: the reference network's, or for ``fill`` the ground's tone under cloud."""
@@ -175,38 +167,38 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     return Answerer(names, spec, options, pixel=pixel_of_folder(data))
 
 
-def open_fill(bands: tuple[str, ...], models: Sequence[Model]) -> Answerer:
-    """Prepare ``fill`` for images of these bands, with the detector `ukis-csmask`, else that of a model.
+def open_fill(
+    bands: tuple[str, ...], answerers: Sequence[Answerer], data: Path, detector: str = "auto"
+) -> Answerer:
+    """Prepare ``fill`` for images of these bands, with the detector that a run would take.
+
+    False colours go by the names of natural ones. So of three bands, unless their pixels are known to be
+    fine, the first of the models that are compared lends its detector; else the bundled one whose bands are
+    in the same order, which tells them apart.
 
     Args:
         bands: Of the images.
-        models: The first that takes these bands and has a detector is looked with; else a bundled one.
+        answerers: What it is compared with.
+        data: Folder of the images.
+        detector: Of what it is compared with; ``ukis`` holds for ``fill`` as well.
 
     Raises:
         OptionError: Nothing can look at such images.
     """
-    options = Options(model="fill")
+    options = Options(model="fill", detector="ukis" if detector == "ukis" else "auto")
     spec, _ = spec_of(options)
-    if set(ukis.BANDS) <= set(bands):
-        return Answerer(bands, spec, options)
-    for model in [*models, *_bundled_with_detector(bands)]:
-        if model.detector is not None and set(model.config.bands) == set(bands):
-            return Answerer(model.config.bands, spec, options, detector_model=model)
-    raise OptionError(
-        f"nothing finds cloud in images of {', '.join(bands)}, so there is no fill to compare with: "
-        "compare with a model that has a detector of these bands"
-    )
-
-
-def _bundled_with_detector(bands: tuple[str, ...]) -> Iterator[Model]:
-    """Yield bundled models of these bands that have a detector, those of the same order first.
-
-    False colours that go by the names of natural ones are told by their order.
-    """
-    configs = {name: read_model_config(find_model(name)) for name in bundled_models()}
-    for name in sorted(configs, key=lambda name: configs[name].bands != bands):
-        if configs[name].detector is not None and set(configs[name].bands) == set(bands):
-            yield load_model(name)
+    pixel = pixel_of_folder(data)
+    orders = {name: read_model_config(find_model(name)).bands for name in bundled_models()}
+    by_order = sorted(orders, key=lambda name: orders[name] != bands)
+    lenders = (*(answerer.spec.name for answerer in answerers if answerer.model is not None), *by_order)
+    if "nir" in bands or (pixel is not None and not is_coarse(pixel)):
+        lenders = (*LENDERS, *lenders)
+    if lent_detector(bands, lenders) is None:
+        raise OptionError(
+            f"nothing finds cloud in images of {', '.join(bands)}, so there is no fill to compare with: "
+            "compare with a model that has a detector of these bands"
+        )
+    return Answerer(bands, spec, options, pixel=pixel, lenders=lenders)
 
 
 class Answer(NamedTuple):

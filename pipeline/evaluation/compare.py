@@ -260,8 +260,7 @@ def compare(
         system.settings.check(models[system.model].model)
     model_bands = _common_bands(models)
     if with_baselines:
-        opened = [model.model for model in models.values() if model.model is not None]
-        models = {FILL: open_fill(model_bands, opened), **models}
+        models = {FILL: open_fill(model_bands, list(models.values()), data, detector), **models}
         systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
     pairs = load_pairs(model_bands, data, reduce, protocol, bands)
     _check_sizes(models, pairs)

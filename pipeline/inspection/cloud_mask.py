@@ -54,7 +54,7 @@ def write_cloud_mask(
         **named: Fields of `Options` by name, which take precedence.
 
     Raises:
-        SceneError: There is no detector: neither the model's, nor ukis-csmask for want of a band.
+        SceneError: There is no detector: neither a model's, nor ukis-csmask for want of a band.
         DecrSceneError: As `process_scene`.
     """
     chosen, dst = replace(Options.given(options, named), mask="auto", mask_values=None), Path(dst)

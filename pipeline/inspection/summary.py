@@ -79,7 +79,7 @@ def inspect_scene(
             },
             "tiles": len(plan.grid),
             "tiles to restore": planned.tiles_to_restore,
-            "detector": None if planned.look is None else planned.look.kind,
+            "detector": None if planned.look is None else planned.look.who,
             "mask": planned.mask_meaning,
             "cloudy tiles": _cloudy_tiles(planned),
             "clouds": _coverage(planned),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import Sight
 from decr_scene.pipeline.look.reflectance import Reflectance
-from decr_scene.pipeline.raster.radiometry import fill_invalid
+from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
 from decr_scene.pipeline.tiling.grid import Span
 
 if TYPE_CHECKING:
@@ -44,17 +45,17 @@ class Lookout(Protocol):
 
 
 class ModelLookout:
-    """The detector of a model file; its input is that of the model."""
+    """The detector of a model file; its input is that of the restorer, unless there is a ``sight``."""
 
     whole = 0
     blends = False
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, sight: Sight | None = None) -> None:
         from decr_scene.models.networks.detector import REACH
 
         self.detector = detector
         self.own, self.reach = STRIP, REACH
-        self.sight: Sight | None = None
+        self.sight = sight
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer one window after the other, ``(3, h, w)`` each."""
@@ -104,6 +105,24 @@ class MaskLookout:
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer with the mask, ``(3, h, w)`` each."""
         return [np.concatenate([image, image, np.zeros_like(image)]) for image, _ in windows]
+
+
+@dataclass(frozen=True)
+class ScaledBands:
+    """Some bands of a scene in [-1, 1], as a model sees them.
+
+    Args:
+        indexes: The bands, 0-based, in the model's order.
+        radiometry: Their scaling.
+    """
+
+    indexes: tuple[int, ...]
+    radiometry: Radiometry
+
+    def __call__(self, span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
+        """Scale them."""
+        bands = list(self.indexes)
+        return self.radiometry.to_model(pixels[bands]), valid[bands]
 
 
 class _Reflectances:

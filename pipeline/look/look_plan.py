@@ -36,12 +36,13 @@ class LookPlan:
         kind: ``model``, ``ukis`` or ``mask``.
         factor: Side of its pixels, px of the scene.
         threshold: Least probability of a pixel that is restored.
-        bands: Of `ukis-csmask`: 0-based positions of blue, green, red and near infrared.
+        bands: 0-based positions of the detector's bands in the scene, in its order; empty: the restorer's.
         gates: Only detected cloud or shadow is restored.
         veils: Large changes of the model are applied elsewhere, too.
         version: Of the detector's package.
         fills: Detected cloud that the model leaves is filled with the ground's tone.
         tones: The first guess of a network that does not see the ground is held to its tone.
+        lender: The model whose detector looks where the restorer has none; ``None``: its own looks.
     """
 
     kind: str
@@ -53,11 +54,12 @@ class LookPlan:
     version: str | None = None
     fills: bool = False
     tones: bool = False
+    lender: str | None = None
 
     @property
     def who(self) -> str:
-        """Name who looks, with the version of a package."""
-        return self.kind if self.version is None else f"{self.kind} {self.version}"
+        """Name who looks, with the version of a package, or the model that lends its detector."""
+        return " ".join(word for word in (self.kind, self.version, self.lender) if word is not None)
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:

@@ -16,10 +16,11 @@ from decr_scene.pipeline.restoration.plan import Planned
 class Report:
     """The report of a run, the JSON file beside the output.
 
-    ``detector`` is who looked: ``model``, ``mask``, or ``ukis`` with the version of its package. ``failed``
-    has the reason for each side file that could not be written, by its role. ``other_date`` says
-    how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it keeps
-    the contrast, and the share of the pixels that tells.
+    ``detector`` is who looked: ``model``, for ``fill`` with the name of the model whose detector it was;
+    ``mask``; or ``ukis`` with the version of its package. ``failed`` has the reason for each side file that
+    could not be written, by its role. ``other_date`` says how well that goes with the scene where both are
+    clear: of each band correlation and gain, 1 if it keeps the contrast, and the share of the pixels that
+    tells.
     """
 
     program: dict[str, str]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.errors import SceneError
-from decr_scene.pipeline.look.coarse import CoarseReader
+from decr_scene.pipeline.look.coarse import CoarseReader, Sight
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, read_ground, write_look
-from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, ModelLookout, UkisLookout
+from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, ModelLookout, ScaledBands, UkisLookout
 from decr_scene.pipeline.look.ground import ground_side
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import fit_reflectance
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.fields import FileField
+from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
@@ -62,7 +63,7 @@ def detect_clouds(
         options: Those that the plan was made of.
         places: Where the rasters are written; workers read them there.
         again: Take those that an interrupted run of the same plan has left, if they are there.
-        ask: Has the model's detector answer where models run; ``None``: here.
+        ask: Has the model's own detector answer where models run; ``None``: here.
 
     Raises:
         SceneReadError: The scene cannot be read somewhere.
@@ -110,18 +111,35 @@ def lookout_of(
         mask = planned.plan.mask
         assert isinstance(mask, MaskFile), "the plan says that there is one"
         return MaskLookout(mask.cloud)
-    return open_lookout(look, planned.plan.spec, ask)
+    if look.lender is not None:
+        return open_lent_lookout(look, planned.plan.indexes, planned.plan.radiometry)
+    return open_lookout(planned.plan.spec, ask)
 
 
-def open_lookout(look: LookPlan, spec: RestorerSpec, ask: Ask | None = None) -> Lookout:
+def open_lookout(spec: RestorerSpec, ask: Ask | None = None, sight: Sight | None = None) -> Lookout:
     """Open the model's own detector."""
     from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
 
-    assert look.kind == "model", look
     config = read_model_config(find_model(spec.name)).detector
     assert config is not None, "the plan says that there is one"
-    return ModelLookout(_Detecting(config, ask or partial(detect, spec)))
+    return ModelLookout(_Detecting(config, ask or partial(detect, spec)), sight)
+
+
+def open_lent_lookout(look: LookPlan, indexes: Sequence[int], radiometry: Radiometry) -> Lookout:
+    """Open a detector that another model lends, which takes bands and order of its own.
+
+    As `ukis-csmask` does, it looks in this process and on the CPU, whatever the cluster: so the workers of a
+    restorer without weights need none, and it makes no difference which device they have.
+
+    Args:
+        look: The plan of the look.
+        indexes: Bands of the scene that the restorer sees, 0-based.
+        radiometry: Their scaling, which for each band is the one that the lender would have.
+    """
+    assert look.lender is not None, look
+    scaling = radiometry.of_bands([indexes.index(band) for band in look.bands])
+    return open_lookout(RestorerSpec(look.lender, device="cpu"), sight=ScaledBands(look.bands, scaling))
 
 
 class _Detecting:

@@ -12,6 +12,9 @@ from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.bands import select_bands
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 
+LENDERS = ("default", "rgb")
+"""Bundled models whose detectors look for ``fill``: the first whose bands the scene has."""
+
 
 def look_of(
     spec: RestorerSpec,
@@ -19,6 +22,7 @@ def look_of(
     bands: Sequence[str],
     shape: tuple[int, int],
     pixel: float | None,
+    lenders: Sequence[str] = LENDERS,
 ) -> LookPlan | None:
     """Choose what is to look at a scene.
 
@@ -28,6 +32,7 @@ def look_of(
         bands: Names of the scene's bands.
         shape: Of the scene, px.
         pixel: Side of a pixel, m; ``None``: unknown.
+        lenders: Models that lend ``fill`` their detectors, as `LENDERS`.
 
     Raises:
         OptionError: The detector that is asked for is not there; or the restorer needs one.
@@ -37,50 +42,61 @@ def look_of(
     if options.mask not in ("auto", "none"):
         return LookPlan("mask", coarse_factor(shape, pixel), 0.5, gates=False) if needed else None
     gates = options.mask == "auto"
-    coarse, factor = _is_coarse(pixel), coarse_factor(shape, pixel)
-    look = _detector(spec, options, bands, factor, coarse) if gates or needed else None
+    factor = coarse_factor(shape, pixel)
+    look = _detector(spec, options, bands, factor, pixel, lenders) if gates or needed else None
     if spec.name == "fill" and look is None:
         raise OptionError(
-            "fill needs to know where cloud is, and nothing looks: take a scene with blue, green, red and "
-            "nir (name them with --bands), or give a mask"
+            "fill needs to know where cloud is, and nothing looks: take a scene with blue, green and red "
+            "(name them with --bands), or give a mask"
         )
     if look is None:
         return None
-    fills = gates and look.kind == "ukis" and coarse
+    fills = gates and look.kind == "ukis" and is_coarse(pixel)
     tones = gates and not spec.context and (fills or look.kind == "model")
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 
-def _is_coarse(pixel: float | None) -> bool:
+def is_coarse(pixel: float | None) -> bool:
     """Return whether a pixel's side, m, is nearly among those that `ukis-csmask` was trained for."""
     return pixel is not None and pixel >= 0.99 * FILLED_FROM
 
 
 def _detector(
-    spec: RestorerSpec, options: Options, bands: Sequence[str], factor: int, coarse: bool
+    spec: RestorerSpec,
+    options: Options,
+    bands: Sequence[str],
+    factor: int,
+    pixel: float | None,
+    lenders: Sequence[str],
 ) -> LookPlan | None:
     """Choose the detector of ``--detector``.
 
-    ``auto`` takes the model's own, but `ukis-csmask` on pixels that it was trained for; it lets callables and
-    ``identity`` change everything.
+    ``auto`` takes the model's own, for ``fill`` that of a lender, but `ukis-csmask` on pixels that it was
+    trained for; it lets callables and ``identity`` change everything.
     """
     if options.detector == "none":
         return None
-    own = _own_detector(spec) if options.detector != "ukis" else None
     if options.detector == "model":
+        own = _own_detector(spec)
         if own is None:
             raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
         return replace(own, veils=False)
-    has_bands = all(bands.count(band) == 1 for band in ukis.BANDS)
-    if options.detector == "auto":
-        if own is not None and not (coarse and has_bands and ukis.installed_version()):
-            return own
-        if (spec.bands is None and spec.name != "fill") or not has_bands:
-            return None
-        return _ukis(bands, factor, veils=spec.bands is not None)
-    if not has_bands:
+    if options.detector == "ukis":
         select_bands(bands, ukis.BANDS)
-    return _ukis(bands, factor, veils=False)
+        return _ukis(bands, factor, veils=False)
+    has_bands = _has(bands, ukis.BANDS)
+    if not (is_coarse(pixel) and has_bands and ukis.installed_version()):
+        own = lent_detector(bands, lenders) if spec.name == "fill" else _own_detector(spec)
+        if own is not None:
+            return own
+    if (spec.bands is None and spec.name != "fill") or not has_bands:
+        return None
+    return _ukis(bands, factor, veils=spec.bands is not None)
+
+
+def _has(bands: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Return whether a scene has one band of each of these names."""
+    return all(bands.count(band) == 1 for band in wanted)
 
 
 def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
@@ -98,6 +114,19 @@ def _own_detector(spec: RestorerSpec) -> LookPlan | None:
     if config is None:
         return None
     return LookPlan("model", config.factor, config.threshold, veils=config.veils)
+
+
+def lent_detector(bands: Sequence[str], lenders: Sequence[str]) -> LookPlan | None:
+    """Plan a look by the first of some models that has a detector and whose bands the scene has."""
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import read_model_config
+
+    for name in lenders:
+        config = read_model_config(find_model(name))
+        if config.detector is not None and _has(bands, config.bands):
+            indexes = tuple(bands.index(band) for band in config.bands)
+            return LookPlan("model", config.detector.factor, config.detector.threshold, indexes, lender=name)
+    return None
 
 
 def keeps_clear_ground(spec: RestorerSpec, options: Options, look: LookPlan | None) -> bool:

@@ -24,6 +24,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     # only where there are any: what earlier versions have left of other runs is gone on with
     guessed: dict[str, Any] = {"windows of the first guess": SIDE} if spec.windows else {}
     look = {} if planned.look is None else dict(vars(planned.look))
+    if (lender := look.pop("lender", None)) is not None:
+        guessed["detector lent by"] = _name_and_digest(lender)
     if look.pop("tones", False):
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
@@ -73,6 +75,13 @@ def _model_path(spec: RestorerSpec) -> str:
     from decr_scene.models.bundled import find_model
 
     return str(find_model(spec.name))
+
+
+def _name_and_digest(model: str) -> list[str]:
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import model_sha256
+
+    return [model, model_sha256(find_model(model))]
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -54,6 +54,10 @@ class Radiometry:
         if not all(np.isfinite(a) and np.isfinite(b) and a < b for a, b in self._limits()):
             raise ValueError(f"a scaling needs finite low < high in every band, got {self.low}, {self.high}")
 
+    def of_bands(self, places: Sequence[int]) -> Radiometry:
+        """Return the map of some of the bands, named by their places among all, from 0."""
+        return Radiometry(tuple(self.low[i] for i in places), tuple(self.high[i] for i in places))
+
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped.
 

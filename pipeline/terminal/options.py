@@ -151,7 +151,7 @@ detector_option = click.option(
     default="auto",
     show_default=True,
     help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
-    "auto: the model's own; at 5 m and coarser, or where it has none, ukis. "
+    "auto: the model's own, for fill that of default or rgb; at 5 m and coarser, or where it has none, ukis. "
     "With default, or with ukis, even veils that the model changes much are removed, too.",
 )
 

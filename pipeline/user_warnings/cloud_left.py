@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.errors import in_one_line
 from decr_scene.pipeline.look.detection import Places, read_coverage
+from decr_scene.pipeline.look.detectors import ScaledBands
 from decr_scene.pipeline.look.remaining_cloud import Output, Remains, look_again
 from decr_scene.pipeline.planning.detect_clouds import lookout_of
 from decr_scene.pipeline.planning.options import Options
@@ -23,7 +23,6 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.system.signals import was_interrupted
-from decr_scene.pipeline.tiling.grid import Span
 
 FEW = 0.05
 """Share of changed pixels below which a user is warned, where no detector looked."""
@@ -86,15 +85,11 @@ def _look_at_output(
     if plan.spec.device.startswith("cuda"):  # which may be a worker's
         planned = replace(planned, plan=replace(plan, spec=replace(plan.spec, device="cpu")))
     lookout = lookout_of(look, planned, scene, FileSource(scene.path, options.bands))
-
-    def scaled(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
-        bands = list(plan.indexes)
-        return plan.radiometry.to_model(pixels[bands], valid[bands]), valid[bands]
-
+    sight = lookout.sight or ScaledBands(plan.indexes, plan.radiometry)
     height, width = (-(-side // look.factor) for side in scene.shape)
     before = FileField(str(places.cloud.resolve()), (height, width))
     with RasterioScene.open(output) as finished:
-        seen = Output(finished, look.factor, lookout.sight or scaled)
+        seen = Output(finished, look.factor, sight)
         return look_again(lookout, before, seen, None if plan.aoi is None else plan.aoi.holds)
 
 

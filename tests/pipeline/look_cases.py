@@ -23,9 +23,9 @@ def land(shape=(300, 420), cloud=(slice(100, 170), slice(200, 300)), seed=0):
     return np.clip(image, 1, 60000).astype(np.uint16), where
 
 
-def scene_of(path, image, names=BGRN, scales=None):
-    """A scene of 30 m."""
-    write(path, image, transform=rasterio.transform.from_origin(500000, 4000000, 30, 30))
+def scene_of(path, image, names=BGRN, scales=None, side=30):
+    """A scene of 30 m, or of pixels of another side."""
+    write(path, image, transform=rasterio.transform.from_origin(500000, 4000000, side, side))
     with rasterio.open(path, "r+") as dataset:
         dataset.descriptions = names
         if scales is not None:

@@ -8,19 +8,22 @@ import rasterio
 from click.testing import CliRunner
 from look_cases import BGRN, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
+from raster_cases import write
 
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, OptionError
-from decr_scene.pipeline.evaluation.answers import open_answerer
+from decr_scene.pipeline.evaluation.answers import open_answerer, open_fill
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
 from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.tiling.grid import Span
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +87,7 @@ def test_the_detector_alone_gates_and_auto_also_takes_veils(model, tmp_path):
     assert not gated[:, :, 400:].any()
     assert open_[:, :, 400:].mean() > 0.9  # this model changes everything much
     told = inspect_scene(scene, model=model)
-    assert told["detector"] == "ukis"
+    assert told["detector"] == f"ukis {ukis.installed_version()}"
     assert told["cloudy tiles"] < told["tiles to restore"]
 
 
@@ -111,6 +114,108 @@ def test_a_detector_looks_at_pixels_that_it_knows(
     with RasterioScene.open(scene) as opened:
         look = plan_scene(opened, Options(model=str(model), detector=detector)).look
     assert (look.kind, look.veils) == (looks, veils)
+
+
+RGB = ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("pixel", "installed", "bands", "looks"),
+    [
+        (0.5, "1.0.0", BGRN, "model default"),
+        (4.9, "1.0.0", BGRN, "model default"),
+        (None, "1.0.0", BGRN, "model default"),
+        (5.0, "1.0.0", BGRN, "ukis 1.0.0"),
+        (10.0, "1.0.0", BGRN, "ukis 1.0.0"),
+        (10.0, None, BGRN, "model default"),
+        (0.5, "1.0.0", RGB, "model rgb"),
+        (10.0, "1.0.0", RGB, "model rgb"),
+        (0.5, "1.0.0", (*RGB, "nir", "nir"), "model rgb"),
+    ],
+)
+def test_a_bundled_model_lends_fill_its_detector_on_pixels_that_ukis_does_not_know(
+    pixel, installed, bands, looks, monkeypatch
+):
+    monkeypatch.setattr(ukis, "installed_version", lambda: installed)
+    options = Options(model="fill")
+    look = look_of(spec_of(options)[0], options, bands, (600, 600), pixel)
+    assert look.who == looks
+    assert not look.veils, "fill itself changes all of a scene much"
+    seen = [bands[index] for index in look.bands]
+    assert seen == list(BGRN if "rgb" not in looks else ("blue", "green", "red"))
+
+
+def test_a_detector_that_fill_is_told_to_take_is_taken_or_refused(monkeypatch):
+    monkeypatch.setattr(ukis, "installed_version", lambda: "1.0.0")
+
+    def look(detector, bands):
+        options = Options(model="fill", detector=detector)
+        return look_of(spec_of(options)[0], options, bands, (600, 600), 0.5)
+
+    assert look("ukis", BGRN).who == "ukis 1.0.0"
+    with pytest.raises(BandError, match="nir is missing"):
+        look("ukis", RGB)
+    with pytest.raises(OptionError, match="model fill has no detector of its own: take --detector auto"):
+        look("model", BGRN)
+
+
+@pytest.mark.parametrize(
+    ("side", "lender", "kind"), [(0.5, "default", "model"), (30, None, "ukis"), (None, "default", "model")]
+)
+def test_evaluation_of_fill_looks_with_the_detector_that_a_run_would_take(side, lender, kind, tmp_path):
+    """By its own, and beside a model that has another one."""
+    (tmp_path / "cloudy").mkdir()
+    image, _ = land((96, 128))
+    cloudy = tmp_path / "cloudy" / "a.tif"
+    write(cloudy, image, crs=None, transform=None) if side is None else scene_of(cloudy, image, side=side)
+    config = DetectorConfig(bands=4, widths=(4,))
+    other = open_answerer(
+        str(tiny_model(tmp_path / "m.safetensors", bands=BGRN, detector=config)), tmp_path, None
+    )
+    bands = ",".join(BGRN)
+    for fill in (open_answerer("fill", tmp_path, bands), open_fill(BGRN, [other], tmp_path)):
+        plan = look_of(fill.spec, fill.options, fill.bands, (96, 128), fill.pixel, fill.lenders)
+        assert (plan.kind, plan.lender) == (kind, lender)
+    strict = open_fill(BGRN, [other], tmp_path, "ukis")
+    assert look_of(strict.spec, strict.options, BGRN, (96, 128), strict.pixel, strict.lenders).kind == "ukis"
+
+
+@pytest.mark.parametrize(
+    ("bands", "side", "lender"),
+    [
+        (("red", "green", "blue"), 0.5, "rgb"),
+        (("red", "green", "blue"), 30, "rice2"),
+        (("blue", "green", "red"), 30, "rgb"),
+        (("green", "red", "nir"), 30, None),
+    ],
+)
+def test_false_colours_are_told_from_natural_ones_in_a_comparison(bands, side, lender, tmp_path):
+    (tmp_path / "cloudy").mkdir()
+    scene_of(tmp_path / "cloudy" / "a.tif", land((64, 64))[0][:3], bands, side=side)
+    if lender is None:
+        with pytest.raises(OptionError, match="nothing finds cloud in images of green, red, nir"):
+            open_fill(bands, [], tmp_path)
+        return
+    fill = open_fill(bands, [], tmp_path)
+    plan = look_of(fill.spec, fill.options, bands, (64, 64), fill.pixel, fill.lenders)
+    assert plan.lender == lender
+    config = DetectorConfig(bands=3, widths=(4,))
+    path = tiny_model(tmp_path / "m.safetensors", bands=("red", "green", "blue"), detector=config)
+    fill = open_fill(bands, [open_answerer(str(path), tmp_path, None)], tmp_path)
+    plan = look_of(fill.spec, fill.options, bands, (64, 64), fill.pixel, fill.lenders)
+    assert plan.lender == ("rgb" if side == 0.5 else str(path))
+
+
+def test_evaluation_of_fill_sees_what_the_lender_sees(tmp_path):
+    image, where = land((160, 192), cloud=(slice(20, 120), slice(40, 150)))
+    scaled = (np.clip(image / 10000, 0, 1) * 2 - 1).astype(np.float32)
+    order = ("nir", "red", "green", "blue")
+    fill = open_fill(order, [], tmp_path)
+    own = open_answerer("default", tmp_path, None)
+    whole = Span(0, 0, *where.shape)
+    seen = fill.look(np.ascontiguousarray(scaled[::-1])).mask.cloud(whole)
+    assert seen[where].mean() > 0.8
+    np.testing.assert_array_equal(seen, own.look(scaled).mask.cloud(whole))
 
 
 @pytest.mark.parametrize(("side", "looks"), [(0.5, "model"), (30, "ukis")])

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+from places import WEIGHTS
 from raster_cases import write
 
 from decr_scene.pipeline.look.look_plan import LookPlan
@@ -26,6 +27,23 @@ def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tm
     assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
     assert held["look"] == before["look"]
     assert filled.keys() - before.keys() == {"rims of remnants"}
+
+
+def test_whose_detector_looks_counts_and_so_do_its_weights(tmp_path, monkeypatch):
+    own = LookPlan("model", 4, 0.5, (0, 1, 2))
+    with RasterioScene.open(write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8))) as scene:
+        planned = plan_scene(scene, Options(model="identity"))
+
+        def guard(look):
+            return run_guard(scene, replace(planned, look=look), "deflate", 512)
+
+        before, lent = guard(own), guard(replace(own, lender="rgb"))
+        assert lent.keys() - before.keys() == {"detector lent by"}
+        assert lent["look"] == before["look"]
+        assert guard(replace(own, lender="rice2")) != lent
+        weights = WEIGHTS / "rice2.safetensors"
+        monkeypatch.setattr("decr_scene.models.bundled.find_model", lambda name: weights)
+        assert guard(replace(own, lender="rgb")) != lent, "another file goes by that name"
 
 
 def test_what_later_versions_see_of_another_date_and_around_an_area_counts_only_with_them(tmp_path):
