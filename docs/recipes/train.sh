@@ -43,7 +43,8 @@ if [ "$model" = default ]; then
     [ -e "$runs/$model-mean-2.pt" ] ||
         decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$runs/$model-mean-2.pt"
     on_a_card farther "$runs/$model-mean-2.pt" default-farther:8.9
-    reference=$runs/farther/default-farther-1.pt
+    stage reference black-off --init "$runs/farther/default-farther-1.pt"
+    reference=$runs/default-black-off
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9
