@@ -163,14 +163,13 @@ def dissimilarity(answer: Tensor, clear: Tensor) -> Tensor:
     Wang et al. 2004, with uniform windows and the usual constants, ``(0.01 L)^2`` and ``(0.03 L)^2``,
     ``L = 2``.
     """
-    both = torch.stack([answer, clear]) + 1
-    means = F.avg_pool2d(both.flatten(0, 1), SQUARE, 1).unflatten(0, both.shape[:2])
-    squares = F.avg_pool2d(both.square().flatten(0, 1), SQUARE, 1).unflatten(0, both.shape[:2])
+    one, other = answer + 1, clear + 1
+    mean, mean_other = (F.avg_pool2d(image, SQUARE, 1) for image in (one, other))
     unbiased = SQUARE**2 / (SQUARE**2 - 1)
-    variances = (squares - means.square()) * unbiased
-    shared = (F.avg_pool2d(both[0] * both[1], SQUARE, 1) - means[0] * means[1]) * unbiased
-    light = (2 * means[0] * means[1] + 0.02**2) / (means.square().sum(0) + 0.02**2)
-    return 1 - (light * (2 * shared + 0.06**2) / (variances.sum(0) + 0.06**2)).mean()
+    spread = F.avg_pool2d(one.square() + other.square(), SQUARE, 1) - mean.square() - mean_other.square()
+    shared = F.avg_pool2d(one * other, SQUARE, 1) - mean * mean_other
+    light = (2 * mean * mean_other + 0.02**2) / (mean.square() + mean_other.square() + 0.02**2)
+    return 1 - (light * (2 * unbiased * shared + 0.06**2) / (unbiased * spread + 0.06**2)).mean()
 
 
 def degraded(guess: Tensor, draws: Draws, unguided: float = UNGUIDED) -> Tensor:
