@@ -149,7 +149,7 @@ class LabelledSource(PairSource):
             drawn = veiled(clear, spectrum, rng, _finer_veils(config.veils, factor))
             below, veil = drawn.image, drawn.opacity
             if rng.random() < config.shown:
-                below = in_other_light(rng, below, clear)
+                below = in_other_light(rng, below, clear, config.shown_gain)
         if veil is not None and rng.random() >= config.veil_clouds:
             cloudy, labels = below, np.zeros((3, *veil.shape), np.float32)
             labels[2] = 1

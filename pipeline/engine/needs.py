@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 from distributed.system import MEMORY_LIMIT
 
-from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, ROWS_UNDER_WAY
+from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, ROWS_UNDER_WAY, WINDOWS_UNDER_WAY, block_rows
 from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
@@ -24,8 +24,9 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
         batch_size: As in `Options`.
         block: Side of the output's blocks, px.
     """
-    plan, width = planned.plan, scene.shape[1]
-    windows = ROWS_UNDER_WAY * block * width * (2 * scene.count * scene.dtype.itemsize + 1)
+    plan, row = planned.plan, next(block_rows(scene.shape, block))
+    pixels = min(ROWS_UNDER_WAY * len(row), WINDOWS_UNDER_WAY) * block * row[0].width
+    windows = pixels * (2 * scene.count * scene.dtype.itemsize + 1)
     tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
     tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * planned.batches(batch_size).largest

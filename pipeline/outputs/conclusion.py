@@ -20,13 +20,10 @@ from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.products.delivery import Delivery
-from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.scene import SMALL_CACHE, RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.restorers import describe
 from decr_scene.pipeline.user_warnings.cloud_left import clouds_left
-
-_CACHE = 16 << 20
-"""GDAL's block cache here, bytes: windows are read once, and the memory of the run need not grow for them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         The report; whether a document found no room on the disk, so that the same call is to make it.
     """
     scene, side_files, output = run.scene, run.side_files, run.output
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE):
+    with rasterio.Env(GDAL_CACHEMAX=SMALL_CACHE):  # so that the peak of the run's memory is not here
         checks, verification = verify_pixels(scene, output, side_files.paths["provenance"], planned.plan)
         checks = verify_roundtrip(scene.path, str(output)) | checks
         checks |= {"input_unchanged": _unchanged(run.files)}

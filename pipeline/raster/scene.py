@@ -43,8 +43,8 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 GDAL_CACHE = 48 << 20
 """Least size of GDAL's block cache, bytes."""
-_BESIDE_ROWS = 16 << 20
-"""What the cache has beside two rows of a scene's blocks, bytes: for the blocks that are written."""
+SMALL_CACHE = 16 << 20
+"""Size of that cache where no block is wanted twice, bytes; `gdal_env` has it beside the rows that are."""
 
 _COEFFICIENTS = 20
 """Of each of the four polynomials of RPCs."""
@@ -306,7 +306,7 @@ def gdal_env(scene: RasterioScene | None = None) -> AbstractContextManager[Any]:
     size = GDAL_CACHE
     if scene is not None:
         rows = 2 * min(1024, scene.block_shape[0]) * scene.shape[1] * scene.count * scene.dtype.itemsize
-        size = max(size, _BESIDE_ROWS + rows)
+        size = max(size, SMALL_CACHE + rows)
     return rasterio.Env(GDAL_CACHEMAX=size)  # bytes here, unlike in the environment
 
 

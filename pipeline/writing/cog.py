@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.inputs.text import carried, released
+from decr_scene.pipeline.raster.scene import SMALL_CACHE
 from decr_scene.pipeline.raster.vrt import MARK, has_mask
 from decr_scene.pipeline.writing.scratch import as_geotiff, predictor_of
 
@@ -28,7 +29,7 @@ _FAST, _DEFAULT = 4, 6
 _TRIALS, _TRIAL_SIDE, _LOSS = 8, 256, 1.005
 """Number of squares that the faster level is tried on, their side in px, and the greatest growth in bytes."""
 
-_CONFIG = {"GDAL_CACHEMAX": 16 << 20, "COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": "1"}
+_CONFIG = {"GDAL_CACHEMAX": SMALL_CACHE, "COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": "1"}
 """Settings of GDAL: overviews are first written to a lightly compressed file beside the COG."""
 
 

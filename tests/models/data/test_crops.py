@@ -132,7 +132,9 @@ def test_a_date_may_be_stretched_about_its_mean_besides() -> None:
 
 def test_ranges_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="shown_gain must be"):
-        DataConfig(clear="x", simulate=1.0, shown_gain=1.1)
+        DataConfig(clear="x", simulate=1.0, shown=1.0, shown_gain=1.1)
+    with pytest.raises(ValueError, match="beside shown"):
+        DataConfig(clear="x", simulate=1.0, shown_gain=0.5)
     with pytest.raises(ValueError, match="stretch must be"):
         DataConfig(clear="x", simulate=1.0, stretch=-0.1)
     with pytest.raises(ValueError, match="beside mean"):

@@ -5,6 +5,7 @@ from raster_cases import plain
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import needs
+from decr_scene.pipeline.engine.flow import CHUNK_COLS, WINDOWS_UNDER_WAY
 from decr_scene.pipeline.errors import MemorySpaceError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.planning.options import Options
@@ -26,6 +27,16 @@ def test_it_grows_with_the_width_and_not_with_the_height(tmp_path):
             found.append(needs.bytes_under_way(opened, planned, 8, 512))
     assert found[0] == found[1]
     assert 1.1 < found[2] / found[0] < 2.1
+
+
+def test_of_the_windows_of_a_wide_scene_only_some_are_there_at_a_time(tmp_path):
+    """Twice as wide, it holds twice the tiles, but no more windows."""
+    window, tile = 512 * CHUNK_COLS * (2 * 3 * 2 + 1), 3 * 256**2 * 4
+    for width, windows in ((4096, 4), (8192, WINDOWS_UNDER_WAY), (16384, WINDOWS_UNDER_WAY)):
+        with RasterioScene.open(plain(tmp_path / f"{width}.tif", (64, width), 3)) as opened:
+            planned = plan_scene(opened, Options(model="identity"))
+            held = needs.bytes_under_way(opened, planned, 8, 512)
+        assert held == windows * window + len(planned.plan.grid) * tile
 
 
 def never(tiles, noise):
