@@ -110,9 +110,7 @@ class DataConfig:
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
         if not 0 <= self.shown_gain <= 1 or (self.shown_gain and not self.shown):
-            raise ValueError(
-                f"shown_gain must be in [0, 1], beside shown, got {self.shown_gain:g}"
-            )
+            raise ValueError(f"shown_gain must be in [0, 1], beside shown, got {self.shown_gain:g}")
         if not 0 <= self.stretch <= 1:
             raise ValueError(f"stretch must be a power of e, from 0 to 1, got {self.stretch:g}")
         if not 1 <= self.enlarge <= 4:
