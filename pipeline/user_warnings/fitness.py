@@ -28,16 +28,32 @@ OF_BUNDLED = {"default": (0.3, 5.0), "rgb": (0.3, 5.0), "rice2": (30.0, 30.0)}
 
 _LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
+LEFT_OR_OF_WRONG_SIZE = (
+    "cloud may be left, and what is put in its place may be of the wrong size; take another model, or check "
+    "the result"
+)
+"""What comes of pixels of another size where a model restores."""
+
+OVERLOOKED = "its detector, which looks here, may overlook cloud; check decr-scene mask, or give --mask FILE"
+"""What comes of them where it only lends its detector."""
+
 
 def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
-    """List where a scene is not of the kind that its model was made for, one sentence each."""
-    spec = planned.plan.spec
-    if spec.bands is None:
+    """List where a scene is not of the kind that its model was made for, one sentence each.
+
+    A restorer without weights fits any; the detector that is lent to it does not.
+    """
+    spec, lender = planned.plan.spec, None if planned.look is None else planned.look.lender
+    name = lender if spec.bands is None else spec.name
+    if name is None:
         return ()
     from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
 
-    config = read_model_config(find_model(spec.name))
+    config = read_model_config(find_model(name))
+    if spec.bands is None:
+        text = _pixels(name, config.info, ground_size(scene), OVERLOOKED)
+        return () if text is None else (text,)
     warnings = [
         _pixels(config.name, config.info, ground_size(scene)),
         _spectrum(config.name, config.info, planned),
@@ -75,8 +91,10 @@ def ground_size(scene: RasterioScene) -> float | None:
     return None
 
 
-def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | None:
-    """Say that pixels are of another size than the model's."""
+def _pixels(
+    name: str, info: Mapping[str, Any], side: float | None, so: str = LEFT_OR_OF_WRONG_SIZE
+) -> str | None:
+    """Say that pixels are of another size than the model's, and ``so`` what may come of it."""
     stated = info.get("pixels", OF_BUNDLED.get(name))
     if stated is None:
         return None
@@ -88,10 +106,7 @@ def _pixels(name: str, info: Mapping[str, Any], side: float | None) -> str | Non
     if side is None or low / SLACK <= side <= high * SLACK:
         return None
     made_for = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
-    return (
-        f"the scene's pixels are {side:.3g} m, and model {name} was made for {made_for}: cloud may be left, "
-        "and what is put in its place may be of the wrong size; take another model, or check the result"
-    )
+    return f"the scene's pixels are {side:.3g} m, and model {name} was made for {made_for}: {so}"
 
 
 def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | None:

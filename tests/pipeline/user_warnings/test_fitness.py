@@ -144,3 +144,15 @@ def test_limits_that_a_model_tells_may_be_given_with_scale(tmp_path, idle, monke
 def test_the_sample_of_half_a_metre_fits(tmp_path):
     with RasterioScene.open(SAMPLES / "rotterdam_cloudy.tif") as scene:
         assert misfits(plan_scene(scene, Options()), scene) == ()
+
+
+@pytest.mark.parametrize(("side", "said"), [(30, 1), (0.5, 0)])
+def test_a_detector_that_is_lent_to_fill_is_said_to_be_made_for_other_pixels(side, said, tmp_path):
+    """Three bands of 30 m: what looks was made for half a metre, and may see nothing at all."""
+    profile = {"crs": "EPSG:32650", "transform": from_origin(5e5, 4e6, side, side)}
+    path = write(tmp_path / "scene.tif", draw((300, 300), 3, "uint8"), photometric="RGB", **profile)
+    with RasterioScene.open(path, "red,green,blue") as scene:
+        found = misfits(plan_scene(scene, Options(model="fill", bands="red,green,blue")), scene)
+        assert not misfits(plan_scene(scene, Options(model="identity")), scene)
+    assert len(found) == said
+    assert all(re.search("30 m, and model rgb was made for 0.3 to 5 m: its detector", text) for text in found)
