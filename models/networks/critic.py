@@ -30,6 +30,8 @@ class CriticConfig:
         distance: The same of the L1 distance to the truth itself.
         pace: Its learning rate over that of the run.
         calm: Weight of the square of its gradient at the ground (R1: Mescheder et al. 2018).
+        roughness: Weight of the difference from the ground's detail in strength, octave by octave, wherever
+            that detail lies (`roughness_loss`).
 
     Raises:
         ValueError: A value is out of range.
@@ -43,14 +45,16 @@ class CriticConfig:
     distance: float = 0.1
     pace: float = 2.0
     calm: float = 0.1
+    roughness: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width < 1 or not min(self.texture, self.pace) > 0:
             raise ValueError(
                 f"width, texture and pace must be above 0, got {self.width}, {self.texture:g}, {self.pace:g}"
             )
-        if min(self.weight, self.opinion, self.features, self.distance, self.calm) < 0:
-            raise ValueError("weight, opinion, features, distance and calm are weights from 0")
+        weights = self.weight, self.opinion, self.features, self.distance, self.calm, self.roughness
+        if min(weights) < 0:
+            raise ValueError("weight, opinion, features, distance, calm and roughness are weights from 0")
 
 
 class Critic(nn.Module):

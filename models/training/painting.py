@@ -100,10 +100,15 @@ class PaintingObjective(EnhancementObjective):
             for name, value in values.items()
         }
         factors = {name: self.critic.weight * getattr(self.critic, name) for name in values}
-        return {
+        losses = {
             name: factors[name] * pulls["distance"] / pulls[name].clamp(min=TINY) * value
             for name, value in values.items()
         }
+        if self.critic.roughness:
+            coarse = painted.about[:, : self.bands]
+            rough = roughness_loss(answer - coarse, painted.truth - coarse, painted.cover)
+            losses["roughness"] = self.critic.roughness * rough
+        return losses
 
     def _painted(self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None) -> Painted:
         """Take two steps of a run from the noised first guess."""
@@ -145,6 +150,33 @@ class PaintingObjective(EnhancementObjective):
         nothing = torch.zeros_like(clear)
         predicted = self.network.predict(x_t, t, cloudy, nothing)
         return F.mse_loss(predicted, self.network.target(clear, noise, t, cloudy, nothing))
+
+
+def roughness_loss(painted: Tensor, ground: Tensor, cover: Tensor) -> Tensor:
+    """Compare how strong detail is, octave by octave of a Laplacian pyramid, in squares of ``2**HALVINGS`` px.
+
+    Where nothing is seen no answer has the ground's detail in its place, and the least square error is to
+    have none; how strong it is can be told from the ground around.
+
+    Args:
+        painted: Detail of an answer, ``(B, C, H, W)``.
+        ground: The ground's, same shape.
+        cover: Weights of the squares, ``(B, 1, H / 8, W / 8)``.
+
+    Returns:
+        Squared difference of the root mean squares over the ground's mean square, the mean of the octaves.
+    """
+    octaves = []
+    for size in range(HALVINGS, 0, -1):
+        strengths = []
+        for image in (painted, ground):
+            above = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2, mode="bilinear")
+            power = F.avg_pool2d((image - above).square(), 1 << size)
+            strengths.append((power + TINY).sqrt())
+        off, whole = (strengths[0] - strengths[1]).square(), strengths[1].square()
+        octaves.append(_mean_where(off, cover) / _mean_where(whole, cover).clamp(min=TINY))
+        painted, ground = F.avg_pool2d(painted, 2), F.avg_pool2d(ground, 2)
+    return torch.stack(octaves).mean()
 
 
 def _mean_where(values: Tensor, cover: Tensor) -> Tensor:
