@@ -23,11 +23,9 @@ class CriticConfig:
     Args:
         texture: Standard deviation, px, of what is too coarse for the diffusion, as in sampling.
         width: Channels of the first layer.
-        weight: Of all its losses together, beside the denoising loss.
-        opinion: Norm of the gradient that an image gets from its logits, the adversarial loss, over that from
-            the L1 distance to the truth.
-        features: The same of the L1 distance of its features (Wang et al. 2018).
-        distance: The same of the L1 distance to the truth itself.
+        opinion: Weight of the logits that an image gets, the adversarial loss, beside the denoising loss.
+        features: Weight of the L1 distance of its features (Wang et al. 2018).
+        distance: Weight of the L1 distance to the truth itself.
         pace: Its learning rate over that of the run.
         calm: Weight of the square of its gradient at the ground (R1: Mescheder et al. 2018).
         roughness: Weight of the difference from the ground's detail in strength, octave by octave, wherever
@@ -39,22 +37,21 @@ class CriticConfig:
 
     texture: float = 4.0
     width: int = 48
-    weight: float = 60.0
-    opinion: float = 1.0
-    features: float = 0.3
-    distance: float = 0.1
+    opinion: float = 10.0
+    features: float = 0.0
+    distance: float = 0.0
     pace: float = 2.0
-    calm: float = 0.1
-    roughness: float = 0.0
+    calm: float = 0.3
+    roughness: float = 2.0
 
     def __post_init__(self) -> None:
         if self.width < 1 or not min(self.texture, self.pace) > 0:
             raise ValueError(
                 f"width, texture and pace must be above 0, got {self.width}, {self.texture:g}, {self.pace:g}"
             )
-        weights = self.weight, self.opinion, self.features, self.distance, self.calm, self.roughness
+        weights = self.opinion, self.features, self.distance, self.calm, self.roughness
         if min(weights) < 0:
-            raise ValueError("weight, opinion, features, distance, calm and roughness are weights from 0")
+            raise ValueError("opinion, features, distance, calm and roughness are weights from 0")
 
 
 class Critic(nn.Module):

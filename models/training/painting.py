@@ -24,7 +24,10 @@ CONTRAST = 30.0
 """Factor of the detail that the critic sees: the ground's is some hundredths, on the [-1, 1] scale."""
 
 TINY = 1e-12
-"""Least divisor of a norm of gradients: below that of any gradient that is not zero."""
+"""What a power has added, so that its root has a slope at none."""
+
+FAINT = 1e-4
+"""Least power of the ground's detail that an answer's is held against: that of 1.3 DN of 255."""
 
 
 class Painted(NamedTuple):
@@ -86,29 +89,18 @@ class PaintingObjective(EnhancementObjective):
         return {**means, "noise": self._noise_loss_unguided(cloudy, clear, draws)}
 
     def _opinions(self, answer: Tensor, painted: Painted, expected: list[Tensor]) -> dict[str, Tensor]:
-        """Return the losses of one estimate, each scaled by its factor and the norm of its gradient."""
+        """Return the losses of one estimate, weighed."""
         logits, features = self._judged(answer, painted)
         pairs = zip(features, expected, strict=True)
         off = [_mean_where((found.float() - true.float()).abs(), painted.cover) for found, true in pairs]
+        coarse = painted.about[:, : self.bands]
         values = {
             "distance": _mean_where((answer - painted.truth).abs(), painted.cover),
             "opinion": _mean_where(F.softplus(-logits.float()), painted.cover),
             "features": torch.stack(off).mean(),
+            "roughness": roughness_loss(answer - coarse, painted.truth - coarse, painted.cover),
         }
-        pulls = {
-            name: torch.autograd.grad(value, answer, retain_graph=True)[0].norm()
-            for name, value in values.items()
-        }
-        factors = {name: self.critic.weight * getattr(self.critic, name) for name in values}
-        losses = {
-            name: factors[name] * pulls["distance"] / pulls[name].clamp(min=TINY) * value
-            for name, value in values.items()
-        }
-        if self.critic.roughness:
-            coarse = painted.about[:, : self.bands]
-            rough = roughness_loss(answer - coarse, painted.truth - coarse, painted.cover)
-            losses["roughness"] = self.critic.roughness * rough
-        return losses
+        return {name: getattr(self.critic, name) * value for name, value in values.items()}
 
     def _painted(self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None) -> Painted:
         """Take two steps of a run from the noised first guess."""
@@ -174,7 +166,7 @@ def roughness_loss(painted: Tensor, ground: Tensor, cover: Tensor) -> Tensor:
             power = F.avg_pool2d((image - above).square(), 1 << size)
             strengths.append((power + TINY).sqrt())
         off, whole = (strengths[0] - strengths[1]).square(), strengths[1].square()
-        octaves.append(_mean_where(off, cover) / _mean_where(whole, cover).clamp(min=TINY))
+        octaves.append(_mean_where(off, cover) / _mean_where(whole, cover).clamp(min=FAINT))
         painted, ground = F.avg_pool2d(painted, 2), F.avg_pool2d(ground, 2)
     return torch.stack(octaves).mean()
 
