@@ -20,6 +20,8 @@ from decr_scene.pipeline.raster.nodata import off_nodata
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span
 
+Doubles = NDArray[np.float64]
+
 TAIL_PERCENT = 0.1
 """Share of the valid pixels, in percent, left outside the limits at each end."""
 
@@ -31,6 +33,21 @@ LARGEST = 1e15
 
 STRIP = 1 << 15
 """Pixels of a band at a time: in float64 they fit the processor's cache."""
+
+WHITE_SIDE = 8
+"""Side of the squares whose mean may be that of a cloud, px: roofs and glints are smaller, mostly."""
+
+WHITE_PERCENT = 2.0
+"""Share of the squares, in percent, that are taken for the whitest places of a scene."""
+
+NEARLY_WHITE = 1.4
+"""Greatest ratio of the bands' DN at the whitest places that is a cloud's, not soil's or another gain's."""
+
+NEUTRAL = 1.15
+"""Greatest such ratio that is taken for an estimate of 1: what lies under thin cloud tints it."""
+
+HEADROOM = 1.5
+"""Greatest span of a band over that from its dark end to the whitest places."""
 
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
@@ -154,12 +171,13 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     Args:
         dtype: Of the scene; uint8 is always 0 to 255.
         bands: Bands of the scene.
-        sample: ``(C, N)`` or ``(C, H, W)`` DN, spread over the scene.
+        sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
         valid: Marks those that count, same shape.
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
-        pixel, gets a span of 1 DN around its value.
+        pixel, gets a span of 1 DN around its value. In windows whose whitest places are nearly white, the
+        upper limits follow those (`_white_balanced`).
 
     Raises:
         SceneError: The span is absurd, as with undeclared nodata.
@@ -170,7 +188,51 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):
             _check_span(band, sample[band - 1][valid[band - 1]], span)
-    return Radiometry(tuple(a for a, _ in limits), tuple(b for _, b in limits))
+    low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
+    if sample.ndim > 2 and bands > 1:
+        high = _white_balanced(low, high, sample, valid)
+    return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) -> Doubles:
+    """Have what is cloud-white look so: with quantiles alone, bright vegetation darkens near infrared.
+
+    The light of a veil is ``A (1 - T)`` beside the ground's ``T L``. Networks learn it with one ``A`` for all
+    bands; where limits do not keep it so, they take cloud for bright ground.
+
+    Args:
+        low: DN that becomes -1, ``(C,)``.
+        high: DN at the upper quantiles, ``(C,)``.
+        sample: Windows ``(C, .., H, W)``.
+        valid: Marks the pixels that count, same shape.
+
+    Returns:
+        Upper limits ``(C,)``, in equal proportion beyond the whitest places: those squares that are bright
+        in all bands. ``high``, where these are coloured: soil, or sensors whose bands have other gains.
+    """
+    side = min(WHITE_SIDE, *sample.shape[-2:])
+    known = (_squares(valid, side) == 1).all(0)
+    if not known.any():
+        return high
+    squares = _squares(sample, side)[:, known]
+    whiteness = ((squares - low[:, None]) / (high - low)[:, None]).min(0)
+    white = np.median(squares[:, whiteness >= np.percentile(whiteness, 100 - WHITE_PERCENT)], axis=1)
+    if not (white > np.maximum(low, 0)).all() or white.max() > NEARLY_WHITE * white.min():
+        return high
+    if white.max() <= NEUTRAL * white.min():
+        white[:] = white.mean()
+    if not (white > low).all():
+        return high
+    reach = min(HEADROOM, float(((high - low) / (white - low)).max()))
+    return low + max(1.0, reach) * (white - low)
+
+
+def _squares(windows: Pixels | Bool, side: int) -> Doubles:
+    """Average squares of windows ``(C, .., H, W)``, to ``(C, N)``."""
+    rows, cols = (extent // side for extent in windows.shape[-2:])
+    whole = windows[..., : rows * side, : cols * side].astype(np.float64)
+    split = whole.reshape(*whole.shape[:-2], rows, side, cols, side)
+    return split.mean((-3, -1)).reshape(len(windows), -1)
 
 
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
@@ -263,9 +325,9 @@ def fit_samples(
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
         window = source.read(span)
-        pixels.append(window[bands].reshape(len(bands), -1))
-        valid.append(source.valid(span, window)[bands].reshape(len(bands), -1))
-    return fit_radiometry(dtype, len(bands), np.concatenate(pixels, axis=1), np.concatenate(valid, axis=1))
+        pixels.append(window[bands])
+        valid.append(source.valid(span, window)[bands])
+    return fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1))
 
 
 def _lattice(extent: int) -> list[int]:

@@ -54,7 +54,7 @@ def launches(call: Callable[[], object], device: str) -> int:
     if device != "cuda":
         return 0
     activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         call()
         _wait(device)
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pair_cases import read_png
 from training_cases import run_of, train
 
@@ -14,7 +15,7 @@ from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.logs import RunLog
 from decr_scene.models.training.loop import Trainer
 from decr_scene.models.training.objectives import Draws
-from decr_scene.models.training.painting import PaintingObjective
+from decr_scene.models.training.painting import PaintingObjective, roughness_loss
 from decr_scene.models.training.turns import turns_of
 from decr_scene.models.training.weights import averaged_weights
 
@@ -64,7 +65,7 @@ def test_where_little_changes_nothing_is_painted_and_nothing_is_learned():
     cloudy, clear = batch(gap=0.0)
     objective = objective_with_guess(cloudy)
     losses = objective.losses(cloudy, clear, draws())
-    assert losses["opinion"] == losses["features"] == losses["distance"] == 0
+    assert losses["opinion"] == losses["features"] == losses["distance"] == losses["roughness"] == 0
     opponent = objective.opponent_losses(cloudy, clear, draws())
     assert opponent["fake"] == opponent["real"] == opponent["calm"] == 0
 
@@ -84,15 +85,38 @@ def test_each_turn_changes_its_own_network_alone():
 
 def test_what_the_critic_says_weighs_what_the_run_says():
     cloudy, clear = batch()
-    critic = CRITIC | {"weight": 1.0, "opinion": 1.0, "features": 1.0, "distance": 1.0}
+    critic = CRITIC | {"opinion": 1.0, "features": 1.0, "distance": 1.0, "roughness": 1.0}
 
     def losses(**changes):
         objective = objective_with_guess(torch.zeros_like(clear), critic=critic | changes)
         return objective.losses(cloudy, clear, draws())
 
-    plain, heavy = losses(), losses(weight=2.0, distance=0.1)
-    for name, factor in (("opinion", 2), ("features", 2), ("distance", 0.2), ("noise", 1)):
+    plain, heavy = losses(), losses(opinion=2.0, features=2.0, distance=0.1, roughness=3.0)
+    factors = {"opinion": 2, "features": 2, "distance": 0.1, "roughness": 3, "noise": 1}
+    for name, factor in factors.items():
         torch.testing.assert_close(heavy[name], factor * plain[name], msg=name)
+
+
+def test_roughness_is_told_by_strength_in_each_octave_wherever_detail_lies():
+    generator = torch.Generator().manual_seed(0)
+    ground, other = torch.randn(2, 1, 3, 128, 128, generator=generator)
+    cover = torch.ones(1, 1, 16, 16)
+    none = roughness_loss(torch.zeros_like(ground), ground, cover)
+    torch.testing.assert_close(none, torch.tensor(1.0), atol=0.01, rtol=0)
+    elsewhere = roughness_loss(other, ground, cover)
+    assert elsewhere < 0.15
+    half = roughness_loss(ground / 2, ground, cover)
+    torch.testing.assert_close(half, torch.tensor(0.25), atol=0.01, rtol=0)
+    coarse = F.interpolate(F.avg_pool2d(other, 4), scale_factor=4)
+    assert roughness_loss(coarse * other.std() / coarse.std(), ground, cover) > 3 * elsewhere
+
+
+def test_where_cloud_hid_nothing_roughness_does_not_count():
+    ground = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cover = torch.zeros(1, 1, 8, 8)
+    cover[..., :4] = 1
+    half = torch.cat([ground[..., :32], torch.zeros(1, 3, 64, 32)], dim=3)
+    assert roughness_loss(half, ground, cover) < 0.01 < roughness_loss(half, ground, 1 - cover)
 
 
 def test_a_critic_learns_to_tell_a_smooth_guess_from_ground():

@@ -126,3 +126,70 @@ def test_a_band_without_a_valid_pixel_is_filled_with_the_middle():
 def test_a_scaling_that_cannot_be_is_refused(low, high):
     with pytest.raises(ValueError, match="scaling needs"):
         Radiometry(low, high)
+
+
+LAND = np.array([300, 500, 400, 3000])
+"""Dark crops: near infrared is by far their brightest band."""
+
+
+def cloudy_windows(light, opacity, black=(0, 0, 0, 0), seed=0):
+    """Return four bands of uint16, ``(4, 2, 64, 64)``, a third of which a cloud of some light covers."""
+    rng = np.random.default_rng(seed)
+    ground = LAND[:, None, None, None] * rng.uniform(0.5, 1.5, (1, 2, 64, 64))
+    cover = np.zeros((2, 64, 64))
+    cover[:, :, 40:] = opacity * rng.uniform(0.9, 1, (2, 64, 24))
+    veiled = (1 - cover) * ground + cover * np.array(light)[:, None, None, None]
+    return (veiled + np.array(black)[:, None, None, None]).astype(np.uint16)
+
+
+def fitted(windows):
+    return fit_radiometry(windows.dtype, len(windows), windows, np.ones(windows.shape, bool))
+
+
+def share_of_span(radiometry, light, black=0):
+    low, high = np.array(radiometry.low), np.array(radiometry.high)
+    return (np.array(light) + black - low) / (high - low)
+
+
+@pytest.mark.parametrize("opacity", [1.0, 0.9])
+def test_a_white_cloud_is_as_white_in_near_infrared_over_bright_vegetation(opacity):
+    light = [3500] * 4
+    shares = share_of_span(fitted(cloudy_windows(light, opacity)), light)
+    assert shares.max() / shares.min() < (1.01 if opacity == 1 else 1.1)
+    plain = cloudy_windows(light, opacity)
+    flat = share_of_span(fitted(plain.reshape(4, -1)), light)
+    assert flat.max() / flat.min() > 1.15, "by quantiles alone it is not"
+
+
+def test_a_cloud_that_the_sensor_tints_is_made_white():
+    light = [3000, 3000, 3200, 3900]
+    shares = share_of_span(fitted(cloudy_windows(light, 1.0)), light)
+    assert shares.max() / shares.min() < 1.05
+
+
+def test_bands_with_other_gains_and_scenes_without_cloud_keep_their_quantiles():
+    for windows in (cloudy_windows([2000, 2000, 2000, 4000], 1.0), cloudy_windows([1] * 4, 0.0)):
+        assert fitted(windows) == fitted(windows.reshape(4, -1))
+
+
+def test_what_is_invalid_is_not_white():
+    windows = cloudy_windows([3500] * 4, 1.0)
+    holed, valid = windows.copy(), np.ones(windows.shape, bool)
+    holed[..., :5, :], valid[..., :5, :] = 65535, False
+    found = fit_radiometry(holed.dtype, 4, holed, valid)
+    expected = fitted(windows[..., 5:, :])
+    np.testing.assert_allclose(found.high, expected.high, rtol=0.02)
+    nothing = fit_radiometry(holed.dtype, 4, holed, np.zeros_like(valid))
+    assert nothing.low == (0.0,) * 4
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1, 1), (4, 1, 3, 200), (4, 5, 130, 7)])
+def test_windows_of_any_size_have_a_scaling(shape):
+    windows = np.random.default_rng(1).integers(900, 1000, shape).astype(np.uint16)
+    radiometry = fitted(windows)
+    assert (np.array(radiometry.low) < radiometry.high).all()
+
+
+def test_values_below_zero_are_no_light():
+    windows = cloudy_windows([3500] * 4, 1.0).astype(np.float32) - 4000
+    assert fitted(windows) == fitted(windows.reshape(4, -1))
