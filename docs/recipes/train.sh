@@ -44,7 +44,10 @@ if [ "$model" = default ]; then
         decr-scene models average "$runs/$model-own-light" "$runs/$model-slower" --out "$runs/$model-mean-2.pt"
     on_a_card farther "$runs/$model-mean-2.pt" default-farther:8.9
     stage reference black-off --init "$runs/farther/default-farther-1.pt"
-    reference=$runs/default-black-off
+    on_a_card onward "$runs/$model-black-off/checkpoint.pt" default-onward:8.9
+    [ -e "$runs/$model-mean-3.pt" ] ||
+        decr-scene models average "$runs/$model-black-off" "$runs/onward/default-onward-1.pt" --out "$runs/$model-mean-3.pt"
+    reference=$runs/$model-mean-3.pt
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9

@@ -145,7 +145,7 @@ class PaintingObjective(EnhancementObjective):
 
 
 def roughness_loss(painted: Tensor, ground: Tensor, cover: Tensor) -> Tensor:
-    """Compare how strong detail is, octave by octave of a Laplacian pyramid, in squares of ``2**HALVINGS`` px.
+    """Compare the strength of detail by octaves of a Laplacian pyramid, in squares of ``2**HALVINGS`` px.
 
     Where nothing is seen no answer has the ground's detail in its place, and the least square error is to
     have none; how strong it is can be told from the ground around.

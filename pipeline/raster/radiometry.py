@@ -211,10 +211,10 @@ def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) ->
         in all bands. ``high``, where these are coloured: soil, or sensors whose bands have other gains.
     """
     side = min(WHITE_SIDE, *sample.shape[-2:])
-    known = (_squares(valid, side) == 1).all(0)
+    known = _squares(valid, side).all((0, -3, -1))
     if not known.any():
         return high
-    squares = _squares(sample, side)[:, known]
+    squares = _squares(sample, side).mean((-3, -1), np.float64)[:, known]
     whiteness = ((squares - low[:, None]) / (high - low)[:, None]).min(0)
     white = np.median(squares[:, whiteness >= np.percentile(whiteness, 100 - WHITE_PERCENT)], axis=1)
     if not (white > np.maximum(low, 0)).all() or white.max() > NEARLY_WHITE * white.min():
@@ -227,12 +227,11 @@ def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) ->
     return low + max(1.0, reach) * (white - low)
 
 
-def _squares(windows: Pixels | Bool, side: int) -> Doubles:
-    """Average squares of windows ``(C, .., H, W)``, to ``(C, N)``."""
+def _squares(windows: NDArray[Any], side: int) -> NDArray[Any]:
+    """Cut windows ``(C, .., H, W)`` into squares, a view ``(C, .., rows, side, cols, side)``."""
     rows, cols = (extent // side for extent in windows.shape[-2:])
-    whole = windows[..., : rows * side, : cols * side].astype(np.float64)
-    split = whole.reshape(*whole.shape[:-2], rows, side, cols, side)
-    return split.mean((-3, -1)).reshape(len(windows), -1)
+    whole = windows[..., : rows * side, : cols * side]
+    return whole.reshape(*whole.shape[:-2], rows, side, cols, side)
 
 
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:

@@ -155,7 +155,7 @@ def share_of_span(radiometry, light, black=0):
 def test_a_white_cloud_is_as_white_in_near_infrared_over_bright_vegetation(opacity):
     light = [3500] * 4
     shares = share_of_span(fitted(cloudy_windows(light, opacity)), light)
-    assert shares.max() / shares.min() < (1.01 if opacity == 1 else 1.1)
+    assert shares.max() / shares.min() < (1.05 if opacity == 1 else 1.1)
     plain = cloudy_windows(light, opacity)
     flat = share_of_span(fitted(plain.reshape(4, -1)), light)
     assert flat.max() / flat.min() > 1.15, "by quantiles alone it is not"
