@@ -46,8 +46,8 @@ NEARLY_WHITE = 1.4
 NEUTRAL = 1.15
 """Greatest such ratio that is taken for an estimate of 1: what lies under thin cloud tints it."""
 
-HEADROOM = 1.5
-"""Greatest span of a band over that from its dark end to the whitest places."""
+HEADROOM = 2.0
+"""Greatest span over that from the dark end to the whitest places, and over that by quantiles."""
 
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
@@ -207,31 +207,32 @@ def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) ->
         valid: Marks the pixels that count, same shape.
 
     Returns:
-        Upper limits ``(C,)``, in equal proportion beyond the whitest places: those squares that are bright
-        in all bands. ``high``, where these are coloured: soil, or sensors whose bands have other gains.
+        Upper limits ``(C,)``, none below its quantile, in equal proportion beyond the whitest places: those
+        squares that are bright in all bands. ``high``, where these are coloured (soil, or sensors whose bands
+        have other gains), or far darker than a band's brightest: grey roofs beside vegetation.
     """
     side = min(WHITE_SIDE, *sample.shape[-2:])
-    known = _squares(valid, side).all((0, -3, -1))
-    if not known.any():
+    known = _squares(valid, side).all((0, -2, -1))
+    squares = _squares(sample, side)[:, known].mean((-2, -1), np.float64)
+    if not squares.size or (np.ptp(squares, axis=1) == 0).any():
         return high
-    squares = _squares(sample, side).mean((-3, -1), np.float64)[:, known]
     whiteness = ((squares - low[:, None]) / (high - low)[:, None]).min(0)
     white = np.median(squares[:, whiteness >= np.percentile(whiteness, 100 - WHITE_PERCENT)], axis=1)
-    if not (white > np.maximum(low, 0)).all() or white.max() > NEARLY_WHITE * white.min():
+    if white.min() <= 0 or white.max() > NEARLY_WHITE * white.min():
         return high
     if white.max() <= NEUTRAL * white.min():
-        white[:] = white.mean()
-    if not (white > low).all():
+        white[:] = np.sort(white).mean()  # to the same bits in any order of the bands
+    if (white <= low).any() or (reach := ((high - low) / (white - low)).max()) > HEADROOM:
         return high
-    reach = min(HEADROOM, float(((high - low) / (white - low)).max()))
-    return low + max(1.0, reach) * (white - low)
+    balanced = low + max(1.0, reach) * (white - low)
+    return high if (balanced - low > HEADROOM * (high - low)).any() else balanced
 
 
 def _squares(windows: NDArray[Any], side: int) -> NDArray[Any]:
-    """Cut windows ``(C, .., H, W)`` into squares, a view ``(C, .., rows, side, cols, side)``."""
+    """Cut windows ``(C, .., H, W)`` into squares, ``(C, .., rows, cols, side, side)``."""
     rows, cols = (extent // side for extent in windows.shape[-2:])
     whole = windows[..., : rows * side, : cols * side]
-    return whole.reshape(*whole.shape[:-2], rows, side, cols, side)
+    return whole.reshape(*whole.shape[:-2], rows, side, cols, side).swapaxes(-3, -2)
 
 
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:

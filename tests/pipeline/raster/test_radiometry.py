@@ -193,3 +193,44 @@ def test_windows_of_any_size_have_a_scaling(shape):
 def test_values_below_zero_are_no_light():
     windows = cloudy_windows([3500] * 4, 1.0).astype(np.float32) - 4000
     assert fitted(windows) == fitted(windows.reshape(4, -1))
+
+
+@pytest.mark.parametrize(("roof", "crops"), [(1500, 3500), (2000, 4500), (3000, 4500)])
+def test_grey_roofs_do_not_hide_bright_crops(roof, crops):
+    rng = np.random.default_rng(0)
+    scene = np.array([300, 500, 400, crops])[:, None, None, None] * rng.uniform(0.8, 1.2, (1, 4, 128, 128))
+    scene[:, :, :32, :32] = roof * rng.uniform(0.97, 1.03, (4, 4, 32, 32))
+    scene = scene.astype(np.uint16)
+    high = np.array(fitted(scene).high)
+    assert (high >= fitted(scene.reshape(4, -1)).high).all()
+
+
+def test_an_offset_that_makes_all_things_grey_does_not_close_a_band():
+    rng = np.random.default_rng(0)
+    step = rng.uniform(0, 1, (1, 1, 32, 32)).repeat(8, 2).repeat(8, 3)
+    offset, span = (
+        np.array(v)[:, None, None, None] for v in ([2600, 2400, 2200, 1300], [150, 300, 500, 1200])
+    )
+    windows = (offset + span * step).astype(np.uint16)
+    plain, found = fitted(windows.reshape(4, -1)), fitted(windows)
+    spans = [np.array(r.high) - r.low for r in (plain, found)]
+    assert (spans[1] >= spans[0]).all()
+    assert (spans[1] <= 2 * spans[0]).all()
+
+
+@pytest.mark.parametrize("far", [-1.7976931348623157e308, np.inf, np.nan])
+def test_what_is_invalid_raises_no_warning(far):
+    windows = cloudy_windows([3500] * 4, 1.0).astype(np.float64)
+    valid = np.ones(windows.shape, bool)
+    expected = fitted(windows[..., 8:, :])
+    windows[..., :8, :], valid[..., :8, :] = far, False
+    np.testing.assert_allclose(
+        fit_radiometry(windows.dtype, 4, windows, valid).high, expected.high, rtol=0.02
+    )
+
+
+def test_a_band_without_spread_keeps_its_span():
+    windows = cloudy_windows([3500] * 4, 1.0)
+    windows[0] = 77
+    radiometry = fitted(windows)
+    assert (radiometry.low[0], radiometry.high[0]) == (76.5, 77.5)
