@@ -51,7 +51,7 @@ SCALING: Mapping[str, Any] = {
     "uint8": [0, 255],
     "other": "quantiles of the valid pixels, 0.1 and 99.9 %",
 }
-"""How digital numbers become [-1, 1] for a model that says nothing else: as scenes are scaled, beside their white."""
+"""How digital numbers become [-1, 1] for a model that says nothing else: as scenes do, beside their white."""
 
 State = Mapping[str, Tensor]
 C = TypeVar("C", bound="DataclassInstance")

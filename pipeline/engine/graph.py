@@ -32,6 +32,7 @@ from decr_scene.pipeline.raster.radiometry import (
     fit_samples,
     radiometry_without_pixels,
     sample_spans,
+    white_places,
 )
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
@@ -149,7 +150,7 @@ class _Graph:
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
         mask, aoi = regions_of(options, _as_scene(scene, options))
-        radiometry = self._radiometry(options)
+        radiometry = self._radiometry(options, white_places([frame.bands[i] for i in self.indexes]))
         # with a scaling in the place of the one that is fitted when the graph runs
         plan = frame.plan(Radiometry((0.0,), (1.0,)), options, mask, aoi)
         self.shown = replace(plan, veils=look is not None and look.veils)
@@ -234,14 +235,15 @@ class _Graph:
         sources = [self._source(span) for span in spans]
         return dask.delayed(sample_of)(sources, spans, look.bands, look.factor)
 
-    def _radiometry(self, options: Options) -> Any:
+    def _radiometry(self, options: Options, white: tuple[int, ...]) -> Any:
         """Return the scaling, for uint8 and by option at once, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
         radiometry = radiometry_without_pixels(dtype, bands, options.scale)
         if radiometry is not None:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
-        return dask.delayed(fit_samples)(dtype, self.indexes, [self._source(span) for span in spans], spans)
+        sources = [self._source(span) for span in spans]
+        return dask.delayed(fit_samples)(dtype, self.indexes, sources, spans, white)
 
 
 def _chosen(plan: Plan, in_aoi: bool = True) -> frozenset[int] | None:

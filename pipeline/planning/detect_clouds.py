@@ -135,8 +135,7 @@ def open_lent_lookout(look: LookPlan, indexes: Sequence[int], radiometry: Radiom
     Args:
         look: The plan of the look.
         indexes: Bands of the scene that the restorer sees, 0-based.
-        radiometry: Their scaling; that of the lender where the restorer sees the lender's bands alone, as the
-            whitest places are found in all bands together.
+        radiometry: Their scaling, which for blue, green, red and nir together is what the lender would have.
     """
     assert look.lender is not None, look
     scaling = radiometry.of_bands([indexes.index(band) for band in look.bands])

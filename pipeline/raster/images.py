@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
-from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry
+from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import reduced_shape
 
@@ -39,10 +39,12 @@ def read_image(path: Path, like: Path | None = None) -> Float:
         DecrSceneError: One of them cannot be opened or read.
     """
     pixels, valid = _whole(path)
-    scene = (pixels, valid) if like is None or like == path else _whole(like)
+    shown = path if like is None else like
+    scene = (pixels, valid) if shown == path else _whole(shown)
     if scene[0].dtype != pixels.dtype or len(scene[0]) != len(pixels):
-        scene = pixels, valid
-    return fit_radiometry(pixels.dtype, len(pixels), *scene).to_model(pixels, valid)
+        shown, scene = path, (pixels, valid)
+    white = white_places(band_roles(shown))
+    return fit_radiometry(pixels.dtype, len(pixels), *scene, white).to_model(pixels, valid)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class RasterImage:
         if self.like is not None:
             return RasterImage.open(self.like).radiometry
         pixels, valid = self._decimated(reduced_shape(self.shape[1:], SAMPLE_SIDE), Resampling.nearest)
-        return fit_radiometry(pixels.dtype, len(pixels), pixels, valid)
+        return fit_radiometry(pixels.dtype, len(pixels), pixels, valid, white_places(band_roles(self.path)))
 
     def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> tuple[Pixels, Bool]:
         with _readable(self.path), _opened(self.path) as (scene, bands):

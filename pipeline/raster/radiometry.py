@@ -34,6 +34,9 @@ LARGEST = 1e15
 STRIP = 1 << 15
 """Pixels of a band at a time: in float64 they fit the processor's cache."""
 
+WHITE_BANDS = frozenset({"blue", "green", "red", "nir"})
+"""Bands in which cloud is about equally bright; farther in the infrared its ice is dark."""
+
 WHITE_SIDE = 8
 """Side of the squares whose mean may be that of a cloud, px: roofs and glints are smaller, mostly."""
 
@@ -165,7 +168,14 @@ class Radiometry:
         return (np.asarray(self.high, np.float32) - np.asarray(self.low, np.float32))[:, None, None]
 
 
-def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool) -> Radiometry:
+def white_places(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the places of the bands that are `WHITE_BANDS`; all, where none is named so."""
+    return tuple(i for i, name in enumerate(names) if name in WHITE_BANDS) or tuple(range(len(names)))
+
+
+def fit_radiometry(
+    dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool, white: Sequence[int] | None = None
+) -> Radiometry:
     """Choose the map of a scene.
 
     Args:
@@ -173,6 +183,7 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
         bands: Bands of the scene.
         sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
         valid: Marks those that count, same shape.
+        white: Places of the bands in which cloud is white, from 0; ``None``: all.
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
@@ -189,8 +200,9 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
         for band, span in enumerate(limits, start=1):
             _check_span(band, sample[band - 1][valid[band - 1]], span)
     low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
-    if sample.ndim > 2 and bands > 1:
-        high = _white_balanced(low, high, sample, valid)
+    places = list(range(bands) if white is None else white)
+    if sample.ndim > 2 and len(places) > 1:
+        high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
     return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
 
 
@@ -318,16 +330,20 @@ def sample_spans(shape: tuple[int, int]) -> list[Span]:
 
 
 def fit_samples(
-    dtype: np.dtype[Any], indexes: tuple[int, ...], sources: Sequence[Source], spans: Sequence[Span]
+    dtype: np.dtype[Any],
+    indexes: tuple[int, ...],
+    sources: Sequence[Source],
+    spans: Sequence[Span],
+    white: Sequence[int],
 ) -> Radiometry:
-    """Fit the scaling of some bands to windows, each from its own source."""
+    """Fit the scaling of some bands to windows, each from its own source; ``white`` are places among them."""
     bands = list(indexes)
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
         window = source.read(span)
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
-    return fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1))
+    return fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1), white)
 
 
 def _lattice(extent: int) -> list[int]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from decr_scene.pipeline.raster import radiometry as radiometry_module
-from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid, fit_radiometry
+from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid, fit_radiometry, white_places
 
 DTYPES = ["uint8", "uint16", "int16", "float32"]
 scalings = st.builds(
@@ -234,3 +234,15 @@ def test_a_band_without_spread_keeps_its_span():
     windows[0] = 77
     radiometry = fitted(windows)
     assert (radiometry.low[0], radiometry.high[0]) == (76.5, 77.5)
+
+
+def test_bands_in_which_cloud_is_dark_have_no_say():
+    windows = cloudy_windows([3500] * 4, 1.0)
+    swir = windows[:1] // 2 + 7
+    names = ("nir", "swir", "blue", "red", "green")
+    mixed = np.concatenate([windows, swir])[[3, 4, 0, 2, 1]]
+    found = fit_radiometry(mixed.dtype, 5, mixed, np.ones(mixed.shape, bool), white_places(names))
+    expected, alone = fitted(windows), fitted(swir)
+    assert [found.high[i] for i in (2, 4, 3, 0)] == list(expected.high)
+    assert (found.low[1], found.high[1]) == (alone.low[0], alone.high[0])
+    assert white_places(("a", "b")) == (0, 1)
