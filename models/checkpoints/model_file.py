@@ -49,9 +49,9 @@ COUNTERS = ("num_batches_tracked",)
 
 SCALING: Mapping[str, Any] = {
     "uint8": [0, 255],
-    "other": "quantiles of the valid pixels, 0.1 and 99.9 %",
+    "other": "quantiles of the valid pixels, 0.1 and 99.9 %, with cloud white",
 }
-"""How digital numbers become [-1, 1] for a model that says nothing else: as scenes do, beside their white."""
+"""How digital numbers become [-1, 1] for a model that says nothing else: as the pipeline scales a scene."""
 
 State = Mapping[str, Tensor]
 C = TypeVar("C", bound="DataclassInstance")

@@ -37,12 +37,12 @@ class CriticConfig:
 
     texture: float = 4.0
     width: int = 48
-    opinion: float = 10.0
+    opinion: float = 2.0
     features: float = 0.0
     distance: float = 0.0
     pace: float = 2.0
-    calm: float = 0.3
-    roughness: float = 2.0
+    calm: float = 1.0
+    roughness: float = 4.0
 
     def __post_init__(self) -> None:
         if self.width < 1 or not min(self.texture, self.pace) > 0:

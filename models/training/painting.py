@@ -82,24 +82,27 @@ class PaintingObjective(EnhancementObjective):
     ) -> dict[str, Tensor]:
         """Return the noise network's losses, after the critic's step."""
         painted = self._painted(cloudy, clear, draws, context)
-        with torch.no_grad():
-            _, expected = self._judged(painted.truth, painted)
+        expected: list[Tensor] = []
+        if self.critic.features:
+            with torch.no_grad():
+                _, expected = self._judged(painted.truth, painted)
         parts = [self._opinions(answer, painted, expected) for answer in painted.answers]
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         return {**means, "noise": self._noise_loss_unguided(cloudy, clear, draws)}
 
     def _opinions(self, answer: Tensor, painted: Painted, expected: list[Tensor]) -> dict[str, Tensor]:
-        """Return the losses of one estimate, weighed."""
+        """Return the losses of one estimate that have a weight, weighed."""
         logits, features = self._judged(answer, painted)
-        pairs = zip(features, expected, strict=True)
-        off = [_mean_where((found.float() - true.float()).abs(), painted.cover) for found, true in pairs]
-        coarse = painted.about[:, : self.bands]
-        values = {
-            "distance": _mean_where((answer - painted.truth).abs(), painted.cover),
-            "opinion": _mean_where(F.softplus(-logits.float()), painted.cover),
-            "features": torch.stack(off).mean(),
-            "roughness": roughness_loss(answer - coarse, painted.truth - coarse, painted.cover),
-        }
+        values = {"opinion": _mean_where(F.softplus(-logits.float()), painted.cover)}
+        if self.critic.features:
+            pairs = zip(features, expected, strict=True)
+            off = [_mean_where((found.float() - true.float()).abs(), painted.cover) for found, true in pairs]
+            values["features"] = torch.stack(off).mean()
+        if self.critic.distance:
+            values["distance"] = _mean_where((answer - painted.truth).abs(), painted.cover)
+        if self.critic.roughness:
+            coarse = painted.about[:, : self.bands]
+            values["roughness"] = roughness_loss(answer - coarse, painted.truth - coarse, painted.cover)
         return {name: getattr(self.critic, name) * value for name, value in values.items()}
 
     def _painted(self, cloudy: Tensor, clear: Tensor, draws: Draws, context: Tensor | None) -> Painted:

@@ -32,7 +32,6 @@ from decr_scene.pipeline.raster.radiometry import (
     fit_samples,
     radiometry_without_pixels,
     sample_spans,
-    white_places,
 )
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
@@ -150,7 +149,7 @@ class _Graph:
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
         mask, aoi = regions_of(options, _as_scene(scene, options))
-        radiometry = self._radiometry(options, white_places([frame.bands[i] for i in self.indexes]))
+        radiometry = self._radiometry(options, frame.white)
         # with a scaling in the place of the one that is fitted when the graph runs
         plan = frame.plan(Radiometry((0.0,), (1.0,)), options, mask, aoi)
         self.shown = replace(plan, veils=look is not None and look.veils)

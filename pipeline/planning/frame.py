@@ -12,7 +12,7 @@ from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import expected_error_of, spec_of
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
-from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.radiometry import Radiometry, white_places
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.plan import Plan
@@ -78,6 +78,11 @@ class Frame:
         look = look_of(spec, options, bands, shape, pixel)
         quiet = keeps_clear_ground(spec, options, look)
         return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error)
+
+    @property
+    def white(self) -> tuple[int, ...]:
+        """Return the places, among the restorer's bands, of those in which cloud is white."""
+        return white_places([self.bands[i] for i in self.indexes])
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None

@@ -18,7 +18,6 @@ from decr_scene.pipeline.raster.radiometry import (
     fit_samples,
     radiometry_without_pixels,
     sample_spans,
-    white_places,
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
@@ -48,11 +47,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
         radiometry = radiometry_without_pixels(scene.dtype, len(indexes), options.scale) or fit_samples(
-            scene.dtype,
-            indexes,
-            [source] * len(spans),
-            spans,
-            white_places([frame.bands[i] for i in indexes]),
+            scene.dtype, indexes, [source] * len(spans), spans, frame.white
         )
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)

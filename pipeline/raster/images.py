@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
@@ -38,13 +39,24 @@ def read_image(path: Path, like: Path | None = None) -> Float:
     Raises:
         DecrSceneError: One of them cannot be opened or read.
     """
-    pixels, valid = _whole(path)
-    shown = path if like is None else like
-    scene = (pixels, valid) if shown == path else _whole(shown)
-    if scene[0].dtype != pixels.dtype or len(scene[0]) != len(pixels):
-        shown, scene = path, (pixels, valid)
-    white = white_places(band_roles(shown))
-    return fit_radiometry(pixels.dtype, len(pixels), *scene, white).to_model(pixels, valid)
+    own = _whole(path)
+    scene = own if like is None or like == path else _whole(like)
+    if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
+        scene = own
+    return scene.radiometry().to_model(own.pixels, own.valid)
+
+
+class _Bands(NamedTuple):
+    """Pixels and validity, ``(C, H, W)`` each, and the names of the bands."""
+
+    pixels: Pixels
+    valid: Bool
+    names: list[str]
+
+    def radiometry(self) -> Radiometry:
+        """Fit their scaling."""
+        white = white_places(self.names)
+        return fit_radiometry(self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white)
 
 
 @dataclass(frozen=True)
@@ -93,20 +105,20 @@ class RasterImage:
         Raises:
             TrainingError: As `read`.
         """
-        return self.radiometry.to_model(*self._decimated((height, width), Resampling.average))
+        small = self._decimated((height, width), Resampling.average)
+        return self.radiometry.to_model(small.pixels, small.valid)
 
     @cached_property
     def radiometry(self) -> Radiometry:
         """Return the scaling of the whole file, fitted to a decimated read."""
         if self.like is not None:
             return RasterImage.open(self.like).radiometry
-        pixels, valid = self._decimated(reduced_shape(self.shape[1:], SAMPLE_SIDE), Resampling.nearest)
-        return fit_radiometry(pixels.dtype, len(pixels), pixels, valid, white_places(band_roles(self.path)))
+        return self._decimated(reduced_shape(self.shape[1:], SAMPLE_SIDE), Resampling.nearest).radiometry()
 
-    def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> tuple[Pixels, Bool]:
+    def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> _Bands:
         with _readable(self.path), _opened(self.path) as (scene, bands):
             pixels, valid = scene.decimated(shape, resampling)
-        return pixels[bands], valid[bands]
+            return _Bands(pixels[bands], valid[bands], [scene.bands[band] for band in bands])
 
 
 def band_roles(path: Path) -> tuple[str, ...]:
@@ -118,13 +130,13 @@ def band_roles(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _whole(path: Path) -> tuple[Pixels, Bool]:
-    """Read pixels and validity, ``(C, H, W)`` each."""
+def _whole(path: Path) -> _Bands:
+    """Read an image."""
     with _opened(path) as (scene, bands):
         window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
         pixels = scene.read(window)
         valid = scene.valid(window, pixels)
-    return pixels[bands], valid[bands]
+        return _Bands(pixels[bands], valid[bands], [scene.bands[band] for band in bands])
 
 
 @contextmanager

@@ -226,11 +226,11 @@ def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) ->
     side = min(WHITE_SIDE, *sample.shape[-2:])
     known = _squares(valid, side).all((0, -2, -1))
     squares = _squares(sample, side)[:, known].mean((-2, -1), np.float64)
-    if not squares.size or (np.ptp(squares, axis=1) == 0).any():
+    if not squares.size:
         return high
     whiteness = ((squares - low[:, None]) / (high - low)[:, None]).min(0)
     white = np.median(squares[:, whiteness >= np.percentile(whiteness, 100 - WHITE_PERCENT)], axis=1)
-    if white.min() <= 0 or white.max() > NEARLY_WHITE * white.min():
+    if white.max() > NEARLY_WHITE * white.min():  # as is anything below zero
         return high
     if white.max() <= NEUTRAL * white.min():
         white[:] = np.sort(white).mean()  # to the same bits in any order of the bands

@@ -63,7 +63,7 @@ def test_the_critic_is_shown_the_guess_with_other_detail_where_cloud_hid_the_gro
 
 def test_where_little_changes_nothing_is_painted_and_nothing_is_learned():
     cloudy, clear = batch(gap=0.0)
-    objective = objective_with_guess(cloudy)
+    objective = objective_with_guess(cloudy, critic=CRITIC | {"features": 1.0, "distance": 1.0})
     losses = objective.losses(cloudy, clear, draws())
     assert losses["opinion"] == losses["features"] == losses["distance"] == losses["roughness"] == 0
     opponent = objective.opponent_losses(cloudy, clear, draws())

@@ -231,9 +231,10 @@ def test_what_is_invalid_raises_no_warning(far):
 
 def test_a_band_without_spread_keeps_its_span():
     windows = cloudy_windows([3500] * 4, 1.0)
-    windows[0] = 77
-    radiometry = fitted(windows)
-    assert (radiometry.low[0], radiometry.high[0]) == (76.5, 77.5)
+    for value in (77, 3300, 3400):
+        windows[0] = value
+        radiometry = fitted(windows)
+        assert (radiometry.low[0], radiometry.high[0]) == (value - 0.5, value + 0.5)
 
 
 def test_bands_in_which_cloud_is_dark_have_no_say():
@@ -246,3 +247,19 @@ def test_bands_in_which_cloud_is_dark_have_no_say():
     assert [found.high[i] for i in (2, 4, 3, 0)] == list(expected.high)
     assert (found.low[1], found.high[1]) == (alone.low[0], alone.high[0])
     assert white_places(("a", "b")) == (0, 1)
+
+
+@pytest.mark.parametrize("light", [[3500] * 4, [3000, 3000, 3200, 3900]])
+def test_no_limit_falls_below_its_quantile(light):
+    windows = cloudy_windows(light, 1.0)
+    plain, found = fitted(windows.reshape(4, -1)), fitted(windows)
+    assert found.low == plain.low
+    assert (np.array(found.high) >= plain.high).all()
+    assert max(found.high) > max(light), "near infrared of the crops is brighter than the cloud"
+
+
+def test_the_order_of_bands_is_nothing_to_the_last_bit():
+    for seed in range(20):
+        windows = cloudy_windows([3500, 3501.3, 3499.1, 3502.7], 0.97, seed=seed).astype(np.float64) / 7
+        order = np.random.default_rng(seed).permutation(4)
+        assert [fitted(windows).high[i] for i in order] == list(fitted(windows[order]).high)
