@@ -24,6 +24,18 @@ def silu_of(fresh: Tensor) -> Tensor:
     return F.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
+def bilinear(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize ``(B, C, H, W)`` to ``(B, C, height, width)``, to the same bits on any number of threads.
+
+    Bilinear. For three channels PyTorch takes another kernel on one thread of a CPU than on several, by a last digit
+    different, and bf16 makes such a digit one DN: there each channel is an image of its own.
+    """
+    if x.shape[1] != 3 or not x.is_cpu:
+        return F.interpolate(x, size=(height, width), mode="bilinear")
+    alone = x.reshape(-1, 1, *x.shape[2:])
+    return F.interpolate(alone, size=(height, width), mode="bilinear").reshape(*x.shape[:2], height, width)
+
+
 def sum_into(fresh: Tensor, other: Tensor) -> Tensor:
     """Return ``fresh + other``; at inference in the place of ``fresh``, so nobody else may hold that."""
     if torch.is_grad_enabled() or fresh.dtype != other.dtype:

@@ -20,7 +20,7 @@ from decr_scene.models.networks.group_norm import (
     group_norm,
     local_group_norm,
 )
-from decr_scene.models.networks.layers import silu_of, sum_into, zeroed
+from decr_scene.models.networks.layers import bilinear, silu_of, sum_into, zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.networks.published_reference import (
@@ -242,7 +242,7 @@ class PlainUNet(nn.Module):
         if self.context is not None:
             if context is None:
                 context = cloudy.new_zeros((len(cloudy), self.context.in_channels, 1, 1))
-            upsampled = _mirror(F.interpolate(context, size=(height, width), mode="bilinear"), self.multiple)
+            upsampled = _mirror(bilinear(context, height, width), self.multiple)
         side = None if norm_side is None or max(height, width) <= norm_side else norm_side / self.patch
         result = self._answer(padded, upsampled, side)[..., :height, :width]
         return result if self.training else result.clamp(-1, 1)
@@ -254,9 +254,7 @@ class PlainUNet(nn.Module):
         answer = sum_into(self.change(image, h), image)
         if context is None or folded is None:
             return answer
-        share = F.interpolate(
-            self._share_of_anchor(h, folded), scale_factor=float(self.patch), mode="bilinear"
-        )
+        share = bilinear(self._share_of_anchor(h, folded), *image.shape[-2:])
         return torch.lerp(answer, context[:, : image.shape[1]], share)
 
     def _share_of_anchor(self, h: Tensor, folded: Tensor) -> Tensor:
@@ -317,10 +315,9 @@ class PlainUNet(nn.Module):
 
     def _contrast_change(self, image: Tensor, power: Tensor) -> Tensor:
         """Return ``(e^power - 1) (y - mean(y))``, same shape, the power spread bilinearly over the pixels."""
-        power = F.interpolate(power, size=image.shape[-2:], mode="bilinear")
-        mean = F.interpolate(
-            F.avg_pool2d(image, CONTRAST_BLOCK, ceil_mode=True), size=image.shape[-2:], mode="bilinear"
-        )
+        size = image.shape[-2:]
+        power = bilinear(power, *size)
+        mean = bilinear(F.avg_pool2d(image, CONTRAST_BLOCK, ceil_mode=True), *size)
         return torch.expm1(power.clamp(-MOST_CONTRAST, MOST_CONTRAST)) * (image - mean)
 
 

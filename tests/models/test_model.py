@@ -262,14 +262,22 @@ def test_bf16_is_that_of_autocast_without_its_conversions() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in fast.tensors().values())
 
 
-@pytest.mark.parametrize(("precision", "side"), [("bf16", 72), ("fp32", 256)])
-def test_the_number_of_threads_changes_no_bit(precision: str, side: int) -> None:
-    fast, image = tiny(precision=precision), torch.rand(1, 3, side, 64) * 2 - 1
+@pytest.mark.parametrize(
+    ("precision", "height", "width", "counts"),
+    [("bf16", 72, 64, (1, 2, 3)), ("bf16", 200, 256, (1, 2, 3)), ("fp32", 256, 64, (1, 2))],
+)
+def test_the_number_of_threads_changes_no_bit(
+    precision: str, height: int, width: int, counts: tuple[int, ...]
+) -> None:
+    config = replace(CONFIG, reference=replace(CONFIG.reference, contrast=True, context=True, smooth=True))
+    fast, image = tiny(config, precision), torch.rand(1, 3, height, width) * 2 - 1
+    context = torch.rand(1, 6, 8, 8)
     threads, found = torch.get_num_threads(), []
     try:
-        for count in (1, 2):
+        for count in counts:
             torch.set_num_threads(count)
-            found.append((fast.reference(image), *fast.network(image, 300, image, image)))
+            guess = fast.reference(image, context)
+            found.append((guess, *fast.network(image, 300, image, guess)))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
