@@ -4,6 +4,9 @@ To a network whose near infrared is always a copy of red, the two are one band: 
 either, they make of their sum. So weights that read the missing band are added to those that read its
 stand-in, weights that give it are dropped, and the smaller model gives what the larger one gives with the
 stand-in in its place, without the time for it.
+
+The reference may instead see a mix of bands, ``sum c_b (b + 1) - 1`` on the [-1, 1] scale: a copy is what no
+sensor delivers, and the near infrared sees through haze, so real haze is less bright in it.
 """
 
 from __future__ import annotations
@@ -15,19 +18,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from decr_scene.models.checkpoints.fold import config_without_band
+from decr_scene.models.checkpoints.fold import Mix, config_without_band
 from decr_scene.models.networks.grown import IMAGES
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.model_file import ModelConfig
     from decr_scene.models.networks.reference import ReferenceConfig
 
+ENTER, ENTER_BIAS = "reference.enter.weight", "reference.enter.bias"
+"""What the reference sees an image by."""
+
 Layers = tuple[dict[str, tuple[int, int]], dict[str, int]]
 """Layers that read bands, and those that give them."""
 
 
 def without_band(
-    config: ModelConfig, tensors: Mapping[str, Tensor], band: str, stand_in: str
+    config: ModelConfig, tensors: Mapping[str, Tensor], band: str, stand_in: str, mix: Mix = ()
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Fold one band of a model into another.
 
@@ -36,17 +42,25 @@ def without_band(
         tensors: Its weights, or those alone that `touched` names.
         band: The band that is to go.
         stand_in: The band that takes its place.
+        mix: What the reference sees in its place instead, but for the outermost pixels of an image, which it
+            sees as brighter by the shares that are missing; empty: the stand-in.
 
     Raises:
-        CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
+        CheckpointError: The model lacks one of the bands, or has networks that cannot be folded.
     """
-    smaller = config_without_band(config, band, stand_in)
-    bands = len(config.bands)
-    dropped, kept = config.bands.index(band), config.bands.index(stand_in)
+    smaller = config_without_band(config, band, stand_in, mix)
+    bands, dropped = len(config.bands), config.bands.index(band)
     reads, gives = _layers(config)
     folded = dict(tensors)
     for name, (images, cells) in reads.items():
-        folded[name] = _reading_less(tensors[name], bands, images, cells, dropped, kept)
+        shares = torch.zeros(bands)
+        for of, share in mix if mix and name.startswith("reference.") else ((stand_in, 1.0),):
+            shares[config.bands.index(of)] = share
+        folded[name] = _reading_less(tensors[name], images, cells, dropped, shares)
+        if name == ENTER and shares.sum() != 1:
+            of_band = _parts(tensors[name], bands, images, cells)[:, 0, dropped].flatten(1).sum(1)
+            bias = tensors[ENTER_BIAS]
+            folded[ENTER_BIAS] = (bias.float() + (shares.sum() - 1) * of_band).to(bias.dtype)
     for name, cells in gives.items():
         for part in (f"{name}.weight", f"{name}.bias"):
             folded[part] = _giving_less(folded[part], bands, cells, dropped)
@@ -56,7 +70,7 @@ def without_band(
 def touched(config: ModelConfig) -> list[str]:
     """List the weights that a fold changes: of layers that read bands, and of those that give them."""
     reads, gives = _layers(config)
-    return [*reads, *(f"{name}.{part}" for name in gives for part in ("weight", "bias"))]
+    return [*reads, ENTER_BIAS, *(f"{name}.{part}" for name in gives for part in ("weight", "bias"))]
 
 
 def _layers(config: ModelConfig) -> Layers:
@@ -99,16 +113,22 @@ def _layers_of_reference(
     return reads, gives
 
 
-def _reading_less(weight: Tensor, bands: int, images: int, cells: int, dropped: int, kept: int) -> Tensor:
-    """Add the weights that read the band to those that read its stand-in.
+def _reading_less(weight: Tensor, images: int, cells: int, dropped: int, shares: Tensor) -> Tensor:
+    """Share the weights that read the band out to those that read others.
 
     Channels are image, band, cell; others follow.
     """
+    bands = len(shares)
+    parts = _parts(weight, bands, images, cells)
+    shared = parts[:, :, dropped, None] * shares.reshape(-1, *[1] * (parts.ndim - 3))
+    left = (parts + shared)[:, :, [i for i in range(bands) if i != dropped]].flatten(1, 3)
+    return torch.cat([left.to(weight.dtype), weight[:, images * bands * cells :]], dim=1)
+
+
+def _parts(weight: Tensor, bands: int, images: int, cells: int) -> Tensor:
+    """Return weights by what they read, float32 ``(out, images, bands, cells, ..)``."""
     count = images * bands * cells
-    parts = weight[:, :count].float().clone().reshape(len(weight), images, bands, cells, *weight.shape[2:])
-    parts[:, :, kept] += parts[:, :, dropped]
-    left = parts[:, :, [i for i in range(bands) if i != dropped]].flatten(1, 3)
-    return torch.cat([left.to(weight.dtype), weight[:, count:]], dim=1)
+    return weight[:, :count].float().reshape(len(weight), images, bands, cells, *weight.shape[2:])
 
 
 def _giving_less(tensor: Tensor, bands: int, cells: int, dropped: int) -> Tensor:

@@ -5,6 +5,7 @@ How the weights are folded is in `fewer_bands.without_band`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from decr_scene.models.value_types import read_toml_text
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.model_file import ModelConfig
+
+Mix = tuple[tuple[str, float], ...]
+"""Bands and their shares of the light that stands in for that of another band."""
 
 FOLD_ENDING = ".toml"
 """Of a file that has a fold in the place of weights."""
@@ -33,6 +37,7 @@ class Fold:
         into: The band that takes its place.
         name: Of the smaller model.
         about: One line about it; empty: made of the larger model's name.
+        mix: What the first guess sees in its place instead, as shares of the light of bands; empty: ``into``.
     """
 
     model: Path
@@ -40,6 +45,7 @@ class Fold:
     into: str
     name: str
     about: str = ""
+    mix: Mix = ()
 
     def about_line(self, larger: str) -> str:
         """Return the line about the smaller model, by the larger one's name."""
@@ -49,22 +55,23 @@ class Fold:
         """Describe the smaller model.
 
         Raises:
-            CheckpointError: The larger one lacks a band of the two, or has networks that cannot be folded.
+            CheckpointError: The larger one lacks one of the bands, or has networks that cannot be folded.
         """
         spectrum = larger.info.get("spectrum", larger.bands)
         if isinstance(spectrum, (list, tuple)):
             spectrum = [band for band in spectrum if band != self.band]
         info = {
             "about": self.about_line(larger.name),
-            "folded": f"{self.band} into {self.into}",
+            "folded": f"{self.band} into {self.into}"
+            + (f", seen as {mix_in_words(self.mix)}" if self.mix else ""),
             "spectrum": spectrum,
         }
-        fewer = config_without_band(larger, self.band, self.into)
+        fewer = config_without_band(larger, self.band, self.into, self.mix)
         return replace(fewer, name=self.name, info={**larger.info, **info})
 
 
 def read_fold(path: str | Path) -> Fold:
-    """Read a fold: TOML with ``model``, ``band``, ``into`` and ``about``.
+    """Read a fold: TOML with ``model``, ``band``, ``into``, ``about`` and, if there is one, ``mix``.
 
     Raises:
         CheckpointError: There is no such file, or it is none.
@@ -77,26 +84,56 @@ def read_fold(path: str | Path) -> Fold:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no model file ({error}): name another, or copy it again") from error
-    if set(values) != set(keys) or not all(isinstance(value, str) for value in values.values()):
+    if set(values) - {"mix"} != set(keys) or not all(isinstance(value, str) for value in values.values()):
         keys_there = ", ".join(values) or "nothing"
         raise CheckpointError(f"{path} has {keys_there}: a model in TOML has {', '.join(keys)}, each a text")
     if Path(values["model"]).name != values["model"] or values["model"].endswith(FOLD_ENDING):
         raise CheckpointError(
             f"{path} is made of {values['model']!r}: name a file with weights in the same folder"
         )
-    return Fold(path.parent / values["model"], values["band"], values["into"], path.stem, values["about"])
+    try:
+        mix = read_mix(values.get("mix", ""))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: mix {error}") from None
+    return Fold(
+        path.parent / values["model"], values["band"], values["into"], path.stem, values["about"], mix
+    )
 
 
-def config_without_band(config: ModelConfig, band: str, stand_in: str) -> ModelConfig:
+def read_mix(text: str) -> Mix:
+    """Read ``green 0.45, red 0.45``: bands and their shares; an empty text is no mix.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not text.strip():
+        return ()
+    found = [_SHARE.fullmatch(part.strip()) for part in text.split(",")]
+    shares = [(match[1], float(match[2])) for match in found if match is not None]
+    bands = {band for band, _ in shares}
+    if None in found or len(bands) < len(shares) or not any(share for _, share in shares):
+        raise ValueError(f"is {text!r}, expected bands and their shares, each once: green 0.45, red 0.45")
+    return tuple(shares)
+
+
+def mix_in_words(mix: Mix) -> str:
+    """Write a mix as `read_mix` reads it."""
+    return ", ".join(f"{band} {share:g}" for band, share in mix)
+
+
+_SHARE = re.compile(r"(\w+)\s+(\d*\.?\d+)")
+
+
+def config_without_band(config: ModelConfig, band: str, stand_in: str, mix: Mix = ()) -> ModelConfig:
     """Describe a model less one band, under its old name.
 
     Raises:
-        CheckpointError: The model lacks one of the two bands, or has networks that cannot be folded.
+        CheckpointError: The model lacks one of the bands, or has networks that cannot be folded.
     """
-    for name in (band, stand_in):
+    for name in (band, stand_in, *(name for name, _ in mix)):
         if name not in config.bands:
             raise CheckpointError(f"model {config.name} has bands {', '.join(config.bands)}, no {name!r}")
-    if band == stand_in:
+    if band == stand_in or band in dict(mix):
         raise CheckpointError(f"{band!r} cannot stand in for itself: name another band")
     detector = config.detector
     published = config.reference.kind != "unet" or (detector is not None and detector.family != "unet")

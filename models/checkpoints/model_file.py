@@ -308,7 +308,7 @@ def _folded(larger: ModelConfig, stored: State, fold: Fold) -> tuple[ModelConfig
     names = [name for layer in touched(larger) for name in (layer, layer + SCALE) if name in stored]
     try:
         part = unpack({name: stored[name] for name in names}, str(fold.model))
-        _, part = without_band(larger, part, fold.band, fold.into)
+        _, part = without_band(larger, part, fold.band, fold.into, fold.mix)
     except (KeyError, RuntimeError) as error:
         message = f"{fold.model} has other tensors than its configuration says ({error}): copy it again"
         raise CheckpointError(message) from error

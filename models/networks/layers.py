@@ -27,8 +27,8 @@ def silu_of(fresh: Tensor) -> Tensor:
 def bilinear(x: Tensor, height: int, width: int) -> Tensor:
     """Resize ``(B, C, H, W)`` to ``(B, C, height, width)``, to the same bits on any number of threads.
 
-    Bilinear. For three channels PyTorch takes another kernel on one thread of a CPU than on several, by a last digit
-    different, and bf16 makes such a digit one DN: there each channel is an image of its own.
+    Bilinear. For three channels PyTorch takes another kernel on one thread of a CPU than on several, by a
+    last digit different, and bf16 makes such a digit one DN: there each channel is an image of its own.
     """
     if x.shape[1] != 3 or not x.is_cpu:
         return F.interpolate(x, size=(height, width), mode="bilinear")

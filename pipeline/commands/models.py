@@ -224,22 +224,33 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 @click.argument("model")
 @click.option("--band", required=True, help="Band of the model that is to go.")
 @click.option("--into", required=True, help="Band that stands in for it.")
+@click.option(
+    "--mix",
+    default="",
+    help='What the first guess sees in its place instead: "green 0.45, red 0.45", shares of light.',
+)
 @click.option("--name", required=True, help="Name of the new model.")
 @click.option("--about", default="", help="One line about it, for `models list`.")
 @model_file_option
 @overwrite_option("a file that exists")
 @one_line_errors
-def models_fold(model: str, band: str, into: str, name: str, about: str, out: Path, overwrite: bool) -> None:
-    """Make of MODEL one for fewer bands: it answers as if one band were a copy of another."""
+def models_fold(
+    model: str, band: str, into: str, mix: str, name: str, about: str, out: Path, overwrite: bool
+) -> None:
+    """Make of MODEL one for fewer bands: it answers as if one band were a copy of another, or a mix."""
     from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.fewer_bands import without_band
-    from decr_scene.models.checkpoints.fold import Fold
+    from decr_scene.models.checkpoints.fold import Fold, read_mix
     from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
     from decr_scene.pipeline.files import check_target
 
+    try:
+        shares = read_mix(mix)
+    except ValueError as error:
+        raise OptionError(f"--mix {error}") from None
     source = find_model(model)
     check_target(source, out, overwrite)
     larger, tensors = read_model_file(source)
-    config = Fold(source, band, into, name, about).config(larger)
-    save_model_file(out, config, without_band(larger, tensors, band, into)[1])
+    config = Fold(source, band, into, name, about, shares).config(larger)
+    save_model_file(out, config, without_band(larger, tensors, band, into, shares)[1])
     print_line(f"{out}: {name}, {', '.join(config.bands)}, {out.stat().st_size / 1e6:.1f} MB")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from decr_scene.models import bundled
 from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.fewer_bands import without_band
-from decr_scene.models.checkpoints.fold import Fold
+from decr_scene.models.checkpoints.fold import Fold, Mix
 from decr_scene.models.checkpoints.header import METADATA_KEY, read_summary
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
@@ -37,6 +37,7 @@ MODEL = ModelConfig(
     NetworkConfig(bands=4, noise=UNET, weight=replace(UNET, patch=1)),
     ReferenceConfig(bands=4, width=8, multipliers=(1, 2), middle_blocks=1, contrast=True, context=True),
 )
+MIX = (("green", 0.3), ("red", 0.5))
 TOLD = {"model": "four.safetensors", "band": "nir", "into": "red", "about": "no near infrared"}
 
 
@@ -81,6 +82,44 @@ def test_the_noise_and_weight_networks_answer_the_same(networks):
     expected = large(*(stood_in(x) if isinstance(x, torch.Tensor) else x for x in (x_t, 7, cloudy, guess)))
     for found, wanted in zip(small(x_t, 7, cloudy, guess), expected, strict=True):
         torch.testing.assert_close(found, wanted[:, :3], atol=1e-5, rtol=1e-4)
+
+
+def test_the_reference_may_see_a_mix_of_bands():
+    torch.manual_seed(0)
+    large = build_modules(MODEL)
+    for parameter in large.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    config, tensors = without_band(MODEL, large.state_dict(), "nir", "red", MIX)
+    small = build_modules(config)
+    small.load_state_dict(tensors)
+    three, looks = torch.rand(2, 3, 32, 32) - 0.5, torch.rand(2, 3, 8, 8)
+    anchor = torch.rand(2, 3, 8, 8) - 0.5
+
+    # beyond its border a network sees grey: of a mix that is less than whole, another grey
+    large_sees, small_sees = large["reference"].enter, small["reference"].enter
+    cloudy = torch.cat([three, 0.3 * three[:, 1:2] + 0.5 * three[:, 2:3] - 0.2], dim=1)
+    seen = [large_sees(torch.nn.functional.pixel_unshuffle(cloudy, 2))]
+    seen.append(small_sees(torch.nn.functional.pixel_unshuffle(three, 2)))
+    torch.testing.assert_close(seen[0][..., 1:-1, 1:-1], seen[1][..., 1:-1, 1:-1], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-5)
+    whole = (("green", 0.4), ("red", 0.6))
+    config, tensors = without_band(MODEL, large.state_dict(), "nir", "red", whole)
+    small = build_modules(config)
+    small.load_state_dict(tensors)
+    of_large = [torch.cat([i, 0.4 * i[:, 1:2] + 0.6 * i[:, 2:3]], dim=1) for i in (three, anchor)]
+    expected = large["reference"].eval()(of_large[0], torch.cat([of_large[1], looks], dim=1))
+    found = small["reference"].eval()(three, torch.cat([anchor, looks], dim=1))
+    torch.testing.assert_close(found, expected[:, :3], atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_no_reference_sees_the_stand_in():
+    modules = build_modules(MODEL)
+    for parameter in modules.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    tensors = modules.state_dict()
+    plain, mixed = (without_band(MODEL, tensors, "nir", "red", mix)[1] for mix in ((), MIX))
+    differ = {name for name in plain if not torch.equal(plain[name], mixed[name])}
+    assert differ == {"reference.enter.weight", "reference.enter.bias", "reference.context.weight"}
 
 
 def test_a_detector_is_folded_too():
@@ -136,20 +175,29 @@ def four(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_fold_is_read_as_the_file_that_it_stands_for(four: Path) -> None:
+@pytest.mark.parametrize(
+    ("mix", "change", "words"),
+    [
+        ((), {}, "nir into red"),
+        (MIX, {"mix": "green .3 ,red 0.50"}, "nir into red, seen as green 0.3, red 0.5"),
+    ],
+)
+def test_a_fold_is_read_as_the_file_that_it_stands_for(
+    mix: Mix, change: dict[str, object], words: str, four: Path
+) -> None:
     larger, tensors = read_model_file(four / "four.safetensors")
-    fold = Fold(four / "four.safetensors", "nir", "red", "three", "no near infrared")
+    fold = Fold(four / "four.safetensors", "nir", "red", "three", "no near infrared", mix)
     save_model_file(
-        four / "file.safetensors", fold.config(larger), without_band(larger, tensors, "nir", "red")[1]
+        four / "file.safetensors", fold.config(larger), without_band(larger, tensors, "nir", "red", mix)[1]
     )
     (config, found), (expected, wanted) = (
-        read_model_file(path) for path in (told(four), four / "file.safetensors")
+        read_model_file(path) for path in (told(four, **change), four / "file.safetensors")
     )
     assert config == expected == read_model_config(four / "three.toml")
     assert (config.name, config.bands, config.info["folded"]) == (
         "three",
         ("blue", "green", "red"),
-        "nir into red",
+        words,
     )
     assert found.keys() == wanted.keys()
     assert all(
@@ -160,11 +208,12 @@ def test_a_fold_is_read_as_the_file_that_it_stands_for(four: Path) -> None:
 
 def test_the_digest_of_a_fold_follows_what_it_is_made_of(four: Path) -> None:
     digests = [model_sha256(told(four)), model_sha256(told(four, into="green"))]
+    digests.append(model_sha256(told(four, mix="red 0.9")))
     config, tensors = read_model_file(four / "four.safetensors")
     tensors["reference.enter.bias"] += 1
     save_model_file(four / "four.safetensors", config, tensors)
     digests.append(model_sha256(told(four)))
-    assert len(set(digests)) == 3
+    assert len(set(digests)) == 4
 
 
 def test_the_digest_of_a_fold_is_taken_once(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +259,11 @@ def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyP
         (None, {"model": "three.toml"}, "name a file with weights in the same folder"),
         (None, {"model": "none.safetensors"}, "none.safetensors: no such file"),
         (None, {"band": "swir"}, "no 'swir'"),
+        (None, {"mix": "green"}, "mix is 'green', expected bands and their shares, each once"),
+        (None, {"mix": "red 0.5, red 0.5"}, "expected bands and their shares, each once"),
+        (None, {"mix": "red 0"}, "expected bands and their shares"),
+        (None, {"mix": "swir 1"}, "no 'swir'"),
+        (None, {"mix": "nir 1"}, "cannot stand in for itself"),
     ],
 )
 def test_what_tells_no_model_is_refused(

@@ -85,31 +85,46 @@ def test_an_imported_model_runs_a_scene(published, tmp_path):
         assert not np.array_equal(before.read(), after.read())
 
 
-def test_a_folded_model_answers_as_if_the_band_were_a_copy(tmp_path):
-    out = tmp_path / "rgb.safetensors"
-    result = call(
-        "models",
-        "fold",
-        "default",
-        "--band",
-        "nir",
-        "--into",
-        "red",
-        "--name",
-        "rgb",
-        "--out",
-        out,
-        "--about",
-        read_model_config(find_model("rgb")).info["about"],
-    )
+def folded(out, *more):
+    """`default` without near infrared, under the name and with the line of `rgb`."""
+    about = read_model_config(find_model("rgb")).info["about"]
+    call_of = ["models", "fold", "default", "--band", "nir", "--into", "red", "--name", "rgb"]
+    result = call(*call_of, "--out", out, "--about", about, *more)
     assert result.exit_code == 0, result.output
+    return out
+
+
+def test_a_folded_model_answers_as_if_the_band_were_a_copy(tmp_path):
+    out = folded(tmp_path / "rgb.safetensors")
     four, three = (load_model(model, device="cpu", precision="fp32") for model in ("default", out))
-    assert three.config == load_model("rgb", device="cpu").config
     assert three.config.bands == ("blue", "green", "red")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 1.5 - 1
-    assert model_sha256(out) == model_sha256(find_model("rgb"))
     expected = four.reference(torch.cat([image, image[:, 2:]], dim=1))[:, :3]
     torch.testing.assert_close(three.reference(image), expected, atol=2e-3, rtol=0)  # half precision
+
+
+def test_the_bundled_fold_is_what_the_command_makes(tmp_path):
+    out = folded(tmp_path / "rgb.safetensors", "--mix", "green 0.45, red 0.45")
+    four, three = (load_model(model, device="cpu", precision="fp32") for model in ("default", out))
+    assert three.config == load_model("rgb", device="cpu").config
+    assert model_sha256(out) == model_sha256(find_model("rgb"))
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(1)) * 1.5 - 1
+    seen = 0.45 * (image[:, 1:2] + image[:, 2:] + 2) - 1
+    expected = four.reference(torch.cat([image, seen], dim=1))[:, :3]
+    apart = (three.reference(image) - expected).abs()
+    # beyond its border a network sees grey, and through its norms a little of that is seen everywhere
+    assert apart.mean() < 0.002
+    copied = four.reference(torch.cat([image, image[:, 2:]], dim=1))[:, :3]
+    assert (copied - expected).abs().mean() > 10 * apart.mean()
+
+
+def test_a_mix_that_is_none_is_refused(tmp_path):
+    result = call(
+        *("models", "fold", "default", "--band", "nir", "--into", "red", "--name", "x"),
+        *("--out", tmp_path / "x.safetensors", "--mix", "green"),
+    )
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "--mix is 'green', expected bands and their shares" in result.stderr
 
 
 def test_a_bundled_fold_is_listed_with_what_it_is_made_of():
@@ -117,7 +132,9 @@ def test_a_bundled_fold_is_listed_with_what_it_is_made_of():
     assert result.exit_code == 0
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("rgb "))
     assert "blue, green, red; made of default; " in line
-    assert json.loads(call("models", "show", "rgb").stdout)["info"]["folded"] == "nir into red"
+    assert json.loads(call("models", "show", "rgb").stdout)["info"]["folded"] == (
+        "nir into red, seen as green 0.45, red 0.45"
+    )
 
 
 def test_a_band_that_the_model_lacks_cannot_be_folded(tmp_path):
