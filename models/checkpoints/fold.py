@@ -101,7 +101,7 @@ def read_fold(path: str | Path) -> Fold:
 
 
 def read_mix(text: str) -> Mix:
-    """Read ``green 0.45, red 0.45``: bands and their shares; an empty text is no mix.
+    """Read ``green 0.32, red 0.63``: bands and their shares; an empty text is no mix.
 
     Raises:
         ValueError: It is something else.
@@ -112,7 +112,7 @@ def read_mix(text: str) -> Mix:
     shares = [(match[1], float(match[2])) for match in found if match is not None]
     bands = {band for band, _ in shares}
     if None in found or len(bands) < len(shares) or not any(share for _, share in shares):
-        raise ValueError(f"is {text!r}, expected bands and their shares, each once: green 0.45, red 0.45")
+        raise ValueError(f"is {text!r}, expected bands and their shares, each once: green 0.32, red 0.63")
     return tuple(shares)
 
 

@@ -227,7 +227,7 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 @click.option(
     "--mix",
     default="",
-    help='What the first guess sees in its place instead: "green 0.45, red 0.45", shares of light.',
+    help='What the first guess sees in its place instead: "green 0.32, red 0.63", shares of light.',
 )
 @click.option("--name", required=True, help="Name of the new model.")
 @click.option("--about", default="", help="One line about it, for `models list`.")

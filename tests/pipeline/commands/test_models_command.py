@@ -104,12 +104,12 @@ def test_a_folded_model_answers_as_if_the_band_were_a_copy(tmp_path):
 
 
 def test_the_bundled_fold_is_what_the_command_makes(tmp_path):
-    out = folded(tmp_path / "rgb.safetensors", "--mix", "green 0.45, red 0.45")
+    out = folded(tmp_path / "rgb.safetensors", "--mix", "green 0.32, red 0.63")
     four, three = (load_model(model, device="cpu", precision="fp32") for model in ("default", out))
     assert three.config == load_model("rgb", device="cpu").config
     assert model_sha256(out) == model_sha256(find_model("rgb"))
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(1)) * 1.5 - 1
-    seen = 0.45 * (image[:, 1:2] + image[:, 2:] + 2) - 1
+    seen = 0.32 * image[:, 1:2] + 0.63 * image[:, 2:] - 0.05
     expected = four.reference(torch.cat([image, seen], dim=1))[:, :3]
     apart = (three.reference(image) - expected).abs()
     # beyond its border a network sees grey, and through its norms a little of that is seen everywhere
@@ -133,7 +133,7 @@ def test_a_bundled_fold_is_listed_with_what_it_is_made_of():
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("rgb "))
     assert "blue, green, red; made of default; " in line
     assert json.loads(call("models", "show", "rgb").stdout)["info"]["folded"] == (
-        "nir into red, seen as green 0.45, red 0.45"
+        "nir into red, seen as green 0.32, red 0.63"
     )
 
 
