@@ -56,8 +56,8 @@ fi
 stage detector detector
 detector=detector
 if [ "$model" = default ]; then
-    stage detector overlook --init "$runs/default-detector"
-    detector=overlook
+    stage detector detector-last --init "$runs/default-detector"
+    detector=detector-last
 fi
 decr-scene models export "$runs/noise/$model-denoise-1.pt" --config "$here/$model-denoise.toml" \
     --card "$here/$model-model.toml" --reference "$reference" --detector "$runs/$model-$detector" \

@@ -55,6 +55,7 @@ class DataConfig:
             first number (DN of 255), the cloudy image is its own truth; from the second on, the clear one is.
         holdout: Names (without ending) from-to, inclusive, kept for the stages that judge the reference; of a
             validation, the names that it is held on.
+        judged: Whether a detector's threshold is chosen on these, too.
         folder: In the place of ``cloudy`` and ``clear``: a folder laid out as data sets are published, with
             ``cloud`` or ``cloudy`` and ``label`` or ``clear`` in it, and maybe ``nir`` with the same in it;
             or a part of SEN12MS-CR or WHUS2-CR.
@@ -79,6 +80,7 @@ class DataConfig:
     roofs: float = 0.0
     keep_clear: tuple[float, float] | None = None
     holdout: tuple[tuple[str, str], ...] = ()
+    judged: bool = True
     folder: str | None = None
     resize: int | None = None
     windowed: bool | None = None

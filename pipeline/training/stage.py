@@ -196,7 +196,7 @@ def _calibrated(config: RunConfig, trainer: Trainer, data: Path) -> dict[str, fl
     """Choose the threshold of a detector on the images held out: simulated cloud, and pairs and masks."""
     detector = trainer.ema["detector"]
     assert isinstance(detector, CloudDetector)
-    held_out = [part for part in config.data if part.holdout]
+    held_out = [part for part in config.data if part.holdout and part.judged]
     images = [load_source(part, data, read_image, held_out="only") for part in held_out]
     kinds = {
         "simulated": [labelled(source, 1.0, plain=True) for source in images if source.config.simulate],
