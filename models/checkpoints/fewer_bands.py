@@ -42,8 +42,9 @@ def without_band(
         tensors: Its weights, or those alone that `touched` names.
         band: The band that is to go.
         stand_in: The band that takes its place.
-        mix: What the reference sees in its place instead, but for the outermost pixels of an image, which it
-            sees as brighter by the shares that are missing; empty: the stand-in.
+        mix: What the reference sees in its place instead; empty: the stand-in. What lies beyond an image is
+            grey to a network: to this one darker, by the light that is missing from a mix of less than 1. An
+            anchor is mixed without that offset, as one that is not known is all zero.
 
     Raises:
         CheckpointError: The model lacks one of the bands, or has networks that cannot be folded.

@@ -5,7 +5,6 @@ How the weights are folded is in `fewer_bands.without_band`.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 Mix = tuple[tuple[str, float], ...]
 """Bands and their shares of the light that stands in for that of another band."""
+
+LEAST_SHARE = 0.001
+"""Of a band in a mix; smaller ones are a slip."""
 
 FOLD_ENDING = ".toml"
 """Of a file that has a fold in the place of weights."""
@@ -101,27 +103,30 @@ def read_fold(path: str | Path) -> Fold:
 
 
 def read_mix(text: str) -> Mix:
-    """Read ``green 0.32, red 0.63``: bands and their shares; an empty text is no mix.
+    """Read ``green 0.32, red 0.63``: bands and their shares; a blank text is no mix.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is something else, a share is below `LEAST_SHARE`, or all are above 1 together.
     """
     if not text.strip():
         return ()
-    found = [_SHARE.fullmatch(part.strip()) for part in text.split(",")]
-    shares = [(match[1], float(match[2])) for match in found if match is not None]
-    bands = {band for band, _ in shares}
-    if None in found or len(bands) < len(shares) or not any(share for _, share in shares):
-        raise ValueError(f"is {text!r}, expected bands and their shares, each once: green 0.32, red 0.63")
-    return tuple(shares)
+    try:
+        named = [part.rsplit(maxsplit=1) for part in text.split(",")]
+        mix = tuple((band.strip(), float(share)) for band, share in named)
+    except ValueError:
+        mix = ()
+    least = min((share for _, share in mix), default=0.0)
+    if len(dict(mix)) < len(mix) or not (least >= LEAST_SHARE and sum(dict(mix).values()) <= 1):
+        raise ValueError(
+            f"is {text!r}, expected bands, each once, and their shares, of {LEAST_SHARE:g} to 1 together: "
+            "green 0.32, red 0.63"
+        )
+    return mix
 
 
 def mix_in_words(mix: Mix) -> str:
-    """Write a mix as `read_mix` reads it."""
-    return ", ".join(f"{band} {share:g}" for band, share in mix)
-
-
-_SHARE = re.compile(r"(\w+)\s+(\d*\.?\d+)")
+    """Write a mix as `read_mix` reads it, to the last digit."""
+    return ", ".join(f"{band} {share}" for band, share in mix)
 
 
 def config_without_band(config: ModelConfig, band: str, stand_in: str, mix: Mix = ()) -> ModelConfig:

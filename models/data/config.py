@@ -131,6 +131,8 @@ class DataConfig:
             raise ValueError(f"spread must rise between 0 and 1, beside mean, got {self.spread}")
         if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise ValueError(f"jpeg must be two rising qualities from 1 to 100, got {self.jpeg}")
+        if not self.judged and not self.holdout:
+            raise ValueError("judged = false is of images that are held out: name them in holdout")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
 

@@ -219,7 +219,10 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 
 @models.command(
     "fold",
-    epilog=example("decr-scene models fold default --band nir --into red --name rgb --out rgb.safetensors"),
+    epilog=example(
+        'decr-scene models fold default --band nir --into red --mix "green 0.32, red 0.63" --name rgb '
+        "--out rgb.safetensors"
+    ),
 )
 @click.argument("model")
 @click.option("--band", required=True, help="Band of the model that is to go.")

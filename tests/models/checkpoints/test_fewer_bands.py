@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from decr_scene.models import bundled
 from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.fewer_bands import without_band
-from decr_scene.models.checkpoints.fold import Fold, Mix
+from decr_scene.models.checkpoints.fold import Fold, Mix, mix_in_words, read_mix
 from decr_scene.models.checkpoints.header import METADATA_KEY, read_summary
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
@@ -110,6 +110,35 @@ def test_the_reference_may_see_a_mix_of_bands():
     expected = large["reference"].eval()(of_large[0], torch.cat([of_large[1], looks], dim=1))
     found = small["reference"].eval()(three, torch.cat([anchor, looks], dim=1))
     torch.testing.assert_close(found, expected[:, :3], atol=1e-5, rtol=1e-4)
+
+
+def test_an_anchor_is_mixed_without_an_offset():
+    torch.manual_seed(0)
+    large = build_modules(MODEL)
+    for parameter in large.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    small = build_modules(without_band(MODEL, large.state_dict(), "nir", "red", MIX)[0])
+    small.load_state_dict(without_band(MODEL, large.state_dict(), "nir", "red", MIX)[1])
+    anchor, looks = torch.rand(1, 3, 8, 8) - 0.5, torch.rand(1, 3, 8, 8)
+    mixed = 0.3 * anchor[:, 1:2] + 0.5 * anchor[:, 2:]
+    torch.testing.assert_close(
+        small["reference"].context(torch.cat([anchor, looks], dim=1)),
+        large["reference"].context(torch.cat([anchor, mixed, looks], dim=1)),
+    )
+
+
+def test_a_mix_keeps_the_types_of_the_weights():
+    tensors = build_modules(MODEL).half().state_dict()
+    less = without_band(MODEL, tensors, "nir", "red", MIX)[1]
+    assert {name: less[name].dtype for name in less} == {name: tensors[name].dtype for name in less}
+
+
+@pytest.mark.parametrize("text", ["green 0.1234567890123, red-edge 0.5", "red 1", "swir 1 0.001", "red 5e-1"])
+def test_a_mix_is_written_as_it_is_read(text):
+    mix = read_mix(text)
+    assert len(mix) == text.count(",") + 1
+    assert read_mix(mix_in_words(mix)) == mix
+    assert read_mix(" ") == ()
 
 
 def test_what_is_no_reference_sees_the_stand_in():
@@ -259,9 +288,14 @@ def test_a_bundled_fold_is_found_by_name(four: Path, monkeypatch: pytest.MonkeyP
         (None, {"model": "three.toml"}, "name a file with weights in the same folder"),
         (None, {"model": "none.safetensors"}, "none.safetensors: no such file"),
         (None, {"band": "swir"}, "no 'swir'"),
-        (None, {"mix": "green"}, "mix is 'green', expected bands and their shares, each once"),
-        (None, {"mix": "red 0.5, red 0.5"}, "expected bands and their shares, each once"),
-        (None, {"mix": "red 0"}, "expected bands and their shares"),
+        (None, {"mix": "green"}, "three.toml: mix is 'green', expected bands, each once, and their shares"),
+        (None, {"mix": "red 0.5, red 0.5"}, "expected bands, each once"),
+        (None, {"mix": "red 0"}, "of 0.001 to 1 together"),
+        (None, {"mix": "red 0.5, green 0.6"}, "of 0.001 to 1 together"),
+        (None, {"mix": "red -0.5"}, "of 0.001 to 1 together"),
+        (None, {"mix": "red nan"}, "of 0.001 to 1 together"),
+        (None, {"mix": "green 0.3 red 0.5"}, "has bands .* no 'green 0.3 red'"),
+        (None, {"mix": "green 0.3,"}, "expected bands, each once"),
         (None, {"mix": "swir 1"}, "no 'swir'"),
         (None, {"mix": "nir 1"}, "cannot stand in for itself"),
     ],

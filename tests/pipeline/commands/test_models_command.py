@@ -124,7 +124,7 @@ def test_a_mix_that_is_none_is_refused(tmp_path):
         *("--out", tmp_path / "x.safetensors", "--mix", "green"),
     )
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
-    assert "--mix is 'green', expected bands and their shares" in result.stderr
+    assert "--mix is 'green', expected bands, each once, and their shares" in result.stderr
 
 
 def test_a_bundled_fold_is_listed_with_what_it_is_made_of():

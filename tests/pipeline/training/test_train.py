@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,12 +24,15 @@ from torch._dynamo.utils import counters
 
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import read_model_file
+from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError, UnknownModelError
+from decr_scene.models.networks.detector import DetectorConfig, build_detector
 from decr_scene.models.training.config import read_config, read_texts
 from decr_scene.models.training.logs import METRICS
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import averaged_weights
 from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.training import stage
 from decr_scene.pipeline.training.stage import train
 
 TOML = """
@@ -319,6 +323,22 @@ def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_pat
     more = held + '[validation]\nfolder = "."\ntone = false\n' + (held if named else "")
     figures = train(read_config(toml(tmp_path, 3, more=more)), data, tmp_path / "run", quiet=True)
     assert (figures["input_db"] > 40) is named
+
+
+def test_images_that_are_not_judged_choose_no_threshold(monkeypatch, tmp_path):
+    parts = [
+        DataConfig(clear=name, simulate=1.0, holdout=held, judged=judged)
+        for name, held, judged in (("a", (("1", "2"),), True), ("b", (("1", "2"),), False), ("c", (), True))
+    ]
+    run = replace(read_config(toml(tmp_path)), data=tuple(parts))
+    detector = build_detector(DetectorConfig(bands=3, widths=(2,)))
+    monkeypatch.setattr(stage, "load_source", lambda part, *_, **__: SimpleNamespace(config=part))
+    monkeypatch.setattr(stage, "labelled", lambda source, *_, **__: source.config.clear)
+    monkeypatch.setattr(stage, "calibrate", lambda _, sources, *__: sources)
+    trainer = SimpleNamespace(ema={"detector": detector}, folder=tmp_path)
+    assert stage._calibrated(run, trainer, tmp_path) == {"simulated": ["a"]}
+    with pytest.raises(ValueError, match="judged = false is of images that are held out"):
+        DataConfig(clear="a", simulate=1.0, judged=False)
 
 
 def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
