@@ -53,15 +53,15 @@ def without_band(
     bands, dropped = len(config.bands), config.bands.index(band)
     reads, gives = _layers(config)
     folded = dict(tensors)
+    copied = _shares(config, ((stand_in, 1.0),))
+    seen = _shares(config, mix) if mix else copied
     for name, (images, cells) in reads.items():
-        shares = torch.zeros(bands)
-        for of, share in mix if mix and name.startswith("reference.") else ((stand_in, 1.0),):
-            shares[config.bands.index(of)] = share
+        shares = seen if name.startswith("reference.") else copied
         folded[name] = _reading_less(tensors[name], images, cells, dropped, shares)
-        if name == ENTER and shares.sum() != 1:
-            of_band = _parts(tensors[name], bands, images, cells)[:, 0, dropped].flatten(1).sum(1)
-            bias = tensors[ENTER_BIAS]
-            folded[ENTER_BIAS] = (bias.float() + (shares.sum() - 1) * of_band).to(bias.dtype)
+    if seen.sum() != 1:
+        of_band = _parts(tensors[ENTER], bands, *reads[ENTER])[:, 0, dropped].flatten(1).sum(1)
+        bias = tensors[ENTER_BIAS]
+        folded[ENTER_BIAS] = (bias.float() + (seen.sum() - 1) * of_band).to(bias.dtype)
     for name, cells in gives.items():
         for part in (f"{name}.weight", f"{name}.bias"):
             folded[part] = _giving_less(folded[part], bands, cells, dropped)
@@ -112,6 +112,11 @@ def _layers_of_reference(
     if config.context:
         reads[f"{name}.context.weight"] = (1, 1)
     return reads, gives
+
+
+def _shares(config: ModelConfig, mix: Mix) -> Tensor:
+    """Return the share of each band of the model, ``(bands,)``."""
+    return torch.tensor([dict(mix).get(band, 0.0) for band in config.bands])
 
 
 def _reading_less(weight: Tensor, images: int, cells: int, dropped: int, shares: Tensor) -> Tensor:

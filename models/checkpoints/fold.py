@@ -62,10 +62,10 @@ class Fold:
         spectrum = larger.info.get("spectrum", larger.bands)
         if isinstance(spectrum, (list, tuple)):
             spectrum = [band for band in spectrum if band != self.band]
+        seen = f", seen as {mix_in_words(self.mix)}" if self.mix else ""
         info = {
             "about": self.about_line(larger.name),
-            "folded": f"{self.band} into {self.into}"
-            + (f", seen as {mix_in_words(self.mix)}" if self.mix else ""),
+            "folded": f"{self.band} into {self.into}{seen}",
             "spectrum": spectrum,
         }
         fewer = config_without_band(larger, self.band, self.into, self.mix)
@@ -88,7 +88,9 @@ def read_fold(path: str | Path) -> Fold:
         raise CheckpointError(f"{path} is no model file ({error}): name another, or copy it again") from error
     if set(values) - {"mix"} != set(keys) or not all(isinstance(value, str) for value in values.values()):
         keys_there = ", ".join(values) or "nothing"
-        raise CheckpointError(f"{path} has {keys_there}: a model in TOML has {', '.join(keys)}, each a text")
+        raise CheckpointError(
+            f"{path} has {keys_there}: a model in TOML has {', '.join(keys)} and maybe mix, each a text"
+        )
     if Path(values["model"]).name != values["model"] or values["model"].endswith(FOLD_ENDING):
         raise CheckpointError(
             f"{path} is made of {values['model']!r}: name a file with weights in the same folder"

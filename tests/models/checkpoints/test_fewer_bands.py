@@ -44,22 +44,33 @@ TOLD = {"model": "four.safetensors", "band": "nir", "into": "red", "about": "no 
 GROWN = {"grown": GrownConfig(MODEL.reference, local=8, blocks=1), "covered": (0.1, 0.3)}
 
 
+def drawn(model=MODEL):
+    """Modules with weights that do something."""
+    torch.manual_seed(0)
+    modules = build_modules(model)
+    for parameter in modules.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return modules.eval()
+
+
+def folded(large, model=MODEL, mix=()):
+    """The modules without near infrared."""
+    config, tensors = without_band(model, large.state_dict(), "nir", "red", mix)
+    small = build_modules(config)
+    small.load_state_dict(tensors)
+    return small.eval()
+
+
 @pytest.fixture(params=["eps", "residual", "grown"])
 def networks(request):
-    """The larger modules with weights that do something, and the smaller ones."""
-    torch.manual_seed(0)
+    """The larger modules, and the smaller ones."""
     assert MODEL.network is not None
     prediction = "residual" if request.param == "grown" else request.param
     more = GROWN if request.param == "grown" else {}
     noise = replace(MODEL.network, prediction=prediction, guided=prediction == "residual", **more)
     model = replace(MODEL, network=noise)
-    large = build_modules(model)
-    for parameter in large.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    config, tensors = without_band(model, large.state_dict(), "nir", "red")
-    small = build_modules(config)
-    small.load_state_dict(tensors)
-    return large.eval(), small.eval()
+    large = drawn(model)
+    return large, folded(large, model)
 
 
 def stood_in(images):
@@ -85,44 +96,34 @@ def test_the_noise_and_weight_networks_answer_the_same(networks):
 
 
 def test_the_reference_may_see_a_mix_of_bands():
-    torch.manual_seed(0)
-    large = build_modules(MODEL)
-    for parameter in large.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    config, tensors = without_band(MODEL, large.state_dict(), "nir", "red", MIX)
-    small = build_modules(config)
-    small.load_state_dict(tensors)
-    three, looks = torch.rand(2, 3, 32, 32) - 0.5, torch.rand(2, 3, 8, 8)
-    anchor = torch.rand(2, 3, 8, 8) - 0.5
-
+    large, three = drawn(), torch.rand(2, 3, 32, 32) - 0.5
+    small = folded(large, mix=MIX)
     # beyond its border a network sees grey: of a mix that is less than whole, another grey
-    large_sees, small_sees = large["reference"].enter, small["reference"].enter
     cloudy = torch.cat([three, 0.3 * three[:, 1:2] + 0.5 * three[:, 2:3] - 0.2], dim=1)
-    seen = [large_sees(torch.nn.functional.pixel_unshuffle(cloudy, 2))]
-    seen.append(small_sees(torch.nn.functional.pixel_unshuffle(three, 2)))
-    torch.testing.assert_close(seen[0][..., 1:-1, 1:-1], seen[1][..., 1:-1, 1:-1], atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(seen[0], seen[1], atol=1e-5)
-    whole = (("green", 0.4), ("red", 0.6))
-    config, tensors = without_band(MODEL, large.state_dict(), "nir", "red", whole)
-    small = build_modules(config)
-    small.load_state_dict(tensors)
-    of_large = [torch.cat([i, 0.4 * i[:, 1:2] + 0.6 * i[:, 2:3]], dim=1) for i in (three, anchor)]
-    expected = large["reference"].eval()(of_large[0], torch.cat([of_large[1], looks], dim=1))
-    found = small["reference"].eval()(three, torch.cat([anchor, looks], dim=1))
+    of_large, of_small = (
+        part["reference"].enter(torch.nn.functional.pixel_unshuffle(image, 2))
+        for part, image in ((large, cloudy), (small, three))
+    )
+    torch.testing.assert_close(of_large[..., 1:-1, 1:-1], of_small[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(of_large, of_small, atol=1e-5)
+
+
+def test_of_a_whole_mix_the_reference_answers_the_same():
+    large = drawn()
+    small = folded(large, mix=(("green", 0.4), ("red", 0.6)))
+    three, anchor, looks = (torch.rand(2, 3, side, side) - 0.5 for side in (32, 8, 8))
+    image, known = (torch.cat([i, 0.4 * i[:, 1:2] + 0.6 * i[:, 2:3]], dim=1) for i in (three, anchor))
+    expected = large["reference"](image, torch.cat([known, looks], dim=1))
+    found = small["reference"](three, torch.cat([anchor, looks], dim=1))
     torch.testing.assert_close(found, expected[:, :3], atol=1e-5, rtol=1e-4)
 
 
 def test_an_anchor_is_mixed_without_an_offset():
-    torch.manual_seed(0)
-    large = build_modules(MODEL)
-    for parameter in large.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    small = build_modules(without_band(MODEL, large.state_dict(), "nir", "red", MIX)[0])
-    small.load_state_dict(without_band(MODEL, large.state_dict(), "nir", "red", MIX)[1])
+    large = drawn()
     anchor, looks = torch.rand(1, 3, 8, 8) - 0.5, torch.rand(1, 3, 8, 8)
     mixed = 0.3 * anchor[:, 1:2] + 0.5 * anchor[:, 2:]
     torch.testing.assert_close(
-        small["reference"].context(torch.cat([anchor, looks], dim=1)),
+        folded(large, mix=MIX)["reference"].context(torch.cat([anchor, looks], dim=1)),
         large["reference"].context(torch.cat([anchor, mixed, looks], dim=1)),
     )
 
@@ -142,10 +143,7 @@ def test_a_mix_is_written_as_it_is_read(text):
 
 
 def test_what_is_no_reference_sees_the_stand_in():
-    modules = build_modules(MODEL)
-    for parameter in modules.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    tensors = modules.state_dict()
+    tensors = drawn().state_dict()
     plain, mixed = (without_band(MODEL, tensors, "nir", "red", mix)[1] for mix in ((), MIX))
     differ = {name for name in plain if not torch.equal(plain[name], mixed[name])}
     assert differ == {"reference.enter.weight", "reference.enter.bias", "reference.context.weight"}
@@ -194,12 +192,8 @@ def told(folder: Path, text: str | None = None, **change: object) -> Path:
 
 @pytest.fixture(params=[False, True], ids=["as they are", "packed"])
 def four(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    modules = build_modules(MODEL)
-    for parameter in modules.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
     save_model_file(
-        tmp_path / "four.safetensors", replace(MODEL, packed=request.param), modules.half().state_dict()
+        tmp_path / "four.safetensors", replace(MODEL, packed=request.param), drawn().half().state_dict()
     )
     return tmp_path
 
