@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.fields import Canvas, Spectrum, bend, between, quantile, tilt
-from decr_scene.models.clouds.types import TYPES, CloudType, Range
+from decr_scene.models.clouds.types import TYPES, CloudType, Range, light_beyond
 
 CLEAR, CLOUD, SHADOW, THIN = 0, 1, 2, 3
 """Values of a mask."""
@@ -77,6 +77,8 @@ class CloudRecipe:
         brightness: Light of a thick cloud over the image's robust white point.
         brightness_bounds: What the brightness is held to, in [0, 1], with room for texture on both sides.
         tint: Most that the bluest band's cloud light differs from white.
+        beyond: Light of cloud in a band outside the visible ones over its light in those; half of the images
+            have the same there.
         thin_light: Light of the thinnest cloud as a part of the brightest's. The thinnest clouds of a layer
             are then greyer than white roofs and darken them. A cloud that absorbs nothing hardly does:
             by the adding method, ``R + (1 - R)^2 g / (1 - R g)`` over ground ``g``, this would be about 0.88.
@@ -102,6 +104,7 @@ class CloudRecipe:
     brightness: Range = (1.2, 2.0)
     brightness_bounds: Range = (0.75, 0.97)
     tint: float = 0.02
+    beyond: Range = (1.0, 1.0)
     thin_light: float = 0.64
 
     def __post_init__(self) -> None:
@@ -137,6 +140,7 @@ _BOUNDS: Mapping[str, Range] = {
     "shadow_offset": (0.1, math.inf),
     "brightness": (0.0, math.inf),
     "brightness_bounds": (0.0, 1.0),
+    "beyond": (0.0, 2.0),
 }
 
 
@@ -353,7 +357,8 @@ def _compose(
         light = (clear[index] + 1) * np.float32(0.5)
         light *= 1 - shadow * np.float32(1 - sky)
         # factors run with wavelength, so this is a warm or a cool white
-        paint = np.float32(min(white * (1 + tint * (2 * factor - 1)), 1.0))
+        colour = (1 + tint * (2 * factor - 1)) * light_beyond(rng, band, recipe.beyond)
+        paint = np.float32(min(white * colour, 1.0))
         for layer in layers:
             light = veil(light, layer.tau, factor**layer.colour, layer.light * paint)
         np.copyto(cloudy[index], np.clip(light * 2 - 1, -1, 1), where=touched)

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 Range = tuple[float, float]
+
+VISIBLE = ("blue", "green", "red")
+"""Bands with nearly equal means in images of clear days, and in which cloud is white."""
+
+
+def light_beyond(rng: np.random.Generator, band: str, beyond: Range) -> float:
+    """Draw a band's light of a cloud over that in the visible ones: 1 there, and in half of the other bands.
+
+    Sensors and deliveries give every band a scale of its own, so that cloud need not be white in all of them.
+    """
+    if band in VISIBLE or beyond == (1.0, 1.0) or rng.random() < 0.5:
+        return 1.0
+    return float(rng.uniform(*beyond))
 
 
 @dataclass(frozen=True)

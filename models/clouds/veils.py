@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.fields import Spectrum, between
-from decr_scene.models.clouds.types import Range
+from decr_scene.models.clouds.types import Range, light_beyond
 
 OTHER_BAND = (0.9, 1.0)
 """Range of the factor ``k_b`` of a band that the recipe does not name."""
@@ -41,6 +41,8 @@ class VeilRecipe:
         fine_scale: Size of those, px.
         light: Light of the veil, of white.
         tint: Most that a band's light differs from the veil's.
+        beyond: Light of the veil in a band outside the visible ones over its light in those; half of the
+            veils have the same there.
         blur: Standard deviation of the ground's blur, px; half of the veils have none.
         transmission: Range of the factor ``k_b`` of the optical thickness by band.
 
@@ -55,6 +57,7 @@ class VeilRecipe:
     fine_scale: Range = (8.0, 48.0)
     light: Range = (0.4, 0.9)
     tint: float = 0.012
+    beyond: Range = (1.0, 1.0)
     blur: Range = (0.3, 0.9)
     transmission: Mapping[str, Range] = field(default_factory=_transmission)
 
@@ -65,6 +68,7 @@ class VeilRecipe:
             ("scale", 1e5),
             ("fine_scale", 1e5),
             ("light", 1),
+            ("beyond", 2),
         ):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
@@ -97,6 +101,7 @@ def veiled(clear: Float, bands: tuple[str, ...], rng: np.random.Generator, recip
     for index, band in enumerate(bands):
         through = np.exp(-tau * np.float32(rng.uniform(*recipe.transmission.get(band, OTHER_BAND))))
         paint = np.float32(light + rng.uniform(-recipe.tint, recipe.tint))
+        paint = min(paint * np.float32(light_beyond(rng, band, recipe.beyond)), np.float32(1))
         image[index] = 2 * (paint + (ground[index] - paint) * through) - 1
     opacity: Float = (1 - np.exp(-tau)).astype(np.float32)
     return Veiled(np.clip(image, -1, 1), opacity)

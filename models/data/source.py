@@ -19,14 +19,12 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.roofs import roofed
 from decr_scene.models.clouds.simulate import simulate
+from decr_scene.models.clouds.types import VISIBLE
 from decr_scene.models.clouds.veils import veiled
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.contexts import draw_context
 from decr_scene.models.data.crops import LightChange, compressed, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
-
-VISIBLE = ("blue", "green", "red")
-"""Bands with nearly equal means in images of clear days."""
 
 NEUTRAL = 0.08
 """Greatest power of e that the mean of a visible band differs from the others' in a balanced picture."""

@@ -29,6 +29,9 @@ STEP = 8
 AT_THE_RIM = 1e-3
 """Weight of clear ground next to cloud or shadow, which have thin rims that no detector finds."""
 
+KNOWN = 1e-3
+"""Least weight of the clear ground, of all that is valid: slivers between clouds do not tell a tone."""
+
 
 def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
     """Return the ground pixels a side of a coarse pixel, and the coarse pixels a side of a ground pixel.
@@ -73,7 +76,8 @@ class GroundSums:
         """Average what was added to the ground of the scene, in memory."""
         tone, weights = self._clear()
         context = self._context(tone, weights)
-        return Ground(ArrayField(context), self.side, bool(context[-1].any()), _spread(tone, weights))
+        known = weights.sum() > KNOWN * np.count_nonzero(self._sums[-1])
+        return Ground(ArrayField(context), self.side, bool(known), _spread(tone, weights))
 
     def _context(self, tone: Float, weights: Float) -> Float:
         """Fill in the tone of clear ground, and find its nearness, ``(C + 3, h, w)``: as `Ground.field`."""
@@ -113,7 +117,7 @@ class Ground:
     Args:
         field: ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear.
         side: Side of its pixels, px of the scene.
-        known: There is some clear ground.
+        known: There is enough clear ground.
         spread: Standard deviation of the tone of clear ground, one a band; empty: not measured.
     """
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Ask = Callable[[Float], Float]
 """Averaged images ``(B, C, h, w)`` to the probabilities of a model's detector, ``(B, 2, h, w)``."""
 
-NOTHING_CLEAR = "nowhere is the ground clear, so its tone is not known"
+NOTHING_CLEAR = "hardly any ground is clear, so its tone is not known"
 
 
 def gated(planned: Planned, mask: Region, veils: bool = False) -> Planned:

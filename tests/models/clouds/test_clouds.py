@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 from typing import Any
 
@@ -145,6 +146,22 @@ def test_longer_waves_are_disturbed_less(name: str) -> None:
         drawn = simulate(grey, bands, np.random.default_rng(seed), recipe)
         change = np.abs(drawn.cloudy - grey).mean(axis=(1, 2))
         assert (np.diff(change) < 0).all()
+
+
+def test_half_of_the_images_have_cloud_of_another_light_beyond_the_visible() -> None:
+    recipe = only("stratus", thickness=(12, 12), coverage=(1, 1), tint=0.0, brightness_bounds=(0.9, 0.9))
+    plain = scenes(recipe, 40)
+    drawn = scenes(dataclasses.replace(recipe, beyond=(0.5, 0.7)), 40)
+    ratios = []
+    for other, white in zip(drawn, plain, strict=True):
+        np.testing.assert_array_equal(other.cloudy[:3], white.cloudy[:3])
+        thick = white.opacity > 0.999
+        ratios.append(float(np.median(((other.cloudy[3] + 1) / (white.cloudy[3] + 1))[thick])))
+    changed = np.array([ratio for ratio in ratios if ratio < 0.99])
+    assert 10 < len(changed) < 30
+    assert 0.49 < changed.min() < 0.56
+    assert 0.64 < changed.max() < 0.71
+    assert max(float(s.cloudy.max()) for s in scenes(dataclasses.replace(recipe, beyond=(2, 2)), 4)) <= 1
 
 
 def test_thin_cloud_leaves_the_ground_visible() -> None:

@@ -50,3 +50,23 @@ def test_the_same_seed_draws_the_same_veil():
 def test_a_reversed_range_is_refused():
     with pytest.raises(ValueError, match="thickness must rise"):
         VeilRecipe(thickness=(2, 1))
+
+
+def test_half_of_the_veils_have_another_light_beyond_the_visible():
+    def lights(beyond):
+        recipe = VeilRecipe(thickness=(9, 9), uneven=(0, 0), light=(0.8, 0.8), tint=0, beyond=beyond)
+        return np.array([(draw(recipe, seed).image.mean((1, 2)) + 1) / 2 for seed in range(40)])
+
+    drawn = lights((0.5, 0.7))
+    np.testing.assert_allclose(drawn[:, :3], 0.8, atol=0.01)
+    other = drawn[:, 3] < 0.7
+    assert 10 < other.sum() < 30
+    np.testing.assert_allclose(drawn[~other, 3], 0.8, atol=0.01)
+    assert 0.39 < drawn[other, 3].min() < 0.45
+    assert 0.51 < drawn[other, 3].max() < 0.58
+    assert lights((2.0, 2.0)).max() <= 1
+
+
+def test_a_light_beyond_the_visible_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="beyond must rise"):
+        VeilRecipe(beyond=(-0.1, 1))
