@@ -78,7 +78,7 @@ class CloudRecipe:
         brightness_bounds: What the brightness is held to, in [0, 1], with room for texture on both sides.
         tint: Most that the bluest band's cloud light differs from white.
         beyond: Light of cloud in a band outside the visible ones over its light in those; half of the images
-            have the same there.
+            have the same in such a band.
         thin_light: Light of the thinnest cloud as a part of the brightest's. The thinnest clouds of a layer
             are then greyer than white roofs and darken them. A cloud that absorbs nothing hardly does:
             by the adding method, ``R + (1 - R)^2 g / (1 - R g)`` over ground ``g``, this would be about 0.88.

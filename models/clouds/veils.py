@@ -42,9 +42,10 @@ class VeilRecipe:
         light: Light of the veil, of white.
         tint: Most that a band's light differs from the veil's.
         beyond: Light of the veil in a band outside the visible ones over its light in those; half of the
-            veils have the same there.
+            veils have the same in such a band.
         blur: Standard deviation of the ground's blur, px; half of the veils have none.
         transmission: Range of the factor ``k_b`` of the optical thickness by band.
+        colour: Power applied to those: 0 for the large drops of cloud, which dim all bands alike, 1 for haze.
 
     Raises:
         ValueError: A range is reversed or leaves its bounds.
@@ -60,6 +61,7 @@ class VeilRecipe:
     beyond: Range = (1.0, 1.0)
     blur: Range = (0.3, 0.9)
     transmission: Mapping[str, Range] = field(default_factory=_transmission)
+    colour: Range = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         for name, most in (
@@ -69,6 +71,7 @@ class VeilRecipe:
             ("fine_scale", 1e5),
             ("light", 1),
             ("beyond", 2),
+            ("colour", 2),
         ):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
@@ -93,15 +96,17 @@ def veiled(clear: Float, bands: tuple[str, ...], rng: np.random.Generator, recip
     shape = (clear.shape[1], clear.shape[2])
     tau = rng.uniform(*recipe.thickness) * np.exp(rng.uniform(*recipe.uneven) * _field(shape, rng, recipe))
     light = rng.uniform(*recipe.light)
+    colour = rng.uniform(*recipe.colour) if recipe.colour != (1.0, 1.0) else 1.0
     ground = (clear + 1) * np.float32(0.5)
     if rng.random() < 0.5:
         sigma = rng.uniform(*recipe.blur)
         ground = ndimage.gaussian_filter(ground, (0, sigma, sigma))
     image = np.empty_like(clear)
     for index, band in enumerate(bands):
-        through = np.exp(-tau * np.float32(rng.uniform(*recipe.transmission.get(band, OTHER_BAND))))
+        factor = rng.uniform(*recipe.transmission.get(band, OTHER_BAND)) ** colour
+        through = np.exp(-tau * np.float32(factor))
         paint = np.float32(light + rng.uniform(-recipe.tint, recipe.tint))
-        paint = min(paint * np.float32(light_beyond(rng, band, recipe.beyond)), np.float32(1))
+        paint *= np.float32(light_beyond(rng, band, recipe.beyond))
         image[index] = 2 * (paint + (ground[index] - paint) * through) - 1
     opacity: Float = (1 - np.exp(-tau)).astype(np.float32)
     return Veiled(np.clip(image, -1, 1), opacity)

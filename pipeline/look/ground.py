@@ -29,8 +29,8 @@ STEP = 8
 AT_THE_RIM = 1e-3
 """Weight of clear ground next to cloud or shadow, which have thin rims that no detector finds."""
 
-KNOWN = 1e-3
-"""Least weight of the clear ground, of all that is valid: slivers between clouds do not tell a tone."""
+KNOWN = 0.01
+"""Least share of a scene that is clear: slivers between clouds, which are their rims, do not tell a tone."""
 
 
 def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -76,8 +76,9 @@ class GroundSums:
         """Average what was added to the ground of the scene, in memory."""
         tone, weights = self._clear()
         context = self._context(tone, weights)
-        known = weights.sum() > KNOWN * np.count_nonzero(self._sums[-1])
-        return Ground(ArrayField(context), self.side, bool(known), _spread(tone, weights))
+        *_, clear, _, _, valid = self._sums
+        known = bool(clear.sum() > KNOWN * valid.sum())
+        return Ground(ArrayField(context), self.side, known, _spread(tone, weights))
 
     def _context(self, tone: Float, weights: Float) -> Float:
         """Fill in the tone of clear ground, and find its nearness, ``(C + 3, h, w)``: as `Ground.field`."""

@@ -67,6 +67,31 @@ def test_half_of_the_veils_have_another_light_beyond_the_visible():
     assert lights((2.0, 2.0)).max() <= 1
 
 
-def test_a_light_beyond_the_visible_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="beyond must rise"):
-        VeilRecipe(beyond=(-0.1, 1))
+@pytest.mark.parametrize("name", ["beyond", "colour"])
+@pytest.mark.parametrize("limits", [(-0.1, 1), (0, 2.1), (1.2, 1)])
+def test_other_limits_are_refused(name, limits):
+    with pytest.raises(ValueError, match=f"{name} must rise"):
+        VeilRecipe(**{name: limits})
+
+
+@pytest.mark.parametrize("name", ["beyond", "colour"])
+def test_plain_veils_draw_no_number_more(name):
+    """So that a run draws the same crops as before there were other veils."""
+
+    def next_number(recipe):
+        rng = np.random.default_rng(1)
+        veiled(ground(), BANDS, rng, recipe)
+        return rng.random()
+
+    assert next_number(VeilRecipe()) != next_number(VeilRecipe(**{name: (1, 1 + 1e-9)}))
+
+
+def test_a_veil_of_large_drops_dims_all_bands_alike():
+    def kept(colour):
+        recipe = VeilRecipe(thickness=(1.5, 1.5), uneven=(0, 0), blur=(0, 0), colour=colour)
+        deviations = [draw(recipe, seed).image.std((1, 2)) for seed in range(20)]
+        return np.mean(deviations, axis=0) / ground().std((1, 2))
+
+    np.testing.assert_allclose(kept((0.0, 0.0)), np.exp(-1.5), rtol=1e-3)
+    assert kept((1.0, 1.0))[0] < 0.9 * kept((1.0, 1.0))[2]  # blue, red
+    np.testing.assert_array_equal(kept((1.0, 1.0)), kept(VeilRecipe().colour))

@@ -15,6 +15,7 @@ from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.detection import Places
+from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
@@ -72,16 +73,43 @@ def test_fill_without_anybody_who_looks_is_refused_in_one_line(tmp_path):
     assert called.output.count("\n") == 1
 
 
-@pytest.mark.parametrize(("clear", "enough"), [(0, False), (4, False), (48, True)])
-def test_fill_changes_nothing_where_hardly_anything_is_clear(clear, enough, tmp_path):
+@pytest.mark.parametrize(
+    ("clear", "valid", "known"), [(101, 10000, True), (99, 10000, False), (99, 9000, True)]
+)
+def test_the_tone_is_known_where_a_hundredth_of_the_ground_is_clear(clear, valid, known):
+    cells = np.arange(10000).reshape(100, 100)
+    cloud = (cells >= clear).astype(np.float32)
+    answers = np.stack([1 - cloud, cloud, 0 * cloud])
+    sums = GroundSums(1, (800, 800), 8, 1)
+    sums.add(
+        range(100), np.zeros((1, 100, 100), np.float32), (cells < valid)[None].astype(np.float32), answers
+    )
+    assert sums.ground().known is known
+
+
+def test_fill_changes_nothing_where_hardly_anything_is_clear(tmp_path):
     """A sliver between clouds is their rim, and would make one flat sheet of the scene."""
     image, where = land((256, 256), cloud=(slice(0, 256), slice(0, 256)))
-    where[:clear] = False
+    where[:2] = False
     scene = write(tmp_path / "scene.tif", image)
     mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
     report = process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
-    assert np.array_equal(pixels_of(tmp_path / "clean.tif"), image) != enough
-    assert any("hardly any ground is clear" in warning for warning in report.warnings) != enough
+    np.testing.assert_array_equal(pixels_of(tmp_path / "clean.tif"), image)
+    assert any("hardly any ground is clear" in warning for warning in report.warnings)
+
+
+def test_fill_takes_the_rims_of_many_small_clouds_where_there_is_no_other_ground(tmp_path):
+    image, where = land((256, 240), cloud=(slice(0, 0), slice(0, 0)))
+    where[8:-8, 8:-8] = (np.indices((240, 224)) % 40 < 16).all(axis=0)
+    image[:, where] = 3000
+    image[:, :, 200:] = 0
+    scene = write(tmp_path / "scene.tif", image, nodata=0)
+    mask = write(tmp_path / "mask.tif", where[None].astype(np.uint8))
+    report = process_scene(scene, tmp_path / "clean.tif", model="fill", mask=str(mask))
+    clean, valid = pixels_of(tmp_path / "clean.tif"), image[0] > 0
+    ground = image[:, ~where & valid].mean(axis=1)
+    np.testing.assert_allclose(clean[:, where & valid].mean(axis=1), ground, rtol=0.15)
+    assert not any("hardly any ground" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize(
