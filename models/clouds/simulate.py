@@ -357,8 +357,8 @@ def _compose(
         light = (clear[index] + 1) * np.float32(0.5)
         light *= 1 - shadow * np.float32(1 - sky)
         # factors run with wavelength, so this is a warm or a cool white
-        colour = (1 + tint * (2 * factor - 1)) * light_beyond(rng, band, recipe.beyond)
-        paint = np.float32(min(white * colour, 1.0))
+        shade = (1 + tint * (2 * factor - 1)) * light_beyond(rng, band, recipe.beyond)
+        paint = np.float32(min(white * shade, 1.0))
         for layer in layers:
             light = veil(light, layer.tau, factor**layer.colour, layer.light * paint)
         np.copyto(cloudy[index], np.clip(light * 2 - 1, -1, 1), where=touched)

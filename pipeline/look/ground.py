@@ -118,7 +118,7 @@ class Ground:
     Args:
         field: ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear.
         side: Side of its pixels, px of the scene.
-        known: There is enough clear ground.
+        known: More than `KNOWN` of the scene is clear.
         spread: Standard deviation of the tone of clear ground, one a band; empty: not measured.
     """
 

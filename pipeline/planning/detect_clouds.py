@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Ask = Callable[[Float], Float]
 """Averaged images ``(B, C, h, w)`` to the probabilities of a model's detector, ``(B, 2, h, w)``."""
 
-NOTHING_CLEAR = "hardly any ground is clear, so its tone is not known"
+TONE_UNKNOWN = "hardly any ground is clear, so its tone is not known"
 
 
 def gated(planned: Planned, mask: Region, veils: bool = False) -> Planned:
@@ -97,7 +97,7 @@ def detect_clouds(
         planned = gated(planned, mask, look.veils)
     if not ground.known and (plan.spec.name == "fill" or plan.spec.context):
         then = "nothing is changed" if plan.spec.name == "fill" else "the result is a guess at a clear day's"
-        planned = planned.warning(f"{NOTHING_CLEAR}: {then}")
+        planned = planned.warning(f"{TONE_UNKNOWN}: {then}")
     return planned
 
 

@@ -266,6 +266,8 @@ def test_a_recipe_travels_to_workers() -> None:
         ({"coverage": (0.5, 1.2)}, "coverage must rise"),
         ({"thickness": (0.0, 1.0)}, "thickness must rise"),
         ({"shadow_strength": (0.0, 1.5)}, "shadow_strength must rise"),
+        ({"beyond": (0.5, 2.1)}, "beyond must rise"),
+        ({"beyond": (-0.1, 1.0)}, "beyond must rise"),
         ({"clear": 1.5}, r"clear must be in \[0, 1\], got 1.5"),
         ({"clear": 0.7, "aside": 0.7}, "must not exceed 1 together"),
         ({"types": {"cumulus": 0.0}}, "types must have weights"),
