@@ -19,6 +19,7 @@ from decr_scene.models.diffusion.sampling import BlendTiles, DESampler, OnStep
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.networks.detector import AnyDetector, build_detector, reduced_image
 from decr_scene.models.networks.layers import with_bf16_weights
+from decr_scene.models.networks.noise_network import weight_of_change
 from decr_scene.models.networks.published_reference import DiffusedReference, DrawnReference
 
 ALWAYS_FP32 = ("mn", "mdsa", "spagan", "amgan", "cvae", "diffcr")
@@ -183,6 +184,28 @@ class Model:
         if chosen.gain == 1:
             return answer
         return (first_guess + chosen.gain * (answer - first_guess)).clamp(-1, 1)
+
+    @torch.inference_mode()
+    def may_change(self, cloudy: Tensor, reference: Tensor, weight_floor: float | None = None) -> Tensor:
+        """Tell of which images sampling may change the first guess.
+
+        Where `weight_of_change` is 1 all over an image, every step gives the first guess, held to [-1, 1],
+        and so does `sample`, whatever the noise, to the last bit.
+
+        Args:
+            cloudy: Cloudy images.
+            reference: First guesses of them, of the same shape.
+            weight_floor: As of `sample`.
+
+        Returns:
+            bool ``(B,)``, where the images are: a GPU is not kept waiting for this. True of all where the
+            weight is not known beforehand.
+        """
+        network, chosen = self.config.network, self.config.sampling.replaced(weight_floor=weight_floor)
+        if network is None or network.covered is None or not chosen.texture or chosen.gain != 1:
+            return torch.ones(len(cloudy), dtype=torch.bool)
+        weight = weight_of_change(cloudy, reference, *network.covered)
+        return ~(weight.clamp(min=chosen.weight_floor) >= 1).flatten(1).all(dim=1)
 
     def _sample_reference(
         self,

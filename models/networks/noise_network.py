@@ -248,8 +248,12 @@ def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float)
         In [0, 1], ``(B, C, H, W)``.
     """
     change = (reference - cloudy).abs().mean(dim=1, keepdim=True)
-    for _ in range(2):
-        change = F.avg_pool2d(change, AROUND, 1, padding=AROUND // 2, count_include_pad=False)
+    for kernel in (
+        (AROUND, 1),
+        (1, AROUND),
+    ) * 2:  # a square, twice; by rows and columns is eight times faster
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        change = F.avg_pool2d(change, kernel, 1, padding, count_include_pad=False)
     return (1 - (change - low) / (high - low)).clamp(0, 1).expand_as(cloudy)
 
 

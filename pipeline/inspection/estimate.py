@@ -128,7 +128,9 @@ def _try_model(
     first_seconds, _ = _restore(client, plan, source, [batch[:1]])
     seconds, changes = _restore(client, plan, source, [batch[:1]])
     loading = max(0.0, first_seconds - seconds)
-    together = [batches[number % len(batches)] for number in range(middle, middle + TASKS_A_MODEL)]
+    # apart from one another: how much of a tile is to be sampled differs from place to place
+    spread = range(len(batches) // (2 * TASKS_A_MODEL), len(batches), max(1, len(batches) // TASKS_A_MODEL))
+    together = [batches[number] for number in list(spread)[:TASKS_A_MODEL]]
     tiles = sum(map(len, together))
     if tiles == 1 or seconds * tiles > TRIAL_SECONDS:
         return loading, seconds, changes

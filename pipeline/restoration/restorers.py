@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from distributed import get_worker
 
-from decr_scene.models.arrays import Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
@@ -45,6 +45,10 @@ class TileModel(Protocol):
         ``context`` is ``(N, C + 3, h, w)``: what the scene as a whole shows of the same windows. With
         ``norm_side`` these are large, and normalisation sees only that distance around each pixel, px.
         """
+        ...
+
+    def may_change(self, tiles: Float, field: Float | None) -> Bool:
+        """Tell which tiles `restore` has to see, ``(N,)``: the others' answer is their field in [-1, 1]."""
         ...
 
     def restore(
@@ -110,6 +114,10 @@ class Identity:
         """Return the input."""
         return tiles
 
+    def may_change(self, tiles: Float, field: Float | None) -> Bool:
+        """Tell that it has to see all."""
+        return np.ones(len(tiles), np.bool_)
+
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
@@ -143,6 +151,10 @@ class Plugin:
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """Return the input: a plug-in has no first guess."""
         return tiles
+
+    def may_change(self, tiles: Float, field: Float | None) -> Bool:
+        """Tell that it has to see all: nobody knows what it does."""
+        return np.ones(len(tiles), np.bool_)
 
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
@@ -208,6 +220,14 @@ class Diffusion:
             return self.model.reference(cloudy, context, norm_side)
 
         return self._on_device(reference, *batches, at_once=1)
+
+    def may_change(self, tiles: Float, field: Float | None) -> Bool:
+        """Tell of which tiles the diffusion may change the first guess: where cloud hid the ground."""
+        import torch
+
+        assert field is not None, "needs_field"
+        cloudy, guess = torch.from_numpy(tiles), torch.from_numpy(field)
+        return self.model.may_change(cloudy, guess, self.spec.weight_floor).numpy()
 
     def restore(
         self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None

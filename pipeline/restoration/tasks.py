@@ -8,12 +8,12 @@ the pixels in).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from decr_scene.models.arrays import Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.data.anchor import CONTEXT
 from decr_scene.pipeline.errors import RestorerError
 from decr_scene.pipeline.look.tone import in_tone
@@ -25,6 +25,7 @@ from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.remnants import without_remnants
+from decr_scene.pipeline.restoration.restorers import TileModel
 from decr_scene.pipeline.restoration.tile_results import (
     Results,
     last_band,
@@ -142,14 +143,10 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
             return {}
     own_tiles, spans, images = prepared
     origins = _origins(plan, spans, guesses)
+    work = np.ones(len(own_tiles), np.bool_) if plan.joint else model.may_change(images, field)
     samples = []
     for sample in range(plan.samples):
-        noise = _noise(plan, own_tiles, sample) if model.needs_noise else None
-        with models_turn():
-            if plan.joint:
-                restored = model.restore(images, noise, field, Agreement(plan, own_tiles))
-            else:
-                restored = run_in_halves(model.restore, images, noise, field)
+        restored = _restored(plan, model, prepared, field, work, sample)
         _check(restored, images, plan.spec.name, spans[0])
         if origins is not None and field is not None:
             restored = restored + origins * (field - restored)  # ground that was seen needs no texture
@@ -256,16 +253,14 @@ def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float
 
 def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tuple[Prepared, Float | None]:
     """Choose the tiles that the mask touches, or of which the first guess changes much."""
-    chosen = []
+    chosen = np.zeros(len(prepared.tiles), np.bool_)
     for number, span in enumerate(prepared.spans):
         worth = plan.mask is not None and bool(plan.mask.soft(span).any())
         if not worth and plan.veils and field is not None:
             change = unpadded(field[number] - prepared.images[number], span)
             worth = bool(change_share(change, span, span).any())
-        if worth:
-            chosen.append(number)
-    tiles, spans = [prepared.tiles[i] for i in chosen], [prepared.spans[i] for i in chosen]
-    return Prepared(tiles, spans, prepared.images[chosen]), None if field is None else field[chosen]
+        chosen[number] = worth
+    return _some(prepared, field, chosen)
 
 
 def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
@@ -275,6 +270,30 @@ def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
     for own, tile in zip(noise, tiles, strict=True):
         place_noise(plan.seed + sample * SAMPLE_SEED, 0, bands, Span(tile.row, tile.col, size, size), own)
     return noise
+
+
+def _restored(
+    plan: Plan, model: TileModel, prepared: Prepared, field: Float | None, work: Bool, sample: int
+) -> Float:
+    """Restore tiles, of those without ``work`` the first guess is the answer."""
+    if field is not None and not work.all():
+        restored: Float = field.clip(-1, 1)
+        some, its_field = _some(prepared, field, work)
+        if some.tiles:
+            restored[work] = _restored(plan, model, some, its_field, work[work], sample)
+        return restored
+    tiles, _, images = prepared
+    noise = _noise(plan, tiles, sample) if model.needs_noise else None
+    with models_turn():
+        if plan.joint:
+            return model.restore(images, noise, field, Agreement(plan, tiles))
+        return run_in_halves(model.restore, images, noise, field)
+
+
+def _some(prepared: Prepared, field: Float | None, which: Bool) -> tuple[Prepared, Float | None]:
+    """Choose tiles by ``(N,)``."""
+    tiles, spans = list(compress(prepared.tiles, which)), list(compress(prepared.spans, which))
+    return Prepared(tiles, spans, prepared.images[which]), None if field is None else field[which]
 
 
 def _check(restored: Float, images: Float, name: str, span: Span) -> None:

@@ -29,18 +29,22 @@ def tiny_model(
     context: bool = False,
     patch: int = 2,
     detector: DetectorConfig | None = None,
+    covered: tuple[float, float] | None = None,
+    texture: float = 0.0,
 ) -> Path:
     """A model of random weights, so that every answer differs from its input."""
     unet = replace(UNET, patch=patch)
     config = ModelConfig(
         name="tiny",
         bands=bands,
-        network=NetworkConfig(bands=len(bands), noise=unet, weight=unet),
+        network=NetworkConfig(bands=len(bands), noise=unet, weight=unet, covered=covered),
         reference=ReferenceConfig(
             bands=len(bands), width=8, multipliers=(1, 2), blocks=1, middle_blocks=1, context=context
         ),
         scaling={"uint8": [0, 255]},
-        sampling=SamplingConfig(steps=2, start=200, weight_floor=0.3, halo=halo),
+        sampling=SamplingConfig(
+            steps=2, start=200, weight_floor=0.0 if covered else 0.3, halo=halo, texture=texture
+        ),
         info={},
         detector=detector,
     )

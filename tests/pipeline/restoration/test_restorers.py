@@ -8,7 +8,7 @@ import pytest
 import torch
 from fault_cases import Smooth, assert_same_file
 from model_cases import tiny_model
-from raster_cases import plain
+from raster_cases import plain, write
 
 from decr_scene.models.devices import Computing, pick_precision
 from decr_scene.pipeline import process_scene
@@ -206,3 +206,38 @@ def test_a_gpu_that_is_too_small_does_with_smaller_batches(long_scene, whole, lo
     assert sizes[:3] == [11, 6, 3]
     assert max(sizes[3:]) == 3, "what suffices is remembered"
     assert_same_file(out, whole)
+
+
+def test_tiles_in_which_the_ground_is_seen_are_not_sampled(monkeypatch, tmp_path):
+    """Whose first guess has all the weight: it is the answer, and the file is that of sampling all."""
+    model = tiny_model(tmp_path / "tiny.safetensors", covered=(0.3, 0.6), texture=2.0)
+    ground = np.full((3, 256, 700), 60, np.uint8) + np.arange(700, dtype=np.uint8) % 50
+    ground[:, :200, :100] = 250  # cloud, in the first of four tiles
+    scene, seen = write(tmp_path / "scene.tif", ground), []
+    sample = Diffusion.restore
+
+    def guess(self, tiles, context=None, norm_side=None):
+        return np.where(tiles > 0.8, tiles - 1.5, tiles - np.float32(0.1))
+
+    def counted(self, tiles, *others):
+        seen.append(len(tiles))
+        return sample(self, tiles, *others)
+
+    monkeypatch.setattr(Diffusion, "guess", guess)
+    monkeypatch.setattr(Diffusion, "restore", counted)
+    options = {"model": str(model), "mask": "none", "device": "cpu"}
+    process_scene(scene, tmp_path / "some.tif", **options)
+    assert sum(seen) == 1
+    monkeypatch.setattr(Diffusion, "may_change", lambda self, tiles, field: np.ones(len(tiles), bool))
+    process_scene(scene, tmp_path / "all.tif", **options)
+    assert sum(seen) == 1 + 4
+    assert_same_file(tmp_path / "some.tif", tmp_path / "all.tif")
+
+
+def test_tiles_of_one_picture_are_all_sampled(monkeypatch, tmp_path):
+    model = tiny_model(tmp_path / "tiny.safetensors", covered=(0.3, 0.6), texture=2.0)
+    scene = write(tmp_path / "scene.tif", np.full((3, 256, 448), 90, np.uint8))
+    asked = []
+    monkeypatch.setattr(Diffusion, "may_change", lambda self, *images: asked.append(1))
+    process_scene(scene, tmp_path / "out.tif", model=str(model), mask="none", device="cpu", blend="joint")
+    assert not asked
