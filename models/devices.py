@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +46,8 @@ def computing_of(device: str, precision: str) -> Computing:
     chosen = pick_precision(precision, where)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else None
     if where.type == "cpu" and chosen == "bf16":
-        name = "AMX" if _has_amx() else "AVX-512 BF16" if _has_avx512_bf16() else "no bf16 of its own"
+        amd = " of AMD" if _is_amd() else ""
+        name = "AMX" if _has_amx() else f"AVX-512 BF16{amd}" if _has_avx512_bf16() else "no bf16 of its own"
     return Computing(where.type, name, chosen, torch.__version__.partition("+")[0])
 
 
@@ -74,7 +78,8 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device, *, training: bool = False) -> str:
     """Choose ``fp32`` or ``bf16``.
 
-    ``auto`` is bf16 where the device is faster in it: on CPUs with AMX, for a training with AVX-512's too.
+    ``auto`` is bf16 where the device is faster in it: on CPUs with AMX or with AVX-512's as AMD has it, for a
+    training with Intel's, too.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.
@@ -90,7 +95,7 @@ def pick_precision(name: str, device: torch.device, *, training: bool = False) -
         raise ValueError(f"precision must be auto, fp32 or bf16, got {name!r}")
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    is_fast = device.type == "cpu" and (_has_amx() or (training and _has_avx512_bf16()))
+    is_fast = device.type == "cpu" and (_has_amx() or (_has_avx512_bf16() and (training or _is_amd())))
     return "bf16" if is_fast else "fp32"
 
 
@@ -100,6 +105,16 @@ def _has_amx() -> bool:
 
 def _has_avx512_bf16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
+@cache
+def _is_amd() -> bool:
+    """Return whether the processor is AMD's: its AVX-512 is twice as fast in bf16 as in fp32."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux
+        told = platform.processor()
+    return "AuthenticAMD" in told
 
 
 @contextmanager

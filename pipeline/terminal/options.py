@@ -216,7 +216,7 @@ restoring_options = in_order(
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Of the numbers that models compute in; auto: bf16 where a GPU has it, and on CPUs with AMX.",
+        help="Of the numbers that models compute in; auto: bf16 where a GPU or a CPU is faster in it.",
     ),
     bands_option,
     scale_option,

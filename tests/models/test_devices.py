@@ -1,16 +1,20 @@
 """Where a model computes, and how exactly."""
 
+import platform
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
+from decr_scene.models import devices
 from decr_scene.models.devices import Computing, computing_of, full_fp32, pick_device, pick_precision
 
 
 def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    monkeypatch.setattr(devices, "_is_amd", lambda: False)
     for feature in features:
         monkeypatch.setattr(torch.cpu, feature, lambda: False)
     assert pick_precision("auto", cpu, training=True) == pick_precision("auto", cpu) == "fp32"
@@ -18,6 +22,11 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cpu, features[0], lambda: True)
     assert pick_precision("auto", cpu, training=True) == "bf16"
     assert pick_precision("auto", cpu) == "fp32"
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "_is_amd", lambda: True)
+        assert pick_precision("auto", cpu) == "bf16"
+        patch.setattr(torch.cpu, features[0], lambda: False)
+        assert pick_precision("auto", cpu) == "fp32"
     monkeypatch.setattr(torch.cpu, features[1], lambda: True)
     assert pick_precision("auto", cpu) == "bf16"
     assert pick_precision("fp32", cpu) == "fp32"
@@ -26,6 +35,26 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch
     assert pick_precision("auto", cpu, training=True) == "fp32"
     with pytest.raises(ValueError, match="precision must be auto, fp32 or bf16, got 'fp16'"):
         pick_precision("fp16", cpu)
+
+
+@pytest.mark.parametrize(("vendor", "amd"), [("AuthenticAMD", True), ("GenuineIntel", False)])
+@pytest.mark.parametrize("linux", [True, False])
+def test_the_maker_of_the_processor_is_read(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, amd: bool, linux: bool
+) -> None:
+    def text(path: Path, **options: str) -> str:
+        if not linux:
+            raise FileNotFoundError(path)
+        return f"processor : 0\nvendor_id : {vendor}\n"
+
+    monkeypatch.setattr(Path, "read_text", text)
+    name = "" if linux else f"AMD64 Family 25 Model 17 Stepping 1, {vendor}"
+    monkeypatch.setattr(platform, "processor", lambda: name)
+    devices._is_amd.cache_clear()
+    try:
+        assert devices._is_amd() is amd
+    finally:
+        devices._is_amd.cache_clear()
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +85,15 @@ def test_how_is_computed_is_told_as_it_turned_out(monkeypatch: pytest.MonkeyPatc
     version = torch.__version__.partition("+")[0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert computing_of("auto", "fp32") == Computing("cpu", None, "fp32", version)
+    monkeypatch.setattr(devices, "_is_amd", lambda: False)
     for amx, avx512, kind in ((True, True, "AMX"), (False, True, "AVX-512 BF16"), (False, False, "no bf16")):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx512=avx512: avx512)
         assert str(computing_of("cpu", "bf16").name).startswith(kind)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+        patch.setattr(devices, "_is_amd", lambda: True)
+        assert computing_of("cpu", "auto") == Computing("cpu", "AVX-512 BF16 of AMD", "bf16", version)
     assert computing_of("auto", "auto") == Computing("cpu", None, "fp32", version)
     with_gpus(monkeypatch, "H100", "L40S")
     assert computing_of("auto", "auto") == Computing("cuda", "H100", "bf16", version)
@@ -73,6 +107,8 @@ def settings() -> list[object]:
 
 
 def test_fp32_is_full_until_the_last_thread_is_done_with_it() -> None:
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_tf32 = matmul.allow_tf32  # "none", of a fresh process, cannot be set that way: it is "ieee"
     before, entered, leave = settings(), threading.Event(), threading.Event()
 
     def other() -> None:
