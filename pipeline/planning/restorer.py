@@ -79,6 +79,7 @@ def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str
         sha256=digest,
         context=config.reference.context,
         windows=config.reference.takes_windows and sampling.halo > 0,
+        side_by_side=config.network is not None and config.network.grown is not None,
         alone=config.network is None,
         error=config.error,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from dask.system import CPU_COUNT
+
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 BATCH_SHARE = 50
 """Without a GPU, the batches of all models, one each, are no more than such a part of the tiles: a model has
-two of them under way, and a kill may cost both."""
+two of them under way, and a kill may cost both. Tiles computed at the same time are as quick as one."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Planned:
     def _usual_size(self, models: int) -> int:
         if on_gpu(self.plan.spec):
             return BATCH_SIZE
-        return min(BATCH_SIZE, max(1, self.tiles_to_restore // (BATCH_SHARE * models)))
+        at_once = CPU_COUNT // models if self.plan.spec.side_by_side else 1
+        return min(BATCH_SIZE, max(1, at_once, self.tiles_to_restore // (BATCH_SHARE * models)))
 
     def warning(self, *more: str) -> Planned:
         """Add something to know that comes before the rest."""

@@ -79,6 +79,7 @@ class RestorerSpec:
         sha256: Of the model file: a worker that has another one under its name refuses it.
         context: The first guess sees the ground of the scene as a whole.
         windows: First guesses are made over windows of many tiles, not of each tile.
+        side_by_side: Its networks are so small that a CPU computes several tiles at the same time.
         alone: The model has no noise network: its reference's answer is the result.
         error: The error to be expected of its answers; ``None``: none is stated.
         plugin: A callable; sent to the workers with the plan.
@@ -98,6 +99,7 @@ class RestorerSpec:
     sha256: str | None = None
     context: bool = False
     windows: bool = False
+    side_by_side: bool = False
     alone: bool = False
     error: ExpectedError | None = None
     plugin: Restorer | None = None
@@ -189,6 +191,8 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
+        import torch
+
         from decr_scene.models.bundled import find_model
         from decr_scene.models.checkpoints.model_file import model_sha256
         from decr_scene.models.devices import computing_of
@@ -204,6 +208,7 @@ class Diffusion:
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
+            self._threads = torch.get_num_threads()
             if spec.sha256 is not None and model_sha256(find_model(spec.name)) != spec.sha256:
                 raise CheckpointError(
                     f"model {spec.name} is another file than the run was started with: it was changed, or "
@@ -282,10 +287,23 @@ class Diffusion:
         """Call with some tiles at a time on a GPU, with one on a CPU.
 
         On a CPU a batch is no faster, takes more memory, and is summed up in another order than its tiles
-        are, so that the result would depend on the size of batches in its last bits. On a GPU it is the shape
-        of a batch that decides, so the last one is filled up with copies of its last tile.
+        are, so that the result would depend on the size of batches in its last bits. Of small networks
+        several calls compute at the same time. On a GPU it is the shape of a batch that decides, so the last
+        one is filled up with copies of its last tile.
         """
         import torch
+
+        from decr_scene.models.devices import side_by_side
+
+        if not self._on_gpu:
+            torch.set_num_threads(self._threads)  # of a thread of Dask's that may never have computed
+        if not self._on_gpu and at_once is None:
+
+            def alone(number: int) -> Tensor:
+                return call(*(torch.from_numpy(batch[number : number + 1]) for batch in batches))
+
+            threads = self._threads if self.spec.side_by_side else 1
+            return torch.cat(side_by_side(alone, len(batches[0]), threads)).float().numpy()
 
         def answer(part: slice, size: int) -> Tensor:
             own = [torch.from_numpy(filled_up(batch[part], size)) for batch in batches]

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from decr_scene.models import devices
-from decr_scene.models.devices import Computing, computing_of, full_fp32, pick_device, pick_precision
+from decr_scene.models.devices import (
+    Computing,
+    computing_of,
+    full_fp32,
+    pick_device,
+    pick_precision,
+    side_by_side,
+)
 
 
 def test_precision_is_what_the_device_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +149,38 @@ def test_fp32_is_full_however_tf32_was_allowed() -> None:
     finally:
         conv.fp32_precision, _, torch.backends.cuda.matmul.fp32_precision = before
     assert settings() == before
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "own"), [(3, 2, 1), (2, 5, 2), (1, 4, 4), (3, 1, 4), (0, 4, None)]
+)
+def test_calls_side_by_side_share_the_threads(count: int, threads: int, own: int | None) -> None:
+    before, barrier = torch.get_num_threads(), threading.Barrier(min(count, threads) or 1)
+    torch.set_num_threads(4)
+    try:
+
+        def call(number: int) -> tuple[int, int]:
+            if number < barrier.parties:
+                barrier.wait(30)  # as many are there at the same time
+            return number, torch.get_num_threads()
+
+        assert side_by_side(call, count, threads) == [(number, own) for number in range(count)]
+        assert torch.get_num_threads() == 4
+        found: list[int] = []
+        later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert found == [4]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_goes_wrong_side_by_side_is_raised_and_the_threads_are_as_before() -> None:
+    before = torch.get_num_threads()
+
+    def call(number: int) -> int:
+        raise ValueError(f"image {number}")
+
+    with pytest.raises(ValueError, match="image 0"):
+        side_by_side(call, 4, 2)
+    assert torch.get_num_threads() == before

@@ -374,3 +374,25 @@ def test_a_source_with_labels_holds_the_same_images(root: Path) -> None:
     source = load_source(DataConfig("clear", simulate=1.0), root, read_png)
     assert isinstance(labelled(source), PairSource)
     assert labelled(source).pairs is source.pairs
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (97, 130), (256, 224)])
+def test_the_number_of_threads_changes_no_bit_of_what_is_detected(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = CloudDetector(DetectorConfig(bands=4, widths=(32, 64, 112, 160))).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
+    image, before, found = torch.rand(1, 4, *shape) * 2 - 1, torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(network.probability(image))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_the_answers_are_those_of_the_last_convolution() -> None:
+    network, seen = CloudDetector(SMALL).eval(), torch.rand(2, 8, 20, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(network._logits(seen), network.leave(seen))
+        assert network._logits(seen).shape == (2, 2, 20, 24)

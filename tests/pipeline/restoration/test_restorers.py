@@ -1,6 +1,7 @@
 """What runs a model: in a memory that may be too small, in batches of one shape, on one kind of device."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -241,3 +242,41 @@ def test_tiles_of_one_picture_are_all_sampled(monkeypatch, tmp_path):
     monkeypatch.setattr(Diffusion, "may_change", lambda self, *images: asked.append(1))
     process_scene(scene, tmp_path / "out.tif", model=str(model), mask="none", device="cpu", blend="joint")
     assert not asked
+
+
+def test_a_cpu_samples_small_networks_side_by_side_to_the_same_bits(monkeypatch, spec, batch):
+    images, at_work, most = (batch, batch[::-1].copy(), batch * 0.5), [], []
+    expected = Diffusion(spec).restore(*images)
+    model = Diffusion(replace(spec, side_by_side=True))
+    model._threads, sample = 3, model.model.sample
+
+    def watched(*args, **options):
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        answer = sample(*args, **options)
+        at_work.pop()
+        return answer
+
+    monkeypatch.setattr(model.model, "sample", watched)
+    np.testing.assert_array_equal(model.restore(*images), expected)
+    assert 2 <= max(most) <= 3
+
+
+def test_a_batch_is_as_large_as_what_is_computed_at_the_same_time(monkeypatch, tmp_path):
+    monkeypatch.setattr("decr_scene.pipeline.restoration.plan.CPU_COUNT", 6)
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    with RasterioScene.open(plain(tmp_path / "scene.tif", (900, 900), 3)) as scene:
+        planned = plan_scene(
+            scene, Options(model=str(model), bands="red,green,blue", mask="none", device="cpu")
+        )
+    assert [planned.batches(None, models).largest for models in (1, 2)] == [1, 1]
+    small = replace(planned, plan=replace(planned.plan, spec=replace(planned.plan.spec, side_by_side=True)))
+    assert [small.batches(None, models).largest for models in (1, 2, 9)] == [6, 3, 1]
+    assert small.batches(4).largest == 4
+
+
+def test_only_networks_of_ours_are_computed_side_by_side(spec):
+    assert not spec.side_by_side
+    assert spec_of(Options(model="default", device="cpu"))[0].side_by_side
+    assert not spec_of(Options(model="identity"))[0].side_by_side
