@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -121,15 +122,16 @@ def _is_amd() -> bool:
 
 
 def side_by_side(call: Callable[[int], A], count: int, threads: int) -> list[A]:
-    """Call with 0 to ``count - 1`` on a CPU, several at a time in threads of their own, in any order.
+    """Call with each number below ``count`` on a CPU, several at a time in threads of their own.
 
-    One image of 256 px keeps one thread busy, two threads by two thirds, and more of them by less. What is
-    computed must not depend on the number of threads.
+    One image of 256 px keeps one thread busy, two threads by two thirds, and more of them by less. Each call
+    has its share of the threads, but always a power of 2 of them, as the images' sides are: threads then get
+    equal parts, and how many they are decides no last bits.
 
     Args:
         call: Computes one of them.
         count: How many there are.
-        threads: Threads that torch may compute with in all; each call has its share.
+        threads: Threads that torch may compute with in all; with 1, the calling thread computes with its own.
 
     Returns:
         The answers in their order.
@@ -138,15 +140,24 @@ def side_by_side(call: Callable[[int], A], count: int, threads: int) -> list[A]:
         Exception: That of the first call that raises one.
     """
     at_once = min(count, threads)
-    if at_once < 2:
+    if threads < 2 or not count:
         return [call(number) for number in range(count)]
-    before = torch.get_num_threads()
-    own = threads // at_once
-    try:
-        with ThreadPoolExecutor(at_once, "image", torch.set_num_threads, (own,)) as pool:
-            return list(pool.map(call, range(count)))
-    finally:
-        torch.set_num_threads(before)  # what one thread sets is what new ones begin with
+    own = 2 ** int(math.log2(threads // at_once))
+    before, begun = torch.get_num_threads(), threading.Barrier(at_once + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # at its first call in a thread torch sets it as it is everywhere
+        torch.set_num_threads(own)
+        begun.wait()
+
+    with ThreadPoolExecutor(at_once, "image", begin) as pool:
+        answers = [pool.submit(call, number) for number in range(count)]
+        begun.wait()
+        torch.set_num_threads(before)  # what one thread sets is what threads that are new begin with
+        try:
+            return [answer.result() for answer in answers]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

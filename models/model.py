@@ -198,7 +198,7 @@ class Model:
             weight_floor: As of `sample`.
 
         Returns:
-            bool ``(B,)``, where the images are: a GPU is not kept waiting for this. True of all where the
+            bool ``(B,)``, on the images' own device: on a CPU, a GPU goes on meanwhile. True of all where the
             weight is not known beforehand.
         """
         network, chosen = self.config.network, self.config.sampling.replaced(weight_floor=weight_floor)

@@ -248,10 +248,8 @@ def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float)
         In [0, 1], ``(B, C, H, W)``.
     """
     change = (reference - cloudy).abs().mean(dim=1, keepdim=True)
-    for kernel in (
-        (AROUND, 1),
-        (1, AROUND),
-    ) * 2:  # a square, twice; by rows and columns is eight times faster
+    rows, cols = (AROUND, 1), (1, AROUND)
+    for kernel in (rows, cols, rows, cols):  # a square twice, eight times faster than at once
         padding = (kernel[0] // 2, kernel[1] // 2)
         change = F.avg_pool2d(change, kernel, 1, padding, count_include_pad=False)
     return (1 - (change - low) / (high - low)).clamp(0, 1).expand_as(cloudy)

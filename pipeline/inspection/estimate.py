@@ -129,8 +129,8 @@ def _try_model(
     seconds, changes = _restore(client, plan, source, [batch[:1]])
     loading = max(0.0, first_seconds - seconds)
     # apart from one another: how much of a tile is to be sampled differs from place to place
-    spread = range(len(batches) // (2 * TASKS_A_MODEL), len(batches), max(1, len(batches) // TASKS_A_MODEL))
-    together = [batches[number] for number in list(spread)[:TASKS_A_MODEL]]
+    spread = {(2 * part + 1) * len(batches) // (2 * TASKS_A_MODEL) for part in range(TASKS_A_MODEL)}
+    together = [batches[number] for number in sorted(spread)]
     tiles = sum(map(len, together))
     if tiles == 1 or seconds * tiles > TRIAL_SECONDS:
         return loading, seconds, changes

@@ -78,8 +78,8 @@ class Options:
         halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
         blend: ``feather``: finished tiles are feathered; ``joint``: so are their estimates at every diffusion
             step, in squares of 4 x 4 tiles, which are then denoised as one picture.
-        batch_size: Tiles in a batch; of ``feather``. ``None``: 8, or without a GPU down to 1 in small scenes,
-            so that less is lost when a run is killed.
+        batch_size: Tiles in a batch; of ``feather``. ``None``: 8, or without a GPU fewer in small scenes,
+            down to as many as are computed at the same time, so that less is lost when a run is killed.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         bands: What the scene's bands are, such as ``blue,green,red,nir``, where the file does not say.

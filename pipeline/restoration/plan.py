@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dask.system import CPU_COUNT
-
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 BATCH_SHARE = 50
 """Without a GPU, the batches of all models, one each, are no more than such a part of the tiles: a model has
-two of them under way, and a kill may cost both. Tiles computed at the same time are as quick as one."""
+two of them under way, and a kill may cost both. Tiles that are computed at the same time are in one."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,13 @@ class Planned:
     def _usual_size(self, models: int) -> int:
         if on_gpu(self.plan.spec):
             return BATCH_SIZE
-        at_once = CPU_COUNT // models if self.plan.spec.side_by_side else 1
+        at_once, spec = 1, self.plan.spec
+        if (
+            spec.side_by_side and spec.computing is not None
+        ):  # what a cluster's workers have is not known here
+            import torch
+
+            at_once = torch.get_num_threads() // models
         return min(BATCH_SIZE, max(1, at_once, self.tiles_to_restore // (BATCH_SHARE * models)))
 
     def warning(self, *more: str) -> Planned:

@@ -117,7 +117,7 @@ class Identity:
         return tiles
 
     def may_change(self, tiles: Float, field: Float | None) -> Bool:
-        """Tell that it has to see all."""
+        """Choose all."""
         return np.ones(len(tiles), np.bool_)
 
     def restore(
@@ -155,7 +155,7 @@ class Plugin:
         return tiles
 
     def may_change(self, tiles: Float, field: Float | None) -> Bool:
-        """Tell that it has to see all: nobody knows what it does."""
+        """Choose all: nobody knows what it does."""
         return np.ones(len(tiles), np.bool_)
 
     def restore(
@@ -191,8 +191,6 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
-        import torch
-
         from decr_scene.models.bundled import find_model
         from decr_scene.models.checkpoints.model_file import model_sha256
         from decr_scene.models.devices import computing_of
@@ -208,7 +206,6 @@ class Diffusion:
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
-            self._threads = torch.get_num_threads()
             if spec.sha256 is not None and model_sha256(find_model(spec.name)) != spec.sha256:
                 raise CheckpointError(
                     f"model {spec.name} is another file than the run was started with: it was changed, or "
@@ -295,15 +292,13 @@ class Diffusion:
 
         from decr_scene.models.devices import side_by_side
 
-        if not self._on_gpu:
-            torch.set_num_threads(self._threads)  # of a thread of Dask's that may never have computed
         if not self._on_gpu and at_once is None:
 
             def alone(number: int) -> Tensor:
                 return call(*(torch.from_numpy(batch[number : number + 1]) for batch in batches))
 
-            threads = self._threads if self.spec.side_by_side else 1
-            return torch.cat(side_by_side(alone, len(batches[0]), threads)).float().numpy()
+            threads = torch.get_num_threads() if self.spec.side_by_side else 1
+            return torch.cat(side_by_side(alone, len(batches[0]), threads)).float().cpu().numpy()
 
         def answer(part: slice, size: int) -> Tensor:
             own = [torch.from_numpy(filled_up(batch[part], size)) for batch in batches]

@@ -275,7 +275,7 @@ def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
 def _restored(
     plan: Plan, model: TileModel, prepared: Prepared, field: Float | None, work: Bool, sample: int
 ) -> Float:
-    """Restore tiles, of those without ``work`` the first guess is the answer."""
+    """Restore tiles; where ``work`` is false the first guess is the answer."""
     if field is not None and not work.all():
         restored: Float = field.clip(-1, 1)
         some, its_field = _some(prepared, field, work)
@@ -291,7 +291,7 @@ def _restored(
 
 
 def _some(prepared: Prepared, field: Float | None, which: Bool) -> tuple[Prepared, Float | None]:
-    """Choose tiles by ``(N,)``."""
+    """Keep the tiles that ``which`` chooses, ``(N,)``."""
     tiles, spans = list(compress(prepared.tiles, which)), list(compress(prepared.spans, which))
     return Prepared(tiles, spans, prepared.images[which]), None if field is None else field[which]
 

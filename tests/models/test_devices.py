@@ -152,7 +152,7 @@ def test_fp32_is_full_however_tf32_was_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "threads", "own"), [(3, 2, 1), (2, 5, 2), (1, 4, 4), (3, 1, 4), (0, 4, None)]
+    ("count", "threads", "own"), [(3, 2, 1), (2, 5, 2), (1, 7, 4), (2, 7, 2), (3, 1, 4), (0, 4, None)]
 )
 def test_calls_side_by_side_share_the_threads(count: int, threads: int, own: int | None) -> None:
     before, barrier = torch.get_num_threads(), threading.Barrier(min(count, threads) or 1)

@@ -248,7 +248,7 @@ def test_a_cpu_samples_small_networks_side_by_side_to_the_same_bits(monkeypatch,
     images, at_work, most = (batch, batch[::-1].copy(), batch * 0.5), [], []
     expected = Diffusion(spec).restore(*images)
     model = Diffusion(replace(spec, side_by_side=True))
-    model._threads, sample = 3, model.model.sample
+    sample, before = model.model.sample, torch.get_num_threads()
 
     def watched(*args, **options):
         at_work.append(1)
@@ -259,12 +259,16 @@ def test_a_cpu_samples_small_networks_side_by_side_to_the_same_bits(monkeypatch,
         return answer
 
     monkeypatch.setattr(model.model, "sample", watched)
-    np.testing.assert_array_equal(model.restore(*images), expected)
+    torch.set_num_threads(3)
+    try:
+        np.testing.assert_array_equal(model.restore(*images), expected)
+    finally:
+        torch.set_num_threads(before)
     assert 2 <= max(most) <= 3
 
 
 def test_a_batch_is_as_large_as_what_is_computed_at_the_same_time(monkeypatch, tmp_path):
-    monkeypatch.setattr("decr_scene.pipeline.restoration.plan.CPU_COUNT", 6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     model = tiny_model(tmp_path / "tiny.safetensors")
     with RasterioScene.open(plain(tmp_path / "scene.tif", (900, 900), 3)) as scene:
         planned = plan_scene(
@@ -274,6 +278,9 @@ def test_a_batch_is_as_large_as_what_is_computed_at_the_same_time(monkeypatch, t
     small = replace(planned, plan=replace(planned.plan, spec=replace(planned.plan.spec, side_by_side=True)))
     assert [small.batches(None, models).largest for models in (1, 2, 9)] == [6, 3, 1]
     assert small.batches(4).largest == 4
+    spec = replace(small.plan.spec, computing=None)
+    elsewhere = replace(small, plan=replace(small.plan, spec=spec))
+    assert elsewhere.batches(None).largest == 1  # on a cluster, whose cores are not counted
 
 
 def test_only_networks_of_ours_are_computed_side_by_side(spec):
