@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -139,10 +138,10 @@ def side_by_side(call: Callable[[int], A], count: int, threads: int) -> list[A]:
     Raises:
         Exception: That of the first call that raises one.
     """
-    at_once = min(count, threads)
     if threads < 2 or not count:
         return [call(number) for number in range(count)]
-    own = 2 ** int(math.log2(threads // at_once))
+    at_once = min(count, threads)
+    own = 2 ** ((threads // at_once).bit_length() - 1)
     before, begun = torch.get_num_threads(), threading.Barrier(at_once + 1)
 
     def begin() -> None:

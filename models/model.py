@@ -198,12 +198,12 @@ class Model:
             weight_floor: As of `sample`.
 
         Returns:
-            bool ``(B,)``, on the images' own device: on a CPU, a GPU goes on meanwhile. True of all where the
-            weight is not known beforehand.
+            bool ``(B,)``, computed where the images are, so that a busy GPU need not be asked. True of all
+            where the weight is not known beforehand.
         """
         network, chosen = self.config.network, self.config.sampling.replaced(weight_floor=weight_floor)
         if network is None or network.covered is None or not chosen.texture or chosen.gain != 1:
-            return torch.ones(len(cloudy), dtype=torch.bool)
+            return torch.ones(len(cloudy), dtype=torch.bool, device=cloudy.device)
         weight = weight_of_change(cloudy, reference, *network.covered)
         return ~(weight.clamp(min=chosen.weight_floor) >= 1).flatten(1).all(dim=1)
 

@@ -138,14 +138,15 @@ class Planned:
     def _usual_size(self, models: int) -> int:
         if on_gpu(self.plan.spec):
             return BATCH_SIZE
-        at_once, spec = 1, self.plan.spec
-        if (
-            spec.side_by_side and spec.computing is not None
-        ):  # what a cluster's workers have is not known here
-            import torch
+        return min(BATCH_SIZE, max(1, self._at_once(models), self.tiles_to_restore // (BATCH_SHARE * models)))
 
-            at_once = torch.get_num_threads() // models
-        return min(BATCH_SIZE, max(1, at_once, self.tiles_to_restore // (BATCH_SHARE * models)))
+    def _at_once(self, models: int) -> int:
+        """Count the tiles that each model samples at the same time here; a cluster's cores are not known."""
+        if not self.plan.spec.side_by_side or self.plan.spec.computing is None:
+            return 1
+        import torch
+
+        return torch.get_num_threads() // models
 
     def warning(self, *more: str) -> Planned:
         """Add something to know that comes before the rest."""

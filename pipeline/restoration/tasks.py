@@ -143,10 +143,14 @@ def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: R
             return {}
     own_tiles, spans, images = prepared
     origins = _origins(plan, spans, guesses)
-    work = np.ones(len(own_tiles), np.bool_) if plan.joint else model.may_change(images, field)
+    open_tiles = np.ones(len(own_tiles), np.bool_) if plan.joint else model.may_change(images, field)
+    sampled, its_field = _some(prepared, field, open_tiles)
     samples = []
     for sample in range(plan.samples):
-        restored = _restored(plan, model, prepared, field, work, sample)
+        restored = _restored(plan, model, sampled, its_field, sample)
+        if field is not None and not open_tiles.all():
+            answers, restored = restored, field.clip(-1, 1)  # the first guess is the answer of the others
+            restored[open_tiles] = answers
         _check(restored, images, plan.spec.name, spans[0])
         if origins is not None and field is not None:
             restored = restored + origins * (field - restored)  # ground that was seen needs no texture
@@ -272,17 +276,11 @@ def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
     return noise
 
 
-def _restored(
-    plan: Plan, model: TileModel, prepared: Prepared, field: Float | None, work: Bool, sample: int
-) -> Float:
-    """Restore tiles; where ``work`` is false the first guess is the answer."""
-    if field is not None and not work.all():
-        restored: Float = field.clip(-1, 1)
-        some, its_field = _some(prepared, field, work)
-        if some.tiles:
-            restored[work] = _restored(plan, model, some, its_field, work[work], sample)
-        return restored
+def _restored(plan: Plan, model: TileModel, prepared: Prepared, field: Float | None, sample: int) -> Float:
+    """Restore tiles, ``(N, C, size, size)``, of which there may be none."""
     tiles, _, images = prepared
+    if not tiles:
+        return images
     noise = _noise(plan, tiles, sample) if model.needs_noise else None
     with models_turn():
         if plan.joint:
@@ -292,6 +290,8 @@ def _restored(
 
 def _some(prepared: Prepared, field: Float | None, which: Bool) -> tuple[Prepared, Float | None]:
     """Keep the tiles that ``which`` chooses, ``(N,)``."""
+    if which.all():
+        return prepared, field
     tiles, spans = list(compress(prepared.tiles, which)), list(compress(prepared.spans, which))
     return Prepared(tiles, spans, prepared.images[which]), None if field is None else field[which]
 
