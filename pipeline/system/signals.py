@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = 130
 """The exit code."""
@@ -69,6 +70,8 @@ def ended_by_signals() -> Iterator[None]:
         yield
         return
     _State.listening = True
+    hook = sys.unraisablehook
+    sys.unraisablehook = _quiet(hook)
     try:
         _listen()
         yield
@@ -77,6 +80,7 @@ def ended_by_signals() -> Iterator[None]:
             raise
     finally:
         _State.listening = False
+        sys.unraisablehook = hook
     if _State.came:
         _end()
 
@@ -109,6 +113,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         _State.came = True
         logging.disable(logging.CRITICAL)  # log lines of interrupted libraries help nobody
         raise KeyboardInterrupt
+
+
+def _quiet(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Keep quiet of an interrupt that fell into a destructor: Python drops it there, `_end_late` does not."""
+
+    def told(unraisable: Any) -> None:
+        if not (_State.came and isinstance(unraisable.exc_value, KeyboardInterrupt)):
+            hook(unraisable)
+
+    return told
 
 
 def _end_late(ends: tuple[socket.socket, socket.socket], handled: list[signal.Signals]) -> None:

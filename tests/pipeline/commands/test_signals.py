@@ -80,6 +80,33 @@ def test_what_is_finished_is_told_and_the_same_command_goes_on(tmp_path: Path) -
     assert call(*same).exit_code == 0
 
 
+IN_A_DESTRUCTOR = """
+import signal, time
+from decr_scene.pipeline.system.signals import ended_by_signals
+
+class Held:
+    def __del__(self):
+        {what}
+
+with ended_by_signals():
+    Held()
+    time.sleep({seconds})
+"""
+
+
+def test_an_interrupt_that_falls_into_a_destructor_is_quiet_and_ends_it_too() -> None:
+    code = IN_A_DESTRUCTOR.format(what="signal.raise_signal(signal.SIGINT)", seconds=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_any_other_error_in_a_destructor_is_told() -> None:
+    code = IN_A_DESTRUCTOR.format(what="raise ValueError('mine')", seconds=0)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0
+    assert "ValueError: mine" in done.stderr
+
+
 def test_a_batch_ends_at_once_too(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
