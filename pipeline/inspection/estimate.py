@@ -1,6 +1,6 @@
 """How long a scene will take and what it needs, from a short trial on this machine: nothing is looked up.
 
-Two batches of its own tiles go through the model at a worker, as in a run, some of its own pixels go through
+Some batches of its own tiles go through the model at a worker, as in a run, some of its own pixels go through
 the writer; the rest is counting. Reading and writing overlap with the model, the copy into the finished file
 follows.
 """
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import rasterio
-from distributed import Client
+from distributed import Client, Future, wait
 
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
@@ -36,7 +36,10 @@ from decr_scene.pipeline.writing.origin import CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 TRIAL_SECONDS = 10.0
-"""A batch that would take longer is tried with a single tile."""
+"""As many batches are tried as take no longer, or a single tile."""
+
+TRIAL_TILES = 16
+"""More are tried only where a run has larger batches."""
 
 _KEY = "estimate"
 
@@ -49,6 +52,19 @@ class Estimate:
     memory: int
     scratch: int
     output: int
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Seconds of the first guess of a tile, made by itself, and of all else."""
+
+    guess: float = 0.0
+    rest: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Return both together."""
+        return self.guess + self.rest
 
 
 @dataclass(frozen=True)
@@ -82,16 +98,12 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
     try:
         began = time.perf_counter()
         with connect(None) as client:
-            trial = time.perf_counter()
-            loading, tile_seconds, changes = _try_model(client, plan, source, planned, options)
-            tile_seconds, guess_seconds = _with_shared_guesses(client, plan, source, planned, tile_seconds)
-            seconds = planned.tiles_to_restore * tile_seconds
-            if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
-                # all tiles get a first guess; those over cloud are sampled, others only under veils
-                seconds = planned.tiles_to_restore * guess_seconds + len(over_cloud) * max(
-                    0.0, tile_seconds - guess_seconds
-                )
-            trial_seconds = time.perf_counter() - trial
+            connected = time.perf_counter()
+            loading, trial, changes = _try_model(client, plan, source, planned, options)
+            # under veils all tiles get a first guess, and those over cloud alone are sampled
+            guess = trial.guess * _share_of_guesses(planned)
+            seconds = planned.tiles_to_restore * guess + _sampled(planned).tiles_to_restore * trial.rest
+            trial_seconds = time.perf_counter() - connected
         starting = time.perf_counter() - began - trial_seconds
     finally:
         forget_plugin(_KEY)
@@ -114,77 +126,84 @@ def _memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def _sampled(planned: Planned) -> Planned:
+    """Return the plan of those tiles that are sampled: under veils those over cloud, if there are any."""
+    if planned.plan.veils and (over_cloud := chosen_tiles(replace(planned.plan, veils=False))):
+        return replace(planned, chosen=over_cloud)
+    return planned
+
+
 def _try_model(
     client: Client, plan: Plan, source: Source, planned: Planned, options: Options
-) -> tuple[float, float, Results]:
-    """Measure loading of the model and a tile of the scene's middle, s, and return the changes, too."""
-    if plan.veils and (over_cloud := chosen_tiles(replace(plan, veils=False))):
-        planned = replace(planned, chosen=over_cloud)
-    batches = planned.batches(options.batch_size)
+) -> tuple[float, _Tile, Results]:
+    """Measure loading of the model, s, and tiles of the whole scene, and return changes of some of them."""
+    batches = _sampled(planned).batches(options.batch_size)
     if not len(batches):
-        return 0.0, 0.0, {}
-    middle = len(batches) // 2
-    batch = batches[middle]
-    first_seconds, _ = _restore(client, plan, source, [batch[:1]])
-    seconds, changes = _restore(client, plan, source, [batch[:1]])
-    loading = max(0.0, first_seconds - seconds)
+        return 0.0, _Tile(), {}
+    one = batches[len(batches) // 2][:1]
+    first, _ = _restore(client, plan, source, [one])
+    tile, changes = _restore(client, plan, source, [one])
+    loading = max(0.0, first.seconds - tile.seconds)
     # apart from one another: how much of a tile is to be sampled differs from place to place
-    spread = {(2 * part + 1) * len(batches) // (2 * TASKS_A_MODEL) for part in range(TASKS_A_MODEL)}
-    together = [batches[number] for number in sorted(spread)]
-    tiles = sum(map(len, together))
-    if tiles == 1 or seconds * tiles > TRIAL_SECONDS:
-        return loading, seconds, changes
-    seconds, changes = _restore(client, plan, source, together)
-    return loading, seconds / tiles, changes
+    size = len(batches[0])
+    most = int(TRIAL_SECONDS / (tile.seconds * size))
+    number = min(len(batches), max(TASKS_A_MODEL, TRIAL_TILES // size), most - most % TASKS_A_MODEL)
+    together = [batches[(2 * part + 1) * len(batches) // (2 * number)] for part in range(number)]
+    if sum(map(len, together)) > 1:
+        tile, changes = _restore(client, plan, source, together)
+    return loading, tile, changes
 
 
-def _with_shared_guesses(
-    client: Client, plan: Plan, source: Source, planned: Planned, tile_seconds: float
-) -> tuple[float, float]:
-    """Estimate a tile and its first guess, s, with guesses made over windows of many tiles."""
-    if not (plan.veils or plan.spec.windows) or not planned.tiles_to_restore:
-        return tile_seconds, 0.0
-    alone = shared = _try_guess(client, plan, source)
-    if plan.spec.windows:
-        groups = guessed_together(plan, planned.batches(1)).groups
-        shared *= share_of_work(plan.grid, plan.spec.halo, groups)
-    return max(shared, tile_seconds - alone + shared), shared
+def _share_of_guesses(planned: Planned) -> float:
+    """Return what first guesses over windows of many tiles cost of such over single tiles."""
+    plan = planned.plan
+    if not plan.spec.windows or not planned.tiles_to_restore:
+        return 1.0
+    return share_of_work(plan.grid, plan.spec.halo, guessed_together(plan, planned.batches(1)).groups)
 
 
-def _try_guess(client: Client, plan: Plan, source: Source) -> float:
-    """Measure the first guess of a single tile with a loaded model, s."""
+def _restore(client: Client, plan: Plan, source: Source, batches: list[list[Tile]]) -> tuple[_Tile, Results]:
+    """Measure some batches as in a run: at a worker, one computes while another one reads."""
+    options = {"resources": MODEL, "pure": False}
     began = time.perf_counter()
-    tile = plan.grid[len(plan.grid) // 2]
-    client.submit(guess_tiles, plan, source, [tile], resources=MODEL, pure=False).result()
-    return time.perf_counter() - began
-
-
-def _restore(client: Client, plan: Plan, source: Source, batches: list[list[Tile]]) -> tuple[float, Results]:
-    """Measure some batches as in a run, s: at a worker, one computes while another one reads."""
-    began, changes = time.perf_counter(), []
-    for tiles in batches:
-        options = {"resources": MODEL, "pure": False}
-        needs_guess = plan.spec.bands is not None
-        parts = [[tile] for tile in tiles] if plan.spec.windows else [tiles]
-        guesses = [client.submit(guess_tiles, plan, source, part, **options) for part in parts if needs_guess]
-        changes.append(client.submit(restore_tiles, plan, source, tiles, *guesses, **options))
+    guesses: list[list[Future]] = [[] for _ in batches]
+    if plan.spec.bands is not None:
+        for tiles, futures in zip(batches, guesses, strict=True):
+            parts = [[tile] for tile in tiles] if plan.spec.windows else [tiles]
+            futures += [client.submit(guess_tiles, plan, source, part, **options) for part in parts]
+    wait([future for futures in guesses for future in futures])
+    guessed = time.perf_counter()
+    changes = [
+        client.submit(restore_tiles, plan, source, tiles, *futures, **options)
+        for tiles, futures in zip(batches, guesses, strict=True)
+    ]
     results = [future.result() for future in changes]
-    return time.perf_counter() - began, results[0]
+    number = sum(map(len, batches))
+    return _Tile((guessed - began) / number, (time.perf_counter() - guessed) / number), results[0]
 
 
 def _try_writing(
     scene: RasterioScene, plan: Plan, source: Source, changes: Results
 ) -> tuple[float, _Pace, _Pace]:
-    """Measure blending of a pixel, s, and writing of a block and of a row of blocks."""
-    height, width = min(BLOCKSIZE, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
+    """Measure blending of a pixel, s, and writing of a row of blocks and of two.
+
+    A part a block wide would do as the smaller one, had it as many squares for the trial of a compression.
+    """
+    height, width = min(2 * BLOCKSIZE, scene.shape[0]), min(CHUNK_COLS, scene.shape[1])
     places = [plan.grid.span(plan.grid[number]).row for number in changes] or [scene.shape[0] // 2]
     span = Span(min(places[0], scene.shape[0] - height), 0, height, width)
     began = time.perf_counter()
     pixels = blend_tiles(plan, source, span, changes).pixels
     blending = (time.perf_counter() - began) / pixels[0].size
     with TemporaryDirectory() as folder:
-        small = _write(scene, pixels[:, :, :BLOCKSIZE], Path(folder) / "small.tif")
-        return blending, small, _write(scene, pixels, Path(folder) / "large.tif")
+        small, large = (
+            min((_write(scene, part, Path(folder) / name) for name in names), key=lambda pace: pace.finishing)
+            for part, names in (
+                (pixels[:, :BLOCKSIZE], ("small.tif", "small_again.tif")),
+                (pixels, ("large.tif", "large_again.tif")),
+            )
+        )
+    return blending, small, large
 
 
 def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:
