@@ -149,7 +149,7 @@ class _Graph:
         self.needs_field = spec.bands is not None
         self.halo = spec.halo
         mask, aoi = regions_of(options, _as_scene(scene, options))
-        radiometry = self._radiometry(options, frame.white)
+        radiometry = self._radiometry(options, frame)
         # with a scaling in the place of the one that is fitted when the graph runs
         plan = frame.plan(Radiometry((0.0,), (1.0,)), options, mask, aoi)
         self.shown = replace(plan, veils=look is not None and look.veils)
@@ -234,7 +234,7 @@ class _Graph:
         sources = [self._source(span) for span in spans]
         return dask.delayed(sample_of)(sources, spans, look.bands, look.factor)
 
-    def _radiometry(self, options: Options, white: tuple[int, ...]) -> Any:
+    def _radiometry(self, options: Options, frame: Frame) -> Any:
         """Return the scaling, for uint8 and by option at once, else fitted when the graph runs."""
         dtype, bands = self.pixels.dtype, len(self.indexes)
         radiometry = radiometry_without_pixels(dtype, bands, options.scale)
@@ -242,7 +242,7 @@ class _Graph:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         sources = [self._source(span) for span in spans]
-        return dask.delayed(fit_samples)(dtype, self.indexes, sources, spans, white)
+        return dask.delayed(fit_samples)(dtype, self.indexes, sources, spans, frame.white, frame.curved)
 
 
 def _chosen(plan: Plan, in_aoi: bool = True) -> frozenset[int] | None:

@@ -16,7 +16,7 @@ from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
-from decr_scene.pipeline.outputs.report import Laps, Report, fit_of, parameters_of, scaling_of
+from decr_scene.pipeline.outputs.report import Laps, Report, curve_of, fit_of, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.products.delivery import Delivery
@@ -87,6 +87,7 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         failed=failed,
         mask=planned.mask_meaning,
         other_date=fit_of(planned),
+        curve=curve_of(planned),
     )
     return report, no_disk
 

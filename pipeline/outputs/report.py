@@ -20,7 +20,8 @@ class Report:
     ``mask``; or ``ukis`` with the version of its package. ``failed`` has the reason for each side file that
     could not be written, by its role. ``other_date`` says how well that goes with the scene where both are
     clear: of each band correlation and gain, 1 if it keeps the contrast, and the share of the pixels that
-    tells.
+    tells. ``scaling`` has the limits in DN, and ``curve``, where the scaling is not affine between them, its
+    exponent and the DN that it begins at.
     """
 
     program: dict[str, str]
@@ -41,6 +42,7 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     mask: str | None = None
     other_date: dict[str, Any] | None = None
+    curve: dict[str, float] | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -67,6 +69,12 @@ def scaling_of(planned: Planned) -> dict[str, list[float]]:
     radiometry = planned.plan.radiometry
     names = [label(planned.bands, i) for i in planned.plan.indexes]
     return {name: [low, high] for name, low, high in zip(names, radiometry.low, radiometry.high, strict=True)}
+
+
+def curve_of(planned: Planned) -> dict[str, float] | None:
+    """Return exponent and first DN of the curve of the scaling, or ``None`` if it is affine."""
+    radiometry = planned.plan.radiometry
+    return None if radiometry.gamma == 1 else {"gamma": radiometry.gamma, "black": radiometry.black}
 
 
 def fit_of(planned: Planned) -> dict[str, Any] | None:

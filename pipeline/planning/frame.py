@@ -84,6 +84,15 @@ class Frame:
         """Return the places, among the restorer's bands, of those in which cloud is white."""
         return white_places([self.bands[i] for i in self.indexes])
 
+    @property
+    def curved(self) -> bool:
+        """Return whether a scaling that is fitted to the pixels is to be curved.
+
+        On coarse pixels cloud is thick and far brighter than the ground, which an affine map leaves a few
+        of 255 steps. Networks told of the ground around were trained on ground as light as pictures show it.
+        """
+        return self.spec.context and self.look is not None and self.look.fills
+
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None
     ) -> Plan:

@@ -47,7 +47,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
         radiometry = radiometry_without_pixels(scene.dtype, len(indexes), options.scale) or fit_samples(
-            scene.dtype, indexes, [source] * len(spans), spans, frame.white
+            scene.dtype, indexes, [source] * len(spans), spans, frame.white, frame.curved
         )
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)

@@ -53,7 +53,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],
         "bands": [list(plan.indexes), list(planned.bands)],
-        "scaling": [plan.radiometry.low, plan.radiometry.high],
+        "scaling": list(vars(plan.radiometry).values()),
         "mask": [mask, plan.keeps_clear_ground],
         "look": list(look.values()) or None,
         "reference": None if plan.other is None else fingerprint(plan.other.path),

@@ -1,14 +1,16 @@
 """Convert digital numbers to [-1, 1] for the models and back, here and nowhere else.
 
-One affine map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for uint8, as
-in the published work, else robust limits of the valid pixels. A network's answer comes back as a *change*
-that is added to the input, so that unchanged pixels keep their digital numbers to the last bit.
+One map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for uint8, as in the
+published work, else robust limits of the valid pixels. Coarse scenes, in which cloud is far brighter than the
+ground, may be curved: ``x = 2 (u^g - l^g) / (h^g - l^g) - 1`` of all three above black. A network's answer
+comes back as a *change* that is added to the input, so that unchanged pixels keep their digital numbers to
+the last bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,31 +54,52 @@ NEUTRAL = 1.15
 HEADROOM = 2.0
 """Greatest span over that from the dark end to the whitest places, and over that by quantiles."""
 
+GAMMA = 0.7
+"""Exponent of scenes that are curved."""
+
+DARKEST = 0.02
+"""How far black is below the darkest band, a part of the scale: nothing on the ground is quite black."""
+
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """The affine map of a scene.
+    """The map of a scene.
 
     Args:
         low: DN that becomes -1, one a band.
         high: DN that becomes 1, one a band.
+        gamma: Exponent of what is above black; 1: the map is affine.
+        black: DN that the curve begins at, in all bands, below all of ``low``; without a curve it is unused.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+    gamma: float = 1.0
+    black: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
             raise ValueError(f"a scaling needs one low and one high a band, got {self.low} and {self.high}")
         if not all(np.isfinite(a) and np.isfinite(b) and a < b for a, b in self._limits()):
             raise ValueError(f"a scaling needs finite low < high in every band, got {self.low}, {self.high}")
+        if not 0 < self.gamma <= 1 or (self.gamma < 1 and not self.black < min(self.low)):
+            raise ValueError(
+                f"a curve needs a gamma in (0, 1] and black below {min(self.low):g}, got {self.gamma:g} and "
+                f"{self.black:g}"
+            )
 
     def of_bands(self, places: Sequence[int]) -> Radiometry:
         """Return the map of some of the bands, named by their places among all, from 0."""
-        return Radiometry(tuple(self.low[i] for i in places), tuple(self.high[i] for i in places))
+        low, high = (tuple(limits[i] for i in places) for limits in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
+    def curved(self) -> Radiometry:
+        """Return the map with the curve for scenes in which the ground is dark beside the cloud."""
+        darkest = min(self.low)
+        return replace(self, gamma=GAMMA, black=darkest - DARKEST * (max(self.high) - darkest))
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped.
@@ -85,9 +108,17 @@ class Radiometry:
         """
         with np.errstate(invalid="ignore", over="ignore"):  # what is invalid is filled below
             x = dn.astype(np.float32)
-            x -= self._low
-            x *= 2
-            x /= self._span
+            if self.gamma == 1:
+                x -= self._low
+                x *= 2
+                x /= self._span
+            else:
+                x -= np.float32(self.black)
+                x = np.power(np.maximum(x, 0, out=x), np.float32(self.gamma), out=x)
+                for band in range(len(x)):
+                    low, span = self._curved_limits(band)
+                    x[band] -= np.float32(low)
+                    x[band] *= np.float32(2 / span)
             x -= 1
         if valid is not None and not valid.all():
             x = fill_invalid(x, valid)
@@ -128,16 +159,22 @@ class Radiometry:
                     np.copyto(result[strip], restored, where=here)
         return result
 
-    def deviation(self, variance: Float) -> Float:
+    def deviation(self, variance: Float, dn: Pixels) -> Float:
         """Return the standard deviation in DN, root mean square of the bands.
 
         Args:
             variance: ``(C, H, W)`` on the [-1, 1] scale.
+            dn: What it is the variance of, same shape: a curve is steep where that is dark.
 
         Returns:
             ``(1, H, W)``.
         """
-        squares: Float = np.mean(variance * np.square(self._span / 2), axis=0, keepdims=True)
+        slope = self._span / 2
+        if self.gamma < 1:
+            above = np.clip(dn, self._low, self._low + self._span) - np.float32(self.black)
+            spans = [self._curved_limits(band)[1] for band in range(len(dn))]
+            slope = above ** (1 - self.gamma) * (np.array(spans)[:, None, None] / (2 * self.gamma))
+        squares = np.mean(variance * np.square(slope), axis=0, keepdims=True).astype(np.float32)
         return np.sqrt(squares)
 
     def _restored(self, band: int, dn: Pixels, change: Float, strong: Float) -> Pixels:
@@ -147,6 +184,8 @@ class Radiometry:
         """
         low, span = self._low[band], self._span[band]
         before = dn.astype(np.float64)
+        if self.gamma < 1:
+            return _cast(self._restored_by_curve(band, before, change, strong), dn.dtype)
         if dn.min() >= low and dn.max() <= low + span:  # neither is true of NaN
             before += change * (span / 2)
         else:
@@ -155,6 +194,19 @@ class Radiometry:
             excess *= np.clip(strong / 0.1, 0, 1)
             before -= excess
         return _cast(before, dn.dtype)
+
+    def _restored_by_curve(self, band: int, before: Doubles, change: Float, strong: Float) -> Doubles:
+        """Return rows as `_restored` does, where the map is curved; nothing is darker than black."""
+        inside = np.clip(before, self.low[band], self.high[band])
+        excess = before - inside
+        curved = (inside - self.black) ** self.gamma + change * (self._curved_limits(band)[1] / 2)
+        after = self.black + np.maximum(curved, 0) ** (1 / self.gamma)
+        return np.asarray(after + excess * (1 - np.clip(strong / 0.1, 0, 1)))
+
+    def _curved_limits(self, band: int) -> tuple[float, float]:
+        """Return what becomes -1, and its distance from what becomes 1, where the map is curved."""
+        low, high = ((limit[band] - self.black) ** self.gamma for limit in (self.low, self.high))
+        return low, high - low
 
     def _limits(self) -> list[tuple[float, float]]:
         return list(zip(self.low, self.high, strict=True))
@@ -335,15 +387,20 @@ def fit_samples(
     sources: Sequence[Source],
     spans: Sequence[Span],
     white: Sequence[int],
+    curved: bool = False,
 ) -> Radiometry:
-    """Fit the scaling of some bands to windows, each from its own source; ``white`` are places among them."""
+    """Fit the scaling of some bands to windows, each from its own source.
+
+    ``white`` are places among the bands; ``curved`` is as of `Frame`.
+    """
     bands = list(indexes)
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
         window = source.read(span)
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
-    return fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1), white)
+    fitted = fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1), white)
+    return fitted.curved() if curved else fitted
 
 
 def _lattice(extent: int) -> list[int]:

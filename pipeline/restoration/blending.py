@@ -57,7 +57,7 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
         variance = np.zeros_like(change) if plan.samples == 1 else _variance(plan, span, own_changes, change)
         if plan.error is not None:
             variance = variance + _expected_variance(plan.error, plan, source, span, seen, wide)
-        deviation = plan.radiometry.deviation(variance) * (1 if share is None else share)
+        deviation = plan.radiometry.deviation(variance, restored) * (1 if share is None else share)
         uncertainty = _no_uncertainty(classes)
         np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
     if len(bands) == len(pixels) and bands == sorted(bands):

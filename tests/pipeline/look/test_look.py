@@ -286,7 +286,12 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
         da.from_array(image, chunks=(4, 100, 200)), dims=("band", "y", "x"), attrs={"long_name": BGRN}
     )
     array = array.rio.write_crs(rasterio.open(scene).crs).rio.write_transform(rasterio.open(scene).transform)
-    for name, options in (("fill", {"model": "fill"}), ("model", {"model": model})):
+    told = str(tiny_model(tmp_path / "told.safetensors", bands=BGRN, context=True))  # scaled by a curve
+    for name, options in (
+        ("fill", {"model": "fill"}),
+        ("model", {"model": model}),
+        ("told", {"model": told}),
+    ):
         process_scene(scene, tmp_path / f"{name}.tif", **options)
         lazy = restore(array, **options).compute(scheduler="synchronous")
         np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / f"{name}.tif"))

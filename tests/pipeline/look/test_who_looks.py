@@ -241,3 +241,53 @@ def test_the_detector_stands_in_the_report_and_in_help(tmp_path):
     assert report["detector"] == f"ukis {ukis.installed_version()}"
     assert "--detector" in CliRunner().invoke(main, ["process", "--help"]).output
     assert "fill" in CliRunner().invoke(main, ["models", "list"]).output
+
+
+# -- a curve for dark ground ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A network that is told of the ground around."""
+    return str(tiny_model(tmp_path / "told.safetensors", bands=BGRN, context=True))
+
+
+def test_a_coarse_scene_is_scaled_by_a_curve_and_says_so(told, tmp_path):
+    image, _ = land()
+    scene = scene_of(tmp_path / "scene.tif", image)
+    report = process_scene(scene, tmp_path / "clean.tif", model=told)
+    limits = list(report.scaling.values())
+    darkest, brightest = min(low for low, _ in limits), max(high for _, high in limits)
+    black = pytest.approx(darkest - 0.02 * (brightest - darkest))
+    assert report.curve == {"gamma": 0.7, "black": black}
+    assert inspect_scene(scene, model=told)["curve"] == report.curve
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": "none"},
+        {"scale": (0.0, 9000.0)},
+        {"detector": "none"},
+        {"model": "fill"},
+        {"model": "identity"},
+        {"side": 0.5},
+        {"dtype": np.uint8},
+    ],
+)
+def test_other_scenes_and_restorers_get_no_curve(options, told, tmp_path):
+    image, _ = land()
+    side, dtype = options.pop("side", 30), options.pop("dtype", np.uint16)
+    scene = scene_of(
+        tmp_path / "scene.tif", (image // (1 if dtype == np.uint16 else 40)).astype(dtype), side=side
+    )
+    plan = plan_scene(RasterioScene.open(scene), Options(**{"model": told, **options})).plan
+    assert plan.radiometry.gamma == 1
+
+
+def test_a_network_that_is_not_told_gets_no_curve(tmp_path):
+    model = str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
+    scene = scene_of(tmp_path / "scene.tif", land()[0])
+    planned = plan_scene(RasterioScene.open(scene), Options(model=model))
+    assert planned.look.fills
+    assert planned.plan.radiometry.gamma == 1

@@ -12,12 +12,14 @@ scalings = st.builds(
     lambda low, span: Radiometry((low,), (low + span,)), st.floats(-3000, 3000), st.floats(1, 40000)
 )
 
+curved_scalings = st.builds(Radiometry.curved, scalings)
+
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data())
 def test_no_change_keeps_every_bit(dtype, data):
     dn = data.draw(arrays(dtype, (1, 3, 5)))
-    radiometry = data.draw(scalings)
+    radiometry = data.draw(scalings | curved_scalings)
     kept = radiometry.apply(dn, np.zeros(dn.shape, np.float32))
     assert kept.tobytes() == dn.tobytes()
 
@@ -34,14 +36,15 @@ def test_a_change_is_scaled_rounded_and_saturated(dn, radiometry, change):
         assert (np.abs(changed[inside].astype(float) - wanted[inside]) <= tolerance).all()
 
 
+@pytest.mark.parametrize("curve", [lambda scaling: scaling, Radiometry.curved])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_change_is_applied_as_if_pixel_by_pixel(dtype, monkeypatch):
+def test_a_change_is_applied_as_if_pixel_by_pixel(dtype, curve, monkeypatch):
     rng = np.random.default_rng(0)
     dn = rng.integers(0, 256, (2, 37, 23)).astype(dtype)
     change = rng.standard_normal(dn.shape).astype(np.float32)
     change[:, 10:20] = 0
     valid = rng.random(dn.shape) > 0.2
-    scaling = Radiometry((20.0, 60.0), (180.0, 90.0))
+    scaling = curve(Radiometry((20.0, 60.0), (180.0, 90.0)))
     whole = scaling.apply(dn, change, valid, 7)
     monkeypatch.setattr(radiometry_module, "STRIP", 50)
     assert scaling.apply(dn, change, valid, 7).tobytes() == whole.tobytes()
@@ -263,3 +266,49 @@ def test_the_order_of_bands_is_nothing_to_the_last_bit():
         windows = cloudy_windows([3500, 3501.3, 3499.1, 3502.7], 0.97, seed=seed).astype(np.float64) / 7
         order = np.random.default_rng(seed).permutation(4)
         assert [fitted(windows).high[i] for i in order] == list(fitted(windows[order]).high)
+
+
+# -- the curve -----------------------------------------------------------------------------------------------
+
+REFLECTANCE = Radiometry((300.0, 200.0, 900.0), (8000.0, 7000.0, 9000.0))
+
+
+@given(arrays("float32", (3, 4, 4), elements=st.floats(900, 7000, width=32)), st.floats(-0.3, 0.3))
+def test_a_change_by_a_curve_is_one_on_the_models_scale(dn, change):
+    curved = REFLECTANCE.curved()
+    before = curved.to_model(dn)
+    wanted = before + np.float32(change)
+    changed = curved.apply(dn, np.full(dn.shape, change, np.float32))
+    inside = np.abs(wanted) < 1
+    if abs(change) > 1e-5:
+        np.testing.assert_allclose(curved.to_model(changed)[inside], wanted[inside], atol=2e-4)
+
+
+def test_a_curve_keeps_the_limits_and_lightens_what_is_between():
+    curved, low, high = REFLECTANCE.curved(), REFLECTANCE.low, REFLECTANCE.high
+    ends = np.array([low, high], np.float32).T[:, None]
+    np.testing.assert_allclose(curved.to_model(ends)[:, 0], [[-1, 1]] * 3, atol=1e-5)
+    ground = np.full((3, 1, 1), 1500, np.float32)
+    assert (curved.to_model(ground) > REFLECTANCE.to_model(ground) + 0.05).all()
+    assert curved.black == 200 - 0.02 * 8800
+    assert curved.of_bands([2]).to_model(ground[2:]) == curved.to_model(ground)[2:]
+
+
+def test_no_change_goes_below_black():
+    curved = REFLECTANCE.curved()
+    changed = curved.apply(np.full((3, 2, 2), 1000, np.int16), np.full((3, 2, 2), -2, np.float32))
+    assert (changed == np.rint(curved.black)).all()
+
+
+@pytest.mark.parametrize("scaling", [REFLECTANCE, REFLECTANCE.curved()])
+def test_a_deviation_is_that_of_small_changes(scaling):
+    dn = np.linspace(1000, 6900, 48).reshape(3, 4, 4).astype(np.float32)
+    found = scaling.deviation(np.full(dn.shape, 1e-6, np.float32), dn)
+    steps = scaling.apply(dn.astype(np.float64), np.full(dn.shape, 1e-3, np.float32)) - dn
+    np.testing.assert_allclose(found[0], np.sqrt(np.square(steps).mean(axis=0)), rtol=2e-3)
+
+
+@pytest.mark.parametrize(("gamma", "black"), [(0, 0), (1.5, 0), (0.5, 200), (float("nan"), 0)])
+def test_a_curve_that_cannot_be_is_refused(gamma, black):
+    with pytest.raises(ValueError, match="a curve needs a gamma in"):
+        Radiometry((200.0,), (900.0,), gamma, black)
