@@ -13,7 +13,7 @@ from decr_scene.pipeline.regions.clear_ground import REACH
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.remnants import RIM
+from decr_scene.pipeline.restoration.remnants import CURVED_DEPARTURE, RIM
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
 from decr_scene.pipeline.tiling.windows import SIDE
 
@@ -30,6 +30,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
         guessed["rims of remnants"] = RIM
+    if plan.radiometry.gamma < 1:
+        guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black, CURVED_DEPARTURE]
     if plan.other is not None:
         guessed["gaps between what another date shows"] = GAP
     if plan.aoi is not None and spec.bands is not None:
@@ -53,7 +55,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "samples": plan.samples,
         "tiles": [plan.grid.size, plan.grid.overlap, plan.joint],
         "bands": [list(plan.indexes), list(planned.bands)],
-        "scaling": list(vars(plan.radiometry).values()),
+        "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
         "look": list(look.values()) or None,
         "reference": None if plan.other is None else fingerprint(plan.other.path),

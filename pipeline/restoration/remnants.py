@@ -26,6 +26,9 @@ RIM = 2
 DEPARTURE = (0.015, 0.045)
 """Difference of the guess from the ground's tone, a part of white: nothing is taken for cloud, all is."""
 
+CURVED_DEPARTURE = (0.03, 0.12)
+"""The same of a scene that is scaled by a curve, which spreads dark ground."""
+
 LEFT = (0.05, 0.2)
 """What is left of the input's difference from that tone: nothing is taken for cloud, all is."""
 
@@ -36,7 +39,14 @@ INFRARED = ("nir", "swir")
 """Bands in which ground differs from ground more than cloud does."""
 
 
-def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, bands: Sequence[str]) -> Float:
+def without_remnants(
+    guess: Float,
+    cloudy: Float,
+    tone: Float,
+    seen: Float,
+    bands: Sequence[str],
+    departure: tuple[float, float] = DEPARTURE,
+) -> Float:
     """Give up a guess for the tone of the ground where cloud or shadow is left in it.
 
     Args:
@@ -45,24 +55,29 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
         tone: Tone of the clear ground around, same shape.
         seen: Where cloud or shadow is, ``(h, w)`` in [0, 1]: without a buffer, in which is clear ground.
         bands: Names of the bands.
+        departure: As `DEPARTURE`.
 
     Returns:
         The guess, ``(C, h, w)``; the very same where nothing is seen.
     """
     visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
-    remains = np.maximum.reduce([_remains(guess, cloudy, tone, visible, sigma) for sigma in SIGMAS])
+    remains = np.maximum.reduce(
+        [_remains(guess, cloudy, tone, visible, sigma, departure) for sigma in SIGMAS]
+    )
     part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
     return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
 
 
-def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
+def _remains(
+    guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float, departure: tuple[float, float]
+) -> Float:
     """Estimate how surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
     after, before = (
         _smooth((image[bands] - tone[bands]).mean(axis=0) / 2, sigma) for image in (guess, cloudy)
     )
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
-    return np.asarray(smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT), np.float32)
+    return np.asarray(smooth_rise(np.abs(after), *departure) * smooth_rise(left, *LEFT), np.float32)
 
 
 def _wide(part: Float, width: float) -> Float:

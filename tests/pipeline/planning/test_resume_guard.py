@@ -27,6 +27,11 @@ def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tm
     assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
     assert held["look"] == before["look"]
     assert filled.keys() - before.keys() == {"rims of remnants"}
+    curved = replace(planned, plan=replace(planned.plan, radiometry=planned.plan.radiometry.curved()))
+    with RasterioScene.open(tmp_path / "scene.tif") as scene:
+        after = run_guard(scene, replace(curved, look=plain), "deflate", 512)
+    assert after.keys() - before.keys() == {"curve of the scaling"}
+    assert after["scaling"] == before["scaling"]
 
 
 def test_whose_detector_looks_counts_and_so_do_its_weights(tmp_path, monkeypatch):

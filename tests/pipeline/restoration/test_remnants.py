@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from decr_scene.pipeline.restoration.remnants import without_remnants
+from decr_scene.pipeline.restoration.remnants import CURVED_DEPARTURE, DEPARTURE, without_remnants
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 64
@@ -26,6 +26,17 @@ TONE = flat(0.1)
 def test_cloud_that_is_left_becomes_ground():
     answer = without_remnants(clouds(0.4), clouds(0.5), TONE, SEEN, BANDS)
     np.testing.assert_allclose(answer[:, 22:34, 22:34], TONE[:, 22:34, 22:34], atol=0.01)
+
+
+def test_more_may_be_left_where_a_curve_spreads_dark_ground():
+    guess = clouds(0.13)
+    plain, curved = (
+        without_remnants(guess, clouds(0.5), TONE, SEEN, BANDS, departure)[:, 28, 28]
+        for departure in (DEPARTURE, CURVED_DEPARTURE)
+    )
+    assert (TONE[:, 28, 28] < plain).all()
+    assert (plain + 0.01 < curved).all()
+    assert (curved <= guess[:, 28, 28]).all()
 
 
 def test_shadow_that_is_left_becomes_ground():
