@@ -29,7 +29,7 @@ def test_cloud_that_is_left_becomes_ground():
 
 
 def test_more_may_be_left_where_a_curve_spreads_dark_ground():
-    guess = clouds(0.13)
+    guess = clouds(0.16)
     plain, curved = (
         without_remnants(guess, clouds(0.5), TONE, SEEN, BANDS, departure)[:, 28, 28]
         for departure in (DEPARTURE, CURVED_DEPARTURE)
