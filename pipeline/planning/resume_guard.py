@@ -13,7 +13,7 @@ from decr_scene.pipeline.regions.clear_ground import REACH
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.remnants import CURVED_DEPARTURE, RIM
+from decr_scene.pipeline.restoration.remnants import LEVEL_SIDE, RIM
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
 from decr_scene.pipeline.tiling.windows import SIDE
 
@@ -29,9 +29,9 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if look.pop("tones", False):
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
-        guessed["rims of remnants"] = RIM
+        guessed["rims of remnants"] = [RIM, LEVEL_SIDE]
     if plan.radiometry.gamma < 1:
-        guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black, CURVED_DEPARTURE]
+        guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:
         guessed["gaps between what another date shows"] = GAP
     if plan.aoi is not None and spec.bands is not None:

@@ -2,7 +2,8 @@
 
 A network that cannot see through dense small clouds gives them back. Where a detector that tells cloud from
 the ground between finds cloud or shadow, and the guess is still brighter or darker there than the tone of the
-clear ground around, as the input was, that tone is taken.
+clear ground around, as the input was, that tone is taken, on the level of the guess around: a network that
+takes haze off answers darker than the ground that is seen beside cloud, and a patch of its tone would show.
 """
 
 from __future__ import annotations
@@ -26,27 +27,23 @@ RIM = 2
 DEPARTURE = (0.015, 0.045)
 """Difference of the guess from the ground's tone, a part of white: nothing is taken for cloud, all is."""
 
-CURVED_DEPARTURE = (0.03, 0.12)
-"""The same of a scene that is scaled by a curve, which spreads dark ground."""
-
 LEFT = (0.05, 0.2)
 """What is left of the input's difference from that tone: nothing is taken for cloud, all is."""
 
 LEAST = 0.02
 """Difference of the input, a part of white, below which there was no cloud to speak of."""
 
+LEVEL_SIDE = 49
+"""Side of the square, px, that is moved over the guess three times for its level: some 24 px of sigma."""
+
+LEAST_TRUSTED = 0.05
+"""Share of the surroundings that must be trusted for half of their level to be taken."""
+
 INFRARED = ("nir", "swir")
 """Bands in which ground differs from ground more than cloud does."""
 
 
-def without_remnants(
-    guess: Float,
-    cloudy: Float,
-    tone: Float,
-    seen: Float,
-    bands: Sequence[str],
-    departure: tuple[float, float] = DEPARTURE,
-) -> Float:
+def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, bands: Sequence[str]) -> Float:
     """Give up a guess for the tone of the ground where cloud or shadow is left in it.
 
     Args:
@@ -55,29 +52,37 @@ def without_remnants(
         tone: Tone of the clear ground around, same shape.
         seen: Where cloud or shadow is, ``(h, w)`` in [0, 1]: without a buffer, in which is clear ground.
         bands: Names of the bands.
-        departure: As `DEPARTURE`.
 
     Returns:
         The guess, ``(C, h, w)``; the very same where nothing is seen.
     """
     visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
-    remains = np.maximum.reduce(
-        [_remains(guess, cloudy, tone, visible, sigma, departure) for sigma in SIGMAS]
-    )
+    remains = np.maximum.reduce([_remains(guess, cloudy, tone, visible, sigma) for sigma in SIGMAS])
     part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
-    return np.where(part > 0, guess + (tone - guess) * part, guess).astype(np.float32)
+    if not part.any():
+        return guess
+    ground = tone + _level(guess - tone, np.square(1 - part))
+    return np.where(part > 0, guess + (ground - guess) * part, guess).astype(np.float32)
 
 
-def _remains(
-    guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float, departure: tuple[float, float]
-) -> Float:
+def _level(departure: Float, trust: Float) -> Float:
+    """Smooth what a guess departs from the ground's tone, ``(C, h, w)``, where it is trusted, ``(h, w)``."""
+    from scipy.ndimage import uniform_filter
+
+    weighted = np.concatenate([departure * trust, trust[None]])
+    for _ in range(3):
+        weighted = uniform_filter(weighted, LEVEL_SIDE, mode="nearest", axes=(1, 2))
+    return np.asarray(weighted[:-1] / (weighted[-1:] + LEAST_TRUSTED), np.float32)
+
+
+def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
     """Estimate how surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
     after, before = (
         _smooth((image[bands] - tone[bands]).mean(axis=0) / 2, sigma) for image in (guess, cloudy)
     )
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
-    return np.asarray(smooth_rise(np.abs(after), *departure) * smooth_rise(left, *LEFT), np.float32)
+    return np.asarray(smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT), np.float32)
 
 
 def _wide(part: Float, width: float) -> Float:

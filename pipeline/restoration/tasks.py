@@ -24,7 +24,7 @@ from decr_scene.pipeline.restoration.agreement import Agreement
 from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
-from decr_scene.pipeline.restoration.remnants import CURVED_DEPARTURE, DEPARTURE, without_remnants
+from decr_scene.pipeline.restoration.remnants import without_remnants
 from decr_scene.pipeline.restoration.restorers import TileModel
 from decr_scene.pipeline.restoration.tile_results import (
     Results,
@@ -242,8 +242,7 @@ def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Flo
         return guess
     bands, tone = plan.spec.bands or (), plan.ground.tone(view)
     own = np.asarray(seen, np.float32)
-    departure = DEPARTURE if plan.radiometry.gamma == 1 else CURVED_DEPARTURE
-    return without_remnants(unpadded(guess, view), unpadded(image, view), tone, own, bands, departure)
+    return without_remnants(unpadded(guess, view), unpadded(image, view), tone, own, bands)
 
 
 def _fields(plan: Plan, prepared: Prepared, guesses: Sequence[Results]) -> Float:
