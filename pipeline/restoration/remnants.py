@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decr_scene.models.arrays import Float
+from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
 SIGMAS = (2.0, 4.0)
@@ -33,8 +34,9 @@ LEFT = (0.05, 0.2)
 LEAST = 0.02
 """Difference of the input, a part of white, below which there was no cloud to speak of."""
 
-LEVEL_SIDE = 49
-"""Side of the square, px, that is moved over the guess three times for its level: some 24 px of sigma."""
+LEVEL_PIXEL, LEVEL_SIDE = 4, 13
+"""Side of the coarse pixels of the level, px, and of the square that is moved over them three times, pixels: a
+standard deviation of 26 px."""
 
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
@@ -69,10 +71,14 @@ def _level(departure: Float, trust: Float) -> Float:
     """Smooth what a guess departs from the ground's tone, ``(C, h, w)``, where it is trusted, ``(h, w)``."""
     from scipy.ndimage import uniform_filter
 
+    (height, width), side = trust.shape, LEVEL_PIXEL
     weighted = np.concatenate([departure * trust, trust[None]])
+    weighted = np.pad(weighted, ((0, 0), (0, -height % side), (0, -width % side)), mode="edge")
+    coarse = weighted.reshape(len(weighted), weighted.shape[1] // side, side, -1, side).mean(axis=(2, 4))
     for _ in range(3):
-        weighted = uniform_filter(weighted, LEVEL_SIDE, mode="nearest", axes=(1, 2))
-    return np.asarray(weighted[:-1] / (weighted[-1:] + LEAST_TRUSTED), np.float32)
+        coarse = uniform_filter(coarse, LEVEL_SIDE, mode="nearest", axes=(1, 2))
+    level = ArrayField(coarse[:-1] / (coarse[-1:] + LEAST_TRUSTED))
+    return interpolate(level, *((np.arange(extent) + 0.5) / side for extent in (height, width)))
 
 
 def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
