@@ -35,8 +35,8 @@ LEAST = 0.02
 """Difference of the input, a part of white, below which there was no cloud to speak of."""
 
 LEVEL_PIXEL, LEVEL_SIDE = 4, 13
-"""Side of the coarse pixels of the level, px, and of the square that is moved over them three times, pixels: a
-standard deviation of 26 px."""
+"""Side of the coarse pixels of the level, px, and of the square that is moved over them three times, in them:
+a standard deviation of 26 px."""
 
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
