@@ -84,6 +84,8 @@ IN_A_DESTRUCTOR = """
 import signal, time
 from decr_scene.pipeline.system.signals import ended_by_signals
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
 class Held:
     def __del__(self):
         {what}
