@@ -60,6 +60,9 @@ GAMMA = 0.7
 DARKEST = 0.02
 """How far black is below the darkest band, a part of the scale: nothing on the ground is quite black."""
 
+FLAT = 1e-3
+"""Least spread of a band, a part of the greatest, beside which a curve is known."""
+
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
 
@@ -97,7 +100,14 @@ class Radiometry:
         return replace(self, low=low, high=high)
 
     def curved(self) -> Radiometry:
-        """Return the map with the curve for scenes in which the ground is dark beside the cloud."""
+        """Return the map with the curve for scenes in which the ground is dark beside the cloud.
+
+        Where a band has next to no spread, as if it were missing, it says nothing of black: then the map
+        stays as it is.
+        """
+        spans = np.subtract(self.high, self.low)
+        if spans.min() < FLAT * spans.max():
+            return self
         darkest = min(self.low)
         return replace(self, gamma=GAMMA, black=darkest - DARKEST * (max(self.high) - darkest))
 
@@ -196,7 +206,7 @@ class Radiometry:
         return _cast(before, dn.dtype)
 
     def _restored_by_curve(self, band: int, before: Doubles, change: Float, strong: Float) -> Doubles:
-        """Return rows as `_restored` does, where the map is curved; nothing is darker than black."""
+        """Return rows as `_restored` does, where the map is curved; a change ends at black."""
         inside = np.clip(before, self.low[band], self.high[band])
         excess = before - inside
         curved = (inside - self.black) ** self.gamma + change * (self._curved_limits(band)[1] / 2)

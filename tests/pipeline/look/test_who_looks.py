@@ -285,6 +285,18 @@ def test_other_scenes_and_restorers_get_no_curve(options, told, tmp_path):
     assert plan.radiometry.gamma == 1
 
 
+def test_another_date_gets_no_curve_as_its_tone_is_a_line(told, tmp_path):
+    cloudy, _ = land()
+    clear, _ = land(cloud=(slice(0, 0), slice(0, 0)))
+    scene, date = scene_of(tmp_path / "scene.tif", cloudy), scene_of(tmp_path / "date.tif", clear)
+    report = process_scene(scene, tmp_path / "clean.tif", model=told, other_date=str(date))
+    assert report.curve is None
+    clean, clear_ground = pixels_of(tmp_path / "clean.tif").astype(int), clear[:, 110:160, 210:290]
+    assert np.abs(clean[:, 110:160, 210:290] - clear_ground).max() <= 2
+    plan = plan_scene(RasterioScene.open(scene), Options(model=told)).plan
+    assert plan.radiometry.gamma < 1
+
+
 def test_a_network_that_is_not_told_gets_no_curve(tmp_path):
     model = str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
     scene = scene_of(tmp_path / "scene.tif", land()[0])

@@ -308,6 +308,11 @@ def test_a_deviation_is_that_of_small_changes(scaling):
     np.testing.assert_allclose(found[0], np.sqrt(np.square(steps).mean(axis=0)), rtol=2e-3)
 
 
+def test_a_dead_band_leaves_the_map_as_it_is():
+    dead = Radiometry((7000.0, 999.5), (15000.0, 1000.5))
+    assert dead.curved() == dead
+
+
 @pytest.mark.parametrize(("gamma", "black"), [(0, 0), (1.5, 0), (0.5, 200), (float("nan"), 0)])
 def test_a_curve_that_cannot_be_is_refused(gamma, black):
     with pytest.raises(ValueError, match="a curve needs a gamma in"):
