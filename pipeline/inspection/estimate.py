@@ -30,6 +30,7 @@ from decr_scene.pipeline.restoration.open_restorers import forget_plugin, regist
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles, guessed_together
 from decr_scene.pipeline.restoration.tasks import guess_tiles, restore_tiles
 from decr_scene.pipeline.restoration.tile_results import Results
+from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
 from decr_scene.pipeline.tiling.windows import share_of_work
 from decr_scene.pipeline.writing.origin import CopyOf
@@ -99,10 +100,11 @@ def estimate(scene: RasterioScene, planned: Planned, options: Options, planning:
         began = time.perf_counter()
         with connect(None) as client:
             connected = time.perf_counter()
-            loading, trial, changes = _try_model(client, plan, source, planned, options)
+            sampled = _sampled(planned)
+            loading, trial, changes = _try_model(client, plan, source, sampled.batches(options.batch_size))
             # under veils all tiles get a first guess, and those over cloud alone are sampled
             guess = trial.guess * _share_of_guesses(planned)
-            seconds = planned.tiles_to_restore * guess + _sampled(planned).tiles_to_restore * trial.rest
+            seconds = planned.tiles_to_restore * guess + sampled.tiles_to_restore * trial.rest
             trial_seconds = time.perf_counter() - connected
         starting = time.perf_counter() - began - trial_seconds
     finally:
@@ -133,11 +135,8 @@ def _sampled(planned: Planned) -> Planned:
     return planned
 
 
-def _try_model(
-    client: Client, plan: Plan, source: Source, planned: Planned, options: Options
-) -> tuple[float, _Tile, Results]:
+def _try_model(client: Client, plan: Plan, source: Source, batches: Batches) -> tuple[float, _Tile, Results]:
     """Measure loading of the model, s, and tiles of the whole scene, and return changes of some of them."""
-    batches = _sampled(planned).batches(options.batch_size)
     if not len(batches):
         return 0.0, _Tile(), {}
     one = batches[len(batches) // 2][:1]
@@ -195,15 +194,16 @@ def _try_writing(
     began = time.perf_counter()
     pixels = blend_tiles(plan, source, span, changes).pixels
     blending = (time.perf_counter() - began) / pixels[0].size
-    with TemporaryDirectory() as folder:
-        small, large = (
-            min((_write(scene, part, Path(folder) / name) for name in names), key=lambda pace: pace.finishing)
-            for part, names in (
-                (pixels[:, :BLOCKSIZE], ("small.tif", "small_again.tif")),
-                (pixels, ("large.tif", "large_again.tif")),
-            )
-        )
+    large = _quicker_of_two(scene, pixels)
+    small = large if height <= BLOCKSIZE else _quicker_of_two(scene, pixels[:, :BLOCKSIZE])
     return blending, small, large
+
+
+def _quicker_of_two(scene: RasterioScene, pixels: Pixels) -> _Pace:
+    """Measure writing twice: what else the machine does for a moment would count for the whole scene."""
+    with TemporaryDirectory() as folder:
+        paces = [_write(scene, pixels, Path(folder) / f"{number}.tif") for number in range(2)]
+    return min(paces, key=lambda pace: pace.finishing)
 
 
 def _write(scene: RasterioScene, pixels: Pixels, path: Path) -> _Pace:

@@ -13,7 +13,7 @@ from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
-from decr_scene.pipeline.outputs.report import curve_of
+from decr_scene.pipeline.outputs.report import curve_of, scaling_of
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
@@ -74,10 +74,7 @@ def inspect_scene(
             "crs": str(scene.crs) if scene.crs else None,
             "model": describe(plan.spec),
             "model bands": [label(planned.bands, i) for i in plan.indexes],
-            "scaling": {
-                label(planned.bands, i): [low, high]
-                for i, low, high in zip(plan.indexes, plan.radiometry.low, plan.radiometry.high, strict=True)
-            },
+            "scaling": scaling_of(planned),
             "curve": curve_of(planned),
             "tiles": len(plan.grid),
             "tiles to restore": planned.tiles_to_restore,

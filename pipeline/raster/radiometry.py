@@ -118,17 +118,13 @@ class Radiometry:
         """
         with np.errstate(invalid="ignore", over="ignore"):  # what is invalid is filled below
             x = dn.astype(np.float32)
-            if self.gamma == 1:
-                x -= self._low
-                x *= 2
-                x /= self._span
-            else:
+            if self.gamma < 1:
                 x -= np.float32(self.black)
                 x = np.power(np.maximum(x, 0, out=x), np.float32(self.gamma), out=x)
-                for band in range(len(x)):
-                    low, span = self._curved_limits(band)
-                    x[band] -= np.float32(low)
-                    x[band] *= np.float32(2 / span)
+            low, span = self._ends
+            x -= low
+            x *= 2
+            x /= span
             x -= 1
         if valid is not None and not valid.all():
             x = fill_invalid(x, valid)
@@ -179,11 +175,10 @@ class Radiometry:
         Returns:
             ``(1, H, W)``.
         """
-        slope = self._span / 2
+        slope = self._ends[1] / 2
         if self.gamma < 1:
             above = np.clip(dn, self._low, self._low + self._span) - np.float32(self.black)
-            spans = [self._curved_limits(band)[1] for band in range(len(dn))]
-            slope = above ** (1 - self.gamma) * (np.array(spans)[:, None, None] / (2 * self.gamma))
+            slope = slope / self.gamma * above ** (1 - self.gamma)
         squares = np.mean(variance * np.square(slope), axis=0, keepdims=True).astype(np.float32)
         return np.sqrt(squares)
 
@@ -209,14 +204,17 @@ class Radiometry:
         """Return rows as `_restored` does, where the map is curved; a change ends at black."""
         inside = np.clip(before, self.low[band], self.high[band])
         excess = before - inside
-        curved = (inside - self.black) ** self.gamma + change * (self._curved_limits(band)[1] / 2)
+        curved = (inside - self.black) ** self.gamma + change * (self._ends[1][band] / 2)
         after = self.black + np.maximum(curved, 0) ** (1 / self.gamma)
         return np.asarray(after + excess * (1 - np.clip(strong / 0.1, 0, 1)))
 
-    def _curved_limits(self, band: int) -> tuple[float, float]:
-        """Return what becomes -1, and its distance from what becomes 1, where the map is curved."""
-        low, high = ((limit[band] - self.black) ** self.gamma for limit in (self.low, self.high))
-        return low, high - low
+    @property
+    def _ends(self) -> tuple[Float, Float]:
+        """Return what becomes -1, and its distance from what becomes 1, ``(C, 1, 1)`` each, on the curve."""
+        if self.gamma == 1:
+            return self._low, self._span
+        low, high = ((np.array(ends) - self.black) ** self.gamma for ends in (self.low, self.high))
+        return low.astype(np.float32)[:, None, None], (high - low).astype(np.float32)[:, None, None]
 
     def _limits(self) -> list[tuple[float, float]]:
         return list(zip(self.low, self.high, strict=True))
