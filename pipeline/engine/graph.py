@@ -242,7 +242,8 @@ class _Graph:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         sources = [self._source(span) for span in spans]
-        return dask.delayed(fit_samples)(dtype, self.indexes, sources, spans, frame.white, frame.curved)
+        given = dtype, self.indexes, sources, spans, frame.white, frame.curved, frame.veiled
+        return dask.delayed(fit_samples)(*given)
 
 
 def _chosen(plan: Plan, in_aoi: bool = True) -> frozenset[int] | None:

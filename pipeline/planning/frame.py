@@ -22,6 +22,9 @@ from decr_scene.pipeline.tiling.grid import TileGrid
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
 
+SHADOWS_TO = 2.0
+"""Side of the coarsest pixels, m, on which houses and trees cast shadows that are seen as dark places."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -38,6 +41,7 @@ class Frame:
         keeps_clear_ground: As `Plan`.
         warnings: What a user should know.
         error: As `Plan`.
+        pixel: Side of a pixel, m; ``None``: unknown.
     """
 
     spec: RestorerSpec
@@ -50,6 +54,7 @@ class Frame:
     keeps_clear_ground: bool
     warnings: tuple[str, ...]
     error: ExpectedError | None
+    pixel: float | None
 
     @staticmethod
     def of(
@@ -77,7 +82,7 @@ class Frame:
         grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
         look = look_of(spec, options, bands, shape, pixel)
         quiet = keeps_clear_ground(spec, options, look)
-        return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error)
+        return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error, pixel)
 
     @property
     def white(self) -> tuple[int, ...]:
@@ -92,6 +97,14 @@ class Frame:
         of 255 steps. Networks told of the ground around were trained on ground as light as pictures show it.
         """
         return self.spec.context and self.look is not None and self.look.fills
+
+    @property
+    def veiled(self) -> bool:
+        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil.
+
+        On coarser pixels than `SHADOWS_TO` fields may be as bright all over as if a veil lay above them.
+        """
+        return self.look is not None and (self.pixel is None or self.pixel <= SHADOWS_TO)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None

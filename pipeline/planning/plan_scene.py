@@ -47,8 +47,9 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
         curved = frame.curved and options.other_date is None  # another date's tone is a line in DN
-        radiometry = radiometry_without_pixels(scene.dtype, len(indexes), options.scale) or fit_samples(
-            scene.dtype, indexes, [source] * len(spans), spans, frame.white, curved
+        known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale)
+        radiometry = known or fit_samples(
+            scene.dtype, indexes, [source] * len(spans), spans, frame.white, curved, frame.veiled
         )
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)

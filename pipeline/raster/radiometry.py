@@ -63,6 +63,9 @@ DARKEST = 0.02
 FLAT = 1e-3
 """Least spread of a band, a part of the greatest, beside which a curve is known."""
 
+VEILED = (0.18, 0.3)
+"""Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
+
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
 
@@ -234,7 +237,12 @@ def white_places(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def fit_radiometry(
-    dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool, white: Sequence[int] | None = None
+    dtype: np.dtype[Any],
+    bands: int,
+    sample: Pixels,
+    valid: Bool,
+    white: Sequence[int] | None = None,
+    veiled: bool = False,
 ) -> Radiometry:
     """Choose the map of a scene.
 
@@ -244,6 +252,8 @@ def fit_radiometry(
         sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
         valid: Marks those that count, same shape.
         white: Places of the bands in which cloud is white, from 0; ``None``: all.
+        veiled: Whether a veil may lie over all: its share (`_veil`) of the lower limits goes, for ground that
+            is darker than all that is seen.
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
@@ -260,10 +270,23 @@ def fit_radiometry(
         for band, span in enumerate(limits, start=1):
             _check_span(band, sample[band - 1][valid[band - 1]], span)
     low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
+    if veiled:
+        low *= 1 - _veil(low, high)
     places = list(range(bands) if white is None else white)
     if sample.ndim > 2 and len(places) > 1:
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
     return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _veil(low: Doubles, high: Doubles) -> float:
+    """Return how surely a veil lies over all of a scene, 0 to 1, from its quantiles ``(C,)``.
+
+    Where none does some place is dark in some band. DN 0 is taken for no light.
+    """
+    if low.min() <= 0:
+        return 0.0
+    darkest = float((low / high).min())
+    return min(max((darkest - VEILED[0]) / (VEILED[1] - VEILED[0]), 0.0), 1.0)
 
 
 def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) -> Doubles:
@@ -396,10 +419,11 @@ def fit_samples(
     spans: Sequence[Span],
     white: Sequence[int],
     curved: bool = False,
+    veiled: bool = False,
 ) -> Radiometry:
     """Fit the scaling of some bands to windows, each from its own source.
 
-    ``white`` are places among the bands; ``curved`` is as of `Frame`.
+    ``white`` are places among the bands; ``curved`` and ``veiled`` are as of `Frame`.
     """
     bands = list(indexes)
     pixels, valid = [], []
@@ -407,7 +431,8 @@ def fit_samples(
         window = source.read(span)
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
-    fitted = fit_radiometry(dtype, len(bands), np.stack(pixels, axis=1), np.stack(valid, axis=1), white)
+    sample = np.stack(pixels, axis=1), np.stack(valid, axis=1)
+    fitted = fit_radiometry(dtype, len(bands), *sample, white, veiled)
     return fitted.curved() if curved else fitted
 
 

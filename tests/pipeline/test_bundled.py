@@ -8,6 +8,7 @@ from sample_cases import part_of
 
 from decr_scene.models.bundled import bundled_models
 from decr_scene.models.clouds.simulate import CloudRecipe, simulate
+from decr_scene.models.clouds.veils import VeilRecipe, veiled
 from decr_scene.models.data.tone import fit_tone, regions
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.measures.metrics import psnr
@@ -103,3 +104,23 @@ def test_white_cloud_over_fields_of_half_a_metre_is_seen_and_clear_fields_are_no
     print(f"GeoEye-1: {before:.2f} to {after:.2f} dB; without cloud {psnr(found['clear'], clear):.1f} dB")
     assert after > before + 6
     assert psnr(found["clear"], clear) > 36
+
+
+EVEN = VeilRecipe(thickness=(1.2, 1.2), uneven=(0.1, 0.1), light=(0.6, 0.6), fine=0, blur=(0, 0.01))
+
+
+def test_an_even_veil_over_a_whole_scene_of_16_bits_is_lifted(tmp_path):
+    """By its quantiles alone the veil would be stretched away, and what is under it be as it was."""
+    path = SAMPLES / "rotterdam_clear.tif"
+    with rasterio.open(path) as source:
+        clear, profile = source.read().astype(np.float32), source.profile
+    white = 1.6 * float(np.percentile(clear, 99.5))
+    below = 2 * clear / white - 1
+    above = veiled(below, ("blue", "green", "red", "nir"), np.random.default_rng(5), EVEN).image
+    with rasterio.open(tmp_path / "scene.tif", "w", **profile) as target:
+        target.write(np.clip(np.rint((above + 1) * white / 2), 1, 65535).astype(np.uint16))
+        target.descriptions = ("blue", "green", "red", "nir")
+    process_scene(tmp_path / "scene.tif", tmp_path / "out.tif", model="default")
+    before, after = psnr(above, below), psnr(read(tmp_path / "out.tif", white), below)
+    print(f"Rotterdam under a veil: {before:.2f} to {after:.2f} dB")
+    assert after > before + 2

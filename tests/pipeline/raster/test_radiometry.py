@@ -186,6 +186,24 @@ def test_what_is_invalid_is_not_white():
     assert nothing.low == (0.0,) * 4
 
 
+def test_below_a_veil_there_is_room_for_darker_ground():
+    rng = np.random.default_rng(0)
+    ground = LAND[:, None, None, None] * rng.uniform(0.2, 1.5, (1, 2, 64, 64))
+    limits = {}
+    for thin in (1.0, 0.87, 0.3):  # of the ground's light comes through
+        windows = (thin * ground + (1 - thin) * 3000).astype(np.uint16)
+        limits[thin] = [
+            fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), veiled=may_be)
+            for may_be in (False, True)
+        ]
+    assert limits[1.0][0] == limits[1.0][1], "some place is dark: no veil"
+    assert limits[0.3][1].low == (0.0,) * 4
+    assert min(limits[0.3][0].low) > 1500, "by quantiles alone nothing may be darker than the veil"
+    part = np.array(limits[0.87][1].low) / limits[0.87][0].low
+    assert 0.2 < part.max() < 0.8
+    np.testing.assert_allclose(part, part[0])
+
+
 @pytest.mark.parametrize("shape", [(4, 1, 1, 1), (4, 1, 3, 200), (4, 5, 130, 7)])
 def test_windows_of_any_size_have_a_scaling(shape):
     windows = np.random.default_rng(1).integers(900, 1000, shape).astype(np.uint16)
