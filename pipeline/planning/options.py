@@ -163,6 +163,16 @@ class Options:
                 )
         if self.scale is not None and not _is_range(self.scale):
             raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+        self._make_plain()
+
+    def _make_plain(self) -> None:
+        """Convert numbers of numpy to Python's: options go into JSON."""
+        for kind, plain in ((Integral, int), (Real, float)):
+            for name in _KINDS[kind][1]:
+                if (value := getattr(self, name)) is not None:
+                    object.__setattr__(self, name, plain(value))
+        if self.scale is not None:
+            object.__setattr__(self, "scale", tuple(map(float, self.scale)))
 
     @property
     def uncertainty_of(self) -> str:

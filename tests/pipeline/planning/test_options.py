@@ -160,6 +160,19 @@ def test_numbers_of_numpy_are_numbers():
     assert Options(steps=np.int64(3), weight_floor=np.float32(0.5), scale=np.array([0, 9])).steps == 3
 
 
+def test_a_run_takes_numbers_of_numpy(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 280))
+    own = {"seed": 3, "overlap": 32, "weight_floor": 0.5, "scale": (0, 900)}
+    theirs = {
+        "seed": np.int64(3),
+        "overlap": np.int32(32),
+        "weight_floor": np.float32(0.5),
+        "scale": np.array([0, 900], np.float32),
+    }
+    assert Options(**theirs) == Options(**own)
+    process_scene(scene, tmp_path / "out.tif", model="identity", **theirs)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
