@@ -21,7 +21,7 @@ from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import Lookout, MaskLookout, UkisLookout
 from decr_scene.pipeline.look.ground import Ground, ground_side
-from decr_scene.pipeline.look.look_plan import LookPlan, pixel_size
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.planning.detect_clouds import open_lent_lookout, open_lookout
 from decr_scene.pipeline.planning.frame import Frame
@@ -35,6 +35,7 @@ from decr_scene.pipeline.raster.radiometry import (
 )
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
+from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, chosen_tiles, guessed_together

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from rasterio.crs import CRS
-from rasterio.transform import Affine
-
 from decr_scene.pipeline.look.ground import FINEST
 
 GROUND = 20.0
@@ -24,8 +20,6 @@ THRESHOLD = 0.5
 
 FILLED_FROM = 5.0
 """Least side of a scene's pixel, m, at which the detector separates small clouds from ground between."""
-
-METRES_A_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
@@ -74,17 +68,3 @@ def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:
         return max(1, round(shorter / UNKNOWN_SIDE))
     side = max(1, round(min(GROUND / pixel, shorter // LEAST_SIDE)))
     return side if side < FINEST else side // FINEST * FINEST
-
-
-def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
-    """Return the side of a scene's pixel, m, square root of its area.
-
-    ``None``: it is not georeferenced, or wrongly, by pixels without an area.
-    """
-    side = float(np.sqrt(abs(transform.determinant)))
-    if crs is None or transform.is_identity or not 0 < side < np.inf:
-        return None
-    if crs.is_geographic:
-        _, latitude = transform @ (shape[1] / 2, shape[0] / 2)
-        return side * METRES_A_DEGREE * float(np.sqrt(np.cos(np.radians(min(85.0, abs(latitude))))))
-    return side * (crs.linear_units_factor[1] if crs.is_projected else 1.0)

@@ -12,7 +12,7 @@ from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import expected_error_of, spec_of
 from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
-from decr_scene.pipeline.raster.radiometry import Radiometry, white_places
+from decr_scene.pipeline.raster.radiometry import Radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.plan import Plan
@@ -21,9 +21,6 @@ from decr_scene.pipeline.tiling.grid import TileGrid
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
-
-SHADOWS_TO = 2.0
-"""Side of the coarsest pixels, m, on which houses and trees cast shadows that are seen as dark places."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,8 @@ class Frame:
 
     @property
     def veiled(self) -> bool:
-        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil.
-
-        On coarser pixels than `SHADOWS_TO` fields may be as bright all over as if a veil lay above them.
-        """
-        return self.look is not None and (self.pixel is None or self.pixel <= SHADOWS_TO)
+        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil."""
+        return self.look is not None and may_be_veiled(self.pixel)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None

@@ -9,7 +9,6 @@ import numpy as np
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
-from decr_scene.pipeline.look.look_plan import pixel_size
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.bands import label
@@ -21,6 +20,7 @@ from decr_scene.pipeline.raster.radiometry import (
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import OtherDate

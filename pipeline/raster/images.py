@@ -17,8 +17,9 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
-from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry, white_places
+from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SAMPLE_SIDE = 1024
@@ -47,16 +48,17 @@ def read_image(path: Path, like: Path | None = None) -> Float:
 
 
 class _Bands(NamedTuple):
-    """Pixels and validity, ``(C, H, W)`` each, and the names of the bands."""
+    """Pixels and validity, ``(C, H, W)`` each, names of the bands, and a pixel's side, m, if it is known."""
 
     pixels: Pixels
     valid: Bool
     names: list[str]
+    side: float | None
 
     def radiometry(self) -> Radiometry:
         """Fit their scaling."""
-        white = white_places(self.names)
-        return fit_radiometry(self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white)
+        white, veiled = white_places(self.names), may_be_veiled(self.side)
+        return fit_radiometry(self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white, veiled)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class RasterImage:
     def _decimated(self, shape: tuple[int, int], resampling: Resampling) -> _Bands:
         with _readable(self.path), _opened(self.path) as (scene, bands):
             pixels, valid = scene.decimated(shape, resampling)
-            return _Bands(pixels[bands], valid[bands], [scene.bands[band] for band in bands])
+            return _bands_of(scene, bands, pixels, valid)
 
 
 def band_roles(path: Path) -> tuple[str, ...]:
@@ -136,7 +138,12 @@ def _whole(path: Path) -> _Bands:
         window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
         pixels = scene.read(window)
         valid = scene.valid(window, pixels)
-        return _Bands(pixels[bands], valid[bands], [scene.bands[band] for band in bands])
+        return _bands_of(scene, bands, pixels, valid)
+
+
+def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Bool) -> _Bands:
+    names = [scene.bands[band] for band in bands]
+    return _Bands(pixels[bands], valid[bands], names, pixel_size(scene.crs, scene.transform, scene.shape))
 
 
 @contextmanager

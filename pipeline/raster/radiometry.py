@@ -63,6 +63,9 @@ DARKEST = 0.02
 FLAT = 1e-3
 """Least spread of a band, a part of the greatest, beside which a curve is known."""
 
+SHADOWS_TO = 2.0
+"""Side of the coarsest pixels, m, on which houses and trees cast shadows that are seen as dark places."""
+
 VEILED = (0.18, 0.3)
 """Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
 
@@ -234,6 +237,14 @@ class Radiometry:
 def white_places(names: Sequence[str]) -> tuple[int, ...]:
     """Return the places of the bands that are `WHITE_BANDS`; all, where none is named so."""
     return tuple(i for i, name in enumerate(names) if name in WHITE_BANDS) or tuple(range(len(names)))
+
+
+def may_be_veiled(pixel: float | None) -> bool:
+    """Return whether pixels of this side, m, show a veil over all of a scene by having no dark place.
+
+    On coarser ones fields may be as bright all over; of unknown ones nothing is known.
+    """
+    return pixel is not None and pixel <= SHADOWS_TO
 
 
 def fit_radiometry(

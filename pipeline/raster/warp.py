@@ -1,10 +1,14 @@
-"""Read another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none."""
+"""Read another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none.
+
+And tell how large these are.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -12,6 +16,22 @@ from rasterio.vrt import WarpedVRT
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
+
+METRES_A_DEGREE = 111_320.0
+
+
+def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
+    """Return the side of a scene's pixel, m, square root of its area.
+
+    ``None``: it is not georeferenced, or wrongly, by pixels without an area.
+    """
+    side = float(np.sqrt(abs(transform.determinant)))
+    if crs is None or transform.is_identity or not 0 < side < np.inf:
+        return None
+    if crs.is_geographic:
+        _, latitude = transform @ (shape[1] / 2, shape[0] / 2)
+        return side * METRES_A_DEGREE * float(np.sqrt(np.cos(np.radians(min(85.0, abs(latitude))))))
+    return side * (crs.linear_units_factor[1] if crs.is_projected else 1.0)
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:

@@ -17,12 +17,13 @@ from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.evaluation.answers import open_answerer, open_fill
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.look_plan import coarse_factor, pixel_size
+from decr_scene.pipeline.look.look_plan import coarse_factor
 from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.tiling.grid import Span
 
 

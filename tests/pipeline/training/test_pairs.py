@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from pair_cases import save_png
+from raster_cases import UTM, write
 from rasterio.transform import from_origin
 
 from decr_scene.models.data.config import DataConfig
@@ -126,3 +127,18 @@ def test_images_of_two_sizes_are_no_pair_though_they_are_resized_to_one(data):
     save_png(data / "cloud" / "0.png", np.full((48, 48, 3), 90))
     with pytest.raises(TrainingError, match=r"0\.png: cloudy is \(3, 48, 48\), clear is \(3, 64, 64\)"):
         load_source(DataConfig(folder=".", resize=24), data, read_image)
+
+
+@pytest.mark.parametrize(("side", "seen"), [(0.5, True), (2.0, True), (2.5, False), (None, False)])
+def test_a_truth_is_darker_than_the_veil_above_it(side, seen, tmp_path):
+    """As where houses and trees cast shadows; of coarser and unknown pixels the quantiles are the scaling."""
+    clear = np.random.default_rng(0).integers(200, 2000, (4, 64, 64)).astype(np.uint16)
+    veiled = (0.3 * clear + 0.7 * 3000).astype(np.uint16)
+    place = {} if side is None else {"crs": UTM, "transform": from_origin(4e5, 4e6, side, side)}
+    for name, pixels in (("clear", clear), ("cloudy", veiled)):
+        write(tmp_path / f"{name}.tif", pixels, **({"crs": None, "transform": None} | place))
+    truth = read_image(tmp_path / "clear.tif", tmp_path / "cloudy.tif")
+    windows = RasterImage.open(tmp_path / "clear.tif", tmp_path / "cloudy.tif").read(0, 0, 64, 64)
+    np.testing.assert_array_equal(windows, truth)
+    assert (truth.std() > 0.2) == seen
+    assert ((truth == -1).mean() < 0.01) == seen
