@@ -97,8 +97,11 @@ class Frame:
 
     @property
     def veiled(self) -> bool:
-        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil."""
-        return self.look is not None and may_be_veiled(self.pixel)
+        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil.
+
+        Networks told of the ground around are trained to lift one.
+        """
+        return self.spec.context and may_be_veiled(self.pixel, self.grid.shape)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None

@@ -48,17 +48,19 @@ def read_image(path: Path, like: Path | None = None) -> Float:
 
 
 class _Bands(NamedTuple):
-    """Pixels and validity, ``(C, H, W)`` each, names of the bands, and a pixel's side, m, if it is known."""
+    """Pixels and validity, ``(C, H, W)`` each, names of the bands, and whether a veil may lie over all."""
 
     pixels: Pixels
     valid: Bool
     names: list[str]
-    side: float | None
+    veiled: bool
 
     def radiometry(self) -> Radiometry:
         """Fit their scaling."""
-        white, veiled = white_places(self.names), may_be_veiled(self.side)
-        return fit_radiometry(self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white, veiled)
+        white = white_places(self.names)
+        return fit_radiometry(
+            self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white, self.veiled
+        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def _whole(path: Path) -> _Bands:
 
 def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Bool) -> _Bands:
     names = [scene.bands[band] for band in bands]
-    return _Bands(pixels[bands], valid[bands], names, pixel_size(scene.crs, scene.transform, scene.shape))
+    veiled = may_be_veiled(pixel_size(scene.crs, scene.transform, scene.shape), scene.shape)
+    return _Bands(pixels[bands], valid[bands], names, veiled)
 
 
 @contextmanager

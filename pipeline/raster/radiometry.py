@@ -63,10 +63,13 @@ DARKEST = 0.02
 FLAT = 1e-3
 """Least spread of a band, a part of the greatest, beside which a curve is known."""
 
-SHADOWS_TO = 2.0
-"""Side of the coarsest pixels, m, on which houses and trees cast shadows that are seen as dark places."""
+SHADOWS_TO = 2.02
+"""Side of the coarsest pixels, m, on which houses and trees cast dark shadows: 2, and 2 once warped."""
 
-VEILED = (0.18, 0.3)
+LEAST_SIDE = 512
+"""Shorter side of the smallest scene, px, of which a dark place is expected: a field has none."""
+
+VEILED = (0.3, 0.4)
 """Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
 
 MIN_CHANGE = 1e-6
@@ -239,12 +242,14 @@ def white_places(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(i for i, name in enumerate(names) if name in WHITE_BANDS) or tuple(range(len(names)))
 
 
-def may_be_veiled(pixel: float | None) -> bool:
-    """Return whether pixels of this side, m, show a veil over all of a scene by having no dark place.
+def may_be_veiled(pixel: float | None, shape: tuple[int, int]) -> bool:
+    """Return whether a scene would show a veil over all of it by having no dark place.
 
-    On coarser ones fields may be as bright all over; of unknown ones nothing is known.
+    Args:
+        pixel: Side of a pixel, m; ``None``: unknown. On coarse ones fields may be as bright all over.
+        shape: ``(height, width)`` of the scene, px. A small one may be a field.
     """
-    return pixel is not None and pixel <= SHADOWS_TO
+    return pixel is not None and pixel <= SHADOWS_TO and min(shape) >= LEAST_SIDE
 
 
 def fit_radiometry(
@@ -263,8 +268,8 @@ def fit_radiometry(
         sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
         valid: Marks those that count, same shape.
         white: Places of the bands in which cloud is white, from 0; ``None``: all.
-        veiled: Whether a veil may lie over all: its share (`_veil`) of the lower limits goes, for ground that
-            is darker than all that is seen.
+        veiled: Whether a veil may lie over all: then there is room for ground that is darker than all that is
+            seen (`_below_veil`).
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
@@ -282,22 +287,25 @@ def fit_radiometry(
             _check_span(band, sample[band - 1][valid[band - 1]], span)
     low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
     if veiled:
-        low *= 1 - _veil(low, high)
+        low = _below_veil(low, high)
     places = list(range(bands) if white is None else white)
     if sample.ndim > 2 and len(places) > 1:
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
     return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
 
 
-def _veil(low: Doubles, high: Doubles) -> float:
-    """Return how surely a veil lies over all of a scene, 0 to 1, from its quantiles ``(C,)``.
+def _below_veil(low: Doubles, high: Doubles) -> Doubles:
+    """Lower the lower limits ``(C,)``, as surely as a veil lies over all of a scene: to 0, which is no light.
 
-    Where none does some place is dark in some band. DN 0 is taken for no light.
+    It does where no place is dark in any band. Bands without spread, whose span is 1, say nothing, and keep
+    theirs.
     """
-    if low.min() <= 0:
-        return 0.0
-    darkest = float((low / high).min())
-    return min(max((darkest - VEILED[0]) / (VEILED[1] - VEILED[0]), 0.0), 1.0)
+    live = high - low != 1
+    if not live.any() or low[live].min() <= 0:
+        return low
+    darkest = (low[live] / high[live]).min()
+    share = np.clip((darkest - VEILED[0]) / (VEILED[1] - VEILED[0]), 0, 1)
+    return np.where(live, low * (1 - share), low)
 
 
 def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) -> Doubles:

@@ -190,7 +190,7 @@ def test_below_a_veil_there_is_room_for_darker_ground():
     rng = np.random.default_rng(0)
     ground = LAND[:, None, None, None] * rng.uniform(0.2, 1.5, (1, 2, 64, 64))
     limits = {}
-    for thin in (1.0, 0.87, 0.3):  # of the ground's light comes through
+    for thin in (1.0, 0.66, 0.3):  # of the ground's light comes through
         windows = (thin * ground + (1 - thin) * 3000).astype(np.uint16)
         limits[thin] = [
             fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), veiled=may_be)
@@ -199,9 +199,17 @@ def test_below_a_veil_there_is_room_for_darker_ground():
     assert limits[1.0][0] == limits[1.0][1], "some place is dark: no veil"
     assert limits[0.3][1].low == (0.0,) * 4
     assert min(limits[0.3][0].low) > 1500, "by quantiles alone nothing may be darker than the veil"
-    part = np.array(limits[0.87][1].low) / limits[0.87][0].low
+    part = np.array(limits[0.66][1].low) / limits[0.66][0].low
     assert 0.2 < part.max() < 0.8
     np.testing.assert_allclose(part, part[0])
+
+
+def test_a_band_without_spread_says_nothing_of_a_veil_and_keeps_its_limits():
+    windows = (0.3 * cloudy_windows([1] * 4, 0.0) + 2100).astype(np.uint16)
+    for dead in (0, 1234):
+        windows[3] = dead
+        found = fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), veiled=True)
+        assert found.low == (0.0, 0.0, 0.0, dead - 0.5)
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1, 1), (4, 1, 3, 200), (4, 5, 130, 7)])

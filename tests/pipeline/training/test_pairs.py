@@ -129,16 +129,19 @@ def test_images_of_two_sizes_are_no_pair_though_they_are_resized_to_one(data):
         load_source(DataConfig(folder=".", resize=24), data, read_image)
 
 
-@pytest.mark.parametrize(("side", "seen"), [(0.5, True), (2.0, True), (2.5, False), (None, False)])
-def test_a_truth_is_darker_than_the_veil_above_it(side, seen, tmp_path):
-    """As where houses and trees cast shadows; of coarser and unknown pixels the quantiles are the scaling."""
-    clear = np.random.default_rng(0).integers(200, 2000, (4, 64, 64)).astype(np.uint16)
+@pytest.mark.parametrize(
+    ("side", "px", "seen"),
+    [(0.5, 512, True), (2.000001, 512, True), (0.5, 511, False), (2.5, 512, False), (None, 512, False)],
+)
+def test_a_truth_is_darker_than_the_veil_above_it(side, px, seen, tmp_path):
+    """Of coarse and unknown pixels, and of small images, the quantiles are the scaling."""
+    clear = np.random.default_rng(0).integers(200, 2000, (4, px, px)).astype(np.uint16)
     veiled = (0.3 * clear + 0.7 * 3000).astype(np.uint16)
     place = {} if side is None else {"crs": UTM, "transform": from_origin(4e5, 4e6, side, side)}
     for name, pixels in (("clear", clear), ("cloudy", veiled)):
         write(tmp_path / f"{name}.tif", pixels, **({"crs": None, "transform": None} | place))
     truth = read_image(tmp_path / "clear.tif", tmp_path / "cloudy.tif")
-    windows = RasterImage.open(tmp_path / "clear.tif", tmp_path / "cloudy.tif").read(0, 0, 64, 64)
+    windows = RasterImage.open(tmp_path / "clear.tif", tmp_path / "cloudy.tif").read(0, 0, px, px)
     np.testing.assert_array_equal(windows, truth)
     assert (truth.std() > 0.2) == seen
     assert ((truth == -1).mean() < 0.01) == seen
