@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line, warn
 from decr_scene.pipeline.terminal.options import (
     FILE,

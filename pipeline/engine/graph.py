@@ -27,12 +27,8 @@ from decr_scene.pipeline.planning.detect_clouds import open_lent_lookout, open_l
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import regions_of
-from decr_scene.pipeline.raster.radiometry import (
-    Radiometry,
-    fit_samples,
-    radiometry_without_pixels,
-    sample_spans,
-)
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import fit_samples, radiometry_without_pixels, sample_spans
 from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.raster.warp import pixel_size

@@ -21,10 +21,10 @@ from decr_scene.models.model import Model, load_model
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.cloud_detection import Look, look_at_image
 from decr_scene.pipeline.evaluation.pairs import bands_of_folder, pixel_of_folder
+from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.planning.detector import LENDERS, is_coarse, lent_detector, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
-from decr_scene.pipeline.raster.bands import resolve_names
 from decr_scene.pipeline.regions.clear_ground import change_share
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import SAMPLE_SEED

@@ -15,7 +15,8 @@ from decr_scene.pipeline.look.ground import Ground, ground_side
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.planning.detect_clouds import open_lent_lookout
-from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import sample_spans
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.tiling.grid import Span

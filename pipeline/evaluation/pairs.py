@@ -16,7 +16,7 @@ from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
 from decr_scene.pipeline.raster.warp import pixel_size
 

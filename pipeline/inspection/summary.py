@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.outputs.report import curve_of, scaling_of
@@ -18,7 +19,6 @@ from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.products.delivery import delivered
-from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 from decr_scene.pipeline.restoration.restorers import describe

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decr_scene.models.arrays import Float, Pixels
-from decr_scene.pipeline.raster.radiometry import sample_spans
+from decr_scene.pipeline.raster.scaling import sample_spans
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span

@@ -10,8 +10,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from decr_scene.pipeline.inputs.bands import display_bands
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
-from decr_scene.pipeline.raster.bands import display_bands
 from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env
 from decr_scene.pipeline.tiling.grid import reduced_shape
 

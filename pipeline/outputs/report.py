@@ -7,8 +7,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.restoration.plan import Planned
 
 

@@ -18,11 +18,11 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inputs.text import readable
 from decr_scene.pipeline.outputs.polygons import check_wgs84, corners, footprint, read_classes, to_wgs84
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
 from decr_scene.pipeline.products.metadata import acquisition_time
-from decr_scene.pipeline.raster.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.vrt import scene_tags, units
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from decr_scene.pipeline.inputs.bands import display_bands
 from decr_scene.pipeline.outputs.side_file import FinishedRun, SideDocument
-from decr_scene.pipeline.raster.bands import display_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.provenance import COLORS, NAMES
 from decr_scene.pipeline.tiling.grid import Span, reduced_shape

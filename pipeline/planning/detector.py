@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.bands import select_bands
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import FILLED_FROM, THRESHOLD, LookPlan, coarse_factor
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.raster.bands import select_bands
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 
 LENDERS = ("default", "rgb")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.errors import BandError, OptionError
+from decr_scene.pipeline.inputs.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import expected_error_of, spec_of
-from decr_scene.pipeline.raster.bands import label, resolve_names, select_bands
-from decr_scene.pipeline.raster.radiometry import Radiometry, may_be_veiled, white_places
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import may_be_veiled, white_places
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.plan import Plan

@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.raster.bands import label
-from decr_scene.pipeline.raster.radiometry import (
-    Radiometry,
-    fit_samples,
-    radiometry_without_pixels,
-    sample_spans,
-)
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import fit_samples, radiometry_without_pixels, sample_spans
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.raster.warp import pixel_size

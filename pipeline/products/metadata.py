@@ -27,6 +27,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.inputs.bands import ROLES, name_bands
 from decr_scene.pipeline.inputs.text import xml_root
 from decr_scene.pipeline.products.daylight import (
     BEIJING,
@@ -36,7 +37,6 @@ from decr_scene.pipeline.products.daylight import (
 )
 from decr_scene.pipeline.products.layouts import listed
 from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
-from decr_scene.pipeline.raster.bands import ROLES, name_bands
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 _TIME_ELEMENTS = (

@@ -17,7 +17,8 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
-from decr_scene.pipeline.raster.radiometry import Radiometry, fit_radiometry, may_be_veiled, white_places
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import fit_radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.tiling.grid import reduced_shape

@@ -27,9 +27,9 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.inputs.bands import name_bands, resolve_names
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import decoded
-from decr_scene.pipeline.raster.bands import name_bands, resolve_names
 from decr_scene.pipeline.raster.handles import Handles, file_state, message_in, row_by_row
 from decr_scene.pipeline.raster.nodata import is_nodata
 from decr_scene.pipeline.raster.vrt import band_names

@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OtherDateError
-from decr_scene.pipeline.raster.bands import label
+from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.clear_ground import cloudy_share

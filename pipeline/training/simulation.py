@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decr_scene.models.clouds.simulate import CloudRecipe, simulate
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.files import check_no_input, check_target, make_folder, written_for
-from decr_scene.pipeline.raster.bands import resolve_names
+from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span

@@ -9,7 +9,8 @@ from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
 from decr_scene.pipeline.look.detectors import UkisLookout
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
-from decr_scene.pipeline.raster.radiometry import Radiometry, sample_spans
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scaling import sample_spans
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.tiling.grid import Span
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decr_scene.pipeline.engine.graph import restore
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.nodata import is_nodata, off_nodata
-from decr_scene.pipeline.raster.radiometry import fit_radiometry
+from decr_scene.pipeline.raster.scaling import fit_radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene, open_scene
 from decr_scene.pipeline.run import process_scene
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from decr_scene.pipeline.raster import radiometry as radiometry_module
-from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid, fit_radiometry, white_places
+from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
+from decr_scene.pipeline.raster.scaling import fit_radiometry, white_places
 
 DTYPES = ["uint8", "uint16", "int16", "float32"]
 scalings = st.builds(

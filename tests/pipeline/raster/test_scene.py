@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import BandError, SceneError, SceneNotFoundError, SceneReadError
-from decr_scene.pipeline.raster.bands import ROLES, name_bands, resolve_names, select_bands
+from decr_scene.pipeline.inputs.bands import ROLES, name_bands, resolve_names, select_bands
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene, gdal_env, open_scene
 

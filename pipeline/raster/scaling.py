@@ -1,0 +1,252 @@
+"""Choose the map of digital numbers to [-1, 1] for a scene: by its pixels, its dtype or an option.
+
+Robust limits of the valid pixels, with cloud white in all bands, and with room for ground below a veil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decr_scene.models.arrays import Bool, Pixels
+from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.source import Source
+from decr_scene.pipeline.tiling.grid import Span
+
+Doubles = NDArray[np.float64]
+
+TAIL_PERCENT = 0.1
+"""Share of the valid pixels, in percent, left outside the limits at each end."""
+
+ABSURD = 1e7
+"""Greatest ratio of a span to that of the ground: float32 has no digits for more."""
+
+LARGEST = 1e15
+"""Greatest digital number of any instrument."""
+
+WHITE_BANDS = frozenset({"blue", "green", "red", "nir"})
+"""Bands in which cloud is about equally bright; farther in the infrared its ice is dark."""
+
+WHITE_SIDE = 8
+"""Side of the squares whose mean may be that of a cloud, px: roofs and glints are smaller, mostly."""
+
+WHITE_PERCENT = 2.0
+"""Share of the squares, in percent, that are taken for the whitest places of a scene."""
+
+NEARLY_WHITE = 1.4
+"""Greatest ratio of the bands' DN at the whitest places that is a cloud's, not soil's or another gain's."""
+
+NEUTRAL = 1.15
+"""Greatest such ratio that is taken for an estimate of 1: what lies under thin cloud tints it."""
+
+HEADROOM = 2.0
+"""Greatest span over that from the dark end to the whitest places, and over that by quantiles."""
+
+SHADOWS_TO = 2.02
+"""Side of the coarsest pixels, m, on which houses and trees cast dark shadows: 2, and 2 once warped."""
+
+LEAST_SIDE = 512
+"""Shorter side of the smallest scene, px, of which a dark place is expected: a field has none."""
+
+VEILED = (0.3, 0.4)
+"""Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
+
+SAMPLE_WINDOWS = 8
+"""Windows a side of the lattice that the scaling is fitted to."""
+
+SAMPLE_SIDE = 128
+"""Side of such a window, px."""
+
+
+def white_places(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the places of the bands that are `WHITE_BANDS`; all, where none is named so."""
+    return tuple(i for i, name in enumerate(names) if name in WHITE_BANDS) or tuple(range(len(names)))
+
+
+def may_be_veiled(pixel: float | None, shape: tuple[int, int]) -> bool:
+    """Return whether a scene would show a veil over all of it by having no dark place.
+
+    Args:
+        pixel: Side of a pixel, m; ``None``: unknown. On coarse ones fields may be as bright all over.
+        shape: ``(height, width)`` of the scene, px. A small one may be a field.
+    """
+    return pixel is not None and pixel <= SHADOWS_TO and min(shape) >= LEAST_SIDE
+
+
+def fit_radiometry(
+    dtype: np.dtype[Any],
+    bands: int,
+    sample: Pixels,
+    valid: Bool,
+    white: Sequence[int] | None = None,
+    veiled: bool = False,
+) -> Radiometry:
+    """Choose the map of a scene.
+
+    Args:
+        dtype: Of the scene; uint8 is always 0 to 255.
+        bands: Bands of the scene.
+        sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
+        valid: Marks those that count, same shape.
+        white: Places of the bands in which cloud is white, from 0; ``None``: all.
+        veiled: Whether a veil may lie over all: then there is room for ground that is darker than all that is
+            seen (`_below_veil`).
+
+    Returns:
+        Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
+        pixel, gets a span of 1 DN around its value. In windows whose whitest places are nearly white, the
+        upper limits follow those (`_white_balanced`).
+
+    Raises:
+        SceneError: The span is absurd, as with undeclared nodata.
+    """
+    if (known := radiometry_without_pixels(dtype, bands, None)) is not None:
+        return known
+    limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
+    if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
+        for band, span in enumerate(limits, start=1):
+            _check_span(band, sample[band - 1][valid[band - 1]], span)
+    low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
+    if veiled:
+        low = _below_veil(low, high)
+    places = list(range(bands) if white is None else white)
+    if sample.ndim > 2 and len(places) > 1:
+        high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
+    return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _below_veil(low: Doubles, high: Doubles) -> Doubles:
+    """Lower the lower limits ``(C,)``, as surely as a veil lies over all of a scene: to 0, which is no light.
+
+    It does where no place is dark in any band. Bands without spread, whose span is 1, say nothing, and keep
+    theirs.
+    """
+    live = high - low != 1
+    if not live.any() or low[live].min() <= 0:
+        return low
+    darkest = (low[live] / high[live]).min()
+    share = np.clip((darkest - VEILED[0]) / (VEILED[1] - VEILED[0]), 0, 1)
+    return np.where(live, low * (1 - share), low)
+
+
+def _white_balanced(low: Doubles, high: Doubles, sample: Pixels, valid: Bool) -> Doubles:
+    """Have what is cloud-white look so: with quantiles alone, bright vegetation darkens near infrared.
+
+    The light of a veil is ``A (1 - T)`` beside the ground's ``T L``. Networks learn it with one ``A`` for all
+    bands; where limits do not keep it so, they take cloud for bright ground.
+
+    Args:
+        low: DN that becomes -1, ``(C,)``.
+        high: DN at the upper quantiles, ``(C,)``.
+        sample: Windows ``(C, .., H, W)``.
+        valid: Marks the pixels that count, same shape.
+
+    Returns:
+        Upper limits ``(C,)``, none below its quantile, in equal proportion beyond the whitest places: those
+        squares that are bright in all bands. ``high``, where these are coloured (soil, or sensors whose bands
+        have other gains), or far darker than a band's brightest: grey roofs beside vegetation.
+    """
+    side = min(WHITE_SIDE, *sample.shape[-2:])
+    known = _squares(valid, side).all((0, -2, -1))
+    squares = _squares(sample, side)[:, known].mean((-2, -1), np.float64)
+    if not squares.size:
+        return high
+    whiteness = ((squares - low[:, None]) / (high - low)[:, None]).min(0)
+    white = np.median(squares[:, whiteness >= np.percentile(whiteness, 100 - WHITE_PERCENT)], axis=1)
+    if white.max() > NEARLY_WHITE * white.min():  # as is anything below zero
+        return high
+    if white.max() <= NEUTRAL * white.min():
+        white[:] = np.sort(white).mean()  # to the same bits in any order of the bands
+    if (white <= low).any() or (reach := ((high - low) / (white - low)).max()) > HEADROOM:
+        return high
+    balanced = low + max(1.0, reach) * (white - low)
+    return high if (balanced - low > HEADROOM * (high - low)).any() else balanced
+
+
+def _squares(windows: NDArray[Any], side: int) -> NDArray[Any]:
+    """Cut windows ``(C, .., H, W)`` into squares, ``(C, .., rows, cols, side, side)``."""
+    rows, cols = (extent // side for extent in windows.shape[-2:])
+    whole = windows[..., : rows * side, : cols * side]
+    return whole.reshape(*whole.shape[:-2], rows, side, cols, side).swapaxes(-3, -2)
+
+
+def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
+    """Refuse a span so wide that all values of the ground would become one."""
+    values = np.sort(values[np.isfinite(values)].astype(np.float64))
+    low, high = _narrowest_half(values)
+    if low == high and (others := values[values != low]).size:  # a collar may be most of the scene
+        low, high = _narrowest_half(others)
+    ground = max(high - low, abs(low), 1.0)
+    if max(map(abs, span)) < LARGEST and span[1] - span[0] <= ABSURD * ground:
+        return
+    ends = [f"{value:.4g}" for value in (low, high)]
+    half = f"between {ends[0]} and {ends[1]}" if ends[0] != ends[1] else f"about {ends[0]}"
+    raise SceneError(
+        f"band {band} has valid values from {span[0]:.4g} to {span[1]:.4g}, half of them {half}: some must "
+        "be nodata, declare it with gdal_edit -a_nodata, or give --scale"
+    )
+
+
+def _narrowest_half(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the shortest interval with half of some sorted values ``(n,)``, 0 to 0 for none."""
+    if not values.size:
+        return 0.0, 0.0
+    half = -(-len(values) // 2)
+    first = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
+    return float(values[first]), float(values[first + half - 1])
+
+
+def _robust_limits(values: Pixels) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, [TAIL_PERCENT, 100 - TAIL_PERCENT]))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def radiometry_without_pixels(
+    dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
+) -> Radiometry | None:
+    """Return a scaling that needs no pixels, that of the option or of uint8, else ``None``."""
+    if scale is not None:
+        return Radiometry((scale[0],) * bands, (scale[1],) * bands)
+    return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None
+
+
+def sample_spans(shape: tuple[int, int]) -> list[Span]:
+    """Return a lattice of small windows over a scene, for the fit of its scaling."""
+    height, width = (min(SAMPLE_SIDE, side) for side in shape)
+    return [Span(row, col, height, width) for row in _lattice(shape[0]) for col in _lattice(shape[1])]
+
+
+def fit_samples(
+    dtype: np.dtype[Any],
+    indexes: tuple[int, ...],
+    sources: Sequence[Source],
+    spans: Sequence[Span],
+    white: Sequence[int],
+    curved: bool = False,
+    veiled: bool = False,
+) -> Radiometry:
+    """Fit the scaling of some bands to windows, each from its own source.
+
+    ``white`` are places among the bands; ``curved`` and ``veiled`` are as of `Frame`.
+    """
+    bands = list(indexes)
+    pixels, valid = [], []
+    for source, span in zip(sources, spans, strict=True):
+        window = source.read(span)
+        pixels.append(window[bands])
+        valid.append(source.valid(span, window)[bands])
+    sample = np.stack(pixels, axis=1), np.stack(valid, axis=1)
+    fitted = fit_radiometry(dtype, len(bands), *sample, white, veiled)
+    return fitted.curved() if curved else fitted
+
+
+def _lattice(extent: int) -> list[int]:
+    last = max(0, extent - SAMPLE_SIDE)
+    return sorted({int(v) for v in np.linspace(0, last, SAMPLE_WINDOWS)})
