@@ -54,11 +54,15 @@ if TYPE_CHECKING:
 )
 @sampling_options
 @click.option(
+    "--by-process",
+    is_flag=True,
+    help="Restore each image by a whole run of process, as a user has it, not by the networks alone.",
+)
+@click.option(
     "--mask",
     type=click.Choice(["none", "auto"]),
-    default="none",
-    show_default=True,
-    help="auto: only what is seen as cloud, or changed much, is changed.",
+    help="auto: only what is seen as cloud, or changed much, is changed.  "
+    "[default: none; auto with --by-process]",
 )
 @click.option(
     "--detector",
@@ -103,11 +107,13 @@ def evaluate(
     weight_floor: float | None,
     samples: int,
     uncertainty: bool,
+    by_process: bool,
+    mask: str | None,
     **options: Any,
 ) -> None:
     """Measure input, reference alone and DE on held-out pairs.
 
-    With several models, --compare, --ablation or --sweep: one row for each system instead.
+    With several models, --compare, --by-process, --ablation or --sweep: one row for each system instead.
     """
     from decr_scene.pipeline.evaluation.answers import Settings
     from decr_scene.pipeline.evaluation.compare import compare
@@ -117,7 +123,8 @@ def evaluate(
     names = tuple(name.strip() for name in (compared or "").split(",") if name.strip())
     if compared is not None and not names:
         raise OptionError(f"--compare names no models, got {compared!r}: list some, such as rice2,default")
-    systems = _comparison(models, names, ablation, sweep, settings)
+    options["mask"] = mask or ("auto" if by_process else "none")
+    systems = _comparison(models, names, ablation, sweep, settings, by_process)
     if complexity and data is not None:
         raise OptionError("--complexity measures no pairs: drop --data, or --complexity")
     if complexity:
@@ -135,11 +142,12 @@ def evaluate(
         {
             "--samples": samples > 1,
             "--uncertainty": uncertainty,
-            "--sheet": sheet is not None and not names,
+            "--sheet": sheet is not None and not names and not by_process,
             "--trace": trace is not None,
         }
     )
-    print_line(compare(systems, data, sheet=sheet, with_baselines=bool(names), **options).to_text())
+    options.update(sheet=sheet, with_baselines=bool(names), by_process=by_process)
+    print_line(compare(systems, data, **options).to_text())
 
 
 def _refuse_with_comparison(options: dict[str, bool]) -> None:
@@ -171,6 +179,7 @@ def _comparison(
     ablation: bool,
     sweep: tuple[str, tuple[float, ...]] | None,
     settings: Settings,
+    by_process: bool,
 ) -> list[System] | None:
     """Return the systems of the requested comparison, if there is one.
 
@@ -180,6 +189,7 @@ def _comparison(
         ablation: Vary the prior.
         sweep: Name and values of a setting to vary.
         settings: How all of them sample.
+        by_process: By whole runs, which have no reference alone.
 
     Raises:
         OptionError: Several comparisons are requested.
@@ -190,10 +200,10 @@ def _comparison(
         raise OptionError("--compare, several models, --ablation and --sweep are comparisons: take one")
     if names:
         return comparison.compare_alone(names, settings)
-    if len(models) > 1:
+    if len(models) > 1 and not by_process:
         return comparison.compare_models(models, settings)
     if ablation:
         return comparison.ablation(models[0], settings)
     if sweep is not None:
         return comparison.sweep(models[0], settings, *sweep)
-    return None
+    return comparison.compare_alone(models, settings) if by_process else None

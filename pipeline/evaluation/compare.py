@@ -13,6 +13,7 @@ from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, open_fill, restore
+from decr_scene.pipeline.evaluation.by_process import WholeRuns
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.evaluate import (
     Evaluation,
@@ -228,6 +229,7 @@ def compare(
     sheet: Path | None = None,
     plots: Path | None = None,
     with_baselines: bool = False,
+    by_process: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Comparison:
@@ -247,12 +249,18 @@ def compare(
         sheet: PNG to write: one column for each system, some of the images down.
         plots: Folder that gets a plot of perception against distortion, and of what a sweep varies.
         with_baselines: Hold every system against the two baselines, the cloudy image and ``fill``.
+        by_process: Restore each image by a whole run, as a user does, in the place of by the networks alone;
+            only plain, at full size, and for systems without a fixed weight.
         overwrite: Replace files that exist.
         quiet: No progress bar.
 
     Raises:
         OptionError: The models take different bands, or an option is out of range.
     """
+    if by_process and (reduce != 1 or protocol != "plain"):
+        raise OptionError("--by-process measures images as they are: drop --reduce and --protocol")
+    if by_process and any(system.settings.weight is not None for system in systems):
+        raise OptionError("a fixed weight, or the reference alone, is no whole run: drop --by-process")
     names = dict.fromkeys(system.model for system in systems)
     check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(names), data, overwrite)
     models = {name: open_answerer(name, data, bands, detector) for name in names}
@@ -263,13 +271,19 @@ def compare(
         models = {FILL: open_fill(model_bands, list(models.values()), data, detector), **models}
         systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
     pairs = load_pairs(model_bands, data, reduce, protocol, bands)
-    _check_sizes(models, pairs)
+    runs = WholeRuns.over(data, model_bands, bands, mask, detector) if by_process else None
+    if runs is None:
+        _check_sizes(models, pairs)
     figures = Figures.open(protocol, lpips, model_bands)
     perception = Perception(model_bands) if perceptual else None
     contact = Sheet(model_bands, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
     for number, pair in enumerate(progress(pairs, quiet)):
-        answers = {"cloudy": pair.cloudy, **_answers(systems, models, model_bands, pair.cloudy, mask)}
+        if runs is None:
+            restored = _answers(systems, models, model_bands, pair.cloudy, mask)
+        else:
+            restored = {one.label: runs.answer(number, one.model, one.settings) for one in systems}
+        answers = {"cloudy": pair.cloudy, **restored}
         figures_of_all = measure_answers(pair, answers, figures, perception)
         for label in answers:
             prefix = f"{label}/"

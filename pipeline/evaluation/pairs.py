@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import rasterio
@@ -11,10 +12,17 @@ from rasterio.errors import RasterioError
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import cut_to_multiple
-from decr_scene.models.data.layout import CLEAR_FOLDERS, CLOUDY_FOLDERS, IMAGE_ENDINGS, NIR_FOLDER
-from decr_scene.models.data.loading import load_source
+from decr_scene.models.data.layout import (
+    CLEAR_FOLDERS,
+    CLOUDY_FOLDERS,
+    IMAGE_ENDINGS,
+    NIR_FOLDER,
+    RASTER_ENDINGS,
+)
+from decr_scene.models.data.loading import HELD_VALUES, load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory
+from decr_scene.models.data.windowed import WindowedImage
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
@@ -45,11 +53,39 @@ def load_pairs(
         raise OptionError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
-    chosen = _by_files(model_bands, data) if bands is None else _by_option(model_bands, bands)
+    chosen = places_of(model_bands, data, bands)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(model_bands), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
     return [_even(_as_in_paper(pair) if protocol == "paper" else pair) for pair in pairs]
+
+
+def places_of(model_bands: tuple[str, ...], data: Path, bands: str | None) -> tuple[int, ...] | None:
+    """Find the places, from 0, of a model's bands in the images of a folder; ``None``: as they are.
+
+    Raises:
+        OptionError: The bands are not those of the model, or not in one order.
+    """
+    return _by_files(model_bands, data) if bands is None else _by_option(model_bands, bands)
+
+
+def load_restored(path: Path, cloudy: Path, places: tuple[int, ...] | None) -> Float:
+    """Load what was made of a cloudy image, in its scaling, as `load_pairs` loads that: the same pixels.
+
+    Args:
+        path: The restored image, of the same bands and size.
+        cloudy: The cloudy one.
+        places: As of `places_of`.
+
+    Returns:
+        ``(C, H, W)`` in [-1, 1].
+    """
+    raster = RasterImage.open(path, cloudy)
+    if cloudy.suffix.lower() in RASTER_ENDINGS and np.prod(raster.shape) > HELD_VALUES:
+        windowed = cast(Float, WindowedImage(raster, places))
+        return cut_to_multiple(held_in_memory(Pair("", windowed, windowed, None), MOST_SIDE).cloudy)
+    image = read_image(path, cloudy)
+    return cut_to_multiple(image if places is None else np.ascontiguousarray(image[list(places)]))
 
 
 def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:
