@@ -51,7 +51,10 @@ if [ "$model" = default ]; then
 else
     on_a_card noise "$runs/$model-steady/checkpoint.pt" rice2-context:2.2 rice2-denoise:2.4
     on_a_card deepen "$runs/noise/rice2-context-1.pt" rice2-deepen:8.9
-    reference=$runs/deepen/rice2-deepen-1.pt
+    stage reference wide --init "$runs/deepen/rice2-deepen-1.pt"
+    [ -e "$runs/$model-mean.pt" ] ||
+        decr-scene models average "$runs/deepen/rice2-deepen-1.pt" "$runs/$model-wide" --out "$runs/$model-mean.pt"
+    reference=$runs/$model-mean.pt
 fi
 stage detector detector
 detector=detector
