@@ -9,7 +9,7 @@ import click
 
 from decr_scene.pipeline.defaults import DETECTORS
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, print_line
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line, warn
 from decr_scene.pipeline.terminal.options import (
     FILE,
     SweepType,
@@ -125,8 +125,9 @@ def evaluate(
         raise OptionError(f"--compare names no models, got {compared!r}: list some, such as rice2,default")
     options["mask"] = mask or ("auto" if by_process else "none")
     systems = _comparison(models, names, ablation, sweep, settings, by_process)
-    if complexity and data is not None:
-        raise OptionError("--complexity measures no pairs: drop --data, or --complexity")
+    if complexity and (data is not None or by_process):
+        given = "--data" if data is not None else "--by-process"
+        raise OptionError(f"--complexity measures no pairs: drop {given}, or --complexity")
     if complexity:
         _print_complexity(names or models, settings, options["table"], options["overwrite"])
         return
@@ -147,14 +148,19 @@ def evaluate(
         }
     )
     options.update(sheet=sheet, with_baselines=bool(names), by_process=by_process)
-    print_line(compare(systems, data, **options).to_text())
+    comparison = compare(systems, data, **options)
+    for text in comparison.warnings:
+        warn(text)
+    print_line(comparison.to_text())
 
 
 def _refuse_with_comparison(options: dict[str, bool]) -> None:
     """Refuse options that only go with one model, of those that are set."""
     for option, is_set in options.items():
         if is_set:
-            raise OptionError(f"{option} is of one model at one setting: drop it, or the comparison")
+            raise OptionError(
+                f"{option} is of one model at one setting: drop it, or the comparison (--by-process is one)"
+            )
 
 
 def _print_complexity(

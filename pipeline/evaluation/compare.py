@@ -28,6 +28,7 @@ from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.evaluation.plots import Plot
 from decr_scene.pipeline.measures import texture
 from decr_scene.pipeline.measures.perception import Perception
+from decr_scene.pipeline.planning.detector import LENDERS
 
 SWEPT = ("steps", "start", "weight-floor")
 """What a sweep may vary, by the names of the command line."""
@@ -91,12 +92,14 @@ class Comparison:
         by_pair: Figures of each pair, in the order of the names, by system.
         baselines: Systems that the others are held against.
         set_figures: Figures of all pairs together that no single one has, by system.
+        warnings: What whole runs warned of.
     """
 
     names: tuple[str, ...]
     by_pair: dict[str, tuple[Row, ...]]
     baselines: tuple[str, ...] = ()
     set_figures: Mapping[str, Row] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -271,7 +274,7 @@ def compare(
         models = {FILL: open_fill(model_bands, list(models.values()), data, detector), **models}
         systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
     pairs = load_pairs(model_bands, data, reduce, protocol, bands)
-    runs = WholeRuns.over(data, model_bands, bands, mask, detector) if by_process else None
+    runs = WholeRuns.over(data, model_bands, bands, mask) if by_process else None
     if runs is None:
         _check_sizes(models, pairs)
     figures = Figures.open(protocol, lpips, model_bands)
@@ -279,11 +282,15 @@ def compare(
     contact = Sheet(model_bands, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
     for number, pair in enumerate(progress(pairs, quiet)):
-        if runs is None:
-            restored = _answers(systems, models, model_bands, pair.cloudy, mask)
-        else:
-            restored = {one.label: runs.answer(number, one.model, one.settings) for one in systems}
-        answers = {"cloudy": pair.cloudy, **restored}
+        by_run = [one for one in systems if runs is not None and _is_run(one, models[one.model])]
+        asked = [one for one in systems if one not in by_run]
+        restored = _answers(asked, models, model_bands, pair.cloudy, mask)
+        if runs is not None:
+            shape = pair.cloudy.shape[1], pair.cloudy.shape[2]
+            for one in by_run:
+                looks = models[one.model].options.detector
+                restored[one.label] = runs.answer(number, one.model, one.settings, shape, looks)
+        answers = {"cloudy": pair.cloudy, **{one.label: restored[one.label] for one in systems}}
         figures_of_all = measure_answers(pair, answers, figures, perception)
         for label in answers:
             prefix = f"{label}/"
@@ -298,6 +305,7 @@ def compare(
         {label: tuple(r) for label, r in rows.items()},
         baselines,
         perception.frechet_distances() if perception is not None else {},
+        () if runs is None else runs.warnings,
     )
     if table is not None:
         result.to_csv(table)
@@ -306,6 +314,15 @@ def compare(
     if plots is not None:
         result.plot(plots, {system.label: system.swept for system in systems if system.swept is not None})
     return result
+
+
+def _is_run(system: System, answerer: Answerer) -> bool:
+    """Return whether a run is what a system is to be measured by.
+
+    False colours go by the names of natural ones, and a run of ``fill`` looks at them with a detector made
+    for those: it is asked for itself then, with the detector that `open_fill` has found.
+    """
+    return system.label != FILL or answerer.lenders[: len(LENDERS)] == LENDERS
 
 
 def _answers(
@@ -317,9 +334,10 @@ def _answers(
 ) -> dict[str, Float]:
     """Compute the answer of every system to one image, each model given the bands in its own order."""
     orders = {name: [model_bands.index(band) for band in model.bands] for name, model in models.items()}
-    images = {name: np.ascontiguousarray(cloudy[order]) for name, order in orders.items()}
-    looks = {name: model.look(images[name], mask) for name, model in models.items()}
-    guesses = {name: model.guess(images[name], looks[name]) for name, model in models.items()}
+    asked = {system.model for system in systems}
+    images = {name: np.ascontiguousarray(cloudy[order]) for name, order in orders.items() if name in asked}
+    looks = {name: models[name].look(image, mask) for name, image in images.items()}
+    guesses = {name: models[name].guess(image, looks[name]) for name, image in images.items()}
     answers = {}
     for system in systems:
         name = system.model

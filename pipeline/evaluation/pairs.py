@@ -25,7 +25,7 @@ from decr_scene.models.data.source import Pair, held_in_memory
 from decr_scene.models.data.windowed import WindowedImage
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
-from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
+from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image, read_restored
 from decr_scene.pipeline.raster.warp import pixel_size
 
 PROTOCOLS = ("plain", "paper")
@@ -69,23 +69,32 @@ def places_of(model_bands: tuple[str, ...], data: Path, bands: str | None) -> tu
     return _by_files(model_bands, data) if bands is None else _by_option(model_bands, bands)
 
 
-def load_restored(path: Path, cloudy: Path, places: tuple[int, ...] | None) -> Float:
+def load_restored(path: Path, cloudy: Path, places: tuple[int, ...] | None, shape: tuple[int, int]) -> Float:
     """Load what was made of a cloudy image, in its scaling, as `load_pairs` loads that: the same pixels.
 
     Args:
         path: The restored image, of the same bands and size.
         cloudy: The cloudy one.
         places: As of `places_of`.
+        shape: ``(height, width)`` of the pair; less than the image's, it is its middle.
 
     Returns:
         ``(C, H, W)`` in [-1, 1].
     """
     raster = RasterImage.open(path, cloudy)
+    bands = raster.shape[0] if places is None else len(places)
     if cloudy.suffix.lower() in RASTER_ENDINGS and np.prod(raster.shape) > HELD_VALUES:
         windowed = cast(Float, WindowedImage(raster, places))
-        return cut_to_multiple(held_in_memory(Pair("", windowed, windowed, None), MOST_SIDE).cloudy)
-    image = read_image(path, cloudy)
-    return cut_to_multiple(image if places is None else np.ascontiguousarray(image[list(places)]))
+        image = held_in_memory(Pair("", windowed, windowed, None), MOST_SIDE).cloudy
+    else:
+        image = read_restored(path, cloudy)
+        image = image if places is None else np.ascontiguousarray(image[list(places)])
+        if cut_to_multiple(image).shape[1:] != shape:  # its clear date is read by window
+            rows, cols = (slice(max(0, side - MOST_SIDE) // 2, None) for side in image.shape[1:])
+            image = image[:, rows, cols][:, :MOST_SIDE, :MOST_SIDE]
+    image = cut_to_multiple(image)
+    assert image.shape == (bands, *shape), "the pair's"
+    return image
 
 
 def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:

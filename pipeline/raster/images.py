@@ -48,6 +48,22 @@ def read_image(path: Path, like: Path | None = None) -> Float:
     return scene.radiometry().to_model(own.pixels, own.valid)
 
 
+def read_restored(path: Path, cloudy: Path) -> Float:
+    """Read what a run made of an image, ``(C, H, W)`` in [-1, 1], scaled as that image is by `read_image`.
+
+    Args:
+        path: The restored one, with all bands of the file it was made of.
+        cloudy: That file; a picture's alpha channel, which is no band of it, is left out of both.
+
+    Raises:
+        DecrSceneError: One of them cannot be opened or read.
+    """
+    with _opened(cloudy) as (_, bands):
+        pass
+    own = _whole(path)
+    return _whole(cloudy).radiometry().to_model(own.pixels[bands], own.valid[bands])
+
+
 class _Bands(NamedTuple):
     """Pixels and validity, ``(C, H, W)`` each, names of the bands, and whether a veil may lie over all."""
 
@@ -133,6 +149,16 @@ def band_roles(path: Path) -> tuple[str, ...]:
             return tuple(scene.bands[band] for band in bands)
     except DecrSceneError:
         return ()
+
+
+def has_alpha(path: Path) -> bool:
+    """Return whether a picture has an alpha channel, which is no band of it here.
+
+    Raises:
+        DecrSceneError: It cannot be opened.
+    """
+    with _opened(path) as (scene, bands):
+        return len(bands) < len(scene.bands)
 
 
 def _whole(path: Path) -> _Bands:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 INTERRUPTED = 130
 """The exit code."""
@@ -38,6 +39,7 @@ class _State:
     listening = False
     came = False
     last_words: Callable[[], None] | None = None
+    folders: ClassVar[set[str]] = set()
 
 
 def was_interrupted() -> bool:
@@ -51,6 +53,16 @@ def set_last_words(words: Callable[[], None]) -> None:
     It is called once.
     """
     _State.last_words = words
+
+
+@contextmanager
+def removed_at_end(folder: str) -> Iterator[None]:
+    """Have a temporary folder removed also where a signal ends the process without waiting."""
+    _State.folders.add(folder)
+    try:
+        yield
+    finally:
+        _State.folders.discard(folder)
 
 
 def say_last_words() -> None:
@@ -136,6 +148,8 @@ def _end() -> None:
     """End the process without waiting for threads."""
     with suppress(Exception):
         say_last_words()
+    for folder in list(_State.folders):
+        shutil.rmtree(folder, ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -195,3 +195,32 @@ def test_a_signal_ends_the_imports_without_a_traceback(tmp_path: Path) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+STUBBORN = """
+import signal, sys, time
+from pathlib import Path
+from decr_scene.pipeline.system.signals import ended_by_signals, removed_at_end
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with ended_by_signals(), removed_at_end(sys.argv[1]):
+    Path(sys.argv[1], "unfinished.tif").touch()
+    print("begun", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+def test_what_a_run_has_not_finished_goes_where_a_signal_cannot_wait_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = [sys.executable, "-c", STUBBORN, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == signals.INTERRUPTED
+    assert not folder.exists()

@@ -67,6 +67,54 @@ def test_pictures_are_restored_by_runs_of_their_own(folder, model):
     assert [line.split()[0] for line in first_table(result).splitlines()[1:]] == ["cloudy", "tiny"]
 
 
+def test_bands_that_no_file_names_and_an_alpha_channel_are_taken_as_the_networks_take_them(tmp_path):
+    """Unnamed bands are the model's, in its order; alpha is none of 16 bits that are scaled by themselves."""
+    model = str(tiny_model(tmp_path / "tiny.safetensors", bands=("blue", "green", "red")))
+    rng = np.random.default_rng(5)
+    for name in ("cloudy", "clear"):
+        image = rng.integers(900, 9000, (3, 64, 64)).astype(np.uint16)
+        for kind in ("plain", "alpha", "unnamed"):
+            folder = tmp_path / kind / name
+            folder.mkdir(parents=True)
+            layers = [*image, np.full((64, 64), 65535, np.uint16)] if kind == "alpha" else [*image]
+            ending, driver = ("tif", "GTiff") if kind == "unnamed" else ("png", "PNG")
+            profile = {"width": 64, "height": 64, "count": len(layers), "dtype": "uint16", "driver": driver}
+            with rasterio.open(folder / f"a.{ending}", "w", **profile) as target:
+                target.write(np.stack(layers))
+    systems = compare_alone([model], Settings(steps=1))
+    names = {"plain": "red,green,blue", "alpha": "red,green,blue", "unnamed": None}
+    found = {
+        kind: compare(systems, tmp_path / kind, bands=bands, mask="none", by_process=True).rows["tiny"][
+            "psnr"
+        ]
+        for kind, bands in names.items()
+    }
+    assert found["alpha"] == pytest.approx(found["plain"], abs=1e-3)
+    by_networks = compare(systems, tmp_path / "unnamed", mask="none").rows["tiny"]["psnr"]
+    assert found["unnamed"] == pytest.approx(by_networks, abs=0.1)
+
+
+def test_what_runs_warn_of_is_told_once_with_the_images(scenes):
+    result = invoke("--model", "default", "--by-process", "--data", scenes)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: a.tif: the scene's pixels are 10 m") == 1
+
+
+def test_fill_looks_at_false_colours_as_what_it_is_compared_with(folder):
+    systems = compare_alone(["rice2"], Settings())
+    by_runs, by_networks = (
+        compare(systems, folder, mask="auto", with_baselines=True, by_process=runs).rows["fill"]["psnr"]
+        for runs in (True, False)
+    )
+    assert by_runs == by_networks
+
+
+def test_the_image_of_which_a_run_goes_wrong_is_named(folder, model):
+    result = invoke("--model", model, "--by-process", "--data", folder, "--detector", "ukis")
+    assert result.exit_code == 1
+    assert "0.png: " in result.output
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
@@ -80,6 +128,12 @@ def test_what_no_run_does_is_refused(folder, model, args, told):
     result = invoke("--model", model, "--by-process", "--data", folder, *args)
     assert result.exit_code == 2
     assert told in result.output
+
+
+def test_complexity_is_of_no_run():
+    result = invoke("--complexity", "--by-process")
+    assert result.exit_code == 2
+    assert "drop --by-process" in result.output
 
 
 def test_an_ablation_and_bands_in_other_files_are_refused(folder, model, scenes, tmp_path):
