@@ -205,9 +205,9 @@ from decr_scene.pipeline.system.signals import ended_by_signals, removed_at_end
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with ended_by_signals(), removed_at_end(sys.argv[1]):
     Path(sys.argv[1], "unfinished.tif").touch()
-    print("begun", flush=True)
     while True:
         try:
+            print("begun", flush=True)  # inside, so that the signal finds nothing outside
             time.sleep(60)
         except KeyboardInterrupt:
             pass
