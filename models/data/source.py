@@ -244,9 +244,14 @@ def held_in_memory(pair: Pair, most: int = 512) -> Pair:
     """
     if isinstance(pair.clear, np.ndarray) and isinstance(pair.cloudy, np.ndarray):
         return pair
-    starts = (max(0, side - most) // 2 for side in pair.clear.shape[1:])
-    rows, cols = (slice(start, start + most) for start in starts)
+    rows, cols = middle_of(pair.clear.shape[1:], most)
     return pair._replace(cloudy=pair.cloudy[:, rows, cols], clear=pair.clear[:, rows, cols])
+
+
+def middle_of(shape: Sequence[int], most: int) -> tuple[slice, ...]:
+    """Return the rows and columns of the middle of an image ``(H, W)``, at most ``most`` px a side."""
+    starts = (max(0, side - most) // 2 for side in shape)
+    return tuple(slice(start, start + most) for start in starts)
 
 
 def batches(

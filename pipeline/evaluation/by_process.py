@@ -103,7 +103,8 @@ class WholeRuns:
                 raise SceneError("; ".join(report.faults))
             for text in report.warnings:
                 names = self.warned.setdefault(text, [])
-                names += [] if cloudy.name in names else [cloudy.name]
+                if cloudy.name not in names:
+                    names.append(cloudy.name)
             return load_restored(restored, cloudy, self.places, shape)
 
     def _bands_of(self, cloudy: Path) -> str | None:

@@ -281,9 +281,9 @@ def compare(
     perception = Perception(model_bands) if perceptual else None
     contact = Sheet(model_bands, len(pairs)) if sheet is not None else None
     rows: dict[str, list[Row]] = {}
+    by_run = [one for one in systems if runs is not None and _is_run(one, models[one.model])]
+    asked = [one for one in systems if one not in by_run]
     for number, pair in enumerate(progress(pairs, quiet)):
-        by_run = [one for one in systems if runs is not None and _is_run(one, models[one.model])]
-        asked = [one for one in systems if one not in by_run]
         restored = _answers(asked, models, model_bands, pair.cloudy, mask)
         if runs is not None:
             shape = pair.cloudy.shape[1], pair.cloudy.shape[2]

@@ -21,7 +21,7 @@ from decr_scene.models.data.layout import (
 )
 from decr_scene.models.data.loading import HELD_VALUES, load_source
 from decr_scene.models.data.resize import resize
-from decr_scene.models.data.source import Pair, held_in_memory
+from decr_scene.models.data.source import Pair, held_in_memory, middle_of
 from decr_scene.models.data.windowed import WindowedImage
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
@@ -82,19 +82,13 @@ def load_restored(path: Path, cloudy: Path, places: tuple[int, ...] | None, shap
         ``(C, H, W)`` in [-1, 1].
     """
     raster = RasterImage.open(path, cloudy)
-    bands = raster.shape[0] if places is None else len(places)
+    middle = (slice(None), *middle_of(raster.shape[1:], MOST_SIDE))
     if cloudy.suffix.lower() in RASTER_ENDINGS and np.prod(raster.shape) > HELD_VALUES:
-        windowed = cast(Float, WindowedImage(raster, places))
-        image = held_in_memory(Pair("", windowed, windowed, None), MOST_SIDE).cloudy
-    else:
-        image = read_restored(path, cloudy)
-        image = image if places is None else np.ascontiguousarray(image[list(places)])
-        if cut_to_multiple(image).shape[1:] != shape:  # its clear date is read by window
-            rows, cols = (slice(max(0, side - MOST_SIDE) // 2, None) for side in image.shape[1:])
-            image = image[:, rows, cols][:, :MOST_SIDE, :MOST_SIDE]
-    image = cut_to_multiple(image)
-    assert image.shape == (bands, *shape), "the pair's"
-    return image
+        return cut_to_multiple(cast(Float, WindowedImage(raster, places))[middle])
+    image = read_restored(path, cloudy)
+    image = image if places is None else image[list(places)]
+    whole = cut_to_multiple(image)
+    return whole if whole.shape[1:] == shape else cut_to_multiple(image[middle])  # its twin alone is large
 
 
 def _by_files(model_bands: tuple[str, ...], data: Path) -> tuple[int, ...] | None:

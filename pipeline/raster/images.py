@@ -58,10 +58,10 @@ def read_restored(path: Path, cloudy: Path) -> Float:
     Raises:
         DecrSceneError: One of them cannot be opened or read.
     """
-    with _opened(cloudy) as (_, bands):
-        pass
+    with _opened(cloudy) as (scene, bands):
+        radiometry = _all_of(scene, bands).radiometry()
     own = _whole(path)
-    return _whole(cloudy).radiometry().to_model(own.pixels[bands], own.valid[bands])
+    return radiometry.to_model(own.pixels[bands], own.valid[bands])
 
 
 class _Bands(NamedTuple):
@@ -164,10 +164,13 @@ def has_alpha(path: Path) -> bool:
 def _whole(path: Path) -> _Bands:
     """Read an image."""
     with _opened(path) as (scene, bands):
-        window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
-        pixels = scene.read(window)
-        valid = scene.valid(window, pixels)
-        return _bands_of(scene, bands, pixels, valid)
+        return _all_of(scene, bands)
+
+
+def _all_of(scene: RasterioScene, bands: list[int]) -> _Bands:
+    window = Window(col_off=0, row_off=0, width=scene.shape[1], height=scene.shape[0])
+    pixels = scene.read(window)
+    return _bands_of(scene, bands, pixels, scene.valid(window, pixels))
 
 
 def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Bool) -> _Bands:

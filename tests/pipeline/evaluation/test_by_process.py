@@ -7,7 +7,9 @@ from evaluation_cases import first_table, invoke
 from model_cases import tiny_model
 from pair_cases import save_png, smooth_ground
 
+from decr_scene.models.data import loading
 from decr_scene.pipeline.errors import OptionError
+from decr_scene.pipeline.evaluation import pairs
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone
 from decr_scene.pipeline.raster.images import read_image
@@ -92,6 +94,29 @@ def test_bands_that_no_file_names_and_an_alpha_channel_are_taken_as_the_networks
     assert found["alpha"] == pytest.approx(found["plain"], abs=1e-3)
     by_networks = compare(systems, tmp_path / "unnamed", mask="none").rows["tiny"]["psnr"]
     assert found["unnamed"] == pytest.approx(by_networks, abs=0.1)
+
+
+@pytest.mark.parametrize("cloudy", ["tif", "png"])
+@pytest.mark.parametrize("clear", ["tif", "png"])
+@pytest.mark.parametrize("held", [10, 10**9])
+def test_what_was_made_of_an_image_is_loaded_as_the_pair_is(cloudy, clear, held, tmp_path, monkeypatch):
+    """Large rasters are read by window, and of a pair in which one is so, the middle alone."""
+    monkeypatch.setattr(loading, "HELD_VALUES", held)
+    monkeypatch.setattr(pairs, "HELD_VALUES", held)
+    monkeypatch.setattr(pairs, "MOST_SIDE", 64)
+    image = np.random.default_rng(7).integers(0, 255, (3, 110, 135)).astype(np.uint8)
+    for name, ending in (("cloudy", cloudy), ("clear", clear)):
+        (tmp_path / name).mkdir()
+        driver = "GTiff" if ending == "tif" else "PNG"
+        profile = {"width": 135, "height": 110, "count": 3, "dtype": "uint8", "driver": driver}
+        with rasterio.open(tmp_path / name / f"a.{ending}", "w", **profile) as target:
+            target.write(image if name == "cloudy" else 255 - image)
+    (pair,) = pairs.load_pairs(("blue", "green", "red"), tmp_path, bands="red,green,blue")
+    assert pair.cloudy.shape[1:] == ((96, 128) if held > 10 or cloudy == clear == "png" else (64, 64))
+    path = tmp_path / "cloudy" / f"a.{cloudy}"
+    np.testing.assert_array_equal(
+        pairs.load_restored(path, path, (2, 1, 0), pair.cloudy.shape[1:]), pair.cloudy
+    )
 
 
 def test_what_runs_warn_of_is_told_once_with_the_images(scenes):
