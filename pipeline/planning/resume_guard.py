@@ -13,7 +13,7 @@ from decr_scene.pipeline.regions.clear_ground import REACH
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.remnants import LEVEL_PIXEL, LEVEL_SIDE, RIM
+from decr_scene.pipeline.restoration.remnants import DETAIL_SIDE, LEVEL_PIXEL, LEVEL_SIDE, RIM
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
 from decr_scene.pipeline.tiling.windows import SIDE
 
@@ -29,7 +29,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if look.pop("tones", False):
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
-        guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE]
+        guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, DETAIL_SIDE]
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:

@@ -4,6 +4,9 @@ A network that cannot see through dense small clouds gives them back. Where a de
 the ground between finds cloud or shadow, and the guess is still brighter or darker there than the tone of the
 clear ground around, as the input was, that tone is taken, on the level of the guess around: a network that
 takes haze off answers darker than the ground that is seen beside cloud, and a patch of its tone would show.
+
+The guess keeps what detail is the ground's: all in wide gaps between clouds, which lie in shade, and under
+thin cloud what does not look like cloud.
 """
 
 from __future__ import annotations
@@ -38,6 +41,27 @@ LEVEL_PIXEL, LEVEL_SIDE = 4, 13
 """Side of the coarse pixels of the level, px, and of the square that is moved over them three times, in them:
 a standard deviation of 26 px."""
 
+DETAIL_SIDE = 5
+"""The same square where detail is told from tone: a standard deviation of 10 px."""
+
+BELOW = (0.0, 0.03)
+"""How far the input is below the ground's tone, a part of white: not in shade between clouds, surely so."""
+
+WIDE = (0.3, 0.7)
+"""Share of the surroundings that is dark, too: a small shadow, whose detail is its own; ground in shade."""
+
+DENSE = (0.05, 0.2)
+"""How far the input is above that tone, a part of white: ground is seen through the cloud, none is."""
+
+RIM_PART = 0.02
+"""Say of the rims of what is in shade, beside that of its inside, in how dark it is."""
+
+LEAST_PART = 1e-3
+"""Share of the surroundings below which what is there has no smooth course of its own."""
+
+TINY = 1e-9
+"""Energy of detail beside which there is none."""
+
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
 
@@ -63,22 +87,76 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
     if not part.any():
         return guess
-    ground = tone + _level(guess - tone, np.square(1 - part))
+    ground = tone + _level(guess - tone, np.square(1 - part)) + _ground_detail(guess, cloudy, tone, visible)
     return np.where(part > 0, guess + (ground - guess) * part, guess).astype(np.float32)
+
+
+def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -> Float:
+    """Find what of a guess's detail is the ground's and not that of cloud or shadow, ``(C, h, w)``."""
+    from scipy.ndimage import minimum_filter
+
+    behind = cloudy - tone
+    between = smooth_rise(-_smooth(behind[bands].mean(axis=0) / 2, SIGMAS[0]), *BELOW)
+    behind = _low_pass(behind)
+    thin = (1 - between) * (1 - smooth_rise(behind[bands].mean(axis=0) / 2, *DENSE))
+    wide = between * smooth_rise(_low_pass(between[None])[0], *WIDE)
+    inside = minimum_filter(between, 2 * RIM + 1) + RIM_PART * between
+    return thin * _seen_through(_detail(guess, 1 - between), behind) + wide * _detail(guess, inside)
+
+
+def _seen_through(detail: Float, behind: Float) -> Float:
+    """Find the detail of ground under thin cloud, ``(C, h, w)``.
+
+    Cloud makes all bands lighter along one line, so what departs from this line is the ground's, in so far as
+    it has the more energy: cloud that bands see from two places has colours of its own, and they are pale.
+
+    Args:
+        detail: Of the guess, ``(C, h, w)``.
+        behind: What the input is lighter than the ground's tone, smooth, same shape.
+    """
+    line = behind / np.maximum(np.linalg.norm(behind, axis=0), LEAST)
+    along = (detail * line).sum(axis=0)
+    across = detail - along * line
+    energies = _low_pass(np.stack([np.square(across).sum(axis=0), np.square(along)]))
+    return np.asarray(across * (energies[0] / (energies.sum(axis=0) + TINY)), np.float32)
+
+
+def _detail(guess: Float, part: Float) -> Float:
+    """Take off a guess its smooth course over a part of it, ``(h, w)`` in [0, 1], ``(C, h, w)``."""
+    return np.asarray(guess - _low_pass(guess * part) / (_low_pass(part[None]) + LEAST_PART), np.float32)
+
+
+def _low_pass(images: Float) -> Float:
+    """Smooth images, ``(C, h, w)``, to tell their detail from their tone."""
+    return _enlarged(_coarse_means(images, DETAIL_SIDE), images.shape[1:])
 
 
 def _level(departure: Float, trust: Float) -> Float:
     """Smooth what a guess departs from the ground's tone, ``(C, h, w)``, where it is trusted, ``(h, w)``."""
+    coarse = _coarse_means(np.concatenate([departure * trust, trust[None]]), LEVEL_SIDE)
+    return _enlarged(coarse[:-1] / (coarse[-1:] + LEAST_TRUSTED), trust.shape)
+
+
+def _low_pass(images: Float) -> Float:
+    """Smooth images, ``(C, h, w)``, to tell their detail from their tone."""
+    return _enlarged(_coarse_means(images, DETAIL_SIDE), images.shape[1:])
+
+
+def _coarse_means(images: Float, square: int) -> Float:
+    """Average images, ``(C, h, w)``, on coarse pixels, and move a square over them three times."""
     from scipy.ndimage import uniform_filter
 
-    (height, width), side = trust.shape, LEVEL_PIXEL
-    weighted = np.concatenate([departure * trust, trust[None]])
-    weighted = np.pad(weighted, ((0, 0), (0, -height % side), (0, -width % side)), mode="edge")
-    coarse = weighted.reshape(len(weighted), weighted.shape[1] // side, side, -1, side).mean(axis=(2, 4))
+    side = LEVEL_PIXEL
+    images = np.pad(images, ((0, 0), (0, -images.shape[1] % side), (0, -images.shape[2] % side)), mode="edge")
+    coarse = images.reshape(len(images), images.shape[1] // side, side, -1, side).mean(axis=(2, 4))
     for _ in range(3):
-        coarse = uniform_filter(coarse, LEVEL_SIDE, mode="nearest", axes=(1, 2))
-    level = ArrayField(coarse[:-1] / (coarse[-1:] + LEAST_TRUSTED))
-    return interpolate(level, *((np.arange(extent) + 0.5) / side for extent in (height, width)))
+        coarse = uniform_filter(coarse, square, mode="nearest", axes=(1, 2))
+    return np.asarray(coarse, np.float32)
+
+
+def _enlarged(coarse: Float, shape: tuple[int, ...]) -> Float:
+    """Interpolate coarse pixels to those of a shape, ``(C, h, w)``."""
+    return interpolate(ArrayField(coarse), *((np.arange(extent) + 0.5) / LEVEL_PIXEL for extent in shape))
 
 
 def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
