@@ -47,20 +47,14 @@ DETAIL_SIDE = 5
 BELOW = (0.0, 0.03)
 """How far the input is below the ground's tone, a part of white: not in shade between clouds, surely so."""
 
-WIDE = (0.3, 0.7)
+WIDE = (0.2, 0.5)
 """Share of the surroundings that is dark, too: a small shadow, whose detail is its own; ground in shade."""
 
 DENSE = (0.05, 0.2)
 """How far the input is above that tone, a part of white: ground is seen through the cloud, none is."""
 
-RIM_PART = 0.02
-"""Say of the rims of what is in shade, beside that of its inside, in how dark it is."""
-
-LEAST_PART = 1e-3
-"""Share of the surroundings below which what is there has no smooth course of its own."""
-
 TINY = 1e-9
-"""Energy of detail beside which there is none."""
+"""Energy of detail, and share of the surroundings, beside which there is none."""
 
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
@@ -87,7 +81,8 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
     if not part.any():
         return guess
-    ground = tone + _level(guess - tone, np.square(1 - part)) + _ground_detail(guess, cloudy, tone, visible)
+    ground = tone + _mean_over(guess - tone, np.square(1 - part), LEVEL_SIDE, LEAST_TRUSTED)
+    ground += _ground_detail(guess, cloudy, tone, visible)
     return np.where(part > 0, guess + (ground - guess) * part, guess).astype(np.float32)
 
 
@@ -99,9 +94,9 @@ def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -
     between = smooth_rise(-_smooth(behind[bands].mean(axis=0) / 2, SIGMAS[0]), *BELOW)
     behind = _low_pass(behind)
     thin = (1 - between) * (1 - smooth_rise(behind[bands].mean(axis=0) / 2, *DENSE))
-    wide = between * smooth_rise(_low_pass(between[None])[0], *WIDE)
-    inside = minimum_filter(between, 2 * RIM + 1) + RIM_PART * between
-    return thin * _seen_through(_detail(guess, 1 - between), behind) + wide * _detail(guess, inside)
+    inside = minimum_filter(between, 2 * RIM + 1)
+    wide = between * smooth_rise(_low_pass(inside[None])[0], *WIDE)
+    return thin * _seen_through(guess - _low_pass(guess), behind) + wide * _detail(guess, inside)
 
 
 def _seen_through(detail: Float, behind: Float) -> Float:
@@ -117,13 +112,14 @@ def _seen_through(detail: Float, behind: Float) -> Float:
     line = behind / np.maximum(np.linalg.norm(behind, axis=0), LEAST)
     along = (detail * line).sum(axis=0)
     across = detail - along * line
-    energies = _low_pass(np.stack([np.square(across).sum(axis=0), np.square(along)]))
-    return np.asarray(across * (energies[0] / (energies.sum(axis=0) + TINY)), np.float32)
+    energies = _coarse_means(np.stack([np.square(across).sum(axis=0), np.square(along)]), DETAIL_SIDE)
+    share = _enlarged(energies[:1] / (energies.sum(axis=0) + TINY), along.shape)
+    return np.asarray(across * share, np.float32)
 
 
 def _detail(guess: Float, part: Float) -> Float:
-    """Take off a guess its smooth course over a part of it, ``(h, w)`` in [0, 1], ``(C, h, w)``."""
-    return np.asarray(guess - _low_pass(guess * part) / (_low_pass(part[None]) + LEAST_PART), np.float32)
+    """Take off a guess, ``(C, h, w)``, its smooth course over a part of it, ``(h, w)`` in [0, 1]."""
+    return guess - _mean_over(guess, part, DETAIL_SIDE, TINY)
 
 
 def _low_pass(images: Float) -> Float:
@@ -131,15 +127,10 @@ def _low_pass(images: Float) -> Float:
     return _enlarged(_coarse_means(images, DETAIL_SIDE), images.shape[1:])
 
 
-def _level(departure: Float, trust: Float) -> Float:
-    """Smooth what a guess departs from the ground's tone, ``(C, h, w)``, where it is trusted, ``(h, w)``."""
-    coarse = _coarse_means(np.concatenate([departure * trust, trust[None]]), LEVEL_SIDE)
-    return _enlarged(coarse[:-1] / (coarse[-1:] + LEAST_TRUSTED), trust.shape)
-
-
-def _low_pass(images: Float) -> Float:
-    """Smooth images, ``(C, h, w)``, to tell their detail from their tone."""
-    return _enlarged(_coarse_means(images, DETAIL_SIDE), images.shape[1:])
+def _mean_over(images: Float, part: Float, square: int, least: float) -> Float:
+    """Smooth images, ``(C, h, w)``, where a part of them is, ``(h, w)``; 0 where hardly any is."""
+    coarse = _coarse_means(np.concatenate([images * part, part[None]]), square)
+    return _enlarged(coarse[:-1] / (coarse[-1:] + least), part.shape)
 
 
 def _coarse_means(images: Float, square: int) -> Float:

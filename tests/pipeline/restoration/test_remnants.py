@@ -76,3 +76,59 @@ def test_the_rim_of_cloud_that_is_seen_tightly_gives_way_with_it():
     guess = clouds(0.4)
     left = (without_remnants(guess, clouds(0.5), TONE, seen, BANDS) - TONE) / 0.6
     assert left[:, 16, 18:38].max() < 0.33
+
+
+WIDE_SIDE = 160
+PATTERN = 0.04 * np.sin(np.arange(WIDE_SIDE) * 0.9) * np.ones((WIDE_SIDE, 1))
+INNER = np.s_[:, 50:110, 50:110]
+LEAF = np.array([-1, -1, -1, 3])[:, None, None] / np.sqrt(12)
+"""Ground that differs in near infrared most, across the line from its tone to white."""
+
+WHITE = np.full((4, 1, 1), 0.5)
+
+
+def wide(light, pattern=0.0):
+    return (np.full((4, WIDE_SIDE, WIDE_SIDE), 2 * light - 1) + pattern).astype(np.float32)
+
+
+def restored(guess, cloudy):
+    seen = np.ones((WIDE_SIDE, WIDE_SIDE), np.float32)
+    return without_remnants(guess, cloudy, wide(0.2), seen, BANDS) - wide(0.2)
+
+
+def kept(answer, pattern):
+    """Return how much of a pattern there is in an answer."""
+    inner, own = answer[INNER], np.broadcast_to(pattern, answer.shape)[INNER]
+    return float((inner * own).sum() / (own * own).sum())
+
+
+def test_ground_in_wide_shade_takes_the_tone_and_keeps_its_detail():
+    answer = restored(wide(0.12, PATTERN * WHITE), wide(0.1, PATTERN * WHITE))
+    assert abs(answer[INNER].mean()) < 0.01
+    assert kept(answer, PATTERN * WHITE) > 0.9
+
+
+def test_ground_under_thin_cloud_keeps_what_does_not_look_like_cloud():
+    cloud, ground = PATTERN.T * WHITE, PATTERN * LEAF
+    answer = restored(wide(0.25, cloud + ground), wide(0.26, cloud + ground))
+    assert kept(answer, ground) > 0.4
+    assert abs(kept(answer, cloud)) < 0.05
+
+
+def test_cloud_with_a_little_colour_leaves_less_of_it():
+    cloud, colour = PATTERN.T * WHITE, 0.2 * PATTERN.T * LEAF
+    assert kept(restored(wide(0.25, cloud + colour), wide(0.26, cloud + colour)), colour) < 0.1
+
+
+def test_nothing_is_seen_through_dense_cloud():
+    ground = PATTERN * LEAF
+    answer = restored(wide(0.5, ground), wide(0.6, ground))
+    assert abs(kept(answer, ground)) < 0.01
+
+
+def test_a_small_shadow_has_no_detail_of_the_ground():
+    guess, cloudy = wide(0.2), wide(0.2)
+    place = np.s_[:, 78:84, 78:84]
+    guess[place], cloudy[place] = wide(0.12)[place], wide(0.1)[place]
+    answer = restored(guess, cloudy)
+    assert answer[place].min() > 0.35 * (guess - wide(0.2))[place].min()
