@@ -41,8 +41,8 @@ LEVEL_PIXEL, LEVEL_SIDE = 4, 13
 """Side of the coarse pixels of the level, px, and of the square that is moved over them three times, in them:
 a standard deviation of 26 px."""
 
-DETAIL_SIDE = 5
-"""The same square where detail is told from tone: a standard deviation of 10 px."""
+DETAIL_SIDE = 7
+"""The same square where detail is told from tone: a standard deviation of 14 px."""
 
 BELOW = (0.0, 0.03)
 """How far the input is below the ground's tone, a part of white: not in shade between clouds, surely so."""
@@ -50,7 +50,7 @@ BELOW = (0.0, 0.03)
 WIDE = (0.2, 0.5)
 """Share of the surroundings that is dark, too: a small shadow, whose detail is its own; ground in shade."""
 
-DENSE = (0.05, 0.2)
+DENSE = (0.15, 0.4)
 """How far the input is above that tone, a part of white: ground is seen through the cloud, none is."""
 
 TINY = 1e-9
