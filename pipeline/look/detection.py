@@ -233,7 +233,7 @@ def _write_ground(ground: Ground, scene: RasterioScene, path: Path) -> None:
         with rasterio.open(partial, "w", **profile) as target:
             target.write(context)
             spread = " ".join(repr(value) for value in ground.spread)
-            target.update_tags(SIDE=repr(ground.side), KNOWN=repr(int(ground.known)), SPREAD=spread)
+            target.update_tags(SIDE=repr(ground.side), CLEAR=repr(ground.clear), SPREAD=spread)
 
 
 def _profile(
@@ -270,6 +270,6 @@ def read_ground(path: Path) -> Ground | None:
         with rasterio.open(path) as source:
             tags, shape = source.tags(), source.shape
         spread = tuple(float(value) for value in tags["SPREAD"].split())
-        return Ground(FileField(str(path.resolve()), shape), int(tags["SIDE"]), tags["KNOWN"] == "1", spread)
+        return Ground(FileField(str(path.resolve()), shape), int(tags["SIDE"]), float(tags["CLEAR"]), spread)
     except (RasterioError, LookupError, ValueError):
         return None

@@ -32,6 +32,9 @@ AT_THE_RIM = 1e-3
 KNOWN = 0.01
 """Least share of a scene that is clear: slivers between clouds, which are their rims, do not tell a tone."""
 
+TYPICAL = 0.1
+"""Least share of a scene that is clear for what a model does not see to take its tone: less may be a lake."""
+
 
 def ground_side(shape: tuple[int, int], factor: int) -> tuple[int, int]:
     """Return the ground pixels a side of a coarse pixel, and the coarse pixels a side of a ground pixel.
@@ -77,8 +80,8 @@ class GroundSums:
         tone, weights = self._clear()
         context = self._context(tone, weights)
         *_, clear, _, _, valid = self._sums
-        known = bool(clear.sum() > KNOWN * valid.sum())
-        return Ground(ArrayField(context), self.side, known, _spread(tone, weights))
+        share = float(clear.sum() / max(1, valid.sum()))
+        return Ground(ArrayField(context), self.side, share, _spread(tone, weights))
 
     def _context(self, tone: Float, weights: Float) -> Float:
         """Fill in the tone of clear ground, and find its nearness, ``(C + 3, h, w)``: as `Ground.field`."""
@@ -118,14 +121,24 @@ class Ground:
     Args:
         field: ``(C + 3, h, w)``: tone of the ground in [-1, 1], cloud, shadow, nearness of the clear.
         side: Side of its pixels, px of the scene.
-        known: More than `KNOWN` of the scene is clear.
+        clear: Share of the scene that is clear.
         spread: Standard deviation of the tone of clear ground, one a band; empty: not measured.
     """
 
     field: Field
     side: int
-    known: bool = True
+    clear: float = 1.0
     spread: tuple[float, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Return whether enough is clear to tell a tone at all."""
+        return self.clear > KNOWN
+
+    @property
+    def typical(self) -> bool:
+        """Return whether enough is clear for its tone to be that of the scene."""
+        return self.clear > TYPICAL
 
     def tone(self, span: Span) -> Float:
         """Interpolate the tone of the ground in a window, ``(C, h, w)`` in [-1, 1]."""

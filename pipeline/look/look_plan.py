@@ -18,8 +18,11 @@ UNKNOWN_SIDE = 512
 THRESHOLD = 0.5
 """Least probability of cloud or shadow of `ukis-csmask` for a pixel to be restored."""
 
-FILLED_FROM = 5.0
-"""Least side of a scene's pixel, m, at which the detector separates small clouds from ground between."""
+COARSE_FROM = 5.0
+"""Least side of a scene's pixel, m, at which `ukis-csmask` separates small clouds from ground between."""
+
+FILLED_FROM = 10.0
+"""Least side of a scene's pixel, m, at which it also tells shadow from lakes, so that both may be filled."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import select_bands
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.look_plan import FILLED_FROM, THRESHOLD, LookPlan, coarse_factor
+from decr_scene.pipeline.look.look_plan import COARSE_FROM, FILLED_FROM, THRESHOLD, LookPlan, coarse_factor
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 
@@ -51,14 +51,15 @@ def look_of(
         )
     if look is None:
         return None
-    fills = gates and look.kind == "ukis" and is_coarse(pixel)
-    tones = gates and not spec.context and (fills or look.kind == "model")
+    coarse = look.kind == "ukis" and is_coarse(pixel)
+    fills = gates and coarse and is_coarse(pixel, FILLED_FROM)
+    tones = gates and not spec.context and (coarse or look.kind == "model")
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 
-def is_coarse(pixel: float | None) -> bool:
-    """Return whether a pixel's side, m, is nearly among those that `ukis-csmask` was trained for."""
-    return pixel is not None and pixel >= 0.99 * FILLED_FROM
+def is_coarse(pixel: float | None, least: float = COARSE_FROM) -> bool:
+    """Return whether a pixel's side, m, is nearly ``least`` or more; by default: `ukis-csmask` sees cloud."""
+    return pixel is not None and pixel >= 0.99 * least
 
 
 def _detector(

@@ -6,6 +6,7 @@ import os
 from importlib.metadata import version
 from typing import Any
 
+from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -13,7 +14,16 @@ from decr_scene.pipeline.regions.clear_ground import REACH
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
-from decr_scene.pipeline.restoration.remnants import DETAIL_SIDE, LEVEL_PIXEL, LEVEL_SIDE, RIM
+from decr_scene.pipeline.restoration.remnants import (
+    BELOW,
+    DENSE,
+    DETAIL_SIDE,
+    LEVEL_PIXEL,
+    LEVEL_SIDE,
+    MOST,
+    RIM,
+    WIDE,
+)
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, computing_values
 from decr_scene.pipeline.tiling.windows import SIDE
 
@@ -29,7 +39,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if look.pop("tones", False):
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
-        guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, DETAIL_SIDE]
+        guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, TYPICAL]
+        guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:

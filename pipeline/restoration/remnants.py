@@ -44,7 +44,7 @@ a standard deviation of 26 px."""
 DETAIL_SIDE = 7
 """The same square where detail is told from tone: a standard deviation of 14 px."""
 
-BELOW = (0.0, 0.03)
+BELOW = (0.01, 0.05)
 """How far the input is below the ground's tone, a part of white: not in shade between clouds, surely so."""
 
 WIDE = (0.2, 0.5)
@@ -53,8 +53,11 @@ WIDE = (0.2, 0.5)
 DENSE = (0.15, 0.4)
 """How far the input is above that tone, a part of white: ground is seen through the cloud, none is."""
 
+MOST = 0.15
+"""Greatest detail on a guess's scale: more is that of a cloud or of the border of shade."""
+
 TINY = 1e-9
-"""Energy of detail, and share of the surroundings, beside which there is none."""
+"""Energy of detail, share of the surroundings and length of a line beside which there is none."""
 
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
@@ -90,26 +93,27 @@ def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -
     """Find what of a guess's detail is the ground's and not that of cloud or shadow, ``(C, h, w)``."""
     from scipy.ndimage import minimum_filter
 
-    behind = cloudy - tone
-    between = smooth_rise(-_smooth(behind[bands].mean(axis=0) / 2, SIGMAS[0]), *BELOW)
-    behind = _low_pass(behind)
-    thin = (1 - between) * (1 - smooth_rise(behind[bands].mean(axis=0) / 2, *DENSE))
+    above = (cloudy - tone)[bands].mean(axis=0) / 2
+    near, around = _smooth(above, SIGMAS[0]), _low_pass(above[None])[0]
+    between = smooth_rise(-near, *BELOW)
+    thin = (1 - between) * (1 - smooth_rise(np.maximum(near, around), *DENSE))
     inside = minimum_filter(between, 2 * RIM + 1)
     wide = between * smooth_rise(_low_pass(inside[None])[0], *WIDE)
-    return thin * _seen_through(guess - _low_pass(guess), behind) + wide * _detail(guess, inside)
+    detail = thin * _seen_through(guess - _low_pass(guess), 1 - tone) + wide * _detail(guess, inside)
+    return np.clip(detail, -MOST, MOST)
 
 
-def _seen_through(detail: Float, behind: Float) -> Float:
+def _seen_through(detail: Float, to_white: Float) -> Float:
     """Find the detail of ground under thin cloud, ``(C, h, w)``.
 
-    Cloud makes all bands lighter along one line, so what departs from this line is the ground's, in so far as
-    it has the more energy: cloud that bands see from two places has colours of its own, and they are pale.
+    Cloud brings all bands nearer to white along one line, so what departs from this line is the ground's, in so
+    far as it has the more energy: cloud that bands see from two places has colours of its own, and they are pale.
 
     Args:
         detail: Of the guess, ``(C, h, w)``.
-        behind: What the input is lighter than the ground's tone, smooth, same shape.
+        to_white: What the ground's tone lacks of white, same shape.
     """
-    line = behind / np.maximum(np.linalg.norm(behind, axis=0), LEAST)
+    line = to_white / np.maximum(np.linalg.norm(to_white, axis=0), TINY)
     along = (detail * line).sum(axis=0)
     across = detail - along * line
     energies = _coarse_means(np.stack([np.square(across).sum(axis=0), np.square(along)]), DETAIL_SIDE)

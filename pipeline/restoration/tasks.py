@@ -235,7 +235,7 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
 
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
     """Give way to the tone of the ground where cloud is left in the first guess of a window."""
-    if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.known:
+    if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.typical:
         return guess
     seen = plan.mask.cloud(view)
     if not seen.any():

@@ -304,3 +304,29 @@ def test_a_network_that_is_not_told_gets_no_curve(tmp_path):
     planned = plan_scene(RasterioScene.open(scene), Options(model=model))
     assert planned.look.fills
     assert planned.plan.radiometry.gamma == 1
+
+
+@pytest.mark.parametrize(("side", "fills"), [(30, True), (10, True), (9, False), (5, False)])
+def test_lakes_are_not_filled_as_shadow_below_ten_metres_but_the_curve_stays(side, fills, told, tmp_path):
+    scene = RasterioScene.open(scene_of(tmp_path / "scene.tif", land()[0], side=side))
+    planned = plan_scene(scene, Options(model=told))
+    assert (planned.look.kind, planned.look.fills) == ("ukis", fills)
+    assert planned.plan.radiometry.gamma < 1
+    untold = str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
+    assert plan_scene(scene, Options(model=untold)).look.tones
+
+
+@pytest.mark.parametrize(("cloudy_rows", "gives_way"), [(200, True), (285, False)])
+def test_what_little_is_clear_is_no_tone_for_all_the_rest(
+    cloudy_rows, gives_way, told, tmp_path, monkeypatch
+):
+    asked = []
+
+    def recorded(guess, *_):
+        asked.append(guess.shape)
+        return guess
+
+    monkeypatch.setattr("decr_scene.pipeline.restoration.tasks.without_remnants", recorded)
+    image, _ = land(cloud=(slice(0, cloudy_rows), slice(None)))
+    process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=told)
+    assert bool(asked) == gives_way
