@@ -53,11 +53,11 @@ WIDE = (0.2, 0.5)
 DENSE = (0.15, 0.4)
 """How far the input is above that tone, a part of white: ground is seen through the cloud, none is."""
 
-MOST = 0.15
-"""Greatest detail on a guess's scale: more is that of a cloud or of the border of shade."""
+MOST = 0.1
+"""Greatest detail, on a guess's scale: more is that of a small cloud, or of the border of shade."""
 
 TINY = 1e-9
-"""Energy of detail, share of the surroundings and length of a line beside which there is none."""
+"""Energy of detail, and share of the surroundings, beside which there is none."""
 
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
@@ -99,21 +99,23 @@ def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -
     thin = (1 - between) * (1 - smooth_rise(np.maximum(near, around), *DENSE))
     inside = minimum_filter(between, 2 * RIM + 1)
     wide = between * smooth_rise(_low_pass(inside[None])[0], *WIDE)
-    detail = thin * _seen_through(guess - _low_pass(guess), 1 - tone) + wide * _detail(guess, inside)
+    detail = thin * _seen_through(guess - _low_pass(guess), _low_pass(cloudy - tone)) + wide * _detail(
+        guess, inside
+    )
     return np.clip(detail, -MOST, MOST)
 
 
-def _seen_through(detail: Float, to_white: Float) -> Float:
+def _seen_through(detail: Float, veil: Float) -> Float:
     """Find the detail of ground under thin cloud, ``(C, h, w)``.
 
-    Cloud brings all bands nearer to white along one line, so what departs from this line is the ground's, in so
-    far as it has the more energy: cloud that bands see from two places has colours of its own, and they are pale.
+    Cloud makes all bands lighter along one line, so what departs from this line is the ground's, in so far as
+    it has the more energy: cloud that bands see from two places has colours of its own, and they are pale.
 
     Args:
         detail: Of the guess, ``(C, h, w)``.
-        to_white: What the ground's tone lacks of white, same shape.
+        veil: What cloud, or shade, adds to the ground's tone, smooth, same shape.
     """
-    line = to_white / np.maximum(np.linalg.norm(to_white, axis=0), TINY)
+    line = veil / np.maximum(np.linalg.norm(veil, axis=0), LEAST)
     along = (detail * line).sum(axis=0)
     across = detail - along * line
     energies = _coarse_means(np.stack([np.square(across).sum(axis=0), np.square(along)]), DETAIL_SIDE)

@@ -132,3 +132,32 @@ def test_a_small_shadow_has_no_detail_of_the_ground():
     guess[place], cloudy[place] = wide(0.12)[place], wide(0.1)[place]
     answer = restored(guess, cloudy)
     assert answer[place].min() > 0.35 * (guess - wide(0.2))[place].min()
+
+
+def test_a_small_dense_cloud_beside_dark_shade_does_not_come_back():
+    """Together they are as light as the ground."""
+    cloudy, guess = wide(0.1), wide(0.12)
+    place = np.s_[:, 75:85, 75:85]
+    cloudy[place], guess[place] = wide(0.8)[place], wide(0.5)[place]
+    assert restored(guess, cloudy)[place].max() < 0.1
+
+
+def test_the_border_of_shade_gets_no_ring_to_speak_of():
+    """Ground in half shade looks like light detail of what lies in full shade."""
+    cloudy, guess = wide(0.2), wide(0.2)
+    for light, rim in ((0.12, 0), (0.06, 3), (0.02, 6)):
+        place = np.s_[:, 40 + rim : 120 - rim, 40 + rim : 120 - rim]
+        cloudy[place], guess[place] = wide(light)[place], wide(light + 0.02)[place]
+    assert restored(guess, cloudy).max() < 0.11
+
+
+def test_bands_in_the_infrared_do_not_tell_shade():
+    guess, cloudy = wide(0.2, 0.1 * WHITE), wide(0.2, 0.1 * WHITE)
+    guess[3] += PATTERN
+    lake = guess.copy()
+    lake[3] -= 0.3  # dark in the infrared alone, which is no shade
+    np.testing.assert_allclose(
+        restored(lake, cloudy - np.array([0, 0, 0, 0.3], np.float32)[:, None, None])[:3][:, 60:100, 60:100],
+        restored(guess, cloudy)[:3][:, 60:100, 60:100],
+        atol=0.05,
+    )
