@@ -51,10 +51,14 @@ def look_of(
         )
     if look is None:
         return None
-    coarse = look.kind == "ukis" and is_coarse(pixel)
-    fills = gates and coarse and is_coarse(pixel, FILLED_FROM)
-    tones = gates and not spec.context and (coarse or look.kind == "model")
+    fills = gates and look.kind == "ukis" and is_coarse(pixel, FILLED_FROM)
+    tones = gates and not spec.context and (separates_ground(look, pixel) or look.kind == "model")
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
+
+
+def separates_ground(look: LookPlan, pixel: float | None) -> bool:
+    """Return whether `ukis-csmask` looks, at pixels on which it tells small clouds from ground between."""
+    return look.kind == "ukis" and is_coarse(pixel)
 
 
 def is_coarse(pixel: float | None, least: float = COARSE_FROM) -> bool:

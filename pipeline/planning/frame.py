@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.inputs.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.look.look_plan import LookPlan
-from decr_scene.pipeline.planning.detector import is_coarse, keeps_clear_ground, look_of
+from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of, separates_ground
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import expected_error_of, spec_of
 from decr_scene.pipeline.raster.radiometry import Radiometry
@@ -94,9 +94,8 @@ class Frame:
         On coarse pixels cloud is thick and far brighter than the ground, which an affine map leaves a few
         of 255 steps. Networks told of the ground around were trained on ground as light as pictures show it.
         """
-        if not self.spec.context or self.look is None or not self.look.gates:
-            return False
-        return self.look.kind == "ukis" and is_coarse(self.pixel)
+        look = self.look
+        return self.spec.context and look is not None and look.gates and separates_ground(look, self.pixel)
 
     @property
     def veiled(self) -> bool:

@@ -37,6 +37,9 @@ LEFT = (0.05, 0.2)
 LEAST = 0.02
 """Difference of the input, a part of white, below which there was no cloud to speak of."""
 
+LEAST_VEIL = 0.02
+"""Length of what cloud adds to the ground's tone, on a guess's scale, below which it points nowhere."""
+
 LEVEL_PIXEL, LEVEL_SIDE = 4, 13
 """Side of the coarse pixels of the level, px, and of the square that is moved over them three times, in them:
 a standard deviation of 26 px."""
@@ -93,15 +96,14 @@ def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -
     """Find what of a guess's detail is the ground's and not that of cloud or shadow, ``(C, h, w)``."""
     from scipy.ndimage import minimum_filter
 
-    above = (cloudy - tone)[bands].mean(axis=0) / 2
-    near, around = _smooth(above, SIGMAS[0]), _low_pass(above[None])[0]
+    veil = _low_pass(cloudy - tone)
+    near, around = _smooth(_light(cloudy - tone, bands), SIGMAS[0]), _light(veil, bands)
     between = smooth_rise(-near, *BELOW)
     thin = (1 - between) * (1 - smooth_rise(np.maximum(near, around), *DENSE))
     inside = minimum_filter(between, 2 * RIM + 1)
     wide = between * smooth_rise(_low_pass(inside[None])[0], *WIDE)
-    detail = thin * _seen_through(guess - _low_pass(guess), _low_pass(cloudy - tone)) + wide * _detail(
-        guess, inside
-    )
+    detail = thin * _seen_through(guess - _low_pass(guess), veil)
+    detail += wide * (guess - _mean_over(guess, inside, DETAIL_SIDE, TINY))
     return np.clip(detail, -MOST, MOST)
 
 
@@ -115,17 +117,12 @@ def _seen_through(detail: Float, veil: Float) -> Float:
         detail: Of the guess, ``(C, h, w)``.
         veil: What cloud, or shade, adds to the ground's tone, smooth, same shape.
     """
-    line = veil / np.maximum(np.linalg.norm(veil, axis=0), LEAST)
+    line = veil / np.maximum(np.linalg.norm(veil, axis=0), LEAST_VEIL)
     along = (detail * line).sum(axis=0)
     across = detail - along * line
     energies = _coarse_means(np.stack([np.square(across).sum(axis=0), np.square(along)]), DETAIL_SIDE)
     share = _enlarged(energies[:1] / (energies.sum(axis=0) + TINY), along.shape)
     return np.asarray(across * share, np.float32)
-
-
-def _detail(guess: Float, part: Float) -> Float:
-    """Take off a guess, ``(C, h, w)``, its smooth course over a part of it, ``(h, w)`` in [0, 1]."""
-    return guess - _mean_over(guess, part, DETAIL_SIDE, TINY)
 
 
 def _low_pass(images: Float) -> Float:
@@ -158,12 +155,15 @@ def _enlarged(coarse: Float, shape: tuple[int, ...]) -> Float:
 
 def _remains(guess: Float, cloudy: Float, tone: Float, bands: list[int], sigma: float) -> Float:
     """Estimate how surely cloud or shadow of at least that size is left, ``(h, w)`` in [0, 1]."""
-    after, before = (
-        _smooth((image[bands] - tone[bands]).mean(axis=0) / 2, sigma) for image in (guess, cloudy)
-    )
+    after, before = (_smooth(_light(image - tone, bands), sigma) for image in (guess, cloudy))
     divisor = np.where(np.abs(before) < LEAST, np.copysign(LEAST, before), before)
     left = np.asarray(after / divisor, np.float32)
     return np.asarray(smooth_rise(np.abs(after), *DEPARTURE) * smooth_rise(left, *LEFT), np.float32)
+
+
+def _light(difference: Float, bands: list[int]) -> Float:
+    """Average a difference on a guess's scale, ``(C, h, w)``, over bands to a part of white, ``(h, w)``."""
+    return np.asarray(difference[bands].mean(axis=0) / 2, np.float32)
 
 
 def _wide(part: Float, width: float) -> Float:
