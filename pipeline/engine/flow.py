@@ -34,7 +34,7 @@ from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, Tile
 
 ROWS_UNDER_WAY = 2
-WINDOWS_UNDER_WAY = 6
+WINDOWS_UNDER_WAY = 4
 """Most windows of those rows that are blended or wait to be written, however wide the scene."""
 COPIES_AHEAD = 2
 """Windows without a tile that are read while another one is written."""

@@ -21,8 +21,8 @@ from decr_scene.pipeline.raster.nodata import off_nodata
 
 Doubles = NDArray[np.float64]
 
-STRIP = 1 << 15
-"""Pixels of a band at a time: in float64 they fit the processor's cache."""
+STRIP = 1 << 17
+"""Pixels of a band at a time: few enough for the processor's cache, enough that threads need no turns."""
 
 GAMMA = 0.7
 """Exponent of scenes that are curved."""

@@ -171,7 +171,10 @@ def rows_of(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
 
 
 def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -> Prepared:
-    """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts."""
+    """Read a row of tiles at a time, scale, fill what is invalid, and pad tiles that the scene cuts.
+
+    What is filled is filled tile by tile, whatever else is in the batch.
+    """
     grid, bands = plan.grid, list(plan.indexes)
     valid_tiles: list[Tile] = []
     views: list[Span] = []
@@ -182,11 +185,16 @@ def _prepare(plan: Plan, source: Source, tiles: Sequence[Tile], halo: int = 0) -
         pixels = source.read(whole)
         valid = source.valid(whole, pixels)[bands]
         pixels = pixels[bands]
+        at_once = valid.all() and whole.width <= len(row) * sides[1]  # no gaps between tiles
+        scaled = plan.radiometry.to_model(pixels) if at_once else None
         for tile in row:
             if valid[(slice(None), *grid.span(tile).inside(whole))].any():
                 view = grid.view(tile, halo)
                 part = (slice(None), *view.inside(whole))
-                images[len(valid_tiles)] = padded(plan.radiometry.to_model(pixels[part], valid[part]), *sides)
+                image = (
+                    plan.radiometry.to_model(pixels[part], valid[part]) if scaled is None else scaled[part]
+                )
+                images[len(valid_tiles)] = padded(image, *sides)
                 valid_tiles.append(tile)
                 views.append(view)
     return Prepared(valid_tiles, views, images[: len(valid_tiles)])

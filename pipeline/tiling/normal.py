@@ -9,10 +9,12 @@ that of the formula in numpy, bit for bit.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
-from decr_scene.models.arrays import Double
+from decr_scene.models.arrays import Double, Float
 
 Words = NDArray[np.uint64]
 
@@ -31,54 +33,65 @@ _TABLES = tuple(
 ERROR = 2.0**-48
 """Greatest difference of cosine and sine from numpy's: both round angles, up to 6.3, and products."""
 
-_SMALL = 2.0**-9
-_NEAR = 2**17
-"""Numbers below it, and numbers so near the middle of two (in units of their last place), are computed anew.
-
-``radius * ERROR < 8 * 2**-48 = 2**-36 * _SMALL``, and `_NEAR` units are at least ``2**-36`` of any number.
-"""
-
-_REST = 2**29 - 1
-"""The bits of double precision that single precision lacks."""
+_MARGIN = 8 * ERROR
+"""Greatest difference of a number from that of the formula: no radius reaches 8."""
 
 
-def normal_numbers(bits: Words) -> tuple[Double, Double]:
+class _Room(threading.local):
+    """Arrays for what is in between, kept for the next call of the thread: new ones cost more than the work."""
+
+    def __init__(self) -> None:
+        self.resize(0)
+
+    def resize(self, count: int) -> None:
+        """Make room for so many words."""
+        self.radius = np.empty(count)
+        self.place = np.empty(count, np.int64)
+        self.point, self.factor = np.empty(count, np.complex128), np.empty(count, np.complex128)
+        self.above, self.doubtful = np.empty(count, np.float32), np.empty(count, np.bool_)
+
+
+_room = _Room()
+
+
+def normal_numbers(bits: Words) -> Float:
     """Compute ``sqrt(-2 ln u) (cos, sin)(2 pi v)``, u the upper and v the lower 32 of 64 bits.
 
     Args:
         bits: Random words ``(n,)``.
 
     Returns:
-        ``(n,)`` each, which in single precision are what numpy makes of the formula.
+        ``(2, n)`` float32, what numpy makes of the formula in float64.
     """
-    radius = (bits >> np.uint64(32)).view(np.int64).astype(np.float64)
-    radius += 0.5
+    if len(_room.radius) != len(bits):
+        _room.resize(len(bits))
+    radius, place, point, factor = _room.radius, _room.place, _room.point, _room.factor
+    np.right_shift(bits, np.uint64(32), out=place.view(np.uint64))
+    np.add(place, 0.5, out=radius)
     radius *= 2.0**-32
     np.log(radius, out=radius)
     radius *= -2
     np.sqrt(radius, out=radius)
     turns = bits.view(np.int64)
-    place = np.empty_like(turns)
-    point, factor = np.empty(len(bits), np.complex128), np.empty(len(bits), np.complex128)
     for number, (shift, width, table) in enumerate(zip(_SHIFTS, _WIDTHS, _TABLES, strict=True)):
         np.right_shift(turns, shift, out=place)
         np.bitwise_and(place, 2**width - 1, out=place)
         table.take(place, out=factor if number else point, mode="clip")  # in range; the mode is the fastest
         if number:
             point *= factor
-    cosine, sine = point.real * radius, point.imag * radius
-    _decide(cosine, np.cos, turns, radius, place)
-    _decide(sine, np.sin, turns, radius, place)
-    return cosine, sine
+    point *= radius
+    numbers = np.empty((2, len(bits)), np.float32)
+    _decide(point.real, np.cos, turns, radius, numbers[0])
+    _decide(point.imag, np.sin, turns, radius, numbers[1])
+    return numbers
 
 
 def _decide(
-    values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, room: NDArray[np.int64]
+    values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, out: Float
 ) -> None:
-    """Compute anew, in place, what might be rounded the other way."""
-    np.add(values.view(np.int64), 2**28 + _NEAR, out=room)
-    np.bitwise_and(room, _REST, out=room)
-    doubtful = room < 2 * _NEAR
-    doubtful |= np.abs(values, out=room.view(np.float64)) < _SMALL
-    where = np.flatnonzero(doubtful)
-    values[where] = radius[where] * function((turns[where] & _LOW) * _TURN)
+    """Round values to float32; compute anew, by the formula, what might be rounded the other way."""
+    np.subtract(values, _MARGIN, out=out, casting="same_kind")
+    np.add(values, _MARGIN, out=_room.above, casting="same_kind")
+    np.not_equal(out, _room.above, out=_room.doubtful)
+    where = np.flatnonzero(_room.doubtful)
+    out[where] = radius[where] * function((turns[where] & _LOW) * _TURN)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ def formula(bits):
 def same_in_single_precision(bits):
     for found, expected in zip(normal_numbers(bits), formula(bits), strict=True):
         np.testing.assert_array_equal(
-            found.astype(np.float32).view(np.uint32), expected.astype(np.float32).view(np.uint32)
+            found.view(np.uint32), expected.astype(np.float32).view(np.uint32)
         )
 
 
@@ -34,5 +36,23 @@ def test_what_an_error_of_the_tables_might_round_the_other_way_is_computed_anew(
     radius, expected = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32)), formula(bits)[0]
     values = expected + 0.9 * ERROR * radius
     assert (values.astype(np.float32) != expected.astype(np.float32)).any()
-    _decide(values, np.cos, bits.view(np.int64), radius, np.empty(len(bits), np.int64))
-    np.testing.assert_array_equal(values.astype(np.float32), expected.astype(np.float32))
+    normal_numbers(bits)  # makes room for as many
+    found = np.empty(len(bits), np.float32)
+    _decide(values, np.cos, bits.view(np.int64), radius, found)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+def test_threads_do_not_disturb_one_another():
+    streams = [np.random.Philox(seed).random_raw(1 << 13) for seed in range(4)]
+    expected = [normal_numbers(bits) for bits in streams]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: [normal_numbers(bits) for bits in streams], range(40)):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_call_keeps_nothing_of_one_before_of_another_length():
+    long, short = (np.random.Philox(3).random_raw(count) for count in (4096, 64))
+    first = normal_numbers(long)
+    kept = first.copy()
+    np.testing.assert_array_equal(normal_numbers(short), kept[:, :64])
+    np.testing.assert_array_equal(first, kept)
