@@ -38,7 +38,7 @@ _MARGIN = 8 * ERROR
 
 
 class _Room(threading.local):
-    """Arrays for what is in between, kept for the next call of the thread: new ones cost more than the work."""
+    """Arrays for what is in between, kept for the next call: new ones cost as much as the work."""
 
     def __init__(self) -> None:
         self.resize(0)
