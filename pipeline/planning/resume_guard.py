@@ -10,7 +10,7 @@ from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.clear_ground import REACH
+from decr_scene.pipeline.regions.clear_ground import DARKER_LIMITS, FAINT, KEPT_LIMITS, REACH
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
@@ -41,6 +41,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if look.get("fills", False):
         guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, TYPICAL]
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
+        if look["veils"]:
+            guessed["veils that are believed"] = [*KEPT_LIMITS, *DARKER_LIMITS, FAINT]
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:

@@ -26,6 +26,15 @@ WIDE, WIDE_LIMITS = 2.0, (2 * 4 / 255, 2 * 10 / 255)
 NARROW, NARROW_LIMITS = 0.7, (2 * 10 / 255, 2 * 24 / 255)
 """The same for small clouds."""
 
+KEPT_LIMITS = (0.7, 1.0)
+"""Shares of the energy of an image's detail that are left where a change erased it, and where it kept it."""
+
+DARKER_LIMITS = (2 * 12 / 255, 2 * 30 / 255)
+"""By how much a change darkens what is ground, and what is cloud, in the mean of the visible bands."""
+
+FAINT = 2 * 1 / 255
+"""Detail that is no more than noise."""
+
 TRUNCATE = 3.0
 """Where the low passes end, standard deviations."""
 
@@ -61,9 +70,38 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
     for sigma, (clear, cloudy) in ((WIDE, WIDE_LIMITS), (NARROW, NARROW_LIMITS)):
         smooth = gaussian_filter(cells, (0, sigma, sigma), mode="nearest", truncate=TRUNCATE)
         share = np.maximum(share, smooth_rise(np.abs(smooth).max(axis=0), clear, cloudy))
-    rows = (span.row - change_span.row + np.arange(span.height) + 0.5) / CELL
-    cols = (span.col - change_span.col + np.arange(span.width) + 0.5) / CELL
-    return interpolate(ArrayField(share[None]), rows, cols)[0]
+    return _on_pixels(share, change_span, span)
+
+
+def believed_share(light: Float, change: Float, change_span: Span, span: Span) -> Float:
+    """Return the share of a change that may be of a veil where a detector sees clear ground, ``(h, w)``.
+
+    Through a veil the ground is seen, and without it in more contrast; dense cloud is bright. A change that
+    erases detail and darkens little is the model's mistake.
+
+    Args:
+        light: ``(H, W)`` on the [-1, 1] scale, of ``change_span``: the mean of the visible bands.
+        change: Of ``light``.
+        change_span: As `change_share`.
+        span: As `change_share`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    means = cell_means(np.stack([change, light, light + change]))
+    squares = cell_means(np.square([light, light + change]))
+    detail = np.maximum(squares - np.square(means[1:]), 0) + FAINT**2
+    darker, before, after = (
+        gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE) for cells in (-means[0], *detail)
+    )
+    share = np.maximum(smooth_rise(after / before, *KEPT_LIMITS), smooth_rise(darker, *DARKER_LIMITS))
+    return _on_pixels(share, change_span, span)
+
+
+def _on_pixels(cells: Float, cells_span: Span, span: Span) -> Float:
+    """Interpolate values of the squares of a window, ``(rows, cols)``, on the pixels of another one."""
+    rows = (span.row - cells_span.row + np.arange(span.height) + 0.5) / CELL
+    cols = (span.col - cells_span.col + np.arange(span.width) + 0.5) / CELL
+    return interpolate(ArrayField(cells[None]), rows, cols)[0]
 
 
 def cloudy_share(change: Float) -> Float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from decr_scene.models.arrays import Float, Pixels
 from decr_scene.pipeline.raster.source import Source
-from decr_scene.pipeline.regions.clear_ground import change_share
+from decr_scene.pipeline.regions.clear_ground import believed_share, change_share
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.tile_results import (
@@ -47,7 +47,7 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     in_sight = own_changes if seen == span else tiles_over(plan, seen, changes)
     wide = blend(plan.grid, seen, bands_of(in_sight, slice(len(bands))), len(bands))
     change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
-    share = _share(plan, span, wide, seen)
+    share = _share(plan, source, span, wide, seen)
     taken = change if share is None else change * share
     restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
     other = None if plan.other is None else last_band(plan, span, own_changes)
@@ -67,11 +67,14 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     return Blended(result, classes, uncertainty)
 
 
-def _share(plan: Plan, span: Span, change: Float, seen: Span) -> Float | None:
+def _share(plan: Plan, source: Source, span: Span, change: Float, seen: Span) -> Float | None:
     """Return the share of the change in ``seen`` that is applied, ``(h, w)``, or ``None`` for all of it."""
     shares = [region.soft(span) for region in plan.regions]
     if plan.weighs_change:
         much = change_share(change, seen, span)
+        if plan.doubts_veils and much.any():
+            light, its_change = _light(plan, source, seen), change[plan.visible].mean(axis=0)
+            much = much * believed_share(light, its_change, seen, span)
         if plan.veils and plan.mask is not None:
             shares[0] = np.maximum(shares[0], much)
         else:
@@ -94,6 +97,13 @@ def _expected_variance(
     cloudy = plan.radiometry.to_model(pixels[bands], source.valid(seen, pixels)[bands])
     answer = np.clip(cloudy + change, -1, 1)
     return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
+
+
+def _light(plan: Plan, source: Source, span: Span) -> Float:
+    """Read the mean of the visible bands on the [-1, 1] scale, ``(h, w)``, 0 where there is no value."""
+    pixels, bands = source.read(span), list(plan.indexes)
+    values = np.where(source.valid(span, pixels)[bands], plan.radiometry.to_model(pixels[bands]), 0)
+    return np.asarray(values[plan.visible].mean(axis=0), np.float32)
 
 
 def _no_uncertainty(classes: Classes) -> Float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from decr_scene.models.clouds.types import VISIBLE
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
@@ -95,6 +96,20 @@ class Plan:
     def weighs_change(self) -> bool:
         """Return whether the size of the change, in its neighbourhood, decides where it is applied."""
         return self.keeps_clear_ground or self.veils
+
+    @property
+    def doubts_veils(self) -> bool:
+        """Return whether a change outside the mask must be one that a veil would ask for.
+
+        `ukis-csmask` overlooks hardly any real veil on the pixels that it was trained on.
+        """
+        return self.veils and self.fills
+
+    @property
+    def visible(self) -> list[int]:
+        """List the visible ones among the restorer's bands; none is named: all."""
+        bands = self.spec.bands or ()
+        return [number for number, band in enumerate(bands) if band in VISIBLE] or list(range(len(bands)))
 
     def sight(self, span: Span) -> Span:
         """Grow a window to that of the change that must be known to blend it."""

@@ -86,9 +86,7 @@ def normal_numbers(bits: Words) -> Float:
     return numbers
 
 
-def _decide(
-    values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, out: Float
-) -> None:
+def _decide(values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, out: Float) -> None:
     """Round values to float32; compute anew, by the formula, what might be rounded the other way."""
     np.subtract(values, _MARGIN, out=out, casting="same_kind")
     np.add(values, _MARGIN, out=_room.above, casting="same_kind")

@@ -18,15 +18,17 @@ def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tm
     plain = LookPlan("ukis", 2, 0.5)
     with RasterioScene.open(write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8))) as scene:
         planned = plan_scene(scene, Options(model="identity"))
-        without, before, held, filled = (
+        filling = replace(plain, fills=True)
+        without, before, held, filled, doubting = (
             run_guard(scene, replace(planned, look=look), "deflate", 512)
-            for look in (None, plain, replace(plain, tones=True), replace(plain, fills=True))
+            for look in (None, plain, replace(plain, tones=True), filling, replace(filling, veils=True))
         )
     assert without["look"] is None
     assert before["look"] == ["ukis", 2, 0.5, (), True, False, None, False], "as a run before wrote it"
     assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
     assert held["look"] == before["look"]
     assert filled.keys() - before.keys() == {"rims of remnants", "detail of the ground in what gives way"}
+    assert doubting.keys() - filled.keys() == {"veils that are believed"}
     curved = replace(planned, plan=replace(planned.plan, radiometry=planned.plan.radiometry.curved()))
     with RasterioScene.open(tmp_path / "scene.tif") as scene:
         after = run_guard(scene, replace(curved, look=plain), "deflate", 512)

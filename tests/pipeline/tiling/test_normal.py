@@ -14,9 +14,7 @@ def formula(bits):
 
 def same_in_single_precision(bits):
     for found, expected in zip(normal_numbers(bits), formula(bits), strict=True):
-        np.testing.assert_array_equal(
-            found.view(np.uint32), expected.astype(np.float32).view(np.uint32)
-        )
+        np.testing.assert_array_equal(found.view(np.uint32), expected.astype(np.float32).view(np.uint32))
 
 
 def test_every_bit_is_that_of_the_formula():

@@ -1,0 +1,131 @@
+"""Which changes are believed to be of a veil where a detector sees clear ground."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.source import ArraySource
+from decr_scene.pipeline.regions.clear_ground import around, believed_share
+from decr_scene.pipeline.restoration.blending import blend_tiles
+from decr_scene.pipeline.restoration.plan import Plan
+from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.tiling.grid import Span, TileGrid
+
+SHAPE = (256, 256)
+WHOLE = Span(0, 0, *SHAPE)
+BANDS = ("blue", "green", "red", "nir")
+
+
+def ground(mean=-0.4, contrast=0.1):
+    """Ground with detail, on the [-1, 1] scale."""
+    texture = gaussian_filter(np.random.default_rng(0).normal(0, 1, SHAPE), 1)
+    return (mean + contrast * texture / texture.std()).astype(np.float32)
+
+
+def believed(light, answer):
+    return believed_share(light, answer - light, WHOLE, WHOLE)
+
+
+def flat(mean):
+    return np.full(SHAPE, mean, np.float32)
+
+
+@pytest.mark.parametrize("mean", [-0.45, -0.4, -0.2])
+def test_a_change_that_erases_ground_is_not_believed(mean):
+    assert not believed(ground(), flat(mean)).any()
+
+
+def test_one_that_brings_the_ground_out_is():
+    veiled = 0.5 + 0.5 * ground()
+    assert believed(veiled, ground()).min() == 1
+    assert believed(ground(), ground(0.1)).min() == 1, "brighter, with all of its detail"
+
+
+def test_bright_cloud_may_hide_what_was_there():
+    assert believed(ground(0.6), flat(-0.4)).min() == 1
+
+
+def test_where_nothing_is_to_be_seen_nothing_is_lost():
+    assert believed(ground(contrast=0.001), flat(-0.3)).min() == 1
+
+
+def test_belief_grows_with_the_detail_that_is_kept():
+    kept = (0.6, 0.75, 0.85, 0.95, 1.05)
+    shares = [believed(ground(), ground(contrast=0.1 * energy**0.5)).mean() for energy in kept]
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert (np.diff(shares) > 0.1).all()
+
+
+def test_it_does_not_depend_on_the_window():
+    light, change = ground(), np.random.default_rng(1).normal(0, 0.05, SHAPE).astype(np.float32)
+    change[90:150, 60:160] = -light[90:150, 60:160] - 0.4
+    share = believed_share(light, change, WHOLE, WHOLE)
+    assert share.min() < 0.1 < 0.9 < share.max()
+    for span in (Span(0, 0, 64, 64), Span(77, 93, 100, 130), Span(200, 196, 56, 60)):
+        seen = around(span, SHAPE)
+        part = seen.inside(WHOLE)
+        found = believed_share(light[part], change[part], seen, span)
+        np.testing.assert_array_equal(found, share[span.inside(WHOLE)])
+
+
+class Nowhere:
+    """A mask of clear ground alone."""
+
+    def soft(self, span):
+        return np.zeros((span.height, span.width), np.float32)
+
+
+def blended(answer, plan, image):
+    """Blend a scene of one tile with the answer of a model for it."""
+    pixels = np.rint((image + 1) / 2 * 10000).astype(np.uint16)
+    found = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, {0: answer - image})
+    return pixels, found.pixels
+
+
+def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home():
+    image = np.stack([ground()] * 4)
+    plan = Plan(
+        TileGrid(SHAPE),
+        tuple(range(4)),
+        Radiometry((0.0,) * 4, (10000.0,) * 4),
+        RestorerSpec("a model", bands=BANDS),
+        mask=Nowhere(),
+        veils=True,
+        fills=True,
+    )
+    erased = np.stack([flat(-0.2)] * 4)
+    before, after = blended(erased, plan, image)
+    np.testing.assert_array_equal(after, before)
+    before, after = blended(erased, replace(plan, fills=False), image)
+    assert after[:, 64:-64, 64:-64].std() < 0.1 * before.std(), "another detector overlooks veils"
+    veiled = 0.5 + 0.5 * image
+    before, after = blended(image, plan, veiled)
+    expected = np.rint((image + 1) / 2 * 10000)
+    np.testing.assert_allclose(after, expected, atol=2)
+
+
+def test_the_infrared_and_missing_values_have_no_say():
+    image = np.stack([ground()] * 4)
+    plan = Plan(
+        TileGrid(SHAPE),
+        tuple(range(4)),
+        Radiometry((0.0,) * 4, (10000.0,) * 4),
+        RestorerSpec("a model", bands=BANDS),
+        mask=Nowhere(),
+        veils=True,
+        fills=True,
+    )
+    erased = np.stack([*[flat(-0.2)] * 3, ground(0.3, 0.4)])
+    before, after = blended(erased, plan, image)
+    np.testing.assert_array_equal(after, before)
+    pixels = np.rint((image + 1) / 2 * 10000).astype(np.float32)
+    pixels[:, 100:110, 100:110] = np.nan
+    found = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, {0: erased - image})
+    far = np.ones(SHAPE, bool)
+    far[40:170, 40:170] = False
+    np.testing.assert_array_equal(found.pixels[:, far], pixels[:, far])
+    assert np.isnan(found.pixels).sum() == 400
