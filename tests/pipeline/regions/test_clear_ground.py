@@ -49,7 +49,7 @@ def test_bright_cloud_may_hide_what_was_there():
 
 
 def test_where_nothing_is_to_be_seen_nothing_is_lost():
-    assert believed(ground(contrast=0.001), flat(-0.3)).min() == 1
+    assert believed(ground(contrast=0.001), flat(-0.3)).min() > 0.98
 
 
 def test_belief_grows_with_the_detail_that_is_kept():
@@ -57,7 +57,7 @@ def test_belief_grows_with_the_detail_that_is_kept():
     shares = [believed(ground(), ground(contrast=0.1 * energy**0.5)).mean() for energy in kept]
     assert shares[0] == 0
     assert shares[-1] == 1
-    assert (np.diff(shares) > 0.1).all()
+    assert (np.diff(shares) > 0.05).all()
 
 
 def test_it_does_not_depend_on_the_window():
