@@ -108,8 +108,8 @@ class Plan:
     @property
     def visible(self) -> list[int]:
         """List the visible ones among the restorer's bands; none is named: all."""
-        bands = self.spec.bands or ()
-        return [number for number, band in enumerate(bands) if band in VISIBLE] or list(range(len(bands)))
+        named = [number for number, band in enumerate(self.spec.bands or ()) if band in VISIBLE]
+        return named or list(range(len(self.indexes)))
 
     def sight(self, span: Span) -> Span:
         """Grow a window to that of the change that must be known to blend it."""

@@ -129,3 +129,9 @@ def test_the_infrared_and_missing_values_have_no_say():
     far[40:170, 40:170] = False
     np.testing.assert_array_equal(found.pixels[:, far], pixels[:, far])
     assert np.isnan(found.pixels).sum() == 400
+
+
+def test_bands_without_a_name_count_as_visible():
+    grid, map_of_four = TileGrid(SHAPE), Radiometry((0.0,) * 4, (1.0,) * 4)
+    assert Plan(grid, tuple(range(4)), map_of_four, RestorerSpec("a model", bands=BANDS)).visible == [0, 1, 2]
+    assert Plan(grid, tuple(range(4)), map_of_four, RestorerSpec("a model")).visible == [0, 1, 2, 3]
