@@ -129,6 +129,11 @@ def test_the_infrared_and_missing_values_have_no_say():
     far[40:170, 40:170] = False
     np.testing.assert_array_equal(found.pixels[:, far], pixels[:, far])
     assert np.isnan(found.pixels).sum() == 400
+    veiled = ((0.5 + 0.5 * image + 1) / 2 * 10000).astype(np.float32)
+    veiled[:, 100:110, 100:110] = np.nan
+    found = blend_tiles(plan, ArraySource(WHOLE, veiled), WHOLE, {0: -0.5 + 0.5 * image})
+    expected = np.where(np.isnan(veiled), np.nan, (image + 1) / 2 * 10000)
+    np.testing.assert_allclose(found.pixels, expected, atol=2)
 
 
 def test_bands_without_a_name_count_as_visible():
