@@ -170,9 +170,10 @@ class _Graph:
 
     def block(self, span: Span) -> da.Array:
         """Make one chunk of the result."""
-        parts = [self._change(number) for number in sorted(self.batches.touching(self.shown.sight(span)))]
+        seen = self.shown.sight(span)
+        parts = [self._change(number) for number in sorted(self.batches.touching(seen))]
         shape = (len(self.pixels), span.height, span.width)
-        task = dask.delayed(blend_tiles)(self.plan, self._source(span), span, *parts).pixels
+        task = dask.delayed(blend_tiles)(self.plan, self._source(seen), span, *parts).pixels
         return da.from_delayed(task, shape, self.pixels.dtype)
 
     def _change(self, number: int) -> Delayed:

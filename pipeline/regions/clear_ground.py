@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decr_scene.models.arrays import Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -73,7 +73,7 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
     return _on_pixels(share, change_span, span)
 
 
-def believed_share(light: Float, change: Float, change_span: Span, span: Span) -> Float:
+def believed_share(light: Float, change: Float, valid: Bool, change_span: Span, span: Span) -> Float:
     """Return the share of a change that may be of a veil where a detector sees clear ground, ``(h, w)``.
 
     Through a veil the ground is seen, and without it in more contrast; dense cloud is bright. A change that
@@ -82,19 +82,24 @@ def believed_share(light: Float, change: Float, change_span: Span, span: Span) -
     Args:
         light: ``(H, W)`` on the [-1, 1] scale, of ``change_span``: the mean of the visible bands.
         change: Of ``light``.
+        valid: ``(H, W)``; what is not has no say.
         change_span: As `change_share`.
         span: As `change_share`.
     """
     from scipy.ndimage import gaussian_filter
 
-    means = cell_means(np.stack([change, light, light + change]))
-    squares = cell_means(np.square([light, light + change]))
-    detail = np.maximum(squares - np.square(means[1:]), 0) + FAINT**2
-    darker, before, after = (
-        gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE) for cells in (-means[0], *detail)
+    values = np.where(valid, [change, light, light + change], 0)
+    there, *means = cell_means(np.concatenate([valid[None], values, np.square(values[1:])]))
+    there_at_least = np.maximum(there, np.float32(0.5 / CELL**2))
+    darkening, before, after, *squares = (mean / there_at_least for mean in means)
+    detail = [np.maximum(square - mean**2, 0) for square, mean in zip(squares, (before, after), strict=True)]
+    weight, darker, seen, kept = (
+        gaussian_filter(there * cells, WIDE, mode="nearest", truncate=TRUNCATE)
+        for cells in (1, -darkening, *(variance + FAINT**2 for variance in detail))
     )
-    share = np.maximum(smooth_rise(after / before, *KEPT_LIMITS), smooth_rise(darker, *DARKER_LIMITS))
-    return _on_pixels(share, change_span, span)
+    some = np.maximum(weight, np.float32(1e-6))
+    share = smooth_rise(kept / np.maximum(seen, FAINT**2 * some), *KEPT_LIMITS)
+    return _on_pixels(np.maximum(share, smooth_rise(darker / some, *DARKER_LIMITS)), change_span, span)
 
 
 def _on_pixels(cells: Float, cells_span: Span, span: Span) -> Float:

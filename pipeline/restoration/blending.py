@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from decr_scene.models.arrays import Float, Pixels
+from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import believed_share, change_share
 from decr_scene.pipeline.restoration.plan import Plan
@@ -73,8 +73,8 @@ def _share(plan: Plan, source: Source, span: Span, change: Float, seen: Span) ->
     if plan.weighs_change:
         much = change_share(change, seen, span)
         if plan.doubts_veils and much.any():
-            light, its_change = _light(plan, source, seen), change[plan.visible].mean(axis=0)
-            much = much * believed_share(light, its_change, seen, span)
+            light, valid = _light(plan, source, seen)
+            much = much * believed_share(light, change[plan.visible].mean(axis=0), valid, seen, span)
         if plan.veils and plan.mask is not None:
             shares[0] = np.maximum(shares[0], much)
         else:
@@ -99,11 +99,11 @@ def _expected_variance(
     return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
 
 
-def _light(plan: Plan, source: Source, span: Span) -> Float:
-    """Read the mean of the visible bands on the [-1, 1] scale, ``(h, w)``, 0 where there is no value."""
+def _light(plan: Plan, source: Source, span: Span) -> tuple[Float, Bool]:
+    """Read the mean of the visible bands on the [-1, 1] scale, ``(h, w)``, and where all are valid."""
     pixels, bands = source.read(span), list(plan.indexes)
-    values = np.where(source.valid(span, pixels)[bands], plan.radiometry.to_model(pixels[bands]), 0)
-    return np.asarray(values[plan.visible].mean(axis=0), np.float32)
+    valid: Bool = np.all(source.valid(span, pixels)[bands][plan.visible], axis=0)
+    return plan.radiometry.to_model(pixels[bands])[plan.visible].mean(axis=0), valid
 
 
 def _no_uncertainty(classes: Classes) -> Float:

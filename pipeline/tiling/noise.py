@@ -31,7 +31,7 @@ BLOCK = SIDE * CELL
 """Side of a block, px."""
 
 BLOCKS_KEPT = 256
-"""Number of cached blocks of 256 KiB: those of a row of tiles of four bands, 16384 px wide."""
+"""Number of cached blocks of 256 KiB: those of two rows of tiles of four bands, 8192 px wide."""
 
 
 def place_noise(seed: int, step: int, bands: int, span: Span, out: Float | None = None) -> Float:

@@ -45,10 +45,10 @@ class _Room(threading.local):
 
     def resize(self, count: int) -> None:
         """Make room for so many words."""
-        self.radius = np.empty(count)
         self.place = np.empty(count, np.int64)
         self.point, self.factor = np.empty(count, np.complex128), np.empty(count, np.complex128)
         self.above, self.doubtful = np.empty(count, np.float32), np.empty(count, np.bool_)
+        self.radius = np.empty(count)  # last: its length says that there is room
 
 
 _room = _Room()

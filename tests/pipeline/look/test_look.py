@@ -301,6 +301,17 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
     np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "masked.tif"))
 
 
+def test_restore_blends_an_array_of_several_blocks_as_a_file(model, tmp_path):
+    """What lies around a block has a say in whether a change is of a veil."""
+    image, _ = land((600, 700))
+    scene = scene_of(tmp_path / "scene.tif", image)
+    process_scene(scene, tmp_path / "clean.tif", model=model)
+    lazy = restore(rioxarray.open_rasterio(scene), model=model).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "clean.tif"))
+    clear = np.s_[:, :40, -40:]
+    assert (lazy.values[clear] != image[clear]).any(), "a veil is seen far from the cloud"
+
+
 def test_restore_guesses_the_tiles_of_an_array_that_a_file_has_guessed(tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "SIDE", 640)
     image, _ = land((256, 1000), (slice(100, 170), slice(560, 600)))

@@ -25,8 +25,11 @@ def ground(mean=-0.4, contrast=0.1):
     return (mean + contrast * texture / texture.std()).astype(np.float32)
 
 
-def believed(light, answer):
-    return believed_share(light, answer - light, WHOLE, WHOLE)
+ALL = np.ones(SHAPE, bool)
+
+
+def believed(light, answer, valid=ALL):
+    return believed_share(light, answer - light, valid, WHOLE, WHOLE)
 
 
 def flat(mean):
@@ -60,15 +63,28 @@ def test_belief_grows_with_the_detail_that_is_kept():
     assert (np.diff(shares) > 0.05).all()
 
 
+def test_missing_values_have_no_say_along_any_edge():
+    valid = np.tri(*SHAPE, k=-20, dtype=bool)
+    light = np.where(valid, ground(), np.float32(np.nan))
+    for beyond in (-1, 1):
+        answer = np.where(valid, flat(-0.45), np.float32(beyond))
+        assert not believed(light, answer, valid)[valid].any()
+    assert (
+        believed(np.where(valid, 0.5 + 0.5 * ground(), -1), np.where(valid, ground(), 0), valid)[valid].min()
+        == 1
+    )
+
+
 def test_it_does_not_depend_on_the_window():
     light, change = ground(), np.random.default_rng(1).normal(0, 0.05, SHAPE).astype(np.float32)
     change[90:150, 60:160] = -light[90:150, 60:160] - 0.4
-    share = believed_share(light, change, WHOLE, WHOLE)
+    valid = np.tri(*SHAPE, k=150, dtype=bool)
+    share = believed_share(light, change, valid, WHOLE, WHOLE)
     assert share.min() < 0.1 < 0.9 < share.max()
     for span in (Span(0, 0, 64, 64), Span(77, 93, 100, 130), Span(200, 196, 56, 60)):
         seen = around(span, SHAPE)
         part = seen.inside(WHOLE)
-        found = believed_share(light[part], change[part], seen, span)
+        found = believed_share(light[part], change[part], valid[part], seen, span)
         np.testing.assert_array_equal(found, share[span.inside(WHOLE)])
 
 
@@ -134,6 +150,28 @@ def test_the_infrared_and_missing_values_have_no_say():
     found = blend_tiles(plan, ArraySource(WHOLE, veiled), WHOLE, {0: -0.5 + 0.5 * image})
     expected = np.where(np.isnan(veiled), np.nan, (image + 1) / 2 * 10000)
     np.testing.assert_allclose(found.pixels, expected, atol=2)
+
+
+def test_a_part_of_the_scene_is_enough_to_blend_a_part_of_it():
+    image = np.stack([ground()] * 4)
+    plan = Plan(
+        TileGrid(SHAPE),
+        tuple(range(4)),
+        Radiometry((0.0,) * 4, (10000.0,) * 4),
+        RestorerSpec("a model", bands=BANDS),
+        mask=Nowhere(),
+        veils=True,
+        fills=True,
+    )
+    pixels = np.rint((image + 1) / 2 * 10000).astype(np.uint16)
+    change = {0: np.where(np.arange(256) < 128, np.stack([flat(-0.2)] * 4), 2 * image + 0.4) - image}
+    whole = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, change).pixels
+    assert (whole != pixels).any()
+    for span in (Span(0, 0, 64, 64), Span(64, 128, 64, 128), Span(192, 64, 64, 64)):
+        seen = plan.sight(span)
+        source = ArraySource(seen, pixels[(slice(None), *seen.inside(WHOLE))])
+        found = blend_tiles(plan, source, span, change).pixels
+        np.testing.assert_array_equal(found, whole[(slice(None), *span.inside(WHOLE))])
 
 
 def test_bands_without_a_name_count_as_visible():
