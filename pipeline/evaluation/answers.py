@@ -25,7 +25,7 @@ from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.planning.detector import LENDERS, is_coarse, lent_detector, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
-from decr_scene.pipeline.regions.clear_ground import change_share
+from decr_scene.pipeline.regions.clear_ground import believed_share, change_share, visible_bands
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.restoration.tasks import SAMPLE_SEED
 from decr_scene.pipeline.tiling.grid import Span
@@ -243,17 +243,23 @@ def restore(
         raise OptionError(str(error)) from error
     if mask == "none":
         return Answer(own, own)
-    share = _share(own - cloudy, look)
+    share = _share(cloudy, own - cloudy, look, answerer.bands)
     return Answer(cloudy + share * (own - cloudy), own, share)
 
 
-def _share(change: Float, look: Look | None) -> Float:
+def _share(cloudy: Float, change: Float, look: Look | None, bands: Sequence[str]) -> Float:
     """Return the share of a change that is applied to an image, ``(H, W)``."""
     whole = Span(0, 0, *change.shape[1:])
+    if look is not None and not look.veils:
+        return look.mask.soft(whole)
+    much = change_share(change, whole, whole)
     if look is None:
-        return change_share(change, whole, whole)
-    seen = look.mask.soft(whole)
-    return np.maximum(seen, change_share(change, whole, whole)) if look.veils else seen
+        return much
+    if look.doubts_veils:
+        visible = visible_bands(bands, len(change))
+        light, its_change = (values[visible].mean(axis=0) for values in (cloudy, change))
+        much = much * believed_share(light, its_change, np.ones(light.shape, np.bool_), whole, whole)
+    return np.maximum(look.mask.soft(whole), much)
 
 
 def _to_array(images: torch.Tensor) -> Float:

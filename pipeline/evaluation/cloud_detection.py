@@ -30,11 +30,13 @@ class Look:
         mask: Where cloud and shadow are.
         ground: The ground.
         veils: As of `LookPlan`.
+        doubts_veils: As of `Plan`.
     """
 
     mask: DetectedMask
     ground: Ground
     veils: bool = False
+    doubts_veils: bool = False
 
 
 def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
@@ -50,7 +52,7 @@ def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
     reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight, split)
     detected = look_in_memory(lookout, reader, plan.threshold)
     mask = DetectedMask(detected.cloud, shape, plan.factor, round(255 * plan.threshold))
-    return Look(mask, detected.ground, plan.veils)
+    return Look(mask, detected.ground, plan.veils, plan.veils and plan.fills)
 
 
 def _lookout(

@@ -10,7 +10,7 @@ from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.clear_ground import DARKER_LIMITS, FAINT, KEPT_LIMITS, REACH
+from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
@@ -42,13 +42,14 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, TYPICAL]
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
         if look["veils"]:
-            guessed["veils that are believed"] = [*KEPT_LIMITS, *DARKER_LIMITS, FAINT]
+            limits = [*clear_ground.KEPT_LIMITS, *clear_ground.DARKER_LIMITS, clear_ground.FAINT]
+            guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE]
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:
         guessed["gaps between what another date shows"] = GAP
     if plan.aoi is not None and spec.bands is not None:
-        guessed["ground that is seen around the area"] = REACH
+        guessed["ground that is seen around the area"] = clear_ground.REACH
     expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}
     mask = [fingerprint(plan.mask.path), repr(plan.mask.rule)] if isinstance(plan.mask, MaskFile) else None
     return {

@@ -5,9 +5,12 @@ The decision is made on the smoothed change: a rule for single pixels would draw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from decr_scene.models.arrays import Bool, Float
+from decr_scene.models.clouds.types import VISIBLE
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -89,17 +92,22 @@ def believed_share(light: Float, change: Float, valid: Bool, change_span: Span, 
     from scipy.ndimage import gaussian_filter
 
     values = np.where(valid, [change, light, light + change], 0)
-    there, *means = cell_means(np.concatenate([valid[None], values, np.square(values[1:])]))
-    there_at_least = np.maximum(there, np.float32(0.5 / CELL**2))
-    darkening, before, after, *squares = (mean / there_at_least for mean in means)
-    detail = [np.maximum(square - mean**2, 0) for square, mean in zip(squares, (before, after), strict=True)]
-    weight, darker, seen, kept = (
-        gaussian_filter(there * cells, WIDE, mode="nearest", truncate=TRUNCATE)
-        for cells in (1, -darkening, *(variance + FAINT**2 for variance in detail))
+    there, darkening, *means = cell_means(np.concatenate([valid[None], values]))
+    squares = cell_means(np.square(values[1:]))
+    some = np.maximum(there, np.float32(0.5 / CELL**2))  # half a pixel: of what has none the means are 0
+    detail = (np.maximum(square - mean**2 / some, 0) for square, mean in zip(squares, means, strict=True))
+    weight, darker, before, after = (
+        gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE)
+        for cells in (there, -darkening, *(energy + there * FAINT**2 for energy in detail))
     )
     some = np.maximum(weight, np.float32(1e-6))
-    share = smooth_rise(kept / np.maximum(seen, FAINT**2 * some), *KEPT_LIMITS)
-    return _on_pixels(np.maximum(share, smooth_rise(darker / some, *DARKER_LIMITS)), change_span, span)
+    kept = smooth_rise(after / np.maximum(before, FAINT**2 * some), *KEPT_LIMITS)
+    return _on_pixels(np.maximum(kept, smooth_rise(darker / some, *DARKER_LIMITS)), change_span, span)
+
+
+def visible_bands(bands: Sequence[str], count: int) -> list[int]:
+    """List the numbers of the visible ones among named bands; if there is none, of all."""
+    return [number for number, band in enumerate(bands) if band in VISIBLE] or list(range(count))
 
 
 def _on_pixels(cells: Float, cells_span: Span, span: Span) -> Float:

@@ -35,19 +35,38 @@ class Blended(NamedTuple):
     uncertainty: Float | None
 
 
+class _Around(NamedTuple):
+    """A window and what is around it, read at once: all bands, and which values of the plan's are valid."""
+
+    span: Span
+    pixels: Pixels
+    valid: Bool
+
+    @classmethod
+    def read(cls, plan: Plan, source: Source, span: Span) -> _Around:
+        """Read it."""
+        pixels = source.read(span)
+        return cls(span, pixels, source.valid(span, pixels)[list(plan.indexes)])
+
+    def scaled(self, plan: Plan) -> Float:
+        """Return the plan's bands on the [-1, 1] scale, ``(C, H, W)``, filled where they are not valid."""
+        return plan.radiometry.to_model(self.pixels[list(plan.indexes)], self.valid)
+
+
 @picklable_errors
 def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Blended:
     """Make a window of the result: the input plus the feathered change of the tiles that touch it."""
-    pixels, bands = source.read(span), list(plan.indexes)
-    valid = source.valid(span, pixels)[bands]
-    own_changes, seen = tiles_over(plan, span, changes), plan.sight(span)
+    own_changes, seen, bands = tiles_over(plan, span, changes), plan.sight(span), list(plan.indexes)
+    around = _Around.read(plan, source, seen if own_changes and plan.compares_around else span)
+    here = (slice(None), *span.inside(around.span))
+    pixels, valid = np.ascontiguousarray(around.pixels[here]), around.valid[here]
     if not own_changes:
         classes = untouched(valid)
         return Blended(pixels, classes, _no_uncertainty(classes) if plan.tells_uncertainty else None)
     in_sight = own_changes if seen == span else tiles_over(plan, seen, changes)
     wide = blend(plan.grid, seen, bands_of(in_sight, slice(len(bands))), len(bands))
     change = np.ascontiguousarray(wide[(slice(None), *span.inside(seen))])
-    share = _share(plan, source, span, wide, seen)
+    share = _share(plan, around, span, wide, seen)
     taken = change if share is None else change * share
     restored = plan.radiometry.apply(pixels[bands], taken, valid, source.nodata)
     other = None if plan.other is None else last_band(plan, span, own_changes)
@@ -56,7 +75,7 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     if plan.tells_uncertainty:
         variance = np.zeros_like(change) if plan.samples == 1 else _variance(plan, span, own_changes, change)
         if plan.error is not None:
-            variance = variance + _expected_variance(plan.error, plan, source, span, seen, wide)
+            variance = variance + _expected_variance(plan.error, plan, around, span, wide)
         deviation = plan.radiometry.deviation(variance, restored) * (1 if share is None else share)
         uncertainty = _no_uncertainty(classes)
         np.copyto(uncertainty, deviation, where=classes > ORIGINAL)
@@ -67,14 +86,17 @@ def blend_tiles(plan: Plan, source: Source, span: Span, *changes: Results) -> Bl
     return Blended(result, classes, uncertainty)
 
 
-def _share(plan: Plan, source: Source, span: Span, change: Float, seen: Span) -> Float | None:
+def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -> Float | None:
     """Return the share of the change in ``seen`` that is applied, ``(h, w)``, or ``None`` for all of it."""
     shares = [region.soft(span) for region in plan.regions]
     if plan.weighs_change:
         much = change_share(change, seen, span)
         if plan.doubts_veils and much.any():
-            light, valid = _light(plan, source, seen)
-            much = much * believed_share(light, change[plan.visible].mean(axis=0), valid, seen, span)
+            light, its_change = (
+                values[plan.visible].mean(axis=0) for values in (around.scaled(plan), change)
+            )
+            valid: Bool = np.all(around.valid[plan.visible], axis=0)
+            much = much * believed_share(light, its_change, valid, seen, span)
         if plan.veils and plan.mask is not None:
             shares[0] = np.maximum(shares[0], much)
         else:
@@ -89,21 +111,11 @@ def _variance(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], chang
     return of_samples + spread(plan.grid, span, bands_of(found, slice(bands)), change)
 
 
-def _expected_variance(
-    error: ExpectedError, plan: Plan, source: Source, span: Span, seen: Span, change: Float
-) -> Float:
-    """Return the variance expected of the model's error, ``(1, h, w)``, from its change of ``seen``."""
-    pixels, bands = source.read(seen), list(plan.indexes)
-    cloudy = plan.radiometry.to_model(pixels[bands], source.valid(seen, pixels)[bands])
+def _expected_variance(error: ExpectedError, plan: Plan, around: _Around, span: Span, change: Float) -> Float:
+    """Return the variance expected of the model's error, ``(1, h, w)``, from its change of what is around."""
+    cloudy = around.scaled(plan)
     answer = np.clip(cloudy + change, -1, 1)
-    return np.square(error.deviation(cloudy, answer)[span.inside(seen)])[None]
-
-
-def _light(plan: Plan, source: Source, span: Span) -> tuple[Float, Bool]:
-    """Read the mean of the visible bands on the [-1, 1] scale, ``(h, w)``, and where all are valid."""
-    pixels, bands = source.read(span), list(plan.indexes)
-    valid: Bool = np.all(source.valid(span, pixels)[bands][plan.visible], axis=0)
-    return plan.radiometry.to_model(pixels[bands])[plan.visible].mean(axis=0), valid
+    return np.square(error.deviation(cloudy, answer)[span.inside(around.span)])[None]
 
 
 def _no_uncertainty(classes: Classes) -> Float:

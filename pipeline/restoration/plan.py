@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from decr_scene.models.clouds.types import VISIBLE
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
@@ -107,9 +106,13 @@ class Plan:
 
     @property
     def visible(self) -> list[int]:
-        """List the visible ones among the restorer's bands; none is named: all."""
-        named = [number for number, band in enumerate(self.spec.bands or ()) if band in VISIBLE]
-        return named or list(range(len(self.indexes)))
+        """List the numbers of the visible ones among the restorer's bands."""
+        return clear_ground.visible_bands(self.spec.bands or (), len(self.indexes))
+
+    @property
+    def compares_around(self) -> bool:
+        """Return whether what the scene shows around a pixel has a say in what becomes of it."""
+        return self.doubts_veils or self.error is not None
 
     def sight(self, span: Span) -> Span:
         """Grow a window to that of the change that must be known to blend it."""

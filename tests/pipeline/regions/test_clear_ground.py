@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from decr_scene.pipeline.evaluation.answers import _share
+from decr_scene.pipeline.evaluation.cloud_detection import Look
+from decr_scene.pipeline.look.ground import Ground
+from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.regions.clear_ground import around, believed_share
+from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -69,10 +74,8 @@ def test_missing_values_have_no_say_along_any_edge():
     for beyond in (-1, 1):
         answer = np.where(valid, flat(-0.45), np.float32(beyond))
         assert not believed(light, answer, valid)[valid].any()
-    assert (
-        believed(np.where(valid, 0.5 + 0.5 * ground(), -1), np.where(valid, ground(), 0), valid)[valid].min()
-        == 1
-    )
+    veiled, brought_out = np.where(valid, 0.5 + 0.5 * ground(), -1), np.where(valid, ground(), 0)
+    assert believed(veiled, brought_out, valid)[valid].min() == 1
 
 
 def test_it_does_not_depend_on_the_window():
@@ -95,86 +98,83 @@ class Nowhere:
         return np.zeros((span.height, span.width), np.float32)
 
 
+PLAN = Plan(
+    TileGrid(SHAPE),
+    tuple(range(4)),
+    Radiometry((0.0,) * 4, (10000.0,) * 4),
+    RestorerSpec("a model", bands=BANDS),
+    mask=Nowhere(),
+    veils=True,
+    fills=True,
+)
+
+
+def numbers(image):
+    """Digital numbers of an image on the [-1, 1] scale, as `PLAN` has it."""
+    return (image + 1) / 2 * 10000
+
+
 def blended(answer, plan, image):
     """Blend a scene of one tile with the answer of a model for it."""
-    pixels = np.rint((image + 1) / 2 * 10000).astype(np.uint16)
+    pixels = np.rint(numbers(image)).astype(np.uint16)
     found = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, {0: answer - image})
     return pixels, found.pixels
 
 
 def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home():
     image = np.stack([ground()] * 4)
-    plan = Plan(
-        TileGrid(SHAPE),
-        tuple(range(4)),
-        Radiometry((0.0,) * 4, (10000.0,) * 4),
-        RestorerSpec("a model", bands=BANDS),
-        mask=Nowhere(),
-        veils=True,
-        fills=True,
-    )
     erased = np.stack([flat(-0.2)] * 4)
-    before, after = blended(erased, plan, image)
+    before, after = blended(erased, PLAN, image)
     np.testing.assert_array_equal(after, before)
-    before, after = blended(erased, replace(plan, fills=False), image)
+    before, after = blended(erased, replace(PLAN, fills=False), image)
     assert after[:, 64:-64, 64:-64].std() < 0.1 * before.std(), "another detector overlooks veils"
     veiled = 0.5 + 0.5 * image
-    before, after = blended(image, plan, veiled)
-    expected = np.rint((image + 1) / 2 * 10000)
-    np.testing.assert_allclose(after, expected, atol=2)
+    before, after = blended(image, PLAN, veiled)
+    np.testing.assert_allclose(after, np.rint(numbers(image)), atol=2)
 
 
 def test_the_infrared_and_missing_values_have_no_say():
     image = np.stack([ground()] * 4)
-    plan = Plan(
-        TileGrid(SHAPE),
-        tuple(range(4)),
-        Radiometry((0.0,) * 4, (10000.0,) * 4),
-        RestorerSpec("a model", bands=BANDS),
-        mask=Nowhere(),
-        veils=True,
-        fills=True,
-    )
     erased = np.stack([*[flat(-0.2)] * 3, ground(0.3, 0.4)])
-    before, after = blended(erased, plan, image)
+    before, after = blended(erased, PLAN, image)
     np.testing.assert_array_equal(after, before)
-    pixels = np.rint((image + 1) / 2 * 10000).astype(np.float32)
+    pixels = np.rint(numbers(image)).astype(np.float32)
     pixels[:, 100:110, 100:110] = np.nan
-    found = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, {0: erased - image})
+    found = blend_tiles(PLAN, ArraySource(WHOLE, pixels), WHOLE, {0: erased - image})
     far = np.ones(SHAPE, bool)
     far[40:170, 40:170] = False
     np.testing.assert_array_equal(found.pixels[:, far], pixels[:, far])
     assert np.isnan(found.pixels).sum() == 400
-    veiled = ((0.5 + 0.5 * image + 1) / 2 * 10000).astype(np.float32)
+    veiled = numbers(0.5 + 0.5 * image).astype(np.float32)
     veiled[:, 100:110, 100:110] = np.nan
-    found = blend_tiles(plan, ArraySource(WHOLE, veiled), WHOLE, {0: -0.5 + 0.5 * image})
-    expected = np.where(np.isnan(veiled), np.nan, (image + 1) / 2 * 10000)
+    found = blend_tiles(PLAN, ArraySource(WHOLE, veiled), WHOLE, {0: -0.5 + 0.5 * image})
+    expected = np.where(np.isnan(veiled), np.nan, numbers(image))
     np.testing.assert_allclose(found.pixels, expected, atol=2)
 
 
 def test_a_part_of_the_scene_is_enough_to_blend_a_part_of_it():
     image = np.stack([ground()] * 4)
-    plan = Plan(
-        TileGrid(SHAPE),
-        tuple(range(4)),
-        Radiometry((0.0,) * 4, (10000.0,) * 4),
-        RestorerSpec("a model", bands=BANDS),
-        mask=Nowhere(),
-        veils=True,
-        fills=True,
-    )
-    pixels = np.rint((image + 1) / 2 * 10000).astype(np.uint16)
+    pixels = np.rint(numbers(image)).astype(np.uint16)
     change = {0: np.where(np.arange(256) < 128, np.stack([flat(-0.2)] * 4), 2 * image + 0.4) - image}
-    whole = blend_tiles(plan, ArraySource(WHOLE, pixels), WHOLE, change).pixels
+    whole = blend_tiles(PLAN, ArraySource(WHOLE, pixels), WHOLE, change).pixels
     assert (whole != pixels).any()
     for span in (Span(0, 0, 64, 64), Span(64, 128, 64, 128), Span(192, 64, 64, 64)):
-        seen = plan.sight(span)
+        seen = PLAN.sight(span)
         source = ArraySource(seen, pixels[(slice(None), *seen.inside(WHOLE))])
-        found = blend_tiles(plan, source, span, change).pixels
+        found = blend_tiles(PLAN, source, span, change).pixels
         np.testing.assert_array_equal(found, whole[(slice(None), *span.inside(WHOLE))])
 
 
 def test_bands_without_a_name_count_as_visible():
-    grid, map_of_four = TileGrid(SHAPE), Radiometry((0.0,) * 4, (1.0,) * 4)
-    assert Plan(grid, tuple(range(4)), map_of_four, RestorerSpec("a model", bands=BANDS)).visible == [0, 1, 2]
-    assert Plan(grid, tuple(range(4)), map_of_four, RestorerSpec("a model")).visible == [0, 1, 2, 3]
+    assert PLAN.visible == [0, 1, 2]
+    assert replace(PLAN, spec=RestorerSpec("a model")).visible == [0, 1, 2, 3]
+
+
+def test_evaluation_believes_the_same():
+    image = np.stack([ground()] * 4)
+    mask = DetectedMask(ArrayField(np.zeros((3, 64, 64), np.uint8)), SHAPE, 4, 128)
+    look = Look(mask, Ground(ArrayField(np.zeros((5, 4, 4), np.float32)), 64), veils=True, doubts_veils=True)
+    erasure = np.stack([flat(-0.2)] * 4) - image
+    assert not _share(image, erasure, look, BANDS).any()
+    assert _share(image, erasure, replace(look, doubts_veils=False), BANDS).min() > 0.9
+    assert not _share(image, erasure, replace(look, veils=False), BANDS).any()
