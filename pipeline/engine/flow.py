@@ -24,7 +24,14 @@ import numpy as np
 from distributed import Client, Future
 
 from decr_scene.models.arrays import Float
-from decr_scene.pipeline.engine.workers import MODEL, TASKS_A_MODEL, cluster_faults, count_models, result_of
+from decr_scene.pipeline.engine.workers import (
+    A_LOOK,
+    MODEL,
+    TASKS_A_MODEL,
+    cluster_faults,
+    count_models,
+    result_of,
+)
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.blending import Blended, blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
@@ -124,6 +131,7 @@ class Flow:
     _calls_due: int = 0
     _to_save: set[int] = field(default_factory=set)
     _saving: threading.Lock = field(default_factory=threading.Lock)
+    _news: threading.Event = field(default_factory=threading.Event)
     _began: float = 0.0
     _spent: float = 0.0
 
@@ -164,7 +172,8 @@ class Flow:
                 future = waiting.popleft()
                 self._run_ahead()
                 yield from self._copies_until(future)
-                yield span, result_of(self.client, future, self._check)
+                future.add_done_callback(lambda done: self._news.set())
+                yield span, result_of(self.client, future, self._check, self._is_done)
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
 
     def _submit_windows(self, todo: deque[tuple[int, Span]], waiting: deque[Future], end: int) -> None:
@@ -186,6 +195,13 @@ class Flow:
         while not future.done() and (copy := next(self._copies, None)):
             yield copy
             self._run_ahead()
+
+    def _is_done(self, future: Future) -> bool:
+        """Wait a little while for a task; whenever a batch is finished, see to it that models have others."""
+        while not future.done() and self._news.wait(A_LOOK):
+            self._news.clear()
+            self._run_ahead()
+        return bool(future.done())
 
     def _copy(self, spans: list[Span]) -> Iterator[tuple[Span, Blended]]:
         """Yield windows that no tile touches, some of them read ahead."""
@@ -228,6 +244,7 @@ class Flow:
             span,
             *parts,
             key=_key("blend", span.row, span.col),
+            priority=-(1 << 40),
             pure=False,
         )
 
@@ -275,6 +292,7 @@ class Flow:
         except BaseException as error:
             self._trouble = error
         self._calls_due -= 1
+        self._news.set()
 
     def _save(self) -> None:
         """Save finished batches whose blocks are not written, unless sampling them again is hardly slower.

@@ -34,7 +34,7 @@ MODEL = {"GPU": 1 / TASKS_A_MODEL}
 PATIENCE = 60.0
 """Time without a worker after which a run ends, s; a local worker that died is restarted sooner."""
 
-_LOOK = 0.5
+A_LOOK = 0.5
 """Time between two checks of the workers, while waiting, s."""
 
 
@@ -95,20 +95,35 @@ def _workers(client: Client) -> dict[str, Any]:
     return dict(info["workers"])
 
 
-def result_of(client: Client, future: Future, check: Callable[[], None] = lambda: None) -> Any:
+def _is_done(future: Future) -> bool:
+    """Wait a little while for a task."""
+    try:
+        wait(future, timeout=A_LOOK)
+    except TimeoutError:
+        return False
+    return True
+
+
+def result_of(
+    client: Client,
+    future: Future,
+    check: Callable[[], None] = lambda: None,
+    is_done: Callable[[Future], bool] = _is_done,
+) -> Any:
     """Wait for a task, but not for a cluster that is gone.
 
     Args:
         client: The cluster.
         future: The task.
         check: Called between two checks of it; may raise.
+        is_done: Waits a little while for it.
 
     Raises:
         ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.
         Exception: What the task raised.
     """
     alive = time.monotonic()
-    while not _is_done(future):
+    while not is_done(future):
         check()
         if count_models(client):
             alive = time.monotonic()
@@ -118,15 +133,6 @@ def result_of(client: Client, future: Future, check: Callable[[], None] = lambda
             )
     check()
     return future.result()
-
-
-def _is_done(future: Future) -> bool:
-    """Wait a little while for a task."""
-    try:
-        wait(future, timeout=_LOOK)
-    except TimeoutError:
-        return False
-    return True
 
 
 @contextmanager
