@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -52,23 +52,22 @@ def in_pieces(
     return answers
 
 
-def run_in_halves(call: Callable[..., Float], *batches: Float | None) -> Float:
+def run_in_halves(call: Callable[..., Float], tiles: Float, *others: Any) -> Float:
     """Call with the whole batch, or with its halves where memory does not suffice, and so on down to one.
 
-    Batches and answer are ``(N, C, h, w)``, or ``None``. The size that suffices is kept by the object whose
-    method is called, if it has ``sizes``.
+    Tiles and answer are ``(N, C, h, w)``, and so are the others, or what can be cut like them, or ``None``.
+    The size that suffices is kept by the object whose method is called, if it has ``sizes``.
 
     Raises:
         Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.
     """
-    given = [batch for batch in batches if batch is not None]
     sizes = getattr(getattr(call, "__self__", None), "sizes", {})
-    kind = f"batch of {getattr(call, '__name__', '')} {given[0].shape[1:]}"
+    kind = f"batch of {getattr(call, '__name__', '')} {tiles.shape[1:]}"
 
     def answer(part: slice, size: int) -> Float:
-        return call(*(None if batch is None else batch[part] for batch in batches))
+        return call(*(None if batch is None else batch[part] for batch in (tiles, *others)))
 
-    answers = in_pieces(answer, len(given[0]), len(given[0]), sizes, kind)
+    answers = in_pieces(answer, len(tiles), len(tiles), sizes, kind)
     return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
 

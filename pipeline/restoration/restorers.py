@@ -14,6 +14,7 @@ from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.restoration.memory import filled_up, in_pieces, is_out_of_memory, let_memory_go
+from decr_scene.pipeline.tiling.noise import TileNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +26,15 @@ GPU_BATCH = 8
 """Images that a GPU sees at a time, at most: always as many, or cuDNN might add up in another order."""
 
 
-Restorer = Callable[[Float, Float], Float]
-"""``(tiles (N, C, 256, 256) in [-1, 1], noise of that shape) -> restored tiles of that shape``."""
+Restorer = Callable[[Float, Float], Float] | Callable[[Float, None], Float]
+"""``(tiles (N, C, 256, 256) in [-1, 1], noise of that shape) -> restored tiles of that shape``.
+
+One with an attribute ``needs_noise`` that is false is given ``None`` in the place of noise, which is saved.
+"""
+
+
+Noise = Float | TileNoise
+"""Noise of tiles, ``(N, C, 256, 256)``, drawn or to be drawn where the model computes."""
 
 
 Agree = Callable[[Float], Float]
@@ -37,6 +45,7 @@ class TileModel(Protocol):
     """A restorer, ready to run in this process."""
 
     needs_noise: bool
+    draws_noise: bool
     needs_field: bool
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
@@ -52,11 +61,12 @@ class TileModel(Protocol):
         ...
 
     def restore(
-        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+        self, tiles: Float, noise: Noise | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
         """Return restored tiles, ``(N, C, H, W)`` in [-1, 1].
 
-        ``agree``, for a restorer that works in steps, makes the estimates of every step one picture.
+        ``noise`` is still to be drawn for one that ``draws_noise``. ``agree``, for a restorer that works in
+        steps, makes the estimates of every step one picture.
         """
         ...
 
@@ -110,6 +120,7 @@ class Identity:
     """Gives its input back: for checking a scene's road through the program, and its cost."""
 
     needs_noise = False
+    draws_noise = False
     needs_field = False
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
@@ -121,7 +132,7 @@ class Identity:
         return np.ones(len(tiles), np.bool_)
 
     def restore(
-        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+        self, tiles: Float, noise: Noise | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
         """Return the input."""
         return tiles
@@ -133,7 +144,7 @@ class Fill(Identity):
     needs_field = True
 
     def restore(
-        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+        self, tiles: Float, noise: Noise | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
         """Return the ground's tone."""
         assert field is not None, "needs_field"
@@ -143,11 +154,12 @@ class Fill(Identity):
 class Plugin:
     """A callable of the user's, with its answer checked."""
 
-    needs_noise = True
+    draws_noise = False
     needs_field = False
 
     def __init__(self, restorer: Restorer) -> None:
-        self.restorer = restorer
+        self.restorer: Callable[[Float, Any], Float] = restorer
+        self.needs_noise = bool(getattr(restorer, "needs_noise", True))
         self.sizes: dict[str, int] = {}
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
@@ -159,7 +171,7 @@ class Plugin:
         return np.ones(len(tiles), np.bool_)
 
     def restore(
-        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+        self, tiles: Float, noise: Noise | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
         """Call it with arrays of its own, and take its answer away while it is its turn.
 
@@ -167,8 +179,8 @@ class Plugin:
         where memory does not suffice; and the next batch may come, from another thread, before this one is
         used.
         """
-        assert noise is not None, "needs_noise"
-        return np.array(self.restorer(tiles.copy(), noise.copy()))
+        assert not isinstance(noise, TileNoise), "draws_noise"
+        return np.array(self.restorer(tiles.copy(), None if noise is None else noise.copy()))
 
 
 @contextmanager
@@ -206,6 +218,7 @@ class Diffusion:
                     "take workers of one kind, then run again"
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
+            self.draws_noise = self._on_gpu  # which would wait for noise that is drawn here
             if spec.sha256 is not None and model_sha256(find_model(spec.name)) != spec.sha256:
                 raise CheckpointError(
                     f"model {spec.name} is another file than the run was started with: it was changed, or "
@@ -232,7 +245,7 @@ class Diffusion:
         return self.model.may_change(cloudy, guess, self.spec.weight_floor).numpy()
 
     def restore(
-        self, tiles: Float, noise: Float | None, field: Float | None, agree: Agree | None = None
+        self, tiles: Float, noise: Noise | None, field: Float | None, agree: Agree | None = None
     ) -> Float:
         """Sample: one tile from the other apart, or all of them as one picture."""
         assert noise is not None, "needs_noise"
@@ -241,7 +254,7 @@ class Diffusion:
             return self._on_device(self._sample, tiles, noise, field)
         return self._as_one_picture(tiles, noise, field, agree)
 
-    def _as_one_picture(self, tiles: Float, noise: Float, field: Float, agree: Agree) -> Float:
+    def _as_one_picture(self, tiles: Float, noise: Noise, field: Float, agree: Agree) -> Float:
         """Sample overlapping tiles together, or anew with fewer at once where memory does not suffice."""
         import torch
 
@@ -250,7 +263,8 @@ class Diffusion:
                 return agree.on_device(x0)
             return torch.from_numpy(agree(x0.cpu().numpy())).to(x0.device)
 
-        cloudy, x_t, guess = (torch.from_numpy(batch) for batch in (tiles, noise, field))
+        everything = slice(None), len(tiles)
+        cloudy, x_t, guess = (self._part(batch, *everything) for batch in (tiles, noise, field))
         while True:
             at_once = self.sizes.get("joint", self.spec.at_once if self._on_gpu else 1)
             try:
@@ -280,7 +294,9 @@ class Diffusion:
             at_once=at_once,
         )
 
-    def _on_device(self, call: Callable[..., Tensor], *batches: Float, at_once: int | None = None) -> Float:
+    def _on_device(
+        self, call: Callable[..., Tensor], tiles: Float, *others: Noise, at_once: int | None = None
+    ) -> Float:
         """Call with some tiles at a time on a GPU, with one on a CPU.
 
         On a CPU a batch is no faster, takes more memory, and is summed up in another order than its tiles
@@ -292,23 +308,28 @@ class Diffusion:
 
         from decr_scene.models.devices import side_by_side
 
+        def answer(part: slice, size: int) -> Tensor:
+            return call(*(self._part(batch, part, size) for batch in (tiles, *others)))[: len(tiles[part])]
+
         if not self._on_gpu and at_once is None:
 
             def alone(number: int) -> Tensor:
-                return call(*(torch.from_numpy(batch[number : number + 1]) for batch in batches))
+                return answer(slice(number, number + 1), 1)
 
             threads = torch.get_num_threads() if self.spec.side_by_side else 1
-            return torch.cat(side_by_side(alone, len(batches[0]), threads)).float().cpu().numpy()
-
-        def answer(part: slice, size: int) -> Tensor:
-            own = [torch.from_numpy(filled_up(batch[part], size)) for batch in batches]
-            return call(*own)[: len(batches[0][part])]
+            return torch.cat(side_by_side(alone, len(tiles), threads)).float().cpu().numpy()
 
         most = (at_once or self.spec.at_once) if self._on_gpu else 1
-        answers = in_pieces(
-            answer, len(batches[0]), most, self.sizes, f"{call.__name__} {batches[0].shape[1:]}"
-        )
+        answers = in_pieces(answer, len(tiles), most, self.sizes, f"{call.__name__} {tiles.shape[1:]}")
         return torch.cat(answers).float().cpu().numpy()
+
+    def _part(self, batch: Noise, part: slice, size: int) -> Tensor:
+        """Cut some images out of a batch, and fill them up to a size."""
+        import torch
+
+        if isinstance(batch, TileNoise):
+            return batch[part].filled_up(size).drawn_on(self.model.device)
+        return torch.from_numpy(filled_up(batch[part], size))
 
     @property
     def _on_gpu(self) -> bool:

@@ -25,7 +25,7 @@ from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.remnants import without_remnants
-from decr_scene.pipeline.restoration.restorers import TileModel
+from decr_scene.pipeline.restoration.restorers import Noise, TileModel
 from decr_scene.pipeline.restoration.tile_results import (
     Results,
     last_band,
@@ -36,7 +36,7 @@ from decr_scene.pipeline.restoration.tile_results import (
 )
 from decr_scene.pipeline.tiling.feather import blend
 from decr_scene.pipeline.tiling.grid import Span, Tile
-from decr_scene.pipeline.tiling.noise import place_noise
+from decr_scene.pipeline.tiling.noise import TileNoise
 from decr_scene.pipeline.tiling.windows import window_view
 
 SAMPLE_SEED = 0x9E3779B9
@@ -275,13 +275,13 @@ def _worth_sampling(plan: Plan, prepared: Prepared, field: Float | None) -> tupl
     return _some(prepared, field, chosen)
 
 
-def _noise(plan: Plan, tiles: Sequence[Tile], sample: int) -> Float:
-    """Draw the noise of whole tiles, ``(N, C, size, size)``."""
-    size, bands = plan.grid.size, len(plan.indexes)
-    noise = np.empty((len(tiles), bands, size, size), np.float32)
-    for own, tile in zip(noise, tiles, strict=True):
-        place_noise(plan.seed + sample * SAMPLE_SEED, 0, bands, Span(tile.row, tile.col, size, size), own)
-    return noise
+def _noise(plan: Plan, model: TileModel, tiles: Sequence[Tile], sample: int) -> Noise | None:
+    """Draw the noise of whole tiles, or leave that to a model that draws it itself, if it wants any."""
+    if not model.needs_noise:
+        return None
+    spans = [Span(tile.row, tile.col, plan.grid.size, plan.grid.size) for tile in tiles]
+    noise = TileNoise(plan.seed + sample * SAMPLE_SEED, len(plan.indexes), spans)
+    return noise if model.draws_noise else noise.drawn()
 
 
 def _restored(plan: Plan, model: TileModel, prepared: Prepared, field: Float | None, sample: int) -> Float:
@@ -289,7 +289,7 @@ def _restored(plan: Plan, model: TileModel, prepared: Prepared, field: Float | N
     tiles, _, images = prepared
     if not tiles:
         return images
-    noise = _noise(plan, tiles, sample) if model.needs_noise else None
+    noise = _noise(plan, model, tiles, sample)
     with models_turn():
         if plan.joint:
             return model.restore(images, noise, field, Agreement(plan, tiles))

@@ -9,13 +9,19 @@ numbers by Box and Muller's formula.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.normal import Words, normal_numbers
+
+if TYPE_CHECKING:
+    import torch
 
 CELL = 64
 """Side of a cell, px; part of the definition: another value gives another noise."""
@@ -58,16 +64,59 @@ def place_noise(seed: int, step: int, bands: int, span: Span, out: Float | None 
     return noise
 
 
+@dataclass(frozen=True)
+class TileNoise:
+    """The noise of windows of one size, drawn when it is wanted, here or where a model computes.
+
+    Args:
+        seed: Of the run.
+        bands: Number of bands.
+        spans: The windows.
+    """
+
+    seed: int
+    bands: int
+    spans: Sequence[Span]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, part: slice) -> TileNoise:
+        return replace(self, spans=self.spans[part])
+
+    def filled_up(self, size: int) -> TileNoise:
+        """Extend it to ``size`` windows by its last one."""
+        return replace(self, spans=[*self.spans, *[self.spans[-1]] * (size - len(self))])
+
+    def drawn(self) -> Float:
+        """Draw it, ``(N, bands, height, width)``."""
+        noise = np.empty((len(self), self.bands, *self.spans[0][2:]), np.float32)
+        for own, span in zip(noise, self.spans, strict=True):
+            place_noise(self.seed, 0, self.bands, span, own)
+        return noise
+
+    def drawn_on(self, device: torch.device) -> torch.Tensor:
+        """Draw the same on a device."""
+        from decr_scene.pipeline.tiling.noise_on_device import place_noise_on
+
+        return place_noise_on(device, self.seed, 0, self.bands, self.spans)
+
+
 @lru_cache(maxsize=BLOCKS_KEPT)
 def _block(seed: int, step: int, band: int, row: int, col: int) -> Float:
     """Draw the normal numbers of a block of cells ``(BLOCK, BLOCK)``, read-only."""
-    key = np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
+    key = stream_key(seed, step, band)
     bits = np.concatenate([_row_of_cells(key, SIDE * row + number, SIDE * col) for number in range(SIDE)])
     normal = np.empty((SIDE, 2, CELL // 2, SIDE, CELL), np.float32)  # a cell's upper half is of cosines
     for half, numbers in enumerate(normal_numbers(bits)):
         normal[:, half] = numbers.reshape(SIDE, SIDE, CELL // 2, CELL).swapaxes(1, 2)
     normal.flags.writeable = False
     return normal.reshape(BLOCK, BLOCK)
+
+
+def stream_key(seed: int, step: int, band: int) -> Words:
+    """Make the key of a band's streams, two words."""
+    return np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
 
 
 def _row_of_cells(key: Words, row: int, col: int) -> Words:

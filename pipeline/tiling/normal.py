@@ -18,7 +18,9 @@ from decr_scene.models.arrays import Double, Float
 
 Words = NDArray[np.uint64]
 
-_TURN = 2 * np.pi * 2.0**-32
+TURN = 2 * np.pi * 2.0**-32
+"""Angle of the lowest bit."""
+
 _LOW = 0xFFFFFFFF
 
 _SHIFTS = (21, 10, 0)
@@ -26,14 +28,14 @@ _WIDTHS = (11, 11, 10)
 """Lowest bit, and number of bits, of each part of a turn: tables of 32 KiB stay in the processor's cache."""
 
 _TABLES = tuple(
-    np.exp(1j * _TURN * 2.0**shift * np.arange(2**width))
+    np.exp(1j * TURN * 2.0**shift * np.arange(2**width))
     for shift, width in zip(_SHIFTS, _WIDTHS, strict=True)
 )
 
 ERROR = 2.0**-48
 """Greatest difference of cosine and sine from numpy's: both round angles, up to 6.3, and products."""
 
-_MARGIN = 8 * ERROR
+MARGIN = 8 * ERROR
 """Greatest difference of a number from that of the formula: no radius reaches 8."""
 
 
@@ -88,8 +90,23 @@ def normal_numbers(bits: Words) -> Float:
 
 def _decide(values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, out: Float) -> None:
     """Round values to float32; compute anew, by the formula, what might be rounded the other way."""
-    np.subtract(values, _MARGIN, out=out, casting="same_kind")
-    np.add(values, _MARGIN, out=_room.above, casting="same_kind")
+    np.subtract(values, MARGIN, out=out, casting="same_kind")
+    np.add(values, MARGIN, out=_room.above, casting="same_kind")
     np.not_equal(out, _room.above, out=_room.doubtful)
     where = np.flatnonzero(_room.doubtful)
-    out[where] = radius[where] * function((turns[where] & _LOW) * _TURN)
+    out[where] = radius[where] * function((turns[where] & _LOW) * TURN)
+
+
+def exactly(bits: Words, half: NDArray[np.int64]) -> Float:
+    """Compute one number of each word by the formula in numpy: that of the cosine (0), or of the sine (1).
+
+    Args:
+        bits: Random words ``(n,)``.
+        half: Which of the two, ``(n,)``.
+
+    Returns:
+        ``(n,)`` float32, as `normal_numbers` gives it.
+    """
+    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
+    angle = (bits & np.uint64(_LOW)).astype(np.float64) * TURN
+    return (radius * np.where(half, np.sin(angle), np.cos(angle))).astype(np.float32)

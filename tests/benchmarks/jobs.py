@@ -28,10 +28,14 @@ PLACE = {"crs": "EPSG:32650", "transform": Affine(0.5, 0, 500000, 0, -0.5, 40000
 class Sleeper:
     """A model that takes its time and no processor; it darkens, so that something is written.
 
+    As one on a GPU, it leaves no noise to be drawn here.
+
     Args:
         seconds: For a tile.
         log: Folder for what it did: one file a process, one line ``begin end tiles`` a batch.
     """
+
+    needs_noise = False
 
     def __init__(self, seconds: float, log: str) -> None:
         self.seconds, self.log = seconds, log
@@ -39,7 +43,7 @@ class Sleeper:
     def __repr__(self) -> str:
         return f"Sleeper({self.seconds})"
 
-    def __call__(self, tiles: Float, noise: Float) -> Float:
+    def __call__(self, tiles: Float, noise: None) -> Float:
         begin = time.monotonic()
         time.sleep(self.seconds * len(tiles))
         with open(f"{self.log}/{os.getpid()}", "a") as file:

@@ -24,6 +24,8 @@ from decr_scene.models.networks.unet import PUBLISHED_WEIGHT, UNetConfig
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.restoration.restorers import Diffusion
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.noise import TileNoise
 
 
 def seconds(call: Callable[[], object], device: str, times: int = 5) -> float:
@@ -116,10 +118,15 @@ def _default(
     work = operations(lambda: model.network(images[0], 300, images[1], images[2]))
     spec, _ = spec_of(Options(model="default", device=device, precision=precision, batch_size=batch))
     restorer = Diffusion(spec)
-    arrays = [image.cpu().numpy() for image in images]
-    whole = seconds(lambda: restorer.restore(*arrays), device)
+    tiles, drawn, field = (image.cpu().numpy() for image in images)
+    places = TileNoise(0, 4, [Span(0, number * side * 3 // 4, side, side) for number in range(batch)])
+    noise = places if restorer.draws_noise else drawn
+    whole = seconds(lambda: restorer.restore(tiles, noise, field), device)
     steps = spec.steps or 1
     rows["default: tiles a second"] = batch / whole
+    rows["default: milliseconds for the noise of a tile, drawn there"] = (
+        seconds(lambda: places.drawn_on(torch.device(device)), device) * 1e3 / batch
+    )
     rows["default: share of the card's peak in the network"] = work / alone / most
     rows["default: launches a batch and step"] = launches(
         lambda: model.network(images[0], 300, images[1], images[2]), device

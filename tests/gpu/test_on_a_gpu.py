@@ -25,6 +25,8 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.restoration.restorers import Diffusion
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.noise import TileNoise
 
 DEVICE = os.environ.get("DECR_SCENE_GPU_TESTS", "cuda")
 ON_GPU = DEVICE == "cuda"
@@ -117,6 +119,11 @@ def test_two_workers_make_the_same_picture(scene, one):
 def test_tiles_that_are_denoised_together_are_the_same_as_on_a_cpu(scene):
     joint = restored(scene, "joint", blend="joint")
     assert_same(joint, restored(scene, "joint_cpu", blend="joint", device="cpu"), share=1e-3)
+
+
+def test_noise_has_the_same_bits():
+    noise = TileNoise(5, 4, [Span(192, 192 * number, 256, 256) for number in range(16)])
+    np.testing.assert_array_equal(noise.drawn_on(torch.device(DEVICE)).cpu().numpy(), noise.drawn())
 
 
 @pytest.mark.skipif(not ON_GPU, reason="NO GPU HERE")

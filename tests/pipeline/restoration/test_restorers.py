@@ -10,6 +10,7 @@ import torch
 from fault_cases import Smooth, assert_same_file
 from model_cases import tiny_model
 from raster_cases import plain, write
+from test_run import assert_same_pixels
 
 from decr_scene.models.devices import Computing, pick_precision
 from decr_scene.pipeline import process_scene
@@ -19,9 +20,12 @@ from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.restoration import open_restorers
 from decr_scene.pipeline.restoration.agreement import Agreement
 from decr_scene.pipeline.restoration.memory import in_pieces, is_out_of_memory, run_in_halves
 from decr_scene.pipeline.restoration.restorers import Diffusion, describe
+from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.noise import TileNoise
 from decr_scene.pipeline.writing.journal import Journal
 
 
@@ -134,6 +138,53 @@ def test_tiles_that_are_sampled_together_keep_to_the_shape_that_went(monkeypatch
     for _ in range(2):
         np.testing.assert_allclose(model.restore(*images), expected, atol=1e-4)
     assert seen == [4] + [2] * 12
+
+
+@pytest.mark.parametrize("together", [(), (lambda estimates: estimates,)])
+def test_a_gpu_draws_its_noise_itself_and_the_same(monkeypatch, spec, batch, together):
+    noise = TileNoise(5, 3, [Span(40, 100 * number, 64, 64) for number in range(5)])
+    expected = Diffusion(spec).restore(batch, noise.drawn(), batch * 0.5, *together)
+    assert not Diffusion(spec).draws_noise
+    model, _ = on_a_gpu(monkeypatch, replace(spec, at_once=4))
+    monkeypatch.setattr(TileNoise, "drawn", None)
+    np.testing.assert_allclose(model.restore(batch, noise, batch * 0.5, *together), expected, atol=1e-4)
+
+
+def test_a_scene_is_the_same_from_a_model_that_draws_its_noise(monkeypatch, tmp_path):
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    scene = plain(tmp_path / "scene.tif", (300, 700), 3)
+    options = {"model": model, "mask": "none", "batch_size": 3, "device": "cpu"}
+    process_scene(scene, tmp_path / "here.tif", **options)
+    init = Diffusion.__init__
+
+    def drawing(self, spec):
+        init(self, spec)
+        self.draws_noise = True
+
+    monkeypatch.setattr(Diffusion, "__init__", drawing)
+    monkeypatch.setattr(TileNoise, "drawn", None)
+    open_restorers._open_model.cache_clear()
+    process_scene(scene, tmp_path / "there.tif", **options)
+    open_restorers._open_model.cache_clear()
+    assert_same_file(tmp_path / "here.tif", tmp_path / "there.tif")
+
+
+def test_a_callable_that_needs_no_noise_is_given_none(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (300, 500), 1)
+
+    def darker(tiles, noise):
+        assert noise is None
+        return np.maximum(tiles - 0.1, -1)
+
+    darker.needs_noise = False
+    process_scene(scene, tmp_path / "without.tif", restorer=darker, scale=(0, 6000))
+    process_scene(
+        scene,
+        tmp_path / "with.tif",
+        restorer=lambda tiles, noise: np.maximum(tiles - 0.1, -1),
+        scale=(0, 6000),
+    )
+    assert_same_pixels(tmp_path / "without.tif", tmp_path / "with.tif")
 
 
 def test_another_device_than_the_run_began_on_is_refused(spec):
