@@ -143,6 +143,7 @@ class Model:
         seed: int = 0,
         agree: BlendTiles | None = None,
         at_once: int | None = None,
+        gain: float | None = None,
     ) -> Tensor:
         """Remove the clouds.
 
@@ -161,6 +162,7 @@ class Model:
             seed: Of the noise; image ``i`` of the batch has its own, ``seed + i``.
             agree: Makes the estimates of overlapping tiles one picture at every step.
             at_once: Images that the network sees at a time; by default all.
+            gain: Factor of what the sample changes of the reference.
 
         Returns:
             float32 ``(B, C, H, W)`` in [-1, 1].
@@ -168,7 +170,7 @@ class Model:
         Raises:
             ValueError: The shapes do not fit the model, or the schedule has no such steps.
         """
-        chosen = self.config.sampling.replaced(steps, start, weight_floor)
+        chosen = self.config.sampling.replaced(steps, start, weight_floor, gain=gain)
         if self.config.network is None:
             return self._sample_reference(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
         denoiser = DEDenoiser(self.network, self.schedule, chosen.texture)

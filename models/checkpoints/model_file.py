@@ -102,8 +102,9 @@ class SamplingConfig:
         start: int | None = None,
         weight_floor: float | None = None,
         halo: int | None = None,
+        gain: float | None = None,
     ) -> "SamplingConfig":
-        """Replace the values that are not ``None``; with other steps the gain is 1.
+        """Replace the values that are not ``None``; with other steps the model's own gain does not count.
 
         Raises:
             CheckpointError: A value is out of range.
@@ -111,7 +112,7 @@ class SamplingConfig:
         values: dict[str, Any] = {"steps": steps, "start": start, "weight_floor": weight_floor, "halo": halo}
         changed = replace(self, **{name: value for name, value in values.items() if value is not None})
         same = (changed.steps, changed.first_step) == (self.steps, self.first_step)
-        return changed if same else replace(changed, gain=1.0)
+        return replace(changed, gain=(self.gain if same else 1.0) if gain is None else gain)
 
     @property
     def first_step(self) -> int | None:

@@ -85,7 +85,9 @@ if TYPE_CHECKING:
 @click.option(
     "--ablation", is_flag=True, help="No prior, a fixed one, the model's own weight, reference alone."
 )
-@click.option("--sweep", type=SweepType(), help="Of steps, start or weight-floor, such as steps=5,10,20.")
+@click.option(
+    "--sweep", type=SweepType(), help="Of steps, start, weight-floor or gain, such as steps=5,10,20."
+)
 @click.option("--csv", "table", type=FILE, help="Write one row per image, or per row of a comparison.")
 @click.option("--sheet", type=FILE, help="Write a PNG with cloudy, reference, DE and truth of some images.")
 @click.option("--trace", type=FILE, help="Write the mean weight of the first guess at every step as CSV.")
@@ -105,6 +107,7 @@ def evaluate(
     steps: int | None,
     start: int | None,
     weight_floor: float | None,
+    gain: float | None,
     samples: int,
     uncertainty: bool,
     by_process: bool,
@@ -119,7 +122,7 @@ def evaluate(
     from decr_scene.pipeline.evaluation.compare import compare
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 
-    settings = Settings(steps, start, weight_floor)
+    settings = Settings(steps, start, weight_floor, gain)
     names = tuple(name.strip() for name in (compared or "").split(",") if name.strip())
     if compared is not None and not names:
         raise OptionError(f"--compare names no models, got {compared!r}: list some, such as rice2,default")

@@ -40,6 +40,7 @@ class Settings:
         steps: Diffusion steps.
         start: Step to start at; 1000: from noise alone.
         weight_floor: Least weight of the first guess.
+        gain: Factor of what sampling changes of the first guess.
         weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone; 0
             and from noise alone: the noise network does not see the first guess either.
         number: Of the sample, from 0; each has noise of its own, as those of a scene have.
@@ -48,6 +49,7 @@ class Settings:
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
+    gain: float | None = None
     weight: float | None = None
     number: int = 0
 
@@ -60,7 +62,9 @@ class Settings:
         if model is None or model.config.network is None or self.weight == 1:
             return
         try:
-            sampling = model.config.sampling.replaced(self.steps, self.start, self.weight_floor)
+            sampling = model.config.sampling.replaced(
+                self.steps, self.start, self.weight_floor, gain=self.gain
+            )
             DESampler(DEDenoiser(model.network, model.schedule), sampling.steps, sampling.first_step)
         except ValueError as error:
             raise OptionError(f"{model.config.name}: {error}") from error
@@ -80,6 +84,7 @@ class Settings:
                 steps=self.steps,
                 start=self.start,
                 weight_floor=self.weight_floor,
+                gain=self.gain,
                 noise=x_t,
                 reference=reference,
                 on_step=on_step,

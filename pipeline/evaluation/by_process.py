@@ -95,6 +95,7 @@ class WholeRuns:
                 steps=settings.steps,
                 start=settings.start,
                 weight_floor=settings.weight_floor,
+                gain=settings.gain,
                 bands=self._bands_of(cloudy),
                 mask=self.mask,
                 detector=detector,

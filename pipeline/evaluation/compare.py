@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ from decr_scene.pipeline.measures import texture
 from decr_scene.pipeline.measures.perception import Perception
 from decr_scene.pipeline.planning.detector import LENDERS
 
-SWEPT = ("steps", "start", "weight-floor")
+_FRACTIONS = ("weight-floor", "gain")
+SWEPT = ("steps", "start", *_FRACTIONS)
 """What a sweep may vary, by the names of the command line."""
 
 STEPS_FROM_NOISE = 50
@@ -205,15 +207,12 @@ def sweep(model: str, settings: Settings, name: str, values: Sequence[float]) ->
     """
     if name not in SWEPT or not values:
         raise OptionError(f"a sweep is such as steps=5,10,20 of {', '.join(SWEPT)}, got {name}={values}")
-    if name != "weight-floor" and any(value != int(value) for value in values):
+    if name not in _FRACTIONS and any(value != int(value) for value in values):
         raise OptionError(f"{name} must be whole numbers, got {', '.join(f'{v:g}' for v in values)}")
     systems = []
     for value in values:
-        if name == "weight-floor":
-            changed = replace(settings, weight_floor=float(value))
-        else:
-            changed = replace(settings, **{name: int(value)})
-        systems.append(System(f"{name} {value:g}", model, changed, (name, float(value))))
+        changed: dict[str, Any] = {name.replace("-", "_"): value if name in _FRACTIONS else int(value)}
+        systems.append(System(f"{name} {value:g}", model, replace(settings, **changed), (name, float(value))))
     return systems
 
 

@@ -26,7 +26,7 @@ _NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")
 
 _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
     Integral: ("a whole number", ("steps", "start", "seed", "overlap", "halo", "batch_size", "samples")),
-    Real: ("a number", ("weight_floor",)),
+    Real: ("a number", ("weight_floor", "gain")),
     str: ("text", ("blend", "device", "precision", "bands", "mask_values", "detector", "asset")),
 }
 """Of what type the other options are, in words, by that type."""
@@ -43,6 +43,7 @@ class Choices(TypedDict, total=False):
     steps: int | None
     start: int | None
     weight_floor: float | None
+    gain: float | None
     seed: int
     overlap: int
     halo: int | None
@@ -73,6 +74,8 @@ class Options:
         steps: Diffusion steps; ``None``: the model's own default.
         start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
         weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
+        gain: Factor of the detail that sampling adds to the first guess; ``None``: the model's own, which is 1
+            with other steps.
         seed: Of the noise.
         overlap: Least overlap of tiles, px.
         halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
@@ -112,6 +115,7 @@ class Options:
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
+    gain: float | None = None
     seed: int = 0
     overlap: int = OVERLAP
     halo: int | None = None
@@ -146,6 +150,7 @@ class Options:
                 raise OptionError(f"{name} is empty: leave it out, or is a variable of the shell not set?")
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
+        _check_range("gain", self.gain, 0, 8)
         _check_range("overlap", self.overlap, 0, 128)
         _check_range("halo", self.halo, 0, 512)
         _check_range("batch_size", self.batch_size, 1, 4096)

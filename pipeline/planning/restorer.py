@@ -59,7 +59,9 @@ def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str
     config = read_model_config(path)
     try:
         computing = None if elsewhere else computing_of(options.device, options.precision)
-        sampling = config.sampling.replaced(options.steps, options.start, options.weight_floor, options.halo)
+        sampling = config.sampling.replaced(
+            options.steps, options.start, options.weight_floor, options.halo, options.gain
+        )
         Schedule().pairs(sampling.steps, sampling.first_step)
     except ValueError as error:
         raise OptionError(str(error)) from error
@@ -82,6 +84,7 @@ def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str
         side_by_side=config.network is not None and config.network.grown is not None,
         alone=config.network is None,
         error=config.error,
+        gain=sampling.gain,
     )
     return spec, digest
 

@@ -62,6 +62,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             spec.steps,
             spec.start,
             spec.weight_floor,
+            spec.gain,
             spec.halo,
         ],
         "computing": None if spec.computing is None else computing_values(spec.computing),

@@ -81,6 +81,7 @@ class RestorerSpec:
         steps: Diffusion steps.
         start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
         weight_floor: Least weight of the first guess, the paper's eta.
+        gain: Factor of what sampling changes of the first guess.
         halo: How far beyond its tile a first guess sees, px.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         precision: ``auto``, ``fp32``, ``bf16``.
@@ -112,6 +113,7 @@ class RestorerSpec:
     side_by_side: bool = False
     alone: bool = False
     error: ExpectedError | None = None
+    gain: float | None = None
     plugin: Restorer | None = None
     plugin_key: str | None = None
 
@@ -288,6 +290,7 @@ class Diffusion:
             steps=self.spec.steps,
             start=self.spec.start,
             weight_floor=self.spec.weight_floor,
+            gain=self.spec.gain,
             noise=noise,
             reference=reference,
             agree=agree,
@@ -361,6 +364,7 @@ def describe(spec: RestorerSpec) -> dict[str, Any]:
         "steps": spec.steps,
         "start": spec.start,
         "weight_floor": spec.weight_floor,
+        "gain": spec.gain,
         "halo": spec.halo,
         "device": spec.device,
         "precision": spec.precision,

@@ -132,6 +132,9 @@ sampling_options = in_order(
         "--start", type=int, help="Step to start at from the noised first guess; 1000: noise alone."
     ),
     click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
+    click.option(
+        "--gain", type=float, help="Factor of the detail that sampling adds; 2 to 3 looks most like ground."
+    ),
 )
 """Options of the sampling."""
 

@@ -239,6 +239,7 @@ def test_what_is_given_goes_before_the_models_own_and_the_last_step_is_noise_alo
     gained = replace(own, gain=2.0)
     assert gained.replaced(steps=10, start=400, halo=0) == replace(gained, halo=0)
     assert gained.replaced(steps=5).gain == 1
+    assert gained.replaced(steps=5, gain=3).gain == gained.replaced(gain=3).gain == 3
     assert replace(own, turns=2).replaced(steps=5).turns == 2
     for turns in (3, 2.0):
         with pytest.raises(CheckpointError, match=f"turns must be 1, 2 or 4, got {turns}"):

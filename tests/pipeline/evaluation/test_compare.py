@@ -49,6 +49,13 @@ def test_a_sweep_has_a_row_for_every_value(folder, model, measured):
     assert found["steps 1"]["psnr"] != found["steps 2"]["psnr"]
 
 
+def test_the_strength_of_what_sampling_adds_can_be_swept(folder, model, measured):
+    found = compare(sweep(str(model), Settings(), "gain", (0, 0.5, 1)), folder).rows
+    assert found["gain 1"]["psnr"] == measured.mean()["DE/psnr"]
+    assert found["gain 0"]["psnr"] == pytest.approx(measured.mean()["reference/psnr"], abs=1e-4)
+    assert found["gain 0.5"]["psnr"] not in (found["gain 0"]["psnr"], found["gain 1"]["psnr"])
+
+
 def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
     other = tiny_model(tmp_path / "other.safetensors", seed=1)
     result = invoke("--model", model, "--model", other, "--data", folder)

@@ -142,6 +142,7 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
         ({"seed": None}, "seed is a NoneType, expected a whole number"),
         ({"samples": True}, "samples is a bool, expected a whole number"),
         ({"weight_floor": "0.5"}, "weight_floor is a str, expected a number"),
+        ({"gain": -1}, "gain must be in 0 to 8, got -1"),
         ({"bands": ["blue", "green"]}, "bands is a list, expected text"),
         ({"device": None}, "device is a NoneType, expected text"),
         ({"mask": None}, "mask is a NoneType, expected a path or a name"),

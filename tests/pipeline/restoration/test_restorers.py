@@ -10,6 +10,7 @@ import torch
 from fault_cases import Smooth, assert_same_file
 from model_cases import tiny_model
 from raster_cases import plain, write
+from sample_cases import pixels
 from test_run import assert_same_pixels
 
 from decr_scene.models.devices import Computing, pick_precision
@@ -185,6 +186,34 @@ def test_a_callable_that_needs_no_noise_is_given_none(tmp_path):
         scale=(0, 6000),
     )
     assert_same_pixels(tmp_path / "without.tif", tmp_path / "with.tif")
+
+
+def test_what_sampling_adds_is_as_strong_as_asked(tmp_path):
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    scene = plain(tmp_path / "scene.tif", (300, 300), 3)
+    found = {}
+    for name, own in (
+        ("guess", {"weight_floor": 1}),
+        ("none", {"gain": 0}),
+        ("one", {}),
+        ("half", {"gain": 0.5}),
+    ):
+        report = process_scene(
+            scene, tmp_path / f"{name}.tif", model=model, mask="none", device="cpu", scale=(0, 6000), **own
+        )
+        found[name] = pixels(tmp_path / f"{name}.tif").astype(float)
+        assert report.model["gain"] == own.get("gain", 1)
+    np.testing.assert_array_equal(found["none"], found["guess"])
+    assert np.abs(found["one"] - found["guess"]).max() > 20
+    low, high = np.minimum(found["one"], found["guess"]), np.maximum(found["one"], found["guess"])
+    assert (found["half"] >= low - 1).all()
+    assert (found["half"] <= high + 1).all()
+    assert (np.abs(found["half"] - low) > 20).any()
+    assert (np.abs(found["half"] - high) > 20).any()
+    with RasterioScene.open(scene) as opened:
+        planned = plan_scene(opened, Options(model=str(model), mask="none"))
+        stronger = plan_scene(opened, Options(model=str(model), mask="none", gain=2.5))
+        assert run_guard(opened, planned, "deflate", 512) != run_guard(opened, stronger, "deflate", 512)
 
 
 def test_another_device_than_the_run_began_on_is_refused(spec):
