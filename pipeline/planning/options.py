@@ -74,8 +74,8 @@ class Options:
         steps: Diffusion steps; ``None``: the model's own default.
         start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
         weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
-        gain: Factor of the detail that sampling adds to the first guess; ``None``: the model's own, which is 1
-            with other steps.
+        gain: Factor of the detail that sampling adds to the first guess; ``None``: the model's own, 1 with
+            other steps.
         seed: Of the noise.
         overlap: Least overlap of tiles, px.
         halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
