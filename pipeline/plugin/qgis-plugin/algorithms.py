@@ -188,15 +188,6 @@ class RemoveClouds(DecrSceneAlgorithm):
             _number("STEPS", "Diffusion steps; the model's own otherwise", None, 1, 1000),
             _number("SEED", "Seed of the noise", 0, 0, 2**31 - 1),
             _number("SAMPLES", "Samples; from 2 on their spread is written too", 1, 1, 1000),
-            QgsProcessingParameterNumber(
-                "GAIN",
-                "Factor of the detail that sampling adds; the model's own otherwise",
-                QgsProcessingParameterNumber.Double,
-                None,
-                True,
-                0,
-                8,
-            ),
         ):
             self.addParameter(_advanced(parameter))
         expected = QgsProcessingParameterBoolean(
@@ -222,8 +213,6 @@ class RemoveClouds(DecrSceneAlgorithm):
         for name in ("STEPS", "SEED", "SAMPLES"):
             if parameters.get(name) is not None:
                 words += [f"--{name.lower()}", str(self.parameterAsInt(parameters, name, context))]
-        if parameters.get("GAIN") is not None:
-            words += ["--gain", str(self.parameterAsDouble(parameters, "GAIN", context))]
         words += ["--uncertainty"] if self.parameterAsBool(parameters, "EXPECTED_ERROR", context) else []
         end, _ = self.call(words, feedback)
         if end is None:
