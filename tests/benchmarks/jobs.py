@@ -130,6 +130,36 @@ def sleeping_on_cluster(src: str, dst: str, seconds: float, log: str, workers: i
         sleeping(src, dst, seconds, log, scheduler=cluster.scheduler_address, **options)
 
 
+def network(side: int) -> None:
+    """A first guess and samples of `default` in fp32 and in bf16, in turns: the least seconds of four of each."""
+    import torch
+
+    from decr_scene.models.model import load_model
+
+    torch.set_num_threads(1)
+    models = {
+        precision: load_model("default", device="cpu", precision=precision) for precision in ("fp32", "bf16")
+    }
+    generator = torch.Generator().manual_seed(0)
+    window, tile, noise = (
+        torch.rand(1, 4, width, width, generator=generator) * 2 - 1 for width in (side, 256, 256)
+    )
+    context = torch.zeros(1, 7, side // 16, side // 16)
+    told: dict[str, float] = {}
+    for _ in range(4):
+        for precision, model in models.items():
+            calls = {
+                "guess": lambda model=model: model.reference(window, context, 512),
+                "sample": lambda model=model: model.sample(tile, noise=noise, reference=-tile),
+            }
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                key = f"{name} {precision}"
+                told[key] = min(told.get(key, float("inf")), time.perf_counter() - began)
+    print(json.dumps(told))
+
+
 def neighbourly(src: str, dst: str, **options: Any) -> None:
     """With a restorer whose result may depend on nothing but place and seed."""
     from decr_scene.pipeline.run import process_scene
@@ -138,7 +168,8 @@ def neighbourly(src: str, dst: str, **options: Any) -> None:
 
 
 JOBS = {
-    job.__name__: job for job in (scene, cloud, copy, identity, sleeping, sleeping_on_cluster, neighbourly)
+    job.__name__: job
+    for job in (scene, cloud, copy, identity, network, sleeping, sleeping_on_cluster, neighbourly)
 }
 
 if __name__ == "__main__":

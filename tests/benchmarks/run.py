@@ -1,7 +1,7 @@
-"""Measure the scene engine: ``python tests/benchmarks/run.py [cost|memory|scaling|gating|determinism|all]``.
+"""Measure the scene engine: ``python tests/benchmarks/run.py [BENCHMARK ...]``, see ``--help``; else all.
 
-One table of ratios, each of things measured in this one run, the median of several repetitions. Nothing here
-has a network: what the engine costs beside one is the question. Takes minutes and some gigabytes of disk.
+One table of ratios, each of things measured in this one run, the median of several repetitions. But for
+``network`` they are of the engine alone. Takes half an hour and some gigabytes of disk.
 """
 
 from __future__ import annotations
@@ -138,6 +138,16 @@ class Bench:
             ratios.append(part / whole)
         yield Figure(f"time at a tenth cloud, {side} px square, {seconds} s a tile", median(ratios), 0.13)
 
+    def network(self) -> Iterator[Figure]:
+        """What bf16 gains over fp32 on one core of this CPU, both as `process` computes."""
+        ratios: dict[str, list[float]] = {"first guess over a window": [], "samples of a tile": []}
+        for _ in range(self.repeat):
+            told = do("network", side=128 if self.hasty else 1024).told
+            for kind, key in zip(ratios, ("guess", "sample"), strict=True):
+                ratios[kind].append(told[f"{key} fp32"] / told[f"{key} bf16"])
+        for kind, found in ratios.items():
+            yield Figure(f"{kind} of `default`: bf16 over fp32", median(found), 2.5, "x", False)
+
     def determinism(self) -> Iterator[Figure]:
         """Different files from different batches and workers."""
         scene = self.scene(700 if self.hasty else 1500, 3)
@@ -212,7 +222,7 @@ def do(job: str, **arguments: Any) -> Used:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks asked for; 1 if an aim was missed."""
-    names = ("cost", "memory", "scaling", "gating", "determinism")
+    names = ("cost", "memory", "scaling", "gating", "network", "determinism")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", nargs="*", default=["all"], metavar="|".join((*names, "all")))
     parser.add_argument("--sides", default="4096,8192,16384", help="of the scenes of cost and memory, px")

@@ -9,7 +9,7 @@ def test_the_script_prints_a_table(tmp_path):
     script = Path(__file__).with_name("run.py")
     options = ["--hasty", "--sides", "300,600", "--repeat", "1", "--folder", str(tmp_path)]
     result = subprocess.run(
-        [sys.executable, str(script), "cost", "memory", *options],
+        [sys.executable, str(script), "cost", "memory", "network", *options],
         capture_output=True,
         text=True,
         check=False,
@@ -17,6 +17,7 @@ def test_the_script_prints_a_table(tmp_path):
     assert result.returncode in (0, 1), result.stderr
     assert "cost of identity over a copy, 300 px square" in result.stdout
     assert "memory for a pixel added, 300 to 600 px square" in result.stdout
+    assert "first guess over a window of `default`: bf16 over fp32" in result.stdout
     scratch = next(
         line for line in result.stdout.splitlines() if line.startswith("scratch over the raw scene")
     )
