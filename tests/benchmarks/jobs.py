@@ -131,7 +131,7 @@ def sleeping_on_cluster(src: str, dst: str, seconds: float, log: str, workers: i
 
 
 def network(side: int) -> None:
-    """A first guess and samples of `default` in fp32 and in bf16, in turns: the least seconds of four of each."""
+    """A first guess and samples of `default`, fp32 and bf16 in turns: the least seconds of four of each."""
     import torch
 
     from decr_scene.models.model import load_model
