@@ -185,7 +185,8 @@ class Model:
         answer = sampler(self._on_device(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
         if chosen.gain == 1:
             return answer
-        return (first_guess + chosen.gain * (answer - first_guess)).clamp(-1, 1)
+        base = first_guess.clamp(-1, 1)  # as the answer is
+        return (base + chosen.gain * (answer - base)).clamp(-1, 1)
 
     @torch.inference_mode()
     def may_change(self, cloudy: Tensor, reference: Tensor, weight_floor: float | None = None) -> Tensor:
@@ -204,7 +205,7 @@ class Model:
             where the weight is not known beforehand.
         """
         network, chosen = self.config.network, self.config.sampling.replaced(weight_floor=weight_floor)
-        if network is None or network.covered is None or not chosen.texture or chosen.gain != 1:
+        if network is None or network.covered is None or not chosen.texture:
             return torch.ones(len(cloudy), dtype=torch.bool, device=cloudy.device)
         weight = weight_of_change(cloudy, reference, *network.covered)
         return ~(weight.clamp(min=chosen.weight_floor) >= 1).flatten(1).all(dim=1)

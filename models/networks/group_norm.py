@@ -26,7 +26,10 @@ ROW = 64
 """Pixels whose channels are one row of the product: a row of one pixel is too short to be fast."""
 
 IN_CACHE = 1 << 18
-"""Values that are averaged at a time: float32 of them, and of their squares, are 2 MiB."""
+"""Values that are averaged at a time on a CPU, if they are a row of blocks.
+
+float32 of them and of their squares are 2 MiB.
+"""
 
 Step = tuple[Tensor, Tensor]
 """Scale less 1, and shift, that a step number gives what is normalised, ``(B, C, 1, 1)`` each."""
@@ -207,11 +210,12 @@ def _moments_around(x: Tensor, block: int, groups: int) -> tuple[Tensor, Tensor,
 def _block_means(x: Tensor, block: int) -> Tensor:
     """Average values and squares over blocks, ``(B, C, H, W)`` to float32 ``(B, 2 C, h, w)``.
 
-    A few rows of blocks at a time, which stay in the processor's cache: of 512 x 512 px of 24 channels in a
+    On a CPU a few rows of blocks at a time, which stay in its cache: of 512 x 512 px of 24 channels in a
     quarter of the time.
     """
-    row = x[0, :, :block].numel()
-    rows = block * max(1, IN_CACHE // max(row, 1))
+    rows = x.shape[2]
+    if x.is_cpu:
+        rows = block * max(1, IN_CACHE // max(1, x[:, :, :block].numel()))
     parts = []
     for first in range(0, x.shape[2], rows):
         part = x[:, :, first : first + rows].float()

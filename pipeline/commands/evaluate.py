@@ -122,11 +122,13 @@ def evaluate(
     from decr_scene.pipeline.evaluation.compare import compare
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 
-    settings = Settings(steps, start, weight_floor, gain)
+    settings = Settings(steps, start, weight_floor, gain=gain)
     names = tuple(name.strip() for name in (compared or "").split(",") if name.strip())
     if compared is not None and not names:
         raise OptionError(f"--compare names no models, got {compared!r}: list some, such as rice2,default")
     options["mask"] = mask or ("auto" if by_process else "none")
+    if ablation and gain is not None:
+        raise OptionError("the systems of an ablation have no gain: drop --gain, or --ablation")
     systems = _comparison(models, names, ablation, sweep, settings, by_process)
     if complexity and (data is not None or by_process):
         given = "--data" if data is not None else "--by-process"

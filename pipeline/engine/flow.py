@@ -30,6 +30,7 @@ from decr_scene.pipeline.engine.workers import (
     TASKS_A_MODEL,
     cluster_faults,
     count_models,
+    least_threads,
     result_of,
 )
 from decr_scene.pipeline.raster.source import Source
@@ -49,6 +50,14 @@ BATCHES_AHEAD = TASKS_A_MODEL + 1
 """Batches queued or computed for each model; the same number may be done and wait for their blocks."""
 _PATIENCE_FOR_CALLS = 1.0
 """Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
+_LAST = -(1 << 40)
+"""Priority of blending, which is that of no batch, where workers have a thread to spare for it.
+
+Where they have none, models would run out of batches and then wait until all of their worker's threads have
+blended: there it goes first.
+"""
+_A_GLANCE = 0.02
+"""Time between two glances at a task whose end may be told late, s."""
 SAVING_SHARE = 0.25
 """Greatest share of the time spent on saving finished tiles: a model as quick as the disk saves fewer."""
 CHUNK_COLS = 2048
@@ -127,6 +136,7 @@ class Flow:
     _copies: Iterator[tuple[Span, Blended]] = field(default_factory=lambda: iter(()))
     _last_needed: int = -1
     _models: int = 1
+    _spare_threads: bool = False
     _trouble: BaseException | None = None
     _calls_due: int = 0
     _to_save: set[int] = field(default_factory=set)
@@ -167,13 +177,13 @@ class Flow:
         waiting: deque[Future] = deque()
         for number, row in enumerate(rows):
             self._models = count_models(self.client)
+            self._spare_threads = least_threads(self.client) > TASKS_A_MODEL
             for span in row:
                 self._submit_windows(todo, waiting, number + ROWS_UNDER_WAY)
                 future = waiting.popleft()
                 self._run_ahead()
                 yield from self._copies_until(future)
-                future.add_done_callback(lambda done: self._news.set())
-                yield span, result_of(self.client, future, self._check, self._is_done)
+                yield span, self._result(future)
             self._forget_above(self.plan.sight(row[0]._replace(row=row[0].bottom, height=1)).row)
 
     def _submit_windows(self, todo: deque[tuple[int, Span]], waiting: deque[Future], end: int) -> None:
@@ -196,11 +206,23 @@ class Flow:
             yield copy
             self._run_ahead()
 
-    def _is_done(self, future: Future) -> bool:
-        """Wait a little while for a task; whenever a batch is finished, see to it that models have others."""
-        while not future.done() and self._news.wait(A_LOOK):
-            self._news.clear()
-            self._run_ahead()
+    def _result(self, future: Future) -> Blended:
+        """Wait for a window, and hand out batches meanwhile."""
+        future.add_done_callback(lambda done: self._news.set())
+        result: Blended = result_of(self.client, future, self._check, self._is_done_or_late)
+        return result
+
+    def _is_done_or_late(self, future: Future) -> bool:
+        """Wait a little while for a task, and tell whether it is done.
+
+        Whenever a batch is finished, models are given others. The task's own callback may be late, behind
+        those that save batches: so it is looked at now and then, too.
+        """
+        end = time.monotonic() + A_LOOK
+        while not future.done() and time.monotonic() < end:
+            if self._news.wait(_A_GLANCE):
+                self._news.clear()
+                self._run_ahead()
         return bool(future.done())
 
     def _copy(self, spans: list[Span]) -> Iterator[tuple[Span, Blended]]:
@@ -210,9 +232,9 @@ class Flow:
             waiting.append((span, self._blend(span)))
             if len(waiting) > COPIES_AHEAD:
                 first, future = waiting.popleft()
-                yield first, result_of(self.client, future, self._check)
+                yield first, self._result(future)
         for span, future in waiting:
-            yield span, result_of(self.client, future, self._check)
+            yield span, self._result(future)
 
     def _in_order(self, rows: list[list[Span]]) -> Iterator[int]:
         """Yield the batches that some windows need, each when the first of them does."""
@@ -244,7 +266,7 @@ class Flow:
             span,
             *parts,
             key=_key("blend", span.row, span.col),
-            priority=-(1 << 40),
+            priority=_LAST if self._spare_threads else 0,
             pure=False,
         )
 
@@ -284,6 +306,7 @@ class Flow:
 
         Exceptions are kept for the stream.
         """
+        self._news.set()
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
@@ -292,7 +315,6 @@ class Flow:
         except BaseException as error:
             self._trouble = error
         self._calls_due -= 1
-        self._news.set()
 
     def _save(self) -> None:
         """Save finished batches whose blocks are not written, unless sampling them again is hardly slower.

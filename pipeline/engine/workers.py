@@ -82,6 +82,12 @@ def count_models(client: Client) -> int:
     return len(_model_workers(client))
 
 
+def least_threads(client: Client) -> int:
+    """Return the least number of threads that a worker has which may hold a model."""
+    workers = _workers(client)
+    return min((workers[address]["nthreads"] for address in _model_workers(client)), default=0)
+
+
 def _model_workers(client: Client) -> list[str]:
     """List the addresses of the workers that may hold a model now."""
     workers = _workers(client).items()
@@ -116,7 +122,7 @@ def result_of(
         client: The cluster.
         future: The task.
         check: Called between two checks of it; may raise.
-        is_done: Waits a little while for it.
+        is_done: Waits a little while for it, and tells whether it is done.
 
     Raises:
         ClusterError: The scheduler is gone, or there was no worker for `PATIENCE` seconds.

@@ -40,18 +40,18 @@ class Settings:
         steps: Diffusion steps.
         start: Step to start at; 1000: from noise alone.
         weight_floor: Least weight of the first guess.
-        gain: Factor of what sampling changes of the first guess.
         weight: The same weight everywhere in the place of the weight network's; 1: the first guess alone; 0
             and from noise alone: the noise network does not see the first guess either.
         number: Of the sample, from 0; each has noise of its own, as those of a scene have.
+        gain: Factor of what sampling changes of the first guess; not where ``weight`` is given.
     """
 
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
-    gain: float | None = None
     weight: float | None = None
     number: int = 0
+    gain: float | None = None
 
     def check(self, model: Model | None) -> None:
         """Refuse steps and a start that the sampling of a model does not allow.

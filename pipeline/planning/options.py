@@ -70,12 +70,11 @@ class Options:
 
     Args:
         model: Bundled name, model file, ``identity``, or ``fill``, the tone of the clear ground around.
-        restorer: A callable in the place of a model.
+        restorer: A callable in the place of a model, ``(tiles, noise) -> tiles``. With an attribute
+            ``needs_noise`` that is false it is given ``None`` for noise, which need not be drawn then.
         steps: Diffusion steps; ``None``: the model's own default.
         start: Diffusion step to start at from the noised first guess; ``None``: the model's own default.
         weight_floor: Least weight of the first guess (the paper's eta); ``None``: the model's own.
-        gain: Factor of the detail that sampling adds to the first guess; ``None``: the model's own, 1 with
-            other steps.
         seed: Of the noise.
         overlap: Least overlap of tiles, px.
         halo: How far beyond its tile the first guess sees, px; ``None``: the model's own.
@@ -108,6 +107,8 @@ class Options:
             ``none``: not even the one in the scene's folder.
         asset: Of a STAC Item in the place of the scene: the name of the asset to take, where it is not the
             only one of role ``data``.
+        gain: Factor of the detail that sampling adds to the first guess; ``None``: the model's own, 1 with
+            other steps.
     """
 
     model: str = MODEL
@@ -115,7 +116,6 @@ class Options:
     steps: int | None = None
     start: int | None = None
     weight_floor: float | None = None
-    gain: float | None = None
     seed: int = 0
     overlap: int = OVERLAP
     halo: int | None = None
@@ -134,6 +134,7 @@ class Options:
     aoi: str | None = None
     pan: str | None = None
     asset: str | None = None
+    gain: float | None = None
 
     def __post_init__(self) -> None:
         for name in _NAMES_OF_FILES:

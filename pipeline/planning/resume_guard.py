@@ -44,6 +44,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         if look["veils"]:
             limits = [*clear_ground.KEPT_LIMITS, *clear_ground.DARKER_LIMITS, clear_ground.FAINT]
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE]
+    if spec.gain not in (None, 1):
+        guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:
@@ -62,7 +64,6 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             spec.steps,
             spec.start,
             spec.weight_floor,
-            spec.gain,
             spec.halo,
         ],
         "computing": None if spec.computing is None else computing_values(spec.computing),

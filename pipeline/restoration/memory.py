@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -52,11 +52,19 @@ def in_pieces(
     return answers
 
 
-def run_in_halves(call: Callable[..., Float], tiles: Float, *others: Any) -> Float:
+class Batch(Protocol):
+    """What belongs to images, one by one, such as their noise, and can be cut as they are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> object: ...
+
+
+def run_in_halves(call: Callable[..., Float], tiles: Float, *others: Batch | None) -> Float:
     """Call with the whole batch, or with its halves where memory does not suffice, and so on down to one.
 
-    Tiles and answer are ``(N, C, h, w)``, and so are the others, or what can be cut like them, or ``None``.
-    The size that suffices is kept by the object whose method is called, if it has ``sizes``.
+    Tiles and answer are ``(N, C, h, w)``; of the others each call is given its part. The size that suffices
+    is kept by the object whose method is called, if it has ``sizes``.
 
     Raises:
         Exception: Whatever ``call`` raises, an out-of-memory error included once the batch is a single tile.

@@ -81,7 +81,6 @@ class RestorerSpec:
         steps: Diffusion steps.
         start: Step at which the diffusion starts from the noised first guess; ``None``: from noise alone.
         weight_floor: Least weight of the first guess, the paper's eta.
-        gain: Factor of what sampling changes of the first guess.
         halo: How far beyond its tile a first guess sees, px.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         precision: ``auto``, ``fp32``, ``bf16``.
@@ -93,6 +92,7 @@ class RestorerSpec:
         side_by_side: Its networks are so small that a CPU computes several tiles at the same time.
         alone: The model has no noise network: its reference's answer is the result.
         error: The error to be expected of its answers; ``None``: none is stated.
+        gain: Factor of what sampling changes of the first guess; ``None``: the model's own.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -243,6 +243,8 @@ class Diffusion:
         import torch
 
         assert field is not None, "needs_field"
+        if self.spec.gain == 0:
+            return np.zeros(len(tiles), np.bool_)
         cloudy, guess = torch.from_numpy(tiles), torch.from_numpy(field)
         return self.model.may_change(cloudy, guess, self.spec.weight_floor).numpy()
 
@@ -265,11 +267,11 @@ class Diffusion:
                 return agree.on_device(x0)
             return torch.from_numpy(agree(x0.cpu().numpy())).to(x0.device)
 
-        everything = slice(None), len(tiles)
-        cloudy, x_t, guess = (self._part(batch, *everything) for batch in (tiles, noise, field))
+        cloudy, guess = torch.from_numpy(tiles), torch.from_numpy(field)
         while True:
             at_once = self.sizes.get("joint", self.spec.at_once if self._on_gpu else 1)
             try:
+                x_t = self._part(noise, slice(None), len(tiles))
                 return self._sample(cloudy, x_t, guess, agreed, at_once).float().cpu().numpy()
             except (MemoryError, RuntimeError) as error:
                 if at_once == 1 or not is_out_of_memory(error):

@@ -133,7 +133,9 @@ sampling_options = in_order(
     ),
     click.option("--weight-floor", type=float, help="Least weight of the first guess (the paper's eta)."),
     click.option(
-        "--gain", type=float, help="Factor of the detail that sampling adds; 2 to 3 looks most like ground."
+        "--gain",
+        type=float,
+        help="Factor of the detail that sampling adds; of rice2, with --steps 5, 2.4 is most like ground.",
     ),
 )
 """Options of the sampling."""

@@ -116,7 +116,7 @@ def _block(seed: int, step: int, band: int, row: int, col: int) -> Float:
 
 def stream_key(seed: int, step: int, band: int) -> Words:
     """Make the key of a band's streams, two words."""
-    return np.array([seed & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
+    return np.array([int(seed) & _WORD, (step & 0xFFFFFFFF) << 32 | (band & 0xFFFFFFFF)], np.uint64)
 
 
 def _row_of_cells(key: Words, row: int, col: int) -> Words:

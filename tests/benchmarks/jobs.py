@@ -28,22 +28,19 @@ PLACE = {"crs": "EPSG:32650", "transform": Affine(0.5, 0, 500000, 0, -0.5, 40000
 class Sleeper:
     """A model that takes its time and no processor; it darkens, so that something is written.
 
-    As one on a GPU, it leaves no noise to be drawn here.
-
     Args:
         seconds: For a tile.
         log: Folder for what it did: one file a process, one line ``begin end tiles`` a batch.
+        needs_noise: Whether noise is to be drawn for it here; a GPU draws its own.
     """
 
-    needs_noise = False
-
-    def __init__(self, seconds: float, log: str) -> None:
-        self.seconds, self.log = seconds, log
+    def __init__(self, seconds: float, log: str, needs_noise: bool) -> None:
+        self.seconds, self.log, self.needs_noise = seconds, log, needs_noise
 
     def __repr__(self) -> str:
         return f"Sleeper({self.seconds})"
 
-    def __call__(self, tiles: Float, noise: None) -> Float:
+    def __call__(self, tiles: Float, noise: Float | None) -> Float:
         begin = time.monotonic()
         time.sleep(self.seconds * len(tiles))
         with open(f"{self.log}/{os.getpid()}", "a") as file:
@@ -110,11 +107,11 @@ def identity(src: str, dst: str) -> None:
     process_scene(src, dst, model="identity", compress="deflate", blocksize=BLOCK)
 
 
-def sleeping(src: str, dst: str, seconds: float, log: str, **options: Any) -> None:
+def sleeping(src: str, dst: str, seconds: float, log: str, needs_noise: bool = False, **options: Any) -> None:
     """With a model that sleeps."""
     from decr_scene.pipeline.run import process_scene
 
-    report = process_scene(src, dst, restorer=Sleeper(seconds, log), **options)
+    report = process_scene(src, dst, restorer=Sleeper(seconds, log, needs_noise), **options)
     print(json.dumps({"tiles": report.tiles, "seconds": report.seconds}))
 
 

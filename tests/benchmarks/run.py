@@ -110,16 +110,19 @@ class Bench:
         """How busy one model is, and what several do together."""
         second = 0.1 if self.hasty else 1.0
         ten, forty, hundred = (600, 900, 1200) if self.hasty else (2400, 4900, 7600)
-        busy, fast, four, sixteen = [], [], [], []
+        busy, fast, fed, four, sixteen = [], [], [], [], []
         for _ in range(self.repeat):
             fast.append(self._pace("sleeping", forty, 0.02) * 0.02)
+            fed.append(self._pace("sleeping", forty, 0.02, needs_noise=True) * 0.02)
             one = self._pace("sleeping", ten, second)
             busy.append(one * second)
             four.append(self._pace("sleeping", forty, second, workers=4) / one)
             alone = self._pace("sleeping", ten, 4 * second)
             sixteen.append(self._pace("sleeping_on_cluster", hundred, 4 * second, workers=16) / alone)
         yield Figure("share of the time that one model is busy, 1 s a batch", median(busy), 0.95, "", False)
-        yield Figure("share of the time that one model is busy, 0.02 s a batch", median(fast), 0.9, "", False)
+        share = "share of the time that one model is busy, 0.02 s a batch"
+        yield Figure(share, median(fast), 0.9, "", False)
+        yield Figure("the same, with noise that is drawn here", median(fed), 0.9, "", False)
         yield Figure("four local workers over one, 1 s a batch", median(four), 3.7, "x", False)
         yield Figure("sixteen workers of a cluster over one, 4 s a batch", median(sixteen), 13, "x", False)
 

@@ -1,9 +1,19 @@
-"""How much of a scene is under way."""
+"""How much of a scene is under way, and what its models are given meanwhile."""
 
+import threading
+import time
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
 from raster_cases import plain
 
-from decr_scene.pipeline import process_scene
+from decr_scene.pipeline import Progress, process_scene
+from decr_scene.pipeline.engine import flow as module
 from decr_scene.pipeline.engine.flow import CHUNK_COLS, WINDOWS_UNDER_WAY, Flow
+from decr_scene.pipeline.engine.workers import HOLDS_MODEL, least_threads
+from decr_scene.pipeline.errors import RunCancelledError
+from decr_scene.pipeline.restoration import blending
 from decr_scene.pipeline.writing.together import WritersTogether
 
 
@@ -29,3 +39,79 @@ def test_of_a_wide_scene_no_more_windows_are_under_way(tmp_path, monkeypatch):
     assert all(report.checks.values())
     assert not under_way
     assert 2 < most <= WINDOWS_UNDER_WAY + 1
+
+
+class Slow:
+    """Takes its time, and counts its batches."""
+
+    needs_noise = False
+
+    def __init__(self, seconds):
+        self.seconds, self.ends = seconds, []
+
+    def __call__(self, tiles, noise):
+        time.sleep(self.seconds)
+        self.ends.append(time.monotonic())
+        return np.maximum(tiles - 0.1, -1)
+
+
+def test_models_are_given_batches_while_a_window_is_blended(tmp_path, monkeypatch):
+    """Beyond the 15 tiles that the windows under way need, as many as may be ahead."""
+    scene, restorer, own = plain(tmp_path / "scene.tif", (2048, 1024), 1), Slow(0.01), blending.tiles_over
+    done = []
+
+    def slowly(*arguments):
+        if not done:
+            time.sleep(2)
+            done.append(len(restorer.ends))
+        return own(*arguments)
+
+    monkeypatch.setattr(blending, "tiles_over", slowly)
+    options = {"scale": (0, 6000), "batch_size": 1, "blocksize": 256}
+    process_scene(scene, tmp_path / "out.tif", restorer=restorer, **options)
+    assert done[0] == 15 + 2 * module.BATCHES_AHEAD
+
+
+def test_a_cancel_is_seen_between_batches(tmp_path):
+    """Not only when the first window is done, which takes seconds here."""
+    scene, restorer, cancel = plain(tmp_path / "scene.tif", (2048, 4096), 1), Slow(0.1), threading.Event()
+
+    class Impatient(Progress):
+        def tiles(self, done, total):
+            if done:
+                cancel.set()
+
+    with pytest.raises(RunCancelledError):
+        process_scene(
+            scene,
+            tmp_path / "out.tif",
+            restorer=restorer,
+            scale=(0, 6000),
+            batch_size=1,
+            cancel=cancel,
+            progress=Impatient(),
+        )
+    assert len(restorer.ends) <= 12
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blending_comes_last_where_a_thread_is_left_for_it(threads, tmp_path, monkeypatch):
+    scene, priorities, submit = plain(tmp_path / "scene.tif", (600, 300), 1), set(), Client.submit
+
+    def note(client, task, *arguments, **options):
+        if task is module.blend_tiles:
+            priorities.add(options["priority"])
+        return submit(client, task, *arguments, **options)
+
+    monkeypatch.setattr(Client, "submit", note)
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        resources=HOLDS_MODEL,
+        dashboard_address=None,
+    ) as cluster:
+        with Client(cluster) as client:
+            assert least_threads(client) == threads
+        process_scene(scene, tmp_path / "out.tif", restorer=Slow(0), scheduler=cluster.scheduler_address)
+    assert priorities == ({module._LAST} if threads > 2 else {0})

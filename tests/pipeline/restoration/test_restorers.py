@@ -151,7 +151,15 @@ def test_a_gpu_draws_its_noise_itself_and_the_same(monkeypatch, spec, batch, tog
     np.testing.assert_allclose(model.restore(batch, noise, batch * 0.5, *together), expected, atol=1e-4)
 
 
-def test_a_scene_is_the_same_from_a_model_that_draws_its_noise(monkeypatch, tmp_path):
+@pytest.fixture
+def opened_anew():
+    """No model that was opened before, or is opened here, is met elsewhere."""
+    open_restorers._open_model.cache_clear()
+    yield
+    open_restorers._open_model.cache_clear()
+
+
+def test_a_scene_is_the_same_from_a_model_that_draws_its_noise(monkeypatch, tmp_path, opened_anew):
     model = tiny_model(tmp_path / "tiny.safetensors")
     scene = plain(tmp_path / "scene.tif", (300, 700), 3)
     options = {"model": model, "mask": "none", "batch_size": 3, "device": "cpu"}
@@ -166,7 +174,6 @@ def test_a_scene_is_the_same_from_a_model_that_draws_its_noise(monkeypatch, tmp_
     monkeypatch.setattr(TileNoise, "drawn", None)
     open_restorers._open_model.cache_clear()
     process_scene(scene, tmp_path / "there.tif", **options)
-    open_restorers._open_model.cache_clear()
     assert_same_file(tmp_path / "here.tif", tmp_path / "there.tif")
 
 
@@ -211,9 +218,12 @@ def test_what_sampling_adds_is_as_strong_as_asked(tmp_path):
     assert (np.abs(found["half"] - low) > 20).any()
     assert (np.abs(found["half"] - high) > 20).any()
     with RasterioScene.open(scene) as opened:
-        planned = plan_scene(opened, Options(model=str(model), mask="none"))
-        stronger = plan_scene(opened, Options(model=str(model), mask="none", gain=2.5))
-        assert run_guard(opened, planned, "deflate", 512) != run_guard(opened, stronger, "deflate", 512)
+        plain_guard, own, stronger = (
+            run_guard(opened, plan_scene(opened, Options(model=str(model), gain=gain)), "deflate", 512)
+            for gain in (None, 1, 2.5)
+        )
+    assert own == plain_guard, "what earlier versions have begun is gone on with"
+    assert stronger.keys() - plain_guard.keys() == {"gain"}
 
 
 def test_another_device_than_the_run_began_on_is_refused(spec):
