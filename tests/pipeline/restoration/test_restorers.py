@@ -146,7 +146,7 @@ def test_a_gpu_draws_its_noise_itself_and_the_same(monkeypatch, spec, batch, tog
     noise = TileNoise(5, 3, [Span(40, 100 * number, 64, 64) for number in range(5)])
     expected = Diffusion(spec).restore(batch, noise.drawn(), batch * 0.5, *together)
     assert not Diffusion(spec).draws_noise
-    model, _ = on_a_gpu(monkeypatch, replace(spec, at_once=4))
+    model, _ = on_a_gpu(monkeypatch, replace(spec, at_once=3))
     monkeypatch.setattr(TileNoise, "drawn", None)
     np.testing.assert_allclose(model.restore(batch, noise, batch * 0.5, *together), expected, atol=1e-4)
 
@@ -195,7 +195,9 @@ def test_a_callable_that_needs_no_noise_is_given_none(tmp_path):
     assert_same_pixels(tmp_path / "without.tif", tmp_path / "with.tif")
 
 
-def test_what_sampling_adds_is_as_strong_as_asked(tmp_path):
+def test_what_sampling_adds_is_as_strong_as_asked(tmp_path, spec, batch):
+    assert Diffusion(spec).may_change(batch, batch).all()
+    assert not Diffusion(replace(spec, gain=0.0)).may_change(batch, batch).any(), "nothing is sampled in vain"
     model = tiny_model(tmp_path / "tiny.safetensors")
     scene = plain(tmp_path / "scene.tif", (300, 300), 3)
     found = {}

@@ -10,6 +10,7 @@ from decr_scene.pipeline.tiling import noise_on_device
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.tiling.noise import TileNoise, place_noise
 from decr_scene.pipeline.tiling.noise_on_device import place_noise_on
+from decr_scene.pipeline.tiling.normal import MARGIN, TURN
 
 CPU = torch.device("cpu")
 SPANS = [Span(192, 192 * number, 256, 256) for number in range(3)]
@@ -49,6 +50,25 @@ def test_without_numpys_word_some_would_be_others(monkeypatch):
     for name in ("log", "cos", "sin"):
         monkeypatch.setattr(torch.Tensor, name, _off(getattr(torch, name), 1, 2**20))
     assert (TileNoise(3, 1, SPANS).drawn_on(CPU).numpy() != expected).any()
+
+
+def test_numpy_is_asked_wherever_an_error_might_decide(monkeypatch):
+    """Of cosines near 0, which single precision tells finely apart."""
+    turns = 2**30 + np.random.default_rng(0).integers(-(2**19), 2**19, 200_000)
+    bits = np.random.Philox(5).random_raw(len(turns)) >> np.uint64(32) << np.uint64(32) | turns.astype(
+        np.uint64
+    )
+    exact = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32)) * np.cos(turns * TURN)
+    near = MARGIN * 0.9
+    below, here, above = (np.float32(exact + off) for off in (-near, 0, near))
+    monkeypatch.setattr(
+        noise_on_device, "exactly", lambda words, half: np.full(len(words), np.nan, np.float32)
+    )
+    asked = noise_on_device._normal(torch.from_numpy(bits.view(np.int64)))[0].isnan().numpy()
+    assert (below != here).sum() > 50
+    assert (above != here).sum() > 50
+    assert asked[(below != here) | (above != here)].all()
+    assert asked.mean() < 0.05
 
 
 def test_few_numbers_are_asked_of_numpy(monkeypatch):
