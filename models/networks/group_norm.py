@@ -26,7 +26,7 @@ ROW = 64
 """Pixels whose channels are one row of the product: a row of one pixel is too short to be fast."""
 
 IN_CACHE = 1 << 18
-"""Values that are averaged at a time on a CPU, if they are a row of blocks.
+"""Values that are averaged at a time on a CPU, or a row of blocks where that has more.
 
 float32 of them and of their squares are 2 MiB.
 """

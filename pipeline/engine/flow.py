@@ -29,8 +29,7 @@ from decr_scene.pipeline.engine.workers import (
     MODEL,
     TASKS_A_MODEL,
     cluster_faults,
-    count_models,
-    least_threads,
+    count_threads,
     result_of,
 )
 from decr_scene.pipeline.raster.source import Source
@@ -176,8 +175,9 @@ class Flow:
         todo = deque((number, span) for number, row in enumerate(rows) for span in row)
         waiting: deque[Future] = deque()
         for number, row in enumerate(rows):
-            self._models = count_models(self.client)
-            self._spare_threads = least_threads(self.client) > TASKS_A_MODEL
+            threads = count_threads(self.client)
+            self._models = len(threads)
+            self._spare_threads = min(threads, default=0) > TASKS_A_MODEL
             for span in row:
                 self._submit_windows(todo, waiting, number + ROWS_UNDER_WAY)
                 future = waiting.popleft()

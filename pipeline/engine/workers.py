@@ -48,7 +48,7 @@ def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:
     if spec.bands is None:
         return spec
     answers = client.run(
-        _computing, spec.device, spec.precision, workers=_model_workers(client), on_error="return"
+        _computing, spec.device, spec.precision, workers=list(_model_workers(client)), on_error="return"
     )
     for address, answer in answers.items():
         if isinstance(answer, ValueError):
@@ -82,16 +82,15 @@ def count_models(client: Client) -> int:
     return len(_model_workers(client))
 
 
-def least_threads(client: Client) -> int:
-    """Return the least number of threads that a worker has which may hold a model."""
-    workers = _workers(client)
-    return min((workers[address]["nthreads"] for address in _model_workers(client)), default=0)
+def count_threads(client: Client) -> list[int]:
+    """Count the threads of each of those workers."""
+    return [worker["nthreads"] for worker in _model_workers(client).values()]
 
 
-def _model_workers(client: Client) -> list[str]:
-    """List the addresses of the workers that may hold a model now."""
+def _model_workers(client: Client) -> dict[str, Any]:
+    """Find the workers that may hold a model now: what the scheduler tells of them, by address."""
     workers = _workers(client).items()
-    return [address for address, worker in workers if worker.get("resources", {}).get("GPU", 0) >= 1]
+    return {address: own for address, own in workers if own.get("resources", {}).get("GPU", 0) >= 1}
 
 
 def _workers(client: Client) -> dict[str, Any]:

@@ -83,26 +83,26 @@ def normal_numbers(bits: Words) -> Float:
             point *= factor
     point *= radius
     numbers = np.empty((2, len(bits)), np.float32)
-    _decide(point.real, np.cos, turns, radius, numbers[0])
-    _decide(point.imag, np.sin, turns, radius, numbers[1])
+    for half, values in enumerate((point.real, point.imag)):
+        _decide(values, bits, half, numbers[half])
     return numbers
 
 
-def _decide(values: Double, function: np.ufunc, turns: NDArray[np.int64], radius: Double, out: Float) -> None:
+def _decide(values: Double, bits: Words, half: int, out: Float) -> None:
     """Round values to float32; compute anew, by the formula, what might be rounded the other way."""
     np.subtract(values, MARGIN, out=out, casting="same_kind")
     np.add(values, MARGIN, out=_room.above, casting="same_kind")
     np.not_equal(out, _room.above, out=_room.doubtful)
     where = np.flatnonzero(_room.doubtful)
-    out[where] = radius[where] * function((turns[where] & _LOW) * TURN)
+    out[where] = exactly(bits[where], half)
 
 
-def exactly(bits: Words, half: NDArray[np.int64]) -> Float:
+def exactly(bits: Words, half: int | NDArray[np.int64]) -> Float:
     """Compute one number of each word by the formula in numpy: that of the cosine (0), or of the sine (1).
 
     Args:
         bits: Random words ``(n,)``.
-        half: Which of the two, ``(n,)``.
+        half: Which of the two, of all or of each, ``(n,)``.
 
     Returns:
         ``(n,)`` float32, as `normal_numbers` gives it.
