@@ -319,7 +319,7 @@ def _detect(
     split, _ = ground_side(shape, look.factor)
     reader = ReadAlready(shape, nothing, indexes, radiometry, look.factor, lookout.sight, split, tuple(parts))
     detected = look_in_memory(lookout, reader, look.threshold)
-    return DetectedMask(detected.cloud, shape, look.factor, round(255 * look.threshold)), detected.ground
+    return look.mask(detected.cloud, shape), detected.ground
 
 
 def _as_scene(scene: xr.DataArray, options: Options) -> RasterioScene:

@@ -51,7 +51,7 @@ def look_at_image(plan: LookPlan, cloudy: Float, model: Model | None) -> Look:
     split, _ = ground_side(shape, plan.factor)
     reader = CoarseReader(shape, source, tuple(range(bands)), scaling, plan.factor, lookout.sight, split)
     detected = look_in_memory(lookout, reader, plan.threshold)
-    mask = DetectedMask(detected.cloud, shape, plan.factor, round(255 * plan.threshold))
+    mask = plan.mask(detected.cloud, shape)
     return Look(mask, detected.ground, plan.veils, plan.veils and plan.fills)
 
 

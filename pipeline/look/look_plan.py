@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decr_scene.pipeline.look.ground import FINEST
+from decr_scene.pipeline.raster.fields import Field
+from decr_scene.pipeline.regions.masks import BUFFER, CLOSE, FALLOFF, DetectedMask
 
 GROUND = 20.0
 """Side of a coarse pixel of `ukis-csmask`, m: it was trained at 10 to 30."""
@@ -21,8 +23,11 @@ THRESHOLD = 0.5
 COARSE_FROM = 5.0
 """Least side of a scene's pixel, m, at which `ukis-csmask` separates small clouds from ground between."""
 
-FILLED_FROM = 10.0
-"""Least side of a scene's pixel, m, at which it also tells shadow from lakes, so that both may be filled."""
+FILLED_FROM = 7.0
+"""Least side of a scene's pixel, m, at which it also tells shadow from lakes, so that both may be filled.
+
+10 m along a meridian are 7 m so at a latitude of 60 degrees, in a raster in degrees.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ class LookPlan:
     def who(self) -> str:
         """Name who looks, with the version of a package, or the model that lends its detector."""
         return " ".join(word for word in (self.kind, self.version, self.lender) if word is not None)
+
+    def mask(self, field: Field, shape: tuple[int, int]) -> DetectedMask:
+        """Return the mask of what was detected in a scene of ``shape``, probabilities of 0 to 255."""
+        buffer, falloff = CLOSE if self.fills else (BUFFER, FALLOFF)
+        return DetectedMask(field, shape, self.factor, round(255 * self.threshold), buffer, falloff)
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:

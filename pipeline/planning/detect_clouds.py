@@ -93,8 +93,7 @@ def detect_clouds(
     )
     if look.gates:
         field = FileField(str(places.cloud.resolve()), (sides[0], sides[1]))
-        mask = DetectedMask(field, scene.shape, look.factor, round(255 * look.threshold))
-        planned = gated(planned, mask, look.veils)
+        planned = gated(planned, look.mask(field, scene.shape), look.veils)
     if not ground.known and (plan.spec.name == "fill" or plan.spec.context):
         then = "nothing is changed" if plan.spec.name == "fill" else "the result is a guess at a clear day's"
         planned = planned.warning(f"{TONE_UNKNOWN}: {then}")

@@ -38,6 +38,9 @@ DARKER_LIMITS = (2 * 12 / 255, 2 * 30 / 255)
 FAINT = 2 * 1 / 255
 """Detail that is no more than noise."""
 
+LIGHTER_LIMITS = (-CLEAR_CHANGE, -FAINT)
+"""By how much a change darkens what is ground, and what a veil made lighter, in the same mean."""
+
 TRUNCATE = 3.0
 """Where the low passes end, standard deviations."""
 
@@ -79,8 +82,8 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
 def believed_share(light: Float, change: Float, valid: Bool, change_span: Span, span: Span) -> Float:
     """Return the share of a change that may be of a veil where a detector sees clear ground, ``(h, w)``.
 
-    Through a veil the ground is seen, and without it in more contrast; dense cloud is bright. A change that
-    erases detail and darkens little is the model's mistake.
+    Through a veil the ground is seen, lighter than it is, and without it in more contrast; dense cloud is
+    bright. A change that erases detail and darkens little, or makes ground lighter, is the model's mistake.
 
     Args:
         light: ``(H, W)`` on the [-1, 1] scale, of ``change_span``: the mean of the visible bands.
@@ -92,17 +95,19 @@ def believed_share(light: Float, change: Float, valid: Bool, change_span: Span, 
     from scipy.ndimage import gaussian_filter
 
     values = np.where(valid, [change, light, light + change], 0)
-    there, darkening, *means = cell_means(np.concatenate([valid[None], values]))
+    there, lighter, *means = cell_means(np.concatenate([valid[None], values]))
     squares = cell_means(np.square(values[1:]))
     some = np.maximum(there, np.float32(0.5 / CELL**2))  # half a pixel: of what has none the means are 0
     detail = (np.maximum(square - mean**2 / some, 0) for square, mean in zip(squares, means, strict=True))
     weight, darker, before, after = (
         gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE)
-        for cells in (there, -darkening, *(energy + there * FAINT**2 for energy in detail))
+        for cells in (there, -lighter, *(energy + there * FAINT**2 for energy in detail))
     )
     some = np.maximum(weight, np.float32(1e-6))
+    darkening = darker / some
     kept = smooth_rise(after / np.maximum(before, FAINT**2 * some), *KEPT_LIMITS)
-    return _on_pixels(np.maximum(kept, smooth_rise(darker / some, *DARKER_LIMITS)), change_span, span)
+    lifted = kept * smooth_rise(darkening, *LIGHTER_LIMITS)
+    return _on_pixels(np.maximum(lifted, smooth_rise(darkening, *DARKER_LIMITS)), change_span, span)
 
 
 def visible_bands(bands: Sequence[str], count: int) -> list[int]:

@@ -38,6 +38,9 @@ BUFFER = 12
 FALLOFF = 20
 """Width over which the restoration then fades out, px."""
 
+CLOSE = (2, 6)
+"""Buffer and falloff, px, around what a detector finds that hardly any cloud escapes, rims included."""
+
 _PIECE = 128
 """Side of the squares that a window is worked in, px: distances are measured only at the rim of cloud."""
 
@@ -173,12 +176,16 @@ class DetectedMask:
         shape: Of the scene, px.
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
+        buffer: Distance from cloud up to which all is restored fully, px; all neighbours of a block are.
+        falloff: Width over which the restoration then fades out, px; a block at the least.
     """
 
     field: Field
     shape: tuple[int, int]
     factor: int
     least: int
+    buffer: int = BUFFER
+    falloff: int = FALLOFF
 
     @property
     def reach(self) -> int:
@@ -230,12 +237,11 @@ class DetectedMask:
 
     @property
     def _buffer(self) -> float:
-        """Return the distance that is restored fully, px: all neighbours of a block at the least."""
-        return max(BUFFER, (self.factor + 1) / 2)
+        return max(self.buffer, (self.factor + 1) / 2)
 
     @property
     def _falloff(self) -> int:
-        return max(FALLOFF, self.factor)
+        return max(self.falloff, self.factor)
 
     def _cloud(self, rows: slice, cols: slice) -> Bool:
         return np.asarray(self.field.read(rows, cols)[0] >= self.least)

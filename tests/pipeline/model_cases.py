@@ -31,8 +31,9 @@ def tiny_model(
     detector: DetectorConfig | None = None,
     covered: tuple[float, float] | None = None,
     texture: float = 0.0,
+    adds: float = 0.0,
 ) -> Path:
-    """A model of random weights, so that every answer differs from its input."""
+    """A model of random weights, so that every answer differs from its input; ``adds`` to its first guess."""
     unet = replace(UNET, patch=patch)
     config = ModelConfig(
         name="tiny",
@@ -57,6 +58,7 @@ def tiny_model(
     tensors = {
         name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in modules.state_dict().items()
     }
+    tensors["reference.leave.bias"] += adds
     save_model_file(path, config, tensors)
     return path
 
