@@ -248,12 +248,12 @@ def restore(
         raise OptionError(str(error)) from error
     if mask == "none":
         return Answer(own, own)
-    share = _share(cloudy, own - cloudy, look, answerer.bands)
+    share = _share(own - cloudy, look, answerer.bands)
     return Answer(cloudy + share * (own - cloudy), own, share)
 
 
-def _share(cloudy: Float, change: Float, look: Look | None, bands: Sequence[str]) -> Float:
-    """Return the share of a change that is applied to an image, ``(H, W)``."""
+def _share(change: Float, look: Look | None, bands: Sequence[str]) -> Float:
+    """Return the share of the change of an image that is applied, ``(H, W)``."""
     whole = Span(0, 0, *change.shape[1:])
     if look is not None and not look.veils:
         return look.mask.soft(whole)
@@ -261,9 +261,8 @@ def _share(cloudy: Float, change: Float, look: Look | None, bands: Sequence[str]
     if look is None:
         return much
     if look.doubts_veils:
-        visible = visible_bands(bands, len(change))
-        light, its_change = (values[visible].mean(axis=0) for values in (cloudy, change))
-        much = much * believed_share(light, its_change, np.ones(light.shape, np.bool_), whole, whole)
+        of_light = change[visible_bands(bands, len(change))].mean(axis=0)
+        much = much * believed_share(of_light, np.ones(of_light.shape, np.bool_), whole, whole)
     return np.maximum(look.mask.soft(whole), much)
 
 

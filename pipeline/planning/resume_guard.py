@@ -43,12 +43,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, TYPICAL]
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
         if look["veils"]:
-            limits = [
-                *clear_ground.KEPT_LIMITS,
-                *clear_ground.LIGHTER_LIMITS,
-                *clear_ground.DARKER_LIMITS,
-                clear_ground.FAINT,
-            ]
+            limits = clear_ground.DARKER_LIMITS
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain

@@ -29,17 +29,8 @@ WIDE, WIDE_LIMITS = 2.0, (2 * 4 / 255, 2 * 10 / 255)
 NARROW, NARROW_LIMITS = 0.7, (2 * 10 / 255, 2 * 24 / 255)
 """The same for small clouds."""
 
-KEPT_LIMITS = (0.7, 1.0)
-"""Shares of the energy of an image's detail that are left where a change erased it, and where it kept it."""
-
 DARKER_LIMITS = (2 * 12 / 255, 2 * 30 / 255)
 """By how much a change darkens what is ground, and what is cloud, in the mean of the visible bands."""
-
-FAINT = 2 * 1 / 255
-"""Detail that is no more than noise."""
-
-LIGHTER_LIMITS = (-CLEAR_CHANGE, -FAINT)
-"""By how much a change darkens what is ground, and what a veil made lighter, in the same mean."""
 
 TRUNCATE = 3.0
 """Where the low passes end, standard deviations."""
@@ -79,35 +70,25 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
     return _on_pixels(share, change_span, span)
 
 
-def believed_share(light: Float, change: Float, valid: Bool, change_span: Span, span: Span) -> Float:
-    """Return the share of a change that may be of a veil where a detector sees clear ground, ``(h, w)``.
+def believed_share(change: Float, valid: Bool, change_span: Span, span: Span) -> Float:
+    """Return the share of a change that may be of cloud where a detector sees clear ground, ``(h, w)``.
 
-    Through a veil the ground is seen, lighter than it is, and without it in more contrast; dense cloud is
-    bright. A change that erases detail and darkens little, or makes ground lighter, is the model's mistake.
+    What it overlooks is lighter than the ground: a change that darkens little is the model's mistake.
 
     Args:
-        light: ``(H, W)`` on the [-1, 1] scale, of ``change_span``: the mean of the visible bands.
-        change: Of ``light``.
+        change: ``(H, W)`` on the [-1, 1] scale: of the mean of the visible bands.
         valid: ``(H, W)``; what is not has no say.
         change_span: As `change_share`.
         span: As `change_share`.
     """
     from scipy.ndimage import gaussian_filter
 
-    values = np.where(valid, [change, light, light + change], 0)
-    there, lighter, *means = cell_means(np.concatenate([valid[None], values]))
-    squares = cell_means(np.square(values[1:]))
-    some = np.maximum(there, np.float32(0.5 / CELL**2))  # half a pixel: of what has none the means are 0
-    detail = (np.maximum(square - mean**2 / some, 0) for square, mean in zip(squares, means, strict=True))
-    weight, darker, before, after = (
+    weight, darkening = (
         gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE)
-        for cells in (there, -lighter, *(energy + there * FAINT**2 for energy in detail))
+        for cells in cell_means(np.stack([valid, np.where(valid, -change, 0)]))
     )
-    some = np.maximum(weight, np.float32(1e-6))
-    darkening = darker / some
-    kept = smooth_rise(after / np.maximum(before, FAINT**2 * some), *KEPT_LIMITS)
-    lifted = kept * smooth_rise(darkening, *LIGHTER_LIMITS)
-    return _on_pixels(np.maximum(lifted, smooth_rise(darkening, *DARKER_LIMITS)), change_span, span)
+    darker = smooth_rise(darkening / np.maximum(weight, np.float32(1e-6)), *DARKER_LIMITS)
+    return _on_pixels(darker, change_span, span)
 
 
 def visible_bands(bands: Sequence[str], count: int) -> list[int]:

@@ -92,11 +92,8 @@ def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -
     if plan.weighs_change:
         much = change_share(change, seen, span)
         if plan.doubts_veils and much.any():
-            light, its_change = (
-                values[plan.visible].mean(axis=0) for values in (around.scaled(plan), change)
-            )
             valid: Bool = np.all(around.valid[plan.visible], axis=0)
-            much = much * believed_share(light, its_change, valid, seen, span)
+            much = much * believed_share(change[plan.visible].mean(axis=0), valid, seen, span)
         if plan.veils and plan.mask is not None:
             shares[0] = np.maximum(shares[0], much)
         else:

@@ -8,6 +8,9 @@ from decr_scene.pipeline.look import ukis
 
 BGRN = ("blue", "green", "red", "nir")
 GROUND = np.array([900, 1000, 1100, 2500])[:, None, None]
+VEIL = 1200
+"""What the stand-in below overlooks."""
+
 CLOUD = np.array([6500, 6300, 6400, 6600])[:, None, None]
 
 

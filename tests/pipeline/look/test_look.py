@@ -7,7 +7,7 @@ import rasterio
 import rioxarray
 import xarray as xr
 from fault_cases import fire_after
-from look_cases import BGRN, bright_is_cloud, land, pixels_of, scene_of
+from look_cases import BGRN, VEIL, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
 
 from decr_scene.models.model import Model
@@ -150,7 +150,7 @@ def test_no_rim_follows_single_pixels():
 @pytest.fixture
 def model(tmp_path):
     """A model of random weights, whose first guess is darker everywhere than its input."""
-    return str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, adds=-0.6))
+    return str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN, adds=-1.0))
 
 
 def test_tiles_that_show_neither_cloud_nor_veil_are_not_sampled(model, tmp_path, monkeypatch):
@@ -304,6 +304,7 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
 def test_restore_blends_an_array_of_several_blocks_as_a_file(model, tmp_path):
     """What lies around a block has a say in whether a change is of a veil."""
     image, _ = land((600, 700))
+    image[:, :200, -200:] += VEIL
     scene = scene_of(tmp_path / "scene.tif", image)
     process_scene(scene, tmp_path / "clean.tif", model=model)
     lazy = restore(rioxarray.open_rasterio(scene), model=model).compute(scheduler="synchronous")

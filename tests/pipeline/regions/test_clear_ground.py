@@ -34,7 +34,7 @@ ALL = np.ones(SHAPE, bool)
 
 
 def believed(light, answer, valid=ALL):
-    return believed_share(light, answer - light, valid, WHOLE, WHOLE)
+    return believed_share(answer - light, valid, WHOLE, WHOLE)
 
 
 def flat(mean):
@@ -42,35 +42,24 @@ def flat(mean):
 
 
 @pytest.mark.parametrize("mean", [-0.45, -0.4, -0.2])
-def test_a_change_that_erases_ground_is_not_believed(mean):
+def test_a_change_that_darkens_little_is_not_believed(mean):
     assert not believed(ground(), flat(mean)).any()
-
-
-def test_one_that_brings_the_ground_out_is():
-    veiled = 0.5 + 0.5 * ground()
-    assert believed(veiled, ground()).min() == 1
-
-
-def test_one_that_makes_ground_lighter_is_not():
-    assert not believed(ground(), ground(0.1)).any(), "although all of its detail is kept"
-    light = ground()
-    for more, least, most in ((0.007, 1, 1), (0.015, 0.8, 0.9), (0.023, 0.4, 0.6), (0.04, 0, 0)):
-        assert least <= believed(light, light + np.float32(more)).mean() <= most
+    assert not believed(ground(), ground(mean)).any(), "although all of its detail is kept"
 
 
 def test_bright_cloud_may_hide_what_was_there():
     assert believed(ground(0.6), flat(-0.4)).min() == 1
 
 
-def test_where_nothing_is_to_be_seen_nothing_is_lost():
-    assert believed(ground(contrast=0.001), flat(-0.45)).min() > 0.98
+def test_a_dense_veil_may_lie_over_what_is_seen():
+    assert believed(0.5 + 0.5 * ground(), ground()).min() == 1
 
 
-def test_belief_grows_with_the_detail_that_is_kept():
-    kept = (0.6, 0.75, 0.85, 0.95, 1.05)
-    shares = [believed(ground(), ground(contrast=0.1 * energy**0.5)).mean() for energy in kept]
-    assert shares[0] == 0
-    assert shares[-1] == 1
+def test_belief_grows_with_the_darkening():
+    light = ground()
+    shares = [believed(light, light - np.float32(2 * by / 255)).mean() for by in (12, 16, 20, 25, 30)]
+    assert shares[0] < 1e-6
+    assert shares[-1] > 1 - 1e-6
     assert (np.diff(shares) > 0.05).all()
 
 
@@ -85,15 +74,15 @@ def test_missing_values_have_no_say_along_any_edge():
 
 
 def test_it_does_not_depend_on_the_window():
-    light, change = ground(), np.random.default_rng(1).normal(0, 0.05, SHAPE).astype(np.float32)
-    change[90:150, 60:160] = -light[90:150, 60:160] - 0.4
+    change = np.random.default_rng(1).normal(0, 0.05, SHAPE).astype(np.float32)
+    change[90:150, 60:160] -= 0.3
     valid = np.tri(*SHAPE, k=150, dtype=bool)
-    share = believed_share(light, change, valid, WHOLE, WHOLE)
+    share = believed_share(change, valid, WHOLE, WHOLE)
     assert share.min() < 0.1 < 0.9 < share.max()
     for span in (Span(0, 0, 64, 64), Span(77, 93, 100, 130), Span(200, 196, 56, 60)):
         seen = around(span, SHAPE)
         part = seen.inside(WHOLE)
-        found = believed_share(light[part], change[part], valid[part], seen, span)
+        found = believed_share(change[part], valid[part], seen, span)
         np.testing.assert_array_equal(found, share[span.inside(WHOLE)])
 
 
@@ -161,7 +150,7 @@ def test_the_infrared_and_missing_values_have_no_say():
 def test_a_part_of_the_scene_is_enough_to_blend_a_part_of_it():
     image = np.stack([ground()] * 4)
     pixels = np.rint(numbers(image)).astype(np.uint16)
-    change = {0: np.where(np.arange(256) < 128, np.stack([flat(-0.2)] * 4), 2 * image + 0.35) - image}
+    change = {0: np.where(np.arange(256) < 128, np.stack([flat(-0.2)] * 4), image - 0.3) - image}
     whole = blend_tiles(PLAN, ArraySource(WHOLE, pixels), WHOLE, change).pixels
     assert (whole != pixels).any()
     for span in (Span(0, 0, 64, 64), Span(64, 128, 64, 128), Span(192, 64, 64, 64)):
@@ -181,6 +170,6 @@ def test_evaluation_believes_the_same():
     mask = DetectedMask(ArrayField(np.zeros((3, 64, 64), np.uint8)), SHAPE, 4, 128)
     look = Look(mask, Ground(ArrayField(np.zeros((5, 4, 4), np.float32)), 64), veils=True, doubts_veils=True)
     erasure = np.stack([flat(-0.2)] * 4) - image
-    assert not _share(image, erasure, look, BANDS).any()
-    assert _share(image, erasure, replace(look, doubts_veils=False), BANDS).min() > 0.9
-    assert not _share(image, erasure, replace(look, veils=False), BANDS).any()
+    assert not _share(erasure, look, BANDS).any()
+    assert _share(erasure, replace(look, doubts_veils=False), BANDS).min() > 0.9
+    assert not _share(erasure, replace(look, veils=False), BANDS).any()
