@@ -14,6 +14,9 @@ from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Resto
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
 
+SAMPLING = ("steps", "start", "weight_floor", "gain")
+"""Options of how a noise network samples."""
+
 
 def _name_of(restorer: Restorer) -> str:
     """Name a callable, so that runs differ by it.
@@ -105,3 +108,16 @@ def expected_error_of(spec: RestorerSpec) -> ExpectedError:
         f"model {spec.name} states no error to be expected: drop --uncertainty, or fit one on pairs that it "
         "has not seen with decr-scene models calibrate"
     )
+
+
+def sampling_warnings(spec: RestorerSpec, options: Options) -> tuple[str, ...]:
+    """Warn of options of sampling without effect, or that the error to be expected knows nothing of."""
+    given = [name for name in SAMPLING if getattr(options, name) is not None]
+    if not given:
+        return ()
+    names = " and ".join(name.replace("_", "-") for name in given)
+    if spec.bands is None or spec.alone:
+        return (f"{names}: without effect, as {spec.name} has no noise network that samples",)
+    if options.uncertainty:
+        return (f"uncertainty: what it states was fitted on the model's own sampling, not on this {names}",)
+    return ()
