@@ -21,7 +21,7 @@ from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.regions.masks import RIM_TAG, DetectedMask
 from decr_scene.pipeline.system.progress import Progress, Watch
 from decr_scene.pipeline.tiling.grid import Span
 from decr_scene.pipeline.writing.origin import Companion
@@ -75,7 +75,9 @@ def write_cloud_mask(
         places = Places.inside(folder)
         coverage, mask = clouds_of(planned, scene, chosen, places)
         watch.stage(f"writing {dst.name}")
-        companion = Companion(scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN)
+        companion = Companion(
+            scene, ("cloud or shadow",), np.dtype(np.uint8), UNKNOWN, ((RIM_TAG, str(mask.rim)),)
+        )
         with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
             for span in chain.from_iterable(block_rows(scene.shape, BLOCKSIZE)):
                 writer.write(span, _mask_pixels(mask, scene, span)[None])

@@ -14,7 +14,7 @@ from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
 from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
-from decr_scene.pipeline.regions.masks import BUFFER
+from decr_scene.pipeline.regions.masks import WIDE_RIM
 from decr_scene.pipeline.tiling.grid import Span
 
 FINEST = 8
@@ -60,7 +60,7 @@ class GroundSums:
     def __init__(self, bands: int, shape: tuple[int, int], side: int, step: int, split: int = 1) -> None:
         self.side, self._step, self._split = side * step, step, split
         height, width = (-(-extent // self.side) for extent in shape)
-        self._rim = math.ceil(max(BUFFER, (side * split + 1) / 2) / self.side)
+        self._rim = math.ceil(max(WIDE_RIM.buffer, (side * split + 1) / 2) / self.side)
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
 
     def add(self, rows: range, image: Float, share: Float, answers: Float) -> None:

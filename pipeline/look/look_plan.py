@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from decr_scene.pipeline.look.ground import FINEST
 from decr_scene.pipeline.raster.fields import Field
-from decr_scene.pipeline.regions.masks import BUFFER, CLOSE, FALLOFF, DetectedMask
+from decr_scene.pipeline.regions.masks import CLOSE_RIM, WIDE_RIM, DetectedMask
 
 GROUND = 20.0
 """Side of a coarse pixel of `ukis-csmask`, m: it was trained at 10 to 30."""
@@ -65,8 +65,8 @@ class LookPlan:
 
     def mask(self, field: Field, shape: tuple[int, int]) -> DetectedMask:
         """Return the mask of what was detected in a scene of ``shape``, probabilities of 0 to 255."""
-        buffer, falloff = CLOSE if self.fills else (BUFFER, FALLOFF)
-        return DetectedMask(field, shape, self.factor, round(255 * self.threshold), buffer, falloff)
+        rim = CLOSE_RIM if self.fills else WIDE_RIM
+        return DetectedMask(field, shape, self.factor, round(255 * self.threshold), rim)
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:

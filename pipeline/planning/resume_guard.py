@@ -11,7 +11,7 @@ from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions import clear_ground
-from decr_scene.pipeline.regions.masks import CLOSE, MaskFile
+from decr_scene.pipeline.regions.masks import CLOSE_RIM, MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import (
@@ -39,7 +39,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if look.pop("tones", False):
         guessed["low pass of the first guess's tone"] = SIGMA
     if look.get("fills", False):
-        guessed["buffer of the mask"] = list(CLOSE)
+        guessed["rim of the mask"] = list(CLOSE_RIM)
         guessed["rims of remnants"] = [RIM, LEVEL_PIXEL, LEVEL_SIDE, TYPICAL]
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
         if look["veils"]:

@@ -6,13 +6,14 @@ Outside the soft mask every pixel is the input's, bit for bit; tiles that it doe
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -32,14 +33,44 @@ from decr_scene.pipeline.regions.mask_scan import scan
 from decr_scene.pipeline.regions.mask_values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
-BUFFER = 12
-"""Distance from cloud up to which all is restored fully, px: masks are tight, and clouds have thin rims."""
 
-FALLOFF = 20
-"""Width over which the restoration then fades out, px."""
+class Rim(NamedTuple):
+    """What is restored around cloud.
 
-CLOSE = (2, 6)
-"""Buffer and falloff, px, around what a detector finds that hardly any cloud escapes, rims included."""
+    Args:
+        buffer: Distance from cloud up to which all is restored fully, px.
+        falloff: Width over which the restoration then fades out, px.
+    """
+
+    buffer: int
+    falloff: int
+
+    @property
+    def reach(self) -> int:
+        """Return the distance from cloud up to which pixels may change, px."""
+        return self.buffer + self.falloff
+
+    @classmethod
+    def parse(cls, text: str | None) -> Rim:
+        """Read the tag of a mask; `WIDE_RIM` if there is none, or something else."""
+        match = _RIM.fullmatch(text or "")
+        return cls(int(match[1]), int(match[2])) if match else WIDE_RIM
+
+    def __str__(self) -> str:
+        """Return what `parse` reads."""
+        return f"{self.buffer},{self.falloff}"
+
+
+_RIM = re.compile(r"(\d{1,3}),([1-9]\d{0,2})", re.ASCII)
+
+WIDE_RIM = Rim(12, 20)
+"""Around cloud whose mask is tight, as most are: it has thin rims."""
+
+CLOSE_RIM = Rim(2, 6)
+"""Around what a detector finds that hardly any cloud escapes, rims included."""
+
+RIM_TAG = "DECR_SCENE_RIM"
+"""Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
 _PIECE = 128
 """Side of the squares that a window is worked in, px: distances are measured only at the rim of cloud."""
@@ -52,24 +83,25 @@ class Mask(ABC):
     Args:
         path: The raster; every worker opens its own handle.
         scene: The scene.
+        rim: What is restored around cloud.
     """
 
     path: str
     scene: RasterioScene
+    rim: Rim = WIDE_RIM
 
     def soft(self, span: Span) -> Float:
         """Return weights of the restoration: 1 in and around cloud, 0 away from it, ``(height, width)``."""
-        reach = BUFFER + FALLOFF
-        height, width = self.scene.shape
+        reach, (height, width) = self.rim.reach, self.scene.shape
         row, col = max(0, span.row - reach), max(0, span.col - reach)
         bottom, right = min(height, span.bottom + reach), min(width, span.right + reach)
         wide = Span(row, col, bottom - row, right - col)
-        return _soft_inside(self.cloud(wide), span.inside(wide))
+        return _soft_inside(self.cloud(wide), span.inside(wide), self.rim)
 
     def touched_cells(self, grid: TileGrid) -> Bool:
         """Mark the cells of a grid that the soft mask touches, of the shape of `TileGrid.cells`."""
         rows, cols = grid.cells
-        reach, (height, width) = BUFFER + FALLOFF, grid.shape
+        reach, (height, width) = self.rim.reach, grid.shape
         touched = np.zeros((len(rows), len(cols)), bool)
         for top, bottom in pairwise((*grid.rows, height)):
             above = max(0, top - reach)
@@ -79,7 +111,7 @@ class Mask(ABC):
             for index, (first, end) in enumerate(rows):
                 if top <= first < bottom:
                     across = slice(first - above, end - above)
-                    touched[index] = [_touches(cloud, across, slice(*col)) for col in cols]
+                    touched[index] = [_touches(cloud, across, slice(*col), self.rim) for col in cols]
         return touched
 
     @abstractmethod
@@ -135,7 +167,8 @@ class MaskFile(Mask):
                 )
             rule = rule_of(source, path, values_of, values)
             nan = max(values_of(band).nan for band in rule.bands)
-            return replace(mask, rule=rule, share=first.share, nan=nan)
+            rim = Rim.parse(source.tags().get(RIM_TAG))
+            return replace(mask, rim=rim, rule=rule, share=first.share, nan=nan)
 
     def cloud(self, span: Span) -> Bool:
         """Return where the mask has cloud, ``(height, width)``.
@@ -176,16 +209,14 @@ class DetectedMask:
         shape: Of the scene, px.
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
-        buffer: Distance from cloud up to which all is restored fully, px; all neighbours of a block are.
-        falloff: Width over which the restoration then fades out, px; a block at the least.
+        rim: What is restored around cloud: all neighbours of a block, and fading out over one, at the least.
     """
 
     field: Field
     shape: tuple[int, int]
     factor: int
     least: int
-    buffer: int = BUFFER
-    falloff: int = FALLOFF
+    rim: Rim = WIDE_RIM
 
     @property
     def reach(self) -> int:
@@ -237,11 +268,11 @@ class DetectedMask:
 
     @property
     def _buffer(self) -> float:
-        return max(self.buffer, (self.factor + 1) / 2)
+        return max(self.rim.buffer, (self.factor + 1) / 2)
 
     @property
     def _falloff(self) -> int:
-        return max(self.falloff, self.factor)
+        return max(self.rim.falloff, self.factor)
 
     def _cloud(self, rows: slice, cols: slice) -> Bool:
         return np.asarray(self.field.read(rows, cols)[0] >= self.least)
@@ -254,7 +285,7 @@ class DetectedMask:
         return _fade((distance - self._buffer) / self._falloff)
 
 
-def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
+def _soft_inside(cloud: Bool, part: tuple[slice, slice], rim: Rim) -> Float:
     """Return the soft mask in a part of a window that holds all cloud in reach of it."""
     rows, cols = part
     soft = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
@@ -262,35 +293,35 @@ def _soft_inside(cloud: Bool, part: tuple[slice, slice]) -> Float:
         for col in range(cols.start, cols.stop, _PIECE):
             bottom, right = min(rows.stop, row + _PIECE), min(cols.stop, col + _PIECE)
             piece = slice(row - rows.start, bottom - rows.start), slice(col - cols.start, right - cols.start)
-            soft[piece] = _soft_piece(cloud, slice(row, bottom), slice(col, right))
+            soft[piece] = _soft_piece(cloud, slice(row, bottom), slice(col, right), rim)
     return soft
 
 
-def _touches(cloud: Bool, rows: slice, cols: slice) -> bool:
+def _touches(cloud: Bool, rows: slice, cols: slice, rim: Rim) -> bool:
     """Return whether the soft mask is above 0 in a part of a window."""
-    return bool(cloud[rows, cols].any() or np.any(_soft_piece(cloud, rows, cols)))
+    return bool(cloud[rows, cols].any() or np.any(_soft_piece(cloud, rows, cols, rim)))
 
 
-def _soft_piece(cloud: Bool, rows: slice, cols: slice) -> Float | float:
+def _soft_piece(cloud: Bool, rows: slice, cols: slice, rim: Rim) -> Float | float:
     """Return the soft mask in a part of a window.
 
     Distances are only measured where they decide.
     """
-    reach = BUFFER + FALLOFF
+    reach = rim.reach
     top, left = max(0, rows.start - reach), max(0, cols.start - reach)
     nearby = cloud[top : rows.stop + reach, left : cols.stop + reach]
     if not nearby.any():
         return 0.0
     if cloud[rows, cols].all():
         return 1.0
-    return _soften(nearby)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+    return _soften(nearby, rim)[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
 
 
-def _soften(cloud: Bool) -> Float:
-    """Return 1 up to `BUFFER` px from cloud, then a raised cosine to 0 over `FALLOFF` px, same shape."""
+def _soften(cloud: Bool, rim: Rim) -> Float:
+    """Return 1 up to the buffer around cloud, then a raised cosine to 0 over the falloff, same shape."""
     from scipy.ndimage import distance_transform_edt
 
-    return _fade((distance_transform_edt(~cloud) - BUFFER) / FALLOFF)
+    return _fade((distance_transform_edt(~cloud) - rim.buffer) / rim.falloff)
 
 
 def _fade(away: Double) -> Float:

@@ -40,7 +40,7 @@ from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
-from decr_scene.pipeline.regions.masks import BUFFER, FALLOFF, DetectedMask
+from decr_scene.pipeline.regions.masks import WIDE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
@@ -118,7 +118,7 @@ def test_only_cloudy_tiles_are_sampled_and_the_rest_keeps_its_bits(scene, model,
     everything = process_scene(scene, tmp_path / "all.tif", model=str(model), mask="none")
     assert 0 < report.tiles["restored"] < everything.tiles["restored"] == report.tiles["total"]
     before, after = pixels_of(scene), pixels_of(tmp_path / "clean.tif")
-    reach = BUFFER + FALLOFF + DETECTOR.factor
+    reach = WIDE_RIM.reach + DETECTOR.factor
     near = (slice(None), slice(200 - reach, 260 + reach), slice(700 - reach, 780 + reach))
     changed = before != after
     assert changed[:, 200:260, 700:780].all()

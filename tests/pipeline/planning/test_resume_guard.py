@@ -27,7 +27,7 @@ def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tm
     assert before["look"] == ["ukis", 2, 0.5, (), True, False, None, False], "as a run before wrote it"
     assert held.keys() - before.keys() == {"low pass of the first guess's tone"}
     assert held["look"] == before["look"]
-    of_filled = {"buffer of the mask", "rims of remnants", "detail of the ground in what gives way"}
+    of_filled = {"rim of the mask", "rims of remnants", "detail of the ground in what gives way"}
     assert filled.keys() - before.keys() == of_filled
     assert doubting.keys() - filled.keys() == {"veils that are believed"}
     curved = replace(planned, plan=replace(planned.plan, radiometry=planned.plan.radiometry.curved()))
