@@ -255,15 +255,16 @@ def restore(
 def _share(change: Float, look: Look | None, bands: Sequence[str]) -> Float:
     """Return the share of the change of an image that is applied, ``(H, W)``."""
     whole = Span(0, 0, *change.shape[1:])
-    if look is not None and not look.veils:
-        return look.mask.soft(whole)
-    much = change_share(change, whole, whole)
     if look is None:
-        return much
+        return change_share(change, whole, whole)
+    soft = look.mask.soft(whole)
+    if not look.veils:
+        return soft
+    much = change_share(change, whole, whole)
     if look.doubts_veils:
         of_light = change[visible_bands(bands, len(change))].mean(axis=0)
-        much = much * believed_share(of_light, np.ones(of_light.shape, np.bool_), whole, whole)
-    return np.maximum(look.mask.soft(whole), much)
+        much = much * believed_share(of_light, soft == 0, whole, whole)
+    return np.maximum(soft, much)
 
 
 def _to_array(images: torch.Tensor) -> Float:

@@ -26,7 +26,7 @@ COARSE_FROM = 5.0
 FILLED_FROM = 7.0
 """Least side of a scene's pixel, m, at which it also tells shadow from lakes, so that both may be filled.
 
-10 m along a meridian are 7 m so at a latitude of 60 degrees, in a raster in degrees.
+In a raster in degrees, pixels of 10 m along a meridian count as 7 m at a latitude of 60 degrees.
 """
 
 
@@ -40,9 +40,9 @@ class LookPlan:
         threshold: Least probability of a pixel that is restored.
         bands: 0-based positions of the detector's bands in the scene, in its order; empty: the restorer's.
         gates: Only detected cloud or shadow is restored.
-        veils: Large changes of the model are applied elsewhere, too.
+        veils: Large changes of the model are applied elsewhere, too; with ``fills``, as far as they darken.
         version: Of the detector's package.
-        fills: Detected cloud that the model leaves is filled with the ground's tone.
+        fills: Detected cloud that the model leaves is filled with the ground's tone, and the rim is close.
         tones: The first guess of a network that does not see the ground is held to its tone.
         lender: The model whose detector looks where the restorer has none; ``None``: its own looks.
     """

@@ -94,9 +94,9 @@ class Options:
         detector: Who looks at the scene as a whole. ``model``: the model's own detector; ``ukis``:
             ukis-csmask, on scenes with blue, green, red and nir; ``none``; ``auto``: on pixels of 5 m and
             more ukis, if it is installed and the scene has its bands, else the model's own if it has one,
-            for ``fill`` that of ``default`` or, without nir, of ``rgb``; else ukis. With ukis, and where the
-            model's file says that its detector overlooks veils, what the model itself changes much is
-            changed as well.
+            for ``fill`` that of ``default`` or, without nir, of ``rgb``; else ukis. With ``auto``, where ukis
+            looks, and where the model's file says that its detector overlooks veils, what the model itself
+            changes much is changed as well; where ukis looks at 7 m and more, only as far as it darkens.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
         uncertainty: Write the error to be expected of each pixel beside it, which the model file tells of.

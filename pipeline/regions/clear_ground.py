@@ -70,14 +70,16 @@ def change_share(change: Float, change_span: Span, span: Span) -> Float:
     return _on_pixels(share, change_span, span)
 
 
-def believed_share(change: Float, valid: Bool, change_span: Span, span: Span) -> Float:
+def believed_share(change: Float, outside: Bool, change_span: Span, span: Span) -> Float:
     """Return the share of a change that may be of cloud where a detector sees clear ground, ``(h, w)``.
 
-    What it overlooks is lighter than the ground: a change that darkens little is the model's mistake.
+    Cloud that the detector overlooks is lighter than the ground: a change that darkens little is the model's
+    mistake.
 
     Args:
         change: ``(H, W)`` on the [-1, 1] scale: of the mean of the visible bands.
-        valid: ``(H, W)``; what is not has no say.
+        outside: What is valid and outside the mask, ``(H, W)``: cloud that is seen is darkened, too, and has
+            no say beside it.
         change_span: As `change_share`.
         span: As `change_share`.
     """
@@ -85,7 +87,7 @@ def believed_share(change: Float, valid: Bool, change_span: Span, span: Span) ->
 
     weight, darkening = (
         gaussian_filter(cells, WIDE, mode="nearest", truncate=TRUNCATE)
-        for cells in cell_means(np.stack([valid, np.where(valid, -change, 0)]))
+        for cells in cell_means(np.stack([outside, np.where(outside, -change, 0)]))
     )
     darker = smooth_rise(darkening / np.maximum(weight, np.float32(1e-6)), *DARKER_LIMITS)
     return _on_pixels(darker, change_span, span)

@@ -67,7 +67,8 @@ WIDE_RIM = Rim(12, 20)
 """Around cloud whose mask is tight, as most are: it has thin rims."""
 
 CLOSE_RIM = Rim(2, 6)
-"""Around what a detector finds that hardly any cloud escapes, rims included."""
+"""Around what a detector finds that hardly any cloud escapes, rims included; for the tone of clear ground
+what is as near as `WIDE_RIM` still does not count."""
 
 RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
@@ -268,7 +269,7 @@ class DetectedMask:
 
     @property
     def _buffer(self) -> float:
-        return max(self.rim.buffer, (self.factor + 1) / 2)
+        return max(self.rim.buffer, math.sqrt(2) * self.factor - (self.factor - 1) / 2)
 
     @property
     def _falloff(self) -> int:

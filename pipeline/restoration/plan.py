@@ -41,8 +41,8 @@ class Plan:
         seed: Of the noise.
         mask: Where anything may change; ``None``: everywhere.
         keeps_clear_ground: Leave alone what the restorer hardly changes.
-        veils: What the restorer changes much is changed though it lies outside the mask. Tiles that have
-            neither are given a first guess, and are not sampled.
+        veils: What the restorer changes much is changed though it lies outside the mask; with ``fills``, as
+            far as it darkens. Tiles that have neither are given a first guess, and are not sampled.
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def doubts_veils(self) -> bool:
-        """Return whether a change outside the mask must be one that a veil would ask for.
+        """Return whether a change outside the mask is applied only as far as it darkens.
 
         `ukis-csmask` overlooks hardly any real veil on the pixels that it was trained on.
         """

@@ -157,7 +157,8 @@ detector_option = click.option(
     show_default=True,
     help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
     "auto: the model's own, for fill that of default or rgb; at 5 m and coarser, or where it has none, ukis. "
-    "With default, or with ukis, even veils that the model changes much are removed, too.",
+    "With auto, default also removes even veils that it changes much; at 7 m and coarser, where it "
+    "darkens.",
 )
 
 pan_option = click.option(

@@ -25,7 +25,7 @@ from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
 from decr_scene.pipeline.regions.clear_ground import around, change_share
-from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.regions.masks import WIDE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling import windows
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
@@ -173,6 +173,7 @@ def test_tiles_that_show_neither_cloud_nor_veil_are_not_sampled(model, tmp_path,
 
 def test_blending_by_the_change_does_not_depend_on_blocks_and_batches(model, tmp_path):
     image, _ = land((520, 560), cloud=(slice(100, 170), slice(60, 150)))
+    image[:, 300:, 200:500] += VEIL
     scene = scene_of(tmp_path / "scene.tif", image)
     for name, more in (("a", {}), ("b", {"blocksize": 128, "batch_size": 2})):
         process_scene(scene, tmp_path / f"{name}.tif", model=model, **more)
@@ -225,8 +226,9 @@ def test_cloud_that_a_model_leaves_gives_way_to_the_tone_of_the_ground(model, tm
 
 
 def test_clear_ground_beside_cloud_does_not_give_way(model, tmp_path, monkeypatch):
-    """A bright field beside a cloud, inside the buffer of the mask."""
+    """A bright field beside a cloud, inside the rim of the mask, which is as wide as that of others."""
     left_in_place(monkeypatch)
+    monkeypatch.setattr("decr_scene.pipeline.look.look_plan.CLOSE_RIM", WIDE_RIM)
     image, _ = land()
     image[:3, 100:170, 302:322] = 3000
     scene = scene_of(tmp_path / "scene.tif", image)

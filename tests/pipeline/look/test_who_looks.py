@@ -9,21 +9,25 @@ from click.testing import CliRunner
 from look_cases import BGRN, VEIL, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
 from raster_cases import write
+from scipy.ndimage import distance_transform_edt
 
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.errors import BandError, OptionError
 from decr_scene.pipeline.evaluation.answers import open_answerer, open_fill
+from decr_scene.pipeline.evaluation.cloud_detection import look_at_image
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.look_plan import coarse_factor
+from decr_scene.pipeline.look.look_plan import LookPlan, coarse_factor
 from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
+from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import pixel_size
+from decr_scene.pipeline.regions.masks import CLOSE_RIM, WIDE_RIM, DetectedMask, Rim
 from decr_scene.pipeline.tiling.grid import Span
 
 
@@ -331,3 +335,42 @@ def test_what_little_is_clear_is_no_tone_for_all_the_rest(
     image, _ = land(cloud=(slice(0, cloudy_rows), slice(None)))
     process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=told)
     assert bool(asked) == gives_way
+
+
+@pytest.mark.parametrize("detector", ["auto", "ukis"])
+def test_ground_beside_cloud_stays_where_the_detector_sees_rims(detector, model, tmp_path):
+    image, where = land((300, 400), cloud=(slice(100, 170), slice(150, 250)))
+    for side in (7, 6.5):
+        scene = scene_of(tmp_path / f"{side}.tif", image, side=side)
+        process_scene(scene, tmp_path / f"clean_{side}.tif", model=model, detector=detector)
+    far = distance_transform_edt(~where) > CLOSE_RIM.reach + 2 * coarse_factor(image.shape[1:], 7)
+    close, wide = (pixels_of(tmp_path / f"clean_{side}.tif") for side in (7, 6.5))
+    np.testing.assert_array_equal(close[:, far], image[:, far])
+    assert (close[:, where] != image[:, where]).mean() > 0.9
+    assert (wide[:, far] != image[:, far]).any()
+
+
+@pytest.mark.parametrize(("fills", "rim", "reach"), [(True, CLOSE_RIM, 11), (False, WIDE_RIM, 34)])
+def test_the_rim_is_close_where_shadow_is_told_from_lakes(fills, rim, reach):
+    field = ArrayField(np.zeros((3, 50, 50), np.uint8))
+    mask = LookPlan("ukis", 2, 0.5, fills=fills).mask(field, (100, 100))
+    assert (mask.rim, mask.reach) == (rim, reach)
+    plan = LookPlan("ukis", 1, 0.5, (0, 1, 2, 3), fills=fills)
+    image = np.random.default_rng(0).uniform(-0.9, -0.5, (4, 80, 80)).astype(np.float32)
+    assert look_at_image(plan, image, None).mask.rim == rim, "so it is in evaluation"
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 5])
+@pytest.mark.parametrize("rim", [CLOSE_RIM, WIDE_RIM])
+def test_a_block_of_cloud_is_restored_fully_up_to_its_corners(factor, rim):
+    values = np.zeros((3, 40, 40), np.uint8)
+    values[0, 20, 20] = 255
+    mask = DetectedMask(ArrayField(values), (40 * factor, 40 * factor), factor, 128, rim)
+    block = slice(20 * factor, 21 * factor)
+    assert mask.soft(Span(0, 0, 40 * factor, 40 * factor))[block, block].min() == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "2", "2,0", "-1,6", "2,6,1", "two,6"])
+def test_a_tag_that_is_no_rim_is_none(text):
+    assert Rim.parse(text) == WIDE_RIM
+    assert Rim.parse(str(Rim(3, 7))) == (3, 7)

@@ -1,4 +1,4 @@
-"""Which changes are believed to be of a veil where a detector sees clear ground."""
+"""Which changes are believed to be of cloud where a detector sees clear ground."""
 
 from dataclasses import replace
 
@@ -93,6 +93,13 @@ class Nowhere:
         return np.zeros((span.height, span.width), np.float32)
 
 
+class Left:
+    """A mask of the left 80 columns, without a rim."""
+
+    def soft(self, span):
+        return np.where(np.arange(span.col, span.right) < 80, np.ones((span.height, 1), np.float32), 0)
+
+
 PLAN = Plan(
     TileGrid(SHAPE),
     tuple(range(4)),
@@ -102,6 +109,10 @@ PLAN = Plan(
     veils=True,
     fills=True,
 )
+
+
+VISIBLE_AND_INFRARED = ([-0.3, -0.3, -0.3, 0.6], [0, 0, 0, -0.5])
+"""Changes of bands: the visible ones darken, though not the mean of all; the infrared alone does."""
 
 
 def numbers(image):
@@ -116,9 +127,10 @@ def blended(answer, plan, image):
     return pixels, found.pixels
 
 
-def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home():
+@pytest.mark.parametrize("mean", [-0.2, -0.44])
+def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home(mean):
     image = np.stack([ground()] * 4)
-    erased = np.stack([flat(-0.2)] * 4)
+    erased = np.stack([flat(mean)] * 4)
     before, after = blended(erased, PLAN, image)
     np.testing.assert_array_equal(after, before)
     before, after = blended(erased, replace(PLAN, fills=False), image)
@@ -128,18 +140,32 @@ def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home():
     np.testing.assert_allclose(after, np.rint(numbers(image)), atol=2)
 
 
-def test_the_infrared_and_missing_values_have_no_say():
+def test_cloud_that_is_seen_has_no_say_beside_it():
     image = np.stack([ground()] * 4)
-    erased = np.stack([*[flat(-0.2)] * 3, ground(0.3, 0.4)])
-    before, after = blended(erased, PLAN, image)
+    image[..., :80] = 0.8
+    answer = np.stack([ground() + np.float32(0.05)] * 4)
+    before, after = blended(answer, replace(PLAN, mask=Left()), image)
+    np.testing.assert_array_equal(after[..., 80:], before[..., 80:])
+    assert (after[..., :80] < before[..., :80]).all()
+
+
+def test_the_infrared_has_no_say():
+    image = np.stack([ground()] * 4)
+    visible, infrared = (np.array(by, np.float32)[:, None, None] for by in VISIBLE_AND_INFRARED)
+    before, after = blended(image + infrared, PLAN, image)
     np.testing.assert_array_equal(after, before)
+    before, after = blended(image + visible, PLAN, image)
+    assert (after != before).all()
+
+
+def test_missing_values_have_no_say():
+    image = np.stack([ground()] * 4)
+    erased = np.stack([flat(-0.2)] * 4)
+    erased[:, 100:110, 100:110] = -1.9
     pixels = np.rint(numbers(image)).astype(np.float32)
     pixels[:, 100:110, 100:110] = np.nan
     found = blend_tiles(PLAN, ArraySource(WHOLE, pixels), WHOLE, {0: erased - image})
-    far = np.ones(SHAPE, bool)
-    far[40:170, 40:170] = False
-    np.testing.assert_array_equal(found.pixels[:, far], pixels[:, far])
-    assert np.isnan(found.pixels).sum() == 400
+    np.testing.assert_array_equal(found.pixels, pixels)
     veiled = numbers(0.5 + 0.5 * image).astype(np.float32)
     veiled[:, 100:110, 100:110] = np.nan
     found = blend_tiles(PLAN, ArraySource(WHOLE, veiled), WHOLE, {0: -0.5 + 0.5 * image})
@@ -173,3 +199,11 @@ def test_evaluation_believes_the_same():
     assert not _share(erasure, look, BANDS).any()
     assert _share(erasure, replace(look, doubts_veils=False), BANDS).min() > 0.9
     assert not _share(erasure, replace(look, veils=False), BANDS).any()
+    visible, infrared = (np.array(by, np.float32)[:, None, None] + 0 * image for by in VISIBLE_AND_INFRARED)
+    assert _share(visible, look, BANDS).min() == 1
+    assert not _share(infrared, look, BANDS).any()
+    values = np.zeros((3, 64, 64), np.uint8)
+    values[0, :, :20] = 255
+    seen = replace(look, mask=replace(mask, field=ArrayField(values)))
+    beside = np.where(np.arange(256) < 80, -1.2, 0.05).astype(np.float32) + 0 * image
+    assert not _share(beside, seen, BANDS)[:, 80 + seen.mask.reach :].any()
