@@ -127,12 +127,12 @@ def blended(answer, plan, image):
     return pixels, found.pixels
 
 
-@pytest.mark.parametrize("mean", [-0.2, -0.44])
-def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home(mean):
+def test_ground_that_a_model_erases_stays_where_the_detector_is_at_home():
     image = np.stack([ground()] * 4)
-    erased = np.stack([flat(mean)] * 4)
-    before, after = blended(erased, PLAN, image)
-    np.testing.assert_array_equal(after, before)
+    for mean in (-0.44, -0.2):
+        erased = np.stack([flat(mean)] * 4)
+        before, after = blended(erased, PLAN, image)
+        np.testing.assert_array_equal(after, before)
     before, after = blended(erased, replace(PLAN, fills=False), image)
     assert after[:, 64:-64, 64:-64].std() < 0.1 * before.std(), "another detector overlooks veils"
     veiled = 0.5 + 0.5 * image
