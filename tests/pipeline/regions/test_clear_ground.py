@@ -13,7 +13,7 @@ from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.regions.clear_ground import around, believed_share
-from decr_scene.pipeline.regions.masks import DetectedMask
+from decr_scene.pipeline.regions.masks import CLOSE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -161,9 +161,9 @@ def test_the_infrared_has_no_say():
 def test_missing_values_have_no_say():
     image = np.stack([ground()] * 4)
     erased = np.stack([flat(-0.2)] * 4)
-    erased[:, 100:110, 100:110] = -1.9
+    erased[:, 100:130, 100:130] = -1.9
     pixels = np.rint(numbers(image)).astype(np.float32)
-    pixels[:, 100:110, 100:110] = np.nan
+    pixels[:, 100:130, 100:130] = np.nan
     found = blend_tiles(PLAN, ArraySource(WHOLE, pixels), WHOLE, {0: erased - image})
     np.testing.assert_array_equal(found.pixels, pixels)
     veiled = numbers(0.5 + 0.5 * image).astype(np.float32)
@@ -204,6 +204,6 @@ def test_evaluation_believes_the_same():
     assert not _share(infrared, look, BANDS).any()
     values = np.zeros((3, 64, 64), np.uint8)
     values[0, :, :20] = 255
-    seen = replace(look, mask=replace(mask, field=ArrayField(values)))
+    seen = replace(look, mask=replace(mask, field=ArrayField(values), rim=CLOSE_RIM))
     beside = np.where(np.arange(256) < 80, -1.2, 0.05).astype(np.float32) + 0 * image
     assert not _share(beside, seen, BANDS)[:, 80 + seen.mask.reach :].any()
