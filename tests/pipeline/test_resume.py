@@ -40,7 +40,7 @@ sys.path[:0] = {path!r}
 from test_run import smooth
 
 def slow_smooth(tiles, noise):
-    time.sleep(0.15)
+    time.sleep(0.4)
     return smooth(tiles, noise)
 
 slow_smooth.__name__ = "smooth"
