@@ -43,8 +43,7 @@ def write_cloud_mask(
     """Detect cloud in a scene and write the mask, a COG of one uint8 band that ``mask=`` takes.
 
     It is 1 for detected cloud or shadow, 0 elsewhere, and 255, its nodata, where no band of the scene is
-    valid. The soft rim is not in it: a run adds that to every mask, as wide as
-    a tag of this one says.
+    valid. The soft rim is not in it: a run adds that to every mask, as wide as a tag of this one says.
 
     Args:
         src: As `process_scene`.

@@ -115,7 +115,7 @@ def sampling_warnings(spec: RestorerSpec, options: Options) -> tuple[str, ...]:
     given = [name for name in SAMPLING if getattr(options, name) is not None]
     if not given:
         return ()
-    names = " and ".join(name.replace("_", "-") for name in given)
+    names = ", ".join(name.replace("_", "-") for name in given)
     if spec.bands is None or spec.alone:
         return (f"{names}: without effect, as {spec.name} has no noise network that samples",)
     if options.uncertainty:

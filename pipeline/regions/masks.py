@@ -269,6 +269,7 @@ class DetectedMask:
 
     @property
     def _buffer(self) -> float:
+        """Return the distance that is restored fully, px: all blocks that touch one, at the least."""
         return max(self.rim.buffer, math.sqrt(2) * self.factor - (self.factor - 1) / 2)
 
     @property

@@ -91,12 +91,11 @@ def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -
     shares = [region.soft(span) for region in plan.regions]
     if plan.weighs_change:
         much = change_share(change, seen, span)
-        if plan.doubts_veils and much.any():
-            outside: Bool = np.all(around.valid[plan.visible], axis=0)
-            if plan.mask is not None:
-                outside = outside & (plan.mask.soft(seen) == 0)
-            much = much * believed_share(change[plan.visible].mean(axis=0), outside, seen, span)
         if plan.veils and plan.mask is not None:
+            if plan.doubts_veils and much.any():
+                valid: Bool = np.all(around.valid[plan.visible], axis=0)
+                outside = valid & (plan.mask.soft(seen) == 0)
+                much = much * believed_share(change[plan.visible].mean(axis=0), outside, seen, span)
             shares[0] = np.maximum(shares[0], much)
         else:
             shares.append(much)

@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def compares_around(self) -> bool:
-        """Return whether what the scene shows around a pixel has a say in what becomes of it."""
+        """Return whether the scene around a pixel, or where it is valid, decides what becomes of it."""
         return self.doubts_veils or self.error is not None
 
     def sight(self, span: Span) -> Span:

@@ -19,8 +19,8 @@ from decr_scene.pipeline.evaluation.answers import open_answerer, open_fill
 from decr_scene.pipeline.evaluation.cloud_detection import look_at_image
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.look import ukis
-from decr_scene.pipeline.look.look_plan import LookPlan, coarse_factor
-from decr_scene.pipeline.planning.detector import look_of
+from decr_scene.pipeline.look.look_plan import FILLED_FROM, LookPlan, coarse_factor
+from decr_scene.pipeline.planning.detector import is_coarse, look_of
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
@@ -56,6 +56,9 @@ def test_pixels_in_degrees_and_feet_are_measured_in_metres():
     degrees = rasterio.transform.from_origin(10, 60.01, 1e-4, 1e-4)
     side = pixel_size(rasterio.crs.CRS.from_epsg(4326), degrees, (200, 200))
     assert side == pytest.approx(11.13 * np.sqrt(0.5), rel=1e-3)
+    for latitude, fills in ((60, True), (62, False)):  # 10 m along the meridian
+        degrees = rasterio.transform.from_origin(10, latitude, 8.9832e-5, 8.9832e-5)
+        assert is_coarse(pixel_size(rasterio.crs.CRS.from_epsg(4326), degrees, (9, 9)), FILLED_FROM) == fills
     feet = rasterio.transform.from_origin(0, 0, 3.0, 3.0)
     assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
     assert pixel_size(None, degrees, (9, 9)) is None

@@ -37,7 +37,7 @@ def test_options_of_sampling_are_without_effect_where_nothing_samples(name, scen
 
 def test_several_are_told_in_one_line(scene):
     (told,) = warnings_of(scene, model="identity", **VALUES)
-    assert told.startswith("steps and start and weight-floor and gain: without effect, as identity has")
+    assert told.startswith("steps, start, weight-floor, gain: without effect, as identity has")
 
 
 def test_the_error_to_be_expected_is_that_of_the_own_sampling(scene):
