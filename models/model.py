@@ -183,10 +183,13 @@ class Model:
         first_guess = self.reference(cloudy) if reference is None else self._on_device(reference)
         noise = _noise(cloudy, seed) if noise is None else noise
         answer = sampler(self._on_device(noise), cloudy, first_guess, chosen.weight_floor, on_step, agree)
-        if chosen.gain == 1:
+        if chosen.gain == 1 and not chosen.light:
             return answer
         base = first_guess.clamp(-1, 1)  # as the answer is
-        return (base + chosen.gain * (answer - base)).clamp(-1, 1)
+        change = chosen.gain * (answer - base)
+        if chosen.light:
+            change = change * ((base + 1) / (2 * chosen.light)).clamp(max=1)
+        return (base + change).clamp(-1, 1)
 
     @torch.inference_mode()
     def may_change(self, cloudy: Tensor, reference: Tensor, weight_floor: float | None = None) -> Tensor:

@@ -70,6 +70,8 @@ class SamplingConfig:
         texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
             0: it gives all.
         gain: Factor of what the sample changes of the reference: few steps give detail too little energy.
+        light: Light of the reference, a part of white, from which on that counts in full; where it is darker,
+            by as much less, as ground in less light has less contrast; 0: everywhere.
         turns: Turns of the image, up to a whole one, whose references are averaged: 1, 2 or 4, each at the
             cost of one.
     """
@@ -80,6 +82,7 @@ class SamplingConfig:
     halo: int = 0
     texture: float = 0.0
     gain: float = 1.0
+    light: float = 0.0
     turns: int = 1
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class SamplingConfig:
             ("halo", self.halo, 0, 512),
             ("texture", self.texture, 0, 64),
             ("gain", self.gain, 0, 8),
+            ("light", self.light, 0, 1),
         ):
             if value is not None and not low <= value <= high:
                 raise CheckpointError(f"{name} must be in {low} to {high}, got {value}")
@@ -342,7 +346,7 @@ def _to_json(config: ModelConfig) -> str:
     values = asdict(config)
     if values["error"] is None:
         del values["error"]  # earlier versions of the program refuse keys that they do not know
-    for key, without in (("texture", 0), ("gain", 1), ("turns", 1)):
+    for key, without in (("texture", 0), ("gain", 1), ("light", 0), ("turns", 1)):
         if values["sampling"][key] == without:
             del values["sampling"][key]
     for key in ("grown", "covered"):

@@ -263,7 +263,7 @@ def _share(change: Float, look: Look | None, bands: Sequence[str]) -> Float:
     much = change_share(change, whole, whole)
     if look.doubts_veils:
         of_light = change[visible_bands(bands, len(change))].mean(axis=0)
-        much = much * believed_share(of_light, soft == 0, whole, whole)
+        much = much * believed_share(of_light, soft == 0, whole, whole) * (1 - look.mask.bare(whole))
     return np.maximum(soft, much)
 
 

@@ -67,7 +67,7 @@ class Coverage:
 
 
 class Strip(NamedTuple):
-    """Some rows: range, image ``(C, h, w)``, valid share, answers ``(3, h, w)`` and where they count."""
+    """Some rows: range, image ``(C, h, w)``, valid share, answers ``(B, h, w)`` and where they count."""
 
     rows: range
     image: Float
@@ -95,7 +95,7 @@ def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
     """
     height, width = reader.coarse_shape
     side = lookout.whole if max(height, width) <= lookout.whole else lookout.own
-    total, weight, pending = np.zeros((3, 0, width)), np.zeros((0, width)), None
+    total, weight, pending = np.zeros((lookout.bands, 0, width)), np.zeros((0, width)), None
     first = 0
     for own_rows, view, coarse in reader.strips(side, lookout.reach):
         new = view.stop - first - len(weight)
@@ -205,13 +205,14 @@ def write_look(
         scene: The scene.
         reader: The scene on the detector's pixels.
         threshold: Least probability of a pixel that is restored.
-        places: The rasters: uint8 probabilities, 0 to 255, of needing restoration, of cloud and of shadow,
-            0 where no pixel is valid; and the ground, as `Ground.field`.
+        places: The rasters: uint8 probabilities, 0 to 255, of needing restoration, of cloud, of shadow
+            and, of a detector that tells it, of bare ground, 0 where no pixel is valid; and the ground, as
+            `Ground.field`.
     """
     tally = Tally(reader, threshold)
     try:
         with write_whole(places.cloud) as partial:
-            profile = _profile(scene, "uint8", 3, reader.coarse_shape, reader.factor)
+            profile = _profile(scene, "uint8", lookout.bands, reader.coarse_shape, reader.factor)
             with rasterio.open(partial, "w", **profile) as target:
                 for strip in look_at(lookout, reader):
                     height, width = strip.answers.shape[1:]

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from decr_scene.models.networks.detector import Detector
 
 RESTORE, CLOUD, SHADOW = range(3)
-"""Bands of an answer, each a probability: cloud or shadow, which is to be restored; cloud; shadow."""
+"""Bands of an answer, each a probability: cloud or shadow, which is to be restored; cloud; shadow. Then, of
+`ukis-csmask` alone, `BARE`."""
+
+BARE_RATIO = (1.2, 1.5)
+"""Near infrared over red, of reflectance: of snow, sand and rock at most, and of plants under a veil at least."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
@@ -30,9 +34,10 @@ class Lookout(Protocol):
 
     ``own`` is the side of the windows that it answers for, ``reach`` the margin that it needs around each, in
     coarse pixels; a scene of no more than ``whole`` a side is one window. The answers of one that ``blends``
-    depend on its whole window, and cover all of it.
+    depend on its whole window, and cover all of it. They have so many ``bands``.
     """
 
+    bands: int
     own: int
     reach: int
     whole: int
@@ -40,13 +45,14 @@ class Lookout(Protocol):
     sight: Sight | None
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """Return probabilities ``(3, h, w)`` of each window ``(D, h, w)``, which has some valid pixels."""
+        """Return probabilities ``(bands, h, w)`` of each window ``(D, h, w)``, which has valid pixels."""
         ...
 
 
 class ModelLookout:
     """The detector of a model file; its input is that of the restorer, unless there is a ``sight``."""
 
+    bands = 3
     whole = 0
     blends = False
 
@@ -73,6 +79,7 @@ class ModelLookout:
 class UkisLookout:
     """`ukis-csmask`, whose input is reflectance."""
 
+    bands = 4
     reach = ukis.REACH
     own = ukis.SIDE - 2 * ukis.REACH
     whole = ukis.SIDE
@@ -82,14 +89,29 @@ class UkisLookout:
         self.sight: Sight | None = _Reflectances(reflectance)
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
-        """Answer some windows at a time, ``(3, h, w)`` each."""
-        probabilities = ukis.probabilities([_filled(*window) for window in windows])
-        return [np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW]]) for p in probabilities]
+        """Answer some windows at a time, ``(4, h, w)`` each."""
+        seen = [_filled(*window) for window in windows]
+        return [
+            np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], bareness(reflectance)])
+            for p, reflectance in zip(ukis.probabilities(seen), seen, strict=True)
+        ]
+
+
+def bareness(reflectance: Float) -> Float:
+    """Tell how bare ground is, ``(h, w)`` in [0, 1]: how little more near infrared than red it gives back.
+
+    Args:
+        reflectance: ``(4, h, w)``, the bands of `ukis.BANDS`.
+    """
+    red, nir = (np.maximum(reflectance[ukis.BANDS.index(name)], 0) for name in ("red", "nir"))
+    bare, green = BARE_RATIO
+    return np.asarray(np.clip((green * red - nir) / np.maximum((green - bare) * red, 1e-6), 0, 1), np.float32)
 
 
 class MaskLookout:
     """A mask of the user's, which does not separate shadow from cloud."""
 
+    bands = 3
     reach = 0
     own = 256
     whole = 0

@@ -64,7 +64,7 @@ class GroundSums:
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
 
     def add(self, rows: range, image: Float, share: Float, answers: Float) -> None:
-        """Add some rows of answers ``(3, h, w)`` over the whole width, with image and valid share of them."""
+        """Add some rows of answers ``(B, h, w)`` over the whole width, with image and valid share of them."""
         fine = answers.repeat(self._split, axis=1).repeat(self._split, axis=2)
         fine = fine[:, : image.shape[1], : image.shape[2]]
         clear = clearness(fine[CLOUD], fine[SHADOW]) * share[0]

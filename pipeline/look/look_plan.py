@@ -40,10 +40,12 @@ class LookPlan:
         threshold: Least probability of a pixel that is restored.
         bands: 0-based positions of the detector's bands in the scene, in its order; empty: the restorer's.
         gates: Only detected cloud or shadow is restored.
-        veils: Large changes of the model are applied elsewhere, too; with ``fills``, as far as they darken.
+        veils: Large changes of the model are applied elsewhere, too; with ``fills``, as far as they darken
+            ground that is not bare.
         version: Of the detector's package.
         fills: Detected cloud that the model leaves is filled with the ground's tone, and the rim is close.
-        tones: The first guess of a network that does not see the ground is held to its tone.
+        tones: The first guess is held to the tone of clear ground: with ``fills``, and of a network that does
+            not see the ground.
         lender: The model whose detector looks where the restorer has none; ``None``: its own looks.
     """
 

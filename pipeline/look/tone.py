@@ -1,6 +1,7 @@
-"""Hold a first guess to the tone of a scene's clear ground, where the network does not see it.
+"""Hold a first guess to the tone of a scene's clear ground.
 
-A network that sees one tile alone finds a tone of its own under a large cloud, and another in the next tile.
+A network that sees one tile alone finds a tone of its own under a large cloud, and another in the next tile;
+one that sees the ground, too, lifts haze beside which the ground that is kept is lighter.
 The clear ground of the scene tells which tones there are: what lies further from that around than clear
 ground varies by itself is brought back so far. Only what is smooth over a tile is changed; detail stays.
 """

@@ -52,7 +52,8 @@ def look_of(
     if look is None:
         return None
     fills = gates and look.kind == "ukis" and is_coarse(pixel, FILLED_FROM)
-    tones = gates and not spec.context and (separates_ground(look, pixel) or look.kind == "model")
+    unseen = not spec.context and (separates_ground(look, pixel) or look.kind == "model")
+    tones = fills or (gates and unseen)
     return replace(look, gates=gates, veils=look.veils and gates, fills=fills, tones=tones)
 
 

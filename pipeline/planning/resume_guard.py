@@ -6,12 +6,13 @@ import os
 from importlib.metadata import version
 from typing import Any
 
+from decr_scene.pipeline.look.detectors import BARE_RATIO
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions import clear_ground
-from decr_scene.pipeline.regions.masks import CLOSE_RIM, MaskFile
+from decr_scene.pipeline.regions.masks import BARE_SIGMA, CLOSE_RIM, MaskFile
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import (
@@ -45,6 +46,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         if look["veils"]:
             limits = clear_ground.DARKER_LIMITS
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE]
+            guessed["bare ground"] = [*BARE_RATIO, BARE_SIGMA]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:

@@ -73,6 +73,12 @@ what is as near as `WIDE_RIM` still does not count."""
 RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
+BARE = 3
+"""Number of the band of a detector's answers that tells how bare the ground is."""
+
+BARE_SIGMA = 16.0
+"""Standard deviation of the Gaussian by which that is smoothed, px."""
+
 _PIECE = 128
 """Side of the squares that a window is worked in, px: distances are measured only at the rim of cloud."""
 
@@ -206,7 +212,7 @@ class DetectedMask:
     interpolated, so that coarse ones leave no steps.
 
     Args:
-        field: The probabilities, in its first band.
+        field: The probabilities, in its first band; in band `BARE`, if there is one, how bare the ground is.
         shape: Of the scene, px.
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
@@ -226,23 +232,13 @@ class DetectedMask:
 
     def soft(self, span: Span) -> Float:
         """Return the weight of the restoration, as `Mask.soft`, ``(height, width)``."""
-        margin = -(-self.reach // self.factor) + 1
-        rows, cols = (
-            slice(max(0, first // self.factor - margin), min(extent, -(-end // self.factor) + margin))
-            for first, end, extent in (
-                (span.row, span.bottom, self.field.shape[0]),
-                (span.col, span.right, self.field.shape[1]),
-            )
-        )
+        rows, cols = self._blocks(span, -(-self.reach // self.factor) + 1)
         cloud = self._cloud(rows, cols)
         if not cloud.any():
             return np.zeros((span.height, span.width), np.float32)
         if cloud.all():
             return np.ones((span.height, span.width), np.float32)
-        soft = ArrayField(self._soften(cloud)[None])
-        down = (span.row + np.arange(span.height) + 0.5) / self.factor - rows.start
-        across = (span.col + np.arange(span.width) + 0.5) / self.factor - cols.start
-        return interpolate(soft, down, across)[0]
+        return self._on_pixels(self._soften(cloud), span, rows, cols)
 
     def cloud(self, span: Span) -> Bool:
         """Return where cloud is, as `Mask.cloud`, by whole blocks, ``(height, width)``."""
@@ -252,6 +248,27 @@ class DetectedMask:
         )
         blocks = self._cloud(slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1))
         return np.asarray(blocks[np.ix_(down - down[0], across - across[0])])
+
+    def bare(self, span: Span) -> Float:
+        """Return how bare the ground around is, ``(height, width)`` in [0, 1], what is cloud left out.
+
+        Args:
+            span: The window.
+        """
+        from scipy.ndimage import gaussian_filter
+
+        sigma = max(BARE_SIGMA / self.factor, 0.5)
+        rows, cols = self._blocks(span, math.ceil(3 * sigma) + 1)
+        fields = self.field.read(rows, cols)
+        if len(fields) <= BARE:
+            return np.zeros((span.height, span.width), np.float32)
+        clear = (fields[0] < self.least).astype(np.float32)
+        bare = fields[BARE].astype(np.float32) * clear / np.float32(255)
+        bare, clear = (
+            gaussian_filter(values, sigma, mode="nearest", truncate=3.0) for values in (bare, clear)
+        )
+        share = np.divide(bare, clear, out=np.zeros_like(bare), where=clear > 0)
+        return self._on_pixels(share, span, rows, cols)
 
     def touched_cells(self, grid: TileGrid) -> Bool:
         """Mark cells as `Mask.touched_cells`, by whole blocks: at a corner perhaps one cell more."""
@@ -275,6 +292,23 @@ class DetectedMask:
     @property
     def _falloff(self) -> int:
         return max(self.rim.falloff, self.factor)
+
+    def _blocks(self, span: Span, margin: int) -> tuple[slice, slice]:
+        """Return the blocks of a window and so many around it, rows and columns."""
+        rows, cols = (
+            slice(max(0, first // self.factor - margin), min(extent, -(-end // self.factor) + margin))
+            for first, end, extent in (
+                (span.row, span.bottom, self.field.shape[0]),
+                (span.col, span.right, self.field.shape[1]),
+            )
+        )
+        return rows, cols
+
+    def _on_pixels(self, values: Float, span: Span, rows: slice, cols: slice) -> Float:
+        """Interpolate values of these blocks, ``(h, w)``, on the pixels of a window."""
+        down = (span.row + np.arange(span.height) + 0.5) / self.factor - rows.start
+        across = (span.col + np.arange(span.width) + 0.5) / self.factor - cols.start
+        return interpolate(ArrayField(values[None]), down, across)[0]
 
     def _cloud(self, rows: slice, cols: slice) -> Bool:
         return np.asarray(self.field.read(rows, cols)[0] >= self.least)

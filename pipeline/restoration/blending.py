@@ -11,6 +11,7 @@ import numpy as np
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import believed_share, change_share
+from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.provenance import NODATA, ORIGINAL, Classes, classify, untouched
 from decr_scene.pipeline.restoration.tile_results import (
@@ -96,6 +97,8 @@ def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -
                 valid: Bool = np.all(around.valid[plan.visible], axis=0)
                 outside = valid & (plan.mask.soft(seen) == 0)
                 much = much * believed_share(change[plan.visible].mean(axis=0), outside, seen, span)
+                if isinstance(plan.mask, DetectedMask):
+                    much = much * (1 - plan.mask.bare(span))
             shares[0] = np.maximum(shares[0], much)
         else:
             shares.append(much)

@@ -42,14 +42,15 @@ class Plan:
         mask: Where anything may change; ``None``: everywhere.
         keeps_clear_ground: Leave alone what the restorer hardly changes.
         veils: What the restorer changes much is changed though it lies outside the mask; with ``fills``, as
-            far as it darkens. Tiles that have neither are given a first guess, and are not sampled.
+            far as it darkens ground that is not bare. Tiles that have neither are given a first guess, and
+            are not sampled.
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
         other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
         fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
-        tones: The first guess is held to the ground's tone, which the network does not see.
+        tones: The first guess is held to the ground's tone.
         ground: The ground of the scene as a whole; ``None``: there was no look at it.
         error: The error to be expected of the restorer; ``None``: it is not asked for.
     """
@@ -98,7 +99,7 @@ class Plan:
 
     @property
     def doubts_veils(self) -> bool:
-        """Return whether a change outside the mask is applied only as far as it darkens.
+        """Return whether a change outside the mask is applied only as far as it darkens ground with plants.
 
         `ukis-csmask` overlooks hardly any real veil on the pixels that it was trained on.
         """
