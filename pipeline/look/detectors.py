@@ -23,7 +23,7 @@ RESTORE, CLOUD, SHADOW = range(3)
 `ukis-csmask` alone, `BARE`."""
 
 BARE_RATIO = (1.2, 1.5)
-"""Near infrared over red, of reflectance: of snow, sand and rock at most, and of plants under a veil at least."""
+"""Near infrared over red, of reflectance: of snow, sand and rock at most; of plants under a veil at least."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
