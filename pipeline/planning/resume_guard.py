@@ -45,8 +45,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
         if look["veils"]:
             limits = clear_ground.DARKER_LIMITS
-            guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE]
-            guessed["bare ground"] = [*BARE_RATIO, BARE_SIGMA]
+            bare = (*BARE_RATIO, BARE_SIGMA)
+            guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:
