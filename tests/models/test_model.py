@@ -142,6 +142,29 @@ def test_gain_multiplies_what_the_sample_changes_at_the_models_own_steps_alone()
     assert torch.equal(doubled.sample(images(), steps=5), plain.sample(images(), steps=5))
 
 
+def test_darker_ground_is_given_as_much_less_texture() -> None:
+    dimmed = tiny(replace(CONFIG, sampling=replace(CONFIG.sampling, light=0.4)))
+    guess, plain = images(seed=7), tiny()
+    guess[0, 0], guess[1, 0] = -1, 0.5
+    change = plain.sample(images(), reference=guess) - guess
+    found = dimmed.sample(images(), reference=guess)
+    share = ((guess + 1) / 2 / 0.4).clamp(max=1)
+    assert torch.allclose(found, guess + share * change, atol=1e-6)
+    assert change[0, 0].abs().max() > 1e-3, "which black has none of"
+    assert torch.equal(found[0, 0], guess[0, 0])
+    assert torch.allclose(found[1, 0], guess[1, 0] + change[1, 0], atol=1e-6)
+    doubled = dimmed.sample(images(), reference=guess, gain=2.0)
+    assert torch.allclose(doubled, (guess + 2 * share * change).clamp(-1, 1), atol=1e-6)
+
+
+def test_what_a_model_does_not_set_is_not_in_its_file(tmp_path: Path) -> None:
+    for light, told in ((0.0, False), (0.4, True)):
+        config = replace(CONFIG, sampling=replace(CONFIG.sampling, light=light))
+        save_model_file(tmp_path / "tiny.safetensors", config, weights())
+        assert (b"light" in (tmp_path / "tiny.safetensors").read_bytes()[:10000]) == told
+        assert load_model(tmp_path / "tiny.safetensors", device="cpu").config.sampling.light == light
+
+
 COVERED = replace(
     CONFIG,
     network=replace(CONFIG.network, covered=(0.3, 0.6)),

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
-from decr_scene.pipeline.look.detectors import UkisLookout
+from decr_scene.pipeline.look.detectors import UkisLookout, bareness
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import sample_spans
@@ -44,6 +44,31 @@ def test_digital_numbers_in_another_unit_give_the_same_mask():
     assert 0.05 < one.mean() < 0.5
     for gain in (0.5, 2.0):
         assert (one != (look((image * gain).astype(np.uint16))[0] >= 128)).mean() < 0.03
+
+
+def test_ground_without_plants_is_bare():
+    names = {
+        "snow": [9000, 8900, 9000, 8700],
+        "sand": [1200, 1900, 2600, 3100],
+        "water": [700, 500, 300, 100],
+    }
+    names |= {"fields": GROUND.ravel(), "fields under a veil": GROUND.ravel() + 1200, "nothing": [0, 0, 0, 0]}
+    names |= {"between": [1000, 1000, 1000, 1350], "black": [-50, -50, -50, 20]}
+    reflectance = np.array(list(names.values()), np.float32).T[:, None] / 10000
+    found = dict(zip(names, bareness(reflectance)[0].tolist(), strict=True))
+    assert [found[name] for name in ("snow", "sand", "water")] == [1, 1, 1]
+    assert [found[name] for name in ("fields", "fields under a veil", "nothing", "black")] == [0, 0, 0, 0]
+    assert found["between"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_is_bare_stands_beside_the_probabilities():
+    image = land()
+    image[:, :, :128] = np.array([2000, 2000, 2000, 2000])[:, None, None]
+    found = look(image)
+    assert found.shape == (4, 256, 256)
+    assert found[3, :, :128].min() == 255
+    green = found[0, :, 128:] < 20
+    assert np.median(found[3, :, 128:][green]) == 0
 
 
 def test_windows_of_the_detector_join_without_a_line():

@@ -324,6 +324,29 @@ def test_lakes_are_not_filled_as_shadow_below_seven_metres_but_the_curve_stays(s
     assert plan_scene(scene, Options(model=untold)).look.tones
 
 
+@pytest.mark.parametrize("side", [10, 5])
+def test_restored_ground_is_as_light_as_the_clear_ground_of_a_coarse_scene(side, tmp_path):
+    image, where = land((300, 400), cloud=(slice(100, 170), slice(150, 250)))
+    darker = str(tiny_model(tmp_path / "darker.safetensors", bands=BGRN, context=True, adds=-1.0))
+    scene = scene_of(tmp_path / "scene.tif", image, side=side)
+    assert plan_scene(RasterioScene.open(scene), Options(model=darker)).look.tones == (side == 10)
+    process_scene(scene, tmp_path / "clean.tif", model=darker)
+    inside = pixels_of(tmp_path / "clean.tif")[:, where].mean(axis=1)
+    clear = image[:, ~where]
+    off = np.abs(inside - clear.mean(axis=1)) / clear.std(axis=1)
+    assert (off < 1.5).all() == (side == 10)
+
+
+def test_snow_that_a_model_takes_for_a_veil_stays(model, tmp_path):
+    image, _ = land((300, 700), cloud=(slice(100, 170), slice(60, 150)))
+    image[:, :, 300:] += VEIL
+    image[3, :, 500:] = image[2, :, 500:]
+    process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=model)
+    changed = pixels_of(tmp_path / "clean.tif") != image
+    assert changed[:, :, 350:440].mean() > 0.9
+    assert not changed[:, :, 560:].any()
+
+
 @pytest.mark.parametrize(("cloudy_rows", "gives_way"), [(200, True), (285, False)])
 def test_what_little_is_clear_is_no_tone_for_all_the_rest(
     cloudy_rows, gives_way, told, tmp_path, monkeypatch

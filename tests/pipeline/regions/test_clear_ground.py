@@ -186,6 +186,56 @@ def test_a_part_of_the_scene_is_enough_to_blend_a_part_of_it():
         np.testing.assert_array_equal(found, whole[(slice(None), *span.inside(WHOLE))])
 
 
+def bare_mask(cloud=0, factor=4):
+    """A mask of bare ground in the right half, with cloud in some columns of blocks at the border."""
+    side = SHAPE[0] // factor
+    values = np.zeros((4, side, side), np.uint8)
+    values[3, :, side // 2 :] = 255
+    values[0, :, side // 2 - cloud : side // 2 + cloud] = 255
+    values[3, :, side // 2 - cloud : side // 2] = 255  # cloud is as white as snow
+    return DetectedMask(ArrayField(values), SHAPE, factor, 128, CLOSE_RIM)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_ground_is_bare_as_most_around_is(factor):
+    bare = bare_mask(factor=factor).bare(WHOLE)
+    assert bare[:, :78].max() == 0
+    assert bare[:, 178:].min() == 1
+    assert 0.4 < bare[:, 126:130].mean() < 0.6
+    assert (np.diff(bare.mean(axis=0)) >= 0).all()
+
+
+def test_cloud_says_nothing_of_the_ground_beside_it():
+    beside = bare_mask(cloud=4).bare(WHOLE)[:, :110]
+    assert (beside <= bare_mask().bare(WHOLE)[:, :110] + 1e-6).all()
+    covered = np.full((4, 64, 64), 255, np.uint8)
+    assert not DetectedMask(ArrayField(covered), SHAPE, 4, 128).bare(WHOLE).any()
+
+
+def test_how_bare_ground_is_does_not_depend_on_the_window():
+    mask = bare_mask(cloud=2)
+    whole = mask.bare(WHOLE)
+    for span in (Span(0, 0, 64, 64), Span(77, 93, 100, 130), Span(201, 126, 55, 7)):
+        np.testing.assert_allclose(mask.bare(span), whole[span.inside(WHOLE)], atol=1e-6)
+
+
+def test_a_detector_that_does_not_tell_sees_no_bare_ground():
+    mask = DetectedMask(ArrayField(np.zeros((3, 64, 64), np.uint8)), SHAPE, 4, 128)
+    assert not mask.bare(WHOLE).any()
+
+
+def test_bare_ground_that_darkens_is_no_cloud():
+    image = np.stack([0.5 + 0.5 * ground()] * 4)
+    answer = np.stack([ground()] * 4)
+    plan = replace(PLAN, mask=bare_mask())
+    before, after = blended(answer, plan, image)
+    np.testing.assert_array_equal(after[..., 178:], before[..., 178:])
+    np.testing.assert_allclose(after[..., :78], np.rint(numbers(answer))[..., :78], atol=2)
+    look = Look(bare_mask(), Ground(ArrayField(np.zeros((5, 4, 4), np.float32)), 64), True, doubts_veils=True)
+    share = _share(answer - image, look, BANDS)
+    assert (share[:, :78].min(), share[:, 178:].max()) == (1, 0), "so it is in evaluation"
+
+
 def test_bands_without_a_name_count_as_visible():
     assert PLAN.visible == [0, 1, 2]
     assert replace(PLAN, spec=RestorerSpec("a model")).visible == [0, 1, 2, 3]
