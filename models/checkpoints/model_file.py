@@ -70,8 +70,9 @@ class SamplingConfig:
         texture: Standard deviation, px, of the Gaussian than which all that the diffusion gives is finer;
             0: it gives all.
         gain: Factor of what the sample changes of the reference: few steps give detail too little energy.
-        light: Light of the reference, a part of white, from which on that counts in full; where it is darker,
-            by as much less, as ground in less light has less contrast; 0: everywhere.
+        light: Light of the reference in a band, a part of white on the model's scale, from which on what the
+            sample changes counts in full; darker ground has as much less contrast, and is given as much
+            less; 0: it counts in full everywhere.
         turns: Turns of the image, up to a whole one, whose references are averaged: 1, 2 or 4, each at the
             cost of one.
     """

@@ -13,6 +13,7 @@ from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import Sight
 from decr_scene.pipeline.look.reflectance import Reflectance
 from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
+from decr_scene.pipeline.regions.masks import bare_told
 from decr_scene.pipeline.tiling.grid import Span
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 RESTORE, CLOUD, SHADOW = range(3)
 """Bands of an answer, each a probability: cloud or shadow, which is to be restored; cloud; shadow. Then, of
-`ukis-csmask` alone, `BARE`."""
+`ukis-csmask` alone, that of `masks.BARE`."""
 
 BARE_RATIO = (1.2, 1.5)
 """Near infrared over red, of reflectance: of snow, sand and rock at most; of plants under a veil at least."""
+
+BARE_LIGHT = (2.0, 3.0)
+"""Visible light over that of a scene's dark ground: of bare ground at most, and of cloud at least."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
@@ -87,25 +91,40 @@ class UkisLookout:
 
     def __init__(self, reflectance: Reflectance) -> None:
         self.sight: Sight | None = _Reflectances(reflectance)
+        self._dark = reflectance.dark
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer some windows at a time, ``(4, h, w)`` each."""
         seen = [_filled(*window) for window in windows]
         return [
-            np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], bareness(reflectance)])
+            np.stack(
+                [
+                    1 - p[ukis.CLEAR],
+                    p[ukis.CLOUD],
+                    p[ukis.SHADOW],
+                    bare_told(bareness(reflectance, self._dark)),
+                ]
+            )
             for p, reflectance in zip(ukis.probabilities(seen), seen, strict=True)
         ]
 
 
-def bareness(reflectance: Float) -> Float:
+def bareness(reflectance: Float, dark: float) -> Float:
     """Tell how bare ground is, ``(h, w)`` in [0, 1]: how little more near infrared than red it gives back.
+
+    So are snow, sand, rock and water. What is far lighter than the scene's dark ground may be cloud.
 
     Args:
         reflectance: ``(4, h, w)``, the bands of `ukis.BANDS`.
+        dark: As of `Reflectance`.
     """
     red, nir = (np.maximum(reflectance[ukis.BANDS.index(name)], 0) for name in ("red", "nir"))
     bare, green = BARE_RATIO
-    return np.asarray(np.clip((green * red - nir) / np.maximum((green - bare) * red, 1e-6), 0, 1), np.float32)
+    without_plants = np.clip((green * red - nir) / np.maximum((green - bare) * red, 1e-6), 0, 1)
+    ground, cloud = (times * dark for times in BARE_LIGHT)
+    lightness = reflectance[:3].mean(axis=0)
+    as_dark = np.clip((cloud - lightness) / max(cloud - ground, 1e-6), 0, 1)
+    return np.asarray(without_plants * as_dark, np.float32)
 
 
 class MaskLookout:

@@ -8,7 +8,7 @@ give the same answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from decr_scene.pipeline.tiling.grid import Span
 
 BRIGHT = 0.4
 """Reflectance, mean of the bands, of the `TAIL` percentile of a scene without a scale."""
+
+DARK = 25
+"""Percentile of a scene's visible light that is that of its ground, however much cloud is over the rest."""
 
 TAIL = 99
 
@@ -36,12 +39,14 @@ class Reflectance:
         gain: One a band.
         offset: One a band.
         known: From the raster, not fitted.
+        dark: Reflectance of the ground, mean of blue, green and red, which are its first bands; 0: not known.
     """
 
     indexes: tuple[int, ...]
     gain: tuple[float, ...]
     offset: tuple[float, ...]
     known: bool = False
+    dark: float = 0.0
 
     def __call__(self, pixels: Pixels) -> Float:
         """Convert all bands' digital numbers to reflectance, ``(C, h, w)``."""
@@ -72,10 +77,11 @@ class Reflectance:
         if any(gain != 1 for gain in reflectance.gain):
             gain, offset = (np.asarray(v)[:, None] for v in (reflectance.gain, reflectance.offset))
             if PLAUSIBLE[0] <= _bright(sample * gain + offset) <= PLAUSIBLE[1]:
-                return reflectance
+                return replace(reflectance, dark=_dark(sample * gain + offset))
         bright = _bright(sample)
         gain_of_all = BRIGHT / bright if bright > 0 else 1.0
-        return cls(chosen, (gain_of_all,) * len(chosen), (0.0,) * len(chosen))
+        count = len(chosen)
+        return cls(chosen, (gain_of_all,) * count, (0.0,) * count, dark=_dark(sample * gain_of_all))
 
 
 def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:
@@ -116,3 +122,8 @@ def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Floa
 def _bright(sample: Float) -> float:
     """Return the `TAIL` percentile, mean of the bands, or 0 of an empty sample."""
     return float(np.percentile(sample, TAIL, axis=1).mean()) if sample.size else 0.0
+
+
+def _dark(sample: Float) -> float:
+    """Return the `DARK` percentile of the mean of the first three bands, or 0 of an empty sample."""
+    return float(np.percentile(sample[:3].mean(axis=0), DARK)) if sample.size else 0.0

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-from decr_scene.pipeline.look.detectors import BARE_RATIO
+from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
@@ -45,7 +45,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["detail of the ground in what gives way"] = [DETAIL_SIDE, *BELOW, *WIDE, *DENSE, MOST]
         if look["veils"]:
             limits = clear_ground.DARKER_LIMITS
-            bare = (*BARE_RATIO, BARE_SIGMA)
+            bare = (*BARE_RATIO, *BARE_LIGHT, BARE_SIGMA)
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain

@@ -74,7 +74,7 @@ RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
 BARE = 3
-"""Number of the band of a detector's answers that tells how bare the ground is."""
+"""Number of the band of a detector's answers that tells how bare the ground is, as `bare_told` writes it."""
 
 BARE_SIGMA = 16.0
 """Standard deviation of the Gaussian by which that is smoothed, px."""
@@ -250,10 +250,9 @@ class DetectedMask:
         return np.asarray(blocks[np.ix_(down - down[0], across - across[0])])
 
     def bare(self, span: Span) -> Float:
-        """Return how bare the ground around is, ``(height, width)`` in [0, 1], what is cloud left out.
+        """Return how bare the ground around is, ``(height, width)`` in [0, 1]; 0 where that is not told.
 
-        Args:
-            span: The window.
+        It is averaged over what is valid and not detected as cloud or shadow.
         """
         from scipy.ndimage import gaussian_filter
 
@@ -262,8 +261,9 @@ class DetectedMask:
         fields = self.field.read(rows, cols)
         if len(fields) <= BARE:
             return np.zeros((span.height, span.width), np.float32)
-        clear = (fields[0] < self.least).astype(np.float32)
-        bare = fields[BARE].astype(np.float32) * clear / np.float32(255)
+        told = fields[BARE].astype(np.float32)
+        clear = ((fields[0] < self.least) & (told > 0)).astype(np.float32)
+        bare = np.maximum(told - 1, 0) * clear / np.float32(254)
         bare, clear = (
             gaussian_filter(values, sigma, mode="nearest", truncate=3.0) for values in (bare, clear)
         )
@@ -319,6 +319,11 @@ class DetectedMask:
 
         distance = distance_transform_edt(~cloud) * self.factor - (self.factor - 1) / 2
         return _fade((distance - self._buffer) / self._falloff)
+
+
+def bare_told(bare: Float) -> Float:
+    """Return how bare ground is, [0, 1], as it stands among probabilities: nothing is below 1 of 255."""
+    return np.asarray((1 + 254 * bare) / 255, np.float32)
 
 
 def _soft_inside(cloud: Bool, part: tuple[slice, slice], rim: Rim) -> Float:

@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def doubts_veils(self) -> bool:
-        """Return whether a change outside the mask is applied only as far as it darkens ground with plants.
+        """Return whether a change outside the mask is applied only as far as it darkens, and not where bare.
 
         `ukis-csmask` overlooks hardly any real veil on the pixels that it was trained on.
         """

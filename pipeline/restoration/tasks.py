@@ -235,6 +235,8 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
     """Bring the first guess of a window into the tone of the ground, without its padding."""
     if plan.ground is None or plan.mask is None or not plan.ground.known:
         return guess
+    if plan.fills and not plan.ground.typical:
+        return guess
     seen = plan.mask.soft(view)
     if not seen.any():
         return guess

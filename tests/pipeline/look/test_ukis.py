@@ -55,10 +55,15 @@ def test_ground_without_plants_is_bare():
     names |= {"fields": GROUND.ravel(), "fields under a veil": GROUND.ravel() + 1200, "nothing": [0, 0, 0, 0]}
     names |= {"between": [1000, 1000, 1000, 1350], "black": [-50, -50, -50, 20]}
     reflectance = np.array(list(names.values()), np.float32).T[:, None] / 10000
-    found = dict(zip(names, bareness(reflectance)[0].tolist(), strict=True))
+    found = dict(zip(names, bareness(reflectance, 1.0)[0].tolist(), strict=True))
     assert [found[name] for name in ("snow", "sand", "water")] == [1, 1, 1]
     assert [found[name] for name in ("fields", "fields under a veil", "nothing", "black")] == [0, 0, 0, 0]
     assert found["between"] == pytest.approx(0.5, abs=0.01)
+    fallen = dict(zip(names, bareness(reflectance, 0.08)[0].tolist(), strict=True))
+    assert fallen["snow"] == 0, "which is far lighter than the ground around"
+    assert fallen["sand"] == pytest.approx((0.24 - 0.19) / 0.08, abs=0.01)
+    assert fallen["water"] == 1
+    assert not bareness(reflectance, 0.0)[0].any(), "where the ground of the scene is not known"
 
 
 def test_what_is_bare_stands_beside_the_probabilities():
@@ -68,7 +73,7 @@ def test_what_is_bare_stands_beside_the_probabilities():
     assert found.shape == (4, 256, 256)
     assert found[3, :, :128].min() == 255
     green = found[0, :, 128:] < 20
-    assert np.median(found[3, :, 128:][green]) == 0
+    assert np.median(found[3, :, 128:][green]) == 1, "0 is for what is not valid"
 
 
 def test_windows_of_the_detector_join_without_a_line():

@@ -339,12 +339,18 @@ def test_restored_ground_is_as_light_as_the_clear_ground_of_a_coarse_scene(side,
 
 def test_snow_that_a_model_takes_for_a_veil_stays(model, tmp_path):
     image, _ = land((300, 700), cloud=(slice(100, 170), slice(60, 150)))
-    image[:, :, 300:] += VEIL
+    image[:, :, 300:500] += VEIL
     image[3, :, 500:] = image[2, :, 500:]
-    process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=model)
-    changed = pixels_of(tmp_path / "clean.tif") != image
+    fallen = scene_of(tmp_path / "fallen.tif", image)
+    process_scene(fallen, tmp_path / "kept.tif", model=model)
+    changed = pixels_of(tmp_path / "kept.tif") != image
     assert changed[:, :, 350:440].mean() > 0.9
     assert not changed[:, :, 560:].any()
+    image[:, :, 500:] *= 4
+    whiter = scene_of(tmp_path / "whiter.tif", image)
+    process_scene(whiter, tmp_path / "taken.tif", model=model)
+    taken = pixels_of(tmp_path / "taken.tif")[:, :, 560:] != image[:, :, 560:]
+    assert taken.mean() > 0.9, "what is far lighter than the ground may be cloud"
 
 
 @pytest.mark.parametrize(("cloudy_rows", "gives_way"), [(200, True), (285, False)])
