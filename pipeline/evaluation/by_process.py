@@ -1,7 +1,7 @@
 """Answers of whole runs: each cloudy image through `process_scene`, as a scene that a user has.
 
 The other answers are the networks' alone. A run besides scales coarse images on a curve, gives way to the
-ground's tone where cloud is left, guesses over windows, and feathers tiles.
+ground's tone where cloud is left, holds guesses to that tone, guesses over windows, and feathers tiles.
 """
 
 from __future__ import annotations
