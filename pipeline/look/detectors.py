@@ -92,21 +92,20 @@ class UkisLookout:
     def __init__(self, reflectance: Reflectance) -> None:
         self.sight: Sight | None = _Reflectances(reflectance)
         self._dark = reflectance.dark
+        *_, red, nir = reflectance.indexes
+        self._tells_bareness = red != nir  # else red stands in for near infrared
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer some windows at a time, ``(4, h, w)`` each."""
         seen = [_filled(*window) for window in windows]
         return [
-            np.stack(
-                [
-                    1 - p[ukis.CLEAR],
-                    p[ukis.CLOUD],
-                    p[ukis.SHADOW],
-                    bare_told(bareness(reflectance, self._dark)),
-                ]
-            )
+            np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], self._bare(reflectance)])
             for p, reflectance in zip(ukis.probabilities(seen), seen, strict=True)
         ]
+
+    def _bare(self, reflectance: Float) -> Float:
+        bare = bareness(reflectance, self._dark) if self._tells_bareness else np.zeros_like(reflectance[0])
+        return bare_told(bare)
 
 
 def bareness(reflectance: Float, dark: float) -> Float:

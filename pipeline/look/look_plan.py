@@ -38,7 +38,8 @@ class LookPlan:
         kind: ``model``, ``ukis`` or ``mask``.
         factor: Side of its pixels, px of the scene.
         threshold: Least probability of a pixel that is restored.
-        bands: 0-based positions of the detector's bands in the scene, in its order; empty: the restorer's.
+        bands: 0-based positions of the detector's bands in the scene, in its order; that of red twice: it
+            stands in for near infrared; empty: the restorer's.
         gates: Only detected cloud or shadow is restored.
         veils: Large changes of the model are applied elsewhere, too; with ``fills``, as far as they darken
             ground that is not bare.
@@ -63,7 +64,8 @@ class LookPlan:
     @property
     def who(self) -> str:
         """Name who looks, with the version of a package, or the model that lends its detector."""
-        return " ".join(word for word in (self.kind, self.version, self.lender) if word is not None)
+        without = "without near infrared" if len({*self.bands}) < len(self.bands) else None
+        return " ".join(word for word in (self.kind, self.version, self.lender, without) if word is not None)
 
     def mask(self, field: Field, shape: tuple[int, int]) -> DetectedMask:
         """Return the mask of what was detected in a scene of ``shape``, probabilities of 0 to 255."""

@@ -10,7 +10,11 @@ from decr_scene.pipeline.inputs.bands import select_bands
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import COARSE_FROM, FILLED_FROM, THRESHOLD, LookPlan, coarse_factor
 from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.restorer import in_natural_colour
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
+
+VISIBLE = ukis.BANDS[:3]
+"""Bands of natural colour, with which `ukis-csmask` finds as much cloud, though less shadow."""
 
 LENDERS = ("default", "rgb")
 """Bundled models whose detectors look for ``fill``: the first whose bands the scene has."""
@@ -87,14 +91,15 @@ def _detector(
         if own is None:
             raise OptionError(f"model {options.model} has no detector of its own: take --detector auto")
         return replace(own, veils=False)
+    own = lent_detector(bands, lenders) if spec.name == "fill" else _own_detector(spec)
+    natural = spec.natural or (own is not None and own.lender is not None and _is_natural(own.lender))
+    has_bands = _has(bands, ukis.BANDS) or (natural and _has(bands, VISIBLE))
     if options.detector == "ukis":
-        select_bands(bands, ukis.BANDS)
+        if not has_bands:
+            select_bands(bands, ukis.BANDS)
         return _ukis(bands, factor, veils=False)
-    has_bands = _has(bands, ukis.BANDS)
-    if not (is_coarse(pixel) and has_bands and ukis.installed_version()):
-        own = lent_detector(bands, lenders) if spec.name == "fill" else _own_detector(spec)
-        if own is not None:
-            return own
+    if own is not None and not (is_coarse(pixel) and has_bands and ukis.installed_version()):
+        return own
     if (spec.bands is None and spec.name != "fill") or not has_bands:
         return None
     return _ukis(bands, factor, veils=spec.bands is not None)
@@ -106,7 +111,9 @@ def _has(bands: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 def _ukis(bands: Sequence[str], factor: int, veils: bool) -> LookPlan:
-    indexes = tuple(bands.index(band) for band in ukis.BANDS)
+    """Plan a look by `ukis-csmask`; red stands in for near infrared where there is not one band of it."""
+    seen = ukis.BANDS if _has(bands, ukis.BANDS) else (*VISIBLE, VISIBLE[-1])
+    indexes = tuple(bands.index(band) for band in seen)
     return LookPlan("ukis", factor, THRESHOLD, indexes, veils=veils, version=ukis.installed_version())
 
 
@@ -120,6 +127,13 @@ def _own_detector(spec: RestorerSpec) -> LookPlan | None:
     if config is None:
         return None
     return LookPlan("model", config.factor, config.threshold, veils=config.veils)
+
+
+def _is_natural(name: str) -> bool:
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import read_model_config
+
+    return in_natural_colour(read_model_config(find_model(name)))
 
 
 def lent_detector(bands: Sequence[str], lenders: Sequence[str]) -> LookPlan | None:

@@ -92,11 +92,12 @@ class Options:
         mask_values: Which values of the mask are cloud, such as ``3,8-10``, ``bit3,bit4``, or ``6:1`` of band
             6; ``None``: as the mask itself tells.
         detector: Who looks at the scene as a whole. ``model``: the model's own detector; ``ukis``:
-            ukis-csmask, on scenes with blue, green, red and nir; ``none``; ``auto``: on pixels of 5 m and
-            more ukis, if it is installed and the scene has its bands, else the model's own if it has one,
-            for ``fill`` that of ``default`` or, without nir, of ``rgb``; else ukis. With ``auto``, where ukis
-            looks, and where the model's file says that its detector overlooks veils, what the model itself
-            changes much is changed as well; where ukis looks at 7 m and more, only as far as it darkens.
+            ukis-csmask, on scenes with blue, green, red and nir, or, for ``rgb`` and ``fill``, without nir;
+            ``none``; ``auto``: on pixels of 5 m and more ukis, if it is installed and the scene has its
+            bands, else the model's own if it has one, for ``fill`` that of ``default`` or, without nir, of
+            ``rgb``; else ukis. With ``auto``, where ukis looks, and where the model's file says that its
+            detector overlooks veils, what the model itself changes much is changed as well; where ukis looks
+            at 7 m and more, only as far as it darkens.
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
         uncertainty: Write the error to be expected of each pixel beside it, which the model file tells of.

@@ -13,6 +13,7 @@ from decr_scene.pipeline.restoration.restorers import BUILT_IN, GPU_BATCH, Resto
 
 if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
+    from decr_scene.models.checkpoints.model_file import ModelConfig
 
 SAMPLING = ("steps", "start", "weight_floor", "gain")
 """Options of how a noise network samples."""
@@ -88,8 +89,15 @@ def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str
         alone=config.network is None,
         error=config.error,
         gain=sampling.gain,
+        natural=in_natural_colour(config),
     )
     return spec, digest
+
+
+def in_natural_colour(config: ModelConfig) -> bool:
+    """Return whether a model says that blue, green and red among its bands are what they are called."""
+    stated = config.info.get("spectrum", ())
+    return isinstance(stated, (list, tuple)) and {"blue", "green", "red"} <= {*stated} & {*config.bands}
 
 
 def expected_error_of(spec: RestorerSpec) -> ExpectedError:

@@ -93,6 +93,7 @@ class RestorerSpec:
         alone: The model has no noise network: its reference's answer is the result.
         error: The error to be expected of its answers; ``None``: none is stated.
         gain: Factor of what sampling changes of the first guess; ``None``: the model's own.
+        natural: Its bands hold blue, green and red that are what they are called.
         plugin: A callable; sent to the workers with the plan.
         plugin_key: Key under which this process holds a callable that must not be copied.
     """
@@ -114,6 +115,7 @@ class RestorerSpec:
     alone: bool = False
     error: ExpectedError | None = None
     gain: float | None = None
+    natural: bool = False
     plugin: Restorer | None = None
     plugin_key: str | None = None
 

@@ -155,10 +155,10 @@ detector_option = click.option(
     type=click.Choice(DETECTORS),
     default="auto",
     show_default=True,
-    help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir; "
-    "auto: the model's own, for fill that of default or rgb; at 5 m and coarser, or where it has none, ukis. "
-    "With auto, default also removes even veils that it changes much; at 7 m and coarser, where it "
-    "darkens.",
+    help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir "
+    "(rgb: not nir); auto: the model's own, for fill that of default or rgb; at 5 m and coarser, "
+    "or where it has none, ukis. With auto, default also removes even veils that it changes much; "
+    "at 7 m and coarser, where it darkens.",
 )
 
 pan_option = click.option(

@@ -32,6 +32,7 @@ def tiny_model(
     covered: tuple[float, float] | None = None,
     texture: float = 0.0,
     adds: float = 0.0,
+    spectrum: tuple[str, ...] = (),
 ) -> Path:
     """A model of random weights, so that every answer differs from its input; ``adds`` to its first guess."""
     unet = replace(UNET, patch=patch)
@@ -46,7 +47,7 @@ def tiny_model(
         sampling=SamplingConfig(
             steps=2, start=200, weight_floor=0.0 if covered else 0.3, halo=halo, texture=texture
         ),
-        info={},
+        info={"spectrum": list(spectrum)} if spectrum else {},
         detector=detector,
     )
     rng = torch.Generator().manual_seed(seed)

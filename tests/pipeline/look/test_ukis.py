@@ -28,12 +28,12 @@ def land(shape=(256, 256), seed=0):
     return np.rint(image * (1 - thick) + CLOUD * thick).clip(1, 60000).astype(np.uint16)
 
 
-def look(image):
+def look(image, bands=(0, 1, 2, 3)):
     shape = image.shape[1:]
     source = ArraySource(Span(0, 0, *shape), image)
     spans = sample_spans(shape)
-    sample = sample_of([source] * len(spans), spans, range(4), 1)
-    lookout = UkisLookout(Reflectance.of(range(4), [1] * 4, [0] * 4, sample))
+    sample = sample_of([source] * len(spans), spans, bands, 1)
+    lookout = UkisLookout(Reflectance.of(bands, [1] * 4, [0] * 4, sample))
     reader = CoarseReader(shape, source, (0, 1, 2, 3), Radiometry((0,) * 4, (10000,) * 4), 1, lookout.sight)
     return look_in_memory(lookout, reader, 0.5).cloud.values
 
@@ -74,6 +74,15 @@ def test_what_is_bare_stands_beside_the_probabilities():
     assert found[3, :, :128].min() == 255
     green = found[0, :, 128:] < 20
     assert np.median(found[3, :, 128:][green]) == 1, "0 is for what is not valid"
+
+
+def test_as_much_cloud_is_found_with_red_in_the_place_of_near_infrared():
+    image = land()
+    cloud, without = look(image)[1] >= 128, look(image, (0, 1, 2, 2))
+    found = without[1] >= 128
+    assert (found & cloud).sum() > 0.9 * cloud.sum()
+    assert (found & ~cloud).mean() < 0.1
+    assert without[3].max() == 1, "nobody tells where ground is bare"
 
 
 def test_windows_of_the_detector_join_without_a_line():

@@ -138,7 +138,9 @@ RGB = ("red", "green", "blue")
         (10.0, "1.0.0", BGRN, "ukis 1.0.0"),
         (10.0, None, BGRN, "model default"),
         (0.5, "1.0.0", RGB, "model rgb"),
-        (10.0, "1.0.0", RGB, "model rgb"),
+        (4.9, "1.0.0", RGB, "model rgb"),
+        (10.0, "1.0.0", RGB, "ukis 1.0.0 without near infrared"),
+        (10.0, None, RGB, "model rgb"),
         (0.5, "1.0.0", (*RGB, "nir", "nir"), "model rgb"),
     ],
 )
@@ -151,7 +153,9 @@ def test_a_bundled_model_lends_fill_its_detector_on_pixels_that_ukis_does_not_kn
     assert look.who == looks
     assert not look.veils, "fill itself changes all of a scene much"
     seen = [bands[index] for index in look.bands]
-    assert seen == list(BGRN if "rgb" not in looks else ("blue", "green", "red"))
+    visible = ["blue", "green", "red"]
+    without = looks.endswith("without near infrared")
+    assert seen == ([*visible, "red"] if without else visible if "rgb" in looks else list(BGRN))
 
 
 def test_a_detector_that_fill_is_told_to_take_is_taken_or_refused(monkeypatch):
@@ -162,10 +166,52 @@ def test_a_detector_that_fill_is_told_to_take_is_taken_or_refused(monkeypatch):
         return look_of(spec_of(options)[0], options, bands, (600, 600), 0.5)
 
     assert look("ukis", BGRN).who == "ukis 1.0.0"
-    with pytest.raises(BandError, match="nir is missing"):
-        look("ukis", RGB)
+    assert look("ukis", RGB).who == "ukis 1.0.0 without near infrared"
+    with pytest.raises(BandError, match="blue is missing"):
+        look("ukis", ("red", "green", "nir"))
     with pytest.raises(OptionError, match="model fill has no detector of its own: take --detector auto"):
         look("model", BGRN)
+
+
+VISIBLE = ("blue", "green", "red")
+
+
+def test_ukis_looks_without_near_infrared_where_a_model_says_that_colours_are_natural(tmp_path):
+    config = DetectorConfig(bands=3, widths=(4,), veils=True)
+    image, where = land((300, 400), cloud=(slice(100, 170), slice(150, 250)))
+    scene = scene_of(tmp_path / "scene.tif", image[:3], VISIBLE)
+    for spectrum, looks in (
+        (VISIBLE, f"ukis {ukis.installed_version()} without near infrared"),
+        (("swir", "nir", "green"), "model"),
+        ((), "model"),
+    ):
+        path = tmp_path / f"{looks}.safetensors"
+        model = str(tiny_model(path, bands=VISIBLE, detector=config, spectrum=spectrum, adds=-1.0))
+        with RasterioScene.open(scene) as opened:
+            look = plan_scene(opened, Options(model=model)).look
+        assert look.who == looks
+        assert look.veils
+        assert look.fills == (look.kind == "ukis")
+        options = Options(model=model, detector="ukis")
+        if look.kind == "model":
+            with pytest.raises(BandError, match="nir is missing"):
+                look_of(spec_of(options)[0], options, VISIBLE, (300, 400), 30)
+            continue
+        assert look_of(spec_of(options)[0], options, VISIBLE, (300, 400), 0.5).who == looks
+        fine = look_of(spec_of(options)[0], Options(model=model), VISIBLE, (300, 400), 4.9)
+        assert fine.kind == "model", "it looks at 5 m and coarser"
+        report = process_scene(scene, tmp_path / "clean.tif", model=model)
+        assert json.loads((tmp_path / "clean.json").read_text())["detector"] == looks
+        assert report.tiles["restored"]
+        assert (pixels_of(tmp_path / "clean.tif")[:, where] != image[:3, where]).mean() > 0.9
+        scaled = (np.clip(image[:3] / 10000, 0, 1) * 2 - 1).astype(np.float32)
+        assert look_at_image(look, scaled, None).mask.cloud(Span(0, 0, 300, 400))[where].mean() > 0.9
+
+
+def test_near_infrared_is_taken_where_the_scene_has_it(tmp_path):
+    model = str(tiny_model(tmp_path / "m.safetensors", bands=VISIBLE, spectrum=VISIBLE))
+    look = look_of(spec_of(Options(model=model))[0], Options(model=model), BGRN, (300, 400), 30)
+    assert look.who == f"ukis {ukis.installed_version()}"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +240,7 @@ def test_evaluation_of_fill_looks_with_the_detector_that_a_run_would_take(side, 
     [
         (("red", "green", "blue"), 0.5, "rgb"),
         (("red", "green", "blue"), 30, "rice2"),
-        (("blue", "green", "red"), 30, "rgb"),
+        (("blue", "green", "red"), 30, "ukis"),
         (("green", "red", "nir"), 30, None),
     ],
 )
@@ -207,7 +253,7 @@ def test_false_colours_are_told_from_natural_ones_in_a_comparison(bands, side, l
         return
     fill = open_fill(bands, [], tmp_path)
     plan = look_of(fill.spec, fill.options, bands, (64, 64), fill.pixel, fill.lenders)
-    assert plan.lender == lender
+    assert (plan.lender or plan.kind) == lender
     config = DetectorConfig(bands=3, widths=(4,))
     path = tiny_model(tmp_path / "m.safetensors", bands=("red", "green", "blue"), detector=config)
     fill = open_fill(bands, [open_answerer(str(path), tmp_path, None)], tmp_path)
