@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from decr_scene.pipeline.look.reflectance import Reflectance
 from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
 from decr_scene.pipeline.regions.masks import bare_told
 from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.tiling.noise import place_noise
 
 if TYPE_CHECKING:
     from decr_scene.models.networks.detector import Detector
@@ -28,6 +30,9 @@ BARE_RATIO = (1.2, 1.5)
 
 BARE_LIGHT = (2.0, 3.0)
 """Visible light over that of a scene's dark ground: of bare ground at most, and of cloud at least."""
+
+TEXTURE, TEXTURE_SIGMA = 0.05, 3.0
+"""Standard deviation of the texture of cloud, reflectance, and that of the Gaussian that smooths it, px."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
@@ -91,21 +96,41 @@ class UkisLookout:
 
     def __init__(self, reflectance: Reflectance) -> None:
         self.sight: Sight | None = _Reflectances(reflectance)
-        self._dark = reflectance.dark
+        self._dark, self._full = reflectance.dark, reflectance.full
         *_, red, nir = reflectance.indexes
         self._tells_bareness = red != nir  # else red stands in for near infrared
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer some windows at a time, ``(4, h, w)`` each."""
         seen = [_filled(*window) for window in windows]
+        shown = [self._with_texture(reflectance) for reflectance in seen]
         return [
             np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], self._bare(reflectance)])
-            for p, reflectance in zip(ukis.probabilities(seen), seen, strict=True)
+            for p, reflectance in zip(ukis.probabilities(shown), seen, strict=True)
         ]
+
+    def _with_texture(self, reflectance: Float) -> Float:
+        """Give what is saturated the texture of cloud: a white field without any is not taken for some."""
+        if not self._full:
+            return reflectance
+        height, width = reflectance.shape[1:]
+        full = np.array(self._full, np.float32)[:, None, None]
+        saturated = (reflectance[: len(full)] >= full * np.float32(1 - 1e-4)).all(axis=0)
+        return reflectance + saturated * cloud_texture()[:height, :width]
 
     def _bare(self, reflectance: Float) -> Float:
         bare = bareness(reflectance, self._dark) if self._tells_bareness else np.zeros_like(reflectance[0])
         return bare_told(bare)
+
+
+@cache
+def cloud_texture() -> Float:
+    """Return the texture of cloud, reflectance, over one window of `ukis-csmask`."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = place_noise(0, 0, 1, Span(0, 0, ukis.SIDE, ukis.SIDE))[0]
+    smooth = gaussian_filter(noise, TEXTURE_SIGMA, mode="wrap")
+    return np.asarray(TEXTURE * smooth / smooth.std(), np.float32)
 
 
 def bareness(reflectance: Float, dark: float) -> Float:

@@ -42,7 +42,7 @@ class LookPlan:
             stands in for near infrared; empty: the restorer's.
         gates: Only detected cloud or shadow is restored.
         veils: Large changes of the model are applied elsewhere, too; with ``fills``, as far as they darken
-            ground that is not bare.
+            ground that is not bare, where near infrared tells that.
         version: Of the detector's package.
         fills: Detected cloud that the model leaves is filled with the ground's tone, and the rim is close.
         tones: The first guess is held to the tone of clear ground: with ``fills``, and of a network that does

@@ -24,6 +24,9 @@ BRIGHT = 0.4
 DARK = 25
 """Percentile of a scene's visible light that is that of its ground, however much cloud is over the rest."""
 
+FULL = (1.0, *(float(2**bits - 1) for bits in range(8, 17)))
+"""Digital numbers of which a sensor, or a picture, has no greater one: there it is saturated."""
+
 TAIL = 99
 
 PLAUSIBLE = (0.02, 1.2)
@@ -40,6 +43,7 @@ class Reflectance:
         offset: One a band.
         known: From the raster, not fitted.
         dark: Reflectance of the ground, mean of blue, green and red, which are its first bands; 0: not known.
+        full: Reflectance at which the first three bands are saturated; empty: the scene is nowhere so.
     """
 
     indexes: tuple[int, ...]
@@ -47,6 +51,7 @@ class Reflectance:
     offset: tuple[float, ...]
     known: bool = False
     dark: float = 0.0
+    full: tuple[float, ...] = ()
 
     def __call__(self, pixels: Pixels) -> Float:
         """Convert all bands' digital numbers to reflectance, ``(C, h, w)``."""
@@ -77,11 +82,19 @@ class Reflectance:
         if any(gain != 1 for gain in reflectance.gain):
             gain, offset = (np.asarray(v)[:, None] for v in (reflectance.gain, reflectance.offset))
             if PLAUSIBLE[0] <= _bright(sample * gain + offset) <= PLAUSIBLE[1]:
-                return replace(reflectance, dark=_dark(sample * gain + offset))
+                return reflectance._with_light(sample)
         bright = _bright(sample)
         gain_of_all = BRIGHT / bright if bright > 0 else 1.0
-        count = len(chosen)
-        return cls(chosen, (gain_of_all,) * count, (0.0,) * count, dark=_dark(sample * gain_of_all))
+        return cls(chosen, (gain_of_all,) * len(chosen), (0.0,) * len(chosen))._with_light(sample)
+
+    def _with_light(self, sample: Float) -> Reflectance:
+        """Measure the light of the dark ground, and of what is saturated, in a sample of digital numbers."""
+        gains, offsets = (np.asarray(v)[:, None] for v in (self.gain, self.offset))
+        dark = _dark(sample * gains + offsets)
+        peaks = sample[:3].max(axis=1, initial=0).tolist()
+        saturated = zip(self.gain, peaks, self.offset, strict=False) if set(peaks) <= set(FULL) else ()
+        full = tuple(gain * peak + offset for gain, peak, offset in saturated)
+        return replace(self, dark=dark, full=full)
 
 
 def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:

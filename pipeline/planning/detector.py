@@ -102,6 +102,8 @@ def _detector(
         return own
     if (spec.bands is None and spec.name != "fill") or not has_bands:
         return None
+    if not (_has(bands, ukis.BANDS) or (is_coarse(pixel) and ukis.installed_version())):
+        return None
     return _ukis(bands, factor, veils=spec.bands is not None)
 
 

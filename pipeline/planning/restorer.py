@@ -97,7 +97,8 @@ def _spec_of_model(options: Options, elsewhere: bool) -> tuple[RestorerSpec, str
 def in_natural_colour(config: ModelConfig) -> bool:
     """Return whether a model says that blue, green and red among its bands are what they are called."""
     stated = config.info.get("spectrum", ())
-    return isinstance(stated, (list, tuple)) and {"blue", "green", "red"} <= {*stated} & {*config.bands}
+    own = zip(config.bands, stated, strict=False) if isinstance(stated, (list, tuple)) else ()
+    return {"blue", "green", "red"} <= {band for band, light in own if band == light}
 
 
 def expected_error_of(spec: RestorerSpec) -> ExpectedError:

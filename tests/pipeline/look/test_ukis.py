@@ -85,6 +85,33 @@ def test_as_much_cloud_is_found_with_red_in_the_place_of_near_infrared():
     assert without[3].max() == 1, "nobody tells where ground is bare"
 
 
+@pytest.mark.parametrize("bands", [(0, 1, 2, 3), (0, 1, 2, 2)])
+def test_cloud_in_which_a_picture_is_saturated_is_cloud_all_over(bands):
+    image = land().astype(np.float32)
+    down, across = np.mgrid[:256, :256] - 128
+    inside = np.hypot(down, across) < 80
+    image[:, inside] = 60000
+    picture = np.clip(image / 3500 * 255, 1, 255).astype(np.uint8)
+    assert (look(picture, bands)[0][inside] >= 128).mean() > 0.95
+
+
+def test_what_is_not_saturated_is_seen_as_it_is():
+    image = land()
+    assert Reflectance.of(range(4), [1] * 4, [0] * 4, image.reshape(4, -1).astype(np.float32)).full == ()
+    image[:3, :9, :9] = 65535
+    sample = image.reshape(4, -1).astype(np.float32)
+    found = Reflectance.of(range(4), [1] * 4, [0] * 4, sample)
+    assert found.full == pytest.approx([65535 * found.gain[0]] * 3)
+    scaled = Reflectance.of(range(4), [2e-5] * 4, [-0.1] * 4, sample)
+    assert scaled.full == pytest.approx([65535 * 2e-5 - 0.1] * 3)
+    reflectance = found(image)
+    changed = UkisLookout(found)._with_texture(reflectance) != reflectance
+    assert changed[:, :9, :9].all()
+    assert not changed[:, 9:].any()
+    sample[2] = np.minimum(sample[2], 65534)
+    assert Reflectance.of(range(4), [1] * 4, [0] * 4, sample).full == (), "one band is not"
+
+
 def test_windows_of_the_detector_join_without_a_line():
     found = look(land((220, 600)))[1].astype(int)
     steps = np.abs(np.diff(found, axis=1)).mean(axis=0)

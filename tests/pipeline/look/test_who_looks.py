@@ -183,6 +183,7 @@ def test_ukis_looks_without_near_infrared_where_a_model_says_that_colours_are_na
     for spectrum, looks in (
         (VISIBLE, f"ukis {ukis.installed_version()} without near infrared"),
         (("swir", "nir", "green"), "model"),
+        (("red", "green", "blue"), "model"),
         ((), "model"),
     ):
         path = tmp_path / f"{looks}.safetensors"
@@ -206,6 +207,23 @@ def test_ukis_looks_without_near_infrared_where_a_model_says_that_colours_are_na
         assert (pixels_of(tmp_path / "clean.tif")[:, where] != image[:3, where]).mean() > 0.9
         scaled = (np.clip(image[:3] / 10000, 0, 1) * 2 - 1).astype(np.float32)
         assert look_at_image(look, scaled, None).mask.cloud(Span(0, 0, 300, 400))[where].mean() > 0.9
+
+
+@pytest.mark.parametrize(("pixel", "installed"), [(4.9, "1.0.0"), (None, "1.0.0"), (10.0, None)])
+def test_nobody_looks_without_near_infrared_where_ukis_is_not_at_home(
+    pixel, installed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ukis, "installed_version", lambda: installed)
+    options = Options(model=str(tiny_model(tmp_path / "m.safetensors", bands=VISIBLE, spectrum=VISIBLE)))
+    assert look_of(spec_of(options)[0], options, VISIBLE, (300, 400), pixel) is None
+    monkeypatch.setattr(ukis, "installed_version", lambda: "1.0.0")
+    assert look_of(spec_of(options)[0], options, VISIBLE, (300, 400), 10.0).kind == "ukis"
+
+
+def test_a_spectrum_that_is_no_list_of_names_is_not_natural(tmp_path):
+    for number, spectrum in enumerate((([["blue"]] * 3), (7, 8, 9))):
+        model = tiny_model(tmp_path / f"{number}.safetensors", bands=VISIBLE, spectrum=spectrum)
+        assert not spec_of(Options(model=str(model)))[0].natural
 
 
 def test_near_infrared_is_taken_where_the_scene_has_it(tmp_path):
