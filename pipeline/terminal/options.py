@@ -156,7 +156,7 @@ detector_option = click.option(
     default="auto",
     show_default=True,
     help="Who looks for cloud: the model's own detector, or ukis-csmask on blue, green, red and nir "
-    "(rgb: not nir); auto: the model's own, for fill that of default or rgb; at 5 m and coarser, "
+    "(rgb, fill: not nir); auto: the model's own, for fill that of default or rgb; at 5 m and coarser, "
     "or where it has none, ukis. With auto, default also removes even veils that it changes much; "
     "at 7 m and coarser, where it darkens.",
 )
