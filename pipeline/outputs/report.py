@@ -17,11 +17,11 @@ class Report:
     """The report of a run, the JSON file beside the output.
 
     ``detector`` is who looked: ``model``, for ``fill`` with the name of the model whose detector it was;
-    ``mask``; or ``ukis`` with the version of its package, and ``without near infrared`` where the scene has none. ``failed`` has the reason for each side file that
-    could not be written, by its role. ``other_date`` says how well that goes with the scene where both are
-    clear: of each band correlation and gain, 1 if it keeps the contrast, and the share of the pixels that
-    tells. ``scaling`` has the limits in DN, and ``curve``, where the scaling is not affine between them, its
-    exponent and the DN that it begins at.
+    ``mask``; or ``ukis`` with the version of its package, and ``without near infrared`` where the scene has
+    none. ``failed`` has the reason for each side file that could not be written, by its role. ``other_date``
+    says how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it
+    keeps the contrast, and the share of the pixels that tells. ``scaling`` has the limits in DN, and
+    ``curve``, where the scaling is not affine between them, its exponent and the DN that it begins at.
     """
 
     program: dict[str, str]
