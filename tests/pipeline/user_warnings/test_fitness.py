@@ -16,6 +16,7 @@ from decr_scene.models.checkpoints import model_file
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -146,9 +147,12 @@ def test_the_sample_of_half_a_metre_fits(tmp_path):
         assert misfits(plan_scene(scene, Options()), scene) == ()
 
 
-@pytest.mark.parametrize(("side", "said"), [(30, 1), (0.5, 0)])
-def test_a_detector_that_is_lent_to_fill_is_said_to_be_made_for_other_pixels(side, said, tmp_path):
-    """Three bands of 30 m: what looks was made for half a metre, and may see nothing at all."""
+@pytest.mark.parametrize(("side", "installed", "said"), [(30, None, 1), (30, "1.0.0", 0), (0.5, None, 0)])
+def test_a_detector_that_is_lent_to_fill_is_said_to_be_made_for_other_pixels(
+    side, installed, said, tmp_path, monkeypatch
+):
+    """Three bands of 30 m without `ukis-csmask`: what looks was made for half a metre, and may see nothing."""
+    monkeypatch.setattr(ukis, "installed_version", lambda: installed)
     profile = {"crs": "EPSG:32650", "transform": from_origin(5e5, 4e6, side, side)}
     path = write(tmp_path / "scene.tif", draw((300, 300), 3, "uint8"), photometric="RGB", **profile)
     with RasterioScene.open(path, "red,green,blue") as scene:
