@@ -151,7 +151,7 @@ def test_the_sample_of_half_a_metre_fits(tmp_path):
 def test_a_detector_that_is_lent_to_fill_is_said_to_be_made_for_other_pixels(
     side, installed, said, tmp_path, monkeypatch
 ):
-    """Three bands of 30 m without `ukis-csmask`: what looks was made for half a metre, and may see nothing."""
+    """Three bands of 30 m without `ukis-csmask`: what looks was made for half a metre, and may be blind."""
     monkeypatch.setattr(ukis, "installed_version", lambda: installed)
     profile = {"crs": "EPSG:32650", "transform": from_origin(5e5, 4e6, side, side)}
     path = write(tmp_path / "scene.tif", draw((300, 300), 3, "uint8"), photometric="RGB", **profile)
