@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     type=click.Choice(DETECTORS),
     default="auto",
     show_default=True,
-    help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir (rgb: not nir); "
-    "auto: as process does, by the pixels of the first image.",
+    help="Who looks for cloud: the model's own, or ukis-csmask on blue, green, red and nir "
+    "(rgb, fill: not nir); auto: as process does, by the pixels of the first image.",
 )
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs torchvision and its AlexNet.")
 @click.option("--perceptual", is_flag=True, help="Perceptual distance, by ukis-csmask's encoder; slower.")

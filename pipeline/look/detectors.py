@@ -115,7 +115,7 @@ class UkisLookout:
             return reflectance
         height, width = reflectance.shape[1:]
         full = np.array(self._full, np.float32)[:, None, None]
-        saturated = (reflectance[: len(full)] >= full * np.float32(1 - 1e-4)).all(axis=0)
+        saturated = (reflectance[: len(full)] >= full * np.float32(1 - 1e-4)).all(axis=0)  # but for rounding
         return reflectance + saturated * cloud_texture()[:height, :width]
 
     def _bare(self, reflectance: Float) -> Float:

@@ -93,18 +93,17 @@ def _detector(
         return replace(own, veils=False)
     own = lent_detector(bands, lenders) if spec.name == "fill" else _own_detector(spec)
     natural = spec.natural or (own is not None and own.lender is not None and _is_natural(own.lender))
-    has_bands = _has(bands, ukis.BANDS) or (natural and _has(bands, VISIBLE))
+    complete = _has(bands, ukis.BANDS)
+    enough = complete or (natural and _has(bands, VISIBLE))
     if options.detector == "ukis":
-        if not has_bands:
+        if not enough:
             select_bands(bands, ukis.BANDS)
         return _ukis(bands, factor, veils=False)
-    if own is not None and not (is_coarse(pixel) and has_bands and ukis.installed_version()):
-        return own
-    if (spec.bands is None and spec.name != "fill") or not has_bands:
-        return None
-    if not (_has(bands, ukis.BANDS) or (is_coarse(pixel) and ukis.installed_version())):
-        return None
-    return _ukis(bands, factor, veils=spec.bands is not None)
+    needed = spec.bands is not None or spec.name == "fill"
+    at_home = enough and is_coarse(pixel) and ukis.installed_version() is not None
+    if needed and (at_home or (complete and own is None)):
+        return _ukis(bands, factor, veils=spec.bands is not None)
+    return own
 
 
 def _has(bands: Sequence[str], wanted: Sequence[str]) -> bool:
