@@ -233,15 +233,14 @@ class _Graph:
         return dask.delayed(sample_of)(sources, spans, look.bands, look.factor)
 
     def _radiometry(self, options: Options, frame: Frame) -> Any:
-        """Return the scaling, for uint8 and by option at once, else fitted when the graph runs."""
-        dtype, bands = self.pixels.dtype, len(self.indexes)
-        radiometry = radiometry_without_pixels(dtype, bands, options.scale)
+        """Return the scaling, of pictures and by option at once, else fitted when the graph runs."""
+        dtype, bands, fit = self.pixels.dtype, len(self.indexes), frame.fit()
+        radiometry = radiometry_without_pixels(dtype, bands, options.scale, fit)
         if radiometry is not None:
             return radiometry
         spans = sample_spans((self.pixels.shape[1], self.pixels.shape[2]))
         sources = [self._source(span) for span in spans]
-        given = dtype, self.indexes, sources, spans, frame.white, frame.curved, frame.veiled
-        return dask.delayed(fit_samples)(*given)
+        return dask.delayed(fit_samples)(dtype, self.indexes, sources, spans, fit)
 
 
 def _chosen(plan: Plan, in_aoi: bool = True) -> frozenset[int] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import Sight
-from decr_scene.pipeline.look.reflectance import Reflectance
+from decr_scene.pipeline.look.reflectance import NEARLY_FULL, Reflectance
 from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
 from decr_scene.pipeline.regions.masks import bare_told
 from decr_scene.pipeline.tiling.grid import Span
@@ -110,13 +110,17 @@ class UkisLookout:
         ]
 
     def _with_texture(self, reflectance: Float) -> Float:
-        """Give what is saturated the texture of cloud: a white field without any is not taken for some."""
+        """Show what is saturated as white cloud with its texture: a field without any is not taken for some.
+
+        So it is in near infrared, too, which a picture may show darker.
+        """
         if not self._full:
             return reflectance
         height, width = reflectance.shape[1:]
         full = np.array(self._full, np.float32)[:, None, None]
-        saturated = (reflectance[: len(full)] >= full * np.float32(1 - 1e-4)).all(axis=0)  # but for rounding
-        return reflectance + saturated * cloud_texture()[:height, :width]
+        saturated = (reflectance[: len(full)] >= NEARLY_FULL * full).all(axis=0)
+        white = np.maximum(reflectance, np.append(full, [full.mean(axis=0)], axis=0))
+        return np.where(saturated, white + cloud_texture()[:height, :width], reflectance)
 
     def _bare(self, reflectance: Float) -> Float:
         bare = bareness(reflectance, self._dark) if self._tells_bareness else np.zeros_like(reflectance[0])

@@ -27,6 +27,9 @@ DARK = 25
 FULL = (1.0, *(float(2**bits - 1) for bits in range(8, 17)))
 """Digital numbers of which a sensor, or a picture, has no greater one: there it is saturated."""
 
+NEARLY_FULL = 0.98
+"""Least part of such a number that is saturated, too: compression leaves 250 of 255."""
+
 TAIL = 99
 
 PLAUSIBLE = (0.02, 1.2)
@@ -91,10 +94,12 @@ class Reflectance:
         """Measure the light of the dark ground, and of what is saturated, in a sample of digital numbers."""
         gains, offsets = (np.asarray(v)[:, None] for v in (self.gain, self.offset))
         dark = _dark(sample * gains + offsets)
-        peaks = sample[:3].max(axis=1, initial=0).tolist()
-        saturated = zip(self.gain, peaks, self.offset, strict=False) if set(peaks) <= set(FULL) else ()
-        full = tuple(gain * peak + offset for gain, peak, offset in saturated)
-        return replace(self, dark=dark, full=full)
+        peaks = sample[:3].max(axis=1, initial=0)
+        of_all = [dn for dn in FULL if NEARLY_FULL * dn <= peaks.min() and peaks.max() <= dn]
+        full = [
+            gain * dn + offset for gain, offset in zip(self.gain, self.offset, strict=True) for dn in of_all
+        ]
+        return replace(self, dark=dark, full=tuple(full[:3]))
 
 
 def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:

@@ -13,7 +13,7 @@ from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of, s
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.restorer import expected_error_of, sampling_warnings, spec_of
 from decr_scene.pipeline.raster.radiometry import Radiometry
-from decr_scene.pipeline.raster.scaling import may_be_veiled, white_places
+from decr_scene.pipeline.raster.scaling import Fit, may_be_veiled, white_places
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.plan import Plan
@@ -83,28 +83,22 @@ class Frame:
         warnings += sampling_warnings(spec, options)
         return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error, pixel)
 
-    @property
-    def white(self) -> tuple[int, ...]:
-        """Return the places, among the restorer's bands, of those in which cloud is white."""
-        return white_places([self.bands[i] for i in self.indexes])
+    def fit(self, affine: bool = False) -> Fit:
+        """Return how the scaling is fitted to the pixels.
 
-    @property
-    def curved(self) -> bool:
-        """Return whether a scaling that is fitted to the pixels is to be curved.
+        On coarse pixels cloud is thick and far brighter than the ground, which a map without a curve leaves a
+        few of 255 steps. Networks told of the ground around were trained on ground as light as pictures show
+        it; they are also trained to lift a veil over all.
 
-        On coarse pixels cloud is thick and far brighter than the ground, which an affine map leaves a few
-        of 255 steps. Networks told of the ground around were trained on ground as light as pictures show it.
+        Args:
+            affine: Whether the map must not be curved.
         """
-        look = self.look
-        return self.spec.context and look is not None and look.gates and separates_ground(look, self.pixel)
-
-    @property
-    def veiled(self) -> bool:
-        """Return whether a scaling that is fitted to the pixels is to have room for ground below a veil.
-
-        Networks told of the ground around are trained to lift one.
-        """
-        return self.spec.context and may_be_veiled(self.pixel, self.grid.shape)
+        look, told = self.look, self.spec.context
+        dark = look is not None and look.gates and separates_ground(look, self.pixel)
+        curved = told and dark and not affine
+        white = white_places([self.bands[i] for i in self.indexes])
+        veiled = told and may_be_veiled(self.pixel, self.grid.shape)
+        return Fit(white, curved, veiled, bytes=curved and look is not None and look.fills)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None

@@ -42,11 +42,9 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
-        curved = frame.curved and options.other_date is None  # another date's tone is a line in DN
-        known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale)
-        radiometry = known or fit_samples(
-            scene.dtype, indexes, [source] * len(spans), spans, frame.white, curved, frame.veiled
-        )
+        fit = frame.fit(affine=options.other_date is not None)  # another date's tone is a line in DN
+        known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale, fit)
+        radiometry = known or fit_samples(scene.dtype, indexes, [source] * len(spans), spans, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
     if options.other_date is not None:

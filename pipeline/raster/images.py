@@ -18,7 +18,7 @@ from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry
-from decr_scene.pipeline.raster.scaling import fit_radiometry, may_be_veiled, white_places
+from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.tiling.grid import reduced_shape
@@ -74,10 +74,8 @@ class _Bands(NamedTuple):
 
     def radiometry(self) -> Radiometry:
         """Fit their scaling."""
-        white = white_places(self.names)
-        return fit_radiometry(
-            self.pixels.dtype, len(self.pixels), self.pixels, self.valid, white, self.veiled
-        )
+        fit = Fit(white_places(self.names), veiled=self.veiled)
+        return fit_radiometry(self.pixels.dtype, len(self.pixels), self.pixels, self.valid, fit)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Robust limits of the valid pixels, with cloud white in all bands, and with room 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,23 @@ SAMPLE_SIDE = 128
 """Side of such a window, px."""
 
 
+class Fit(NamedTuple):
+    """How a scaling is fitted to the pixels.
+
+    Args:
+        white: Places of the bands in which cloud is white, from 0; ``None``: all.
+        curved: The ground is dark beside cloud: the map has a curve.
+        veiled: A veil may lie over all: there is room for ground that is darker than all that is seen
+            (`_below_veil`).
+        bytes: uint8 is fitted, too; otherwise it is taken for a picture, whose white is 255.
+    """
+
+    white: Sequence[int] | None = None
+    curved: bool = False
+    veiled: bool = False
+    bytes: bool = False
+
+
 def white_places(names: Sequence[str]) -> tuple[int, ...]:
     """Return the places of the bands that are `WHITE_BANDS`; all, where none is named so."""
     return tuple(i for i, name in enumerate(names) if name in WHITE_BANDS) or tuple(range(len(names)))
@@ -77,24 +94,15 @@ def may_be_veiled(pixel: float | None, shape: tuple[int, int]) -> bool:
     return pixel is not None and pixel <= SHADOWS_TO and min(shape) >= LEAST_SIDE
 
 
-def fit_radiometry(
-    dtype: np.dtype[Any],
-    bands: int,
-    sample: Pixels,
-    valid: Bool,
-    white: Sequence[int] | None = None,
-    veiled: bool = False,
-) -> Radiometry:
+def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool, fit: Fit) -> Radiometry:
     """Choose the map of a scene.
 
     Args:
-        dtype: Of the scene; uint8 is always 0 to 255.
+        dtype: Of the scene; uint8 is 0 to 255, unless ``fit`` says otherwise.
         bands: Bands of the scene.
         sample: ``(C, N)`` DN, or windows ``(C, .., H, W)``, spread over the scene.
         valid: Marks those that count, same shape.
-        white: Places of the bands in which cloud is white, from 0; ``None``: all.
-        veiled: Whether a veil may lie over all: then there is room for ground that is darker than all that is
-            seen (`_below_veil`).
+        fit: How.
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
@@ -104,19 +112,20 @@ def fit_radiometry(
     Raises:
         SceneError: The span is absurd, as with undeclared nodata.
     """
-    if (known := radiometry_without_pixels(dtype, bands, None)) is not None:
+    if (known := radiometry_without_pixels(dtype, bands, None, fit)) is not None:
         return known
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):
             _check_span(band, sample[band - 1][valid[band - 1]], span)
     low, high = (np.array(ends, np.float64) for ends in zip(*limits, strict=True))
-    if veiled:
+    if fit.veiled:
         low = _below_veil(low, high)
-    places = list(range(bands) if white is None else white)
+    places = list(range(bands) if fit.white is None else fit.white)
     if sample.ndim > 2 and len(places) > 1:
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
-    return Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+    fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+    return fitted.curved() if fit.curved else fitted
 
 
 def _below_veil(low: Doubles, high: Doubles) -> Doubles:
@@ -209,12 +218,13 @@ def _robust_limits(values: Pixels) -> tuple[float, float]:
 
 
 def radiometry_without_pixels(
-    dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None
+    dtype: np.dtype[Any], bands: int, scale: tuple[float, float] | None, fit: Fit
 ) -> Radiometry | None:
-    """Return a scaling that needs no pixels, that of the option or of uint8, else ``None``."""
+    """Return a scaling that needs no pixels, that of the option or of a picture, else ``None``."""
     if scale is not None:
         return Radiometry((scale[0],) * bands, (scale[1],) * bands)
-    return Radiometry((0.0,) * bands, (255.0,) * bands) if dtype == np.uint8 else None
+    picture = dtype == np.uint8 and not fit.bytes
+    return Radiometry((0.0,) * bands, (255.0,) * bands) if picture else None
 
 
 def sample_spans(shape: tuple[int, int]) -> list[Span]:
@@ -228,14 +238,9 @@ def fit_samples(
     indexes: tuple[int, ...],
     sources: Sequence[Source],
     spans: Sequence[Span],
-    white: Sequence[int],
-    curved: bool = False,
-    veiled: bool = False,
+    fit: Fit,
 ) -> Radiometry:
-    """Fit the scaling of some bands to windows, each from its own source.
-
-    ``white`` are places among the bands; ``curved`` and ``veiled`` are as of `Frame`.
-    """
+    """Fit the scaling of some bands to windows, each from its own source."""
     bands = list(indexes)
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
@@ -243,8 +248,7 @@ def fit_samples(
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
     sample = np.stack(pixels, axis=1), np.stack(valid, axis=1)
-    fitted = fit_radiometry(dtype, len(bands), *sample, white, veiled)
-    return fitted.curved() if curved else fitted
+    return fit_radiometry(dtype, len(bands), *sample, fit)
 
 
 def _lattice(extent: int) -> list[int]:

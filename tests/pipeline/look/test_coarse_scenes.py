@@ -55,7 +55,7 @@ def test_a_coarse_scene_is_scaled_by_a_curve_and_says_so(told, tmp_path):
         {"model": "fill"},
         {"model": "identity"},
         {"side": 0.5},
-        {"dtype": np.uint8},
+        {"dtype": np.uint8, "side": 5},
     ],
 )
 def test_other_scenes_and_restorers_get_no_curve(options, told, tmp_path):
@@ -66,6 +66,27 @@ def test_other_scenes_and_restorers_get_no_curve(options, told, tmp_path):
     )
     plan = plan_scene(RasterioScene.open(scene), Options(**{"model": told, **options})).plan
     assert plan.radiometry.gamma == 1
+
+
+def test_eight_bits_of_a_coarse_scene_are_scaled_as_sixteen(told, tmp_path):
+    image, _ = land()
+    scaled = []
+    for dtype, divisor in ((np.uint8, 40), (np.uint16, 1)):
+        scene = scene_of(tmp_path / f"{divisor}.tif", (image // divisor).astype(dtype), side=10)
+        scaled.append(plan_scene(RasterioScene.open(scene), Options(model=told)).plan.radiometry)
+        assert scaled[-1].gamma == 0.7
+    in_eight, in_sixteen = (np.array([found.low, found.high]) for found in scaled)
+    np.testing.assert_allclose(in_eight * 40, in_sixteen, rtol=0, atol=40)
+
+
+def test_eight_bits_stay_a_picture_where_another_date_is_a_line_or_for_fill(told, tmp_path):
+    cloudy, clear = (
+        (land(**cloud)[0] // 40).astype(np.uint8) for cloud in ({}, {"cloud": (slice(0, 0),) * 2})
+    )
+    scene, date = scene_of(tmp_path / "scene.tif", cloudy), scene_of(tmp_path / "date.tif", clear)
+    for options in ({"model": told, "other_date": str(date)}, {"model": "fill"}):
+        radiometry = plan_scene(RasterioScene.open(scene), Options(**options)).plan.radiometry
+        assert (radiometry.low, radiometry.high, radiometry.gamma) == ((0.0,) * 4, (255.0,) * 4, 1)
 
 
 def test_another_date_gets_no_curve_as_its_tone_is_a_line(told, tmp_path):

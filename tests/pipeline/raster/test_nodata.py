@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decr_scene.pipeline.engine.graph import restore
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.nodata import is_nodata, off_nodata
-from decr_scene.pipeline.raster.scaling import fit_radiometry
+from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene, open_scene
 from decr_scene.pipeline.run import process_scene
 
@@ -178,7 +178,7 @@ def test_a_span_in_which_the_ground_is_nothing_is_refused(value, share):
     values = np.random.default_rng(0).random((1, 1000)).astype(np.float32) * 0.3
     values[0, : int(1000 * share)] = value
     with pytest.raises(SceneError, match=r"band 1 has valid values from .* -a_nodata, or give --scale"):
-        fit_radiometry(values.dtype, 1, values, np.ones(values.shape, bool))
+        fit_radiometry(values.dtype, 1, values, np.ones(values.shape, bool), Fit())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_span_in_which_the_ground_is_nothing_is_refused(value, share):
     ],
 )
 def test_wide_and_narrow_ground_is_not(values):
-    radiometry = fit_radiometry(values.dtype, 1, values, np.ones(values.shape, bool))
+    radiometry = fit_radiometry(values.dtype, 1, values, np.ones(values.shape, bool), Fit())
     assert radiometry.low[0] < radiometry.high[0]
 
 
@@ -206,4 +206,4 @@ def test_an_undeclared_collar_is_refused_in_one_line_before_any_work(tmp_path):
 def test_half_of_the_values_at_one_place_are_told_as_one():
     values = np.full((1, 400), 1e30, np.float32)
     with pytest.raises(SceneError, match=r"half of them about 1e\+30: some must be nodata"):
-        fit_radiometry(np.dtype("float32"), 1, values, values > 0)
+        fit_radiometry(np.dtype("float32"), 1, values, values > 0, Fit())

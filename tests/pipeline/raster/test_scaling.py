@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from decr_scene.pipeline.raster.scaling import fit_radiometry, white_places
+from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, white_places
 
 
 def test_uint8_is_scaled_as_published():
-    radiometry = fit_radiometry(np.dtype("uint8"), 3, np.empty(0), np.empty(0, bool))
+    radiometry = fit_radiometry(np.dtype("uint8"), 3, np.empty(0), np.empty(0, bool), Fit())
     dn = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3).repeat(3, axis=0)
     np.testing.assert_allclose(radiometry.to_model(dn)[0, 0], [-1, -0.6, 1], atol=1e-6)
 
@@ -15,14 +15,14 @@ def test_limits_are_robust_and_do_not_see_nodata():
     sample = rng.integers(500, 9000, (1, 20000)).astype(np.uint16)
     sample[0, :3] = 65535
     sample[0, 10000:] = 0
-    radiometry = fit_radiometry(sample.dtype, 1, sample, sample != 0)
+    radiometry = fit_radiometry(sample.dtype, 1, sample, sample != 0, Fit())
     assert 500 <= radiometry.low[0] < 600
     assert 8900 < radiometry.high[0] <= 9000
 
 
 @pytest.mark.parametrize("sample", [np.full((1, 9), 7.0), np.full((1, 9), np.nan)])
 def test_a_band_without_spread_still_has_a_scaling(sample):
-    radiometry = fit_radiometry(np.dtype("float32"), 1, sample, np.isfinite(sample))
+    radiometry = fit_radiometry(np.dtype("float32"), 1, sample, np.isfinite(sample), Fit())
     assert radiometry.low[0] < radiometry.high[0]
 
 
@@ -41,7 +41,7 @@ def cloudy_windows(light, opacity, black=(0, 0, 0, 0), seed=0):
 
 
 def fitted(windows):
-    return fit_radiometry(windows.dtype, len(windows), windows, np.ones(windows.shape, bool))
+    return fit_radiometry(windows.dtype, len(windows), windows, np.ones(windows.shape, bool), Fit())
 
 
 def share_of_span(radiometry, light, black=0):
@@ -74,10 +74,10 @@ def test_what_is_invalid_is_not_white():
     windows = cloudy_windows([3500] * 4, 1.0)
     holed, valid = windows.copy(), np.ones(windows.shape, bool)
     holed[..., :5, :], valid[..., :5, :] = 65535, False
-    found = fit_radiometry(holed.dtype, 4, holed, valid)
+    found = fit_radiometry(holed.dtype, 4, holed, valid, Fit())
     expected = fitted(windows[..., 5:, :])
     np.testing.assert_allclose(found.high, expected.high, rtol=0.02)
-    nothing = fit_radiometry(holed.dtype, 4, holed, np.zeros_like(valid))
+    nothing = fit_radiometry(holed.dtype, 4, holed, np.zeros_like(valid), Fit())
     assert nothing.low == (0.0,) * 4
 
 
@@ -88,7 +88,7 @@ def test_below_a_veil_there_is_room_for_darker_ground():
     for thin in (1.0, 0.66, 0.3):  # of the ground's light comes through
         windows = (thin * ground + (1 - thin) * 3000).astype(np.uint16)
         limits[thin] = [
-            fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), veiled=may_be)
+            fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), Fit(veiled=may_be))
             for may_be in (False, True)
         ]
     assert limits[1.0][0] == limits[1.0][1], "some place is dark: no veil"
@@ -103,7 +103,7 @@ def test_a_band_without_spread_says_nothing_of_a_veil_and_keeps_its_limits():
     windows = (0.3 * cloudy_windows([1] * 4, 0.0) + 2100).astype(np.uint16)
     for dead in (0, 1234):
         windows[3] = dead
-        found = fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), veiled=True)
+        found = fit_radiometry(windows.dtype, 4, windows, np.ones(windows.shape, bool), Fit(veiled=True))
         assert found.low == (0.0, 0.0, 0.0, dead - 0.5)
 
 
@@ -149,7 +149,7 @@ def test_what_is_invalid_raises_no_warning(far):
     expected = fitted(windows[..., 8:, :])
     windows[..., :8, :], valid[..., :8, :] = far, False
     np.testing.assert_allclose(
-        fit_radiometry(windows.dtype, 4, windows, valid).high, expected.high, rtol=0.02
+        fit_radiometry(windows.dtype, 4, windows, valid, Fit()).high, expected.high, rtol=0.02
     )
 
 
@@ -166,7 +166,7 @@ def test_bands_in_which_cloud_is_dark_have_no_say():
     swir = windows[:1] // 2 + 7
     names = ("nir", "swir", "blue", "red", "green")
     mixed = np.concatenate([windows, swir])[[3, 4, 0, 2, 1]]
-    found = fit_radiometry(mixed.dtype, 5, mixed, np.ones(mixed.shape, bool), white_places(names))
+    found = fit_radiometry(mixed.dtype, 5, mixed, np.ones(mixed.shape, bool), Fit(white_places(names)))
     expected, alone = fitted(windows), fitted(swir)
     assert [found.high[i] for i in (2, 4, 3, 0)] == list(expected.high)
     assert (found.low[1], found.high[1]) == (alone.low[0], alone.high[0])
