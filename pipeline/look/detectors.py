@@ -34,6 +34,9 @@ BARE_LIGHT = (2.0, 3.0)
 TEXTURE, TEXTURE_SIGMA = 0.05, 3.0
 """Standard deviation of the texture of cloud, reflectance, and that of the Gaussian that smooths it, px."""
 
+SATURATED_SIDE = 9
+"""Side of the square, coarse pixels, most of which is saturated in a cloud: a roof is smaller."""
+
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
 
@@ -103,24 +106,40 @@ class UkisLookout:
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
         """Answer some windows at a time, ``(4, h, w)`` each."""
         seen = [_filled(*window) for window in windows]
-        shown = [self._with_texture(reflectance) for reflectance in seen]
+        full = [self._saturated(reflectance) for reflectance in seen]
+        shown = [self._with_texture(*window) for window in zip(seen, full, strict=True)]
         return [
-            np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], self._bare(reflectance)])
-            for p, reflectance in zip(ukis.probabilities(shown), seen, strict=True)
+            np.stack([*self._cloud_and_shadow(p, saturated), self._bare(reflectance)])
+            for p, saturated, reflectance in zip(ukis.probabilities(shown), full, seen, strict=True)
         ]
 
-    def _with_texture(self, reflectance: Float) -> Float:
+    def _saturated(self, reflectance: Float) -> Bool:
+        """Tell where all visible bands are saturated, ``(h, w)``."""
+        if not self._full:
+            return np.zeros(reflectance.shape[1:], np.bool_)
+        full = np.array(self._full, np.float32)[:, None, None]
+        return np.asarray((reflectance[: len(full)] >= NEARLY_FULL * full).all(axis=0))
+
+    def _with_texture(self, reflectance: Float, saturated: Bool) -> Float:
         """Show what is saturated as white cloud with its texture: a field without any is not taken for some.
 
         So it is in near infrared, too, which a picture may show darker.
         """
-        if not self._full:
+        if not saturated.any():
             return reflectance
-        height, width = reflectance.shape[1:]
-        full = np.array(self._full, np.float32)[:, None, None]
-        saturated = (reflectance[: len(full)] >= NEARLY_FULL * full).all(axis=0)
-        white = np.maximum(reflectance, np.append(full, [full.mean(axis=0)], axis=0))
-        return np.where(saturated, white + cloud_texture()[:height, :width], reflectance)
+        height, width = saturated.shape
+        full = np.array([*self._full, np.mean(self._full)], np.float32)[:, None, None]
+        white = np.maximum(reflectance, full) + cloud_texture()[:height, :width]
+        return np.where(saturated, white, reflectance)
+
+    def _cloud_and_shadow(self, probabilities: Float, saturated: Bool) -> tuple[Float, Float, Float]:
+        """Return what to restore, cloud and shadow: where most around is saturated, too, it is cloud."""
+        from scipy.ndimage import uniform_filter
+
+        clear, cloud, shadow = probabilities
+        around = uniform_filter(saturated.astype(np.float32), SATURATED_SIDE, mode="nearest")
+        blank = saturated & (around > 0.5)
+        return np.where(blank, 1, 1 - clear), np.where(blank, 1, cloud), np.where(blank, 0, shadow)
 
     def _bare(self, reflectance: Float) -> Float:
         bare = bareness(reflectance, self._dark) if self._tells_bareness else np.zeros_like(reflectance[0])

@@ -108,8 +108,8 @@ def test_what_is_not_saturated_is_seen_as_it_is():
     assert found.full == pytest.approx([65535 * found.gain[0]] * 3)
     scaled = Reflectance.of(range(4), [2e-5] * 4, [-0.1] * 4, sample)
     assert scaled.full == pytest.approx([65535 * 2e-5 - 0.1] * 3)
-    reflectance = found(image)
-    changed = UkisLookout(found)._with_texture(reflectance) != reflectance
+    reflectance, lookout = found(image), UkisLookout(found)
+    changed = lookout._with_texture(reflectance, lookout._saturated(reflectance)) != reflectance
     assert changed[:, :9, :9].all()
     assert not changed[:, 9:].any()
     sample[2] = np.minimum(sample[2], 65000)
