@@ -148,20 +148,25 @@ def test_snow_that_a_model_takes_for_a_veil_stays(model, tmp_path):
     assert taken.mean() > 0.9, "what is far lighter than the ground may be cloud"
 
 
-@pytest.mark.parametrize(("cloudy_rows", "gives_way"), [(200, True), (285, False)])
+@pytest.mark.parametrize(
+    ("cloudy_rows", "saturated", "gives_way"),
+    [(200, False, True), (285, False, False), (285, True, True), (299, True, False)],
+)
 def test_what_little_is_clear_is_no_tone_for_all_the_rest(
-    cloudy_rows, gives_way, told, tmp_path, monkeypatch
+    cloudy_rows, saturated, gives_way, told, tmp_path, monkeypatch
 ):
     asked = []
 
-    def recorded(guess, *_):
-        asked.append(guess.shape)
+    def recorded(guess, cloudy, tone, seen, bands):
+        asked.append(seen.any())
         return guess
 
     monkeypatch.setattr("decr_scene.pipeline.restoration.tasks.without_remnants", recorded)
-    image, _ = land(cloud=(slice(0, cloudy_rows), slice(None)))
+    image, where = land(cloud=(slice(0, cloudy_rows), slice(None)))
+    if saturated:
+        image[:, where] = 6000
     process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=told)
-    assert bool(asked) == gives_way
+    assert any(asked) == gives_way
 
 
 @pytest.mark.parametrize("detector", ["auto", "ukis"])
