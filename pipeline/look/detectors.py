@@ -12,7 +12,7 @@ import numpy as np
 from decr_scene.models.arrays import Bool, Float, Pixels
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import Sight
-from decr_scene.pipeline.look.reflectance import NEARLY_FULL, Reflectance
+from decr_scene.pipeline.look.reflectance import Reflectance
 from decr_scene.pipeline.raster.radiometry import Radiometry, fill_invalid
 from decr_scene.pipeline.regions.masks import bare_told
 from decr_scene.pipeline.tiling.grid import Span
@@ -34,8 +34,8 @@ BARE_LIGHT = (2.0, 3.0)
 TEXTURE, TEXTURE_SIGMA = 0.05, 3.0
 """Standard deviation of the texture of cloud, reflectance, and that of the Gaussian that smooths it, px."""
 
-SATURATED_SIDE = 9
-"""Side of the square, coarse pixels, most of which is saturated in a cloud: a roof is smaller."""
+LEAST_SEEN = 0.02
+"""Least part of a connected place that is saturated which must look like cloud for all of it to be some."""
 
 STRIP = 256
 """Side of the windows that a model's detector answers for at a time, coarse pixels; a multiple of 8."""
@@ -107,43 +107,62 @@ class UkisLookout:
         """Answer some windows at a time, ``(4, h, w)`` each."""
         seen = [_filled(*window) for window in windows]
         full = [self._saturated(reflectance) for reflectance in seen]
-        shown = [self._with_texture(*window) for window in zip(seen, full, strict=True)]
+        found = ukis.probabilities(seen)
+        white = [number for number, saturated in enumerate(full) if saturated.any()]
+        shown = ukis.probabilities([self._with_texture(seen[number], full[number]) for number in white])
+        for number, probabilities in zip(white, shown, strict=True):
+            found[number] = saturated_cloud(found[number], probabilities, full[number])
         return [
-            np.stack([*self._cloud_and_shadow(p, saturated), self._bare(reflectance)])
-            for p, saturated, reflectance in zip(ukis.probabilities(shown), full, seen, strict=True)
+            np.stack([1 - p[ukis.CLEAR], p[ukis.CLOUD], p[ukis.SHADOW], self._bare(reflectance)])
+            for p, reflectance in zip(found, seen, strict=True)
         ]
 
     def _saturated(self, reflectance: Float) -> Bool:
         """Tell where all visible bands are saturated, ``(h, w)``."""
         if not self._full:
             return np.zeros(reflectance.shape[1:], np.bool_)
-        full = np.array(self._full, np.float32)[:, None, None]
-        return np.asarray((reflectance[: len(full)] >= NEARLY_FULL * full).all(axis=0))
+        least = np.array(self._full, np.float32)[:, None, None]
+        return np.asarray((reflectance[: len(least)] >= least).all(axis=0))
 
     def _with_texture(self, reflectance: Float, saturated: Bool) -> Float:
         """Show what is saturated as white cloud with its texture: a field without any is not taken for some.
 
         So it is in near infrared, too, which a picture may show darker.
         """
-        if not saturated.any():
-            return reflectance
         height, width = saturated.shape
-        full = np.array([*self._full, np.mean(self._full)], np.float32)[:, None, None]
-        white = np.maximum(reflectance, full) + cloud_texture()[:height, :width]
+        least = np.array([*self._full, np.mean(self._full)], np.float32)[:, None, None]
+        white = np.maximum(reflectance, least) + cloud_texture()[:height, :width]
         return np.where(saturated, white, reflectance)
-
-    def _cloud_and_shadow(self, probabilities: Float, saturated: Bool) -> tuple[Float, Float, Float]:
-        """Return what to restore, cloud and shadow: where most around is saturated, too, it is cloud."""
-        from scipy.ndimage import uniform_filter
-
-        clear, cloud, shadow = probabilities
-        around = uniform_filter(saturated.astype(np.float32), SATURATED_SIDE, mode="nearest")
-        blank = saturated & (around > 0.5)
-        return np.where(blank, 1, 1 - clear), np.where(blank, 1, cloud), np.where(blank, 0, shadow)
 
     def _bare(self, reflectance: Float) -> Float:
         bare = bareness(reflectance, self._dark) if self._tells_bareness else np.zeros_like(reflectance[0])
         return bare_told(bare)
+
+
+def saturated_cloud(plain: Float, textured: Float, saturated: Bool) -> Float:
+    """Take what is saturated for cloud where a part of it is, seen as it is or with the texture of cloud.
+
+    A white roof is none, as nothing of it looks like cloud.
+
+    Args:
+        plain: Probabilities of clear, cloud and shadow, ``(3, h, w)``, of the image as it is.
+        textured: The same of the image in which what is saturated has the texture of cloud.
+        saturated: Where that is, ``(h, w)``.
+
+    Returns:
+        Probabilities ``(3, h, w)``.
+    """
+    from scipy.ndimage import label
+
+    surer = saturated & (plain[ukis.CLOUD] > textured[ukis.CLOUD])
+    found = np.where(surer, plain, textured)
+    places, _ = label(saturated)
+    sizes = np.bincount(places.ravel())
+    seen = np.bincount(places.ravel(), found[ukis.CLOUD].ravel() >= 0.5)
+    cloud = saturated & (seen >= LEAST_SEEN * sizes)[places]
+    certain = np.zeros((3, 1, 1), np.float32)
+    certain[ukis.CLOUD] = 1
+    return np.asarray(np.where(cloud, certain, found), np.float32)
 
 
 @cache

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decr_scene.models.arrays import Float, Pixels
+from decr_scene.pipeline.raster.radiometry import NEARLY_FULL
 from decr_scene.pipeline.raster.scaling import sample_spans
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import Source
@@ -27,8 +28,11 @@ DARK = 25
 FULL = (1.0, *(float(2**bits - 1) for bits in range(8, 17)))
 """Digital numbers of which a sensor, or a picture, has no greater one: there it is saturated."""
 
-NEARLY_FULL = 0.98
-"""Least part of such a number that is saturated, too: compression leaves 250 of 255."""
+OF_BYTES = FULL[1]
+"""The one that compression changes: what is nearly as great is saturated, too."""
+
+ROUNDING = 1e-4
+"""Part of a number by which float32 may miss it."""
 
 TAIL = 99
 
@@ -46,7 +50,7 @@ class Reflectance:
         offset: One a band.
         known: From the raster, not fitted.
         dark: Reflectance of the ground, mean of blue, green and red, which are its first bands; 0: not known.
-        full: Reflectance at which the first three bands are saturated; empty: the scene is nowhere so.
+        full: Least reflectance at which the first three bands are saturated; empty: the scene is nowhere so.
     """
 
     indexes: tuple[int, ...]
@@ -94,12 +98,8 @@ class Reflectance:
         """Measure the light of the dark ground, and of what is saturated, in a sample of digital numbers."""
         gains, offsets = (np.asarray(v)[:, None] for v in (self.gain, self.offset))
         dark = _dark(sample * gains + offsets)
-        peaks = sample[:3].max(axis=1, initial=0)
-        of_all = [dn for dn in FULL if NEARLY_FULL * dn <= peaks.min() and peaks.max() <= dn]
-        full = [
-            gain * dn + offset for gain, offset in zip(self.gain, self.offset, strict=True) for dn in of_all
-        ]
-        return replace(self, dark=dark, full=tuple(full[:3]))
+        saturated = zip(self.gain, _saturation(sample), self.offset, strict=False)
+        return replace(self, dark=dark, full=tuple(gain * dn + offset for gain, dn, offset in saturated))
 
 
 def fit_reflectance(scene: RasterioScene, source: Source, indexes: Sequence[int], factor: int) -> Reflectance:
@@ -140,6 +140,14 @@ def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Floa
 def _bright(sample: Float) -> float:
     """Return the `TAIL` percentile, mean of the bands, or 0 of an empty sample."""
     return float(np.percentile(sample, TAIL, axis=1).mean()) if sample.size else 0.0
+
+
+def _saturation(sample: Float) -> list[float]:
+    """Return the least digital numbers that are saturated in the first three bands; none, if one never is."""
+    peaks = sample[:3].max(axis=1, initial=0).tolist()
+    if NEARLY_FULL * OF_BYTES <= min(peaks) <= max(peaks) <= OF_BYTES:
+        return [NEARLY_FULL * OF_BYTES] * len(peaks)
+    return [peak * (1 - ROUNDING) for peak in peaks] if set(peaks) <= set(FULL) else []
 
 
 def _dark(sample: Float) -> float:

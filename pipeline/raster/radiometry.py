@@ -1,10 +1,10 @@
 """Convert digital numbers to [-1, 1] for the models and back, here and nowhere else.
 
-One map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for uint8, as in the
-published work, else robust limits of the valid pixels. Coarse scenes, in which cloud is far brighter than the
-ground, may be curved: ``x = 2 (u^g - l^g) / (h^g - l^g) - 1`` of all three above black. A network's answer
-comes back as a *change* that is added to the input, so that unchanged pixels keep their digital numbers to
-the last bit.
+One map per band for the whole scene, ``x = 2 (DN - low) / (high - low) - 1``: 0 to 255 for pictures of 8
+bits, as in the published work, else robust limits of the valid pixels. Coarse scenes, in which cloud is far
+brighter than the ground, may be curved: ``x = 2 (u^g - l^g) / (h^g - l^g) - 1`` of all three above black. A
+network's answer comes back as a *change* that is added to the input, so that unchanged pixels keep their
+digital numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ DARKEST = 0.02
 FLAT = 1e-3
 """Least spread of a band, a part of the greatest, beside which a curve is known."""
 
+NEARLY_FULL = 0.98
+"""Least part of the greatest number of 8 bits that is saturated, too: compression leaves 250 of 255."""
+
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
 
@@ -46,12 +49,14 @@ class Radiometry:
         high: DN that becomes 1, one a band.
         gamma: Exponent of what is above black; 1: the map is affine.
         black: DN that the curve begins at, in all bands, below all of ``low``; without a curve it is unused.
+        full: Greatest number of 8 bits whose limits were fitted; ``None``: others.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     gamma: float = 1.0
     black: float = 0.0
+    full: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
@@ -80,6 +85,13 @@ class Radiometry:
             return self
         darkest = min(self.low)
         return replace(self, gamma=GAMMA, black=darkest - DARKEST * (max(self.high) - darkest))
+
+    def saturated(self, image: Float, bands: Sequence[int]) -> Bool:
+        """Tell where all of some bands of a scaled image ``(C, h, w)`` are saturated, ``(h, w)``."""
+        if self.full is None:
+            return np.zeros(image.shape[1:], np.bool_)
+        least = self.to_model(np.full((len(self.low), 1, 1), NEARLY_FULL * self.full, np.float32))
+        return np.asarray((image >= least)[list(bands)].all(axis=0))
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped.

@@ -70,13 +70,13 @@ class Fit(NamedTuple):
         curved: The ground is dark beside cloud: the map has a curve.
         veiled: A veil may lie over all: there is room for ground that is darker than all that is seen
             (`_below_veil`).
-        bytes: uint8 is fitted, too; otherwise it is taken for a picture, whose white is 255.
+        fits_bytes: uint8 is fitted, too; otherwise it is a picture, 0 to 255.
     """
 
     white: Sequence[int] | None = None
     curved: bool = False
     veiled: bool = False
-    bytes: bool = False
+    fits_bytes: bool = False
 
 
 def white_places(names: Sequence[str]) -> tuple[int, ...]:
@@ -106,8 +106,8 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
-        pixel, gets a span of 1 DN around its value. In windows whose whitest places are nearly white, the
-        upper limits follow those (`_white_balanced`).
+        pixel, gets a span of 1 DN around its value, and uint8 with one is a picture. In windows whose whitest
+        places are nearly white, the upper limits follow those (`_white_balanced`).
 
     Raises:
         SceneError: The span is absurd, as with undeclared nodata.
@@ -124,7 +124,12 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     places = list(range(bands) if fit.white is None else fit.white)
     if sample.ndim > 2 and len(places) > 1:
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
-    fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()))
+    full = None
+    if dtype == np.uint8:
+        if (high - low <= 1).any():  # a band that is missing, or a field of white
+            return _picture(bands)
+        full = 255.0
+    fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()), full=full)
     return fitted.curved() if fit.curved else fitted
 
 
@@ -223,8 +228,12 @@ def radiometry_without_pixels(
     """Return a scaling that needs no pixels, that of the option or of a picture, else ``None``."""
     if scale is not None:
         return Radiometry((scale[0],) * bands, (scale[1],) * bands)
-    picture = dtype == np.uint8 and not fit.bytes
-    return Radiometry((0.0,) * bands, (255.0,) * bands) if picture else None
+    picture = dtype == np.uint8 and not fit.fits_bytes
+    return _picture(bands) if picture else None
+
+
+def _picture(bands: int) -> Radiometry:
+    return Radiometry((0.0,) * bands, (255.0,) * bands)
 
 
 def sample_spans(shape: tuple[int, int]) -> list[Span]:

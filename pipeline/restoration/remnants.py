@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from decr_scene.models.arrays import Bool, Float
+from decr_scene.models.arrays import Float
 from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
 
@@ -65,12 +65,6 @@ TINY = 1e-9
 LEAST_TRUSTED = 0.05
 """Share of the surroundings that must be trusted for half of their level to be taken."""
 
-BLANK_SIDE = 7
-"""Side of the squares, px, in which an image that is saturated has no texture."""
-
-BLANK = 0.04
-"""Greatest range of values in them, on a guess's scale: what compression leaves of it."""
-
 INFRARED = ("nir", "swir")
 """Bands in which ground differs from ground more than cloud does."""
 
@@ -88,7 +82,7 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     Returns:
         The guess, ``(C, h, w)``; the very same where nothing is seen.
     """
-    visible = _visible(bands)
+    visible = [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
     remains = np.maximum.reduce([_remains(guess, cloudy, tone, visible, sigma) for sigma in SIGMAS])
     part = _wide(_wide(np.clip(seen, 0, 1), SEEN_SIGMA) * remains, RIM)
     if not part.any():
@@ -96,28 +90,6 @@ def without_remnants(guess: Float, cloudy: Float, tone: Float, seen: Float, band
     ground = tone + _mean_over(guess - tone, np.square(1 - part), LEVEL_SIDE, LEAST_TRUSTED)
     ground += _ground_detail(guess, cloudy, tone, visible)
     return np.where(part > 0, guess + (ground - guess) * part, guess).astype(np.float32)
-
-
-def blank(cloudy: Float, tone: Float, bands: Sequence[str]) -> Bool:
-    """Tell where cloud is saturated, so that nothing of the ground is seen, ``(h, w)``.
-
-    Args:
-        cloudy: The image, ``(C, h, w)`` in [-1, 1].
-        tone: Tone of the clear ground around, same shape.
-        bands: Names of the bands.
-    """
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    visible = _visible(bands)
-    ranges = [maximum_filter(band, BLANK_SIDE) - minimum_filter(band, BLANK_SIDE) for band in cloudy[visible]]
-    even = np.max(ranges, axis=0) <= BLANK
-    bright = _light(cloudy - tone, visible) > DENSE[0]
-    return np.asarray(maximum_filter(even, BLANK_SIDE) & bright, np.bool_)
-
-
-def _visible(bands: Sequence[str]) -> list[int]:
-    """Return the places of the bands that are not infrared; all, where all are."""
-    return [i for i, name in enumerate(bands) if not name.startswith(INFRARED)] or [*range(len(bands))]
 
 
 def _ground_detail(guess: Float, cloudy: Float, tone: Float, bands: list[int]) -> Float:

@@ -24,7 +24,7 @@ from decr_scene.pipeline.restoration.agreement import Agreement
 from decr_scene.pipeline.restoration.memory import run_in_halves
 from decr_scene.pipeline.restoration.open_restorers import detect, models_turn, open_restorer
 from decr_scene.pipeline.restoration.plan import Plan
-from decr_scene.pipeline.restoration.remnants import blank, without_remnants
+from decr_scene.pipeline.restoration.remnants import without_remnants
 from decr_scene.pipeline.restoration.restorers import Noise, TileModel
 from decr_scene.pipeline.restoration.tile_results import (
     Results,
@@ -246,16 +246,16 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
     """Give way to the tone of the ground where cloud is left in the first guess of a window.
 
-    Where that is the tone of little, this is done where nothing of the ground is seen.
+    Where that is the tone of little, this is done where cloud is saturated, so that nothing else is known.
     """
     if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.known:
         return guess
-    seen = plan.mask.cloud(view)
+    seen, cloudy = plan.mask.cloud(view), unpadded(image, view)
+    if not plan.ground.typical:
+        seen = seen & plan.radiometry.saturated(cloudy, plan.visible)
     if not seen.any():
         return guess
-    bands, tone, cloudy = plan.spec.bands or (), plan.ground.tone(view), unpadded(image, view)
-    if not plan.ground.typical:
-        seen = seen * blank(cloudy, tone, bands)
+    bands, tone = plan.spec.bands or (), plan.ground.tone(view)
     return without_remnants(unpadded(guess, view), cloudy, tone, np.asarray(seen, np.float32), bands)
 
 

@@ -57,7 +57,7 @@ def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
     warnings = [
         _pixels(config.name, config.info, ground_size(scene)),
         _spectrum(config.name, config.info, planned),
-        _scaling(config.name, config.scaling, planned.plan.radiometry, scene.dtype == np.uint8),
+        _scaling(config.name, config.scaling, planned.plan.radiometry, _is_picture(scene, planned)),
     ]
     return tuple(text for text in warnings if text is not None)
 
@@ -126,12 +126,17 @@ def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | Non
     )
 
 
-def _scaling(name: str, stated: Mapping[str, Any], radiometry: Radiometry, is_bytes: bool) -> str | None:
+def _is_picture(scene: RasterioScene, planned: Planned) -> bool:
+    """Return whether a scene is a picture of 8 bits, whose limits are not fitted."""
+    return bool(scene.dtype == np.uint8 and planned.plan.radiometry.full is None)
+
+
+def _scaling(name: str, stated: Mapping[str, Any], radiometry: Radiometry, is_picture: bool) -> str | None:
     """Say that a model was trained on images of another scaling than the scene gets, or does not tell which.
 
-    It tells two DN, or in words how they are found; those for bytes as ``uint8``, for all else as ``other``.
+    It tells two DN, or in words how they are found; of pictures as ``uint8``, of all else as ``other``.
     """
-    key = "uint8" if is_bytes else "other"
+    key = "uint8" if is_picture else "other"
     by_kind = {name: value for name, value in stated.items() if name in ("uint8", "other")}
     value = by_kind.get(key, "" if by_kind else stated or None)
     limits = _two_numbers(value)

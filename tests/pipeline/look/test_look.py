@@ -281,8 +281,9 @@ def test_evaluation_tells_a_network_the_same(tmp_path, monkeypatch):
     assert told[0][0, 4].max() > 0.9
 
 
-def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
-    image, _ = land((300, 420))
+@pytest.mark.parametrize(("dtype", "divisor"), [(np.uint16, 1), (np.uint8, 40)])
+def test_restore_looks_at_an_array_as_at_a_file(dtype, divisor, model, tmp_path):
+    image = (land((300, 420))[0] // divisor).astype(dtype)
     scene = scene_of(tmp_path / "scene.tif", image)
     array = xr.DataArray(
         da.from_array(image, chunks=(4, 100, 200)), dims=("band", "y", "x"), attrs={"long_name": BGRN}
@@ -297,7 +298,7 @@ def test_restore_looks_at_an_array_as_at_a_file(model, tmp_path):
         process_scene(scene, tmp_path / f"{name}.tif", **options)
         lazy = restore(array, **options).compute(scheduler="synchronous")
         np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / f"{name}.tif"))
-    cloud = scene_of(tmp_path / "mask.tif", (image[:1] > 4000).astype(np.uint8), ("cloud",))
+    cloud = scene_of(tmp_path / "mask.tif", (image[:1] > 4000 // divisor).astype(np.uint8), ("cloud",))
     process_scene(scene, tmp_path / "masked.tif", model="fill", mask=str(cloud))
     lazy = restore(array, model="fill", mask=str(cloud)).compute(scheduler="synchronous")
     np.testing.assert_array_equal(lazy.values, pixels_of(tmp_path / "masked.tif"))

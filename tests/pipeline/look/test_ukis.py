@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
-from decr_scene.pipeline.look.detectors import UkisLookout, bareness
+from decr_scene.pipeline.look.detectors import UkisLookout, bareness, saturated_cloud
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import sample_spans
@@ -99,23 +99,55 @@ def test_cloud_in_which_a_picture_is_saturated_is_cloud_all_over(bands):
     assert (look(packed, bands)[0][inside] >= 128).mean() > 0.95
 
 
-def test_what_is_not_saturated_is_seen_as_it_is():
+@pytest.mark.parametrize(
+    ("peaks", "least"),
+    [
+        ((65535, 65535, 65535), (65535, 65535, 65535)),
+        ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+        ((255, 255, 255), (249.9, 249.9, 249.9)),
+        ((253, 250, 255), (249.9, 249.9, 249.9)),
+        ((253, 249, 255), None),
+        ((65535, 65534, 65535), None),
+        ((4090, 4090, 4090), None),
+        ((0.99, 0.99, 0.99), None),
+    ],
+)
+def test_what_is_saturated_is_told_by_the_greatest_number(peaks, least):
+    sample = np.random.default_rng(0).uniform(0, 0.5, (4, 999)) * np.array([*peaks, 1])[:, None]
+    sample[:3, 0] = peaks
+    fitted = Reflectance.of(range(4), [1] * 4, [0] * 4, sample.astype(np.float32))
+    known = Reflectance.of(range(4), [2e-5] * 4, [-0.1] * 4, sample.astype(np.float32))
+    for found in (fitted, known) if max(peaks) > 10000 else (fitted,):
+        expected = () if least is None else [found.gain[0] * dn + found.offset[0] for dn in least]
+        assert found.full == pytest.approx(expected, rel=2e-4)
+
+
+def test_what_is_not_saturated_is_shown_as_it_is():
     image = land()
-    assert Reflectance.of(range(4), [1] * 4, [0] * 4, image.reshape(4, -1).astype(np.float32)).full == ()
     image[:3, :9, :9] = 65535
-    sample = image.reshape(4, -1).astype(np.float32)
-    found = Reflectance.of(range(4), [1] * 4, [0] * 4, sample)
-    assert found.full == pytest.approx([65535 * found.gain[0]] * 3)
-    scaled = Reflectance.of(range(4), [2e-5] * 4, [-0.1] * 4, sample)
-    assert scaled.full == pytest.approx([65535 * 2e-5 - 0.1] * 3)
+    found = Reflectance.of(range(4), [1] * 4, [0] * 4, image.reshape(4, -1).astype(np.float32))
     reflectance, lookout = found(image), UkisLookout(found)
-    changed = lookout._with_texture(reflectance, lookout._saturated(reflectance)) != reflectance
+    saturated = lookout._saturated(reflectance)
+    assert saturated.sum() == 81
+    assert saturated[:9, :9].all()
+    changed = lookout._with_texture(reflectance, saturated) != reflectance
     assert changed[:, :9, :9].all()
     assert not changed[:, 9:].any()
-    sample[2] = np.minimum(sample[2], 65000)
-    assert Reflectance.of(range(4), [1] * 4, [0] * 4, sample).full == found.full, "nearly all the same"
-    sample[2] = np.minimum(sample[2], 64000)
-    assert Reflectance.of(range(4), [1] * 4, [0] * 4, sample).full == (), "one band is not"
+
+
+def test_all_of_a_saturated_cloud_is_cloud_if_a_part_looks_like_some_and_a_roof_is_none():
+    saturated = np.zeros((64, 64), bool)
+    saturated[4:24, 4:24] = saturated[40:60, 40:60] = saturated[4:8, 50:54] = True
+    plain, textured = (np.zeros((3, 64, 64), np.float32) for _ in range(2))
+    plain[ukis.CLEAR], textured[ukis.SHADOW] = 1, 1
+    plain[:, 4:7, 4:7] = np.array([0.1, 0.9, 0])[:, None, None]
+    textured[:, 40:43, 40:43] = np.array([0.2, 0.8, 0])[:, None, None]
+    found = saturated_cloud(plain, textured, saturated)
+    cloud = np.zeros((64, 64), bool)
+    cloud[4:24, 4:24] = cloud[40:60, 40:60] = True
+    np.testing.assert_array_equal(found[ukis.CLOUD], cloud)
+    np.testing.assert_array_equal(found[ukis.SHADOW], ~cloud, "as the textured image says elsewhere")
+    np.testing.assert_array_equal(saturated_cloud(plain, textured, ~saturated & False), textured)
 
 
 def test_windows_of_the_detector_join_without_a_line():

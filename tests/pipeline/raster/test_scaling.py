@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, white_places
 
 
@@ -8,6 +9,18 @@ def test_uint8_is_scaled_as_published():
     radiometry = fit_radiometry(np.dtype("uint8"), 3, np.empty(0), np.empty(0, bool), Fit())
     dn = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3).repeat(3, axis=0)
     np.testing.assert_allclose(radiometry.to_model(dn)[0, 0], [-1, -0.6, 1], atol=1e-6)
+
+
+def test_eight_bits_are_fitted_on_request_but_not_to_a_band_that_is_missing_or_all_white():
+    fit, rng = Fit(curved=True, fits_bytes=True), np.random.default_rng(0)
+    sample = rng.integers(40, 120, (4, 5000)).astype(np.uint8)
+    valid = np.ones(sample.shape, bool)
+    found = fit_radiometry(sample.dtype, 4, sample, valid, fit)
+    assert (found.low, found.high) == ((40,) * 4, (119,) * 4)
+    assert (found.gamma, found.full) == (0.7, 255)
+    for band, value in ((3, 0), (slice(0, 4), 255)):
+        sample[band] = value
+        assert fit_radiometry(sample.dtype, 4, sample, valid, fit) == Radiometry((0.0,) * 4, (255.0,) * 4)
 
 
 def test_limits_are_robust_and_do_not_see_nodata():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decr_scene.pipeline.restoration.remnants import blank, without_remnants
+from decr_scene.pipeline.restoration.remnants import without_remnants
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 64
@@ -198,17 +198,3 @@ def test_bands_in_the_infrared_do_not_tell_shade():
     guess[3] += 0.16
     cloudy[3] += 0.2
     assert kept(restored(guess, cloudy), ground) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("light", "texture", "found"),
-    [(1.0, 0, True), (1.0, 0.03, True), (0.9, 0.06, False), (0.12, 0, False), (0.0, 0, False)],
-)
-def test_nothing_is_seen_where_a_bright_image_has_no_texture(light, texture, found):
-    image = clouds(light)
-    image -= np.random.default_rng(0).uniform(0, texture, image.shape).astype(np.float32)
-    image[:, :16] += np.random.default_rng(1).normal(0, 0.1, image[:, :16].shape).astype(np.float32)
-    image[3] += np.random.default_rng(2).normal(0, 0.1, image[3].shape).astype(np.float32)
-    seen = blank(image, TONE, BANDS)
-    assert seen[16:40, 16:40].all() == found
-    assert not seen[:10].any()

@@ -99,6 +99,16 @@ def test_a_scene_all_under_cloud_is_told(tmp_path, idle):
     assert any("hardly any ground is clear" in text and "a guess" in text for text in report.warnings)
 
 
+@pytest.mark.parametrize(("side", "fitted"), [(10, True), (1, False)])
+def test_bundled_models_take_8_bits_whether_they_are_fitted_or_not(side, fitted, tmp_path):
+    image = (land((64, 64), cloud=(slice(20, 30), slice(20, 30)))[0] // 40).astype(np.uint8)
+    scene = RasterioScene.open(scene_of(tmp_path / "scene.tif", image, side=side))
+    for model in ("default", "rgb"):
+        planned = plan_scene(scene, Options(model=model))
+        assert (planned.plan.radiometry.high[0] != 255) == fitted
+        assert not [text for text in misfits(planned, scene) if "--scale" in text]
+
+
 BYTES = {"uint8": [0, 255]}
 NO_SCALING = r"of the scaling \(other\)"
 
