@@ -154,8 +154,7 @@ def saturated_cloud(plain: Float, textured: Float, saturated: Bool) -> Float:
     """
     from scipy.ndimage import label
 
-    surer = saturated & (plain[ukis.CLOUD] > textured[ukis.CLOUD])
-    found = np.where(surer, plain, textured)
+    found = np.where(plain[ukis.CLOUD] > textured[ukis.CLOUD], plain, textured)
     places, _ = label(saturated)
     sizes = np.bincount(places.ravel())
     seen = np.bincount(places.ravel(), found[ukis.CLOUD].ravel() >= 0.5)

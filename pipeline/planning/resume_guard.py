@@ -6,13 +6,17 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO
+import numpy as np
+
+from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEEN
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
+from decr_scene.pipeline.raster.radiometry import NEARLY_FULL
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.masks import BARE_SIGMA, CLOSE_RIM, MaskFile
+from decr_scene.pipeline.restoration.blending import WHITE_RIM
 from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import (
@@ -47,6 +51,8 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             limits = clear_ground.DARKER_LIMITS
             bare = (*BARE_RATIO, *BARE_LIGHT, BARE_SIGMA)
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
+    if look.get("kind") == "ukis" and scene.dtype == np.uint8:
+        guessed["what is saturated"] = [NEARLY_FULL, LEAST_SEEN, WHITE_RIM]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:

@@ -55,6 +55,9 @@ LEAST_SIDE = 512
 VEILED = (0.3, 0.4)
 """Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
 
+ALL_BRIGHT = 200
+"""Least of the lower limits of 8 bits where no ground is seen that they could be fitted to."""
+
 SAMPLE_WINDOWS = 8
 """Windows a side of the lattice that the scaling is fitted to."""
 
@@ -106,14 +109,16 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
 
     Returns:
         Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
-        pixel, gets a span of 1 DN around its value, and uint8 with one is a picture. In windows whose whitest
-        places are nearly white, the upper limits follow those (`_white_balanced`).
+        pixel, gets a span of 1 DN around its value, and uint8 with one, or all bright, is a picture. In
+        windows whose whitest places are nearly white, the upper limits follow those (`_white_balanced`).
 
     Raises:
         SceneError: The span is absurd, as with undeclared nodata.
     """
     if (known := radiometry_without_pixels(dtype, bands, None, fit)) is not None:
         return known
+    if fit.fits_bytes and dtype == np.uint8:
+        valid = valid & (sample > 0).any(axis=0)  # a border that is not declared
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):
@@ -126,7 +131,7 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
     full = None
     if dtype == np.uint8:
-        if (high - low <= 1).any():  # a band that is missing, or a field of white
+        if (high - low <= 1).any() or low.min() >= ALL_BRIGHT:  # a band is missing, or all is white
             return _picture(bands)
         full = 255.0
     fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()), full=full)

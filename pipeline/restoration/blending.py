@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
 
 
+WHITE_RIM = 6
+"""How near to what is saturated and is no cloud a change does not count as that of a veil, px."""
+
+
 class Blended(NamedTuple):
     """A finished window: ``(bands, h, w)`` digital numbers, ``(1, h, w)`` classes and standard deviations."""
 
@@ -95,7 +99,7 @@ def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -
         if plan.veils and plan.mask is not None:
             if plan.doubts_veils and much.any():
                 valid: Bool = np.all(around.valid[plan.visible], axis=0)
-                outside = valid & (plan.mask.soft(seen) == 0)
+                outside = valid & (plan.mask.soft(seen) == 0) & ~_near_white(plan, around)
                 much = much * believed_share(change[plan.visible].mean(axis=0), outside, seen, span)
                 if isinstance(plan.mask, DetectedMask):
                     much = much * (1 - plan.mask.bare(span))
@@ -103,6 +107,16 @@ def _share(plan: Plan, around: _Around, span: Span, change: Float, seen: Span) -
         else:
             shares.append(much)
     return reduce(np.multiply, shares) if shares else None
+
+
+def _near_white(plan: Plan, around: _Around) -> Bool:
+    """Tell where 8 bits are saturated, and near: white that is no cloud tells nothing of a veil."""
+    from scipy.ndimage import maximum_filter
+
+    if plan.radiometry.full is None:
+        return np.zeros(around.valid.shape[1:], np.bool_)
+    white = plan.radiometry.saturated(around.scaled(plan), plan.visible)
+    return np.asarray(maximum_filter(white, 2 * WHITE_RIM + 1))
 
 
 def _variance(plan: Plan, span: Span, found: Sequence[tuple[Tile, Float]], change: Float) -> Float:

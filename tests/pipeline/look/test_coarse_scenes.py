@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.evaluation.cloud_detection import look_at_image
 from decr_scene.pipeline.inspection.summary import inspect_scene
+from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import LookPlan, coarse_factor
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
@@ -169,6 +170,25 @@ def test_what_little_is_clear_is_no_tone_for_all_the_rest(
     process_scene(scene_of(tmp_path / "scene.tif", image), tmp_path / "clean.tif", model=told)
     assert bool(asked) == gives_way
     assert all(asked)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "divisor", "white", "kept"), [(np.uint8, 40, 255, True), (np.uint16, 1, 9000, False)]
+)
+def test_a_white_roof_that_is_no_cloud_is_no_veil(dtype, divisor, white, kept, told, tmp_path, monkeypatch):
+    def all_clear(windows):
+        return [np.stack([np.ones_like(w[0]), 0 * w[0], 0 * w[0]]) for w in windows]
+
+    def darkens_white(self, image, context=None, *norm_side):
+        return image.masked_fill(image > 0.9, -0.5)
+
+    monkeypatch.setattr(ukis, "probabilities", all_clear)
+    monkeypatch.setattr("decr_scene.models.model.Model.reference", darkens_white)
+    image = (land((300, 400), cloud=(slice(0, 0),) * 2)[0] // divisor).astype(dtype)
+    image[:, 100:122, 150:172] = white
+    process_scene(scene_of(tmp_path / "scene.tif", image, side=10), tmp_path / "clean.tif", model=told)
+    changed = (pixels_of(tmp_path / "clean.tif") != image)[:, 100:122, 150:172]
+    assert not changed.any() if kept else changed.all()
 
 
 @pytest.mark.parametrize("detector", ["auto", "ukis"])
