@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decr_scene.models.arrays import Float, Pixels
-from decr_scene.pipeline.raster.radiometry import NEARLY_FULL
+from decr_scene.pipeline.raster.radiometry import SATURATED
 from decr_scene.pipeline.raster.scaling import sample_spans
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import Source
@@ -26,10 +26,8 @@ DARK = 25
 """Percentile of a scene's visible light that is that of its ground, however much cloud is over the rest."""
 
 FULL = (1.0, *(float(2**bits - 1) for bits in range(8, 17)))
-"""Digital numbers of which a sensor, or a picture, has no greater one: there it is saturated."""
-
-OF_BYTES = FULL[1]
-"""The one that compression changes: what is nearly as great is saturated, too."""
+"""Digital numbers of which a sensor, or a picture, has no greater one: there it is saturated. Compression
+changes those of 8 bits, whose least is `SATURATED`."""
 
 ROUNDING = 1e-4
 """Part of a number by which float32 may miss it."""
@@ -145,8 +143,8 @@ def _bright(sample: Float) -> float:
 def _saturation(sample: Float) -> list[float]:
     """Return the least digital numbers that are saturated in the first three bands; none, if one never is."""
     peaks = sample[:3].max(axis=1, initial=0).tolist()
-    if NEARLY_FULL * OF_BYTES <= min(peaks) <= max(peaks) <= OF_BYTES:
-        return [NEARLY_FULL * OF_BYTES] * len(peaks)
+    if SATURATED < min(peaks) <= max(peaks) <= 255:
+        return [SATURATED] * len(peaks)
     return [peak * (1 - ROUNDING) for peak in peaks] if set(peaks) <= set(FULL) else []
 
 

@@ -12,7 +12,7 @@ from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEE
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
-from decr_scene.pipeline.raster.radiometry import NEARLY_FULL
+from decr_scene.pipeline.raster.radiometry import SATURATED
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.masks import BARE_SIGMA, CLOSE_RIM, MaskFile
@@ -52,7 +52,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             bare = (*BARE_RATIO, *BARE_LIGHT, BARE_SIGMA)
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
     if look.get("kind") == "ukis" and scene.dtype == np.uint8:
-        guessed["what is saturated"] = [NEARLY_FULL, LEAST_SEEN, WHITE_RIM]
+        guessed["what is saturated"] = [SATURATED, LEAST_SEEN, WHITE_RIM]
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:

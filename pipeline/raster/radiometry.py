@@ -33,8 +33,8 @@ DARKEST = 0.02
 FLAT = 1e-3
 """Least spread of a band, a part of the greatest, beside which a curve is known."""
 
-NEARLY_FULL = 0.98
-"""Least part of the greatest number of 8 bits that is saturated, too: compression leaves 250 of 255."""
+SATURATED = 249.5
+"""What is above it is saturated in 8 bits: compression leaves 250 of 255."""
 
 MIN_CHANGE = 1e-6
 """Least change, of a range of 2, that is applied."""
@@ -49,14 +49,14 @@ class Radiometry:
         high: DN that becomes 1, one a band.
         gamma: Exponent of what is above black; 1: the map is affine.
         black: DN that the curve begins at, in all bands, below all of ``low``; without a curve it is unused.
-        full: Greatest number of 8 bits whose limits were fitted; ``None``: others.
+        of_bytes: It was fitted to 8 bits, rather than taken for a picture's.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     gamma: float = 1.0
     black: float = 0.0
-    full: float | None = None
+    of_bytes: bool = False
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
@@ -87,11 +87,14 @@ class Radiometry:
         return replace(self, gamma=GAMMA, black=darkest - DARKEST * (max(self.high) - darkest))
 
     def saturated(self, image: Float, bands: Sequence[int]) -> Bool:
-        """Tell where all of some bands of a scaled image ``(C, h, w)`` are saturated, ``(h, w)``."""
-        if self.full is None:
+        """Tell where all of some bands of a scaled image ``(C, h, w)`` are saturated, ``(h, w)``.
+
+        Nowhere, unless the map was fitted to 8 bits.
+        """
+        if not self.of_bytes:
             return np.zeros(image.shape[1:], np.bool_)
-        least = self.to_model(np.full((len(self.low), 1, 1), NEARLY_FULL * self.full, np.float32))
-        return np.asarray((image >= least)[list(bands)].all(axis=0))
+        least = self.to_model(np.full((len(self.low), 1, 1), SATURATED, np.float32))
+        return np.asarray((image > least)[list(bands)].all(axis=0))
 
     def to_model(self, dn: Pixels, valid: Bool | None = None) -> Float:
         """Scale ``(C, H, W)`` DN to [-1, 1], clipped.

@@ -117,7 +117,8 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     """
     if (known := radiometry_without_pixels(dtype, bands, None, fit)) is not None:
         return known
-    if fit.fits_bytes and dtype == np.uint8:
+    of_bytes = bool(dtype == np.uint8)
+    if of_bytes:
         valid = valid & (sample > 0).any(axis=0)  # a border that is not declared
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
@@ -129,12 +130,9 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
     places = list(range(bands) if fit.white is None else fit.white)
     if sample.ndim > 2 and len(places) > 1:
         high[places] = _white_balanced(low[places], high[places], sample[places], valid[places])
-    full = None
-    if dtype == np.uint8:
-        if (high - low <= 1).any() or low.min() >= ALL_BRIGHT:  # a band is missing, or all is white
-            return _picture(bands)
-        full = 255.0
-    fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()), full=full)
+    if of_bytes and ((high - low <= 1).any() or low.min() >= ALL_BRIGHT):  # a band is missing, all is white
+        return _picture(bands)
+    fitted = Radiometry(tuple(low.tolist()), tuple(high.tolist()), of_bytes=of_bytes)
     return fitted.curved() if fit.curved else fitted
 
 

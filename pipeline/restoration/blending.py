@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from decr_scene.models.arrays import Bool, Float, Pixels
+from decr_scene.pipeline.raster.radiometry import SATURATED
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.regions.clear_ground import believed_share, change_share
 from decr_scene.pipeline.regions.masks import DetectedMask
@@ -113,9 +114,10 @@ def _near_white(plan: Plan, around: _Around) -> Bool:
     """Tell where 8 bits are saturated, and near: white that is no cloud tells nothing of a veil."""
     from scipy.ndimage import maximum_filter
 
-    if plan.radiometry.full is None:
+    if not plan.radiometry.of_bytes:
         return np.zeros(around.valid.shape[1:], np.bool_)
-    white = plan.radiometry.saturated(around.scaled(plan), plan.visible)
+    visible = [plan.indexes[place] for place in plan.visible]
+    white = (around.pixels[visible] > SATURATED).all(axis=0)
     return np.asarray(maximum_filter(white, 2 * WHITE_RIM + 1))
 
 

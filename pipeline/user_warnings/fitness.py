@@ -128,7 +128,7 @@ def _spectrum(name: str, info: Mapping[str, Any], planned: Planned) -> str | Non
 
 def _is_picture(scene: RasterioScene, planned: Planned) -> bool:
     """Return whether a scene is a picture of 8 bits, whose limits are not fitted."""
-    return bool(scene.dtype == np.uint8 and planned.plan.radiometry.full is None)
+    return bool(scene.dtype == np.uint8 and not planned.plan.radiometry.of_bytes)
 
 
 def _scaling(name: str, stated: Mapping[str, Any], radiometry: Radiometry, is_picture: bool) -> str | None:

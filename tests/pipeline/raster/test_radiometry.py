@@ -162,7 +162,7 @@ def test_a_curve_that_cannot_be_is_refused(gamma, black):
 
 def test_what_is_saturated_is_so_in_all_of_some_bands_and_nearly_counts():
     dn = np.array([[255, 250, 249, 255], [255, 250, 255, 255], [255, 255, 255, 0]], np.uint8)[:, None]
-    fitted = Radiometry((20.0, 30.0, 40.0), (300.0, 290.0, 280.0), full=255).curved()
+    fitted = Radiometry((20.0, 30.0, 40.0), (300.0, 290.0, 280.0), of_bytes=True).curved()
     for bands, found in (((0, 1, 2), [True, True, False, False]), ((0, 1), [True, True, False, True])):
         assert fitted.saturated(fitted.to_model(dn), bands).tolist() == [found]
     assert not Radiometry((0.0,) * 3, (255.0,) * 3).saturated(np.ones((3, 1, 4), np.float32), (0, 1)).any()

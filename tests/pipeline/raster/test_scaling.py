@@ -17,7 +17,7 @@ def test_eight_bits_are_fitted_on_request_but_not_to_a_band_that_is_missing_or_a
     valid = np.ones(sample.shape, bool)
     found = fit_radiometry(sample.dtype, 4, sample, valid, fit)
     assert (found.low, found.high) == ((40,) * 4, (119,) * 4)
-    assert (found.gamma, found.full) == (0.7, 255)
+    assert (found.gamma, found.of_bytes) == (0.7, True)
     sample[:, :2000] = 0
     assert fit_radiometry(sample.dtype, 4, sample, valid, fit) == found, "a border that is not declared"
     for band, value in ((3, 0), (slice(0, 4), rng.integers(235, 256, (4, 5000)))):
