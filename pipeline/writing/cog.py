@@ -24,10 +24,10 @@ from decr_scene.pipeline.writing.scratch import as_geotiff, predictor_of
 
 _MARK_ATTRIBUTE = f' domain="{MARK}"'.encode()
 _PREDICTED = ("DEFLATE", "ZSTD", "LZW")
-_FAST, _DEFAULT = 4, 6
-"""Levels of deflate: many images are noisy, and get no smaller by a longer search."""
+_LEVELS = (1, 4, 6)
+"""Levels of deflate, faster ones first: most scenes are noisy, and get no smaller by a longer search."""
 _TRIALS, _TRIAL_SIDE, _LOSS = 8, 256, 1.005
-"""Number of squares that the faster level is tried on, their side in px, and the greatest growth in bytes."""
+"""Number of squares that levels are tried on, their side in px, and the greatest share of the least bytes."""
 
 _CONFIG = {"GDAL_CACHEMAX": SMALL_CACHE, "COG_TMP_COMPRESSION": "ZSTD", "ZSTD_LEVEL_OVERVIEW": "1"}
 """Settings of GDAL: overviews are first written to a lightly compressed file beside the COG."""
@@ -110,17 +110,23 @@ def _predictor(vrt: Any) -> dict[str, str]:
 
 
 def _level(vrt: Any, compression: dict[str, str]) -> dict[str, str]:
-    """Return the level of deflate that is a fifth faster, where a trial on parts finds it as good."""
+    """Return the fastest level of deflate that a trial on parts finds as good as any.
+
+    The first one takes two thirds of the default's time, and gives a hundredth less bytes of most satellite
+    images behind a predictor, but a tenth more of smooth ones.
+    """
     if compression["COMPRESS"] != "DEFLATE":
         return {}
     predictor = predictor_of(np.dtype(vrt.dtypes[0])) if compression["PREDICTOR"] == "YES" else 1
-    profile = {"compress": "deflate", "predictor": predictor, "interleave": "pixel"}
-    fast = default = 0
+    block = {"tiled": True, "blockxsize": _TRIAL_SIDE, "blockysize": _TRIAL_SIDE}
+    profile = {"compress": "deflate", "predictor": predictor, "interleave": "pixel", **block}
+    sizes = dict.fromkeys(_LEVELS, 0)
     for window in _spread_squares(vrt.shape):
         pixels = vrt.read(window=window)
-        fast += len(as_geotiff(pixels, {**profile, "zlevel": _FAST}))
-        default += len(as_geotiff(pixels, {**profile, "zlevel": _DEFAULT}))
-    return {"LEVEL": str(_FAST)} if fast <= default * _LOSS else {}
+        for level in _LEVELS:
+            sizes[level] += len(as_geotiff(pixels, {**profile, "zlevel": level}))
+    best = min(sizes.values()) * _LOSS
+    return {"LEVEL": str(next(level for level in _LEVELS if sizes[level] <= best))}
 
 
 def _spread_squares(shape: tuple[int, int]) -> list[Window]:
