@@ -49,7 +49,14 @@ from decr_scene.pipeline.outputs.metadata_checks import check_copy
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Laps, Report
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
-from decr_scene.pipeline.planning.options import Choices, Options, as_text, named_inputs, other_rasters
+from decr_scene.pipeline.planning.options import (
+    Choices,
+    Options,
+    as_text,
+    named_inputs,
+    other_rasters,
+    state_of_named_files,
+)
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered
@@ -154,7 +161,11 @@ def process_scene(
         resolved = replace(chosen, bands=delivery.bands)
         files = _files_of(delivery, scene, chosen, targets, cluster_at)
         input_state = fingerprint(delivery.origin)
-        run = OpenRun(chosen, resolved, writing.path, side_files, delivery, scene, files, input_state, places)
+        run = OpenRun(
+            *(chosen, resolved, writing.path, side_files, delivery, scene, files, input_state, places),
+            state_of_named_files(chosen.mask, chosen.other_date, chosen.aoi),
+            scene.meaning_of_values if str(delivery.path) == str(delivery.origin) else [],
+        )
         check_target(scene.path, dst, writing.replaces)
         side_files.check(
             scene, overwrite, writing.resumes, () if writing.earlier is None else writing.earlier.side_files
@@ -249,7 +260,7 @@ def _files_of(
     fetched = () if delivery.address is None else local_files(delivery.origin)  # the run's own copy
     read = [path for path in (*delivery.files, *scene.files()) if os.path.abspath(path) not in fetched]
     check_no_input(targets, [("a file of the input", path) for path in read])
-    others = other_rasters(chosen)
+    others = other_rasters(chosen.mask, chosen.other_date)
     check_no_input(targets, [("a file of its mask or of the other date", path) for path in others])
     opened = [*local_files(scene.path), *scene.other_files(), *others]
     return identities(opened, scheduler is not None)

@@ -21,7 +21,7 @@ from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
-from decr_scene.pipeline.planning.options import OLD_NAMES, Options
+from decr_scene.pipeline.planning.options import OLD_NAMES, Options, state_of_named_files
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -44,6 +44,8 @@ class PreviousOutput:
     recipe: Recipe
     is_valid: bool
     side_files: tuple[str, ...]
+    values: list[str] | None
+    named_files: list[list[Any]] | None
 
     @staticmethod
     def read(path: Path) -> PreviousOutput | None:
@@ -62,6 +64,8 @@ class PreviousOutput:
                 side_files=tuple(
                     Path(name).name for role, name in report["beside"].items() if role != "polygons"
                 ),
+                values=report.get("values"),  # an earlier version noted neither
+                named_files=report.get("named_files"),
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
@@ -109,9 +113,23 @@ def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:
         if previous.size != dst.stat().st_size or not _is_source(previous, src):
             return False
         written = report.stat().st_mtime_ns
-        return all(os.stat(path).st_mtime_ns <= written for path in _other_inputs(src, recipe))
+        if any(os.stat(path).st_mtime_ns > written for path in _other_inputs(src, recipe)):
+            return False
+        return _has_same_names_and_values(previous, src, recipe)
     except (OSError, DecrSceneError):
         return False
+
+
+def _has_same_names_and_values(previous: PreviousOutput, src: str | Path, recipe: Recipe) -> bool:
+    """Return whether files that options name, and what the values of the input mean, are as they were."""
+    chosen = recipe[0]
+    named = state_of_named_files(chosen.get("mask", "auto"), chosen.get("other_date"), chosen.get("aoi"))
+    if previous.named_files not in (None, named):
+        return False
+    if not previous.values or is_fetched(src):
+        return True
+    with RasterioScene.open(src) as scene:
+        return previous.values == scene.meaning_of_values
 
 
 def _is_source(previous: PreviousOutput, src: str | Path) -> bool:

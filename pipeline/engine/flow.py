@@ -314,7 +314,8 @@ class Flow:
                 self.on_batch(len(self.batches[number]) if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
-        self._calls_due -= 1
+        with self._saving:  # it is counted up in another thread
+            self._calls_due -= 1
 
     def _save(self) -> None:
         """Save finished batches whose blocks are not written, unless sampling them again is hardly slower.

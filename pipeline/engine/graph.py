@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -62,7 +63,8 @@ def restore(scene: xr.DataArray, options: Options | None = None, **named: Unpack
     Args:
         scene: ``(band, y, x)``, in memory or on Dask, in the digital numbers of the file; band names from
             ``long_name`` or the ``band`` coordinate (``alpha``: transparent pixels stay), nodata from
-            ``.rio.nodata``. A mask that lies beside the values in its file is not known here.
+            ``.rio.nodata``, scale and offset of reflectance from the attributes of rioxarray. A mask that
+            lies beside the values in its file is not known here.
         options: All options as one value; ``None``: the defaults. A mask or an area of interest is laid over
             the array by its CRS and transform; ``pan``, ``asset``, ``other_date``, ``samples`` and
             ``uncertainty`` are refused.
@@ -139,6 +141,7 @@ class _Graph:
     def __init__(self, scene: xr.DataArray, options: Options) -> None:
         self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
         self.nodata = _nodata(scene)
+        self.units = _said_of_bands(scene, "scale", 1.0), _said_of_bands(scene, "offset", 0.0)
         frame = Frame.of(_names(scene), (scene.shape[1], scene.shape[2]), _pixel(scene), options)
         spec, look, self.indexes = frame.spec, frame.look, frame.indexes
         spec = replace(spec, computing=None)  # the device is chosen when it is computed
@@ -209,7 +212,7 @@ class _Graph:
         """Return the mask, if the detector gates, and the ground, for the plan."""
         shape, factor = (self.pixels.shape[1], self.pixels.shape[2]), look.factor
         sample = self._sample(look, shape)
-        lookout = dask.delayed(_lookout)(look, spec, sample, mask, self.indexes, radiometry)
+        lookout = dask.delayed(_lookout)(look, spec, sample, mask, self.indexes, radiometry, self.units)
         parts, step = [], max(1, BLOCKSIZE // factor)
         height = -(-shape[0] // factor)
         for row in range(0, height, step):
@@ -279,17 +282,17 @@ def _lookout(
     mask: MaskFile | None,
     indexes: tuple[int, ...],
     radiometry: Radiometry,
+    units: tuple[list[float], list[float]],
 ) -> Lookout:
-    """Choose the detector of an array, which has no scale and offset of reflectance."""
+    """Choose the detector of an array with these scales and offsets."""
     if look.kind == "mask":
         assert mask is not None, "the plan says that there is one"
-        return MaskLookout(mask.cloud)
+        return MaskLookout(mask.cloud, indexes)
     if look.lender is not None:
         return open_lent_lookout(look, indexes, radiometry)
     if sample is None:
         return open_lookout(spec)
-    count = max(look.bands) + 1
-    return UkisLookout(Reflectance.of(look.bands, [1.0] * count, [0.0] * count, sample))
+    return UkisLookout(Reflectance.of(look.bands, *units, sample))
 
 
 def _read_rows(
@@ -382,6 +385,21 @@ def _nodata(scene: xr.DataArray) -> float | None:
         raise SceneError(
             f"the array's nodata value is no number ({error}): set it with .rio.write_nodata"
         ) from error
+
+
+_ATTRIBUTES = {"scale": ("scales", "scale_factor"), "offset": ("offsets", "add_offset")}
+"""Where rioxarray keeps what GDAL says of bands: of each band, or one for all."""
+
+
+def _said_of_bands(scene: xr.DataArray, what: str, default: float) -> list[float]:
+    """Read scale or offset of all bands of an array, which its values have not been multiplied by."""
+    for name in _ATTRIBUTES[what]:
+        with suppress(TypeError, ValueError):
+            values = np.asarray(scene.attrs.get(name, default), np.float64)
+            said = np.broadcast_to(values, len(scene))
+            if name in scene.attrs and np.isfinite(said).all():
+                return [float(value) for value in said]
+    return [default] * len(scene)
 
 
 def _names(scene: xr.DataArray) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
     plan, row = planned.plan, next(block_rows(scene.shape, block))
     pixels = min(ROWS_UNDER_WAY * len(row), WINDOWS_UNDER_WAY) * block * row[0].width
     windows = pixels * (2 * scene.count * scene.dtype.itemsize + 1)
-    tile = len(plan.indexes) * plan.grid.size**2 * np.dtype(np.float32).itemsize
+    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
+    tile = bands * plan.grid.size**2 * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
     tiles = rows * len(plan.grid.cols) + 3 * BATCHES_AHEAD * planned.batches(batch_size).largest
     held = min(tiles, planned.tiles_to_restore)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -80,10 +81,10 @@ def write_cloud_mask(
         )
         with SceneWriter(companion, dst, "deflate", BLOCKSIZE, overwrite) as writer:
             for span in chain.from_iterable(block_rows(scene.shape, BLOCKSIZE)):
-                writer.write(span, _mask_pixels(mask, scene, span)[None])
+                writer.write(span, _mask_pixels(mask, scene, planned.plan.indexes, span)[None])
     return coverage
 
 
-def _mask_pixels(mask: DetectedMask, scene: RasterioScene, span: Span) -> Pixels:
-    valid = scene.valid(span.window).any(axis=0)
+def _mask_pixels(mask: DetectedMask, scene: RasterioScene, indexes: Sequence[int], span: Span) -> Pixels:
+    valid = scene.valid(span.window)[list(indexes)].any(axis=0)
     return np.where(valid, mask.cloud(span), UNKNOWN).astype(np.uint8)

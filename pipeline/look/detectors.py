@@ -193,7 +193,12 @@ def bareness(reflectance: Float, dark: float) -> Float:
 
 
 class MaskLookout:
-    """A mask of the user's, which does not separate shadow from cloud."""
+    """A mask of the user's, which does not separate shadow from cloud.
+
+    Args:
+        cloud: Tells where it is cloud.
+        indexes: The bands that are restored, 0-based: a pixel counts where one of them is valid.
+    """
 
     bands = 3
     reach = 0
@@ -201,10 +206,10 @@ class MaskLookout:
     whole = 0
     blends = False
 
-    def __init__(self, cloud: Callable[[Span], Bool]) -> None:
+    def __init__(self, cloud: Callable[[Span], Bool], indexes: Sequence[int]) -> None:
         def sight(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:
             is_cloud = cloud(span)[None].astype(np.float32)
-            return is_cloud, np.asarray(valid.any(axis=0, keepdims=True))
+            return is_cloud, np.asarray(valid[list(indexes)].any(axis=0, keepdims=True))
 
         self.sight: Sight | None = sight
 

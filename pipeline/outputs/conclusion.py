@@ -40,6 +40,9 @@ class OpenRun:
         files: All files that tasks open, as they were when the run began.
         fingerprint: Of the input.
         places: The rasters of the detector.
+        named_files: As `state_of_named_files` has them.
+        values: What says which values of the input are valid, and what they are; empty if a raster was made
+            of the input.
     """
 
     chosen: Options
@@ -51,6 +54,8 @@ class OpenRun:
     files: tuple[FileIdentity, ...]
     fingerprint: dict[str, Any]
     places: Places
+    named_files: list[list[Any]]
+    values: list[str]
 
 
 def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) -> tuple[Report, bool]:
@@ -88,6 +93,8 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         mask=planned.mask_meaning,
         other_date=fit_of(planned),
         curve=curve_of(planned),
+        values=run.values,
+        named_files=run.named_files,
     )
     return report, no_disk
 

@@ -22,6 +22,8 @@ class Report:
     says how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it
     keeps the contrast, and the share of the pixels that tells. ``scaling`` has the limits in DN, and
     ``curve``, where the scaling is not affine between them, its exponent and the DN that it begins at.
+    ``values`` says what nodata, masks, scale and offset of the input were; ``named_files`` has name, bytes
+    and time of change (ns) of the files that options name, and of what those are made of.
     """
 
     program: dict[str, str]
@@ -43,6 +45,8 @@ class Report:
     mask: str | None = None
     other_date: dict[str, Any] | None = None
     curve: dict[str, float] | None = None
+    values: list[str] = field(default_factory=list)
+    named_files: list[list[Any]] = field(default_factory=list)
 
     @property
     def faults(self) -> list[str]:

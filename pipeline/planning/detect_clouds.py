@@ -109,7 +109,7 @@ def lookout_of(
     if look.kind == "mask":
         mask = planned.plan.mask
         assert isinstance(mask, MaskFile), "the plan says that there is one"
-        return MaskLookout(mask.cloud)
+        return MaskLookout(mask.cloud, planned.plan.indexes)
     if look.lender is not None:
         return open_lent_lookout(look, planned.plan.indexes, planned.plan.radiometry)
     return open_lookout(planned.plan.spec, ask)

@@ -279,12 +279,23 @@ def named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path
     return named
 
 
-def other_rasters(chosen: Options) -> list[str]:
+def other_rasters(mask: str, other_date: str | None) -> list[str]:
     """List the files that mask and other date are made of, their links followed."""
     paths = []
-    for name in (None if chosen.mask in ("auto", "none") else chosen.mask, chosen.other_date):
+    for name in (None if mask in ("auto", "none") else mask, other_date):
         if name is not None:
             paths += local_files(name)
             with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
                 paths += RasterioScene.open(name).other_files()
     return [os.path.realpath(path) for path in paths]
+
+
+def state_of_named_files(mask: str, other_date: str | None, aoi: str | None) -> list[list[Any]]:
+    """Return name, bytes and time of change (ns) of the files that decide what is changed.
+
+    Their folder does not count: it may be mounted elsewhere.
+    """
+    area = [] if aoi is None else local_files(aoi.partition("|layername=")[0])
+    paths = [*other_rasters(mask, other_date), *area]
+    states = [(os.path.basename(path), os.stat(path)) for path in dict.fromkeys(paths)]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in states]

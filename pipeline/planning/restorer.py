@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
@@ -17,19 +19,25 @@ if TYPE_CHECKING:
 
 SAMPLING = ("steps", "start", "weight_floor", "gain")
 """Options of how a noise network samples."""
+_ADDRESS = r"\bat 0x"
+"""In what Python says of an object that says nothing of itself."""
 
 
 def _name_of(restorer: Restorer) -> str:
     """Name a callable, so that runs differ by it.
 
-    A lambda has no name, so its code is hashed; the name of a built-in restorer gets a prefix.
+    A lambda has no name, so its code is hashed, as are the arguments of a partial, and what an object says of
+    itself, if that is more than its address; the name of a built-in restorer gets a prefix.
     """
     name = str(getattr(restorer, "__name__", type(restorer).__name__))
-    if name != "<lambda>":
-        return f"callable {name}" if name in BUILT_IN else name
-    from distributed.protocol.pickle import dumps
+    said = repr(restorer)
+    if name == "<lambda>" or isinstance(restorer, partial):
+        from distributed.protocol.pickle import dumps
 
-    return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"
+        return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"
+    if not hasattr(restorer, "__name__") and not re.search(_ADDRESS, said):
+        return f"{name} {hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    return f"callable {name}" if name in BUILT_IN else name
 
 
 def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:

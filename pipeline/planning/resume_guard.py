@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEEN
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.tone import SIGMA
@@ -53,6 +55,12 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
     if look.get("kind") == "ukis" and scene.dtype == np.uint8:
         guessed["what is saturated"] = [SATURATED, LEAST_SEEN, WHITE_RIM]
+    if plan.radiometry.of_bytes:
+        guessed["limits are fitted to 8 bits"] = True
+    if isinstance(plan.mask, MaskFile) and (made_of := _made_of(plan.mask.path)):
+        guessed["files of the mask"] = made_of
+    if plan.other is not None and (made_of := _made_of(plan.other.path)):
+        guessed["files of the other date"] = made_of
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:
@@ -67,6 +75,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "program": version("decr-scene"),
         "input": fingerprint(scene.path),
         "files of the input": [[name, *_state(name)] for name in scene.other_files()],
+        "values of the input": scene.meaning_of_values,
         "model": [
             _model_path(spec),
             planned.model_sha256,
@@ -109,6 +118,13 @@ def _name_and_digest(model: str) -> list[str]:
     from decr_scene.models.checkpoints.model_file import model_sha256
 
     return [model, model_sha256(find_model(model))]
+
+
+def _made_of(path: str) -> list[list[str | int]]:
+    """List what a raster is made of besides its own file, such as the sources of a VRT, in its state."""
+    with suppress(DecrSceneError):  # a mask of a kind that is no scene
+        return [[name, *_state(name)] for name in RasterioScene.open(path).other_files()]
+    return []
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -215,6 +215,17 @@ class RasterioScene:
         has_markers = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands
         return not has_markers and self.dtype.kind != "f"
 
+    @property
+    def meaning_of_values(self) -> list[str]:
+        """Return what says which values are valid, and what they are in physical units, as text.
+
+        GDAL keeps it in ``.aux.xml`` beside files whose format has no place for it, so it may change while
+        the file does not.
+        """
+        with self.dataset() as dataset:
+            said = (dataset.nodatavals, dataset.mask_flag_enums, dataset.scales, dataset.offsets)
+        return [repr(values) for values in said]
+
     def other_files(self) -> list[str]:
         """List files that pixels come from besides its own: a mask, the sources of a VRT."""
         return [name for name in self.files() if not name.endswith((".aux.xml", ".ovr"))]

@@ -19,6 +19,7 @@ from decr_scene.pipeline.restoration.restorers import (
     Restorer,
     RestorerSpec,
     TileModel,
+    check_digest,
     worker_named,
 )
 from decr_scene.pipeline.system.forks import threads_begin
@@ -64,17 +65,18 @@ def detect(spec: RestorerSpec, image: Float) -> Float:
     import torch
 
     with _opening:
-        detector = _open_detector(spec.name, spec.device)
+        detector = _open_detector(spec.name, spec.device, spec.sha256)
     with models_turn():
         return detector.probability(torch.from_numpy(image)).cpu().numpy()
 
 
 @lru_cache(maxsize=2)
-def _open_detector(name: str, device: str) -> LoadedDetector:
+def _open_detector(name: str, device: str, sha256: str | None) -> LoadedDetector:
     from decr_scene.models.model import load_detector
 
     with worker_named():
         detector = load_detector(name, device)
+        check_digest(name, sha256)
     assert detector is not None, "the plan says that there is one"
     return detector
 

@@ -200,6 +200,22 @@ def worker_named() -> Iterator[None]:
         raise type(error)(where + str(error)) from error
 
 
+def check_digest(name: str, sha256: str | None) -> None:
+    """Refuse a model file that is another one than the run was started with, if its digest is known.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import model_sha256
+
+    if sha256 is not None and model_sha256(find_model(name)) != sha256:
+        raise CheckpointError(
+            f"model {name} is another file than the run was started with: it was changed, or "
+            "another version is installed; use one on all machines, then run again"
+        )
+
+
 class Diffusion:
     """DE: the first guess, then sampling from noise of the place, steered by the field of first guesses."""
 
@@ -207,8 +223,6 @@ class Diffusion:
     needs_field = True
 
     def __init__(self, spec: RestorerSpec) -> None:
-        from decr_scene.models.bundled import find_model
-        from decr_scene.models.checkpoints.model_file import model_sha256
         from decr_scene.models.devices import computing_of
         from decr_scene.models.model import load_model
 
@@ -223,11 +237,7 @@ class Diffusion:
                 )
             self.model = load_model(spec.name, device=spec.device, precision=spec.precision)
             self.draws_noise = self._on_gpu  # which would wait for noise that is drawn here
-            if spec.sha256 is not None and model_sha256(find_model(spec.name)) != spec.sha256:
-                raise CheckpointError(
-                    f"model {spec.name} is another file than the run was started with: it was changed, or "
-                    "another version is installed; use one on all machines, then run again"
-                )
+            check_digest(spec.name, spec.sha256)
 
     def guess(self, tiles: Float, context: Float | None = None, norm_side: int | None = None) -> Float:
         """Make the first guess of the reference network, ``(N, C, H, W)``."""

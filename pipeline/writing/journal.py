@@ -248,10 +248,12 @@ def _line_crc(values: Mapping[str, Any]) -> int:
 
 
 def _converted(old: dict[str, Any], new: Guard) -> Guard:
-    """Convert the guard of an earlier version, which had no device.
+    """Convert the guard of an earlier version, which had no device, nor what the values of the input mean.
 
     It was a CPU, in fp32 where not in bf16.
     """
+    if "values of the input" not in old and "values of the input" in new:
+        old = {**old, "values of the input": new["values of the input"]}
     if "computing" in old or "precision" not in old:
         return old
     precision = "bf16" if old["precision"] == "bf16" else "fp32"

@@ -71,6 +71,7 @@ class TileStore:
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
         self._slot_count = 0
+        self._unread = False
         self._file: FileIO | None = None
         self._failed = False
         self._lock = threading.RLock()
@@ -88,12 +89,19 @@ class TileStore:
             if not self._resume:
                 self._file.truncate()
             self._slot_count = -(-self._file.seek(0, os.SEEK_END) // self._slot_bytes)
+            self._unread = self._slot_count > 0
             for place in range(self._slot_count):
                 tile = self._tile_at(place)
                 if tile is None or tile in self._slots:
                     heappush(self._free, place)
                 else:
                     self._slots[tile] = place
+            self._unread = False
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Return whether it holds tiles, or may hold some, as it was not read to its end."""
+        return bool(self._slots) or self._unread
 
     def __contains__(self, tile: int) -> bool:
         return tile in self._slots

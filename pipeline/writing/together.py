@@ -164,7 +164,7 @@ class WritersTogether:
         """Close everything, and keep it if there are finished windows or tiles."""
         for writer in writers:
             writer.close_scratch()
-        saved = tiles is not None and len(tiles) > 0
+        saved = tiles is not None and tiles.is_worth_keeping
         if tiles is not None:
             tiles.close(keep=saved)
         for writer in reversed(writers):

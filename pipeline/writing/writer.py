@@ -111,7 +111,7 @@ class SceneWriter:
             self._open_scratch()
         except BaseException:
             if self.guard is None or self.journal is not None:
-                self.clean_up()
+                self.clean_up(keep=bool(self.finished))  # of an interrupted run
             else:  # existing files are another run's, which may be writing
                 self._env.close()
             raise
