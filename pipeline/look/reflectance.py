@@ -126,6 +126,7 @@ def sample_of(sources: Sequence[Source], spans: Sequence[Span], indexes: Sequenc
 def _blocks(source: Source, span: Span, indexes: list[int], factor: int) -> Float:
     pixels = source.read(span)
     valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+    valid &= (pixels[indexes] != 0).any(axis=0)  # a border that is not declared
     side = min(factor, *valid.shape)
     height, width = (extent // side * side for extent in valid.shape)
     shape = (height // side, side, width // side, side)

@@ -13,11 +13,18 @@ from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.radiometry import Radiometry
-from decr_scene.pipeline.raster.scaling import fit_samples, radiometry_without_pixels, sample_spans
+from decr_scene.pipeline.raster.scaling import (
+    fit_radiometry,
+    radiometry_without_pixels,
+    read_samples,
+    sample_spans,
+    undeclared_border,
+)
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
 from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.regions.aoi import Aoi
+from decr_scene.pipeline.regions.georeferencing import ground_size
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
@@ -35,22 +42,26 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         BandError: The scene lacks a band of the model, or does not say which band is which.
         UnknownModelError: There is no such model.
     """
-    pixel = pixel_size(scene.crs, scene.transform, scene.shape)
+    pixel = pixel_size(scene.crs, scene.transform, scene.shape) or ground_size(scene)  # by GCPs or RPCs
     frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
     spec, indexes = frame.spec, frame.indexes
+    border = None
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
         fit = frame.fit(affine=options.other_date is not None)  # another date's tone is a line in DN
         known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale, fit)
-        radiometry = known or fit_samples(scene.dtype, indexes, [source] * len(spans), spans, fit)
+        if known is None:
+            sample, valid = read_samples(indexes, [source] * len(spans), spans)
+            border = undeclared_border(sample, valid)
+        radiometry = known or fit_radiometry(scene.dtype, len(indexes), sample, valid, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
     if options.other_date is not None:
         plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
-    warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    warnings = frame.warnings + _warnings_of(mask, aoi, chosen) + (() if border is None else (border,))
     if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
         warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)

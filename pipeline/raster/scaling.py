@@ -52,6 +52,15 @@ SHADOWS_TO = 2.02
 LEAST_SIDE = 512
 """Shorter side of the smallest scene, px, of which a dark place is expected: a field has none."""
 
+FILLS = (-99999, -32768, -32767, -9999, -999, -99)
+"""Values that stand for no data, where they are the least and the same in all bands."""
+
+BORDER = 0.002
+"""Share of pixels that are 0 in all bands from which they are no dark ground here and there."""
+
+FILLED = 0.0005
+"""Share of the pixels from which that is no chance."""
+
 VEILED = (0.3, 0.4)
 """Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
 
@@ -108,18 +117,19 @@ def fit_radiometry(dtype: np.dtype[Any], bands: int, sample: Pixels, valid: Bool
         fit: How.
 
     Returns:
-        Limits at the `TAIL_PERCENT` quantiles of each band; a band without any spread, or without a valid
-        pixel, gets a span of 1 DN around its value, and uint8 with one, or all bright, is a picture. In
-        windows whose whitest places are nearly white, the upper limits follow those (`_white_balanced`).
+        Limits at the `TAIL_PERCENT` quantiles of each band, without pixels that are 0 in all; a band without
+        any spread, or without a valid pixel, gets a span of 1 DN around its value, and uint8 with one, or all
+        bright, is a picture. In windows whose whitest places are nearly white, the upper limits follow those
+        (`_white_balanced`).
 
     Raises:
-        SceneError: The span is absurd, as with undeclared nodata.
+        SceneError: The span is absurd, or values stand for no data, and are not declared so.
     """
     if (known := radiometry_without_pixels(dtype, bands, None, fit)) is not None:
         return known
     of_bytes = bool(dtype == np.uint8)
-    if of_bytes:
-        valid = valid & (sample > 0).any(axis=0)  # a border that is not declared
+    valid = valid & (sample != 0).any(axis=0)  # a border that is not declared
+    _check_fills(sample, valid)
     limits = [_robust_limits(sample[band][valid[band]]) for band in range(bands)]
     if dtype.kind == "f" or dtype.itemsize > 2:  # fewer bits cannot hold an absurd span
         for band, span in enumerate(limits, start=1):
@@ -191,6 +201,21 @@ def _squares(windows: NDArray[Any], side: int) -> NDArray[Any]:
     return whole.reshape(*whole.shape[:-2], rows, side, cols, side).swapaxes(-3, -2)
 
 
+def _check_fills(sample: Pixels, valid: Bool) -> None:
+    """Refuse pixels that are nothing but a value that stands for no data."""
+    if sample.dtype.kind == "u" or not valid.any():
+        return
+    least = float(sample[valid].min())
+    if least not in FILLS:
+        return
+    share = float(((sample == least) & valid).all(axis=0).mean())
+    if share >= FILLED:
+        raise SceneError(
+            f"{share:.2%} of the pixels that were looked at are {least:g} in all bands, expected ground: "
+            f"that must be nodata, declare it with gdal_edit -a_nodata {least:g}, or give --scale"
+        )
+
+
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
     """Refuse a span so wide that all values of the ground would become one."""
     values = np.sort(values[np.isfinite(values)].astype(np.float64))
@@ -253,14 +278,31 @@ def fit_samples(
     fit: Fit,
 ) -> Radiometry:
     """Fit the scaling of some bands to windows, each from its own source."""
+    return fit_radiometry(dtype, len(indexes), *read_samples(indexes, sources, spans), fit)
+
+
+def read_samples(
+    indexes: tuple[int, ...], sources: Sequence[Source], spans: Sequence[Span]
+) -> tuple[Pixels, Bool]:
+    """Read some bands of windows of one size, each from its own source, ``(C, N, h, w)``, and validity."""
     bands = list(indexes)
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
         window = source.read(span)
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
-    sample = np.stack(pixels, axis=1), np.stack(valid, axis=1)
-    return fit_radiometry(dtype, len(bands), *sample, fit)
+    return np.stack(pixels, axis=1), np.stack(valid, axis=1)
+
+
+def undeclared_border(sample: Pixels, valid: Bool) -> str | None:
+    """Say that pixels of a sample are valid and yet 0 in all bands, or return ``None`` if hardly any are."""
+    share = float(((sample == 0).all(axis=0) & valid.all(axis=0)).mean())
+    if share < BORDER:
+        return None
+    return (
+        f"{share:.1%} of the pixels that were looked at are 0 in all bands, and are not declared as nodata: "
+        "they are taken for black ground; where nothing was imaged, declare it with gdal_edit -a_nodata 0"
+    )
 
 
 def _lattice(extent: int) -> list[int]:

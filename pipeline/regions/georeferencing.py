@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
+from rasterio.warp import transform
 
 from decr_scene.models.arrays import Double
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 Map = Callable[[Double], Double]
+
+BASE = 64
+"""Pixels, at most, over which the size of one is measured, in the middle of the scene."""
+
+_LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 
 class Georeferencing(NamedTuple):
@@ -32,7 +41,7 @@ def georeferencing_of(scene: RasterioScene) -> Georeferencing | None:
 
     RPCs are taken at their mean height.
     """
-    if scene.crs is not None and not scene.transform.is_identity:
+    if scene.crs is not None and not scene.transform.is_identity and not scene.transform.is_degenerate:
         to_crs, to_grid = scene.transform, ~scene.transform
         return Georeferencing(
             scene.crs,
@@ -45,6 +54,35 @@ def georeferencing_of(scene: RasterioScene) -> Georeferencing | None:
         return _by(GCPTransformer(points), points_crs)
     if rpcs is not None:
         return _by(RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off), CRS.from_epsg(4326))
+    return None
+
+
+def ground_size(scene: RasterioScene) -> float | None:
+    """Measure the side of a pixel on the ground, in the middle of a scene.
+
+    Any unit and projection, GCPs and RPCs; the stretch of a Mercator map is taken out.
+
+    Returns:
+        Square root of its area, m; ``None``: the scene does not say where it is.
+    """
+    height, width = scene.shape
+    base = max(1, min(BASE, height - 1, width - 1))
+    row, col = (height - base) / 2, (width - base) / 2
+    corners = np.array([(col, row), (col + base, row), (col, row + base)])
+    with suppress(RasterioError, ValueError, ArithmeticError):
+        georeferencing = georeferencing_of(scene)
+        if georeferencing is None:
+            return None
+        x, y = georeferencing.to_coordinates(corners).T
+        longitudes, latitudes = np.array(transform(georeferencing.crs, _LONGITUDE_LATITUDE, x, y)[:2])
+        latitude = math.radians(latitudes[0])
+        # lengths of a degree on the ellipsoid of WGS 84
+        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
+        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
+        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
+        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
+        side = math.sqrt(area) / base
+        return side if math.isfinite(side) and side > 0 else None
     return None
 
 

@@ -42,6 +42,9 @@ HARDLY, NOT = 0.5, 0.1
 GAP = 9
 """Width, px, below which a gap between pixels that change is taken for changed."""
 
+BORDER = 5
+"""Side, px, of the least square that is 0 in all bands and counts as a border without values."""
+
 RIM = 3.0
 """Standard deviation, px, by which the places that are taken from the other date are smoothed."""
 
@@ -168,6 +171,7 @@ class OtherDate:
             pixels, has_values = read_on_grid(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)
         has_values &= np.isfinite(values).all(axis=0)
+        has_values &= ~_is_border(values)
         values[:, ~has_values] = 0
         values *= np.asarray(self.gain, np.float32)[:, None, None]
         values += np.asarray(self.offset, np.float32)[:, None, None]
@@ -223,6 +227,17 @@ class OtherDate:
         gain, offset = line.T.tolist()
         fitness = Fit(tuple(correlation.tolist()), tuple((line[:, 0] / first[:, 0]).tolist()), share)
         return replace(self, gain=tuple(gain), offset=tuple(offset), fitness=fitness)
+
+
+def _is_border(values: Float) -> Bool:
+    """Tell where all bands ``(C, h, w)`` are 0 over some pixels: a border that is not declared as nodata."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    nothing, square = (values == 0).all(axis=0), np.ones((BORDER, BORDER), np.bool_)
+    if not nothing.any():
+        return np.asarray(nothing)
+    inside = binary_erosion(nothing, square, border_value=1)
+    return np.asarray(binary_dilation(inside, square) & nothing)
 
 
 class _Patch(NamedTuple):

@@ -8,25 +8,17 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.warp import transform
 
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.georeferencing import georeferencing_of
+from decr_scene.pipeline.regions.georeferencing import ground_size
 from decr_scene.pipeline.restoration.plan import Planned
-
-BASE = 64
-"""Pixels, at most, over which the size of one is measured, in the middle of the scene."""
 
 SLACK = 1.25
 """Factor by which pixels may be smaller or larger than a model's without a warning."""
 
 OF_BUNDLED = {"default": (0.3, 5.0), "rgb": (0.3, 5.0), "rice2": (30.0, 30.0)}
 """Sides of pixels, m, from the cards of models whose files do not tell."""
-
-_LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 LEFT_OR_OF_WRONG_SIZE = (
     "cloud may be left, and what is put in its place may be of the wrong size; take another model, or check "
@@ -60,35 +52,6 @@ def misfits(planned: Planned, scene: RasterioScene) -> tuple[str, ...]:
         _scaling(config.name, config.scaling, planned.plan.radiometry, _is_picture(scene, planned)),
     ]
     return tuple(text for text in warnings if text is not None)
-
-
-def ground_size(scene: RasterioScene) -> float | None:
-    """Measure the side of a pixel on the ground, in the middle of a scene.
-
-    Any unit and projection, GCPs and RPCs; the stretch of a Mercator map is taken out.
-
-    Returns:
-        Square root of its area, m; ``None``: the scene does not say where it is.
-    """
-    height, width = scene.shape
-    base = max(1, min(BASE, height - 1, width - 1))
-    row, col = (height - base) / 2, (width - base) / 2
-    corners = np.array([(col, row), (col + base, row), (col, row + base)])
-    with suppress(RasterioError, ValueError, ArithmeticError):
-        georeferencing = georeferencing_of(scene)
-        if georeferencing is None:
-            return None
-        x, y = georeferencing.to_coordinates(corners).T
-        longitudes, latitudes = np.array(transform(georeferencing.crs, _LONGITUDE_LATITUDE, x, y)[:2])
-        latitude = math.radians(latitudes[0])
-        # lengths of a degree on the ellipsoid of WGS 84
-        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
-        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
-        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
-        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
-        side = math.sqrt(area) / base
-        return side if math.isfinite(side) and side > 0 else None
-    return None
 
 
 def _pixels(

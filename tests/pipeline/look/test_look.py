@@ -332,7 +332,7 @@ def test_a_mask_in_the_place_of_a_detector_is_averaged():
     cloud = np.zeros((20, 20), bool)
     cloud[:10] = True
     source = ArraySource(Span(0, 0, 20, 20), np.ones((1, 20, 20), np.uint8))
-    lookout = MaskLookout(lambda span: cloud[span.inside(Span(0, 0, 20, 20))])
+    lookout = MaskLookout(lambda span: cloud[span.inside(Span(0, 0, 20, 20))], (0,))
     reader = CoarseReader((20, 20), source, (0,), Radiometry((0,), (255,)), 4, lookout.sight)
     found = look_in_memory(lookout, reader, 0.5)
     assert found.coverage.cloud == pytest.approx(0.5, abs=0.01)

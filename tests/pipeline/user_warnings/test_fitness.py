@@ -20,7 +20,8 @@ from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.user_warnings.fitness import ground_size, misfits
+from decr_scene.pipeline.regions.georeferencing import ground_size
+from decr_scene.pipeline.user_warnings.fitness import misfits
 
 
 def placed(path, crs, transform, shape=(80, 90)):
