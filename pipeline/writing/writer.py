@@ -243,8 +243,12 @@ class SceneWriter:
             except OutputError:  # after a power cut it may be damaged
                 self.journal.keep(lambda span, entry: False)
             else:
-                with rasterio.open(path) as written:
-                    self.journal.keep(lambda span, entry: _is_whole(written, span, entry))
+                try:
+                    with rasterio.open(path) as written:
+                        self.journal.keep(lambda span, entry: _is_whole(written, span, entry))
+                except BaseException:  # it stays for the next call
+                    self._scratch.close()
+                    raise
                 if not self.journal.finished:
                     self._scratch.close()
             self.finished = self.journal.finished

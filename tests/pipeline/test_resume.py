@@ -28,8 +28,10 @@ from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.restorers import Fill
 from decr_scene.pipeline.tiling.grid import Span
+from decr_scene.pipeline.writing import writer
 from decr_scene.pipeline.writing.journal import Entry, Journal
 from decr_scene.pipeline.writing.statistics import BandStatistics
+from decr_scene.pipeline.writing.tile_store import TileStore
 
 HELPERS = [str(TESTS / "pipeline"), str(TESTS)]
 SLOW = """
@@ -436,3 +438,28 @@ def test_tiles_of_the_fill_are_kept_too(tmp_path, monkeypatch):
     assert report.tiles["tiles_resumed"] > 0
     process_scene(scene, tmp_path / "whole.tif", **same)
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
+def test_whoever_stops_while_it_is_checked_what_is_finished_loses_nothing(
+    fault, scene, tmp_path, monkeypatch
+):
+    burn(scene, tmp_path / "clean.tif")
+    left = hidden(tmp_path)
+
+    def stop(*_):
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_is_whole", stop)
+        with pytest.raises(fault):
+            process_scene(scene, tmp_path / "clean.tif", restorer=smooth, batch_size=2)
+    assert hidden(tmp_path) == left
+    with monkeypatch.context() as patch:
+        patch.setattr(TileStore, "_tile_at", stop)
+        with pytest.raises(fault):
+            process_scene(scene, tmp_path / "clean.tif", restorer=smooth, batch_size=2)
+    assert hidden(tmp_path) == left
+    report = process_scene(scene, tmp_path / "clean.tif", restorer=smooth, batch_size=2)
+    assert report.tiles["windows_resumed"] >= 1
+    assert report.tiles["tiles_resumed"] >= 1

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from batch_cases import IDENTITY, ledger_of, outputs, scene, seen, stamps, statuses
 from command_cases import assert_one_line, call
-from raster_cases import plain, vrt_of, write
+from raster_cases import as_png, plain, vrt_of, write
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.outputs.conclusion
@@ -436,3 +437,61 @@ def test_two_runs_at_one_folder_do_not_meet_and_a_dead_one_holds_nothing(folders
         process.communicate()
     report = process_directory(src, dst, restorer=Darker(), compress="none")
     assert statuses(report) == ["skipped", "done", "done"]
+
+
+def test_what_a_mask_is_made_of_and_another_of_an_older_date_do_it_again(folders, tmp_path):
+    src, dst = folders
+    source, mask = tmp_path / "source.tif", tmp_path / "mask.vrt"
+    mask.write_text(vrt_of(write(source, np.ones((1, 40, 50), np.uint8))))
+    options = {**IDENTITY, "pattern": "a.tif", "mask": str(mask)}
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    write(source, np.eye(40, 50, dtype=np.uint8)[None])
+    os.utime(source, (10**9, 10**9))
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+
+
+def test_another_area_in_a_layer_does_it_again(folders, tmp_path):
+    src, dst = folders
+    area = tmp_path / "area.geojson"
+
+    with rasterio.open(src / "a.tif") as dataset:
+        left, bottom, right, top = dataset.bounds
+        code = dataset.crs.to_epsg()
+
+    def draw_share(share):
+        east = left + share * (right - left)
+        ring = [[left, bottom], [left, top], [east, top], [east, bottom], [left, bottom]]
+        feature = {
+            "type": "Feature",
+            "properties": {},
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+        }
+        crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
+        document = {"type": "FeatureCollection", "name": "fields", "crs": crs, "features": [feature]}
+        area.write_text(json.dumps(document))
+
+    draw_share(0.5)
+    options = {**IDENTITY, "pattern": "a.tif", "aoi": f"{area}|layername=fields"}
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    draw_share(0.75)
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+
+
+def test_nodata_that_is_declared_beside_a_scene_does_it_again_and_statistics_do_not(folders):
+    src, dst = folders
+    options = {**IDENTITY, "pattern": "a.png"}
+    as_png(src).rename(src / "a.png")
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    bands = '<PAMRasterBand band="1">{}</PAMRasterBand>'
+    sidecar = src / "a.png.aux.xml"
+    known = '<Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata>'
+    sidecar.write_text(f"<PAMDataset>{bands.format(known)}</PAMDataset>")
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    declared = "".join(
+        f'<PAMRasterBand band="{b}"><NoDataValue>0</NoDataValue></PAMRasterBand>' for b in (1, 2, 3)
+    )
+    sidecar.write_text(f"<PAMDataset>{declared}</PAMDataset>")
+    assert statuses(process_directory(src, dst, **options)) == ["done"]

@@ -81,3 +81,13 @@ def test_inspect_says_that_a_run_would_be_refused(scene, monkeypatch):
 
 def test_what_is_free_is_some_of_what_the_machine_has():
     assert 0 < needs.free_memory() < 2**46
+
+
+def test_several_samples_of_a_tile_take_twice_the_room(scene):
+    with RasterioScene.open(scene) as opened:
+        one, several = (
+            needs.bytes_under_way(opened, plan_scene(opened, Options(model="identity", samples=n)), 8, 512)
+            for n in (1, 3)
+        )
+        tiles = len(plan_scene(opened, Options(model="identity")).plan.grid)
+    assert several - one == tiles * 2 * 256**2 * 4

@@ -5,7 +5,9 @@ import pytest
 import rasterio
 from command_cases import assert_one_line, call
 from raster_cases import plain
+from rasterio.enums import ColorInterp
 
+from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.inspection import health
 
 
@@ -61,3 +63,21 @@ def test_a_mask_replaces_nothing_unasked(scene):
     assert_one_line(call("mask", scene, "--out", scene, "--overwrite"), 1, "the input itself")
     other = plain(scene.with_name("m.tif"), (9, 9), 1)
     assert_one_line(call("mask", scene, "--out", other), 1, "--overwrite")
+
+
+def test_what_is_transparent_is_nodata(scene, tmp_path):
+    with rasterio.open(scene) as dataset:
+        profile = {**dataset.profile, "count": dataset.count + 1, "driver": "GTiff"}
+        pixels, names, colours = dataset.read(), dataset.descriptions, dataset.colorinterp
+    alpha = np.full(pixels.shape[1:], np.iinfo(pixels.dtype).max, pixels.dtype)
+    alpha[:40] = 0
+    with rasterio.open(tmp_path / "alpha.tif", "w", **profile) as dataset:
+        dataset.write(np.concatenate([pixels, alpha[None]]))
+        dataset.descriptions = (*names, "alpha")
+        dataset.colorinterp = (*colours, ColorInterp.alpha)
+    assert call("mask", tmp_path / "alpha.tif", "--out", tmp_path / "m.tif").exit_code == 0
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1) == 255, alpha == 0)
+    options = {"model": "fill", "mask": str(tmp_path / "m.tif")}
+    report = process_scene(tmp_path / "alpha.tif", tmp_path / "c.tif", **options)
+    assert report.clouds["valid"] == pytest.approx((alpha > 0).mean(), abs=0.02)

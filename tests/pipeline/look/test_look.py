@@ -11,7 +11,7 @@ from look_cases import BGRN, VEIL, bright_is_cloud, land, pixels_of, scene_of
 from model_cases import tiny_model
 
 from decr_scene.models.model import Model
-from decr_scene.pipeline import process_scene, restore
+from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import DecrSceneError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.look.coarse import CoarseReader
@@ -354,3 +354,21 @@ def test_an_interrupted_run_goes_on_with_what_it_has_seen(tmp_path, monkeypatch)
     assert report.tiles["windows_resumed"] >= 1
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_array_that_knows_its_scale_is_looked_at_as_its_file_is(tmp_path, monkeypatch):
+    bright_is_cloud(monkeypatch)
+    image, _ = land()
+    path = scene_of(tmp_path / "scene.tif", image, scales=(1e-4,) * 4)
+    seen = []
+    real = Reflectance.of.__func__
+
+    def of(cls, *args):
+        seen.append(real(cls, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(Reflectance, "of", classmethod(of))
+    process_scene(path, tmp_path / "clean.tif", model="fill")
+    lazy = restore(open_scene(path), model="fill").compute(scheduler="synchronous").values
+    np.testing.assert_array_equal(lazy, pixels_of(tmp_path / "clean.tif"))
+    assert all(found.known for found in seen)

@@ -1,15 +1,17 @@
 """What an earlier version has left is gone on with only where the pixels are the same."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 from places import WEIGHTS
-from raster_cases import write
+from raster_cases import as_png, vrt_of, write
 
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
 
@@ -66,3 +68,67 @@ def test_what_later_versions_see_of_another_date_and_around_an_area_counts_only_
     assert dated.keys() - before.keys() == {"gaps between what another date shows"}
     assert alone.keys() == before.keys(), "without a first guess an area changes nothing outside"
     assert around.keys() - before.keys() == {"ground that is seen around the area"}
+
+
+def test_what_a_sidecar_says_of_the_values_counts_and_its_statistics_do_not(tmp_path):
+    path = as_png(tmp_path)
+    sidecar = path.with_name(path.name + ".aux.xml")
+
+    def values(text):
+        sidecar.write_text(f"<PAMDataset>{text}</PAMDataset>")
+        with RasterioScene.open(path) as scene:
+            return run_guard(scene, plan_scene(scene, Options(model="identity")), "deflate", 512)
+
+    before = values("")
+    bands = [f'<PAMRasterBand band="{band}">{{0}}</PAMRasterBand>' for band in (1, 2, 3)]
+    known = '<Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata>'
+    assert values("".join(band.format(known) for band in bands)) == before
+    declared = values("".join(band.format("<NoDataValue>0</NoDataValue>") for band in bands))
+    assert [key for key in before if before[key] != declared[key]] == ["values of the input"]
+
+
+def test_a_mask_is_all_the_files_that_it_is_made_of(tmp_path):
+    pixels = np.ones((1, 20, 20), np.uint8)
+    path, source = write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8)), tmp_path / "mask.tif"
+    mask = tmp_path / "mask.vrt"
+    mask.write_text(vrt_of(write(source, pixels)))
+
+    def guard(chosen):
+        with RasterioScene.open(path) as scene:
+            return run_guard(
+                scene, plan_scene(scene, Options(model="fill", mask=str(chosen))), "deflate", 512
+            )
+
+    before, alone = guard(mask), guard(source)
+    assert before.keys() - alone.keys() == {"files of the mask"}
+    assert guard(mask) == before
+    pixels[:, :9] = 0
+    write(source, pixels)
+    assert [key for key in before if before[key] != guard(mask)[key]] == ["files of the mask"]
+
+
+def test_partials_and_objects_that_tell_what_they_are_differ_by_it():
+    def name(restorer):
+        return spec_of(Options(restorer=restorer))[0].name
+
+    def shift(tiles, noise, by):
+        return tiles - by
+
+    assert name(partial(shift, by=0.5)) == name(partial(shift, by=0.5)) != name(partial(shift, by=0.1))
+    assert name(Shift(0.5)) == name(Shift(0.5)) != name(Shift(0.1))
+    assert name(Shift(0.5)).startswith("Shift ")
+    assert name(Plain()) == name(Plain()) == "Plain"
+    assert name(shift) == "shift"
+
+
+@dataclass
+class Shift:
+    by: float
+
+    def __call__(self, tiles, noise):
+        return tiles - self.by
+
+
+class Plain:
+    def __call__(self, tiles, noise):
+        return tiles

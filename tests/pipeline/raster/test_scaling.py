@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.radiometry import Radiometry
-from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, white_places
+from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, undeclared_border, white_places
 
 
 def test_uint8_is_scaled_as_published():
@@ -202,3 +203,40 @@ def test_the_order_of_bands_is_nothing_to_the_last_bit():
         windows = cloudy_windows([3500, 3501.3, 3499.1, 3502.7], 0.97, seed=seed).astype(np.float64) / 7
         order = np.random.default_rng(seed).permutation(4)
         assert [fitted(windows).high[i] for i in order] == list(fitted(windows[order]).high)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_a_border_that_is_not_declared_has_no_say(dtype):
+    rng = np.random.default_rng(0)
+    sample = rng.integers(700, 900, (4, 3, 64, 64)).astype(dtype)
+    valid = np.ones(sample.shape, bool)
+    found = fit_radiometry(sample.dtype, 4, sample, valid, Fit())
+    assert undeclared_border(sample, valid) is None
+    sample[:, 0, :20] = 0
+    limits = fit_radiometry(sample.dtype, 4, sample, valid, Fit())
+    np.testing.assert_allclose([limits.low, limits.high], [found.low, found.high], rtol=0.01)
+    assert "10.4% of the pixels that were looked at are 0 in all bands" in undeclared_border(sample, valid)
+    valid[:, 0, :20] = False
+    assert undeclared_border(sample, valid) is None, "it is declared"
+    sample[:, 1, 0, 0] = 0
+    assert undeclared_border(sample, valid) is None, "a dark pixel is none"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("float32", -9999), ("int16", -32768), ("int16", -9999), ("float64", -99)]
+)
+def test_values_that_stand_for_no_data_are_refused(dtype, fill):
+    rng = np.random.default_rng(0)
+    sample = rng.normal(3000, 500, (4, 3, 64, 64)).astype(dtype)
+    valid = np.ones(sample.shape, bool)
+    sample[:, 0, 0, 0] = fill
+    fit_radiometry(sample.dtype, 4, sample, valid, Fit())  # by chance
+    sample[:3, 0, :10] = fill
+    fit_radiometry(sample.dtype, 4, sample, valid, Fit())  # one band shows ground
+    sample[:, 0, :10] = fill
+    with pytest.raises(
+        SceneError, match=f"5.21% of the pixels .* are {fill} in all bands.* -a_nodata {fill}"
+    ):
+        fit_radiometry(sample.dtype, 4, sample, valid, Fit())
+    valid[:, 0, :10] = False
+    fit_radiometry(sample.dtype, 4, sample, valid, Fit())

@@ -294,3 +294,14 @@ def test_the_tone_is_found_where_most_of_the_scene_is_under_cloud(tmp_path):
         other = OtherDate.fit(str(scene), opened, ("", ""), (0, 1), windows)
     np.testing.assert_allclose(other.gain, 0.6e-3, rtol=0.01)
     np.testing.assert_allclose(other.offset, 0.1 - 1.2, atol=0.01)
+
+
+def test_a_border_of_it_that_is_not_declared_is_no_ground(tmp_path):
+    date = pixels(CLEAR)
+    date[:, :, :300] = 0
+    date[:, 400, 500] = 0
+    with rasterio.open(CLEAR) as clear, rasterio.open(tmp_path / "half.tif", "w", **clear.profile) as half:
+        half.write(date)
+    _, known = laid_over(tmp_path / "half.tif").read(WHOLE)
+    assert not known[:, :300].any()
+    assert known[:, 300:].all(), "a pixel without light is ground"

@@ -171,3 +171,14 @@ def test_a_detector_that_is_lent_to_fill_is_said_to_be_made_for_other_pixels(
         assert not misfits(plan_scene(scene, Options(model="identity")), scene)
     assert len(found) == said
     assert all(re.search("30 m, and model rgb was made for 0.3 to 5 m: its detector", text) for text in found)
+
+
+def test_pixels_without_an_area_are_nowhere(tmp_path):
+    assert ground_size(placed(tmp_path / "scene.tif", "EPSG:32633", Affine(0, 0, 5e5, 0, 0, 4e6))) is None
+
+
+def test_who_looks_goes_by_the_size_that_points_give(tmp_path):
+    with RasterioScene.open(with_gcps(tmp_path)) as scene:
+        look = plan_scene(scene, Options(model="default", bands="blue,green,red,nir")).look
+    assert look is not None
+    assert look.kind == "ukis"
