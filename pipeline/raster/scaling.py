@@ -55,8 +55,8 @@ LEAST_SIDE = 512
 FILLS = (-99999, -32768, -32767, -9999, -999, -99)
 """Values that stand for no data, where they are the least and the same in all bands."""
 
-BORDER = 0.002
-"""Share of pixels that are 0 in all bands from which they are no dark ground here and there."""
+BORDER = 0.05
+"""Share of a window that is 0 in all bands from which that is no dark ground here and there."""
 
 FILLED = 0.0005
 """Share of the pixels from which that is no chance."""
@@ -295,12 +295,17 @@ def read_samples(
 
 
 def undeclared_border(sample: Pixels, valid: Bool) -> str | None:
-    """Say that pixels of a sample are valid and yet 0 in all bands, or return ``None`` if hardly any are."""
-    share = float(((sample == 0).all(axis=0) & valid.all(axis=0)).mean())
-    if share < BORDER:
+    """Say that pixels are valid and yet 0 in all bands, or return ``None`` if no window has many.
+
+    Args:
+        sample: Windows ``(C, N, h, w)``.
+        valid: Marks those that count, same shape.
+    """
+    nothing = (sample == 0).all(axis=0) & valid.all(axis=0)
+    if nothing.mean(axis=(-2, -1)).max() < BORDER:
         return None
     return (
-        f"{share:.1%} of the pixels that were looked at are 0 in all bands, and are not declared as nodata: "
+        f"{nothing.mean():.2%} of the pixels that were looked at are 0 in all bands, and are not declared as nodata: "
         "they are taken for black ground; where nothing was imaged, declare it with gdal_edit -a_nodata 0"
     )
 

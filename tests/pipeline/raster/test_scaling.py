@@ -215,7 +215,7 @@ def test_a_border_that_is_not_declared_has_no_say(dtype):
     sample[:, 0, :20] = 0
     limits = fit_radiometry(sample.dtype, 4, sample, valid, Fit())
     np.testing.assert_allclose([limits.low, limits.high], [found.low, found.high], rtol=0.01)
-    assert "10.4% of the pixels that were looked at are 0 in all bands" in undeclared_border(sample, valid)
+    assert "10.42% of the pixels that were looked at are 0 in all bands" in undeclared_border(sample, valid)
     valid[:, 0, :20] = False
     assert undeclared_border(sample, valid) is None, "it is declared"
     sample[:, 1, 0, 0] = 0
