@@ -28,7 +28,7 @@ from decr_scene.pipeline.engine.cluster import (
 )
 from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
 from decr_scene.pipeline.engine.needs import check_memory
-from decr_scene.pipeline.engine.workers import settled, with_plugin
+from decr_scene.pipeline.engine.workers import check_code, settled, with_plugin
 from decr_scene.pipeline.files import (
     check_name,
     check_no_input,
@@ -179,6 +179,7 @@ def process_scene(
         if dashboard:
             watch.stage(f"dashboard at {dashboard_at(client)}")
         if elsewhere:
+            check_code(client)
             planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
         laps.end("planning")
         guard = run_guard(scene, planned, compress, blocksize)

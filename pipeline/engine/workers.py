@@ -21,6 +21,7 @@ from distributed.comm import CommClosedError
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.open_restorers import forget_plugin, register_plugin
 from decr_scene.pipeline.restoration.restorers import Restorer, RestorerSpec
+from decr_scene.pipeline.system.version import code_here
 
 HOLDS_MODEL = {"GPU": 1}
 """What a worker that may hold a model has."""
@@ -36,6 +37,23 @@ PATIENCE = 60.0
 
 A_LOOK = 0.5
 """Time between two checks of the workers, while waiting, s."""
+
+
+def check_code(client: Client) -> None:
+    """Refuse workers that run another state of this program than the process that asks.
+
+    Raises:
+        ClusterError: One of them does, or cannot tell: parts of the picture would be made in another way.
+    """
+    answers = client.run(code_here, workers=list(_model_workers(client)), on_error="return")
+    own = code_here()
+    for address, answer in answers.items():
+        if answer != own:
+            other = f"{type(answer).__name__}: {answer}" if isinstance(answer, BaseException) else answer
+            raise ClusterError(
+                f"worker {address} runs another decr-scene ({other}) than this machine ({own}): install the "
+                "same on all machines, and start the workers again"
+            )
 
 
 def settled(client: Client, spec: RestorerSpec) -> RestorerSpec:

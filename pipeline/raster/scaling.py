@@ -305,8 +305,8 @@ def undeclared_border(sample: Pixels, valid: Bool) -> str | None:
     if nothing.mean(axis=(-2, -1)).max() < BORDER:
         return None
     return (
-        f"{nothing.mean():.2%} of the pixels that were looked at are 0 in all bands, and are not declared as nodata: "
-        "they are taken for black ground; where nothing was imaged, declare it with gdal_edit -a_nodata 0"
+        f"{nothing.mean():.2%} of the pixels that were looked at are 0 in all bands, and are not declared "
+        "as nodata: they are taken for black ground; where nothing was imaged, declare it with gdal_edit -a_nodata 0"
     )
 
 

@@ -20,9 +20,10 @@ from decr_scene.pipeline.engine.cluster import (
     places_of,
     threads_each,
 )
-from decr_scene.pipeline.engine.workers import settled
+from decr_scene.pipeline.engine.workers import check_code, settled
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
+from decr_scene.pipeline.system.version import code_here
 
 SPEC = RestorerSpec("default", bands=("red",))
 H100 = Computing("cuda", "H100", "bf16", "2.13.0")
@@ -45,6 +46,16 @@ class StandIn:
 def test_how_is_computed_is_asked_of_the_workers():
     assert settled(StandIn(H100, H100), SPEC).computing == H100
     assert settled(StandIn(), RestorerSpec("identity")).computing is None
+
+
+def test_workers_with_another_state_of_the_program_are_refused():
+    check_code(StandIn(code_here(), code_here()))
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://1 runs another decr-scene \(0\.1\.0, code 7e\) than this"
+    ):
+        check_code(StandIn(code_here(), "0.1.0, code 7e"))
+    with pytest.raises(ClusterError, match=r"tcp://0 .* \(ModuleNotFoundError: decr_scene\)"):
+        check_code(StandIn(ModuleNotFoundError("decr_scene")))
 
 
 @pytest.mark.parametrize(
