@@ -18,11 +18,14 @@ from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
+from decr_scene.pipeline.inputs.names import is_gdal_name
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
 from decr_scene.pipeline.planning.options import OLD_NAMES, Options, state_of_named_files
 from decr_scene.pipeline.planning.restorer import spec_of
+from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 
@@ -128,7 +131,7 @@ def _has_same_names_and_values(previous: PreviousOutput, src: str | Path, recipe
         return False
     if not previous.values or is_fetched(src):
         return True
-    with RasterioScene.open(src) as scene:
+    with RasterioScene.open(_origin_of(src)) as scene:
         return previous.values == scene.meaning_of_values
 
 
@@ -139,7 +142,7 @@ def _is_source(previous: PreviousOutput, src: str | Path) -> bool:
     """
     if is_fetched(src):
         return previous.source == str(src)
-    return previous.content == _content(fingerprint(src))
+    return previous.content == _content(fingerprint(_origin_of(src)))
 
 
 def _other_inputs(src: str | Path, recipe: Recipe) -> list[str]:
@@ -147,8 +150,20 @@ def _other_inputs(src: str | Path, recipe: Recipe) -> list[str]:
     files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
     if is_fetched(src):
         return files
-    with RasterioScene.open(src) as scene:
+    product = None if is_gdal_name(src) or not Path(src).is_dir() else find_product(src)
+    parts = () if product is None else (product.scene, product.pan, *(path for _, path in product.stack))
+    files += [str(path) for path in parts if path is not None]
+    with RasterioScene.open(_origin_of(src)) as scene:
         return files + scene.other_files()
+
+
+def _origin_of(src: str | Path) -> str | Path:
+    """Return the raster that pixels are from: of a product's folder or an Item, one of its files."""
+    if (asset := find_asset(src, None)) is not None:
+        return _origin_of(asset.href)
+    if is_gdal_name(src) or not Path(src).is_dir():
+        return src
+    return find_product(src).scene
 
 
 def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +182,7 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
-    if previous.source != str(src) and not _is_source(previous, src):
+    if previous.source not in (str(src), str(_origin_of(src))) and not _is_source(previous, src):
         raise OutputExistsError(
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"

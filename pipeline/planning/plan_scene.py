@@ -15,10 +15,10 @@ from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
     fit_radiometry,
+    has_border,
     radiometry_without_pixels,
     read_samples,
     sample_spans,
-    undeclared_border,
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
@@ -29,8 +29,16 @@ from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
 
+COARSEST = 10_000.0
+"""Side of the coarsest pixels, m: one of Greenwich among GCPs in UTM makes a megametre."""
+
 COVERED = 0.999
 """Least valid share of a mask that covers its scene: warped ones lack some pixels at the rim."""
+
+_BORDER = (
+    "a corner of the scene is 0 in all bands, and that is not declared as nodata, so it may be restored like "
+    "ground: if nothing was imaged there, declare it with gdal_edit -a_nodata 0"
+)
 
 
 def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> Planned:
@@ -42,10 +50,9 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         BandError: The scene lacks a band of the model, or does not say which band is which.
         UnknownModelError: There is no such model.
     """
-    pixel = pixel_size(scene.crs, scene.transform, scene.shape) or ground_size(scene)  # by GCPs or RPCs
+    pixel = pixel_size(scene.crs, scene.transform, scene.shape) or _size_by_points(scene)
     frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
     spec, indexes = frame.spec, frame.indexes
-    border = None
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
     if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
@@ -54,17 +61,24 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale, fit)
         if known is None:
             sample, valid = read_samples(indexes, [source] * len(spans), spans)
-            border = undeclared_border(sample, valid)
         radiometry = known or fit_radiometry(scene.dtype, len(indexes), sample, valid, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
     if options.other_date is not None:
         plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
-    warnings = frame.warnings + _warnings_of(mask, aoi, chosen) + (() if border is None else (border,))
+    warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    if spec.name != "identity" and has_border(scene):
+        warnings = (*warnings, _BORDER)
     if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
         warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
+
+
+def _size_by_points(scene: RasterioScene) -> float | None:
+    """Return the side of a pixel, m, by GCPs or RPCs; ``None``: there are none, or they make no sense."""
+    side = ground_size(scene)
+    return side if side is not None and side < COARSEST else None
 
 
 def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None, Aoi | None]:

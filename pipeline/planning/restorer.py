@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import OptionError
@@ -19,25 +21,43 @@ if TYPE_CHECKING:
 
 SAMPLING = ("steps", "start", "weight_floor", "gain")
 """Options of how a noise network samples."""
-_ADDRESS = r"\bat 0x"
-"""In what Python says of an object that says nothing of itself."""
 
 
 def _name_of(restorer: Restorer) -> str:
     """Name a callable, so that runs differ by it.
 
-    A lambda has no name, so its code is hashed, as are the arguments of a partial, and what an object says of
-    itself, if that is more than its address; the name of a built-in restorer gets a prefix.
+    A lambda has no name, so its code is hashed, as are the plain arguments of a partial and the plain fields
+    of a dataclass; the name of a built-in restorer gets a prefix.
     """
     name = str(getattr(restorer, "__name__", type(restorer).__name__))
-    said = repr(restorer)
-    if name == "<lambda>" or isinstance(restorer, partial):
+    if name == "<lambda>":
         from distributed.protocol.pickle import dumps
 
         return f"{name} {hashlib.sha256(dumps(restorer)).hexdigest()[:12]}"
-    if not hasattr(restorer, "__name__") and not re.search(_ADDRESS, said):
-        return f"{name} {hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    if isinstance(restorer, partial) or is_dataclass(restorer):
+        return f"{name} {hashlib.sha256(_plainly(restorer).encode()).hexdigest()[:12]}"
     return f"callable {name}" if name in BUILT_IN else name
+
+
+def _plainly(value: object) -> str:
+    """Tell a value in the same words in every process: of what is not plain, its name or type alone."""
+    if isinstance(value, partial):
+        return f"partial{[_plainly(part) for part in (value.func, value.args, value.keywords)]}"
+    if isinstance(value, dict):
+        return f"dict{sorted((_plainly(key), _plainly(held)) for key, held in value.items())}"
+    if isinstance(value, (set, frozenset)):
+        return f"set{sorted(map(_plainly, value))}"
+    if isinstance(value, (list, tuple)):
+        return f"list{[_plainly(part) for part in value]}"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {value.dtype} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return (
+            f"{type(value).__qualname__}{[_plainly(getattr(value, field.name)) for field in fields(value)]}"
+        )
+    if value is None or isinstance(value, (str, bytes, int, float, complex, np.generic, os.PathLike)):
+        return repr(value)
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:

@@ -6,6 +6,7 @@ Robust limits of the valid pixels, with cloud white in all bands, and with room 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -56,10 +58,13 @@ FILLS = (-99999, -32768, -32767, -9999, -999, -99)
 """Values that stand for no data, where they are the least and the same in all bands."""
 
 BORDER = 0.05
-"""Share of a window that is 0 in all bands from which that is no dark ground here and there."""
+"""Share of a window in a corner of the scene that is 0 in all bands from which that is no dark spot."""
 
 FILLED = 0.0005
 """Share of the pixels from which that is no chance."""
+
+GAP = 0.1
+"""Least distance of such a value from the others, over their range."""
 
 VEILED = (0.3, 0.4)
 """Darkest band's lower limit over its upper one: there is no veil over all of a scene, there is."""
@@ -202,18 +207,21 @@ def _squares(windows: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _check_fills(sample: Pixels, valid: Bool) -> None:
-    """Refuse pixels that are nothing but a value that stands for no data."""
+    """Refuse pixels that are nothing but a value that stands for no data, far below all others."""
     if sample.dtype.kind == "u" or not valid.any():
         return
     least = float(sample[valid].min())
-    if least not in FILLS:
+    filled = ((sample == least) & valid).all(axis=0)
+    if least not in FILLS or filled.mean() < FILLED:
         return
-    share = float(((sample == least) & valid).all(axis=0).mean())
-    if share >= FILLED:
-        raise SceneError(
-            f"{share:.2%} of the pixels that were looked at are {least:g} in all bands, expected ground: "
-            f"that must be nodata, declare it with gdal_edit -a_nodata {least:g}, or give --scale"
-        )
+    for band, ok in zip(sample, valid, strict=True):
+        others = band[ok & ~filled & np.isfinite(band)]
+        if others.size and others.min() - least < GAP * (np.percentile(others, 99) - others.min()):
+            return
+    raise SceneError(
+        f"{filled.mean():.2%} of the pixels that were looked at are {least:g} in all bands, expected ground: "
+        f"that must be nodata, declare it with gdal_edit -a_nodata {least:g}, or give --scale"
+    )
 
 
 def _check_span(band: int, values: Pixels, span: tuple[float, float]) -> None:
@@ -294,20 +302,25 @@ def read_samples(
     return np.stack(pixels, axis=1), np.stack(valid, axis=1)
 
 
-def undeclared_border(sample: Pixels, valid: Bool) -> str | None:
-    """Say that pixels are valid and yet 0 in all bands, or return ``None`` if no window has many.
+def has_border(scene: RasterioScene) -> bool:
+    """Tell whether a corner of a scene is valid and yet 0 in all bands, as is some ground around it.
 
-    Args:
-        sample: Windows ``(C, N, h, w)``.
-        valid: Marks those that count, same shape.
+    Dark water may be so elsewhere. Of a single band 0 says nothing.
     """
-    nothing = (sample == 0).all(axis=0) & valid.all(axis=0)
-    if nothing.mean(axis=(-2, -1)).max() < BORDER:
-        return None
-    return (
-        f"{nothing.mean():.2%} of the pixels that were looked at are 0 in all bands, and are not declared "
-        "as nodata: they are taken for black ground; where nothing was imaged, declare it with gdal_edit -a_nodata 0"
-    )
+    bands = [band for band, name in enumerate(scene.bands) if name != "alpha"]
+    if len(bands) < 2:
+        return False
+    height, width = scene.shape
+    for row, col in product((0, height - 1), (0, width - 1)):
+        span = Span(max(0, row - SAMPLE_SIDE + 1), max(0, col - SAMPLE_SIDE + 1), 0, 0)
+        span = span._replace(
+            height=min(SAMPLE_SIDE, height - span.row), width=min(SAMPLE_SIDE, width - span.col)
+        )
+        pixels = scene.read(span.window)
+        nothing = (pixels == 0)[bands].all(axis=0) & scene.valid(span.window, pixels)[bands].all(axis=0)
+        if nothing[row - span.row, col - span.col] and nothing.mean() >= BORDER:
+            return True
+    return False
 
 
 def _lattice(extent: int) -> list[int]:

@@ -223,7 +223,8 @@ class RasterioScene:
         the file does not.
         """
         with self.dataset() as dataset:
-            said = (dataset.nodatavals, dataset.mask_flag_enums, dataset.scales, dataset.offsets)
+            masks = [[flag.value for flag in flags] for flags in dataset.mask_flag_enums]
+            said = (dataset.nodatavals, masks, dataset.scales, dataset.offsets)
         return [repr(values) for values in said]
 
     def other_files(self) -> list[str]:

@@ -16,6 +16,7 @@ from rasterio.enums import Resampling
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.inputs.bands import label
+from decr_scene.pipeline.raster.scaling import has_border
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.clear_ground import cloudy_share
@@ -41,9 +42,6 @@ HARDLY, NOT = 0.5, 0.1
 
 GAP = 9
 """Width, px, below which a gap between pixels that change is taken for changed."""
-
-BORDER = 5
-"""Side, px, of the least square that is 0 in all bands and counts as a border without values."""
 
 RIM = 3.0
 """Standard deviation, px, by which the places that are taken from the other date are smoothed."""
@@ -127,6 +125,11 @@ class OtherDate:
                 ground, or cannot be laid over it.
         """
         opened = RasterioScene.open(path)
+        if has_border(opened):
+            raise OtherDateError(
+                f"other date {path} is 0 in all bands in a corner, expected ground or declared nodata: if nothing "
+                "was imaged there, declare it with gdal_edit -a_nodata 0; if it is dark water, do so, too"
+            )
         ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
         raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
         patches: list[_Patch] = []
@@ -171,7 +174,6 @@ class OtherDate:
             pixels, has_values = read_on_grid(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)
         has_values &= np.isfinite(values).all(axis=0)
-        has_values &= ~_is_border(values)
         values[:, ~has_values] = 0
         values *= np.asarray(self.gain, np.float32)[:, None, None]
         values += np.asarray(self.offset, np.float32)[:, None, None]
@@ -227,17 +229,6 @@ class OtherDate:
         gain, offset = line.T.tolist()
         fitness = Fit(tuple(correlation.tolist()), tuple((line[:, 0] / first[:, 0]).tolist()), share)
         return replace(self, gain=tuple(gain), offset=tuple(offset), fitness=fitness)
-
-
-def _is_border(values: Float) -> Bool:
-    """Tell where all bands ``(C, h, w)`` are 0 over some pixels: a border that is not declared as nodata."""
-    from scipy.ndimage import binary_dilation, binary_erosion
-
-    nothing, square = (values == 0).all(axis=0), np.ones((BORDER, BORDER), np.bool_)
-    if not nothing.any():
-        return np.asarray(nothing)
-    inside = binary_erosion(nothing, square, border_value=1)
-    return np.asarray(binary_dilation(inside, square) & nothing)
 
 
 class _Patch(NamedTuple):

@@ -34,6 +34,10 @@ _CHECKSUM = "line_crc"
 """Key of a line's checksum: CRC-32 of the rest of the line."""
 
 _KEEP_BYTES = "surrogateescape"
+_LATER = (
+    *("values of the input", "limits are fitted to 8 bits", "files of the mask", "files of the other date"),
+)
+"""What earlier versions have not noted of a run."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +256,8 @@ def _converted(old: dict[str, Any], new: Guard) -> Guard:
 
     It was a CPU, in fp32 where not in bf16.
     """
-    if "values of the input" not in old and "values of the input" in new:
-        old = {**old, "values of the input": new["values of the input"]}
+    if "values of the input" not in old:
+        old = {**{key: new[key] for key in _LATER if key in new}, **old}
     if "computing" in old or "precision" not in old:
         return old
     precision = "bf16" if old["precision"] == "bf16" else "fp32"

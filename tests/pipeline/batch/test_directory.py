@@ -495,3 +495,19 @@ def test_nodata_that_is_declared_beside_a_scene_does_it_again_and_statistics_do_
     )
     sidecar.write_text(f"<PAMDataset>{declared}</PAMDataset>")
     assert statuses(process_directory(src, dst, **options)) == ["done"]
+
+
+def test_folders_of_products_and_items_are_not_done_again(folders, tmp_path):
+    src, dst = folders
+    product = tmp_path / "product"
+    product.mkdir()
+    plain(product / "only.tif", (40, 50), 4)
+    asset = {"href": str(src / "b.tif"), "roles": ["data"], "type": "image/tiff; application=geotiff"}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "b", "assets": {"b": asset}, "properties": {}}
+    (tmp_path / "b.json").write_text(json.dumps(item | {"geometry": None, "links": []}))
+    scenes = tmp_path / "scenes.txt"
+    scenes.write_text(f"{product}\n{tmp_path / 'b.json'}\n")
+    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "done"]
+    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "skipped"]
+    plain(product / "only.tif", (44, 50), 4)
+    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "skipped"]

@@ -1,7 +1,11 @@
 """What an earlier version has left is gone on with only where the pixels are the same."""
 
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass, replace
 from functools import partial
+from math import hypot
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +18,7 @@ from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.writing.journal import Journal
 
 
 def test_what_later_versions_do_to_a_first_guess_counts_only_where_it_is_done(tmp_path):
@@ -85,6 +90,9 @@ def test_what_a_sidecar_says_of_the_values_counts_and_its_statistics_do_not(tmp_
     assert values("".join(band.format(known) for band in bands)) == before
     declared = values("".join(band.format("<NoDataValue>0</NoDataValue>") for band in bands))
     assert [key for key in before if before[key] != declared[key]] == ["values of the input"]
+    earlier = {key: value for key, value in before.items() if key != "values of the input"}
+    Journal(tmp_path / "journal", earlier).close()
+    Journal(tmp_path / "journal", declared).close()  # an earlier version did not note it
 
 
 def test_a_mask_is_all_the_files_that_it_is_made_of(tmp_path):
@@ -117,8 +125,21 @@ def test_partials_and_objects_that_tell_what_they_are_differ_by_it():
     assert name(partial(shift, by=0.5)) == name(partial(shift, by=0.5)) != name(partial(shift, by=0.1))
     assert name(Shift(0.5)) == name(Shift(0.5)) != name(Shift(0.1))
     assert name(Shift(0.5)).startswith("Shift ")
+    assert name(Shift(np.arange(3))) != name(Shift(np.arange(4)))
     assert name(Plain()) == name(Plain()) == "Plain"
     assert name(shift) == "shift"
+    # what is not plain counts by its type, in this process and in another
+    bands = {"red", "green", "blue", "nir"}
+    code = f"""
+import threading
+from functools import partial
+from math import hypot
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.restorer import spec_of
+print(spec_of(Options(restorer=partial(hypot, {bands!r}, lock=threading.Lock())))[0].name)
+"""
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert name(partial(hypot, bands, lock=threading.Lock())) == other.strip()
 
 
 @dataclass

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from raster_cases import write
 
 from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.raster.radiometry import Radiometry
-from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, undeclared_border, white_places
+from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, has_border, white_places
+from decr_scene.pipeline.raster.scene import RasterioScene
 
 
 def test_uint8_is_scaled_as_published():
@@ -211,15 +213,27 @@ def test_a_border_that_is_not_declared_has_no_say(dtype):
     sample = rng.integers(700, 900, (4, 3, 64, 64)).astype(dtype)
     valid = np.ones(sample.shape, bool)
     found = fit_radiometry(sample.dtype, 4, sample, valid, Fit())
-    assert undeclared_border(sample, valid) is None
     sample[:, 0, :20] = 0
     limits = fit_radiometry(sample.dtype, 4, sample, valid, Fit())
     np.testing.assert_allclose([limits.low, limits.high], [found.low, found.high], rtol=0.01)
-    assert "10.42% of the pixels that were looked at are 0 in all bands" in undeclared_border(sample, valid)
-    valid[:, 0, :20] = False
-    assert undeclared_border(sample, valid) is None, "it is declared"
-    sample[:, 1, 0, 0] = 0
-    assert undeclared_border(sample, valid) is None, "a dark pixel is none"
+
+
+def test_a_border_is_told_from_dark_water_by_its_corner(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def scene(changed, shape=(300, 500), bands=4, **profile):
+        pixels = rng.integers(700, 900, (bands, *shape), np.uint16)
+        pixels[(slice(None), *changed)] = 0
+        return RasterioScene.open(write(tmp_path / f"{rng.integers(10**9)}.tif", pixels, **profile))
+
+    side, corner = (slice(None), slice(-20, None)), (slice(-40, None), slice(0, 40))
+    assert has_border(scene(side))
+    assert has_border(scene(corner))
+    assert has_border(scene(corner, shape=(50, 60)))
+    assert not has_border(scene((slice(80, 200), slice(100, None)))), "a lake at the edge"
+    assert not has_border(scene((slice(0, 1), slice(0, 1)))), "a dark pixel"
+    assert not has_border(scene(side, nodata=0))
+    assert not has_border(scene(side, bands=1))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +247,10 @@ def test_values_that_stand_for_no_data_are_refused(dtype, fill):
     fit_radiometry(sample.dtype, 4, sample, valid, Fit())  # by chance
     sample[:3, 0, :10] = fill
     fit_radiometry(sample.dtype, 4, sample, valid, Fit())  # one band shows ground
+    sample[3, 0, 10:20] = fill + 1
+    sample[3, 0, :10] = fill
+    fit_radiometry(sample.dtype, 4, sample, valid, Fit())  # one band has values next to it
+    sample[3] = rng.normal(3000, 500, sample.shape[1:])
     sample[:, 0, :10] = fill
     with pytest.raises(
         SceneError, match=f"5.21% of the pixels .* are {fill} in all bands.* -a_nodata {fill}"

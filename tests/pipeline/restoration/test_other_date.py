@@ -296,12 +296,15 @@ def test_the_tone_is_found_where_most_of_the_scene_is_under_cloud(tmp_path):
     np.testing.assert_allclose(other.offset, 0.1 - 1.2, atol=0.01)
 
 
-def test_a_border_of_it_that_is_not_declared_is_no_ground(tmp_path):
-    date = pixels(CLEAR)
-    date[:, :, :300] = 0
-    date[:, 400, 500] = 0
-    with rasterio.open(CLEAR) as clear, rasterio.open(tmp_path / "half.tif", "w", **clear.profile) as half:
-        half.write(date)
-    _, known = laid_over(tmp_path / "half.tif").read(WHOLE)
-    assert not known[:, :300].any()
-    assert known[:, 300:].all(), "a pixel without light is ground"
+def test_a_border_of_it_that_is_not_declared_is_refused_and_black_water_is_ground(tmp_path):
+    def half(name, black):
+        date = pixels(CLEAR)
+        date[(slice(None), *black)] = 0
+        with rasterio.open(CLEAR) as clear, rasterio.open(tmp_path / name, "w", **clear.profile) as dataset:
+            dataset.write(date)
+        return laid_over(tmp_path / name)
+
+    with pytest.raises(OtherDateError, match=r"is 0 in all bands in a corner, .* gdal_edit -a_nodata 0"):
+        half("border.tif", (slice(None), slice(300)))
+    _, known = half("lake.tif", (slice(100, 300), slice(200))).read(WHOLE)
+    assert known.all()
