@@ -128,7 +128,7 @@ class OtherDate:
         if has_border(opened):
             raise OtherDateError(
                 f"other date {path} is 0 in all bands in a corner, expected ground or declared nodata: if "
-                "nothing was imaged there, declare it with gdal_edit -a_nodata 0; if it is dark water, do so, too"
+                "nothing was imaged there, declare it with gdal_edit -a_nodata 0; if it is water, do so, too"
             )
         ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
         raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
