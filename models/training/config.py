@@ -139,6 +139,8 @@ class RunConfig:
             raise ValueError(f"held_out {self.held_out!r} is unknown, expected one of {HELD_OUT}")
         if min(self.batch, self.accumulate, self.steps, self.crop) < 1:
             raise ValueError("batch, accumulate, steps and crop must be 1 at least")
+        if min(self.checkpoint_every, self.validate_every) < 1:
+            raise ValueError("checkpoint_every and validate_every must be 1 at least")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if not self.learning_rate > 0:

@@ -21,7 +21,13 @@ from typing import Unpack
 from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
-from decr_scene.pipeline.batch.earlier_outputs import is_finished, may_replace, recipe_of, replacement_marked
+from decr_scene.pipeline.batch.earlier_outputs import (
+    is_finished,
+    may_replace,
+    recipe_of,
+    replacement_marked,
+    warnings_of,
+)
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
 from decr_scene.pipeline.batch.names import name_in
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
@@ -145,7 +151,8 @@ def process_directory(
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():
             if recipe is not None and is_finished(entry.input, Path(entry.output), recipe):
-                ledger.entries[number] = replace(entry, status="skipped")
+                told = warnings_of(Path(entry.output))
+                ledger.entries[number] = replace(entry, status="skipped", warnings=told)
         ledger.save()
         for number, entry in ledger.pending():
             name = name_in(entry.input, src_dir)

@@ -47,6 +47,7 @@ class PreviousOutput:
     recipe: Recipe
     is_valid: bool
     side_files: tuple[str, ...]
+    warnings: tuple[str, ...]
     values: list[str] | None
     named_files: list[list[Any]] | None
 
@@ -67,6 +68,7 @@ class PreviousOutput:
                 side_files=tuple(
                     Path(name).name for role, name in report["beside"].items() if role != "polygons"
                 ),
+                warnings=tuple(map(str, report.get("warnings", ()))),
                 values=report.get("values"),  # an earlier version noted neither
                 named_files=report.get("named_files"),
             )
@@ -102,6 +104,12 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None
     return _recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
+
+
+def warnings_of(dst: Path) -> tuple[str, ...]:
+    """Read what the report of a finished output warns of."""
+    previous = PreviousOutput.read(dst.with_suffix(".json"))
+    return () if previous is None else previous.warnings
 
 
 def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:

@@ -142,6 +142,8 @@ class _Graph:
         self.pixels = scene.data if isinstance(scene.data, da.Array) else da.from_array(scene.data)
         self.nodata = _nodata(scene)
         self.units = _said_of_bands(scene, "scale", 1.0), _said_of_bands(scene, "offset", 0.0)
+        if options.bands is None:
+            _check_order(scene)
         frame = Frame.of(_names(scene), (scene.shape[1], scene.shape[2]), _pixel(scene), options)
         spec, look, self.indexes = frame.spec, frame.look, frame.indexes
         spec = replace(spec, computing=None)  # the device is chosen when it is computed
@@ -412,6 +414,23 @@ def _names(scene: xr.DataArray) -> tuple[str, ...]:
     if "band" in scene.coords and scene["band"].dtype.kind in "UO":
         return tuple(str(name) for name in scene["band"].values)
     return ("",) * len(scene)
+
+
+def _check_order(scene: xr.DataArray) -> None:
+    """Refuse bands in another order than that of the file, which their names do not follow.
+
+    Raises:
+        SceneError: Their coordinate is not 1, 2, ...
+    """
+    names = scene.attrs.get("long_name")
+    if not isinstance(names, (tuple, list)) or len(names) != len(scene) or "band" not in scene.coords:
+        return
+    numbers = scene["band"].values.tolist()
+    if numbers != list(range(1, len(scene) + 1)) and set(numbers) == set(range(1, len(scene) + 1)):
+        raise SceneError(
+            f"the array's bands are in the order {', '.join(map(str, numbers))}, its long_name is in that of "
+            "the file: give bands=..., or assign 1 to n to its coordinate band once long_name is right"
+        )
 
 
 def _local(spec: RestorerSpec, options: Options) -> RestorerSpec:

@@ -111,7 +111,7 @@ def measure_answers(
             "clear_shift_dn": metrics.shift(image, pair.cloudy, area.clear),
             "detail": metrics.detail(image, matched),
             "vif": metrics.vif(image, matched),
-            "texture": metrics.texture(image) / metrics.texture(matched),
+            "texture": _ratio(metrics.texture(image), metrics.texture(matched)),
             "psnr_core": _psnr_of(image, matched, part.core),
             "psnr_thin": _psnr_of(image, matched, part.thin),
             "psnr_shadow": _psnr_of(image, matched, part.shadow, SHADOW_SHARE),
@@ -120,6 +120,11 @@ def measure_answers(
         }
         row.update({f"{who}/{figure}": value for figure, value in of_answer.items()})
     return row if perception is None else row | perception.compare(pair.cloudy, matched, classes, answers)
+
+
+def _ratio(one: float, other: float) -> float:
+    """Divide, or return NaN where there is nothing to divide by."""
+    return one / other if other else float("nan")
 
 
 def matched_truth(pair: Pair) -> Float:

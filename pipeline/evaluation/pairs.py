@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -23,10 +25,18 @@ from decr_scene.models.data.loading import HELD_VALUES, load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory, middle_of
 from decr_scene.models.data.windowed import WindowedImage
+from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image, read_restored
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import pixel_size
+from decr_scene.pipeline.tiling.grid import reduced_shape
+
+_log = logging.getLogger(__name__)
+
+GAPS, GAPS_SIDE = 0.001, 256
+"""Share of an image without values from which that is told, and the side that it is looked at with, px."""
 
 PROTOCOLS = ("plain", "paper")
 PAPER_SIDE = 256
@@ -54,6 +64,7 @@ def load_pairs(
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
     chosen = places_of(model_bands, data, bands)
+    _warn_of_gaps(data)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(model_bands), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
@@ -124,12 +135,41 @@ def pixel_of_folder(data: Path) -> float | None:
         return None  # what is wrong with it is told by the one who reads its pixels
 
 
+def _warn_of_gaps(data: Path) -> None:
+    """Warn of images with pixels without values, which are filled in from beside and judged like ground."""
+    found = [path for path in _images(data) if _has_gaps(path)]
+    if found:
+        _log.warning(
+            "%s: %d images have pixels without values (%s first): what is filled in there is judged like "
+            "ground, and moves the figures; cut such parts off both images of the pair",
+            *(data, len(found), found[0].relative_to(data)),
+        )
+
+
+def _has_gaps(path: Path) -> bool:
+    try:
+        with RasterioScene.open(path) as scene:
+            if scene.always_valid:
+                return False
+            valid = scene.decimated(reduced_shape(scene.shape, GAPS_SIDE))[1]
+            bands = [band for band, name in enumerate(scene.bands) if name != "alpha"]
+            return float(valid[bands].all(axis=0).mean()) < 1 - GAPS
+    except DecrSceneError:  # told by the one who reads its pixels
+        return False
+
+
+def _images(data: Path) -> Iterator[Path]:
+    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
+        yield from sorted(p for p in (data / name).glob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+
+
 def _band_orders(data: Path) -> set[tuple[str, ...]]:
     orders: set[tuple[str, ...]] = set()
     for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
         files = [path for path in (data / name).glob("*") if path.suffix.lower() in IMAGE_ENDINGS]
         beside = ("nir",) if (data / NIR_FOLDER / name).is_dir() else ()
-        orders |= {band_roles(path) + beside for path in files}
+        roles = (band_roles(path) for path in files)
+        orders |= {names + beside for names in roles if names}  # a damaged file is told by its reader
     return orders
 
 

@@ -59,7 +59,9 @@ class FileIdentity:
         if stamp == self.stamp or (not self.digest and stamp[:4] == self.stamp[:4]):
             return
         nearly_same = stamp[2] == self.stamp[2] and abs(stamp[3] - self.stamp[3]) < _TICK
-        if not (self.digest and nearly_same and _digest(self.path, stamp) == self.digest):
+        if not self.digest:
+            raise SceneReadError(f"{self.path} was changed since the run began: run again")
+        if not (nearly_same and _digest(self.path, stamp) == self.digest):
             raise SceneReadError(
                 f"{_observer()} has another file at {self.path} ({_text(stamp)}) than the run was started "
                 f"with ({_text(self.stamp)}): it was changed, or it is an older copy; give all machines the "

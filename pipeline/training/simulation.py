@@ -103,7 +103,10 @@ def simulate_scene(
             with SceneWriter(CopyOf(scene), path, overwrite=overwrite) as writer:
                 writer.write(whole, pixels)
         _write_mask(paths[2], classes, scene)
-    return Drawn(paths[0], paths[1], paths[2], float(np.isin(classes, (1, 3)).mean()))
+    seen = valid[drawn_over].any(axis=0)
+    return Drawn(
+        paths[0], paths[1], paths[2], float(np.isin(classes, (1, 3))[seen].mean()) if seen.any() else 0.0
+    )
 
 
 def draw_clouds(
@@ -125,12 +128,14 @@ def draw_clouds(
         nodata: A value that no valid pixel may take.
 
     Returns:
-        Cloudy digital numbers, those of clear ground bit for bit the same, and the classes ``(H, W)``.
+        Cloudy digital numbers, those of clear ground bit for bit the same, and the classes ``(H, W)``, 0
+        where nothing is valid.
     """
     radiometry = _with_headroom(clear, valid)
     scaled = radiometry.to_model(clear, valid)
     drawn = simulate(scaled, names, rng, recipe)
-    return radiometry.apply(clear, drawn.cloudy - scaled, valid, nodata), drawn.mask
+    classes = np.where(valid.any(axis=0), drawn.mask, drawn.mask.dtype.type(0))
+    return radiometry.apply(clear, drawn.cloudy - scaled, valid, nodata), classes
 
 
 def _with_headroom(clear: NDArray[Any], valid: NDArray[np.bool_]) -> Radiometry:

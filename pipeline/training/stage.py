@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -25,8 +25,14 @@ from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.labels import labelled
 from decr_scene.models.training.logs import RunLog
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
+from decr_scene.pipeline.errors import LockedError
+from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.raster.images import RasterImage, read_image
+from decr_scene.pipeline.system.locks import HeldError, Lock
 from decr_scene.pipeline.training.run_folder import open_run_folder
+
+LOCK = ".lock"
+"""File in a run folder that the process holds which trains there."""
 
 
 def train(
@@ -62,10 +68,11 @@ def train(
         process but the first.
     """
     own_device = _own_device(device)
-    with _process_group(own_device) as rank:
+    with _process_group(own_device) as rank, ExitStack() as held:
         sources, validation = sources_of(config, data)
         before = [weights_of(place) for place in initial]
         if rank == 0:
+            held.enter_context(_alone_in(out))
             open_run_folder(out, texts, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, own_device)
         if rank:
@@ -80,6 +87,27 @@ def train(
             log.close()
     done = trainer.step == config.steps
     return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which the system releases when the process ends, however it ends.
+
+    Raises:
+        LockedError: Another process trains there.
+    """
+    with os_faults(f"cannot write to {folder}", folder.absolute().parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = Lock(folder / LOCK)
+        except HeldError as busy:
+            raise LockedError(
+                f"{str(busy) or 'another run'} is training in {folder}: wait for it, or choose another --out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def weights_of(place: Path) -> Path:

@@ -511,3 +511,14 @@ def test_folders_of_products_and_items_are_not_done_again(folders, tmp_path):
     assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "skipped"]
     plain(product / "only.tif", (44, 50), 4)
     assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "skipped"]
+
+
+def test_what_was_warned_of_a_finished_scene_is_still_told(folders):
+    src, dst = folders
+    options = {**IDENTITY, "pattern": "a.tif"}
+    (done,) = process_directory(src, dst, **options).scenes
+    report = json.loads((dst / "a.json").read_text())
+    (dst / "a.json").write_text(json.dumps(report | {"warnings": ["cloud is left"]}))
+    (skipped,) = process_directory(src, dst, **options).scenes
+    assert (done.status, skipped.status) == ("done", "skipped")
+    assert skipped.warnings == ("cloud is left",)

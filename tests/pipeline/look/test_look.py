@@ -12,7 +12,7 @@ from model_cases import tiny_model
 
 from decr_scene.models.model import Model
 from decr_scene.pipeline import open_scene, process_scene, restore
-from decr_scene.pipeline.errors import DecrSceneError
+from decr_scene.pipeline.errors import DecrSceneError, SceneError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import look_in_memory
@@ -372,3 +372,13 @@ def test_an_array_that_knows_its_scale_is_looked_at_as_its_file_is(tmp_path, mon
     lazy = restore(open_scene(path), model="fill").compute(scheduler="synchronous").values
     np.testing.assert_array_equal(lazy, pixels_of(tmp_path / "clean.tif"))
     assert all(found.known for found in seen)
+
+
+def test_bands_in_another_order_than_their_names_are_refused(tmp_path):
+    array = open_scene(scene_of(tmp_path / "scene.tif", land()[0]))
+    turned = array.isel(band=[3, 2, 1, 0])
+    with pytest.raises(SceneError, match=r"in the order 4, 3, 2, 1, its long_name .* give bands="):
+        restore(turned, model="fill")
+    names = turned.assign_coords(band=[1, 2, 3, 4]).assign_attrs(long_name=BGRN[::-1])
+    assert restore(names, model="fill").shape == array.shape
+    assert restore(turned, model="fill", bands=",".join(BGRN[::-1])).shape == array.shape

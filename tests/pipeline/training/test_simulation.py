@@ -45,9 +45,12 @@ def test_nodata_stays_nodata(tmp_path):
     image = draw((200, 200), 3, "uint16")
     image[:, :50] = 0
     scene = write(tmp_path / "scene.tif", image, nodata=0, photometric="RGB")
-    cloudy = pixels(simulate_scene(scene, tmp_path / "pairs", recipe=CloudRecipe(clear=0, aside=0)).cloudy)
+    drawn = simulate_scene(scene, tmp_path / "pairs", recipe=CloudRecipe(clear=0, aside=0))
+    cloudy, classes = pixels(drawn.cloudy), pixels(drawn.mask)[0]
     assert not cloudy[:, :50].any()
     assert cloudy[:, 50:].all()
+    assert not classes[:50].any()
+    assert drawn.cover == np.isin(classes[50:], (1, 3)).mean() > 0
 
 
 def test_clouds_are_as_large_and_as_fine_as_asked_for(tmp_path):

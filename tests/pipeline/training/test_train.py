@@ -358,3 +358,28 @@ def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
         assert text in result.stderr
     assert "4.png: 20 px at the smallest of its scales, a crop has 32" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_in_one_folder_do_not_meet(data, tmp_path):
+    whole = command(toml(tmp_path, steps=2000, every=1), data, tmp_path / "run")
+    first = start(*whole)
+    try:
+        while not (tmp_path / "run" / CHECKPOINT).exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = start(*whole)
+        _, told = second.communicate()
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 1
+    assert re.search(rf"process {first.pid} .* is training in .*run: wait for it", told), told
+    finish(*command(toml(tmp_path, steps=2, every=1), data, tmp_path / "other"))
+
+
+@pytest.mark.parametrize("key", ["checkpoint_every", "validate_every"])
+def test_never_is_no_interval(key, data, tmp_path):
+    config = toml(tmp_path, steps=2, every=1)
+    config.write_text(re.sub(rf"{key} = .*", f"{key} = 0", config.read_text()))
+    with pytest.raises(ValueError, match="checkpoint_every and validate_every must be 1 at least"):
+        read_config(config)
