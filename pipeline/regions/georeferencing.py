@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
@@ -69,7 +70,7 @@ def ground_size(scene: RasterioScene) -> float | None:
     base = max(1, min(BASE, height - 1, width - 1))
     row, col = (height - base) / 2, (width - base) / 2
     corners = np.array([(col, row), (col + base, row), (col, row + base)])
-    with suppress(RasterioError, ValueError, ArithmeticError):
+    with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
         georeferencing = georeferencing_of(scene)
         if georeferencing is None:
             return None

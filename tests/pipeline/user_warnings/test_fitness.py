@@ -182,3 +182,13 @@ def test_who_looks_goes_by_the_size_that_points_give(tmp_path):
         look = plan_scene(scene, Options(model="default", bands="blue,green,red,nir")).look
     assert look is not None
     assert look.kind == "ukis"
+
+
+def test_a_single_point_places_nothing(tmp_path):
+    with rasterio.open(with_gcps(tmp_path)) as dataset:
+        (point, *_), crs = dataset.gcps
+        pixels = dataset.read()
+    profile = {"driver": "GTiff", "count": 4, "height": 200, "width": 150, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "one.tif", "w", **profile, gcps=[point], crs=crs) as dataset:
+        dataset.write(pixels)
+    assert ground_size(RasterioScene.open(tmp_path / "one.tif")) is None
