@@ -66,6 +66,7 @@ from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.system.forks import refuse_after_fork
 from decr_scene.pipeline.system.progress import CancelToken, Progress, Watch
+from decr_scene.pipeline.system.version import code_here
 from decr_scene.pipeline.user_warnings.fitness import misfits
 from decr_scene.pipeline.user_warnings.sidecars import damaged_sidecars
 from decr_scene.pipeline.writing.journal import FinishedRasters, read_finished_rasters
@@ -180,7 +181,8 @@ def process_scene(
             watch.stage(f"dashboard at {dashboard_at(client)}")
         if elsewhere:
             check_code(client)
-            planned = replace(planned, plan=replace(planned.plan, spec=settled(client, planned.plan.spec)))
+            spec = settled(client, planned.plan.spec)
+            planned = replace(planned, plan=replace(planned.plan, spec=spec, code=code_here()))
         laps.end("planning")
         guard = run_guard(scene, planned, compress, blocksize)
         all_writers = _writers(scene, side_files, writing, guard)

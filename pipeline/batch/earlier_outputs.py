@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
@@ -127,7 +126,7 @@ def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:
         if any(os.stat(path).st_mtime_ns > written for path in _other_inputs(src, recipe)):
             return False
         return _has_same_names_and_values(previous, src, recipe)
-    except (OSError, DecrSceneError):
+    except Exception:  # whatever is wrong with the input is told by the run that opens it
         return False
 
 
@@ -137,9 +136,10 @@ def _has_same_names_and_values(previous: PreviousOutput, src: str | Path, recipe
     named = state_of_named_files(chosen.get("mask", "auto"), chosen.get("other_date"), chosen.get("aoi"))
     if previous.named_files not in (None, named):
         return False
-    if not previous.values or is_fetched(src):
+    origin = _origin_of(src)
+    if not previous.values or is_fetched(origin):
         return True
-    with RasterioScene.open(_origin_of(src)) as scene:
+    with RasterioScene.open(origin) as scene:
         return previous.values == scene.meaning_of_values
 
 
@@ -148,20 +148,22 @@ def _is_source(previous: PreviousOutput, src: str | Path) -> bool:
 
     What is fetched from the web counts by its address alone.
     """
-    if is_fetched(src):
-        return previous.source == str(src)
-    return previous.content == _content(fingerprint(_origin_of(src)))
+    origin = _origin_of(src)
+    if is_fetched(origin):
+        return previous.source == str(origin)
+    return previous.content == _content(fingerprint(origin))
 
 
 def _other_inputs(src: str | Path, recipe: Recipe) -> list[str]:
     """List other files that pixels come from, beyond the fingerprint: masks, the sources of a VRT."""
     files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
-    if is_fetched(src):
+    origin = _origin_of(src)
+    if is_fetched(origin):
         return files
     product = None if is_gdal_name(src) or not Path(src).is_dir() else find_product(src)
     parts = () if product is None else (product.scene, product.pan, *(path for _, path in product.stack))
     files += [str(path) for path in parts if path is not None]
-    with RasterioScene.open(_origin_of(src)) as scene:
+    with RasterioScene.open(origin) as scene:
         return files + scene.other_files()
 
 

@@ -405,14 +405,16 @@ def _said_of_bands(scene: xr.DataArray, what: str, default: float) -> list[float
 
 
 def _names(scene: xr.DataArray) -> tuple[str, ...]:
-    """Read the names of an array's bands: ``long_name``, else the ``band`` coordinate, else nothing."""
+    """Read the names of an array's bands: ``long_name``, or the ``band`` coordinate, or nothing."""
     names = scene.attrs.get("long_name")
     if isinstance(names, str):
         names = (names,)
-    if isinstance(names, (tuple, list)) and len(names) == len(scene):
+    own = scene["band"].values if "band" in scene.coords and scene["band"].dtype.kind in "UO" else None
+    names = names if isinstance(names, (tuple, list)) and len(names) == len(scene) else None
+    if names is not None and (own is None or set(map(str, own)) != set(map(str, names))):
         return tuple(str(name) for name in names)
-    if "band" in scene.coords and scene["band"].dtype.kind in "UO":
-        return tuple(str(name) for name in scene["band"].values)
+    if own is not None:  # it moves with the data, which attributes do not
+        return tuple(str(name) for name in own)
     return ("",) * len(scene)
 
 
@@ -420,13 +422,14 @@ def _check_order(scene: xr.DataArray) -> None:
     """Refuse bands in another order than that of the file, which their names do not follow.
 
     Raises:
-        SceneError: Their coordinate is not 1, 2, ...
+        SceneError: Their coordinate counts them in another order.
     """
     names = scene.attrs.get("long_name")
     if not isinstance(names, (tuple, list)) or len(names) != len(scene) or "band" not in scene.coords:
         return
     numbers = scene["band"].values.tolist()
-    if numbers != list(range(1, len(scene) + 1)) and set(numbers) == set(range(1, len(scene) + 1)):
+    in_order = [list(range(first, first + len(scene))) for first in (0, 1)]
+    if numbers not in in_order and sorted(numbers) in in_order:
         raise SceneError(
             f"the array's bands are in the order {', '.join(map(str, numbers))}, its long_name is in that of "
             "the file: give bands=..., or assign 1 to n to its coordinate band once long_name is right"

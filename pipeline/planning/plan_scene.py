@@ -68,7 +68,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
     chosen = chosen_tiles(plan)
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
-    if spec.name != "identity" and has_border(scene):
+    if spec.name != "identity" and has_border(scene, indexes):
         warnings = (*warnings, _BORDER)
     if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
         warnings = (*warnings, trouble)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from decr_scene.models.checkpoints.expected_error import ExpectedError
     from decr_scene.models.checkpoints.model_file import ModelConfig
 
+DEEPEST = 8
+"""Levels of lists, dictionaries and the like that count in the name of a callable."""
+
 SAMPLING = ("steps", "start", "weight_floor", "gain")
 """Options of how a noise network samples."""
 
@@ -27,7 +30,7 @@ def _name_of(restorer: Restorer) -> str:
     """Name a callable, so that runs differ by it.
 
     A lambda has no name, so its code is hashed, as are the plain arguments of a partial and the plain fields
-    of a dataclass; the name of a built-in restorer gets a prefix.
+    by which a dataclass compares; the name of a built-in restorer gets a prefix.
     """
     name = str(getattr(restorer, "__name__", type(restorer).__name__))
     if name == "<lambda>":
@@ -39,25 +42,31 @@ def _name_of(restorer: Restorer) -> str:
     return f"callable {name}" if name in BUILT_IN else name
 
 
-def _plainly(value: object) -> str:
-    """Tell a value in the same words in every process: of what is not plain, its name or type alone."""
+def _plainly(value: object, depth: int = 0) -> str:
+    """Tell a value in the same words in every process: of what is not plain or lies deep, its type alone."""
+
+    def told(part: object) -> str:
+        return _plainly(part, depth + 1)
+
+    kind = type(value).__qualname__
+    if depth > DEEPEST:
+        return kind
     if isinstance(value, partial):
-        return f"partial{[_plainly(part) for part in (value.func, value.args, value.keywords)]}"
+        return f"partial{[told(part) for part in (value.func, value.args, value.keywords)]}"
     if isinstance(value, dict):
-        return f"dict{sorted((_plainly(key), _plainly(held)) for key, held in value.items())}"
+        return f"dict{sorted((told(key), told(held)) for key, held in value.items())}"
     if isinstance(value, (set, frozenset)):
-        return f"set{sorted(map(_plainly, value))}"
+        return f"set{sorted(map(told, value))}"
     if isinstance(value, (list, tuple)):
-        return f"list{[_plainly(part) for part in value]}"
-    if isinstance(value, np.ndarray):
+        return f"list{[told(part) for part in value]}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"array {value.shape} {value.dtype} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if is_dataclass(value) and not isinstance(value, type):
-        return (
-            f"{type(value).__qualname__}{[_plainly(getattr(value, field.name)) for field in fields(value)]}"
-        )
+        compared = [field.name for field in fields(value) if field.compare]
+        return f"{kind}{[told(getattr(value, name, None)) for name in compared]}"
     if value is None or isinstance(value, (str, bytes, int, float, complex, np.generic, os.PathLike)):
         return repr(value)
-    return str(getattr(value, "__qualname__", type(value).__qualname__))
+    return str(getattr(value, "__qualname__", kind))
 
 
 def spec_of(options: Options, elsewhere: bool = False) -> tuple[RestorerSpec, str | None]:

@@ -216,7 +216,10 @@ def _check_fills(sample: Pixels, valid: Bool) -> None:
         return
     for band, ok in zip(sample, valid, strict=True):
         others = band[ok & ~filled & np.isfinite(band)]
-        if others.size and others.min() - least < GAP * (np.percentile(others, 99) - others.min()):
+        if not others.size:
+            continue
+        low, high = np.percentile(others, [1, 99])  # a warp leaves values in between along the seam
+        if low - least < GAP * (high - low):
             return
     raise SceneError(
         f"{filled.mean():.2%} of the pixels that were looked at are {least:g} in all bands, expected ground: "
@@ -302,12 +305,12 @@ def read_samples(
     return np.stack(pixels, axis=1), np.stack(valid, axis=1)
 
 
-def has_border(scene: RasterioScene) -> bool:
-    """Tell whether a corner of a scene is valid and yet 0 in all bands, as is some ground around it.
+def has_border(scene: RasterioScene, indexes: Sequence[int]) -> bool:
+    """Tell whether a corner of a scene is valid and yet 0 in all of some bands, as is some ground around it.
 
     Dark water may be so elsewhere. Of a single band 0 says nothing.
     """
-    bands = [band for band, name in enumerate(scene.bands) if name != "alpha"]
+    bands = list(indexes)
     if len(bands) < 2:
         return False
     height, width = scene.shape

@@ -125,13 +125,13 @@ class OtherDate:
                 ground, or cannot be laid over it.
         """
         opened = RasterioScene.open(path)
-        if has_border(opened):
+        ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
+        raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
+        if has_border(opened, raw.indexes):
             raise OtherDateError(
                 f"other date {path} is 0 in all bands in a corner, expected ground or declared nodata: if "
                 "nothing was imaged there, declare it with gdal_edit -a_nodata 0; if it is water, do so, too"
             )
-        ones, zeros = (1.0,) * len(indexes), (0.0,) * len(indexes)
-        raw = cls(opened.path, scene, _bands_of(opened, bands, indexes), ones, zeros)
         patches: list[_Patch] = []
         ours, theirs = [], []
         for span, image, valid in windows:

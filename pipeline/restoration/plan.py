@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from decr_scene.pipeline.defaults import BATCH_SIZE
+from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Coverage
 from decr_scene.pipeline.look.ground import Ground
@@ -17,6 +18,7 @@ from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, on_gpu
+from decr_scene.pipeline.system.version import code_here
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 from decr_scene.pipeline.tiling.windows import windows
@@ -72,13 +74,21 @@ class Plan:
     fills: bool = False
     tones: bool = False
     error: ExpectedError | None = None
+    code: str | None = None
+    """State of the program on the machine that asks, where other processes work."""
 
     def check_files(self) -> None:
-        """Refuse to go on with other files than the run was started with.
+        """Refuse to go on with other files than the run was started with, or with another program.
 
         Raises:
             SceneReadError: One is not there, or is another one.
+            ClusterError: This process runs other code.
         """
+        if self.code is not None and self.code != code_here():
+            raise ClusterError(
+                f"a worker has joined that runs another decr-scene ({code_here()}) than the run was started "
+                f"with ({self.code}): install the same on all machines, then run again"
+            )
         for file in self.files:
             file.check()
 

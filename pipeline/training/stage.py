@@ -85,8 +85,8 @@ def train(
             figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders, cpu_minutes)
         finally:
             log.close()
-    done = trainer.step == config.steps
-    return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
+        done = trainer.step == config.steps
+        return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
 
 
 @contextmanager

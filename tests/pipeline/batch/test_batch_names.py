@@ -1,5 +1,6 @@
 """Batches of scenes that are named one by one: addresses, GDAL's names, a text file."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -42,6 +43,28 @@ def test_a_scene_in_a_bucket_gives_the_same_pixels(bucket, tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "far.tif"), read(near))
     assert report.input["path"] == "s3://incoming/a.tif"
     assert bucket.sent
+
+
+def test_an_item_whose_raster_is_on_the_web_is_fetched_once(bucket, tmp_path):
+    scene(bucket.folder / "far.tif")
+    asset = {
+        "href": f"{bucket.address}/far.tif",
+        "roles": ["data"],
+        "type": "image/tiff; application=geotiff",
+    }
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "far",
+        "assets": {"far": asset},
+        "properties": {},
+    }
+    (tmp_path / "item.json").write_text(json.dumps(item | {"geometry": None, "links": []}))
+    (tmp_path / "list.txt").write_text("item.json")
+    assert statuses(process_directory(tmp_path / "list.txt", tmp_path / "out", **IDENTITY)) == ["done"]
+    bucket.sent.clear()
+    assert statuses(process_directory(tmp_path / "list.txt", tmp_path / "out", **IDENTITY)) == ["skipped"]
+    assert not bucket.sent
 
 
 def test_a_text_file_names_scenes_anywhere_and_a_rerun_does_nothing(bucket, tmp_path):

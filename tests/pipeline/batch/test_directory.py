@@ -511,6 +511,8 @@ def test_folders_of_products_and_items_are_not_done_again(folders, tmp_path):
     assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "skipped"]
     plain(product / "only.tif", (44, 50), 4)
     assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "skipped"]
+    (tmp_path / "b.json").write_text(json.dumps(item | {"assets": {"b": asset | {"roles": 5}}}))
+    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "failed"], "and stops nothing"
 
 
 def test_what_was_warned_of_a_finished_scene_is_still_told(folders):

@@ -4,11 +4,13 @@ import json
 import logging
 import os
 from contextlib import suppress
+from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 import torch
+from raster_cases import plain
 
 from decr_scene.models.devices import Computing
 from decr_scene.pipeline.engine import cluster, worker_setup
@@ -22,6 +24,9 @@ from decr_scene.pipeline.engine.cluster import (
 )
 from decr_scene.pipeline.engine.workers import check_code, settled
 from decr_scene.pipeline.errors import ClusterError, OptionError
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.plan_scene import plan_scene
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.system.version import code_here
 
@@ -175,3 +180,14 @@ def test_workers_that_do_not_end_in_time_have_done_their_work():
 def test_the_time_out_of_a_task_is_its_own():
     with pytest.raises(TimeoutError, match="mine"), cluster._in_time(lambda: Late("")):
         raise TimeoutError("mine")
+
+
+def test_a_worker_that_joins_later_with_another_state_of_the_program_gets_no_task_done(tmp_path):
+    with RasterioScene.open(plain(tmp_path / "scene.tif", (40, 50), 1)) as scene:
+        plan = plan_scene(scene, Options(model="identity")).plan
+    plan.check_files()
+    replace(plan, code=code_here()).check_files()
+    with pytest.raises(
+        ClusterError, match=r"a worker has joined that runs another decr-scene .* \(0\.1\.0, code 7e\)"
+    ):
+        replace(plan, code="0.1.0, code 7e").check_files()

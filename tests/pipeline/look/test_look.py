@@ -379,6 +379,9 @@ def test_bands_in_another_order_than_their_names_are_refused(tmp_path):
     turned = array.isel(band=[3, 2, 1, 0])
     with pytest.raises(SceneError, match=r"in the order 4, 3, 2, 1, its long_name .* give bands="):
         restore(turned, model="fill")
+    named = array.assign_coords(band=list(BGRN))
+    expected = restore(named, model="fill").sel(band=list(BGRN[::-1])).values
+    np.testing.assert_array_equal(restore(named.sel(band=list(BGRN[::-1])), model="fill").values, expected)
     names = turned.assign_coords(band=[1, 2, 3, 4]).assign_attrs(long_name=BGRN[::-1])
     assert restore(names, model="fill").shape == array.shape
     assert restore(turned, model="fill", bands=",".join(BGRN[::-1])).shape == array.shape

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import hypot
 from types import SimpleNamespace
@@ -126,6 +126,12 @@ def test_partials_and_objects_that_tell_what_they_are_differ_by_it():
     assert name(Shift(0.5)) == name(Shift(0.5)) != name(Shift(0.1))
     assert name(Shift(0.5)).startswith("Shift ")
     assert name(Shift(np.arange(3))) != name(Shift(np.arange(4)))
+    filled = Shift(0.5)
+    filled.opened = object()
+    assert name(filled) == name(Shift(0.5)), "what it holds open is no part of it"
+    ring = [1]
+    ring.append(ring)
+    assert name(partial(shift, by=ring)) == name(partial(shift, by=ring))
     assert name(Plain()) == name(Plain()) == "Plain"
     assert name(shift) == "shift"
     # what is not plain counts by its type, in this process and in another
@@ -145,6 +151,7 @@ print(spec_of(Options(restorer=partial(hypot, {bands!r}, lock=threading.Lock()))
 @dataclass
 class Shift:
     by: float
+    opened: object = field(init=False, repr=False, compare=False)
 
     def __call__(self, tiles, noise):
         return tiles - self.by
