@@ -60,7 +60,10 @@ class FileIdentity:
             return
         nearly_same = stamp[2] == self.stamp[2] and abs(stamp[3] - self.stamp[3]) < _TICK
         if not self.digest:
-            raise SceneReadError(f"{self.path} was changed since the run began: run again")
+            raise SceneReadError(
+                f"this machine has another file at {self.path} than the run was started with: it was changed "
+                "or replaced meanwhile, run again"
+            )
         if not (nearly_same and _digest(self.path, stamp) == self.digest):
             raise SceneReadError(
                 f"{_observer()} has another file at {self.path} ({_text(stamp)}) than the run was started "
