@@ -22,11 +22,10 @@ from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.earlier_outputs import (
-    is_finished,
+    finished_output,
     may_replace,
     recipe_of,
     replacement_marked,
-    warnings_of,
 )
 from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
 from decr_scene.pipeline.batch.names import name_in
@@ -150,9 +149,10 @@ def process_directory(
     make_folder(dst)
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():
-            if recipe is not None and is_finished(entry.input, Path(entry.output), recipe):
-                told = warnings_of(Path(entry.output))
-                ledger.entries[number] = replace(entry, status="skipped", warnings=told)
+            if recipe is None:
+                break
+            if (done := finished_output(entry.input, Path(entry.output), recipe)) is not None:
+                ledger.entries[number] = replace(entry, status="skipped", warnings=done.warnings)
         ledger.save()
         for number, entry in ledger.pending():
             name = name_in(entry.input, src_dir)

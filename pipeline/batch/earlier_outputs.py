@@ -105,75 +105,79 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     return _recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
 
 
-def warnings_of(dst: Path) -> tuple[str, ...]:
-    """Read what the report of a finished output warns of."""
-    previous = PreviousOutput.read(dst.with_suffix(".json"))
-    return () if previous is None else previous.warnings
-
-
-def is_finished(src: str | Path, dst: Path, recipe: Recipe) -> bool:
-    """Return whether an output is there, whole, and of this input and recipe."""
+def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutput | None:
+    """Return the output if it is there, whole, and of this input and recipe."""
     report = dst.with_suffix(".json")
     previous = PreviousOutput.read(report)
     if previous is None or not previous.is_valid or previous.recipe != recipe or _was_interrupted(dst):
-        return False
+        return None
     if not all(dst.with_name(name).exists() for name in previous.side_files):
-        return False
+        return None
     try:
-        if previous.size != dst.stat().st_size or not _is_source(previous, src):
-            return False
-        written = report.stat().st_mtime_ns
-        if any(os.stat(path).st_mtime_ns > written for path in _other_inputs(src, recipe)):
-            return False
-        return _has_same_names_and_values(previous, src, recipe)
+        if previous.size != dst.stat().st_size:
+            return None
+        written, source = report.stat().st_mtime_ns, _Source.of(src)
+        same = (
+            source.is_of(previous)
+            and _is_as_named(previous, recipe, written)
+            and source.is_since(previous, written)
+        )
+        return previous if same else None
     except Exception:  # whatever is wrong with the input is told by the run that opens it
-        return False
+        return None
 
 
-def _has_same_names_and_values(previous: PreviousOutput, src: str | Path, recipe: Recipe) -> bool:
-    """Return whether files that options name, and what the values of the input mean, are as they were."""
+@dataclass(frozen=True)
+class _Source:
+    """The raster that the pixels of an input are from, and the other files of a product's folder."""
+
+    origin: str | Path
+    parts: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, src: str | Path) -> _Source:
+        """Find it: of a STAC Item its raster, which may be on the web; of a product's folder one of its."""
+        if (asset := find_asset(src, None)) is not None:
+            return cls.of(asset.href)
+        if is_gdal_name(src) or not Path(src).is_dir():
+            return cls(src)
+        product = find_product(src)
+        pan = () if product.pan is None else (product.pan,)
+        return cls(product.scene, (product.scene, *pan, *(path for _, path in product.stack)))
+
+    def is_of(self, previous: PreviousOutput) -> bool:
+        """Return whether an output is of this input.
+
+        What is fetched from the web counts by its address alone.
+        """
+        if is_fetched(self.origin):
+            return previous.source == str(self.origin)
+        return previous.content == _content(fingerprint(self.origin))
+
+    def is_since(self, previous: PreviousOutput, written: int) -> bool:
+        """Return whether what its pixels come from besides, and what they mean, is as it was.
+
+        Args:
+            previous: The output.
+            written: When its report was, ns.
+        """
+        if is_fetched(self.origin):
+            return True
+        with RasterioScene.open(self.origin) as scene:
+            files = [*map(str, self.parts), *scene.other_files()]
+            same_meaning = not previous.values or previous.values == scene.meaning_of_values
+        return same_meaning and all(os.stat(path).st_mtime_ns <= written for path in files)
+
+
+def _is_as_named(previous: PreviousOutput, recipe: Recipe, written: int) -> bool:
+    """Return whether the files that options name are as they were; of an earlier version's report: older."""
     chosen = recipe[0]
-    named = state_of_named_files(chosen.get("mask", "auto"), chosen.get("other_date"), chosen.get("aoi"))
-    if previous.named_files not in (None, named):
-        return False
-    origin = _origin_of(src)
-    if not previous.values or is_fetched(origin):
-        return True
-    with RasterioScene.open(origin) as scene:
-        return previous.values == scene.meaning_of_values
-
-
-def _is_source(previous: PreviousOutput, src: str | Path) -> bool:
-    """Return whether an output is of this input.
-
-    What is fetched from the web counts by its address alone.
-    """
-    origin = _origin_of(src)
-    if is_fetched(origin):
-        return previous.source == str(origin)
-    return previous.content == _content(fingerprint(origin))
-
-
-def _other_inputs(src: str | Path, recipe: Recipe) -> list[str]:
-    """List other files that pixels come from, beyond the fingerprint: masks, the sources of a VRT."""
-    files = [value for value in recipe[0].values() if isinstance(value, str) and os.path.isfile(value)]
-    origin = _origin_of(src)
-    if is_fetched(origin):
-        return files
-    product = None if is_gdal_name(src) or not Path(src).is_dir() else find_product(src)
-    parts = () if product is None else (product.scene, product.pan, *(path for _, path in product.stack))
-    files += [str(path) for path in parts if path is not None]
-    with RasterioScene.open(origin) as scene:
-        return files + scene.other_files()
-
-
-def _origin_of(src: str | Path) -> str | Path:
-    """Return the raster that pixels are from: of a product's folder or an Item, one of its files."""
-    if (asset := find_asset(src, None)) is not None:
-        return _origin_of(asset.href)
-    if is_gdal_name(src) or not Path(src).is_dir():
-        return src
-    return find_product(src).scene
+    if previous.named_files is None:
+        files = [value for value in chosen.values() if isinstance(value, str) and os.path.isfile(value)]
+        return all(os.stat(path).st_mtime_ns <= written for path in files)
+    return previous.named_files == state_of_named_files(
+        chosen.get("mask", "auto"), chosen.get("other_date"), chosen.get("aoi")
+    )
 
 
 def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +196,8 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
-    if previous.source not in (str(src), str(_origin_of(src))) and not _is_source(previous, src):
+    source = _Source.of(src)
+    if previous.source not in (str(src), str(source.origin)) and not source.is_of(previous):
         raise OutputExistsError(
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"

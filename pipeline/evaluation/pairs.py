@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -137,7 +136,8 @@ def pixel_of_folder(data: Path) -> float | None:
 
 def _warn_of_gaps(data: Path) -> None:
     """Warn of images with pixels without values, which are filled in from beside and judged like ground."""
-    found = [path for path in _images(data) if _has_gaps(path)]
+    folders = (data / name for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS))
+    found = [path for folder in folders for path in _images(folder) if _has_gaps(path)]
     if found:
         _log.warning(
             "%s: %d images have pixels without values (%s first): what is filled in there is judged like "
@@ -158,17 +158,15 @@ def _has_gaps(path: Path) -> bool:
         return False
 
 
-def _images(data: Path) -> Iterator[Path]:
-    for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
-        yield from sorted(p for p in (data / name).glob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_ENDINGS)
 
 
 def _band_orders(data: Path) -> set[tuple[str, ...]]:
     orders: set[tuple[str, ...]] = set()
     for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS):
-        files = [path for path in (data / name).glob("*") if path.suffix.lower() in IMAGE_ENDINGS]
         beside = ("nir",) if (data / NIR_FOLDER / name).is_dir() else ()
-        roles = (band_roles(path) for path in files)
+        roles = map(band_roles, _images(data / name))
         orders |= {names + beside for names in roles if names}  # a damaged file is told by its reader
     return orders
 

@@ -14,10 +14,9 @@ from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
-    fit_radiometry,
+    fit_samples,
     has_border,
     radiometry_without_pixels,
-    read_samples,
     sample_spans,
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -59,9 +58,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     else:
         fit = frame.fit(affine=options.other_date is not None)  # another date's tone is a line in DN
         known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale, fit)
-        if known is None:
-            sample, valid = read_samples(indexes, [source] * len(spans), spans)
-        radiometry = known or fit_radiometry(scene.dtype, len(indexes), sample, valid, fit)
+        radiometry = known or fit_samples(scene.dtype, indexes, [source] * len(spans), spans, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
     if options.other_date is not None:

@@ -1,4 +1,4 @@
-"""Find nodata in pixels in memory, by GDAL's own rule for those of a file.
+"""Find nodata in pixels in memory, by GDAL's own rule for those of a file, and what a file's masks are.
 
 GDAL compares floating-point numbers with a tolerance, because a tag holds fewer digits than a pixel, and
 integers with the whole part of the value. A narrower rule of our own would treat nodata as ground.
@@ -6,7 +6,10 @@ integers with the whole part of the value. A narrower rule of our own would trea
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from rasterio.enums import MaskFlags
 
 from decr_scene.models.arrays import Bool, Pixels
 
@@ -50,3 +53,24 @@ def _above(nodata: float, kind: type[np.floating]) -> np.floating:
     with np.errstate(over="ignore"):  # infinity lies above, too
         beyond_tolerance = value + kind(2.5 * TOLERANCE) * np.abs(value)
     return max(step, beyond_tolerance)
+
+
+def mask_of(band: int, dataset: Any) -> int:
+    """Return the band (1-based) under whose number a band's mask is read, 0 if values or alpha decide."""
+    flags = dataset.mask_flag_enums[band - 1]
+    if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_integer_nodata(band, dataset):
+        return 0
+    return 1 if MaskFlags.per_dataset in flags else band
+
+
+def nodata_outside_mask(band: int, dataset: Any) -> float | None:
+    """Return a band's nodata value, where it is not part of the mask that is read."""
+    in_mask = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
+    value: float | None = dataset.nodatavals[band - 1]
+    return None if in_mask and not _is_integer_nodata(band, dataset) else value
+
+
+def _is_integer_nodata(band: int, dataset: Any) -> bool:
+    """Return whether a band's mask only marks integer nodata, which needs no second decoding."""
+    integers = np.dtype(dataset.dtypes[band - 1]).kind != "f"
+    return integers and dataset.mask_flag_enums[band - 1] == [MaskFlags.nodata]

@@ -289,20 +289,14 @@ def fit_samples(
     fit: Fit,
 ) -> Radiometry:
     """Fit the scaling of some bands to windows, each from its own source."""
-    return fit_radiometry(dtype, len(indexes), *read_samples(indexes, sources, spans), fit)
-
-
-def read_samples(
-    indexes: tuple[int, ...], sources: Sequence[Source], spans: Sequence[Span]
-) -> tuple[Pixels, Bool]:
-    """Read some bands of windows of one size, each from its own source, ``(C, N, h, w)``, and validity."""
     bands = list(indexes)
     pixels, valid = [], []
     for source, span in zip(sources, spans, strict=True):
         window = source.read(span)
         pixels.append(window[bands])
         valid.append(source.valid(span, window)[bands])
-    return np.stack(pixels, axis=1), np.stack(valid, axis=1)
+    sample = np.stack(pixels, axis=1), np.stack(valid, axis=1)
+    return fit_radiometry(dtype, len(bands), *sample, fit)
 
 
 def has_border(scene: RasterioScene, indexes: Sequence[int]) -> bool:

@@ -31,7 +31,7 @@ from decr_scene.pipeline.inputs.bands import name_bands, resolve_names
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
 from decr_scene.pipeline.inputs.text import decoded
 from decr_scene.pipeline.raster.handles import Handles, file_state, message_in, row_by_row
-from decr_scene.pipeline.raster.nodata import is_nodata
+from decr_scene.pipeline.raster.nodata import is_nodata, mask_of, nodata_outside_mask
 from decr_scene.pipeline.raster.vrt import band_names
 
 if TYPE_CHECKING:
@@ -352,31 +352,10 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
         transform=dataset.transform,
         nodata=dataset.nodatavals[0],
         block_shape=dataset.block_shapes[0],
-        nodatavals=tuple(_nodata_outside_mask(band, dataset) for band in dataset.indexes),
-        masks=tuple(_mask_of(band, dataset) for band in dataset.indexes),
+        nodatavals=tuple(nodata_outside_mask(band, dataset) for band in dataset.indexes),
+        masks=tuple(mask_of(band, dataset) for band in dataset.indexes),
         state=state,
     )
-
-
-def _mask_of(band: int, dataset: Any) -> int:
-    """Return the band (1-based) under whose number a band's mask is read, 0 if values or alpha decide."""
-    flags = dataset.mask_flag_enums[band - 1]
-    if MaskFlags.all_valid in flags or MaskFlags.alpha in flags or _is_integer_nodata(band, dataset):
-        return 0
-    return 1 if MaskFlags.per_dataset in flags else band
-
-
-def _nodata_outside_mask(band: int, dataset: Any) -> float | None:
-    """Return a band's nodata value, where it is not part of the mask that is read."""
-    in_mask = MaskFlags.nodata in dataset.mask_flag_enums[band - 1]
-    value: float | None = dataset.nodatavals[band - 1]
-    return None if in_mask and not _is_integer_nodata(band, dataset) else value
-
-
-def _is_integer_nodata(band: int, dataset: Any) -> bool:
-    """Return whether a band's mask only marks integer nodata, which needs no second decoding."""
-    integers = np.dtype(dataset.dtypes[band - 1]).kind != "f"
-    return integers and dataset.mask_flag_enums[band - 1] == [MaskFlags.nodata]
 
 
 def _check_supported(path: str, dataset: Any) -> None:

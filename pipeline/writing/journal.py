@@ -35,7 +35,10 @@ _CHECKSUM = "line_crc"
 
 _KEEP_BYTES = "surrogateescape"
 _LATER = (
-    *("values of the input", "limits are fitted to 8 bits", "files of the mask", "files of the other date"),
+    "values of the input",
+    "limits are fitted to 8 bits",
+    "files of the mask",
+    "files of the other date",
 )
 """What earlier versions have not noted of a run."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 from raster_cases import plain
 
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK
@@ -41,3 +42,18 @@ def outputs(*names):
 
 def ledger_of(dst):
     return json.loads((dst / LEDGER).read_text())
+
+
+class Darker:
+    """A restorer that has a name of its own, so that one run knows what another made with it."""
+
+    def __init__(self, told=None):
+        self.told, self.calls = told or (lambda number: None), 0
+
+    def __repr__(self):
+        return "Darker()"
+
+    def __call__(self, tiles, noise):
+        self.calls += 1
+        self.told(self.calls)
+        return np.clip(tiles - 0.2 + 0.01 * noise, -1, 1)

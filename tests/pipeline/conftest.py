@@ -69,3 +69,22 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["decr_scene.pipeline.run", "scipy.ndimage"])
     return context
+
+
+@pytest.fixture(scope="session")
+def whole_of(tmp_path_factory):
+    """The outputs of runs that nothing disturbs, each made once: by the scene and the side of blocks."""
+
+    from functools import cache
+
+    from test_run import smooth
+
+    from decr_scene.pipeline import process_scene
+
+    @cache
+    def make(scene_of, blocksize=512):
+        folder = tmp_path_factory.mktemp("whole")
+        process_scene(scene_of(folder), folder / "whole.tif", restorer=smooth, blocksize=blocksize)
+        return folder / "whole.tif"
+
+    return make

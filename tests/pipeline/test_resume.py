@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 
 import numpy as np
 import pytest
@@ -15,13 +14,13 @@ import rasterio.shutil
 from fault_cases import wait_until
 from places import TESTS
 from raster_cases import draw, plain, write
+from resume_cases import hidden, large, little
 from test_run import assert_same_pixels, pixels_of, smooth
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import flow
-from decr_scene.pipeline.errors import OutputExistsError, ResumeError
+from decr_scene.pipeline.errors import ResumeError
 from decr_scene.pipeline.files import journal_path, tiles_path
-from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
@@ -53,30 +52,9 @@ TILE_BYTES = 256 * 256 * 4
 """Of the change of a tile of one band."""
 
 
-def large(folder):
-    return plain(folder / "scene.tif", (1500, 700), 1)
-
-
-def little(folder):
-    return plain(folder / "scene.tif", (300, 280), 1)
-
-
 @pytest.fixture
 def scene(tmp_path):
     return large(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def whole_of(tmp_path_factory):
-    """The outputs of runs that nothing disturbs, each made once: by the scene and the side of blocks."""
-
-    @cache
-    def make(scene_of, blocksize=512):
-        folder = tmp_path_factory.mktemp("whole")
-        process_scene(scene_of(folder), folder / "whole.tif", restorer=smooth, blocksize=blocksize)
-        return folder / "whole.tif"
-
-    return make
 
 
 @pytest.fixture
@@ -122,10 +100,6 @@ def burnt(fire, tmp_path):
     scene, left = fire
     shutil.copytree(left, tmp_path, dirs_exist_ok=True)
     return scene
-
-
-def hidden(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
 def test_a_run_goes_on_where_it_failed(scene, whole, tmp_path):
@@ -273,107 +247,6 @@ def test_bands_of_other_names_are_another_run(tmp_path):
         planned = plan_scene(scene, Options(model="rice2", bands=bands))
         guards.append(run_guard(scene, planned, "auto", 512))
     assert guards[0] != guards[1], "what is alpha to the one is no alpha to the other"
-
-
-# -- the last phase ------------------------------------------------------------------------------------------
-
-
-class GoneError(Exception):
-    """What ends a run in its last phase."""
-
-
-def gone(*args, **more):
-    raise GoneError
-
-
-@pytest.fixture
-def small(tmp_path):
-    return little(tmp_path)
-
-
-def end_in(monkeypatch, where, scene, out, **options):
-    with monkeypatch.context() as patch:
-        patch.setattr(where, gone)
-        with pytest.raises(GoneError):
-            process_scene(scene, out, restorer=smooth, **options)
-    assert out.exists()
-
-
-def never(tiles, noise):
-    raise AssertionError("all tiles are finished")
-
-
-never.__name__ = "smooth"
-LAST = [
-    "decr_scene.pipeline.outputs.conclusion.verify_pixels",
-    "decr_scene.pipeline.outputs.conclusion.SideFiles.write",
-    "decr_scene.pipeline.outputs.conclusion.Report",
-    "decr_scene.pipeline.outputs.conclusion.Report.to_json",
-]
-
-
-@pytest.mark.parametrize("where", LAST)
-def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, whole_of, tmp_path, monkeypatch):
-    out, whole = tmp_path / "clean.tif", whole_of(little)
-    end_in(monkeypatch, where, small, out, quicklook=True)
-    before = out.stat()
-    report = process_scene(small, out, restorer=never, quicklook=True)
-    assert all(report.checks.values())
-    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert out.read_bytes() == whole.read_bytes()
-    for path in SideFiles.requested(out, {**vars(Options()), **QUICKLOOK}).paths.values():
-        assert path.exists()
-    assert not hidden(tmp_path)
-
-
-QUICKLOOK = {"quicklook": True, "stac": False, "polygons": None}
-
-
-def test_another_run_does_not_go_on_with_the_last_phase(small, tmp_path, monkeypatch):
-    out = tmp_path / "clean.tif"
-    end_in(monkeypatch, LAST[0], small, out)
-    content = out.read_bytes()
-    with pytest.raises(ResumeError, match="seed differ"):
-        process_scene(small, out, restorer=smooth, seed=1)
-    with pytest.raises(OutputExistsError):
-        process_scene(small, out, restorer=smooth, resume=False)
-    assert out.read_bytes() == content
-    process_scene(small, out, restorer=smooth)
-    with pytest.raises(OutputExistsError):
-        process_scene(small, out, restorer=smooth)
-
-
-def test_a_file_that_a_run_was_not_about_to_write_is_never_replaced(small, tmp_path, monkeypatch):
-    out, precious = tmp_path / "clean.tif", tmp_path / "precious.gpkg"
-    end_in(monkeypatch, LAST[2], small, out)
-    precious.write_text("precious")
-    with pytest.raises(OutputExistsError, match=r"precious\.gpkg exists"):
-        process_scene(small, out, restorer=smooth, polygons=precious)
-    assert precious.read_text() == "precious"
-
-
-@pytest.mark.parametrize("name", ["clean.tif", "clean_provenance.tif"])
-@pytest.mark.parametrize("how", ["damaged", "removed"])
-def test_finished_files_that_are_damaged_or_gone_are_made_again(
-    name, how, small, whole_of, tmp_path, monkeypatch
-):
-    out, whole = tmp_path / "clean.tif", whole_of(little)
-    end_in(monkeypatch, LAST[2], small, out)
-    victim = tmp_path / name
-    if how == "removed":
-        victim.unlink()
-        out.unlink(missing_ok=True)  # an output without its provenance would be somebody else's
-    else:
-        times = victim.stat().st_mtime_ns
-        content = bytearray(victim.read_bytes())
-        content[-1] ^= 1
-        victim.write_bytes(content)
-        os.utime(victim, ns=(times, times))
-    process_scene(small, out, restorer=smooth)
-    assert out.read_bytes() == whole.read_bytes()
-    provenance = whole.with_name("whole_provenance.tif")
-    assert (tmp_path / "clean_provenance.tif").read_bytes() == provenance.read_bytes()
-    assert not hidden(tmp_path)
 
 
 @pytest.mark.slow

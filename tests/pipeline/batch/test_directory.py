@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
-from batch_cases import IDENTITY, ledger_of, outputs, scene, seen, stamps, statuses
+from batch_cases import IDENTITY, Darker, ledger_of, outputs, scene, seen, stamps, statuses
 from command_cases import assert_one_line, call
-from raster_cases import as_png, plain, vrt_of, write
+from raster_cases import plain
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.outputs.conclusion
@@ -52,21 +50,6 @@ if {how!r} == "before its report":
 told = dict(hold=hold, die=die).get({how!r})
 process_directory({src!r}, {dst!r}, restorer=Darker(told), compress="none")
 """
-
-
-class Darker:
-    """A restorer that has a name of its own, so that one run knows what another made with it."""
-
-    def __init__(self, told=None):
-        self.told, self.calls = told or (lambda number: None), 0
-
-    def __repr__(self):
-        return "Darker()"
-
-    def __call__(self, tiles, noise):
-        self.calls += 1
-        self.told(self.calls)
-        return np.clip(tiles - 0.2 + 0.01 * noise, -1, 1)
 
 
 def another_process(how, folders):
@@ -136,77 +119,6 @@ def test_a_check_that_fails_is_a_failure_until_it_is_good(folders, monkeypatch):
     assert statuses(process_directory(src, dst, **IDENTITY)) == ["done"] * 3
 
 
-def test_a_rerun_does_nothing_and_touches_nothing(folders):
-    src, dst = folders
-    process_directory(src, dst, restorer=Darker())
-    before, again = stamps(dst), Darker()
-    assert statuses(process_directory(src, dst, restorer=again, overwrite=True)) == ["skipped"] * 3
-    assert stamps(dst) == before
-    assert again.calls == 0
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"scale": (0, 9000)}, {"overlap": 32}, IDENTITY])
-def test_another_parameter_does_it_again(change, folders):
-    src, dst = folders
-    process_directory(src, dst, pattern="a.tif", restorer=Darker())
-    changed = {**({} if "model" in change else {"restorer": Darker()}), **change}
-    assert statuses(process_directory(src, dst, pattern="a.tif", **changed)) == ["done"]
-    assert statuses(process_directory(src, dst, pattern="a.tif", **changed)) == ["skipped"]
-
-
-@pytest.mark.parametrize("change", [{"batch_size": 3}, {"device": "cpu"}, {"workers": 1}])
-def test_what_leaves_the_pixels_alone_is_no_reason_to_do_it_again(change, folders):
-    src, dst = folders
-    process_directory(src, dst, pattern="a.tif", restorer=Darker())
-    report = process_directory(src, dst, pattern="a.tif", restorer=Darker(), **change)
-    assert statuses(report) == ["skipped"]
-
-
-def test_a_nameless_callable_is_never_taken_for_another(folders):
-    src, dst = folders
-    for _ in range(2):
-        report = process_directory(src, dst, pattern="a.tif", restorer=lambda tiles, noise: tiles)
-        assert statuses(report) == ["done"]
-
-
-def test_another_input_does_it_again(folders):
-    src, dst = folders
-    process_directory(src, dst, **IDENTITY)
-    plain(src / "b.tif", (60, 70), 1, "uint16")
-    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
-    assert_same_pixels(src / "b.tif", dst / "b.tif")
-
-
-def test_another_mask_under_the_old_name_does_it_again(folders, tmp_path):
-    src, dst = folders
-    mask = write(tmp_path / "mask.tif", np.ones((1, 40, 50), np.uint8))
-    options = {**IDENTITY, "pattern": "a.tif", "mask": str(mask)}
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-    later = (dst / "a.json").stat().st_mtime + 5
-    os.utime(mask, (later, later))
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-
-
-def test_another_raster_under_a_vrt_does_it_again(folders, tmp_path):
-    src, dst = folders
-    base = scene(tmp_path / "elsewhere" / "base.tif")
-    (src / "v.vrt").write_text(vrt_of(base))
-    options = {**IDENTITY, "pattern": "*.vrt"}
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-    later = (dst / "v.json").stat().st_mtime + 5
-    os.utime(base, (later, later))
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-
-
-def test_a_folder_that_moved_is_not_done_again(folders):
-    src, dst = folders
-    process_directory(src, dst, **IDENTITY)
-    moved = src.rename(src.with_name("elsewhere"))
-    assert statuses(process_directory(moved, dst, **IDENTITY)) == ["skipped"] * 3
-
-
 def test_a_foreign_output_is_kept(folders):
     src, dst = folders
     dst.mkdir()
@@ -240,13 +152,6 @@ def test_the_output_of_another_folders_scene_of_that_name_is_kept(folders, tmp_p
     assert statuses(report) == ["failed"]
     assert str(src / "a.tif") in report.scenes[0].error
     assert_same_pixels(src / "a.tif", dst / "a.tif")
-
-
-def test_an_output_that_was_deleted_is_made_again(folders):
-    src, dst = folders
-    process_directory(src, dst, **IDENTITY)
-    (dst / "a.tif").unlink()
-    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done", "skipped", "skipped"]
 
 
 def test_a_file_in_the_place_of_a_folder_fails_that_scene_alone(folders):
@@ -292,16 +197,6 @@ def test_a_wrong_option_is_refused_before_anything_is_touched(wrong, folders):
     with pytest.raises((OptionError, LookupError)):
         process_directory(src, dst, **{**IDENTITY, **wrong})
     assert not dst.exists()
-
-
-def test_a_report_with_the_old_name_of_an_option_is_read(folders):
-    src, dst = folders
-    process_directory(src, dst, **IDENTITY, pattern="a.tif")
-    report = dst / "a.json"
-    before = json.loads(report.read_text())
-    before["parameters"]["reference"] = before["parameters"].pop("other_date")
-    report.write_text(json.dumps(before))
-    assert statuses(process_directory(src, dst, **IDENTITY, pattern="a.tif")) == ["skipped"]
 
 
 def test_a_cluster_that_is_not_there_ends_it_at_once(folders, monkeypatch):
@@ -437,90 +332,3 @@ def test_two_runs_at_one_folder_do_not_meet_and_a_dead_one_holds_nothing(folders
         process.communicate()
     report = process_directory(src, dst, restorer=Darker(), compress="none")
     assert statuses(report) == ["skipped", "done", "done"]
-
-
-def test_what_a_mask_is_made_of_and_another_of_an_older_date_do_it_again(folders, tmp_path):
-    src, dst = folders
-    source, mask = tmp_path / "source.tif", tmp_path / "mask.vrt"
-    mask.write_text(vrt_of(write(source, np.ones((1, 40, 50), np.uint8))))
-    options = {**IDENTITY, "pattern": "a.tif", "mask": str(mask)}
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-    write(source, np.eye(40, 50, dtype=np.uint8)[None])
-    os.utime(source, (10**9, 10**9))
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-
-
-def test_another_area_in_a_layer_does_it_again(folders, tmp_path):
-    src, dst = folders
-    area = tmp_path / "area.geojson"
-
-    with rasterio.open(src / "a.tif") as dataset:
-        left, bottom, right, top = dataset.bounds
-        code = dataset.crs.to_epsg()
-
-    def draw_share(share):
-        east = left + share * (right - left)
-        ring = [[left, bottom], [left, top], [east, top], [east, bottom], [left, bottom]]
-        feature = {
-            "type": "Feature",
-            "properties": {},
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-        }
-        crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
-        document = {"type": "FeatureCollection", "name": "fields", "crs": crs, "features": [feature]}
-        area.write_text(json.dumps(document))
-
-    draw_share(0.5)
-    options = {**IDENTITY, "pattern": "a.tif", "aoi": f"{area}|layername=fields"}
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-    draw_share(0.75)
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-
-
-def test_nodata_that_is_declared_beside_a_scene_does_it_again_and_statistics_do_not(folders):
-    src, dst = folders
-    options = {**IDENTITY, "pattern": "a.png"}
-    as_png(src).rename(src / "a.png")
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-    bands = '<PAMRasterBand band="1">{}</PAMRasterBand>'
-    sidecar = src / "a.png.aux.xml"
-    known = '<Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata>'
-    sidecar.write_text(f"<PAMDataset>{bands.format(known)}</PAMDataset>")
-    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
-    declared = "".join(
-        f'<PAMRasterBand band="{b}"><NoDataValue>0</NoDataValue></PAMRasterBand>' for b in (1, 2, 3)
-    )
-    sidecar.write_text(f"<PAMDataset>{declared}</PAMDataset>")
-    assert statuses(process_directory(src, dst, **options)) == ["done"]
-
-
-def test_folders_of_products_and_items_are_not_done_again(folders, tmp_path):
-    src, dst = folders
-    product = tmp_path / "product"
-    product.mkdir()
-    plain(product / "only.tif", (40, 50), 4)
-    asset = {"href": str(src / "b.tif"), "roles": ["data"], "type": "image/tiff; application=geotiff"}
-    item = {"type": "Feature", "stac_version": "1.0.0", "id": "b", "assets": {"b": asset}, "properties": {}}
-    (tmp_path / "b.json").write_text(json.dumps(item | {"geometry": None, "links": []}))
-    scenes = tmp_path / "scenes.txt"
-    scenes.write_text(f"{product}\n{tmp_path / 'b.json'}\n")
-    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "done"]
-    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "skipped"]
-    plain(product / "only.tif", (44, 50), 4)
-    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["done", "skipped"]
-    (tmp_path / "b.json").write_text(json.dumps(item | {"assets": {"b": asset | {"roles": 5}}}))
-    assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "failed"], "and stops nothing"
-
-
-def test_what_was_warned_of_a_finished_scene_is_still_told(folders):
-    src, dst = folders
-    options = {**IDENTITY, "pattern": "a.tif"}
-    (done,) = process_directory(src, dst, **options).scenes
-    report = json.loads((dst / "a.json").read_text())
-    (dst / "a.json").write_text(json.dumps(report | {"warnings": ["cloud is left"]}))
-    (skipped,) = process_directory(src, dst, **options).scenes
-    assert (done.status, skipped.status) == ("done", "skipped")
-    assert skipped.warnings == ("cloud is left",)

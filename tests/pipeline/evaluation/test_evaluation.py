@@ -12,7 +12,6 @@ import rasterio
 import torch
 from evaluation_cases import invoke
 from PIL import Image
-from raster_cases import write
 from rasterio.transform import Affine
 
 from decr_scene.models.checkpoints.model_file import (
@@ -24,7 +23,6 @@ from decr_scene.models.checkpoints.model_file import (
 )
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair
-from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.noise_network import NetworkConfig
@@ -432,24 +430,3 @@ def test_a_system_without_steps_has_no_weight_to_tell_of(option, folder, tmp_pat
     assert not (tmp_path / "out").exists()
     plain = invoke("--model", tmp_path / "gan.safetensors", "--data", folder)
     assert plain.exit_code == 0, plain.output
-
-
-def test_images_with_pixels_without_values_are_told(tmp_path, caplog):
-    rng = np.random.default_rng(0)
-    for folder, part in (("cloudy", 0), ("clear", 20)):
-        (tmp_path / folder).mkdir()
-        image = rng.integers(1, 255, (3, 64, 64), np.uint8)
-        image[:, :part] = 0
-        write(tmp_path / folder / "a.tif", image, nodata=0, photometric="RGB")
-    load_pairs(("red", "green", "blue"), tmp_path)
-    assert "1 images have pixels without values (clear/a.tif first)" in caplog.text
-
-
-def test_a_damaged_image_is_named(tmp_path):
-    for folder in ("cloudy", "clear"):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder / "a.tif", np.ones((3, 64, 64), np.uint8), photometric="RGB")
-    damaged = tmp_path / "clear" / "a.tif"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(TrainingError, match=r"clear/a\.tif"):
-        load_pairs(("red", "green", "blue"), tmp_path)

@@ -12,8 +12,9 @@ import shapely
 from beside_cases import CLOUD, darker, noisy, run
 from click.testing import CliRunner
 from raster_cases import draw, no_georeferencing, plain, write
+from resume_cases import hidden
 from rio_cogeo.cogeo import cog_validate
-from test_resume import failing_after, hidden
+from test_resume import failing_after
 from test_run import pixels_of, smooth
 
 from decr_scene.pipeline import process_directory, process_scene

@@ -10,7 +10,7 @@ import shapely
 from beside_cases import run
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from raster_cases import no_georeferencing
-from test_resume import hidden
+from resume_cases import hidden
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.outputs.stac import acquired
