@@ -7,6 +7,7 @@ from pathlib import Path
 import batch_cases
 import beside_cases
 import pytest
+import resume_cases
 
 
 @pytest.fixture
@@ -69,6 +70,12 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["decr_scene.pipeline.run", "scipy.ndimage"])
     return context
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A scene of a few tiles."""
+    return resume_cases.little(tmp_path)
 
 
 @pytest.fixture(scope="session")

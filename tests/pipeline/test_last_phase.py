@@ -20,11 +20,6 @@ def gone(*args, **more):
     raise GoneError
 
 
-@pytest.fixture
-def small(tmp_path):
-    return little(tmp_path)
-
-
 def end_in(monkeypatch, where, scene, out, **options):
     with monkeypatch.context() as patch:
         patch.setattr(where, gone)
