@@ -13,7 +13,6 @@ from decr_scene.models.networks.layers import (
     ResidualBlock,
     TimeEmbedding,
     conv3x3,
-    silu_of,
     zeroed,
 )
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
@@ -111,6 +110,6 @@ class GrownDenoiser(nn.Module):
         local = self.enter(torch.cat([seen, h], dim=1))
         for block in self.blocks:
             local = block(local, embedding)
-        raw = self.head(silu_of(self.norm(local)))
+        raw = self.head(self.norm(local, silu=True))
         raw = raw + self.direct(seen) * (1 + self.gain(embedding)[:, :, None, None])
         return self.trunk.change(cloudy, h), F.pixel_shuffle(raw, self.patch)

@@ -19,11 +19,6 @@ def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, out, 3, stride=stride, padding=1)
 
 
-def silu_of(fresh: Tensor) -> Tensor:
-    """Return ``SiLU(fresh)``; at inference in the place of it, so nobody else may hold it."""
-    return F.silu(fresh, inplace=not torch.is_grad_enabled())
-
-
 def bilinear(x: Tensor, height: int, width: int) -> Tensor:
     """Resize ``(B, C, H, W)`` to ``(B, C, height, width)``, to the same bits on any number of threads.
 
@@ -68,9 +63,9 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(math.gcd(32, channels), channels)
 
-    def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same, scaled and shifted as `group_norm` has it."""
-        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, step)
+    def forward(self, x: Tensor, step: Step | None = None, silu: bool = False) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same, scaled, shifted and activated as `group_norm` has it."""
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, step, silu)
 
 
 class TimeEmbedding(nn.Module):
@@ -142,14 +137,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map ``(B, channels, H, W)`` and ``(B, embedding)`` to ``(B, out, H, W)``."""
-        h = self.conv1(silu_of(self.norm1(x)))
+        h = self.conv1(self.norm1(x, silu=True))
         step = self.embed(embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = step.chunk(2, dim=1)
-            h = self.norm2(h, (scale, shift))
+            h = self.norm2(h, (scale, shift), silu=True)
         else:
-            h = self.norm2(h + step.to(h.dtype))
-        return sum_into(self.conv2(silu_of(h)), self.skip(x))
+            h = self.norm2(h + step.to(h.dtype), silu=True)
+        return sum_into(self.conv2(h), self.skip(x))
 
 
 class Upsample(nn.Module):

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models import kernels
 from decr_scene.models.networks.group_norm import (
     Step,
-    computes_in_bf16,
     group_norm,
     local_group_norm,
 )
-from decr_scene.models.networks.layers import bilinear, silu_of, sum_into, zeroed
+from decr_scene.models.networks.layers import bilinear, sum_into, zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.networks.published_reference import (
@@ -140,19 +140,18 @@ ANCHOR_LOGIT = (-5.0, 5.0)
 
 
 class _Norm(nn.GroupNorm):
-    """Group normalisation as `group_norm`, of `GROUPS` groups."""
+    """SiLU of group normalisation as `group_norm`, of `GROUPS` groups."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
 
     def forward(self, x: Tensor, side: float | None = None, step: Step | None = None) -> Tensor:
-        """Normalise ``(B, C, H, W)``, in the type of ``x``.
+        """Return SiLU of ``(B, C, H, W)`` normalised, in the type of ``x``.
 
         ``side`` is that of `local_group_norm`, ``step`` that of `group_norm`.
         """
-        if side is not None:
-            return local_group_norm(x, side, self.num_groups, self.weight, self.bias, self.eps, step)
-        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, step)
+        shape = (self.num_groups, self.weight, self.bias, self.eps, step, True)
+        return group_norm(x, *shape) if side is None else local_group_norm(x, side, *shape)
 
 
 class PlainBlock(nn.Module):
@@ -174,8 +173,8 @@ class PlainBlock(nn.Module):
             side: That of `local_group_norm`; ``None``: normalisation sees the whole image.
             step: Scale less 1, and shift, that a step number gives the second norm, ``(B, C, 1, 1)`` each.
         """
-        h = self.second_norm(self.first(silu_of(self.first_norm(x, side))), side, step)
-        return sum_into(self.second(silu_of(h)), x)
+        h = self.second_norm(self.first(self.first_norm(x, side)), side, step)
+        return sum_into(self.second(h), x)
 
 
 class PlainUNet(nn.Module):
@@ -339,7 +338,8 @@ def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterato
 def _smoothed(x: Tensor) -> Tensor:
     """Smooth ``(B, C, H, W)`` by ``[1, 2, 1] / 4`` along both axes, as if the last pixels went on."""
     channels = x.shape[1]
-    if torch.is_grad_enabled() or (channels >= FEW_CHANNELS and not computes_in_bf16(x)):
+    in_bf16 = kernels.suits(x) and x.dtype == torch.bfloat16
+    if torch.is_grad_enabled() or (channels >= FEW_CHANNELS and not in_bf16):
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
     if channels >= FEW_CHANNELS:
         weight = x.new_tensor([1.0, 2.0, 1.0]) / 4

@@ -13,7 +13,6 @@ from decr_scene.models.networks.layers import (
     TimeEmbedding,
     Upsample,
     conv3x3,
-    silu_of,
     zeroed,
 )
 from decr_scene.models.value_types import DEEPEST, WIDEST, check_range
@@ -218,7 +217,7 @@ class UNet(nn.Module):
         h = self.middle(h, embedding)
         for level in self.decoder:
             h = level(h, embedding, skips)
-        return F.pixel_shuffle(self.head(silu_of(self.norm(h))), self.config.patch)
+        return F.pixel_shuffle(self.head(self.norm(h, silu=True)), self.config.patch)
 
     def _check_size(self, x: Tensor) -> None:
         height, width = x.shape[-2:]

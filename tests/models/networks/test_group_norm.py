@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from decr_scene.models.networks import group_norm as module
 from decr_scene.models.networks.group_norm import group_norm, local_group_norm
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 
@@ -151,15 +150,6 @@ def test_in_bf16_lies_between_blocks_what_lies_there_in_floats():
     expected = local_group_norm(x.float(), 64, 4, weight, bias, 1e-5)
     found = local_group_norm(x, 64, 4, weight, bias, 1e-5).float()
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.015)
-
-
-@pytest.mark.parametrize("kept", [1, 5000, 1 << 18])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_few_rows_of_blocks_at_a_time_are_averaged_as_all_are(kept, dtype, monkeypatch):
-    x = torch.randn(2, 8, 70, 45).to(dtype).contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr(module, "IN_CACHE", kept)
-    whole = torch.cat([F.avg_pool2d(own, 16, ceil_mode=True) for own in (x.float(), x.float().square())], 1)
-    assert torch.equal(module._block_means(x, 16), whole)
 
 
 def test_an_empty_batch_is_none():

@@ -1,0 +1,145 @@
+"""The compiled loops against torch in doubles, on shapes that no block divides, by any number of threads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from decr_scene.models import kernels
+
+DTYPES = [torch.float32, torch.bfloat16]
+SHAPES = [(2, 24, 70, 45), (1, 3, 1, 7), (3, 8, 33, 128), (1, 16, 256, 300)]
+
+
+def features(shape, dtype, seed=0):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2 + 1
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def between_blocks(values, block, height, width):
+    return F.interpolate(values, scale_factor=float(block), mode="bilinear")[..., :height, :width]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.inference_mode()
+def test_blocks_have_the_means_of_their_pixels(shape, dtype):
+    x = features(shape, dtype)
+    found, own = kernels.block_means(x, 16), x.double()
+    expected = torch.cat([F.avg_pool2d(v, 16, ceil_mode=True) for v in (own, own.square())], 1)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("silu", [False, True])
+@torch.inference_mode()
+def test_factor_and_offset_are_bilinear_between_blocks_and_silu_follows(shape, dtype, silu):
+    x, (b, c, height, width) = features(shape, dtype), shape
+    down, across = -(-height // 16), -(-width // 16)
+    factor, offset = (
+        torch.randn(b, c, down, across, generator=torch.Generator().manual_seed(s)) for s in (1, 2)
+    )
+    found = kernels.scaled(x, factor, offset, 16, silu)
+    wide = [between_blocks(values.double(), 16, height, width) for values in (factor, offset)]
+    expected = x.double() * wide[0] + wide[1]
+    expected = F.silu(expected) if silu else expected
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # what is rounded to bf16 may be either of two neighbours where the exact value lies between them
+    bounds = {"atol": 3e-6, "rtol": 3e-6} if dtype == torch.float32 else {"atol": 1e-6, "rtol": 0.004}
+    torch.testing.assert_close(found.double(), expected, **bounds)
+    if dtype == torch.bfloat16:
+        assert (found == expected.to(dtype)).double().mean() > 0.999
+
+
+@torch.inference_mode()
+def test_silu_is_right_at_every_size_of_a_value():
+    x = torch.cat([torch.linspace(-200, 200, 100_001), torch.tensor([0.0, 1e-30, -1e-30, 1e20, -1e20])])
+    one, none = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    found = kernels.scaled(x.view(1, 1, 1, -1), one, none, 1 << 20, True).flatten()
+    torch.testing.assert_close(found, F.silu(x.double()).float(), atol=1e-6, rtol=5e-6)
+    odd = torch.tensor([float("nan"), float("inf")]).view(1, 1, 1, -1)
+    assert kernels.scaled(odd, one, none, 1 << 20, True).flatten().isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_even_ground_keeps_its_faint_texture(dtype):
+    """Squares that are added up as they are lose it: torch's own sums are off by 10 here, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    faint = (300 + 0.01 * torch.randn(1, 24, 128, 128, generator=generator)).to(dtype)
+    faint = faint.contiguous(memory_format=torch.channels_last)
+    found = kernels.normalised(faint, 8, torch.ones(24), torch.zeros(24), 1e-5, None, False)
+    torch.testing.assert_close(found.double(), F.group_norm(faint.double(), 8), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_neither_threads_nor_the_batch_nor_the_layout_change_a_bit(dtype):
+    x, before, found = features((3, 24, 130, 70), dtype), torch.get_num_threads(), []
+    factor, weight = torch.rand(3, 24, 5, 3), torch.linspace(0.5, 2, 24)
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            found.append(
+                [
+                    kernels.block_means(x, 32),
+                    kernels.scaled(x, factor, factor, 32, True),
+                    kernels.normalised(x, 8, weight, weight, 1e-5, None, True),
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found for a, b in zip(found[0], other, strict=True))
+    assert torch.equal(kernels.scaled(x[1:2], factor[1:2], factor[1:2], 32, True), found[0][1][1:2])
+    laid_out = kernels.normalised(x.contiguous(), 8, weight, weight, 1e-5, None, True)
+    assert torch.equal(laid_out, found[0][2])
+
+
+def test_they_are_for_inference_on_a_cpu_alone():
+    x = features((1, 8, 8, 8), torch.float32)
+    assert not kernels.suits(x)
+    with torch.no_grad():
+        assert kernels.suits(x)
+        assert kernels.suits(x.bfloat16())
+        assert not kernels.suits(x.double())
+        assert not kernels.suits(x.to("meta"))
+
+
+PROGRAM = """
+import os, sys, torch
+from decr_scene.models import kernels
+
+torch.set_num_threads(2)
+with torch.no_grad():
+    x = torch.rand(1, 24, 128, 128).contiguous(memory_format=torch.channels_last)
+    means = [kernels.block_means(x, 32)]
+    child = os.fork()
+    means.append(kernels.block_means(x, 32))
+    if not torch.equal(*means):
+        os._exit(3)
+    if not child:
+        os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fork_has_threads_of_its_own_and_nothing_is_kept_where_nothing_can_be_written(kept, tmp_path):
+    place = tmp_path / "kept"
+    if not kept:
+        place.write_text("a file, so no folder can be made here")
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(place if kept else place / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert bool(list(place.rglob("*.nbc"))) == kept
