@@ -128,15 +128,20 @@ def sleeping_on_cluster(src: str, dst: str, seconds: float, log: str, workers: i
 
 
 def network(side: int) -> None:
-    """A first guess and samples of `default`, fp32 and bf16 in turns: the least seconds of four of each."""
+    """A first guess and samples of `default`, in turns: the least seconds of four of each.
+
+    In fp32 and bf16 as `process` computes, and in fp32 by what torch has of its own, without `kernels`.
+    """
     import torch
 
+    from decr_scene.models import kernels
     from decr_scene.models.model import load_model
 
     torch.set_num_threads(1)
     models = {
         precision: load_model("default", device="cpu", precision=precision) for precision in ("fp32", "bf16")
     }
+    models["plain"], suits = models["fp32"], kernels.suits
     generator = torch.Generator().manual_seed(0)
     window, tile, noise = (
         torch.rand(1, 4, width, width, generator=generator) * 2 - 1 for width in (side, 256, 256)
@@ -145,6 +150,7 @@ def network(side: int) -> None:
     told: dict[str, float] = {}
     for _ in range(4):
         for precision, model in models.items():
+            kernels.suits = suits if precision != "plain" else lambda x: False
             calls = {
                 "guess": lambda model=model: model.reference(window, context, 512),
                 "sample": lambda model=model: model.sample(tile, noise=noise, reference=-tile),
