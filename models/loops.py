@@ -1,0 +1,194 @@
+"""The loops of `kernels`, compiled by Numba: over arrays of float32, or of the bits of bf16 as uint16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.extending import overload
+
+ARE_COMPILED = not numba.config.DISABLE_JIT
+"""Whether they are: by the environment variable NUMBA_DISABLE_JIT Numba leaves them to Python."""
+
+_LOOP = {"error_model": "numpy", "nogil": True, "fastmath": {"contract", "nsz"}}
+
+
+def _loop(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop when it is first called, and keep it on disk where there is a place for that."""
+    try:
+        return numba.njit(cache=True, **_LOOP)(function)
+    except RuntimeError:  # neither beside this file nor in the user's folder for caches
+        return numba.njit(**_LOOP)(function)
+
+
+def _inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile what loops call as a part of them."""
+    return numba.njit(inline="always", error_model="numpy")(function)
+
+
+def _loaded(value: Any) -> Any:
+    """Return a value as float32; bf16 is the upper half of it."""
+
+
+def _typed_load(value: Any) -> Callable[..., Any]:
+    def from_bits(value: Any) -> Any:
+        return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+
+    def as_it_is(value: Any) -> Any:
+        return value
+
+    return from_bits if value == numba.types.uint16 else as_it_is
+
+
+def _stored(value: Any, like: Any) -> Any:
+    """Return float32 as the type of ``like``; bf16 is rounded to the nearest, and to the even one of two."""
+
+
+def _typed_store(value: Any, like: Any) -> Callable[..., Any]:
+    def to_bits(value: Any, like: Any) -> Any:
+        bits = np.float32(value).view(np.uint32)
+        half = np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+        return np.uint16(np.uint32(bits + half) >> np.uint32(16))
+
+    def as_it_is(value: Any, like: Any) -> Any:
+        return value
+
+    return to_bits if like == numba.types.uint16 else as_it_is
+
+
+overload(_loaded, inline="always")(_typed_load)
+overload(_stored, inline="always")(_typed_store)
+
+
+@_inside
+def _silu(value: Any) -> Any:
+    """Return ``value / (1 + 2^t)``, ``t = -value log2(e)``: 2^whole by its bits, 2^rest by a series."""
+    power = np.float32(value * np.float32(-1.4426950408889634))
+    power = power if power < np.float32(126) else np.float32(126)
+    power = power if power > np.float32(-126) else np.float32(-126)
+    whole = np.float32(power + np.float32(12582912))  # 1.5 * 2^23: the last bits are the whole number
+    rest = np.float32(power - np.float32(whole - np.float32(12582912)))
+    series = np.float32(1.53458069e-4)
+    series = series * rest + np.float32(1.33999312e-3)
+    series = series * rest + np.float32(9.61848898e-3)
+    series = series * rest + np.float32(5.55032878e-2)
+    series = series * rest + np.float32(2.40226469e-1)
+    series = series * rest + np.float32(6.93147206e-1)
+    series = series * rest + np.float32(1)
+    exponent = np.uint32(np.float32(whole).view(np.uint32) << np.uint32(23))
+    exponential = np.uint32(np.float32(series).view(np.uint32) + exponent).view(np.float32)
+    return value / (np.float32(1) + exponential)
+
+
+@_loop
+def average(first: int, after: int, image: Any, block: int, means: Any) -> None:
+    """Average rows ``first`` to ``after`` of blocks of ``(H, W C)`` into ``(h, w, 2 C)``.
+
+    Down a block float32 adds up how far values lie from the uppermost, so what is even loses no digits.
+    """
+    height, length = image.shape
+    channels = means.shape[2] // 2
+    width = length // channels
+    total, squares = np.empty(length, np.float32), np.empty(length, np.float32)
+    for row in range(first, after):
+        top, bottom = row * block, min(height, (row + 1) * block)
+        uppermost = image[top]
+        total[:] = 0
+        squares[:] = 0
+        for y in range(top + 1, bottom):
+            line = image[y]
+            for i in range(length):
+                apart = _loaded(line[i]) - _loaded(uppermost[i])
+                total[i] += apart
+                squares[i] += apart * apart
+        count = bottom - top
+        for column in range(means.shape[1]):
+            left, right = column * block, min(width, (column + 1) * block)
+            own = means[row, column]
+            own[:] = 0
+            for x in range(left, right):
+                for channel in range(channels):
+                    i = x * channels + channel
+                    start, added = np.float64(_loaded(uppermost[i])), np.float64(total[i])
+                    own[channel] += count * start + added
+                    own[channels + channel] += start * (count * start + 2 * added) + squares[i]
+            own /= count * (right - left)
+
+
+@_loop
+def affine(
+    of_blocks: Any,
+    height: int,
+    width: int,
+    block: int,
+    groups: int,
+    weight: Any,
+    bias: Any,
+    eps: float,
+    scale: Any,
+    shift: Any,
+    rows: Any,
+) -> None:
+    """Turn means of blocks, ``(h, w, 2 C)``, to a row of factors and one of offsets, ``(2, W C)``."""
+    channels = len(weight)
+    means = np.zeros(2 * channels)
+    for row in range(len(of_blocks)):
+        for column in range(of_blocks.shape[1]):
+            pixels = min(block, height - row * block) * min(block, width - column * block)
+            means += of_blocks[row, column] * (pixels / (height * width))
+    size = channels // groups
+    for group in range(groups):
+        mean = means[group * size : (group + 1) * size].mean()
+        square = means[channels + group * size : channels + (group + 1) * size].mean()
+        rate = 1 / np.sqrt(max(square - mean * mean, 0) + eps)
+        for channel in range(group * size, (group + 1) * size):
+            factor = weight[channel] * rate
+            rows[0, channel] = factor * (1 + scale[channel])
+            rows[1, channel] = (bias[channel] - mean * factor) * (1 + scale[channel]) + shift[channel]
+    for i in range(channels, rows.shape[1]):
+        rows[0, i] = rows[0, i - channels]
+        rows[1, i] = rows[1, i - channels]
+
+
+@_loop
+def scale(
+    first: int,
+    after: int,
+    image: Any,
+    factor: Any,
+    offset: Any,
+    before: Any,
+    share: Any,
+    silu: bool,
+    answer: Any,
+) -> None:
+    """Scale and shift rows ``first`` to ``after`` of ``(H, W C)`` into ``answer``."""
+    last = len(factor) - 1
+    for y in range(first, after):
+        line, own, part = image[y], answer[y], share[y]
+        above, below = before[y], min(before[y] + 1, last)
+        factor_above, factor_below = factor[above], factor[below]
+        offset_above, offset_below = offset[above], offset[below]
+        if silu:
+            for i in range(len(line)):
+                scale = factor_above[i] + part * (factor_below[i] - factor_above[i])
+                shift = offset_above[i] + part * (offset_below[i] - offset_above[i])
+                own[i] = _stored(_silu(_loaded(line[i]) * scale + shift), own[i])
+        else:
+            for i in range(len(line)):
+                scale = factor_above[i] + part * (factor_below[i] - factor_above[i])
+                shift = offset_above[i] + part * (offset_below[i] - offset_above[i])
+                own[i] = _stored(_loaded(line[i]) * scale + shift, own[i])
+
+
+@_loop
+def spread(values: Any, before: Any, share: Any, rows: Any) -> None:
+    """Spread ``(h, w, C)`` to ``(h, W, C)``, ``share`` of the next one."""
+    last = values.shape[1] - 1
+    for row in range(len(values)):
+        for x in range(rows.shape[1]):
+            left, right = values[row, before[x]], values[row, min(before[x] + 1, last)]
+            for channel in range(values.shape[2]):
+                rows[row, x, channel] = left[channel] + share[x] * (right[channel] - left[channel])
