@@ -65,7 +65,8 @@ def normalised(
         weight: ``(C,)``.
         bias: ``(C,)``.
         eps: Added to the variance.
-        step: Scale less 1, and shift, of what is normalised, ``(B, C, 1, 1)`` each; ``None``: 0 both.
+        step: Scale less 1, and shift, of what is normalised, ``(B, C, 1, 1)`` or ``(1, C, 1, 1)`` each;
+            ``None``: 0 both.
         silu: Whether to activate.
     """
     b, c, height, width = x.shape
@@ -73,7 +74,7 @@ def normalised(
     answer, of_blocks = _as_array(result.view(b, height, width * c)), _block_means(x, BLOCK)
     steps = np.zeros((2, b, c), np.float32)
     if step is not None:
-        steps[:] = torch.stack(step).view(2, b, c).float().numpy()
+        steps[:] = [values.expand(b, c, 1, 1)[:, :, 0, 0].float().numpy() for values in step]
     own = weight.detach().float().numpy(), bias.detach().float().numpy()
     first, share = _between(height, 1, height)
     for number in range(b):
@@ -155,7 +156,8 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decr-scene-kernels")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # they are not there any more
+if hasattr(os, "register_at_fork"):  # where there are forks, which have no threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def _share(loop: Callable[..., None], count: int, values: np.ndarray, *arguments: Any) -> None:

@@ -16,11 +16,27 @@ _LOOP = {"error_model": "numpy", "nogil": True, "fastmath": {"contract", "nsz"}}
 
 
 def _loop(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop when it is first called, and keep it on disk where there is a place for that."""
+    """Compile a loop when it is first called, and keep it on disk where that can be.
+
+    A cache that cannot be written, or that is damaged, costs the time of compiling and nothing else.
+    """
+    plain: Callable[..., None] = numba.njit(**_LOOP)(function)
     try:
-        return numba.njit(cache=True, **_LOOP)(function)
+        kept = numba.njit(cache=True, **_LOOP)(function)
     except RuntimeError:  # neither beside this file nor in the user's folder for caches
-        return numba.njit(**_LOOP)(function)
+        return plain
+    fails = False
+
+    def call(*arguments: Any) -> None:
+        nonlocal fails
+        if not fails:
+            try:
+                return kept(*arguments)
+            except Exception:  # of a damaged cache: any; a loop that runs raises nothing
+                fails = True
+        return plain(*arguments)
+
+    return call
 
 
 def _inside(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +64,8 @@ def _stored(value: Any, like: Any) -> Any:
 
 def _typed_store(value: Any, like: Any) -> Callable[..., Any]:
     def to_bits(value: Any, like: Any) -> Any:
+        if value != value:
+            return np.uint16(0x7FC0)  # NaN, whatever its other bits
         bits = np.float32(value).view(np.uint32)
         half = np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
         return np.uint16(np.uint32(bits + half) >> np.uint32(16))
@@ -64,7 +82,11 @@ overload(_stored, inline="always")(_typed_store)
 
 @_inside
 def _silu(value: Any) -> Any:
-    """Return ``value / (1 + 2^t)``, ``t = -value log2(e)``: 2^whole by its bits, 2^rest by a series."""
+    """Return ``value / (1 + 2^t)``, ``t = -value log2(e)``: 2^whole by its bits, 2^rest by a series.
+
+    The series is the polynomial of degree 6 whose greatest relative error on -.5 to .5 is least, 2e-9. ``t``
+    ends at 126, so below -1e37 the answer is no longer 0.
+    """
     power = np.float32(value * np.float32(-1.4426950408889634))
     power = power if power < np.float32(126) else np.float32(126)
     power = power if power > np.float32(-126) else np.float32(-126)

@@ -31,8 +31,8 @@ LANES = 16
 COARSE_PIXELS = 256
 """Pixels of the coarsest level, of all images, below which a CPU's sums may follow the number of threads.
 
-Seen of fp32 convolutions on an Intel CPU with AMX: up to 14 x 14 px differ, from 16 x 16 none by 1 to 64
-threads.
+Seen of fp32 convolutions of what is laid out pixel by pixel, on an Intel CPU with AMX: images of up to
+14 x 14 px differ, from 16 x 16 none by 1 to 64 threads.
 """
 
 RESTORE, CLOUD = 0, 1

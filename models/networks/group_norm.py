@@ -29,7 +29,7 @@ def group_norm(
     step: Step | None = None,
     silu: bool = False,
 ) -> Tensor:
-    """Return ``GN(x) (1 + scale) + shift``, computed in float32.
+    """Return ``GN(x) (1 + scale) + shift``, or SiLU of it, computed in float32.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -43,7 +43,7 @@ def group_norm(
     Returns:
         ``(B, C, H, W)`` of the type of ``x``.
     """
-    if _in_one_pass(x):
+    if kernels.suits(x):
         return kernels.normalised(x, groups, weight, bias, eps, step, silu)
     normed = F.group_norm(x.float(), groups, weight, bias, eps)
     return _activated((normed if step is None else normed * (1 + step[0]) + step[1]).to(x.dtype), silu)
@@ -75,7 +75,7 @@ def local_group_norm(
         silu: As of `group_norm`.
     """
     block, (height, width) = max(1, round(side / BLOCKS)), x.shape[2:]
-    in_one_pass = _in_one_pass(x)
+    in_one_pass = kernels.suits(x)
     of_blocks = kernels.block_means(x, block) if in_one_pass else _block_means(x, block)
     means, variances = _moments_around(of_blocks, groups)
     mean, rate = (
@@ -88,11 +88,6 @@ def local_group_norm(
         return kernels.scaled(x, factor, offset, block, silu)
     factor, offset = (_between_blocks(values, block)[..., :height, :width] for values in (factor, offset))
     return _activated(torch.addcmul(offset, x.float(), factor).to(x.dtype), silu)
-
-
-def _in_one_pass(x: Tensor) -> bool:
-    """Return whether compiled loops take it: those of torch are as good for what is laid out band by band."""
-    return kernels.suits(x) and (x.dtype == torch.bfloat16 or not x.is_contiguous())
 
 
 def _activated(normed: Tensor, silu: bool) -> Tensor:

@@ -58,7 +58,7 @@ def with_bf16_weights(module: M) -> M:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation as `group_norm`; 32 groups, or as many as divide the channels."""
+    """Group normalisation, and SiLU of it, as `group_norm`; 32 groups, or as many as divide the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(math.gcd(32, channels), channels)

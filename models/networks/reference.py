@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models import kernels
 from decr_scene.models.networks.group_norm import (
     Step,
     group_norm,
@@ -150,8 +149,10 @@ class _Norm(nn.GroupNorm):
 
         ``side`` is that of `local_group_norm`, ``step`` that of `group_norm`.
         """
-        shape = (self.num_groups, self.weight, self.bias, self.eps, step, True)
-        return group_norm(x, *shape) if side is None else local_group_norm(x, side, *shape)
+        own = self.num_groups, self.weight, self.bias, self.eps, step
+        if side is None:
+            return group_norm(x, *own, silu=True)
+        return local_group_norm(x, side, *own, silu=True)
 
 
 class PlainBlock(nn.Module):
@@ -338,7 +339,7 @@ def _run_blocks(blocks: nn.Module, h: Tensor, side: float | None, steps: Iterato
 def _smoothed(x: Tensor) -> Tensor:
     """Smooth ``(B, C, H, W)`` by ``[1, 2, 1] / 4`` along both axes, as if the last pixels went on."""
     channels = x.shape[1]
-    in_bf16 = kernels.suits(x) and x.dtype == torch.bfloat16
+    in_bf16 = x.is_cpu and x.dtype == torch.bfloat16
     if torch.is_grad_enabled() or (channels >= FEW_CHANNELS and not in_bf16):
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1, count_include_pad=False), 2, 1)
     if channels >= FEW_CHANNELS:
