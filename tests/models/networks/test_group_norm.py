@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from decr_scene.models.model import load_model
 from decr_scene.models.networks.group_norm import group_norm, local_group_norm
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 
@@ -178,3 +179,17 @@ def test_a_step_scales_and_shifts_where_gradients_are_taken():
     torch.testing.assert_close(group_norm(x, 4, weight, bias, 1e-5, step), plain * 1.5 + 1)
     near = local_group_norm(x, 16, 4, weight, bias, 1e-5)
     torch.testing.assert_close(local_group_norm(x, 16, 4, weight, bias, 1e-5, step), near * 1.5 + 1)
+
+
+@torch.inference_mode()
+def test_the_bundled_first_guess_of_any_size_has_the_same_bits_by_any_number_of_threads():
+    """torch computes SiLU of the last values of each thread's share in another way."""
+    model, before, found = load_model("default", device="cpu", precision="fp32"), torch.get_num_threads(), []
+    x = torch.rand(1, 4, 272, 352, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(model.reference(x, None))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
