@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -18,7 +20,8 @@ _LOOP = {"error_model": "numpy", "nogil": True, "fastmath": {"contract", "nsz"}}
 def _loop(function: Callable[..., None]) -> Callable[..., None]:
     """Compile a loop when it is first called, and keep it on disk where that can be.
 
-    A cache that cannot be written, or that is damaged, costs the time of compiling and nothing else.
+    A cache that cannot be written costs the time of compiling. One that cannot be read is removed, so that
+    the next process makes it anew.
     """
     plain: Callable[..., None] = numba.njit(**_LOOP)(function)
     try:
@@ -34,9 +37,17 @@ def _loop(function: Callable[..., None]) -> Callable[..., None]:
                 return kept(*arguments)
             except Exception:  # of a damaged cache: any; a loop that runs raises nothing
                 fails = True
+                _remove(Path(kept.stats.cache_path), function.__qualname__)
         return plain(*arguments)
 
     return call
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove what is kept of a loop, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{Path(__file__).stem}.{name}-*.nb[ic]"):
+            path.unlink(missing_ok=True)
 
 
 def _inside(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,17 @@ from decr_scene.models.bundled import bundled_models
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.run import process_scene
 
-LIBRARIES = ("torch", "rasterio", "dask", "distributed", "xarray", "numpy", "onnxruntime", "ukis-csmask")
+LIBRARIES = (
+    "torch",
+    "rasterio",
+    "dask",
+    "distributed",
+    "xarray",
+    "numpy",
+    "numba",
+    "onnxruntime",
+    "ukis-csmask",
+)
 
 TRIAL = (256, 256)
 """``(height, width)`` of the trial's scene, px: one tile."""

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from decr_scene.models import kernels
+from decr_scene.models import kernels, loops
 
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(2, 24, 70, 45), (1, 3, 1, 7), (3, 8, 33, 128), (1, 16, 256, 300)]
@@ -131,7 +132,7 @@ def test_they_are_for_inference_on_a_cpu_alone():
 
 PROGRAM = """
 import os, sys, torch
-from decr_scene.models import kernels
+from decr_scene.models import kernels, loops
 
 torch.set_num_threads(2)
 with torch.no_grad():
@@ -168,10 +169,22 @@ def test_a_fork_has_threads_of_its_own_and_a_damaged_cache_is_none(tmp_path):
             if path.suffix == suffix:
                 path.write_bytes(path.read_bytes()[:10])
         run(tmp_path)
+        assert not any(path.exists() and path.stat().st_size == 10 for path in kept)
+        run(tmp_path)
+        assert all(path.stat().st_size > 10 for path in kept)
 
 
-def test_nothing_is_kept_where_nothing_can_be_written(tmp_path):
-    place = tmp_path / "kept"
-    place.write_text("a file, so no folder can be made here")
-    run(place / "cache")
-    assert place.is_file()
+def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
+    def compiled(cache=False, compiled=loops.numba.njit, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compiled(**options)
+
+    def doubled(values):
+        for i in range(len(values)):
+            values[i] *= 2
+
+    monkeypatch.setattr(loops.numba, "njit", compiled)
+    values = np.arange(3.0)
+    loops._loop(doubled)(values)
+    assert values.tolist() == [0, 2, 4]
