@@ -204,16 +204,11 @@ def scale(
         above, below = before[y], min(before[y] + 1, last)
         factor_above, factor_below = factor[above], factor[below]
         offset_above, offset_below = offset[above], offset[below]
-        if silu:
-            for i in range(len(line)):
-                scale = factor_above[i] + part * (factor_below[i] - factor_above[i])
-                shift = offset_above[i] + part * (offset_below[i] - offset_above[i])
-                own[i] = _stored(_silu(_loaded(line[i]) * scale + shift), own[i])
-        else:
-            for i in range(len(line)):
-                scale = factor_above[i] + part * (factor_below[i] - factor_above[i])
-                shift = offset_above[i] + part * (offset_below[i] - offset_above[i])
-                own[i] = _stored(_loaded(line[i]) * scale + shift, own[i])
+        for i in range(len(line)):
+            by = factor_above[i] + part * (factor_below[i] - factor_above[i])
+            more = offset_above[i] + part * (offset_below[i] - offset_above[i])
+            value = _loaded(line[i]) * by + more
+            own[i] = _stored(_silu(value) if silu else value, own[i])
 
 
 @_loop

@@ -28,8 +28,13 @@ def group_norm(
     eps: float,
     step: Step | None = None,
     silu: bool = False,
+    side: float | None = None,
 ) -> Tensor:
     """Return ``GN(x) (1 + scale) + shift``, or SiLU of it, computed in float32.
+
+    ``GN(x) = weight (x - m) / sqrt(v + eps) + bias``, with ``m`` and ``v`` the mean and the variance of a
+    group of channels, over the image or over the square around each pixel; at the border of the image the
+    square moves inwards.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -39,58 +44,26 @@ def group_norm(
         eps: Added to the variance.
         step: Scale and shift; ``None``: 0 both.
         silu: Whether SiLU of that is returned.
+        side: Of the square, px of ``x``; ``None``: the image.
 
     Returns:
         ``(B, C, H, W)`` of the type of ``x``.
     """
-    if kernels.suits(x):
+    if side is None and kernels.suits(x):
         return kernels.normalised(x, groups, weight, bias, eps, step, silu)
-    normed = F.group_norm(x.float(), groups, weight, bias, eps)
-    return _activated((normed if step is None else normed * (1 + step[0]) + step[1]).to(x.dtype), silu)
-
-
-def local_group_norm(
-    x: Tensor,
-    side: float,
-    groups: int,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    step: Step | None = None,
-    silu: bool = False,
-) -> Tensor:
-    """Normalise each pixel by the moments of the square around it, ``(B, C, H, W)`` to the same.
-
-    ``y = weight (x - m) / sqrt(v + eps) + bias``, with ``m`` and ``v`` the mean and the variance of a group
-    of channels over the square; at the border of the image the square moves inwards.
-
-    Args:
-        x: ``(B, C, H, W)``; computed in float32.
-        side: Of the square, px of ``x``.
-        groups: As of group normalisation.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Is added to the variance.
-        step: As of `group_norm`.
-        silu: As of `group_norm`.
-    """
-    block, (height, width) = max(1, round(side / BLOCKS)), x.shape[2:]
-    in_one_pass = kernels.suits(x)
-    of_blocks = kernels.block_means(x, block) if in_one_pass else _block_means(x, block)
-    means, variances = _moments_around(of_blocks, groups)
-    mean, rate = (
-        of_group.float().repeat_interleave(x.shape[1] // groups, 1)
-        for of_group in (means, variances.add(eps).rsqrt())
-    )
-    factor = weight.view(1, -1, 1, 1) * rate
-    factor, offset = _with_step(factor, bias.view(1, -1, 1, 1) - mean * factor, step)
-    if in_one_pass:
-        return kernels.scaled(x, factor, offset, block, silu)
-    factor, offset = (_between_blocks(values, block)[..., :height, :width] for values in (factor, offset))
-    return _activated(torch.addcmul(offset, x.float(), factor).to(x.dtype), silu)
-
-
-def _activated(normed: Tensor, silu: bool) -> Tensor:
+    if side is None:
+        normed = F.group_norm(x.float(), groups, weight, bias, eps)
+        normed = normed if step is None else normed * (1 + step[0]) + step[1]
+    else:
+        block, (height, width) = max(1, round(side / BLOCKS)), x.shape[2:]
+        means, rates = _moments_around(x, block, groups, eps)
+        factor = weight.view(1, -1, 1, 1) * rates
+        factor, offset = _with_step(factor, bias.view(1, -1, 1, 1) - means * factor, step)
+        if kernels.suits(x):
+            return kernels.scaled(x, factor, offset, block, silu)
+        factor, offset = (_between_blocks(values, block)[..., :height, :width] for values in (factor, offset))
+        normed = torch.addcmul(offset, x.float(), factor)
+    normed = normed.to(x.dtype)
     return F.silu(normed, inplace=not torch.is_grad_enabled()) if silu else normed
 
 
@@ -99,17 +72,15 @@ def _with_step(factor: Tensor, offset: Tensor, step: Step | None) -> tuple[Tenso
     return (factor, offset) if step is None else (factor * (1 + step[0]), offset * (1 + step[0]) + step[1])
 
 
-def _moments_around(of_blocks: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Compute mean and variance of the squares around blocks, ``(B, groups, h, w)`` each.
-
-    Args:
-        of_blocks: Means of values, then of their squares, ``(B, 2 C, h, w)``.
-        groups: Number of groups of channels.
-    """
+def _moments_around(x: Tensor, block: int, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Compute ``m`` and ``1 / sqrt(v + eps)`` of the squares around blocks, float32 ``(B, C, h, w)`` each."""
+    of_blocks = kernels.block_means(x, block) if kernels.suits(x) else _block_means(x, block)
     b, c, *shape = of_blocks.shape
     of_groups = of_blocks.reshape(b, 2 * groups, c // (2 * groups), *shape).mean(2)
-    mean, square = _around(_around(of_groups, 2), 3).chunk(2, 1)
-    return mean, (square - mean.square()).clamp(min=0)
+    means, squares = _around(_around(of_groups, 2), 3).chunk(2, 1)
+    rates = (squares - means.square()).clamp(min=0).add(eps).rsqrt()
+    means, rates = (values.float().repeat_interleave(x.shape[1] // groups, 1) for values in (means, rates))
+    return means, rates
 
 
 def _block_means(x: Tensor, block: int) -> Tensor:

@@ -14,11 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decr_scene.models.networks.group_norm import (
-    Step,
-    group_norm,
-    local_group_norm,
-)
+from decr_scene.models.networks.group_norm import Step, group_norm
 from decr_scene.models.networks.layers import bilinear, sum_into, zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
@@ -147,12 +143,10 @@ class _Norm(nn.GroupNorm):
     def forward(self, x: Tensor, side: float | None = None, step: Step | None = None) -> Tensor:
         """Return SiLU of ``(B, C, H, W)`` normalised, in the type of ``x``.
 
-        ``side`` is that of `local_group_norm`, ``step`` that of `group_norm`.
+        ``side`` and ``step`` are those of `group_norm`.
         """
-        own = self.num_groups, self.weight, self.bias, self.eps, step
-        if side is None:
-            return group_norm(x, *own, silu=True)
-        return local_group_norm(x, side, *own, silu=True)
+        own = self.num_groups, self.weight, self.bias, self.eps
+        return group_norm(x, *own, step, silu=True, side=side)
 
 
 class PlainBlock(nn.Module):
@@ -171,7 +165,7 @@ class PlainBlock(nn.Module):
 
         Args:
             x: Features.
-            side: That of `local_group_norm`; ``None``: normalisation sees the whole image.
+            side: That of `group_norm`; ``None``: normalisation sees the whole image.
             step: Scale less 1, and shift, that a step number gives the second norm, ``(B, C, 1, 1)`` each.
         """
         h = self.second_norm(self.first(self.first_norm(x, side)), side, step)

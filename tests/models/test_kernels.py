@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from decr_scene.models import kernels, loops
+from decr_scene.models.networks.group_norm import group_norm
 
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(2, 24, 70, 45), (1, 3, 1, 7), (3, 8, 33, 128), (1, 16, 256, 300)]
@@ -130,9 +131,20 @@ def test_they_are_for_inference_on_a_cpu_alone():
         assert not kernels.suits(x.to("meta"))
 
 
+@torch.inference_mode()
+def test_without_numba_s_compiler_torch_does_it(monkeypatch):
+    x, weight = features((2, 8, 40, 24), torch.float32), torch.linspace(0.5, 2, 8)
+    found = [group_norm(x, 4, weight, weight, 1e-5, silu=True, side=side) for side in (None, 16)]
+    monkeypatch.setattr(loops, "ARE_COMPILED", False)
+    assert not kernels.suits(x)
+    for side, expected in zip((None, 16), found, strict=True):
+        torch.testing.assert_close(group_norm(x, 4, weight, weight, 1e-5, silu=True, side=side), expected)
+
+
 PROGRAM = """
 import os, sys, torch
 from decr_scene.models import kernels, loops
+from decr_scene.models.networks.group_norm import group_norm
 
 torch.set_num_threads(2)
 with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from decr_scene.models.model import load_model
-from decr_scene.models.networks.group_norm import group_norm, local_group_norm
+from decr_scene.models.networks.group_norm import group_norm
 from decr_scene.models.networks.reference import ReferenceConfig, build_reference
 
 CONFIG = ReferenceConfig(bands=3, width=8, multipliers=(1, 2), blocks=1, middle_blocks=1)
@@ -17,7 +17,7 @@ def image(height, width, seed=0):
 
 def normed(x, side):
     weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
-    return local_group_norm(x, side, 4, weight, bias, 1e-5), F.group_norm(x, 4, weight, bias, 1e-5)
+    return group_norm(x, 4, weight, bias, 1e-5, side=side), F.group_norm(x, 4, weight, bias, 1e-5)
 
 
 def test_of_an_image_of_that_side_it_is_group_normalisation():
@@ -116,9 +116,9 @@ def test_in_bf16_neither_threads_nor_the_batch_change_a_bit(shape):
             found.append(
                 [
                     group_norm(x, 8, weight, bias, 1e-5),
-                    local_group_norm(x, 32, 8, weight, bias, 1e-5),
+                    group_norm(x, 8, weight, bias, 1e-5, side=32),
                     group_norm(x[-1:], 8, weight, bias, 1e-5),
-                    local_group_norm(x[-1:], 32, 8, weight, bias, 1e-5),
+                    group_norm(x[-1:], 8, weight, bias, 1e-5, side=32),
                 ]
             )
     finally:
@@ -140,7 +140,7 @@ def test_in_bf16_what_is_flat_is_told_from_its_rounding():
     assert (found[1:2].double() - expected).square().mean().sqrt() < 0.1  # 32 itself is rounded to .06 of it
     assert found[2].abs().max() < 0.05
     for side in (32, 64):
-        assert local_group_norm(even, side, 8, weight, bias, 1e-5).abs().max() < 0.5
+        assert group_norm(even, 8, weight, bias, 1e-5, side=side).abs().max() < 0.5
 
 
 @torch.inference_mode()
@@ -148,8 +148,8 @@ def test_in_bf16_lies_between_blocks_what_lies_there_in_floats():
     ramp = (torch.linspace(1, 4, 256)[:, None] * image(256, 64)).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
     x = ramp.to(torch.bfloat16)
-    expected = local_group_norm(x.float(), 64, 4, weight, bias, 1e-5)
-    found = local_group_norm(x, 64, 4, weight, bias, 1e-5).float()
+    expected = group_norm(x.float(), 4, weight, bias, 1e-5, side=64)
+    found = group_norm(x, 4, weight, bias, 1e-5, side=64).float()
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.015)
 
 
@@ -162,8 +162,8 @@ def test_an_empty_batch_is_none():
 def test_in_bf16_the_square_around_a_pixel_is_that_of_floats():
     x, weight, bias = features((1, 24, 160, 130)), torch.linspace(0.5, 2, 24), torch.linspace(-1, 1, 24)
     step = torch.randn(1, 24, 1, 1) / 2, torch.randn(1, 24, 1, 1)
-    found = local_group_norm(x, 64, 8, weight, bias, 1e-5, step)
-    expected = local_group_norm(x.float(), 64, 8, weight, bias, 1e-5, step)
+    found = group_norm(x, 8, weight, bias, 1e-5, step, side=64)
+    expected = group_norm(x.float(), 8, weight, bias, 1e-5, step, side=64)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=0.04, rtol=0.015)
 
@@ -177,8 +177,8 @@ def test_a_step_scales_and_shifts_where_gradients_are_taken():
     )
     plain = group_norm(x, 4, weight, bias, 1e-5)
     torch.testing.assert_close(group_norm(x, 4, weight, bias, 1e-5, step), plain * 1.5 + 1)
-    near = local_group_norm(x, 16, 4, weight, bias, 1e-5)
-    torch.testing.assert_close(local_group_norm(x, 16, 4, weight, bias, 1e-5, step), near * 1.5 + 1)
+    near = group_norm(x, 4, weight, bias, 1e-5, side=16)
+    torch.testing.assert_close(group_norm(x, 4, weight, bias, 1e-5, step, side=16), near * 1.5 + 1)
 
 
 @torch.inference_mode()
