@@ -112,7 +112,7 @@ def test_blending_comes_last_where_a_thread_is_left_for_it(threads, tmp_path, mo
         threads_per_worker=threads,
         processes=False,
         resources=HOLDS_MODEL,
-        dashboard_address=None,
+        dashboard_address=":0",
     ) as cluster:
         with Client(cluster) as client:
             assert count_threads(client) == [threads]
