@@ -230,6 +230,11 @@ class RunConfig:
     def _check_detector(self) -> None:
         if self.detector is None or self.detector.bands != len(self.bands):
             raise ValueError(f"stage detector needs a [detector] table for {len(self.bands)} bands")
+        if self.detector.family != "unet":
+            raise ValueError(
+                f"stage detector trains a [detector] of family unet, found {self.detector.family!r}: "
+                "drop family from it"
+            )
         if self.validation is not None:
             raise ValueError("a detector is judged on the held-out images of [[data]]: drop [validation]")
 

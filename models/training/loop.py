@@ -133,7 +133,7 @@ class Trainer:
         drawn = drawn or self._batches(sources, loaders)
         cpu_began = time.process_time() - self.cpu_seconds
         with closing(drawn) as crops:
-            while self.step < config.steps and self.cpu_seconds < 60 * cpu_minutes:
+            while not self.is_over(cpu_minutes):
                 began = time.perf_counter()
                 rate = config.learning_rate * _rate(self.step, config)
                 losses = self._update(next(crops))
@@ -144,8 +144,7 @@ class Trainer:
                     continue
                 log.curve(self.step, {**losses_and_time, "learning_rate": rate})
                 self.cpu_seconds = time.process_time() - cpu_began
-                over = time.perf_counter() >= deadline or self.cpu_seconds >= 60 * cpu_minutes
-                last = self.step == config.steps
+                last, pauses = self.is_over(cpu_minutes), time.perf_counter() >= deadline
                 if last or self.step % config.validate_every == 0:
                     if validation:
                         figures = self.validate(validation)
@@ -153,16 +152,23 @@ class Trainer:
                     log.row(self.step, {**losses, **figures})
                     if log.wants_pictures:
                         log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
-                if last or over or self.step % config.checkpoint_every == 0:
+                if last or pauses or self.step % config.checkpoint_every == 0:
                     self.save()
-                if over:
+                if pauses:
                     break
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:
-        """Return PSNR (dB, range 2) of input and answer against the tone-matched truth, and its parts."""
+        """Return PSNR (dB, range 2) of input and answer against the tone-matched truth, and its parts.
+
+        Each is the mean over the pairs that have it: what equals its truth has nothing under cloud.
+        """
         rows = [self._judge(pair) for pair in pairs]
-        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        return {key: _mean_of_known([row[key] for row in rows]) for key in rows[0]}
+
+    def is_over(self, cpu_minutes: float = math.inf) -> bool:
+        """Return whether all steps are taken, or the processor time of `run` is spent."""
+        return self.step >= self.config.steps or self.cpu_seconds >= 60 * cpu_minutes
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all."""
@@ -376,5 +382,14 @@ def _average_over_processes(tensors: list[Tensor]) -> None:
         tensor.copy_(mean.view(tensor.shape))
 
 
+def _mean_of_known(values: list[float]) -> float:
+    """Average without NaN, to NaN where there is nothing else."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
 def _psnr(error: np.ndarray[Any, Any]) -> float:
+    """Return PSNR, dB; of no pixel NaN."""
+    if not error.size:
+        return math.nan
     return float(10 * np.log10(4 / max(float(np.square(error, dtype=np.float64).mean()), 1e-12)))

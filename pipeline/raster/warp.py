@@ -5,23 +5,36 @@ And tell how large these are.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as to_crs
 
-from decr_scene.models.arrays import Bool, Pixels
+from decr_scene.models.arrays import Bool, Double, Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
 
 METRES_A_DEGREE = 111_320.0
 
+TRUE_SCALE = 0.01
+"""By how much of a side a map may stretch it and still say its length: UTM stretches by up to .001."""
+
+_LONGITUDE_LATITUDE = CRS.from_epsg(4326)
+
 
 def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
     """Return the side of a scene's pixel, m, square root of its area.
+
+    By the units of the CRS; where its map stretches more than `TRUE_SCALE`, as Web Mercator far from the
+    equator, on the ground in the middle of the scene.
 
     ``None``: it is not georeferenced, or wrongly, by pixels without an area.
     """
@@ -31,7 +44,37 @@ def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> fl
     if crs.is_geographic:
         _, latitude = transform @ (shape[1] / 2, shape[0] / 2)
         return side * METRES_A_DEGREE * float(np.sqrt(np.cos(np.radians(min(85.0, abs(latitude))))))
-    return side * (crs.linear_units_factor[1] if crs.is_projected else 1.0)
+    if not crs.is_projected:
+        return side
+    told = side * float(crs.linear_units_factor[1])
+    row, col = shape[0] / 2, shape[1] / 2
+    x, y = transform @ (np.array([col, col + 1, col]), np.array([row, row, row + 1]))
+    found = side_on_ground(crs, x, y)
+    return told if found is None or abs(found / told - 1) <= TRUE_SCALE else found
+
+
+def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
+    """Measure the side of a small square on the ground.
+
+    Args:
+        crs: Of the coordinates.
+        x: Of three of its corners, from the first of which two sides go.
+        y: Likewise.
+
+    Returns:
+        Square root of its area, m; ``None``: these coordinates have no place there.
+    """
+    with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
+        longitudes, latitudes = np.array(to_crs(crs, _LONGITUDE_LATITUDE, x, y)[:2])
+        latitude = math.radians(latitudes[0])
+        # lengths of a degree on the ellipsoid of WGS 84
+        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
+        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
+        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
+        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
+        side = math.sqrt(area)
+        return side if math.isfinite(side) and side > 0 else None
+    return None
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:

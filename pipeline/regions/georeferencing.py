@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -12,17 +11,15 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
-from rasterio.warp import transform
 
 from decr_scene.models.arrays import Double
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import side_on_ground
 
 Map = Callable[[Double], Double]
 
 BASE = 64
 """Pixels, at most, over which the size of one is measured, in the middle of the scene."""
-
-_LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 
 class Georeferencing(NamedTuple):
@@ -75,15 +72,8 @@ def ground_size(scene: RasterioScene) -> float | None:
         if georeferencing is None:
             return None
         x, y = georeferencing.to_coordinates(corners).T
-        longitudes, latitudes = np.array(transform(georeferencing.crs, _LONGITUDE_LATITUDE, x, y)[:2])
-        latitude = math.radians(latitudes[0])
-        # lengths of a degree on the ellipsoid of WGS 84
-        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
-        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
-        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
-        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
-        side = math.sqrt(area) / base
-        return side if math.isfinite(side) and side > 0 else None
+        side = side_on_ground(georeferencing.crs, x, y)
+        return None if side is None else side / base
     return None
 
 

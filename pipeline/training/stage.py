@@ -85,7 +85,7 @@ def train(
             figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders, cpu_minutes)
         finally:
             log.close()
-        done = trainer.step == config.steps
+        done = trainer.is_over(cpu_minutes)
         return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
 
 

@@ -223,6 +223,8 @@ def test_images_with_masks_are_read_for_a_detector_alone(tmp_path: Path) -> None
         image, labels, _ = source.crop(np.random.default_rng(seed), 24, ("red", "green", "blue"))
         assert image.shape == labels.shape == (3, 24, 24)
         np.testing.assert_array_equal(labels[0], labels[1])
+    with pytest.raises(ValueError, match="trains a \\[detector\\] of family unet, found 'cloudnet'"):
+        config_from_table({**RUN, "detector": {"family": "cloudnet"}})
     with pytest.raises(ValueError, match="stage detector"):
         config_from_table({**RUN, "stage": "reference", "data": [{"cloudy": "image", "masks": "mask"}]})
     mask[:] = 9

@@ -92,6 +92,29 @@ def test_processor_time_is_counted_over_all_calls_and_ends_the_run(root, tmp_pat
     assert ends == [(2, 120), (2, 120), (3, 180)]
 
 
+def test_a_run_that_processor_time_ends_is_validated_and_a_pause_is_not(root, tmp_path, monkeypatch):
+    source = load_source(DataConfig("clear", "cloudy"), root, read_png)
+    pairs, ends = validation_pairs(source, 1), []
+    for limit in ({"cpu_minutes": 1.5}, {"minutes": 0}):
+        trainer = Trainer.start(run_of("reference"), tmp_path / next(iter(limit)))
+        clock = iter(range(0, 6000, 60))  # a minute a step
+        monkeypatch.setattr(loop.time, "process_time", lambda clock=clock: next(clock))
+        figures = trainer.run([source], pairs, lambda step, figures: None, **limit)
+        ends.append((trainer.step, bool(figures)))
+    assert ends == [(2, True), (1, False)]
+
+
+def test_a_pair_without_cloud_has_no_say_in_what_is_under_it(root, tmp_path):
+    pairs = validation_pairs(load_source(DataConfig("clear", "cloudy"), root, read_png), 1)
+    trainer = Trainer.start(run_of("reference"), tmp_path)
+    alone = trainer.validate(pairs[:1])
+    equal = pairs[0]._replace(cloudy=pairs[0].clear, tone=None)
+    both = trainer.validate([pairs[0], equal])
+    assert both["input_cloud_db"] == alone["input_cloud_db"]
+    assert math.isfinite(both["answer_db"])
+    assert math.isnan(trainer.validate([equal])["answer_cloud_db"])
+
+
 def test_processor_time_of_loaders_is_not_known(root, tmp_path):
     trainer = Trainer.start(run_of("reference"), tmp_path)
     with pytest.raises(TrainingError, match="cpu-minutes are of one process, loaders are others"):

@@ -60,6 +60,13 @@ def test_the_truth_in_the_tone_of_the_cloudy_image_is_perfect(pair):
     assert np.isnan(row["DE/psnr_shadow"])
 
 
+def test_a_pair_without_cloud_tells_nothing_of_what_is_under_it(pair):
+    row = measure_answers(Pair("x", pair.clear, pair.clear.copy(), None), {"DE": pair.clear + 0.3})
+    assert row["DE/psnr_clear_ground"] < 20
+    for figure in ("psnr_under_cloud", "psnr_core", "psnr_thin", "psnr_shadow"):
+        assert np.isnan(row[f"DE/{figure}"])
+
+
 def test_a_pair_is_split_into_dense_cloud_thin_cloud_shadow_and_clear_ground():
     rng = np.random.default_rng(0)
     truth = rng.uniform(-0.4, -0.2, (3, 100, 100)).astype(np.float32)

@@ -58,6 +58,10 @@ def test_pixels_in_degrees_and_feet_are_measured_in_metres():
         assert is_coarse(pixel_size(rasterio.crs.CRS.from_epsg(4326), degrees, (9, 9)), FILLED_FROM) == fills
     feet = rasterio.transform.from_origin(0, 0, 3.0, 3.0)
     assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
+    north = rasterio.transform.from_origin(1.1e6, 8.43e6, 6.0, 6.0)  # 60.2 degrees
+    assert pixel_size(rasterio.crs.CRS.from_epsg(3857), north, (600, 600)) == pytest.approx(2.99, rel=3e-3)
+    nominal = rasterio.transform.from_origin(5e5, 6.6e6, 5.0, 5.0)  # of which UTM makes 5.002 m
+    assert pixel_size(rasterio.crs.CRS.from_epsg(32632), nominal, (600, 600)) == 5.0
     assert pixel_size(None, degrees, (9, 9)) is None
     for flat in ((0, 0, 5e5, 0, 0, 4e6), (2, 2, 5e5, 2, 2, 4e6), (np.nan, 0, 0, 0, -2, 0)):
         assert pixel_size(rasterio.crs.CRS.from_epsg(32650), rasterio.Affine(*flat), (9, 9)) is None

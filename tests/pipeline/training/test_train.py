@@ -325,6 +325,17 @@ def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_pat
     assert (figures["input_db"] > 40) is named
 
 
+def test_a_detector_whose_processor_time_is_over_is_calibrated(monkeypatch, data, tmp_path):
+    part = DataConfig(clear="label", simulate=1.0, holdout=(("2", "3"),))
+    detector = DetectorConfig(bands=3, widths=(4, 8), factor=2)
+    run = replace(read_config(toml(tmp_path)), stage="detector", data=(part,), detector=detector, steps=2000)
+    figures = train(run, data, tmp_path / "run", quiet=True, cpu_minutes=0.01)
+    assert figures["threshold"] > 0
+    assert (tmp_path / "run" / "detector.json").exists()
+    monkeypatch.setattr(stage, "_calibrated", lambda *_: pytest.fail("only paused"))
+    train(run, data, tmp_path / "other", quiet=True, minutes=0)
+
+
 def test_images_that_are_not_judged_choose_no_threshold(monkeypatch, tmp_path):
     parts = [
         DataConfig(clear=name, simulate=1.0, holdout=held, judged=judged)
