@@ -110,7 +110,7 @@ class CloudRecipe:
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             least, most = getattr(self, name)
-            if not low <= least <= most <= high:
+            if not low <= least <= most <= high or math.isinf(most):
                 raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got ({least:g}, {most:g})")
         for name in ("clear", "aside", "second", "tint", "thin_light"):
             if not 0 <= getattr(self, name) <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from decr_scene.models.clouds.simulate import CloudRecipe
@@ -105,6 +106,10 @@ class DataConfig:
             raise ValueError("images come from either folder, or clear and, for real pairs, cloudy: give one")
         if self.resize is not None and (self.resize < 1 or self.windowed):
             raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")
+        if not 0 <= self.simulate <= 1:
+            raise ValueError(f"simulate must be a share of the crops, from 0 to 1, got {self.simulate:g}")
+        if not 0 <= self.share < math.inf:
+            raise ValueError(f"share must be a weight from 0, got {self.share:g}")
         if self.folder is None and self.cloudy is None and self.simulate != 1.0:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if any(not s > 0 or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):

@@ -119,7 +119,7 @@ def _read_pair(
     if config.resize is not None:
         clear, cloudy = _resized(clear, config.resize), _resized(cloudy, config.resize)
     if bands is not None and len(cloudy) != bands:
-        return f"{paths.clear.name}: {len(cloudy)} bands, the run has {bands}"
+        return f"{paths.clear.name}: {len(cloudy)} bands, the model has {bands}"
     side = min(clear.shape[1:]) // max(round(1 / scale) for scale in config.scales)
     if crop is not None and side < crop:
         return f"{paths.clear.name}: {side} px at the smallest of its scales, a crop has {crop}"

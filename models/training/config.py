@@ -173,6 +173,8 @@ class RunConfig:
             raise ValueError("masks are for stage detector alone: name clear images")
         if self.stage != "detector":
             self.reference.check_crop(self.crop)
+        if self.data and not any(part.share for part in self.data):
+            raise ValueError("share of all [[data]] is 0: give one a weight above, or drop the key")
 
     @property
     def alone(self) -> bool:

@@ -60,6 +60,12 @@ class RunLog:
             for name, value in figures.items():
                 self._curves.add_scalar(f"training/{name}", value, step)
 
+    def has_row(self, step: int) -> bool:
+        """Return whether the table has the row of a step, whole."""
+        path = self.folder / METRICS
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return any(row.startswith(f"{step},") and row.endswith("\n") for row in rows)
+
     def row(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a row to the table, and its figures to the curves."""
         path = self.folder / METRICS

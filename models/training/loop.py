@@ -44,7 +44,11 @@ Report = Callable[[int, dict[str, float]], None]
 
 @dataclass
 class Trainer:
-    """One run: objective, optimisers, moving average, and the step and processor time they have reached."""
+    """One run: objective, optimisers, moving average, and the step and processor time they have reached.
+
+    ``owed`` has the losses of this step if it is to be validated, so that a run that is ended during that
+    does it when it goes on.
+    """
 
     config: RunConfig
     folder: Path
@@ -54,6 +58,7 @@ class Trainer:
     step: int = 0
     device: torch.device = CPU
     cpu_seconds: float = 0.0
+    owed: dict[str, float] | None = None
 
     @classmethod
     def start(
@@ -133,6 +138,8 @@ class Trainer:
         drawn = drawn or self._batches(sources, loaders)
         cpu_began = time.process_time() - self.cpu_seconds
         with closing(drawn) as crops:
+            if self.owed is not None and not _rank() and not log.has_row(self.step):
+                figures = self._judged(sources, validation, report, log)
             while not self.is_over(cpu_minutes):
                 began = time.perf_counter()
                 rate = config.learning_rate * _rate(self.step, config)
@@ -145,17 +152,26 @@ class Trainer:
                 log.curve(self.step, {**losses_and_time, "learning_rate": rate})
                 self.cpu_seconds = time.process_time() - cpu_began
                 last, pauses = self.is_over(cpu_minutes), time.perf_counter() >= deadline
-                if last or self.step % config.validate_every == 0:
-                    if validation:
-                        figures = self.validate(validation)
-                        report(self.step, figures)
-                    log.row(self.step, {**losses, **figures})
-                    if log.wants_pictures:
-                        log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
+                is_judged = last or self.step % config.validate_every == 0
+                self.owed = losses if is_judged else None
                 if last or pauses or self.step % config.checkpoint_every == 0:
-                    self.save()
+                    self.save()  # before a validation, which may take long
+                if is_judged:
+                    figures = self._judged(sources, validation, report, log)
                 if pauses:
                     break
+        return figures
+
+    def _judged(
+        self, sources: list[PairSource], validation: list[Pair], report: Report, log: RunLog
+    ) -> dict[str, float]:
+        """Validate the step that is reached, and write its row and its pictures."""
+        figures = self.validate(validation) if validation else {}
+        if validation:
+            report(self.step, figures)
+        log.row(self.step, {**(self.owed or {}), **figures})
+        if log.wants_pictures:
+            log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:
@@ -177,6 +193,7 @@ class Trainer:
             "processes": _processes(),
             "step": self.step,
             "cpu_seconds": self.cpu_seconds,
+            "owed": self.owed,
             "modules": self.objective.modules.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -205,6 +222,7 @@ class Trainer:
             optimiser.load_state_dict(reached)
         self.step = state["step"]
         self.cpu_seconds = state.get("cpu_seconds", 0.0)
+        self.owed = state.get("owed")
 
     def _batches(self, sources: list[PairSource], loaders: int) -> Generator[Batch, None, None]:
         """Draw the batches of this process from the step that is reached on."""

@@ -17,7 +17,11 @@ from decr_scene.pipeline.terminal.options import FILE, RangeType, example, overw
 @click.argument("scenes", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="Folder that gets cloudy/, clear/ and mask/.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the clouds.")
-@click.option("--coverage", type=RangeType(), help="Range of the share of cloud.")
+@click.option(
+    "--coverage",
+    type=RangeType(),
+    help="Range of the share under a layer of cloud; a second one and haze may cover more.",
+)
 @click.option("--thickness", type=RangeType(), help="Range of the greatest optical thickness.")
 @click.option("--scale", type=RangeType(), help="Range of the largest structures, px.  [default: 20,400]")
 @click.option("--finest", type=RangeType(), help="Range of the finest structures, px.  [default: 0.5,6]")

@@ -13,6 +13,13 @@ from decr_scene.pipeline.terminal.console import one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
 
 
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse what is no number, which is neither above nor below anything."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number")
+    return value
+
+
 @click.command(epilog=example("decr-scene train reference --config run.toml --data images/ --out runs/ref"))
 @click.argument(
     "stage",
@@ -28,12 +35,14 @@ from decr_scene.pipeline.terminal.options import FILE, device_option, example, q
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     default=math.inf,
+    callback=_number,
     help="Stop at a checkpoint after so many; the same call goes on.",
 )
 @click.option(
     "--cpu-minutes",
     type=click.FloatRange(0, min_open=True),
     default=math.inf,
+    callback=_number,
     help="End the run after so much processor time, all calls together: to compare systems.",
 )
 @click.option(

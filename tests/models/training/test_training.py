@@ -1,6 +1,6 @@
 import math
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from decr_scene.models.model import load_model
 from decr_scene.models.release.export import export_model
 from decr_scene.models.training import loop
 from decr_scene.models.training.config import config_from_table, read_config
+from decr_scene.models.training.logs import METRICS
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.models.training.weights import TRUNK, averaged_weights
 
@@ -113,6 +114,42 @@ def test_a_pair_without_cloud_has_no_say_in_what_is_under_it(root, tmp_path):
     assert both["input_cloud_db"] == alone["input_cloud_db"]
     assert math.isfinite(both["answer_db"])
     assert math.isnan(trainer.validate([equal])["answer_cloud_db"])
+
+
+def test_a_run_that_ends_during_a_validation_has_its_steps_and_validates_when_it_goes_on(
+    root, tmp_path, monkeypatch
+):
+    source = load_source(DataConfig("clear", "cloudy"), root, read_png)
+    pairs, config = validation_pairs(source, 1), run_of("reference", checkpoint_every=3, validate_every=3)
+    for name, fails_at in (("whole", ()), ("cut", (3, 6))):
+        for ends in (*fails_at, None):
+            trainer = Trainer.start(config, tmp_path / name)
+            judge = trainer._judge
+
+            def failing(pair, trainer=trainer, judge=judge, ends=ends):
+                if trainer.step == ends:
+                    raise KeyboardInterrupt
+                return judge(pair)
+
+            monkeypatch.setattr(trainer, "_judge", failing)
+            with suppress(KeyboardInterrupt):
+                trainer.run([source], pairs, lambda step, figures: None)
+            assert Trainer.start(config, tmp_path / name).step == (ends or 6)
+    assert (tmp_path / "cut" / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
+    assert len((tmp_path / "cut" / METRICS).read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("simulate", 1.5, "simulate must be a share of the crops"),
+        ("share", -1.0, "share must be a weight from 0"),
+        ("share", 0.0, r"share of all \[\[data\]\] is 0"),
+    ],
+)
+def test_values_that_draw_nothing_are_refused(key, value, told):
+    with pytest.raises(ValueError, match=told):
+        run_of("reference", data=[{"cloudy": "cloudy", "clear": "clear", key: value}])
 
 
 def test_processor_time_of_loaders_is_not_known(root, tmp_path):

@@ -365,7 +365,12 @@ def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert "5 of 6 images" in result.stderr
-    for text in ("0.png: 1 bands, the run has 3", "1.png: cloudy is (3, 32, 64)", "2.png: ", "3 has no twin"):
+    for text in (
+        "0.png: 1 bands, the model has 3",
+        "1.png: cloudy is (3, 32, 64)",
+        "2.png: ",
+        "3 has no twin",
+    ):
         assert text in result.stderr
     assert "4.png: 20 px at the smallest of its scales, a crop has 32" in result.stderr
     assert not (tmp_path / "run").exists()
