@@ -108,11 +108,25 @@ class SideFiles:
             OutputError: As `check_target`.
             DecrSceneError: One of the files cannot be made of the scene.
         """
+        if (other := self._other_output()) is not None:
+            raise OutputError(
+                f"{self.report} is the report of {other}, which shares its side files with {self.output}: "
+                "choose another name or folder"
+            )
         finished = [file.role for file in self.rasters] if resumes else []
         for role, path in self.paths.items():
             check_target(scene.path, path, overwrite or role in finished or os.path.abspath(path) in ours)
         for file in self.files:
             file.check(scene)
+
+    def _other_output(self) -> Path | None:
+        """Return the output that the report there is of, if that is another one and is still there."""
+        try:
+            written = json.loads(self.report.read_text(encoding="utf-8"))["output"]["path"]
+            other = self.report.with_name(Path(written).name)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return other if other.name != self.output.name and other.is_file() else None
 
     def write(self, run: FinishedRun) -> tuple[dict[str, str], bool]:
         """Write the documents of a finished run.

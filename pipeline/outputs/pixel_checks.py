@@ -31,6 +31,9 @@ ROWS = COLS = 4
 APART = (-48, -16, 16, 48)
 """Distance from a tile line, px, of the lines that it is compared with: the same phase of 16 px."""
 
+BELOW_ZERO = 0.01
+"""Share of clear ground whose mean over the bands is below 0, from which on 0 is a value like others."""
+
 _DECIMATION = 16
 
 
@@ -83,6 +86,7 @@ class _Counts:
     wrong_class: int = 0
     new_black: int = 0
     new_black_holes: int = 0
+    below_zero: int = 0
 
     def add(
         self, before: Pixels, after: Pixels, valid: Bool, valid_after: Bool, classes: Pixels, bands: list[int]
@@ -94,6 +98,9 @@ class _Counts:
         differs = (_bits(before) != _bits(after)).any(axis=0)
         original = classes == ORIGINAL
         self.original += int(original.sum())
+        if after.dtype.kind != "u":
+            whole = original & valid[bands].all(axis=0)
+            self.below_zero += int((before[bands].mean(axis=0) < 0)[whole].sum())
         self.original_but_changed += int((original & differs).sum())
         self.restored_but_unchanged += int(((classes >= BLENDED) & ~differs).sum())
         self.wrong_class += int(((classes != NODATA) != valid[bands].any(axis=0)).sum())
@@ -113,8 +120,13 @@ class _Counts:
             "provenance_true": not (self.restored_but_unchanged or self.wrong_class),
             "no_valid_pixel_lost": not self.valid_lost,
             "nodata_untouched": not self.nodata_changed,
-            "no_black_hole": not self.new_black_holes,
+            "no_black_hole": self._zero_is_ground or not self.new_black_holes,
         }
+
+    @property
+    def _zero_is_ground(self) -> bool:
+        """Return whether clear ground lies on both sides of 0, as differences do: then 0 is not black."""
+        return self.below_zero > BELOW_ZERO * self.original
 
 
 @dataclass

@@ -24,7 +24,8 @@ from rasterio.errors import RasterioError
 from rasterio.features import shapes
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
-from shapely.geometry import Polygon, mapping, shape
+from shapely.affinity import translate
+from shapely.geometry import Polygon, box, mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
@@ -225,15 +226,25 @@ def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | N
 
 
 def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
-    """Reproject to EPSG:4326, longitude first.
+    """Reproject to EPSG:4326, longitude first, from -180 to 180 degrees.
 
-    Long edges are bent on the way.
+    Long edges are bent on the way; what crosses 180 degrees is cut there.
     """
     longest = max(geometry.bounds[2] - geometry.bounds[0], geometry.bounds[3] - geometry.bounds[1])
     fine = geometry.segmentize(longest / SEGMENTS) if longest and crs != WGS84 else geometry
-    bent = shape(transform_geom(crs, WGS84, mapping(fine), precision=8))
+    bent = _within_a_turn(shape(transform_geom(crs, WGS84, mapping(fine), precision=8)))
     plain = bent.simplify(STRAIGHT)
     return plain if plain.is_valid and not plain.is_empty else bent
+
+
+def _within_a_turn(geometry: BaseGeometry) -> BaseGeometry:
+    """Move what lies beyond 180 degrees of longitude, as a raster in degrees may, by a turn."""
+    west, _, east, _ = geometry.bounds
+    if geometry.is_empty or (west >= -180 and east <= 180):
+        return geometry
+    turns = range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1)
+    cut = [geometry.intersection(box(360 * n - 180, -91, 360 * n + 180, 91)) for n in turns]
+    return unary_union([translate(part, -360 * n) for n, part in zip(turns, cut, strict=True)])
 
 
 def _restored(classes: NDArray[np.uint8], transform: Affine, unit: float | None, valid: int) -> list[Area]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import rasterio
 from rasterio.transform import array_bounds
@@ -110,7 +111,7 @@ def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
     item = pystac.Item(
         id=run.output.stem,
         geometry=None if outline is None else mapping(outline),
-        bbox=None if outline is None else list(outline.bounds),
+        bbox=None if outline is None else _bbox(outline),
         datetime=None,
         start_datetime=when[0] if when else now,
         end_datetime=when[1] if when else now,
@@ -131,6 +132,20 @@ def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
     return item
 
 
+def _bbox(outline: BaseGeometry) -> list[float]:
+    """Return west, south, east, north of an outline; cut at 180 degrees, west is greater than east.
+
+    As section 5.2 of RFC 7946 has it.
+    """
+    west, south, east, north = outline.bounds
+    parts = [part.bounds for part in getattr(outline, "geoms", [outline])]
+    if west > -180 or east < 180 or any(part[0] <= -180 and part[2] >= 180 for part in parts):
+        return [west, south, east, north]
+    eastern = [part[0] for part in parts if part[0] + part[2] > 0]
+    western = [part[2] for part in parts if part[0] + part[2] <= 0]
+    return [min(eastern), south, max(western), north]
+
+
 def _add_assets(item: Any, run: FinishedRun) -> None:
     """Add the output and the files beside it."""
     import pystac
@@ -138,7 +153,7 @@ def _add_assets(item: Any, run: FinishedRun) -> None:
 
     for role, path in {"data": run.output, **run.paths}.items():
         if role in _KINDS:
-            item.add_asset(role, pystac.Asset(f"./{path.name}", **_KINDS[role]._asdict()))
+            item.add_asset(role, pystac.Asset(f"./{quote(path.name)}", **_KINDS[role]._asdict()))
     data = item.assets["data"]
     data.extra_fields["bands"] = [{"name": label(run.bands, i)} for i in range(len(run.bands))]
     RasterExtension.ext(data, add_if_missing=True).bands = _bands(run.output)

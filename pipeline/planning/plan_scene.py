@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import label
@@ -39,6 +40,11 @@ _BORDER = (
     "ground: if nothing was imaged there, declare it with gdal_edit -a_nodata 0"
 )
 
+_INDEXES = (
+    "pixels are indexes of a colour table, which are restored like tones, so classes are made up: give a "
+    "picture, as gdal_translate -expand rgb makes one"
+)
+
 
 def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) -> Planned:
     """Choose bands and scaling, and lay the tiles.
@@ -67,9 +73,16 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
     if spec.name != "identity" and has_border(scene, indexes):
         warnings = (*warnings, _BORDER)
+    if spec.name != "identity" and _has_colour_table(scene):
+        warnings = (*warnings, _INDEXES)
     if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
         warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
+
+
+def _has_colour_table(scene: RasterioScene) -> bool:
+    with scene.dataset() as dataset:
+        return ColorInterp.palette in dataset.colorinterp
 
 
 def _size_by_points(scene: RasterioScene) -> float | None:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 from decr_scene.pipeline.errors import PairError, SceneReadError
 from decr_scene.pipeline.inputs.remote import path_of_address, read_address
@@ -68,7 +68,15 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
                 f"{text} has its asset {key} at {href}, which is no address ({error}): get the raster by "
                 "other means"
             ) from error
-    return Asset(href.removeprefix("file://"), _bands(assets[key]), {"item": item.get("id"), "asset": key})
+    return Asset(
+        _on_disk(href.removeprefix("file://")), _bands(assets[key]), {"item": item.get("id"), "asset": key}
+    )
+
+
+def _on_disk(path: str) -> str:
+    """Decode a path that is there when decoded: references are percent-encoded, though many are not."""
+    decoded = unquote(path)
+    return decoded if not os.path.exists(path) and os.path.exists(decoded) else path
 
 
 def _read(text: str) -> dict[str, Any] | None:

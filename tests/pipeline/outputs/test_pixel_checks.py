@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
-from beside_cases import darker, noisy, run
+from beside_cases import cloud_mask, darker, noisy, run
 from raster_cases import plain, write
 
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
@@ -45,6 +45,18 @@ def test_a_single_wrong_pixel_is_found(name, where, value, failing, scene, mask,
     tampered(tmp_path / name, lambda pixels: pixels.__setitem__(where, value))
     checks, _ = checked(scene, tmp_path)
     assert {name for name, good in checks.items() if not good} == failing
+
+
+@pytest.mark.parametrize(("middle", "holes"), [(0, False), (9, True)])
+def test_0_is_no_black_where_ground_lies_on_both_sides_of_it(middle, holes, tmp_path):
+    ground = np.random.default_rng(0).normal(middle, 2, (3, 300, 280)).round().astype(np.int16)
+    scene = write(tmp_path / "scene.tif", ground)
+    run(scene, cloud_mask(tmp_path))
+    tampered(
+        tmp_path / "clean.tif", lambda p: p.__setitem__((slice(None), slice(90, 94), slice(160, 164)), 0)
+    )
+    checks, _ = checked(scene, tmp_path)
+    assert checks["no_black_hole"] is not holes
 
 
 def test_black_pixels_are_counted_and_black_holes_fail(tmp_path):

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioIOError
 from decr_scene.pipeline import process_directory, process_scene
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.engine.flow import Flow
-from decr_scene.pipeline.errors import SceneError
+from decr_scene.pipeline.errors import OutputError, SceneError
 from decr_scene.pipeline.outputs import metadata_checks
 from decr_scene.pipeline.outputs.names import SIDE_FILES
 from decr_scene.pipeline.outputs.polygons import Polygons
@@ -52,6 +52,20 @@ def test_a_geopackage_holds_polygons_of_a_site_grid(tmp_path):
     report = process_scene(scene, tmp_path / "clean.tif", model="identity", polygons=tmp_path / "areas.gpkg")
     assert not report.faults
     assert (tmp_path / "areas.gpkg").exists()
+
+
+def test_side_files_of_another_output_are_not_replaced(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (40, 50), 1)
+    process_scene(scene, tmp_path / "a.tif", model="identity")
+    told = (
+        r"a\.json is the report of .*a\.tif, which shares its side files with .*a\.tiff: choose another name"
+    )
+    with pytest.raises(OutputError, match=told):
+        process_scene(scene, tmp_path / "a.tiff", model="identity", overwrite=True)
+    assert not (tmp_path / "a.tiff").exists()
+    (tmp_path / "a.tif").unlink()
+    process_scene(scene, tmp_path / "a.tiff", model="identity", overwrite=True)
+    assert json.loads((tmp_path / "a.json").read_text())["output"]["path"].endswith("a.tiff")
 
 
 def test_a_document_that_fails_leaves_the_rest_whole_and_is_told_in_one_line(scene, tmp_path, monkeypatch):

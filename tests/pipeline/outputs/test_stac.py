@@ -1,6 +1,8 @@
 """The STAC item beside an output: where, when and what, for whoever reads items."""
 
 import json
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pystac
@@ -9,11 +11,12 @@ import rasterio
 import shapely
 from beside_cases import run
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from raster_cases import no_georeferencing
+from raster_cases import no_georeferencing, plain
 from resume_cases import hidden
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.outputs.stac import acquired
+from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 
@@ -37,7 +40,7 @@ def test_the_stac_item_says_where_when_and_what(scene, tmp_path):
     assert item.properties["proj:shape"] == [300, 280]
     assert item.properties["processing:software"].keys() == {"decr-scene"}
     assert {"data", "provenance", "uncertainty", "report", "style"} <= item.assets.keys()
-    assert all((tmp_path / asset.href).exists() for asset in item.assets.values())
+    assert all((tmp_path / unquote(asset.href)).exists() for asset in item.assets.values())
     assert all(asset.roles for asset in item.assets.values())
     titles = [asset.title for asset in item.assets.values()]
     assert len({*titles} - {None, ""}) == len(titles), "of each its own"
@@ -86,10 +89,34 @@ def test_a_day_is_a_span_and_no_time_at_all_is_said(scene, tmp_path):
     assert item.properties["end_datetime"] == "2020-01-02T23:59:59Z"
 
 
+@pytest.mark.parametrize(("crs", "x"), [("EPSG:4326", 179.999), ("EPSG:4326", 539.999), ("EPSG:32601", None)])
+def test_across_180_degrees_outline_and_box_are_cut(crs, x, tmp_path):
+    y, side = 10.0, 1e-5
+    if x is None:
+        (x,), (y,), side = *rasterio.warp.transform("EPSG:4326", crs, [179.999], [-17.0]), 4.0
+    place = rasterio.transform.from_origin(x, y, side, side)
+    scene = plain(tmp_path / "scene.tif", (60, 300), 1, crs=crs, transform=place)
+    run(scene, stac=True, polygons=tmp_path / "areas.geojson")
+    item = item_of(tmp_path / "clean.stac.json")
+    west, south, east, north = item.bbox
+    assert 179.9 < west < 180
+    assert -180 < east < -179.9
+    assert south < north
+    outline = shapely.geometry.shape(item.geometry)
+    assert outline.is_valid
+    assert len(outline.geoms) == 2
+    assert outline.bounds[::2] == (-180, 180)
+    area = json.loads((tmp_path / "areas.geojson").read_text())["features"][0]
+    assert shapely.geometry.shape(area["geometry"]).bounds[2] == 180
+
+
 def test_an_item_takes_any_name_that_a_file_may_have(scene, tmp_path):
     process_scene(scene, tmp_path / "a#b?c;d%20e.tif", model="identity", stac=True)
     item = pystac.Item.from_dict(json.loads((tmp_path / "a#b?c;d%20e.stac.json").read_text()))
     assert item.id == "a#b?c;d%20e"
+    assert item.assets["data"].href == "./a%23b%3Fc%3Bd%2520e.tif"
+    process_scene(scene, tmp_path / "a b%41.tif", model="identity", stac=True)
+    assert Path(find_asset(tmp_path / "a b%41.stac.json", None).href) == tmp_path / "a b%41.tif"
     assert not hidden(tmp_path)
 
 
