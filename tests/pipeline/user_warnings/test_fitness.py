@@ -9,7 +9,7 @@ import rasterio
 from look_cases import BGRN, bright_is_cloud, land, scene_of
 from model_cases import idle_model
 from places import SAMPLES
-from raster_cases import draw, with_gcps, with_rpc, write
+from raster_cases import draw, palette, with_gcps, with_rpc, write
 from rasterio.transform import Affine, from_origin
 
 from decr_scene.models.checkpoints import model_file
@@ -192,3 +192,10 @@ def test_a_single_point_places_nothing(tmp_path):
     with rasterio.open(tmp_path / "one.tif", "w", **profile, gcps=[point], crs=crs) as dataset:
         dataset.write(pixels)
     assert ground_size(RasterioScene.open(tmp_path / "one.tif")) is None
+
+
+def test_indexes_of_a_colour_table_are_warned_of(tmp_path):
+    with RasterioScene.open(palette(tmp_path)) as scene:
+        planned = plan_scene(scene, Options(restorer=lambda tiles, noise: tiles))
+        assert any("indexes of a colour table" in text for text in planned.warnings)
+        assert not plan_scene(scene, Options(model="identity")).warnings
