@@ -60,6 +60,7 @@ from decr_scene.pipeline.planning.options import (
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered
+from decr_scene.pipeline.products.source import Source
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
@@ -166,6 +167,7 @@ def process_scene(
             *(chosen, resolved, writing.path, side_files, delivery, scene, files, input_state, places),
             state_of_named_files(chosen.mask, chosen.other_date, chosen.aoi),
             scene.meaning_of_values if str(delivery.path) == str(delivery.origin) else [],
+            Source.of(src, chosen.asset).state,
         )
         check_target(scene.path, dst, writing.replaces)
         side_files.check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.release.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
-from decr_scene.models.training.weights import OPPONENTS, averaged_weights
+from decr_scene.models.training.weights import OPPONENTS, averaged_weights, read_checkpoint
 from decr_scene.models.value_types import read_toml_text
 
 
@@ -46,7 +47,8 @@ def export_model(
         The configuration written.
 
     Raises:
-        TrainingError: The run is no whole model, or the card is no TOML or lacks something.
+        TrainingError: The run is no whole model or was trained on other bands, or the card is no TOML or
+            lacks something.
     """
     lacks_weight = config.stage == "diffusion" and config.network is not None and not config.network.covered
     if not config.alone and (config.network is None or lacks_weight):
@@ -65,9 +67,9 @@ def export_model(
         info=values["info"],
         packed=values.get("packed", False),
     )
-    weights = averaged_weights(_weights_of(run))
+    weights = averaged_weights(_of_bands(_weights_of(run), config.bands))
     if reference is not None:
-        other = averaged_weights(_weights_of(reference))
+        other = averaged_weights(_of_bands(_weights_of(reference), config.bands))
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("reference.")}
         weights |= {name: tensor for name, tensor in other.items() if name.startswith("reference.")}
     tensors = {n: tensor.to(torch.float16) for n, tensor in weights.items() if not n.startswith(OPPONENTS)}
@@ -75,6 +77,27 @@ def export_model(
         model, tensors = with_detector(model, tensors, detector)
     save_model_file(out, model, tensors)
     return model
+
+
+def is_unfinished(run: Path) -> bool:
+    """Return whether a run, a folder or a file of its weights, has stopped before its end."""
+    path = _weights_of(run)
+    return path.suffix == ".pt" and read_checkpoint(path).get("finished") is False
+
+
+def _of_bands(weights: Path, bands: Sequence[str]) -> Path:
+    """Return weights that were trained on these bands; checkpoints of earlier versions do not say.
+
+    Raises:
+        TrainingError: They were trained on others.
+    """
+    found = read_checkpoint(weights).get("bands") if weights.suffix == ".pt" else None
+    if found is not None and tuple(found) != tuple(bands):
+        raise TrainingError(
+            f"{weights} was trained on {', '.join(found)}, the model has {', '.join(bands)}: "
+            "take the run's own configuration, or another run"
+        )
+    return weights
 
 
 def _weights_of(run: Path) -> Path:
@@ -89,11 +112,11 @@ def with_detector(
     Its kernels are in half precision, its norms as they were trained.
 
     Raises:
-        TrainingError: The folder holds no finished detector run.
+        TrainingError: The folder holds no finished detector run, or one that was trained on other bands.
         CheckpointError: The model is of other bands than the detector.
     """
     config, figures = read_calibration(run)
-    weights = averaged_weights(run / CHECKPOINT)
+    weights = averaged_weights(_of_bands(run / CHECKPOINT, model.bands))
     own = {
         name: t.half() if t.ndim == 4 else t for name, t in weights.items() if name.startswith("detector.")
     }

@@ -47,7 +47,7 @@ class Trainer:
     """One run: objective, optimisers, moving average, and the step and processor time they have reached.
 
     ``owed`` has the losses of this step if it is to be validated, so that a run that is ended during that
-    does it when it goes on.
+    does it when it goes on. ``finished``: all steps are taken, or the processor time that was given is spent.
     """
 
     config: RunConfig
@@ -59,6 +59,7 @@ class Trainer:
     device: torch.device = CPU
     cpu_seconds: float = 0.0
     owed: dict[str, float] | None = None
+    finished: bool = False
 
     @classmethod
     def start(
@@ -153,7 +154,7 @@ class Trainer:
                 self.cpu_seconds = time.process_time() - cpu_began
                 last, pauses = self.is_over(cpu_minutes), time.perf_counter() >= deadline
                 is_judged = last or self.step % config.validate_every == 0
-                self.owed = losses if is_judged else None
+                self.owed, self.finished = losses if is_judged else None, last
                 if last or pauses or self.step % config.checkpoint_every == 0:
                     self.save()  # before a validation, which may take long
                 if is_judged:
@@ -190,6 +191,8 @@ class Trainer:
         """Write the checkpoint whole or not at all."""
         state = {
             "config": describe(self.config),
+            "bands": list(self.config.bands),
+            "finished": self.finished,
             "processes": _processes(),
             "step": self.step,
             "cpu_seconds": self.cpu_seconds,
@@ -222,7 +225,7 @@ class Trainer:
             optimiser.load_state_dict(reached)
         self.step = state["step"]
         self.cpu_seconds = state.get("cpu_seconds", 0.0)
-        self.owed = state.get("owed")
+        self.owed, self.finished = state.get("owed"), state.get("finished", False)
 
     def _batches(self, sources: list[PairSource], loaders: int) -> Generator[Batch, None, None]:
         """Draw the batches of this process from the step that is reached on."""

@@ -17,14 +17,12 @@ from typing import Any
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
-from decr_scene.pipeline.inputs.names import is_gdal_name
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
 from decr_scene.pipeline.planning.options import OLD_NAMES, Options, state_of_named_files
 from decr_scene.pipeline.planning.restorer import spec_of
-from decr_scene.pipeline.products.product import find_product
-from decr_scene.pipeline.products.stac_item import find_asset
+from decr_scene.pipeline.products.source import Source
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 
@@ -49,6 +47,7 @@ class PreviousOutput:
     warnings: tuple[str, ...]
     values: list[str] | None
     named_files: list[list[Any]] | None
+    parts: list[list[Any]] | None
 
     @staticmethod
     def read(path: Path) -> PreviousOutput | None:
@@ -70,6 +69,7 @@ class PreviousOutput:
                 warnings=tuple(map(str, report.get("warnings", ()))),
                 values=report.get("values"),  # an earlier version noted neither
                 named_files=report.get("named_files"),
+                parts=report.get("parts"),
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
@@ -116,57 +116,43 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
     try:
         if previous.size != dst.stat().st_size:
             return None
-        written, source = report.stat().st_mtime_ns, _Source.of(src)
+        written, source = report.stat().st_mtime_ns, Source.of(src)
         same = (
-            source.is_of(previous)
+            _is_of(source, previous)
             and _is_as_named(previous, recipe, written)
-            and source.is_since(previous, written)
+            and _is_unchanged(source, previous, written)
         )
         return previous if same else None
     except Exception:  # whatever is wrong with the input is told by the run that opens it
         return None
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The raster that the pixels of an input are from, and the other files of a product's folder."""
+def _is_of(source: Source, previous: PreviousOutput) -> bool:
+    """Return whether an output is of this input.
 
-    origin: str | Path
-    parts: tuple[Path, ...] = ()
+    What is fetched from the web counts by its address alone.
+    """
+    if is_fetched(source.origin):
+        return previous.source == str(source.origin)
+    return previous.content == _content(fingerprint(source.origin))
 
-    @classmethod
-    def of(cls, src: str | Path) -> _Source:
-        """Find it: of a STAC Item its raster, which may be on the web; of a product's folder one of its."""
-        if (asset := find_asset(src, None)) is not None:
-            return cls.of(asset.href)
-        if is_gdal_name(src) or not Path(src).is_dir():
-            return cls(src)
-        product = find_product(src)
-        pan = () if product.pan is None else (product.pan,)
-        return cls(product.scene, (product.scene, *pan, *(path for _, path in product.stack)))
 
-    def is_of(self, previous: PreviousOutput) -> bool:
-        """Return whether an output is of this input.
+def _is_unchanged(source: Source, previous: PreviousOutput, written: int) -> bool:
+    """Return whether what its pixels come from besides, and what they mean, is as it was.
 
-        What is fetched from the web counts by its address alone.
-        """
-        if is_fetched(self.origin):
-            return previous.source == str(self.origin)
-        return previous.content == _content(fingerprint(self.origin))
-
-    def is_since(self, previous: PreviousOutput, written: int) -> bool:
-        """Return whether what its pixels come from besides, and what they mean, is as it was.
-
-        Args:
-            previous: The output.
-            written: When its report was, ns.
-        """
-        if is_fetched(self.origin):
-            return True
-        with RasterioScene.open(self.origin) as scene:
-            files = [*map(str, self.parts), *scene.other_files()]
-            same_meaning = not previous.values or previous.values == scene.meaning_of_values
-        return same_meaning and all(os.stat(path).st_mtime_ns <= written for path in files)
+    Args:
+        source: The input.
+        previous: The output.
+        written: When its report was, ns: what an earlier version did not note is to be older.
+    """
+    if is_fetched(source.origin):
+        return True
+    with RasterioScene.open(source.origin) as scene:
+        if previous.values and previous.values != scene.meaning_of_values:
+            return False
+    if previous.parts is None:
+        return all(os.stat(path).st_mtime_ns <= written for path in source.files)
+    return previous.parts == source.state
 
 
 def _is_as_named(previous: PreviousOutput, recipe: Recipe, written: int) -> bool:
@@ -196,8 +182,8 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
-    source = _Source.of(src)
-    if previous.source not in (str(src), str(source.origin)) and not source.is_of(previous):
+    source = Source.of(src)
+    if previous.source not in (str(src), str(source.origin)) and not _is_of(source, previous):
         raise OutputExistsError(
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"

@@ -152,7 +152,7 @@ def models_export(
     overwrite: bool,
 ) -> None:
     """Make one model file of a finished training RUN, a folder or a file of its weights."""
-    from decr_scene.models.release.export import export_model
+    from decr_scene.models.release.export import export_model, is_unfinished
     from decr_scene.models.training.config import read_config
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
@@ -166,6 +166,8 @@ def models_export(
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector, reference)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
+    if is_unfinished(run):
+        warn(f"{run} is not finished: these are the weights that it has reached")
 
 
 @models.command(

@@ -43,6 +43,7 @@ class OpenRun:
         named_files: As `state_of_named_files` has them.
         values: What says which values of the input are valid, and what they are; empty if a raster was made
             of the input.
+        parts: As `Source.state` has it.
     """
 
     chosen: Options
@@ -56,6 +57,7 @@ class OpenRun:
     places: Places
     named_files: list[list[Any]]
     values: list[str]
+    parts: list[list[Any]]
 
 
 def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) -> tuple[Report, bool]:
@@ -94,6 +96,7 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         other_date=fit_of(planned),
         curve=curve_of(planned),
         values=run.values,
+        parts=run.parts,
         named_files=run.named_files,
     )
     return report, no_disk

@@ -23,7 +23,8 @@ class Report:
     keeps the contrast, and the share of the pixels that tells. ``scaling`` has the limits in DN, and
     ``curve``, where the scaling is not affine between them, its exponent and the DN that it begins at.
     ``values`` says what nodata, masks, scale and offset of the input were; ``named_files`` has name, bytes
-    and time of change (ns) of the files that options name, and of what those are made of.
+    and time of change (ns) of the files that options name, and of what those are made of; ``parts`` likewise
+    of the files of the input besides its raster: a panchromatic companion, metadata, sources of a VRT.
     """
 
     program: dict[str, str]
@@ -47,6 +48,7 @@ class Report:
     curve: dict[str, float] | None = None
     values: list[str] = field(default_factory=list)
     named_files: list[list[Any]] = field(default_factory=list)
+    parts: list[list[Any]] = field(default_factory=list)
 
     @property
     def faults(self) -> list[str]:

@@ -72,8 +72,9 @@ def find_layout(folder: Path) -> Layout | None:
 
 
 def _landsat(folder: Path) -> Layout | None:
-    matches = [match for path in _files(folder, ("*", "*/*")) if (match := _matched(_LANDSAT, path))]
-    if not matches:
+    levels = ([m for path in _files(folder, (p,)) if (m := _matched(_LANDSAT, path))] for p in ("*", "*/*"))
+    matches = next((found for found in levels if found), None)
+    if matches is None:
         return None
     kinds = {match["kind"].lower() for _, match in matches}
     kind = next(kind for kind in ("sr_", "sr_band", "b") if kind in kinds)
@@ -125,7 +126,14 @@ def _stack(
             f"{folder} has {len(scenes)} {vendor} scenes ({', '.join(scenes[:LISTED])}), expected one: "
             "name its folder"
         )
-    files = {roles[match["band"]]: path for path, match in matches if match["band"] in roles}
+    files: dict[str, Path] = {}
+    for path, match in matches:
+        role = roles.get(match["band"])
+        if role is not None and files.setdefault(role, path) != path:
+            raise PairError(
+                f"{folder} has two files of {vendor} band {role}, {files[role]} and {path}: name the folder "
+                "of one"
+            )
     lacking = [f"{number} ({role})" for number, role in roles.items() if role not in files]
     if lacking:
         raise PairError(

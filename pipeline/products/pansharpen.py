@@ -243,10 +243,13 @@ def _vrt_text(
         moment = {"ACQUISITIONDATETIME": acquired.strftime("%Y-%m-%d %H:%M:%S")}
         tags["IMAGERY"] = moment | tags.get("IMAGERY", {})
     add_tags(root, tags)
+    nodata = _nodata(spectral, pan)
     for number, band in enumerate(located_vrt(spectral, {"VRTRasterBand"}).findall("VRTRasterBand"), start=1):
         keep_only(band, BAND_PARTS)
         names = {"dataType": band.attrib["dataType"], "band": str(number)}
         band.attrib = names | {"subClass": "VRTPansharpenedRasterBand"}
+        if nodata is not None and band.find("NoDataValue") is None:
+            ET.SubElement(band, "NoDataValue").text = repr(float(nodata))
         add_tags(band, band_tags(spectral, number))
         root.append(band)
     root.append(_options(spectral, pan, relation, weights))
@@ -276,18 +279,35 @@ def _options(spectral: Any, pan: Any, relation: _Relation, weights: Sequence[flo
     add("Resampling", "Cubic")
     if "NBITS" in (bits := spectral.tags(1, ns="IMAGE_STRUCTURE")):
         add("BitDepth", bits["NBITS"])
-    nodata = spectral.nodata if spectral.nodata is not None else pan.nodata
+    nodata = _nodata(spectral, pan)
     add("NoData", "None" if nodata is None else repr(float(nodata)))
     add("SpatialExtentAdjustment", "None")
     window = relation.window
-    sharp = _wrapped_vrt(pan, Affine.scale(1, -1), window, nodata)
+    kind = _common_type(spectral, pan)
+    sharp = _wrapped_vrt(pan, Affine.scale(1, -1), window, nodata, kind)
     _add_source(ET.SubElement(options, "PanchroBand"), sharp, 1)
     placement = Affine.scale(1, -1) @ Affine.translation(-window.col_off, -window.row_off) @ relation.to_pan
-    colours = _wrapped_vrt(spectral, placement, Window(0, 0, spectral.width, spectral.height), nodata)
+    whole = Window(0, 0, spectral.width, spectral.height)
+    colours = _wrapped_vrt(spectral, placement, whole, nodata, kind)
     for number in spectral.indexes:
         band = ET.SubElement(options, "SpectralBand", dstBand=str(number))
         _add_source(band, colours, number)
     return options
+
+
+def _nodata(spectral: Any, pan: Any) -> float | None:
+    """Return what says that a pixel of the pair has no value."""
+    if spectral.nodata is not None or pan.nodata is None:
+        return None if spectral.nodata is None else float(spectral.nodata)
+    kind = np.dtype(spectral.dtypes[0])
+    fits = kind.kind == "f" or np.array(pan.nodata).astype(kind) == pan.nodata
+    return float(pan.nodata) if fits else None
+
+
+def _common_type(spectral: Any, pan: Any) -> str:
+    """Return GDAL's name of a type that holds the values of both: it computes in that of the panchromatic."""
+    kind = np.result_type(*spectral.dtypes, *pan.dtypes)
+    return _GDAL_TYPES.get(kind.name, "Float64")
 
 
 def _add_source(element: ET.Element, vrt: str, number: int) -> None:
@@ -295,17 +315,16 @@ def _add_source(element: ET.Element, vrt: str, number: int) -> None:
     ET.SubElement(element, "SourceBand").text = str(number)
 
 
-def _wrapped_vrt(dataset: Any, place: Affine, window: Window, nodata: float | None) -> str:
-    """Return the VRT of a raster, or a window of it, with another transform and another nodata value."""
+def _wrapped_vrt(dataset: Any, place: Affine, window: Window, nodata: float | None, kind: str) -> str:
+    """Return the VRT of a raster, or a window of it, with another transform, nodata value and type."""
     description = located_vrt(dataset, {"VRTRasterBand"})
     size = {"rasterXSize": str(window.width), "rasterYSize": str(window.height)}
     root = ET.Element("VRTDataset", size)
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in place.to_gdal())
     inside = {name: str(int(value)) for name, value in zip(_RECT, window.flatten(), strict=True)}
     target = inside | {"xOff": "0", "yOff": "0"}
-    for number, part in enumerate(description.findall("VRTRasterBand"), start=1):
-        names = {"dataType": part.attrib["dataType"], "band": str(number)}
-        band = ET.SubElement(root, "VRTRasterBand", names)
+    for number, _ in enumerate(description.findall("VRTRasterBand"), start=1):
+        band = ET.SubElement(root, "VRTRasterBand", {"dataType": kind, "band": str(number)})
         if nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(float(nodata))
         own_nodata = dataset.nodatavals[number - 1]
@@ -318,4 +337,12 @@ def _wrapped_vrt(dataset: Any, place: Affine, window: Window, nodata: float | No
     return ET.tostring(root, encoding="unicode")
 
 
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+}
 _RECT = ("xOff", "yOff", "xSize", "ySize")

@@ -19,7 +19,9 @@ from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.products.layouts import LISTED, Stack, find_layout, listed
 
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
-_NO_SCENES = re.compile(r"cloud|mask|thumb|browse|preview", re.IGNORECASE)
+_NO_SCENES = re.compile(
+    r"(?<![a-z0-9])clouds?(?![a-z0-9])|cloud_?(?:mask|prob)|mask|thumb|browse|preview", re.IGNORECASE
+)
 _QUALITY = re.compile(
     r"(?<![a-z0-9])(?:udm2?|qa_\w+|qa60|bqa|pixel_qa|scl|cldprb|msk_classi|c?fmask4?|fixedmask|clm)"
     r"(?![a-z0-9])",
@@ -97,14 +99,14 @@ def _kind(file: Path) -> str | None:
     words = re.split(r"[^A-Z0-9]+", file.stem.upper())
     if _NO_SCENES.search(file.stem) or is_quality_mask(file):
         return None
-    for kind, word in _KINDS:
-        if any(re.fullmatch(word, part) for part in words):
-            return kind
+    named = next((kind for kind, word in _KINDS if any(re.fullmatch(word, part) for part in words)), None)
+    if named in ("mss", "psh"):
+        return named
     try:
         with rasterio.open(file) as dataset:
-            return "pan" if dataset.count == 1 else "mss"
+            return "pan" if dataset.count == 1 else "psh" if named == "pan" else "mss"
     except RasterioError:
-        return "mss"  # it is refused with the reason when it is opened
+        return named or "mss"  # it is refused with the reason when it is opened
 
 
 def _only(folder: Path, files: list[Path]) -> Path:

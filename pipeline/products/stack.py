@@ -42,6 +42,13 @@ def write_stack(stack: Stack, vrt: Path) -> None:
                 f"{scene.path} is {scene.count} x {scene.shape} px of {scene.dtype}, expected one band on "
                 f"the grid of {first.path}, {first.shape} px of {first.dtype}: are these bands of one scene?"
             )
+    fills = {NODATA if scene.nodata is None else scene.nodata for scene in scenes}
+    if len({repr(fill) for fill in fills}) > 1:
+        told = ", ".join(f"{Path(scene.path).name}: {scene.nodata}" for scene in scenes)
+        raise PairError(
+            f"the bands of {Path(first.path).parent} have different nodata values ({told}), a stack holds "
+            "one: set one with gdal_edit -a_nodata"
+        )
     with first.dataset() as dataset:
         root = located_vrt(dataset, set())
         root.attrib |= {"rasterXSize": str(dataset.width), "rasterYSize": str(dataset.height)}

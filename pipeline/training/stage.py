@@ -70,11 +70,13 @@ def train(
     own_device = _own_device(device)
     with _process_group(own_device) as rank, ExitStack() as held:
         sources, validation = sources_of(config, data)
-        before = [weights_of(place) for place in initial]
+        has_begun = (out / CHECKPOINT).exists()  # then its own weights are taken
+        before = [] if has_begun else [weights_of(place) for place in initial]
         if rank == 0:
             held.enter_context(_alone_in(out))
-            open_run_folder(out, texts, data, _files(config, data), before)
         trainer = Trainer.start(config, out, before, own_device)
+        if rank == 0:
+            open_run_folder(out, texts, data, _files(config, data), before)
         if rank:
             return trainer.run(
                 sources, [], lambda step, figures: None, None, minutes, loaders, cpu_minutes=cpu_minutes

@@ -1,6 +1,7 @@
 """Training of the paper's other systems, and what runs become."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from training_cases import RIVALS, run_of, train
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
-from decr_scene.models.release.export import export_model
+from decr_scene.models.release.export import export_model, is_unfinished
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 
 
@@ -81,6 +82,23 @@ def test_a_finished_run_of_another_system_becomes_a_model(root, tmp_path):
     model = load_model(tmp_path / "gan.safetensors", device="cpu")
     assert not any(name.startswith("discriminator") for name in model.tensors())
     assert model.sample(torch.zeros(1, 3, 20, 20)).shape == (1, 3, 20, 20)
+
+
+def test_a_run_of_other_bands_is_refused_and_one_under_way_is_known(root, tmp_path):
+    config = run_of("adversarial")
+    (tmp_path / "card.toml").write_text('name = "gan"\n[sampling]\n[info]\nabout = "a toy"\n')
+    trainer = Trainer.start(config, tmp_path / "run")
+    sources = [load_source(part, root, read_png) for part in config.data]
+    trainer.run(sources, [], lambda step, figures: None, minutes=0)
+    assert is_unfinished(tmp_path / "run")
+    train(config, root, tmp_path / "run")
+    assert not is_unfinished(tmp_path / "run")
+    other = replace(config, bands=("blue", "green", "red"))
+    told = "was trained on red, green, blue, the model has blue, green, red"
+    for options in ({}, {"reference": tmp_path / "run"}):
+        with pytest.raises(TrainingError, match=told):
+            export_model(other, tmp_path / "run", tmp_path / "card.toml", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", ["mn", "mdsa"])

@@ -77,6 +77,30 @@ def test_another_raster_under_a_vrt_does_it_again(folders, tmp_path):
     assert statuses(process_directory(src, dst, **options)) == ["done"]
 
 
+def test_parts_that_come_go_or_change_do_it_again_however_old(folders, tmp_path):
+    src, dst = folders
+    base = scene(tmp_path / "elsewhere" / "base.tif")
+    (src / "v.vrt").write_text(vrt_of(base))
+    options = {**IDENTITY, "pattern": "v.vrt"}
+    xml = src / "v_meta.xml"
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    for change in (
+        lambda: write(base, np.full((1, 40, 50), 7, np.uint16)),
+        lambda: xml.write_text("<r/>"),
+        xml.unlink,
+    ):
+        change()
+        for path in (base, xml):
+            if path.exists():
+                os.utime(path, (10**9, 10**9))
+        assert statuses(process_directory(src, dst, **options)) == ["done"]
+        assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    report = json.loads((dst / "v.json").read_text())
+    del report["parts"]  # as of an earlier version
+    (dst / "v.json").write_text(json.dumps(report))
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+
+
 def test_a_folder_that_moved_is_not_done_again(folders):
     src, dst = folders
     process_directory(src, dst, **IDENTITY)

@@ -129,6 +129,28 @@ def test_a_folder_that_cannot_be_used_says_what_lies_there(make, told, tmp_path)
     assert not (tmp_path / "out.tif").exists()
 
 
+def test_a_copy_of_a_band_in_a_folder_below_is_not_taken(tmp_path):
+    place = landsat(tmp_path / "delivery")
+    (place / "old").mkdir()
+    write(place / "old" / f"{LANDSAT}_SR_B3.TIF", np.full((1, 60, 50), 999, np.uint16))
+    assert all(path.parent == place for _, path in find_product(place).stack)
+    (place / f"{LANDSAT}_SR_B3.TIF").rename(place / f"{LANDSAT}_SR_B3.tif")
+    write(place / f"{LANDSAT}_sr_B3.TIF", np.full((1, 60, 50), 999, np.uint16))
+    with pytest.raises(PairError, match=r"has two files of Landsat band green, .*: name the folder of one"):
+        find_product(place)
+
+
+def test_bands_of_different_nodata_are_refused_by_name(tmp_path):
+    place = landsat(tmp_path / "delivery")
+    with rasterio.open(place / f"{LANDSAT}_SR_B4.TIF", "r+") as dataset:
+        dataset.nodata = 65535
+    with pytest.raises(
+        PairError, match=r"different nodata values \(.*_B4\.TIF: 65535\.0.*\), a stack holds one"
+    ):
+        process_scene(place, tmp_path / "out.tif", model="identity")
+    assert list(tmp_path.iterdir()) == [place]
+
+
 def test_bands_of_two_grids_are_refused(tmp_path):
     place = landsat(tmp_path / "delivery")
     write(place / f"{LANDSAT}_SR_B4.TIF", np.ones((1, 30, 25), np.uint16))

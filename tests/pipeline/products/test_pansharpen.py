@@ -57,6 +57,36 @@ def test_detail_rises_and_colours_stay(ratio, dtype, tmp_path):
     np.testing.assert_allclose(means, 1, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("of_colours", "of_pan", "by"),
+    [("float32", "uint16", 1e-4), ("uint16", "uint8", 1), ("uint8", "uint16", 0.06), ("int16", "uint16", 1)],
+)
+def test_types_may_differ(of_colours, of_pan, by, tmp_path):
+    truth = ground()
+    colours, sharp = pair(tmp_path, truth, gain=0.05 if of_pan == "uint8" else 0.6)
+    write(colours, (pixels_of(colours) * by).astype(of_colours), transform=NORTH_UP @ Affine.scale(4))
+    write(sharp, pixels_of(sharp).astype(of_pan))
+    out, _ = sharpen(colours, sharp, bands="blue,green,red,nir")
+    image = pixels_of(out)
+    assert image.dtype == of_colours
+    np.testing.assert_allclose(image.mean(axis=(1, 2)) / (by * truth.mean(axis=(1, 2))), 1, atol=0.02)
+    assert detail_shared(image, truth) > 0.85
+
+
+def test_nodata_of_pan_alone_is_that_of_the_scene(tmp_path):
+    colours, sharp = pair(tmp_path, ground())
+    one = pixels_of(sharp)
+    one[:, :100] = 0
+    write(sharp, one, nodata=0)
+    out, _ = sharpen(colours, sharp)
+    with rasterio.open(out) as dataset:
+        assert dataset.nodatavals == (0,) * 4
+        assert not dataset.read()[:, :100].any()
+        assert dataset.read()[:, 110:].all()
+    with rasterio.open(out.with_name("out_provenance.tif")) as dataset:
+        assert not dataset.read()[:, :100].any()
+
+
 @pytest.mark.parametrize("gain", [0.2, 3.0])
 def test_the_gain_of_pan_changes_no_colour(gain, tmp_path):
     truth = ground()

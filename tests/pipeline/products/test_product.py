@@ -88,6 +88,14 @@ def test_a_folder_with_one_raster_of_any_name(tmp_path):
     assert report.product == {"folder": str(place)}
 
 
+@pytest.mark.parametrize("name", ["StCloud_MSS.tif", "landsat_cloudy.tif", "GF2_PAN_sharpened.tif"])
+def test_a_word_in_a_name_makes_no_scene_a_mask_or_panchromatic(name, tmp_path):
+    scene = plain(tmp_path / name, (60, 50), 4)
+    plain(tmp_path / "x_cloud_mask.tif", (60, 50), 1, "uint8")
+    plain(tmp_path / "x_Clouds.tif", (60, 50), 1, "uint8")
+    assert find_product(tmp_path).scene == scene
+
+
 def test_names_that_do_not_say_it_are_told_by_their_bands(tmp_path):
     place = tmp_path / "delivery"
     place.mkdir()

@@ -325,6 +325,27 @@ def test_a_validation_is_held_on_what_is_held_out_or_on_all(named, data, tmp_pat
     assert (figures["input_db"] > 40) is named
 
 
+def test_a_refused_run_leaves_the_record_of_the_one_that_is_there(data, tmp_path):
+    train(read_config(toml(tmp_path)), data, tmp_path / "run", quiet=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    other = toml(tmp_path, batch=4)
+    with pytest.raises(TrainingError, match="another configuration"):
+        train(read_config(other), data, tmp_path / "run", quiet=True, texts=read_texts(other))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+
+
+def test_a_run_that_has_begun_needs_no_earlier_one(data, tmp_path):
+    config = read_config(toml(tmp_path))
+    train(config, data, tmp_path / "first", quiet=True)
+    train(config, data, tmp_path / "run", [tmp_path / "first"], quiet=True, minutes=0)
+    shutil.rmtree(tmp_path / "first")
+    with pytest.raises(UnknownModelError):
+        train(config, data, tmp_path / "new", [tmp_path / "first"], quiet=True)
+    train(config, data, tmp_path / "run", [tmp_path / "first"], quiet=True)
+    assert table(tmp_path / "run")[-1]["step"] == "6"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["initial"]
+
+
 def test_a_detector_whose_processor_time_is_over_is_calibrated(monkeypatch, data, tmp_path):
     part = DataConfig(clear="label", simulate=1.0, holdout=(("2", "3"),))
     detector = DetectorConfig(bands=3, widths=(4, 8), factor=2)
