@@ -167,7 +167,7 @@ def process_scene(
             *(chosen, resolved, writing.path, side_files, delivery, scene, files, input_state, places),
             state_of_named_files(chosen.mask, chosen.other_date, chosen.aoi),
             scene.meaning_of_values if str(delivery.path) == str(delivery.origin) else [],
-            Source.of(src, chosen.asset).state,
+            [] if is_fetched(src) else Source.of(src, chosen.asset).state,
         )
         check_target(scene.path, dst, writing.replaces)
         side_files.check(

@@ -111,7 +111,8 @@ class CloudRecipe:
         for name, (low, high) in _BOUNDS.items():
             least, most = getattr(self, name)
             if not low <= least <= most <= high or math.isinf(most):
-                raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got ({least:g}, {most:g})")
+                within = f"[{low:g}, {high:g}]" if high < math.inf else f"{low:g} and what is finite"
+                raise ValueError(f"{name} must rise within {within}, got ({least:g}, {most:g})")
         for name in ("clear", "aside", "second", "tint", "thin_light"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name):g}")

@@ -155,7 +155,7 @@ class Trainer:
                 last, pauses = self.is_over(cpu_minutes), time.perf_counter() >= deadline
                 is_judged = last or self.step % config.validate_every == 0
                 self.owed, self.finished = losses if is_judged else None, last
-                if last or pauses or self.step % config.checkpoint_every == 0:
+                if is_judged or pauses or self.step % config.checkpoint_every == 0:
                     self.save()  # before a validation, which may take long
                 if is_judged:
                     figures = self._judged(sources, validation, report, log)

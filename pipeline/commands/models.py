@@ -166,8 +166,9 @@ def models_export(
     check_target(None, out, overwrite)
     model = export_model(read_config(config), run, card, out, detector, reference)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
-    if is_unfinished(run):
-        warn(f"{run} is not finished: these are the weights that it has reached")
+    for place in (run, reference):
+        if place is not None and is_unfinished(place):
+            warn(f"{place} is not finished: these are the weights that it has reached")
 
 
 @models.command(

@@ -122,11 +122,14 @@ class SideFiles:
     def _other_output(self) -> Path | None:
         """Return the output that the report there is of, if that is another one and is still there."""
         try:
-            written = json.loads(self.report.read_text(encoding="utf-8"))["output"]["path"]
-            other = self.report.with_name(Path(written).name)
+            report = json.loads(self.report.read_text(encoding="utf-8"))
+            other = self.report.with_name(Path(report["output"]["path"]).name)
+            is_ours = report["program"]["name"] == "decr-scene" and other.with_suffix(".json") == self.report
+            is_there = other.name != self.output.name and other.is_file()
+            is_same = is_there and self.output.exists() and other.samefile(self.output)
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        return other if other.name != self.output.name and other.is_file() else None
+        return other if is_ours and is_there and not is_same else None
 
     def write(self, run: FinishedRun) -> tuple[dict[str, str], bool]:
         """Write the documents of a finished run.

@@ -31,7 +31,7 @@ ROWS = COLS = 4
 APART = (-48, -16, 16, 48)
 """Distance from a tile line, px, of the lines that it is compared with: the same phase of 16 px."""
 
-BELOW_ZERO = 0.01
+BELOW_ZERO = 0.1
 """Share of clear ground whose mean over the bands is below 0, from which on 0 is a value like others."""
 
 _DECIMATION = 16

@@ -225,6 +225,10 @@ def footprint(classes: NDArray[np.uint8], transform: Affine) -> BaseGeometry | N
     return simple if simple.is_valid and not simple.is_empty else whole
 
 
+FARTHEST = 720.0
+"""Longitude beyond which coordinates are no degrees, whatever their CRS says."""
+
+
 def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
     """Reproject to EPSG:4326, longitude first, from -180 to 180 degrees.
 
@@ -239,12 +243,16 @@ def to_wgs84(geometry: BaseGeometry, crs: CRS) -> BaseGeometry:
 
 def _within_a_turn(geometry: BaseGeometry) -> BaseGeometry:
     """Move what lies beyond 180 degrees of longitude, as a raster in degrees may, by a turn."""
-    west, _, east, _ = geometry.bounds
-    if geometry.is_empty or (west >= -180 and east <= 180):
+    west, south, east, north = geometry.bounds
+    if (west >= -180 and east <= 180) or not (west >= -FARTHEST and east <= FARTHEST):
         return geometry
     turns = range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1)
-    cut = [geometry.intersection(box(360 * n - 180, -91, 360 * n + 180, 91)) for n in turns]
-    return unary_union([translate(part, -360 * n) for n, part in zip(turns, cut, strict=True)])
+    parts = []
+    for n in turns:
+        cut = geometry.intersection(box(360 * n - 180, south, 360 * n + 180, north))
+        areas = [part for part in getattr(cut, "geoms", [cut]) if part.area]
+        parts += [translate(part, -360 * n) for part in areas]
+    return unary_union(parts)
 
 
 def _restored(classes: NDArray[np.uint8], transform: Affine, unit: float | None, valid: int) -> list[Area]:

@@ -143,6 +143,8 @@ def _bbox(outline: BaseGeometry) -> list[float]:
         return [west, south, east, north]
     eastern = [part[0] for part in parts if part[0] + part[2] > 0]
     western = [part[2] for part in parts if part[0] + part[2] <= 0]
+    if min(eastern) <= max(western):
+        return [west, south, east, north]
     return [min(eastern), south, max(western), north]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,16 +74,16 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
     if spec.name != "identity" and has_border(scene, indexes):
         warnings = (*warnings, _BORDER)
-    if spec.name != "identity" and _has_colour_table(scene):
+    if spec.name != "identity" and _has_colour_table(scene, indexes):
         warnings = (*warnings, _INDEXES)
     if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
         warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
 
 
-def _has_colour_table(scene: RasterioScene) -> bool:
+def _has_colour_table(scene: RasterioScene, indexes: Sequence[int]) -> bool:
     with scene.dataset() as dataset:
-        return ColorInterp.palette in dataset.colorinterp
+        return any(dataset.colorinterp[i] == ColorInterp.palette for i in indexes)
 
 
 def _size_by_points(scene: RasterioScene) -> float | None:

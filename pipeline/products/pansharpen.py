@@ -296,12 +296,12 @@ def _options(spectral: Any, pan: Any, relation: _Relation, weights: Sequence[flo
 
 
 def _nodata(spectral: Any, pan: Any) -> float | None:
-    """Return what says that a pixel of the pair has no value."""
+    """Return what says that a pixel of the pair has no value; the panchromatic's, if the bands hold it."""
     if spectral.nodata is not None or pan.nodata is None:
         return None if spectral.nodata is None else float(spectral.nodata)
-    kind = np.dtype(spectral.dtypes[0])
-    fits = kind.kind == "f" or np.array(pan.nodata).astype(kind) == pan.nodata
-    return float(pan.nodata) if fits else None
+    value, kind = float(pan.nodata), np.dtype(spectral.dtypes[0])
+    fits = kind.kind == "f" or (value.is_integer() and np.iinfo(kind).min <= value <= np.iinfo(kind).max)
+    return value if fits else None
 
 
 def _common_type(spectral: Any, pan: Any) -> str:

@@ -19,9 +19,10 @@ from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.products.layouts import LISTED, Stack, find_layout, listed
 
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
-_NO_SCENES = re.compile(
-    r"(?<![a-z0-9])clouds?(?![a-z0-9])|cloud_?(?:mask|prob)|mask|thumb|browse|preview", re.IGNORECASE
-)
+_NO_SCENES = re.compile(r"(?<![a-z0-9])clouds?(?![a-z0-9])|mask|thumb|browse|preview", re.IGNORECASE)
+_NO_BAND = re.compile("cloud", re.IGNORECASE)
+"""In the name of a raster of one band, as of the shadows or the share of cloud: it is no panchromatic one."""
+
 _QUALITY = re.compile(
     r"(?<![a-z0-9])(?:udm2?|qa_\w+|qa60|bqa|pixel_qa|scl|cldprb|msk_classi|c?fmask4?|fixedmask|clm)"
     r"(?![a-z0-9])",
@@ -104,7 +105,9 @@ def _kind(file: Path) -> str | None:
         return named
     try:
         with rasterio.open(file) as dataset:
-            return "pan" if dataset.count == 1 else "psh" if named == "pan" else "mss"
+            if dataset.count == 1:
+                return None if _NO_BAND.search(file.stem) else "pan"
+            return "psh" if named == "pan" else "mss"
     except RasterioError:
         return named or "mss"  # it is refused with the reason when it is opened
 

@@ -40,7 +40,7 @@ class Source:
         if is_fetched(self.origin):
             return []
         with RasterioScene.open(self.origin) as scene:
-            return list(dict.fromkeys([*map(str, self.parts), *scene.other_files()]))
+            return list(dict.fromkeys([*map(os.path.abspath, self.parts), *scene.other_files()]))
 
     @property
     def state(self) -> list[list[Any]]:

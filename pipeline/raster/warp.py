@@ -65,14 +65,13 @@ def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
         Square root of its area, m; ``None``: these coordinates have no place there.
     """
     with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
-        longitudes, latitudes = np.array(to_crs(crs, _LONGITUDE_LATITUDE, x, y)[:2])
-        latitude = math.radians(latitudes[0])
-        # lengths of a degree on the ellipsoid of WGS 84
-        north = 111_132.95 - 559.85 * math.cos(2 * latitude)
-        east = 111_412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude)
-        turned = (longitudes[1:] - longitudes[0] + 180) % 360 - 180  # over the antimeridian, too
-        area = abs(np.linalg.det([turned * east, (latitudes[1:] - latitudes[0]) * north]))
-        side = math.sqrt(area)
+        longitudes, latitudes = np.radians(to_crs(crs, _LONGITUDE_LATITUDE, x, y)[:2])
+        # on the ellipsoid of WGS 84, from its centre, so that poles and antimeridian are like other places
+        upright = 6_378_137.0 / np.sqrt(1 - 0.00669438 * np.sin(latitudes) ** 2)
+        off_axis = upright * np.cos(latitudes)
+        along_axis = upright * (1 - 0.00669438) * np.sin(latitudes)
+        corners = np.stack([off_axis * np.cos(longitudes), off_axis * np.sin(longitudes), along_axis], axis=1)
+        side = math.sqrt(np.linalg.norm(np.cross(*(corners[1:] - corners[0]))))
         return side if math.isfinite(side) and side > 0 else None
     return None
 

@@ -120,7 +120,7 @@ def test_a_run_that_ends_during_a_validation_has_its_steps_and_validates_when_it
     root, tmp_path, monkeypatch
 ):
     source = load_source(DataConfig("clear", "cloudy"), root, read_png)
-    pairs, config = validation_pairs(source, 1), run_of("reference", checkpoint_every=3, validate_every=3)
+    pairs, config = validation_pairs(source, 1), run_of("reference", checkpoint_every=4, validate_every=3)
     for name, fails_at in (("whole", ()), ("cut", (3, 6))):
         for ends in (*fails_at, None):
             trainer = Trainer.start(config, tmp_path / name)

@@ -60,6 +60,8 @@ def test_pixels_in_degrees_and_feet_are_measured_in_metres():
     assert pixel_size(rasterio.crs.CRS.from_epsg(2263), feet, (9, 9)) == pytest.approx(0.9144, rel=1e-3)
     north = rasterio.transform.from_origin(1.1e6, 8.43e6, 6.0, 6.0)  # 60.2 degrees
     assert pixel_size(rasterio.crs.CRS.from_epsg(3857), north, (600, 600)) == pytest.approx(2.99, rel=3e-3)
+    polar = rasterio.Affine(500, 0, -1.5e5, 0, -500, 1.5e5)  # the pole in the middle
+    assert pixel_size(rasterio.crs.CRS.from_epsg(3413), polar, (600, 600)) == pytest.approx(516, rel=0.01)
     nominal = rasterio.transform.from_origin(5e5, 6.6e6, 5.0, 5.0)  # of which UTM makes 5.002 m
     assert pixel_size(rasterio.crs.CRS.from_epsg(32632), nominal, (600, 600)) == 5.0
     assert pixel_size(None, degrees, (9, 9)) is None

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import rasterio
@@ -63,6 +64,8 @@ def test_side_files_of_another_output_are_not_replaced(tmp_path):
     with pytest.raises(OutputError, match=told):
         process_scene(scene, tmp_path / "a.tiff", model="identity", overwrite=True)
     assert not (tmp_path / "a.tiff").exists()
+    shutil.copy(tmp_path / "a.json", tmp_path / "b.json")  # a copy, or another name, shares nothing
+    process_scene(scene, tmp_path / "b.tif", model="identity", overwrite=True)
     (tmp_path / "a.tif").unlink()
     process_scene(scene, tmp_path / "a.tiff", model="identity", overwrite=True)
     assert json.loads((tmp_path / "a.json").read_text())["output"]["path"].endswith("a.tiff")

@@ -12,10 +12,12 @@ import shapely
 from beside_cases import run
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from raster_cases import no_georeferencing, plain
+from rasterio.crs import CRS
 from resume_cases import hidden
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.outputs.stac import acquired
+from decr_scene.pipeline.outputs.polygons import to_wgs84
+from decr_scene.pipeline.outputs.stac import _bbox, acquired
 from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.raster.scene import RasterioScene
 
@@ -108,6 +110,18 @@ def test_across_180_degrees_outline_and_box_are_cut(crs, x, tmp_path):
     assert outline.bounds[::2] == (-180, 180)
     area = json.loads((tmp_path / "areas.geojson").read_text())["features"][0]
     assert shapely.geometry.shape(area["geometry"]).bounds[2] == 180
+
+
+def test_what_touches_180_degrees_leaves_areas_alone():
+    corner = shapely.Polygon([(179, 0), (181, 0), (181, 1), (180, 1), (180, 2), (179, 2)])
+    cut = to_wgs84(corner, CRS.from_epsg(4326))
+    assert cut.geom_type == "MultiPolygon"
+    assert cut.bounds == (-180, 0, 180, 2)
+    metres = shapely.box(5e5, 4e6 - 64, 5e5 + 64, 4e6)
+    assert to_wgs84(metres, CRS.from_epsg(4326)).bounds == metres.bounds
+    parts = ((-180, 50, -60, 70), (-73, 72, -10, 83), (-20, -30, 50, 30), (60, 50, 180, 70))
+    world = shapely.MultiPolygon([shapely.box(*part) for part in parts])
+    assert _bbox(world) == [-180, -30, 180, 83]
 
 
 def test_an_item_takes_any_name_that_a_file_may_have(scene, tmp_path):

@@ -14,7 +14,7 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import BandError, PairError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.products.metadata import acquisition_time
-from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.products.product import Product, find_product
 
 NAME = "JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1"
 IN_UTC = datetime(2025, 1, 12, 0, 40, 5, tzinfo=UTC)
@@ -92,8 +92,9 @@ def test_a_folder_with_one_raster_of_any_name(tmp_path):
 def test_a_word_in_a_name_makes_no_scene_a_mask_or_panchromatic(name, tmp_path):
     scene = plain(tmp_path / name, (60, 50), 4)
     plain(tmp_path / "x_cloud_mask.tif", (60, 50), 1, "uint8")
-    plain(tmp_path / "x_Clouds.tif", (60, 50), 1, "uint8")
-    assert find_product(tmp_path).scene == scene
+    for other in ("x_Clouds", "x_CloudShadow", "x_cloudcover"):
+        plain(tmp_path / f"{other}.tif", (240, 200), 1, "uint8")
+    assert find_product(tmp_path) == Product(scene)
 
 
 def test_names_that_do_not_say_it_are_told_by_their_bands(tmp_path):
