@@ -100,7 +100,8 @@ class _Counts:
         self.original += int(original.sum())
         if after.dtype.kind != "u":
             whole = original & valid[bands].all(axis=0)
-            self.below_zero += int((before[bands].mean(axis=0) < 0)[whole].sum())
+            clear = before[bands][:, whole]  # without nodata, whose mean may be infinite
+            self.below_zero += int((clear.mean(axis=0, dtype=np.float64) < 0).sum())
         self.original_but_changed += int((original & differs).sum())
         self.restored_but_unchanged += int(((classes >= BLENDED) & ~differs).sum())
         self.wrong_class += int(((classes != NODATA) != valid[bands].any(axis=0)).sum())
