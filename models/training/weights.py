@@ -54,14 +54,14 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
         else first
         for name, first in weights[0].items()
     }
-    state: dict[str, Any] = {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean}
+    written: dict[str, Any] = {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean}
     known = [read_checkpoint(run).get("bands") for run in runs if run.suffix == ".pt"]
     if len(known) == len(runs) and all(bands is not None for bands in known):
         if any(bands != known[0] for bands in known):
             named = ", ".join(map(str, runs))
             raise TrainingError(f"{named} are of different bands: average runs of one configuration")
-        state["bands"] = known[0]
-    write_checkpoint(out, state)
+        written["bands"] = known[0]
+    write_checkpoint(out, written)
 
 
 def adopt(modules: nn.ModuleDict, path: Path) -> None:
