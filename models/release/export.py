@@ -21,7 +21,7 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.release.calibration import read_calibration
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
-from decr_scene.models.training.weights import OPPONENTS, averaged_weights, read_checkpoint
+from decr_scene.models.training.weights import OPPONENTS, read_trained
 from decr_scene.models.value_types import read_toml_text
 
 
@@ -67,9 +67,9 @@ def export_model(
         info=values["info"],
         packed=values.get("packed", False),
     )
-    weights = averaged_weights(_of_bands(_weights_of(run), config.bands))
+    weights = _weights_of_bands(_weights_of(run), config.bands)
     if reference is not None:
-        other = averaged_weights(_of_bands(_weights_of(reference), config.bands))
+        other = _weights_of_bands(_weights_of(reference), config.bands)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("reference.")}
         weights |= {name: tensor for name, tensor in other.items() if name.startswith("reference.")}
     tensors = {n: tensor.to(torch.float16) for n, tensor in weights.items() if not n.startswith(OPPONENTS)}
@@ -81,23 +81,22 @@ def export_model(
 
 def is_unfinished(run: Path) -> bool:
     """Return whether a run, a folder or a file of its weights, has stopped before its end."""
-    path = _weights_of(run)
-    return path.suffix == ".pt" and read_checkpoint(path).get("finished") is False
+    return not read_trained(_weights_of(run)).is_finished
 
 
-def _of_bands(weights: Path, bands: Sequence[str]) -> Path:
-    """Return weights that were trained on these bands; checkpoints of earlier versions do not say.
+def _weights_of_bands(path: Path, bands: Sequence[str]) -> dict[str, Tensor]:
+    """Read weights that were trained on these bands, or do not say on which.
 
     Raises:
         TrainingError: They were trained on others.
     """
-    found = read_checkpoint(weights).get("bands") if weights.suffix == ".pt" else None
-    if found is not None and tuple(found) != tuple(bands):
+    trained = read_trained(path)
+    if trained.bands not in (None, tuple(bands)):
         raise TrainingError(
-            f"{weights} was trained on {', '.join(found)}, the model has {', '.join(bands)}: "
+            f"{path} was trained on {', '.join(trained.bands or ())}, the model has {', '.join(bands)}: "
             "take the run's own configuration, or another run"
         )
-    return weights
+    return trained.weights
 
 
 def _weights_of(run: Path) -> Path:
@@ -116,7 +115,7 @@ def with_detector(
         CheckpointError: The model is of other bands than the detector.
     """
     config, figures = read_calibration(run)
-    weights = averaged_weights(_of_bands(run / CHECKPOINT, model.bands))
+    weights = _weights_of_bands(run / CHECKPOINT, model.bands)
     own = {
         name: t.half() if t.ndim == 4 else t for name, t in weights.items() if name.startswith("detector.")
     }

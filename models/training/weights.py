@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,30 @@ OPPONENTS = ("discriminator.", "critic.")
 """Prefixes of the weights of networks that others are trained against, and that no model has."""
 
 
+class Trained(NamedTuple):
+    """What a run has come to: averaged weights, its bands, if they are known, and whether it ended."""
+
+    weights: dict[str, Tensor]
+    bands: tuple[str, ...] | None
+    is_finished: bool
+
+
+def read_trained(path: Path) -> Trained:
+    """Read a run's checkpoint, or a model file, by whose names the weights are.
+
+    Checkpoints of earlier versions do not say of which bands they are, nor whether they are the last.
+    """
+    if path.suffix in MODEL_ENDINGS:
+        config, tensors = read_model_file(path)
+        return Trained({name: tensor.float() for name, tensor in tensors.items()}, config.bands, True)
+    state = read_checkpoint(path)
+    bands = state.get("bands")
+    return Trained(state["ema"], None if bands is None else tuple(bands), state.get("finished", True))
+
+
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     """Read the moving average of a run's weights, or those of a model file, by the names of the latter."""
-    if checkpoint.suffix in MODEL_ENDINGS:
-        return {name: tensor.float() for name, tensor in read_model_file(checkpoint)[1].items()}
-    weights: dict[str, Tensor] = read_checkpoint(checkpoint)["ema"]
-    return weights
+    return read_trained(checkpoint).weights
 
 
 def average_runs(runs: Sequence[Path], out: Path) -> None:
@@ -42,7 +60,8 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
     """
     if len(runs) < 2:
         raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
-    weights = [averaged_weights(run) for run in runs]
+    trained = [read_trained(run) for run in runs]
+    weights = [each.weights for each in trained]
     for run, state in zip(runs, weights, strict=True):
         if shapes(state) != shapes(weights[0]):
             raise TrainingError(
@@ -55,12 +74,11 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
         for name, first in weights[0].items()
     }
     written: dict[str, Any] = {"config": f"the mean of {', '.join(map(str, runs))}", "ema": mean}
-    known = [read_checkpoint(run).get("bands") for run in runs if run.suffix == ".pt"]
-    if len(known) == len(runs) and all(bands is not None for bands in known):
-        if any(bands != known[0] for bands in known):
-            named = ", ".join(map(str, runs))
-            raise TrainingError(f"{named} are of different bands: average runs of one configuration")
-        written["bands"] = known[0]
+    bands = {each.bands for each in trained}
+    if len(bands - {None}) > 1:
+        named = ", ".join(map(str, runs))
+        raise TrainingError(f"{named} are of different bands: average runs of one configuration")
+    written["bands"] = None if None in bands else trained[0].bands
     write_checkpoint(out, written)
 
 

@@ -34,6 +34,7 @@ SIDE_FILES: tuple[type[SideFile], ...] = (
 )
 """All there are: rasters in the order of `Blended`, and last the Item, which names those that are there."""
 
+_PROGRAM = "decr-scene"
 _AGAIN = "check the disk, then the same command makes it"
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class SideFiles:
         try:
             report = json.loads(self.report.read_text(encoding="utf-8"))
             other = self.report.with_name(Path(report["output"]["path"]).name)
-            is_ours = report["program"]["name"] == "decr-scene" and other.with_suffix(".json") == self.report
+            is_ours = report["program"]["name"] == _PROGRAM and other.with_suffix(".json") == self.report
             is_there = other.name != self.output.name and other.is_file()
             is_same = is_there and self.output.exists() and other.samefile(self.output)
         except (OSError, ValueError, LookupError, TypeError):
@@ -169,7 +170,7 @@ class SideFiles:
         """
         try:
             report = json.loads(self.report.read_text(encoding="utf-8"))
-            named = report["beside"] if report["program"]["name"] == "decr-scene" else {}
+            named = report["beside"] if report["program"]["name"] == _PROGRAM else {}
             before = {role: Path(name).name for role, name in named.items() if role in _OF_OUTPUT}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return

@@ -317,13 +317,12 @@ def _add_source(element: ET.Element, vrt: str, number: int) -> None:
 
 def _wrapped_vrt(dataset: Any, place: Affine, window: Window, nodata: float | None, kind: str) -> str:
     """Return the VRT of a raster, or a window of it, with another transform, nodata value and type."""
-    description = located_vrt(dataset, {"VRTRasterBand"})
     size = {"rasterXSize": str(window.width), "rasterYSize": str(window.height)}
     root = ET.Element("VRTDataset", size)
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in place.to_gdal())
     inside = {name: str(int(value)) for name, value in zip(_RECT, window.flatten(), strict=True)}
     target = inside | {"xOff": "0", "yOff": "0"}
-    for number, _ in enumerate(description.findall("VRTRasterBand"), start=1):
+    for number in dataset.indexes:
         band = ET.SubElement(root, "VRTRasterBand", {"dataType": kind, "band": str(number)})
         if nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(float(nodata))
