@@ -107,6 +107,22 @@ def scaled(x: Tensor, factor: Tensor, offset: Tensor, block: int, silu: bool) ->
     return result.permute(0, 3, 1, 2)
 
 
+def smoothed(x: Tensor, kernels: Tensor) -> Tensor:
+    """Weigh what lies around each pixel along both axes, with the border repeated, laid out pixel by pixel.
+
+    Args:
+        x: Float32 that `suits`, ``(B, C, H, W)``.
+        kernels: Of each image, ``(B, N)``, N odd.
+    """
+    b, c, height, width = x.shape
+    result = torch.empty((b, height, width, c))
+    answer = result.view(b, height, width * c).numpy()
+    of_images = zip(_rows(x), kernels.float().numpy(), answer, strict=True)
+    for image, kernel, own in of_images:
+        _share(_loops().smooth, height, image, c, kernel, own)
+    return result.permute(0, 3, 1, 2)
+
+
 def _block_means(x: Tensor, block: int) -> np.ndarray:
     """Average as `block_means`, to ``(B, h, w, 2 C)``."""
     b, c, height, width = x.shape

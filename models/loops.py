@@ -212,6 +212,31 @@ def scale(
 
 
 @_loop
+def smooth(first: int, after: int, image: Any, channels: int, kernel: Any, answer: Any) -> None:
+    """Weigh what lies around values of rows ``first`` to ``after`` of ``(H, W C)``, the border repeated."""
+    height, length = image.shape
+    reach = len(kernel) // 2
+    margin = reach * channels
+    line = np.empty(length + 2 * margin, np.float32)
+    for y in range(first, after):
+        middle = line[margin : margin + length]
+        middle[:] = 0
+        for k in range(len(kernel)):
+            other, part = image[min(max(y + k - reach, 0), height - 1)], kernel[k]
+            for i in range(length):
+                middle[i] += part * other[i]
+        for i in range(margin):
+            line[i] = middle[i % channels]
+            line[margin + length + i] = middle[length - channels + i % channels]
+        own = answer[y]
+        own[:] = 0
+        for k in range(len(kernel)):
+            other, part = line[k * channels : k * channels + length], kernel[k]
+            for i in range(length):
+                own[i] += part * other[i]
+
+
+@_loop
 def spread(values: Any, before: Any, share: Any, rows: Any) -> None:
     """Spread ``(h, w, C)`` to ``(h, W, C)``, ``share`` of the next one."""
     last = values.shape[1] - 1

@@ -60,9 +60,16 @@ class Model:
 
     @torch.inference_mode()
     def network(
-        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor | int,
+        cloudy: Tensor,
+        reference: Tensor,
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict noise and raw weight, float32 ``(B, C, H, W)`` each, at step ``t``, 0 to 999.
+
+        A ``weight`` that is given is returned.
 
         Raises:
             ValueError: The model is a reference alone.
@@ -71,7 +78,7 @@ class Model:
             raise ValueError(f"model {self.config.name} has no noise network")
         x_t, cloudy, reference = self._on_device(x_t), self._on_device(cloudy), self._on_device(reference)
         with full_fp32():
-            eps, raw = self._computing["network"](x_t, t, cloudy, reference)
+            eps, raw = self._computing["network"](x_t, t, cloudy, reference, weight)
         return eps, raw
 
     @torch.inference_mode()
@@ -173,7 +180,8 @@ class Model:
         chosen = self.config.sampling.replaced(steps, start, weight_floor, gain=gain)
         if self.config.network is None:
             return self._sample_reference(cloudy, chosen.steps, chosen.weight_floor, noise, reference, seed)
-        denoiser = DEDenoiser(self.network, self.schedule, chosen.texture)
+        stays = self.config.network.covered is not None
+        denoiser = DEDenoiser(self.network, self.schedule, chosen.texture, stays)
         sampler = DESampler(
             denoiser if at_once is None else MicroBatched(denoiser, at_once),
             chosen.steps,

@@ -16,9 +16,15 @@ class Network(Protocol):
     """Noise and raw weight, float32 ``(B, C, H, W)`` each, of a noisy image."""
 
     def __call__(
-        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor, /
+        self,
+        x_t: Tensor,
+        t: Tensor | int,
+        cloudy: Tensor,
+        reference: Tensor,
+        weight: Tensor | None = None,
+        /,
     ) -> tuple[Tensor, Tensor]:
-        """Return ``(eps, raw weight)``."""
+        """Return ``(eps, raw weight)``; a ``weight`` that is given as it is."""
         ...
 
 
@@ -44,26 +50,38 @@ class DEDenoiser:
         network: Predicts the noise and the raw weight.
         schedule: The one that the network was trained with.
         texture: Standard deviation of that Gaussian, px; 0: the diffusion gives all.
+        steady: The network's weight is the same at all steps.
     """
 
-    def __init__(self, network: Network, schedule: Schedule, texture: float = 0.0) -> None:
+    def __init__(
+        self, network: Network, schedule: Schedule, texture: float = 0.0, steady: bool = False
+    ) -> None:
         self.network = network
         self.schedule = schedule
         self.texture = texture
+        self.steady = steady
 
     def __call__(
-        self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
+        self,
+        x_t: Tensor,
+        t: int,
+        cloudy: Tensor,
+        reference: Tensor,
+        weight_floor: float = WEIGHT_FLOOR,
+        weight: Tensor | None = None,
     ) -> Denoised:
         """Estimate the clean image.
 
-        All images are ``(B, C, H, W)``, ``cloudy`` and ``reference`` in [-1, 1].
+        All images are ``(B, C, H, W)``, ``cloudy`` and ``reference`` in [-1, 1]. ``weight`` is that of an
+        earlier step, of a network whose weight is ``steady``.
 
         Raises:
             ValueError: ``weight_floor`` is not in [0, 1].
         """
         if not 0 <= weight_floor <= 1:
             raise ValueError(f"weight_floor must be in [0, 1], got {weight_floor:g}")
-        eps, raw = self.network(x_t, int(self.schedule.timestep_map[t]), cloudy, reference)
+        seen = x_t, int(self.schedule.timestep_map[t]), cloudy, reference
+        eps, raw = self.network(*seen) if weight is None else self.network(*seen, weight)
         x0_eps = self.schedule.x0_from_eps(x_t, eps, t).clamp(-1, 1)
         weight = raw.clamp(weight_floor, 1)
         if self.texture:
@@ -87,15 +105,26 @@ class MicroBatched:
     def __init__(self, denoiser: DEDenoiser, size: int) -> None:
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
+        self.steady = denoiser.steady
         self.size = size
 
     def __call__(
-        self, x_t: Tensor, t: int, cloudy: Tensor, reference: Tensor, weight_floor: float = WEIGHT_FLOOR
+        self,
+        x_t: Tensor,
+        t: int,
+        cloudy: Tensor,
+        reference: Tensor,
+        weight_floor: float = WEIGHT_FLOOR,
+        weight: Tensor | None = None,
     ) -> Denoised:
         """Estimate the clear image as `DEDenoiser`, ``(B, C, H, W)``."""
         count = len(x_t)
-        images = [torch.split(self._filled_up(image), self.size) for image in (x_t, cloudy, reference)]
-        parts = [self.denoiser(x, t, y, guess, weight_floor) for x, y, guess in zip(*images, strict=True)]
+        images = [x_t, cloudy, reference] + ([] if weight is None else [weight])
+        split = [torch.split(self._filled_up(image), self.size) for image in images]
+        parts = [
+            self.denoiser(x, t, y, guess, weight_floor, *known)
+            for x, y, guess, *known in zip(*split, strict=True)
+        ]
         return Denoised(*(torch.cat(images)[:count] for images in zip(*parts, strict=True)))
 
     def _filled_up(self, images: Tensor) -> Tensor:

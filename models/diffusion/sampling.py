@@ -68,9 +68,10 @@ class DESampler:
         Returns:
             The clean image, ``(B, C, H, W)`` in [-1, 1].
         """
-        x_t = self.begin(noise, reference)
+        x_t, known = self.begin(noise, reference), None
         for t, s in self.pairs:
-            x0, weight, _ = self.denoiser(x_t, t, cloudy, reference, weight_floor)
+            x0, weight, _ = self.denoiser(x_t, t, cloudy, reference, weight_floor, known)
+            known = weight if self.denoiser.steady else None
             if agree is not None:
                 x0 = agree(x0)
             if on_step is not None:

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decr_scene.models.kernels import smoothed as smoothed_in_one_pass
+from decr_scene.models.kernels import suits
+
 
 def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
     """Smooth images with Gaussians, with their border repeated.
@@ -23,7 +26,10 @@ def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
     count, bands, height, width = images.shape
     places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernels = torch.exp(-0.5 * (places / sigma.clamp(min=1e-3)[:, None]).square())
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(bands, 0)[:, None]
+    kernels = kernels / kernels.sum(1, keepdim=True)
+    if suits(images) and images.dtype == torch.float32:
+        return smoothed_in_one_pass(images, kernels)
+    kernels = kernels.repeat_interleave(bands, 0)[:, None]
     flat = images.contiguous().reshape(1, count * bands, height, width)
     for kernel, pad in (
         (kernels[..., None], (0, 0, reach, reach)),

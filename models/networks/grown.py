@@ -87,7 +87,9 @@ class GrownDenoiser(nn.Module):
         self.direct = zeroed(nn.Conv2d((IMAGES + 1) * cells, cells, 1))
         self.gain = zeroed(nn.Linear(embedded, cells))
 
-    def forward(self, images: Tensor, cloudy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, cloudy: Tensor, t: Tensor, of_its_own: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
         """Run the network.
 
         Args:
@@ -95,15 +97,16 @@ class GrownDenoiser(nn.Module):
                 `GrownConfig.multiple`.
             cloudy: ``(B, C, H, W)`` in [-1, 1].
             t: Step numbers, ``(B,)``.
+            of_its_own: Whether a first guess of its own is asked for.
 
         Returns:
-            The change from the cloudy image to a first guess of its own, and its raw answer, ``(B, C, H, W)``
-            each.
+            The change from the cloudy image to a first guess of its own, if asked for, and its raw answer,
+            ``(B, C, H, W)`` each.
         """
         dtype = self.enter.weight.dtype
         embedding: Tensor = self.embedding(t)
-        folded = F.pixel_unshuffle(images, self.patch).to(dtype)
-        seen = torch.cat([folded, F.pixel_unshuffle(cloudy, self.patch).to(dtype)], dim=1)
+        folded = F.pixel_unshuffle(images.to(dtype), self.patch)
+        seen = torch.cat([folded, F.pixel_unshuffle(cloudy.to(dtype), self.patch)], dim=1)
         both = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
         steps = [(scale, shift) for scale, shift in both]
         h = self.trunk.features(cloudy, None, None, self.see(folded), steps)
@@ -112,4 +115,5 @@ class GrownDenoiser(nn.Module):
             local = block(local, embedding)
         raw = self.head(self.norm(local, silu=True))
         raw = raw + self.direct(seen) * (1 + self.gain(embedding)[:, :, None, None])
-        return self.trunk.change(cloudy, h), F.pixel_shuffle(raw, self.patch)
+        change = self.trunk.change(cloudy, h) if of_its_own else None
+        return change, F.pixel_shuffle(raw, self.patch)

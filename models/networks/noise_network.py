@@ -83,6 +83,8 @@ class Preconditioning(NamedTuple):
     """``c_out = sigma s / sqrt(s^2 + sigma^2)``."""
     into: Tensor
     """``c_in = 1 / sqrt(s^2 + sigma^2)``."""
+    given: Tensor
+    """Which images have a first guess."""
 
 
 class NoiseNetwork(nn.Module):
@@ -117,7 +119,12 @@ class NoiseNetwork(nn.Module):
         return noise.multiple if self.config.covered else max(noise.multiple, self.config.weight.multiple)
 
     def forward(
-        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor | int,
+        cloudy: Tensor,
+        reference: Tensor,
+        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the noise and allocate the weight.
 
@@ -126,16 +133,21 @@ class NoiseNetwork(nn.Module):
             t: Step of the full schedule, one number or ``(B,)``.
             cloudy: Cloudy image in [-1, 1], ``(B, C, H, W)``.
             reference: First guess in [-1, 1], ``(B, C, H, W)``.
+            weight: Returned as the weight, where that of an earlier step is as good.
 
         Returns:
             ``eps`` and the raw weight, not limited to any range; float32 ``(B, C, H, W)`` each.
         """
-        return self.noise(x_t, t, cloudy, reference), self.weight(x_t, t, cloudy, reference)
+        eps = self.noise(x_t, t, cloudy, reference)
+        return eps, self.weight(x_t, t, cloudy, reference) if weight is None else weight
 
     def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
         """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, from whatever the network predicts."""
+        self._check_seen(x_t, cloudy, reference)
         steps = _steps(t, x_t)
-        return self.eps_from(self.predict(x_t, steps, cloudy, reference), x_t, steps, cloudy, reference)
+        about = self._about_residual(x_t, steps, cloudy, reference)
+        raw = self._predict(x_t, steps, cloudy, reference, about)
+        return self._eps_from(raw, x_t, steps, about)
 
     def eps_from(
         self, raw: Tensor, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None = None
@@ -144,13 +156,18 @@ class NoiseNetwork(nn.Module):
 
         Of v it is ``sqrt(abar_t) v + sqrt(1 - abar_t) x_t``.
         """
+        about = self._about_residual(x_t, steps, cloudy, reference)
+        return self._eps_from(raw, x_t, steps, about)
+
+    def _eps_from(self, raw: Tensor, x_t: Tensor, steps: Tensor, about: Preconditioning | None) -> Tensor:
+        """Convert a prediction to noise, ``about`` that of a `residual`."""
         if self.config.prediction == "eps":
             return raw
         signal, noise = self._rates(steps)
-        if self.config.prediction == "v":
+        if about is None:
             return signal * raw + noise * x_t.float()
-        base, off, skip, out, _ = self._about(x_t, steps, cloudy, reference)
-        return (x_t.float() - signal * (base + skip * off + out * raw)) / noise
+        x0 = about.base + about.skip * about.off + about.out * raw
+        return (x_t.float() - signal * x0) / noise
 
     def target(
         self, x0: Tensor, noise: Tensor, t: Tensor, cloudy: Tensor, reference: Tensor | None = None
@@ -161,12 +178,20 @@ class NoiseNetwork(nn.Module):
         signal, rate = self._rates(t)
         if self.config.prediction == "v":
             return signal * noise - rate * x0
-        base, off, skip, out, _ = self._about(signal * x0 + rate * noise, t, cloudy, reference)
-        return (x0 - base - skip * off) / out
+        about = self._about(signal * x0 + rate * noise, t, cloudy, reference)
+        return (x0 - about.base - about.skip * about.off) / about.out
 
     def _rates(self, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, ``(B, 1, 1, 1)``."""
         return self.signal_rate[steps][:, None, None, None], self.noise_rate[steps][:, None, None, None]
+
+    def _about_residual(
+        self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None
+    ) -> Preconditioning | None:
+        """Compute the preconditioning of a prediction `residual`, ``None`` of others."""
+        if self.config.prediction != "residual":
+            return None
+        return self._about(x_t, steps, cloudy, reference)
 
     def _about(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, reference: Tensor | None) -> Preconditioning:
         """Compute the preconditioning of noisy images, for each image by whether it has a first guess."""
@@ -175,15 +200,16 @@ class NoiseNetwork(nn.Module):
         if self.config.grown is not None:
             known = unknown = self.config.grown.spread
         base, spread = cloudy.float(), torch.full_like(signal, unknown)
+        given = torch.zeros_like(signal, dtype=torch.bool)
         if reference is not None:
-            seen = _is_given(reference)
-            base = torch.where(seen, reference.float(), base)
-            spread = torch.where(seen, known, spread)
+            given = _is_given(reference)
+            base = torch.where(given, reference.float(), base)
+            spread = torch.where(given, known, spread)
         sigma = noise / signal
         total = sigma.square() + spread.square()
         off = x_t.float() / signal - base
         return Preconditioning(
-            base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt()
+            base, off, spread.square() / total, sigma * spread * total.rsqrt(), total.rsqrt(), given
         )
 
     def predict(
@@ -193,31 +219,46 @@ class NoiseNetwork(nn.Module):
 
         A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
         """
+        self._check_seen(x_t, cloudy, reference)
+        steps = _steps(t, x_t)
+        about = self._about_residual(x_t, steps, cloudy, reference)
+        return self._predict(x_t, steps, cloudy, reference, about)
+
+    def _predict(
+        self,
+        x_t: Tensor,
+        steps: Tensor,
+        cloudy: Tensor,
+        reference: Tensor | None,
+        about: Preconditioning | None,
+    ) -> Tensor:
+        """Run the noise predictor, ``about`` that of a `residual`."""
         seen = {"cloudy": cloudy}
         if self.config.guided:
             seen["reference"] = torch.zeros_like(cloudy) if reference is None else reference
-        self._check_images(x_t, **seen)
-        steps = _steps(t, x_t)
         if self.config.grown is not None:
-            return self._predict_grown(x_t, steps, cloudy, seen["reference"])
-        if self.config.prediction == "residual":
-            about = self._about(x_t, steps, cloudy, reference)
+            assert about is not None, "a grown network predicts a residual"
+            return self._predict_grown(x_t, steps, cloudy, seen["reference"], about)
+        if about is not None:
             x_t = about.into * about.off
         raw: Tensor = self.noise_net(torch.cat([x_t, *seen.values()], dim=1), steps)
         return raw.float()
 
-    def _predict_grown(self, x_t: Tensor, steps: Tensor, cloudy: Tensor, guess: Tensor) -> Tensor:
+    def _predict_grown(
+        self, x_t: Tensor, steps: Tensor, cloudy: Tensor, guess: Tensor, about: Preconditioning
+    ) -> Tensor:
         """Run a grown predictor: where there is no first guess, ``base`` of its answer is its own.
 
         ``x0 = (1 - c_skip) (y + change) + c_skip x_t / sqrt(abar) + c_out raw``.
         """
         assert isinstance(self.noise_net, GrownDenoiser)
-        about, seen = self._about(x_t, steps, cloudy, guess), _is_given(guess)
         signal, noise = self._rates(steps)
         noisy = x_t.float() * torch.rsqrt((SPREAD_OF_IMAGES * signal).square() + noise.square())
-        images = torch.cat([noisy, torch.where(seen, about.into * about.off, 0), guess], dim=1)
-        change, raw = self.noise_net(images, cloudy, steps)
-        return raw.float() + torch.where(seen, 0, (1 - about.skip) / about.out) * change.float()
+        images = torch.cat([noisy, torch.where(about.given, about.into * about.off, 0), guess], dim=1)
+        change, raw = self.noise_net(images, cloudy, steps, of_its_own=not _are_all(about.given))
+        if change is None:
+            return raw.float()
+        return raw.float() + torch.where(about.given, 0, (1 - about.skip) / about.out) * change.float()
 
     def weight(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor) -> Tensor:
         """Compute the weight alone, raw, float32 ``(B, C, H, W)``."""
@@ -226,6 +267,11 @@ class NoiseNetwork(nn.Module):
             return weight_of_change(cloudy.float(), reference.float(), *self.config.covered)
         raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
         return raw.float()
+
+    def _check_seen(self, x_t: Tensor, cloudy: Tensor, reference: Tensor | None) -> None:
+        """Refuse images of other shapes among what the noise predictor looks at."""
+        guess = {} if reference is None or not self.config.guided else {"reference": reference}
+        self._check_images(x_t, cloudy=cloudy, **guess)
 
     def _check_images(self, x_t: Tensor, **others: Tensor) -> None:
         if x_t.ndim != 4 or x_t.shape[1] != self.config.bands:
@@ -258,6 +304,11 @@ def weight_of_change(cloudy: Tensor, reference: Tensor, low: float, high: float)
 def _is_given(reference: Tensor) -> Tensor:
     """Return which images have a first guess, one that is not all zeros, ``(B, 1, 1, 1)``."""
     return reference.abs().amax((1, 2, 3), keepdim=True) > 0
+
+
+def _are_all(given: Tensor) -> bool:
+    """Return whether all are known to be set, at inference; a GPU is not asked, as that would wait for it."""
+    return given.is_cpu and not torch.is_grad_enabled() and bool(given.all())
 
 
 def _steps(t: Tensor | int, x_t: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ class PlainUNet(nn.Module):
             steps: Scale and shift of each block, in the order of `block_channels`.
         """
         dtype = self.enter.weight.dtype
-        h = self.enter(F.pixel_unshuffle(image, self.patch).to(dtype))
+        h = self.enter(F.pixel_unshuffle(image.to(dtype), self.patch))
         if self.context is not None and folded is not None:
             h = sum_into(h, self.context(folded.to(dtype)))
         if more is not None:

@@ -97,7 +97,11 @@ class Settings:
         without_prior = weight == 0 and sampling.first_step is None
 
         def network(
-            x_t: torch.Tensor, t: torch.Tensor | int, cloudy: torch.Tensor, reference: torch.Tensor
+            x_t: torch.Tensor,
+            t: torch.Tensor | int,
+            cloudy: torch.Tensor,
+            reference: torch.Tensor,
+            _weight: torch.Tensor | None = None,
         ) -> tuple[torch.Tensor, torch.Tensor]:
             seen = torch.zeros_like(reference) if without_prior else reference
             eps, raw = model.network(x_t, t, cloudy, seen)
