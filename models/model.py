@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import (
     ModelConfig,
@@ -49,6 +50,8 @@ class Model:
         self.config = config
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.schedule = Schedule()
         with torch.device("meta"):
             self.modules = build_modules(config)

@@ -17,6 +17,7 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
+from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import CloudDetector
@@ -204,6 +205,8 @@ def _own_device(name: str) -> torch.device:
     Under ``torchrun`` each has a GPU of its own.
     """
     device = pick_device(name)
+    if device.type == "cpu":
+        keep_freed_memory()
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" else device
 
 
