@@ -99,6 +99,7 @@ class DataConfig:
     veils: VeilRecipe = field(default_factory=VeilRecipe)
 
     def __post_init__(self) -> None:
+        self._check_ranges()
         if self.masks is not None:
             if self.clear or self.folder or not self.cloudy or self.simulate:
                 raise ValueError("masks are of the images in cloudy, without clear, folder or simulate")
@@ -112,7 +113,9 @@ class DataConfig:
             raise ValueError(f"share must be a weight from 0, got {self.share:g}")
         if self.folder is None and self.cloudy is None and self.simulate != 1.0:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
-        if any(not s > 0 or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales):
+        if not self.scales or any(
+            not s > 0 or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales
+        ):
             raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
@@ -140,6 +143,18 @@ class DataConfig:
             raise ValueError("judged = false is of images that are held out: name them in holdout")
         if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
             raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
+
+    def _check_ranges(self) -> None:
+        """Refuse bands, gains and names that no image has."""
+        if self.bands is not None and (not self.bands or min(self.bands) < 0):
+            raise ValueError(f"bands must be positions in the file, counted from 0, got {self.bands}")
+        if not 0 < self.brightness[0] <= self.brightness[1] < math.inf:
+            raise ValueError(f"brightness must be two rising gains above 0, got {self.brightness}")
+        if not 0 <= self.tint <= 2:
+            raise ValueError(f"tint must be a power of e, from 0 to 2, got {self.tint:g}")
+        for first, last in self.holdout:
+            if first > last:
+                raise ValueError(f"holdout must be names from-to, in their order, got {first!r} to {last!r}")
 
     def held_out(self, name: str) -> bool:
         """Return whether the image of this name is kept from training the reference."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -133,6 +134,7 @@ class RunConfig:
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser {self.optimiser!r} is unknown, expected one of {OPTIMISERS}")
         self._check_loss()
+        self._check_ranges()
         if not self.data:
             raise ValueError("a run needs at least one [[data]] table")
         if self.held_out not in (None, *HELD_OUT):
@@ -141,10 +143,6 @@ class RunConfig:
             raise ValueError("batch, accumulate, steps and crop must be 1 at least")
         if min(self.checkpoint_every, self.validate_every) < 1:
             raise ValueError("checkpoint_every and validate_every must be 1 at least")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown, expected one of {PRECISIONS}")
         if self.compiled and self.stage not in ("reference", "diffusion"):
@@ -186,6 +184,21 @@ class RunConfig:
     def takes_held_out(self) -> str:
         """Return how the run takes images that are held out, one of `HELD_OUT`."""
         return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
+
+    def _check_ranges(self) -> None:
+        """Refuse numbers that no training can go by, and bands that are not told apart."""
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed must be from 0 to below 2^63, got {self.seed}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be a rate from 0 to below 1, got {self.ema}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be 0 steps or more, got {self.warmup}")
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands must be names that differ, got {', '.join(self.bands)}")
 
     def _check_loss(self) -> None:
         """Refuse values that are out of range, or that this stage would not read."""

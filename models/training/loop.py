@@ -206,7 +206,7 @@ class Trainer:
     def _resume(self) -> None:
         """Take everything that `save` has written, of the same run."""
         state = read_checkpoint(self.folder / CHECKPOINT)
-        if not is_same_run(self.config, state["config"]):
+        if not is_same_run(self.config, str(state.get("config"))):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"
             )

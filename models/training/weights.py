@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from decr_scene.models.errors import TrainingError
 
 TRUNK = "network.noise_net.trunk."
 """Prefix of the weights of a grown noise predictor that are those of a reference."""
+
+_ELSEWHERE = "name another one, or remove it to begin the run anew"
 
 OPPONENTS = ("discriminator.", "critic.")
 """Prefixes of the weights of networks that others are trained against, and that no model has."""
@@ -79,6 +82,7 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
         named = ", ".join(map(str, runs))
         raise TrainingError(f"{named} are of different bands: average runs of one configuration")
     written["bands"] = None if None in bands else trained[0].bands
+    written["finished"] = all(each.is_finished for each in trained)
     write_checkpoint(out, written)
 
 
@@ -124,7 +128,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         TrainingError: It is none, or a damaged one.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with ZipFile(path) as parts:
+            damaged = parts.testzip()  # torch does not look at the sums of what it reads
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except BadZipFile:
+        raise TrainingError(f"{path} is no checkpoint of this program, or cut short: {_ELSEWHERE}") from None
     except Exception as error:
         raise TrainingError(f"{path} is no readable checkpoint of this program: {error}") from error
+    if damaged is not None:
+        raise TrainingError(f"{path} is damaged, in {damaged}: {_ELSEWHERE}")
+    if not isinstance(state, dict) or "ema" not in state:
+        raise TrainingError(f"{path} is a file of torch, but no checkpoint of this program: {_ELSEWHERE}")
     return state

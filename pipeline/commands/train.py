@@ -9,7 +9,7 @@ import click
 
 from decr_scene.models.training.stages import STAGES
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, print_line
+from decr_scene.pipeline.terminal.console import one_line_errors, print_line, warn
 from decr_scene.pipeline.terminal.options import FILE, device_option, example, quiet_option, run_config_option
 
 
@@ -72,12 +72,15 @@ def train(
     On several GPUs: torchrun --nproc-per-node 4 -m decr_scene.pipeline train ...
     """
     from decr_scene.models.training.config import read_config, read_texts
+    from decr_scene.pipeline.training.stage import of_other_bands
     from decr_scene.pipeline.training.stage import train as train_stage
 
     run = read_config(config)
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     texts = read_texts(config)
+    for text in of_other_bands(run, out, init):
+        warn(text)
     figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
     if figures:
         print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -39,9 +39,11 @@ def read_image(path: Path, like: Path | None = None) -> Float:
             ``None``, or one of other bands or another dtype: its own.
 
     Raises:
-        DecrSceneError: One of them cannot be opened or read.
+        DecrSceneError: One of them cannot be opened or read, or the image has no valid pixel.
     """
     own = _whole(path)
+    if not own.valid.any():
+        raise SceneReadError(f"{path}: all of it is nodata or not a number, expected an image")
     scene = own if like is None or like == path else _whole(like)
     if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
         scene = own

@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.bundled import find_model
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
-from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.devices import pick_device
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import CloudDetector
@@ -26,6 +26,7 @@ from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.labels import labelled
 from decr_scene.models.training.logs import RunLog
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
+from decr_scene.models.training.weights import read_trained
 from decr_scene.pipeline.errors import LockedError
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.raster.images import RasterImage, read_image
@@ -90,6 +91,21 @@ def train(
             log.close()
         done = trainer.is_over(cpu_minutes)
         return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
+
+
+def of_other_bands(config: RunConfig, out: Path, initial: tuple[Path, ...]) -> list[str]:
+    """Tell of initial weights that were trained on other bands than a run has, unless it has begun."""
+    if (out / CHECKPOINT).exists():
+        return []
+    told = []
+    for place in initial:
+        bands = read_trained(weights_of(place)).bands
+        if bands is not None and bands != config.bands:
+            told.append(
+                f"{place} was trained on {', '.join(bands)}, this run has {', '.join(config.bands)}: what it "
+                "has learnt of a band is taken for the one in its place"
+            )
+    return told
 
 
 @contextmanager

@@ -145,11 +145,39 @@ def test_a_run_that_ends_during_a_validation_has_its_steps_and_validates_when_it
         ("simulate", 1.5, "simulate must be a share of the crops"),
         ("share", -1.0, "share must be a weight from 0"),
         ("share", 0.0, r"share of all \[\[data\]\] is 0"),
+        ("scales", [], "scales must be 1 / whole numbers"),
+        ("bands", [-1, 0, 1], "bands must be positions in the file, counted from 0"),
+        ("brightness", [1.1, 0.9], "brightness must be two rising gains above 0"),
+        ("brightness", [-1.0, -0.5], "brightness must be two rising gains above 0"),
+        ("tint", -0.5, "tint must be a power of e, from 0 to 2"),
+        ("holdout", [["9", "0"]], "holdout must be names from-to, in their order, got '9' to '0'"),
     ],
 )
 def test_values_that_draw_nothing_are_refused(key, value, told):
     with pytest.raises(ValueError, match=told):
         run_of("reference", data=[{"cloudy": "cloudy", "clear": "clear", key: value}])
+
+
+def test_a_damaged_checkpoint_is_refused(root, tmp_path):
+    config = run_of("reference", steps=1)
+    source = load_source(DataConfig("clear", "cloudy"), root, read_png)
+    Trainer.start(config, tmp_path).run([source], [], lambda step, figures: None)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    torch.save({"a": 1}, tmp_path / "foreign")
+    cases = {
+        "is damaged, in .*: name another one": whole[:middle] + bytes(400) + whole[middle + 400 :],
+        "no checkpoint of this program, or cut short": whole[: len(whole) // 2],
+        "or cut short": b"",
+        "but no checkpoint of this program": (tmp_path / "foreign").read_bytes(),
+    }
+    for told, content in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match=told):
+            Trainer.start(config, tmp_path)
+    path.write_bytes(whole)
+    assert Trainer.start(config, tmp_path).step == 1
 
 
 def test_processor_time_of_loaders_is_not_known(root, tmp_path):
@@ -197,6 +225,12 @@ def test_images_without_a_twin_are_named(root):
         {"stage": "joint"},
         {"colour": 3},
         {"reference": {"bands": 4}},
+        {"ema": -1.0},
+        {"ema": 2.0},
+        {"warmup": -5},
+        {"weight_decay": -1.0},
+        {"seed": 2**70},
+        {"bands": ["r", "r", "b"]},
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):

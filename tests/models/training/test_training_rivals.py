@@ -14,6 +14,7 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
 from decr_scene.models.release.export import export_model, is_unfinished
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
+from decr_scene.models.training.weights import average_runs
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,8 @@ def test_a_run_of_other_bands_is_refused_and_one_under_way_is_known(root, tmp_pa
     sources = [load_source(part, root, read_png) for part in config.data]
     trainer.run(sources, [], lambda step, figures: None, minutes=0)
     assert is_unfinished(tmp_path / "run")
+    average_runs([tmp_path / "run" / CHECKPOINT] * 2, tmp_path / "mean.pt")
+    assert is_unfinished(tmp_path / "mean.pt")
     train(config, root, tmp_path / "run")
     assert not is_unfinished(tmp_path / "run")
     other = replace(config, bands=("blue", "green", "red"))

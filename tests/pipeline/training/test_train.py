@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from click.testing import CliRunner
 from pair_cases import save_png
@@ -199,6 +200,29 @@ def test_the_mean_of_two_runs_is_what_a_third_begins_with(data, tmp_path):
     again = CliRunner().invoke(main, [str(part) for part in call])
     assert again.exit_code == 1
     assert "exists" in again.output
+
+
+def test_weights_of_other_bands_are_told_of(data, tmp_path):
+    path = toml(tmp_path, steps=1)
+    train(read_config(path), data, tmp_path / "rgb", quiet=True)
+    path.write_text(path.read_text().replace('"red", "green", "blue"', '"blue", "green", "red"'))
+    call = ["train", "reference", "--config", path, "--data", data, "--init", tmp_path / "rgb", "--out"]
+    for out, told in (("rgb-again", True), ("rgb-again", False)):  # once it has begun, its own weights count
+        done = CliRunner().invoke(main, [*map(str, call), str(tmp_path / out), "--quiet"])
+        assert done.exit_code == 0, done.output
+        said = "was trained on red, green, blue, this run has blue, green, red"
+        assert (said in " ".join(done.output.split())) == told, done.output
+
+
+def test_an_image_of_nodata_alone_is_refused(data, tmp_path):
+    file = next((data / "label").glob("*"))
+    with rasterio.open(file) as image:
+        profile = image.profile | {"driver": "GTiff", "nodata": 0}
+    with rasterio.open(file.with_suffix(".tif"), "w", **profile):
+        pass
+    file.unlink()
+    with pytest.raises(TrainingError, match=f"{file.stem}.*all of it is nodata"):
+        train(read_config(toml(tmp_path, steps=1)), data, tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize(
