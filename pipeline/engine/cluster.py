@@ -20,6 +20,7 @@ from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Nanny
 
 from decr_scene.pipeline.engine import worker_setup
+from decr_scene.pipeline.engine.worker_setup import loggers_of_dask
 from decr_scene.pipeline.engine.workers import HOLDS_MODEL, count_models, count_workers
 from decr_scene.pipeline.errors import ClusterError, OptionError
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
@@ -341,9 +342,9 @@ def _settings() -> Iterator[None]:
     with _users_lock:
         _users += 1
         if _users == 1:
-            logger = logging.getLogger("distributed")
-            _undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)  # our own line replaces the one of Dask on standard error
+            for logger in loggers_of_dask():
+                _undo.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL)  # our own line replaces Dask's on standard error
             _undo.enter_context(dask.config.set(_SETTINGS))
             _undo.callback(_put_back, {key: dask.config.config.get(key) for key in _OF_CLIENTS})
     try:

@@ -52,6 +52,11 @@ class FileIdentity:
         try:
             stamp = _stamp(self.path)
         except OSError as error:
+            if not self.digest:
+                raise SceneReadError(
+                    f"{self.path} was there when the run began, and cannot be seen now ({error.strerror}): "
+                    "put it back"
+                ) from error
             raise SceneReadError(
                 f"{_observer()} cannot see {self.path} ({error.strerror}), which is there where the run was "
                 "started: keep it in a folder that all machines share under one path"
@@ -61,8 +66,8 @@ class FileIdentity:
         nearly_same = stamp[2] == self.stamp[2] and abs(stamp[3] - self.stamp[3]) < _TICK
         if not self.digest:
             raise SceneReadError(
-                f"this machine has another file at {self.path} than the run was started with: it was changed "
-                "or replaced meanwhile, run again"
+                f"{self.path} was changed or replaced during the run: put the former file back, or start "
+                "anew with --no-resume"
             )
         if not (nearly_same and _digest(self.path, stamp) == self.digest):
             raise SceneReadError(

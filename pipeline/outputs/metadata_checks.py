@@ -72,10 +72,20 @@ def check_copy(scene: RasterioScene) -> None:
             second = _properties(other)
     first["shape"] = second["shape"]
     if lost := [name for name, same in _are_equal(first, second).items() if not same]:
+        named = [_with_domains(name, first[name], second[name]) for name in lost]
         raise SceneError(
-            f"{scene.path}: a GeoTIFF would not keep its {', '.join(lost).replace('_', ' ')}: make one of it "
-            "with gdal_translate, look whether that will do, and process that"
+            f"{scene.path}: a GeoTIFF would not keep its {', '.join(named)}: copy it with gdal_translate, "
+            "look whether what is kept will do, and process the copy"
         )
+
+
+def _with_domains(name: str, first: Any, second: Any) -> str:
+    """Name a property in words, tags with the domains that differ."""
+    words = name.replace("_", " ")
+    if name != "tags":
+        return words
+    domains = sorted(domain for domain in {*first, *second} if first.get(domain) != second.get(domain))
+    return f"{words} ({', '.join(domain or 'of no domain' for domain in domains)})"
 
 
 def _corner_vrt(text: str) -> str:

@@ -205,8 +205,7 @@ class RasterioScene:
                 raise
             subject = _window_text(window) if window is not None else "its description"
             raise SceneReadError(
-                f"{self.path}: cannot read {subject} ({reason}): "
-                "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
+                f"{self.path}: cannot read {subject} ({reason}): {_advice(self.path)}"
             ) from error
 
     @property
@@ -271,6 +270,15 @@ class RasterioScene:
             valid &= pixels[alpha] != 0
             valid[alpha] = True
         return valid
+
+
+def _advice(path: str) -> str:
+    """Say what to do about a raster that cannot be read."""
+    if "/vsicurl/" in path or "://" in path:
+        return "the server failed or its file is damaged, try again, or fetch the file and process that"
+    if path.lower().endswith(".vrt"):
+        return "a raster that it is made of is missing or damaged, look which with gdalinfo -checksum"
+    return "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
 
 
 def open_scene(

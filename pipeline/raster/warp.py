@@ -53,6 +53,11 @@ def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> fl
     return told if found is None or abs(found / told - 1) <= TRUE_SCALE else found
 
 
+def full_turn(crs: CRS) -> float:
+    """Return a turn about the earth's axis in the units of a geographic CRS, 360 of degrees."""
+    return 2 * math.pi / float(crs.units_factor[1])
+
+
 def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
     """Measure the side of a small square on the ground.
 
@@ -104,13 +109,38 @@ def read_on_grid(
     if not _both_georeferenced(source, scene) or _has_its_pixels(source, scene, resampling):
         window = span.window
         return source.read(bands, window=window), source.read_masks(bands, window=window).all(axis=0)
-    transform = scene.transform @ Affine.translation(span.col, span.row)
+    values, valid = _warped(source, scene, span, bands, resampling, 0)
+    if scene.crs is not None and scene.crs.is_geographic and source.crs.is_geographic:
+        for shift in _turns_apart(source, scene.crs, scene.transform, span):
+            if valid.all():
+                break
+            more, has_more = _warped(source, scene, span, bands, resampling, shift)
+            values, valid = np.where(valid, values, more), valid | has_more
+    return values, valid
+
+
+def _warped(
+    source: Any, scene: RasterioScene, span: Span, bands: list[int], resampling: Resampling, shift: float
+) -> tuple[Pixels, Bool]:
+    """Warp a raster to a window of a scene whose longitudes are moved, as `read_on_grid`."""
+    moved = Affine.translation(shift, 0) @ scene.transform
+    transform = moved @ Affine.translation(span.col, span.row)
     grid = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
     opaque = ColorInterp.alpha not in source.colorinterp
     with WarpedVRT(source, **grid, resampling=resampling, add_alpha=opaque) as vrt:
         alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
         *values, opacity = vrt.read([*bands, alpha])
     return np.stack(values), opacity > 0
+
+
+def _turns_apart(source: Any, crs: CRS, transform: Affine, span: Span) -> list[float]:
+    """Return by what, in whole turns, a window of longitudes may be moved to meet those of another raster."""
+    turn = full_turn(crs)
+    corners = np.array([(span.col, span.row), (span.right, span.row), (span.col, span.bottom)])
+    corners = np.vstack([corners, (span.right, span.bottom)])
+    longitudes = (transform @ tuple(corners.T))[0]
+    west, east = sorted((source.bounds.left, source.bounds.right))
+    return [s for s in (turn, -turn) if longitudes.min() + s < east and longitudes.max() + s > west]
 
 
 def _has_its_pixels(source: Any, scene: RasterioScene, resampling: Resampling) -> bool:

@@ -8,6 +8,7 @@ own, because it brings a GDAL of its own and two in one process break each other
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import full_turn
 from decr_scene.pipeline.regions.georeferencing import Georeferencing, georeferencing_of
 from decr_scene.pipeline.regions.vectors import polygons_of, read_polygons
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
@@ -76,6 +78,8 @@ class Aoi:
             )
         geometries, crs = read_polygons(path)
         outline = _outline(scene, georeferencing, crs)
+        if crs.is_geographic and georeferencing.crs.is_geographic:
+            geometries = list(_with_turns(geometries, crs))
         clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
         left, bottom, right, top = outline.bounds
         on_scene = _to_scene_pixels(
@@ -147,6 +151,14 @@ def _outline(scene: RasterioScene, georeferencing: Georeferencing, crs: CRS) -> 
     (left, bottom), (right, top) = xy.min(axis=0), xy.max(axis=0)
     spare = 0.05 * max(right - left, top - bottom)
     return shapely.box(left - spare, bottom - spare, right + spare, top + spare)
+
+
+def _with_turns(geometries: Iterable[BaseGeometry], crs: CRS) -> Iterator[BaseGeometry]:
+    """Yield polygons of longitudes, and the same a turn to the west and to the east."""
+    turn = full_turn(crs)
+    for geometry in geometries:
+        for shift in (0, -turn, turn):
+            yield shapely.affinity.translate(geometry, shift)
 
 
 def _to_scene_pixels(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer, RPCTransformer
+from rasterio.warp import transform as to_crs
 
 from decr_scene.models.arrays import Double
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -20,6 +21,16 @@ Map = Callable[[Double], Double]
 
 BASE = 64
 """Pixels, at most, over which the size of one is measured, in the middle of the scene."""
+
+
+ELSEWHERE = (
+    "lies elsewhere than the scene, by its coordinates and the scene's GCPs or RPCs: choose another, or take "
+    "its coordinates away, so that it is laid on pixel by pixel"
+)
+"""What is said of a raster that `lies_elsewhere`."""
+
+EDGE = 9
+"""Points along each side of a raster by which it is told where it lies on a scene."""
 
 
 class Georeferencing(NamedTuple):
@@ -75,6 +86,30 @@ def ground_size(scene: RasterioScene) -> float | None:
         side = side_on_ground(georeferencing.crs, x, y)
         return None if side is None else side / base
     return None
+
+
+def lies_elsewhere(source: Any, scene: RasterioScene) -> bool:
+    """Return whether an open raster that has coordinates lies apart from a scene that has GCPs or RPCs alone.
+
+    Such a raster is laid on the scene pixel on pixel, which its coordinates may belie.
+    """
+    if scene.crs is not None or source.crs is None or source.transform.is_identity:
+        return False
+    place = georeferencing_of(scene)
+    if place is None:
+        return False
+    steps = np.linspace(0, 1, EDGE)
+    rows, cols = np.meshgrid(steps * source.height, steps * source.width)
+    x, y = source.transform @ (cols.ravel(), rows.ravel())
+    with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
+        on_scene = place.to_pixels(np.column_stack(to_crs(source.crs, place.crs, x, y)[:2]))
+        on_scene = on_scene[np.isfinite(on_scene).all(axis=1)]
+        if not len(on_scene):
+            return True
+        (left, top), (right, bottom) = on_scene.min(axis=0), on_scene.max(axis=0)
+        height, width = scene.shape
+        return bool(right <= 0 or bottom <= 0 or left >= width or top >= height)
+    return False
 
 
 def _by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> Georeferencing:

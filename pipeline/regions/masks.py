@@ -29,6 +29,7 @@ from decr_scene.pipeline.raster.handles import message_in, row_by_row
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.conventions import rule_of
+from decr_scene.pipeline.regions.georeferencing import ELSEWHERE, lies_elsewhere
 from decr_scene.pipeline.regions.mask_scan import scan
 from decr_scene.pipeline.regions.mask_values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
@@ -146,6 +147,8 @@ class MaskFile(Mask):
     def __post_init__(self) -> None:
         with self._open() as source:
             trouble = misfit(source, self.scene)
+            if lies_elsewhere(source, self.scene):
+                trouble = ELSEWHERE
             if any(np.dtype(kind).kind == "c" for kind in source.dtypes):
                 trouble = "has complex numbers, expected integers or probabilities: convert it"
         if trouble is not None:

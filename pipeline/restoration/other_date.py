@@ -20,6 +20,7 @@ from decr_scene.pipeline.raster.scaling import has_border
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import misfit, read_on_grid
 from decr_scene.pipeline.regions.clear_ground import cloudy_share
+from decr_scene.pipeline.regions.georeferencing import ELSEWHERE, lies_elsewhere
 from decr_scene.pipeline.tiling.grid import Span
 
 PATCH = 32
@@ -169,7 +170,8 @@ class OtherDate:
         """
         numbers = [index + 1 for index in self.indexes]
         with RasterioScene.open(self.path).dataset(span.window) as source:
-            if (trouble := misfit(source, self.scene)) is not None:
+            trouble = ELSEWHERE if lies_elsewhere(source, self.scene) else misfit(source, self.scene)
+            if trouble is not None:
                 raise OtherDateError(f"other date {self.path} {trouble}")
             pixels, has_values = read_on_grid(source, self.scene, span, numbers, Resampling.cubic)
         values = pixels.astype(np.float32)

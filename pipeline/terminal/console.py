@@ -177,8 +177,8 @@ def summarise(report: Report, quiet: bool = False) -> None:
         print_line(plain_line(summary))
         if report.mask is not None:
             print_line(plain_line(f"mask {report.parameters['mask']}: {report.mask}"))
-        for warning in report.warnings:
-            warn(warning)
+    for warning in report.warnings:
+        warn(warning)
     if report.faults:
         print_error(f"{output['path']} is written, but {'; '.join(report.faults)}")
     emit_end({"output": output["path"], **report.beside}, seconds=round(sum(seconds.values()), 1))
@@ -192,12 +192,12 @@ def summarise_batch(report: BatchReport, folder: str, out: Path, quiet: bool) ->
     if not quiet:
         counts = f"{len(report.having('done'))} done, {len(report.having('skipped'))} skipped"
         print_line(plain_line(f"{out}: {counts}, {len(failed)} failed; {out / 'batch.json'} says more"))
-        for entry in report.having("skipped"):
-            if entry.error:
-                warn(f"skipped {_under(entry.input, folder)}: {entry.error}")
-        for entry in report.scenes:
-            for warning in entry.warnings:
-                warn(f"{_under(entry.input, folder)}: {warning}")
+    for entry in report.having("skipped"):
+        if entry.error:
+            warn(f"skipped {_under(entry.input, folder)}: {entry.error}")
+    for entry in report.scenes:
+        for warning in entry.warnings:
+            warn(f"{_under(entry.input, folder)}: {warning}")
     for entry in failed:
         print_error(f"failed {_under(entry.input, folder)}: {entry.error}")
     numbers = {"done": len(report.having("done")), "skipped": len(report.having("skipped"))}

@@ -186,7 +186,7 @@ progress_options = in_order(
         help="jsonl: events for a program, one JSON object a line, on standard error.",
     ),
     click.option("--log", type=FILE, help="Append a line a stage, with the time, to this file."),
-    quiet_option("No progress bar and no summary."),
+    quiet_option("No progress bar and no summary; warnings and errors alone."),
 )
 """Options of progress and log."""
 

@@ -271,6 +271,12 @@ def _converted(old: dict[str, Any], new: Guard) -> Guard:
 
 def _check_same(old: Guard, new: Guard, path: Path) -> None:
     differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if "input" in differing:
+        raise ResumeError(
+            f"{path} was left by an interrupted run of another input, or of this one before it changed "
+            f"({', '.join(differing)} differ): put the former one back to finish it, or start anew with "
+            "--no-resume"
+        )
     if differing:
         raise ResumeError(
             f"{path} was left by an interrupted run, and it was another one ({', '.join(differing)} differ): "

@@ -182,7 +182,7 @@ def test_a_file_is_known_again_here_and_elsewhere(tmp_path):
     copy = shutil.copy2(path, tmp_path / "b.tif")
     os.replace(copy, path)  # as another machine's copy: another inode, the same time and content
     sent.check()
-    with pytest.raises(SceneReadError, match=r"this machine has another file at .*a.tif"):
+    with pytest.raises(SceneReadError, match=r"a.tif was changed or replaced during the run: put the former"):
         here.check()
     times = path.stat()
     (tmp_path / "c.tif").write_bytes(path.read_bytes()[:-1] + b"x")
@@ -193,6 +193,8 @@ def test_a_file_is_known_again_here_and_elsewhere(tmp_path):
     path.unlink()
     with pytest.raises(SceneReadError, match="cannot see"):
         sent.check()
+    with pytest.raises(SceneReadError, match=r"was there when the run began, .*: put it back$"):
+        here.check()
 
 
 @pytest.mark.parametrize("role", ["scene", "mask"])
@@ -204,7 +206,7 @@ def test_an_input_that_is_replaced_during_the_run_is_noticed(role, tmp_path):
         os.replace(shutil.copy(target, tmp_path / "new"), target)
         return tiles * 0.5
 
-    with pytest.raises(SceneReadError, match=r"another file|has changed"):
+    with pytest.raises(SceneReadError, match=r"was changed or replaced|another file|has changed"):
         process_scene(scene, tmp_path / "o.tif", restorer=replaces, mask=str(mask))
     assert not (tmp_path / "o.tif").exists()
 

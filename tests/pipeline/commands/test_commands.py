@@ -310,3 +310,15 @@ def test_an_empty_list_is_a_wrong_call(args, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_one_line(call(*args), 2, told)
     assert not list(tmp_path.iterdir())
+
+
+def test_quiet_leaves_warnings(scene, tmp_path):
+    with rasterio.open(scene) as dataset:
+        profile = {**dataset.profile, "count": 1, "dtype": "uint8", "nodata": None}
+    with rasterio.open(tmp_path / "mask.tif", "w", **profile) as mask:
+        mask.write(np.zeros((1, *mask.shape), np.uint8))
+    options = ("--model", "fill", "--mask", tmp_path / "mask.tif", "--scale", "0,255", "--quiet")
+    result = call("process", scene, "--out", tmp_path / "clean.tif", *options)
+    assert result.exit_code == 0, result.output
+    assert "nothing will change" in " ".join(result.stderr.split())
+    assert not result.stdout

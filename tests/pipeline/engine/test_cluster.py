@@ -135,6 +135,15 @@ def test_a_cluster_here_serves_its_state_where_asked():
     assert counts == [1], "and not where it is not asked"
 
 
+def test_while_a_run_lasts_dask_tells_nothing_itself():
+    """``distributed.client`` has a level and a handler of its own: of a scheduler that dies, a traceback."""
+    names = ("distributed", "distributed.client", "distributed.worker", "distributed.comm.tcp")
+    before = [logging.getLogger(name).isEnabledFor(logging.ERROR) for name in names]
+    with connect(None):
+        assert not any(logging.getLogger(name).isEnabledFor(logging.ERROR) for name in names)
+    assert [logging.getLogger(name).isEnabledFor(logging.ERROR) for name in names] == before
+
+
 def test_a_worker_of_ours_tells_nothing_itself():
     """What goes wrong there reaches the process that started it."""
     logger = logging.getLogger("distributed.worker")

@@ -55,3 +55,24 @@ def test_bands_that_share_an_alpha_another_place_and_cubic_values_are_warped(
     monkeypatch.setattr(warp, "WarpedVRT", refuse)
     with pytest.raises(AssertionError, match="warped"):
         read(path, scene, resampling)
+
+
+@pytest.mark.parametrize("west", [-180.15, 179.85])
+def test_a_raster_of_the_world_covers_a_scene_across_the_antimeridian(west, tmp_path):
+    """Cells of half a degree, numbered by their longitude from -180: 719 before, 0 after the antimeridian."""
+    path = write(
+        tmp_path / "scene.tif",
+        np.zeros((1, 60, 300), "uint8"),
+        crs="EPSG:4326",
+        transform=Affine(1e-3, 0, west, 0, -1e-3, 10),
+    )
+    world = np.broadcast_to(np.arange(720, dtype="uint16"), (1, 360, 720))
+    mask = write(tmp_path / "world.tif", world, crs="EPSG:4326", transform=Affine(0.5, 0, -180, 0, -0.5, 90))
+    with rasterio.open(mask) as source:
+        scene, span = RasterioScene.open(path), Span(0, 0, 60, 300)
+        (values,), valid = warp.read_on_grid(source, scene, span, [1], Resampling.nearest)
+    assert valid.all()
+    middles = west + (np.arange(300) + 0.5) * 1e-3
+    cells = np.floor(((middles + 180) % 360) * 2).astype(int)
+    assert set(cells) == {0, 719}
+    np.testing.assert_array_equal(values, np.broadcast_to(cells, values.shape))

@@ -209,6 +209,31 @@ def test_scenes_that_only_points_or_rpcs_place(make, shape, tmp_path):
     assert (weights[inside(square.buffer(-1.5), shape)] > 0).all()
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(179.9, 180), (-180, -179.95)],
+        [(179.9, 180.05)],
+        [(-180.1, -179.95)],
+    ],
+    ids=["cut at the antimeridian", "beyond it to the east", "a turn to the west"],
+)
+def test_longitudes_a_turn_apart_are_the_same_place(boxes, tmp_path):
+    """A scene in degrees from 179.85 on, of .001 a pixel: the area lies in its columns 50 to 199."""
+    scene = write(
+        tmp_path / "scene.tif",
+        np.full((1, 60, 300), 9, "uint8"),
+        crs="EPSG:4326",
+        transform=Affine(1e-3, 0, 179.85, 0, -1e-3, 10),
+    )
+    area = tmp_path / "area.geojson"
+    parts = [shapely.box(west, 9.9, east, 10.1) for west, east in boxes]
+    geojson(area, shapely.union_all(parts), crs="EPSG:4326", own="EPSG:4326")
+    with RasterioScene.open(scene) as opened:
+        rows, cols = np.nonzero(Aoi.read(str(area), opened).soft(Span(0, 0, 60, 300)))
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (0, 59, 50, 199)
+
+
 def test_gcps_place_an_area_by_hand(tmp_path):
     """Four points at the corners of a plain grid: where a coordinate falls can be told without a library."""
     points = [

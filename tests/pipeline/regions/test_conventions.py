@@ -206,6 +206,29 @@ def test_a_mask_that_does_not_touch_the_scene_is_refused(ground, tmp_path):
     assert not (tmp_path / "out.tif").exists()
 
 
+@pytest.mark.parametrize("shift", [0, 100_000])
+def test_a_mask_of_another_place_is_not_laid_on_a_scene_that_points_place(shift, ground, tmp_path):
+    with rasterio.open(ground.path) as scene:
+        profile = {**scene.profile, "transform": None, "crs": None}
+        corners = [(row, col, *(scene.transform @ (col, row))) for row in (0, 50) for col in (0, 40)]
+        points = [rasterio.control.GroundControlPoint(*corner) for corner in corners]
+        pixels, crs = scene.read(), scene.crs
+    with rasterio.open(tmp_path / "points.tif", "w", **profile) as placed:
+        placed.write(pixels)
+        placed.gcps = points, crs
+    moved = rasterio.Affine.translation(shift, 0) @ ground.transform
+    mask = painted(tmp_path / "mask.tif", [1] * 5, transform=moved)
+    call = {"restorer": to_zero, "mask": str(mask)}
+    if shift:
+        with pytest.raises(
+            MaskError, match=r"^mask \S+ lies elsewhere than the scene, by its coordinates and"
+        ):
+            process_scene(tmp_path / "points.tif", tmp_path / "out.tif", **call)
+        return
+    process_scene(tmp_path / "points.tif", tmp_path / "out.tif", **call)
+    assert (pixels_of(tmp_path / "out.tif") != pixels).any()
+
+
 def test_a_mask_of_a_part_or_without_cloud_is_told(ground, tmp_path):
     half = rasterio.Affine.translation(25 * ground.transform.a, 0) @ ground.transform
     mask = painted(tmp_path / "half.tif", [0] * 5, transform=half)
