@@ -165,6 +165,13 @@ def read_state(source: Weights, what: str) -> dict[str, Tensor]:
         kind = "tensor" if invalid and isinstance(invalid[0], str) else "name of a tensor"
         problem = f"its {invalid[0]!r} is no {kind}" if invalid else "it is empty"
         raise CheckpointError(f"{what} is no state dict, {problem}: give a mapping of names to tensors")
+    odd = [
+        name
+        for name, value in entries.items()
+        if value.layout != torch.strided or value.is_meta or value.is_complex()
+    ]
+    if odd:
+        raise CheckpointError(f"{what}: {odd[0]} is sparse, complex or without values, expected real numbers")
     damaged = [name for name, value in entries.items() if not bool(torch.isfinite(value).all())]
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""

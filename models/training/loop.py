@@ -205,7 +205,10 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take everything that `save` has written, of the same run."""
-        state = read_checkpoint(self.folder / CHECKPOINT)
+        try:
+            state = read_checkpoint(self.folder / CHECKPOINT)
+        except TrainingError as error:
+            raise TrainingError(f"{error}, or remove it to begin the run anew") from error
         if not is_same_run(self.config, str(state.get("config"))):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"

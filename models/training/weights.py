@@ -18,8 +18,6 @@ from decr_scene.models.errors import TrainingError
 TRUNK = "network.noise_net.trunk."
 """Prefix of the weights of a grown noise predictor that are those of a reference."""
 
-_ELSEWHERE = "name another one, or remove it to begin the run anew"
-
 OPPONENTS = ("discriminator.", "critic.")
 """Prefixes of the weights of networks that others are trained against, and that no model has."""
 
@@ -132,11 +130,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             damaged = parts.testzip()  # torch does not look at the sums of what it reads
         state = torch.load(path, map_location="cpu", weights_only=True)
     except BadZipFile:
-        raise TrainingError(f"{path} is no checkpoint of this program, or cut short: {_ELSEWHERE}") from None
+        raise TrainingError(f"{path} is no checkpoint of this program, or cut short: take another") from None
     except Exception as error:
         raise TrainingError(f"{path} is no readable checkpoint of this program: {error}") from error
     if damaged is not None:
-        raise TrainingError(f"{path} is damaged, in {damaged}: {_ELSEWHERE}")
+        raise TrainingError(f"{path} is damaged, in {damaged}: take another")
     if not isinstance(state, dict) or "ema" not in state:
-        raise TrainingError(f"{path} is a file of torch, but no checkpoint of this program: {_ELSEWHERE}")
+        raise TrainingError(f"{path} is a file of torch, but no checkpoint of this program: take another")
     return state

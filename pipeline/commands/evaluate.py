@@ -121,6 +121,7 @@ def evaluate(
     from decr_scene.pipeline.evaluation.answers import Settings
     from decr_scene.pipeline.evaluation.compare import compare
     from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+    from decr_scene.pipeline.evaluation.pairs import warnings_of
 
     settings = Settings(steps, start, weight_floor, gain=gain)
     names = tuple(name.strip() for name in (compared or "").split(",") if name.strip())
@@ -140,6 +141,8 @@ def evaluate(
         raise OptionError("evaluate measures on pairs: name their folder with --data")
     if not data.is_dir():
         raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
+    for text in warnings_of(data):
+        warn(text)
     if systems is None:
         options.update(samples=samples, uncertainty=uncertainty, sheet=sheet, trace=trace)
         print_line(evaluate_pairs(models[0], data, settings, **options).to_text())

@@ -189,10 +189,13 @@ def models_calibrate(
     """Measure the error to be expected of MODEL, for --uncertainty, and write it into a model file."""
     from decr_scene.models.bundled import find_model
     from decr_scene.pipeline.evaluation.calibrate import calibrate_model
+    from decr_scene.pipeline.evaluation.pairs import warnings_of
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
     check_no_input([out], [("an image of the pairs", path) for path in files_under(data)])
     check_target(find_model(model), out, overwrite)
+    for text in warnings_of(data):
+        warn(text)
     measured = calibrate_model(model, data, out, bands, detector, reduce)
     error = measured.error
     print_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import click
@@ -79,8 +80,9 @@ def train(
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     texts = read_texts(config)
-    for text in of_other_bands(run, out, init):
-        warn(text)
+    if int(os.environ.get("RANK", 0)) == 0:  # of the processes of torchrun one tells
+        for text in of_other_bands(run, out, init):
+            warn(text)
     figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
     if figures:
         print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

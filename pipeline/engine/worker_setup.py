@@ -17,6 +17,6 @@ def dask_setup(worker: Any) -> None:
 
 def loggers_of_dask() -> list[logging.Logger]:
     """Return the loggers of Dask's cluster that have a level: ``distributed``, and some below it."""
-    below = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    below = [name for name in list(logging.root.manager.loggerDict) if name.startswith("distributed.")]
     named = [logging.getLogger(name) for name in below]
     return [logging.getLogger("distributed"), *(logger for logger in named if logger.level)]

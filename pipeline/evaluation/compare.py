@@ -64,6 +64,9 @@ DIFFERENCES = ("psnr", "ukis_distance", "psnr_tone", "ssim_tone", "psnr_under_cl
 
 PLOTS = ("perception_distortion", "sweep")
 
+CLOUDY, TRUTH = "cloudy", "truth"
+"""Labels of what no system answers."""
+
 FILL = "fill"
 """The label and the name of the smooth fill."""
 
@@ -120,8 +123,9 @@ class Comparison:
         """Format tables of figures and texture, one row a system, then of gains over every baseline."""
         rows = self.rows
         width = max(20, *(len(label) + 2 for label in rows))
-        figures = _table(f"{len(self.names)} pairs", COLUMNS, rows, width)
-        return "\n".join([*figures, "", *_table("texture", TEXTURES, rows, width), *self._differences(width)])
+        figures = self._table(f"{len(self.names)} pairs", COLUMNS, rows, width)
+        textures = self._table("texture", TEXTURES, rows, width)
+        return "\n".join([*figures, "", *textures, *self._differences(width)])
 
     def to_csv(self, path: Path) -> None:
         """Write mean figures, one line per system, with gains over the baselines and their intervals."""
@@ -158,6 +162,22 @@ class Comparison:
             }
             Plot(f"sweep of {name}", name, "dB", series).write(sweeping)
 
+    def _table(self, title: str, columns: Sequence[str], rows: Mapping[str, Row], width: int) -> list[str]:
+        """Format rows, and under figures that not all pairs have, of how many they are the mean."""
+        shown = [name for name in columns if name in next(iter(rows.values()))]
+        lines = [title.ljust(width) + "".join(f"{name:>18}" for name in shown)]
+        for label, row in rows.items():
+            lines.append(label.ljust(width) + "".join(f"{row[name]:18.4f}" for name in shown))
+        counts = [self._count(name) for name in shown]
+        if min(counts, default=len(self.names)) < len(self.names):
+            told = (str(count) if count < len(self.names) else "" for count in counts)
+            lines.append("mean of pairs".ljust(width) + "".join(f"{text:>18}" for text in told))
+        return lines
+
+    def _count(self, figure: str) -> int:
+        """Count the pairs that have a figure, of the system with fewest; those of the set count as all."""
+        return min(sum(not np.isnan(row.get(figure, 0)) for row in rows) for rows in self.by_pair.values())
+
     def _difference_figures(self) -> list[str]:
         measured = next(iter(self.by_pair.values()))[0]
         return [name for name in DIFFERENCES if name in measured]
@@ -174,14 +194,6 @@ class Comparison:
                     )
                     lines.append(label.ljust(width) + cells)
         return lines
-
-
-def _table(title: str, columns: Sequence[str], rows: Mapping[str, Row], width: int) -> list[str]:
-    shown = [name for name in columns if name in next(iter(rows.values()))]
-    head = title.ljust(width) + "".join(f"{name:>18}" for name in shown)
-    return [head] + [
-        label.ljust(width) + "".join(f"{row[name]:18.4f}" for name in shown) for label, row in rows.items()
-    ]
 
 
 def ablation(model: str, settings: Settings) -> list[System]:
@@ -268,6 +280,7 @@ def compare(
     models = {name: open_answerer(name, data, bands, detector) for name in names}
     for system in systems:
         system.settings.check(models[system.model].model)
+    _check_variants(systems, models)
     model_bands = _common_bands(models)
     if with_baselines:
         models = {FILL: open_fill(model_bands, list(models.values()), data, detector), **models}
@@ -289,7 +302,7 @@ def compare(
             for one in by_run:
                 looks = models[one.model].options.detector
                 restored[one.label] = runs.answer(number, one.model, one.settings, shape, looks)
-        answers = {"cloudy": pair.cloudy, **{one.label: restored[one.label] for one in systems}}
+        answers = {CLOUDY: pair.cloudy, **{one.label: restored[one.label] for one in systems}}
         figures_of_all = measure_answers(pair, answers, figures, perception)
         for label in answers:
             prefix = f"{label}/"
@@ -297,8 +310,8 @@ def compare(
             rows.setdefault(label, []).append(row)
         if contact is not None:
             decibels = {label: rows[label][-1]["psnr"] for label in answers}
-            contact.add(number, pair.name, {**answers, "truth": pair.clear}, decibels)
-    baselines = ("cloudy", FILL) if with_baselines else ()
+            contact.add(number, pair.name, {**answers, TRUTH: pair.clear}, decibels)
+    baselines = (CLOUDY, FILL) if with_baselines else ()
     result = Comparison(
         tuple(pair.name for pair in pairs),
         {label: tuple(r) for label, r in rows.items()},
@@ -345,6 +358,15 @@ def _answers(
     return answers
 
 
+def _check_variants(systems: Sequence[System], models: Mapping[str, Answerer]) -> None:
+    """Refuse variants of one model that answers to all settings alike."""
+    (name, model), *others = models.items()
+    if len(systems) > 1 and not others and not model.draws_samples:
+        raise OptionError(
+            f"{name} takes no steps, so all settings give one answer: take a model with a noise network"
+        )
+
+
 def _check_sizes(models: Mapping[str, Answerer], pairs: Sequence[Pair]) -> None:
     """Refuse pairs of a size that a model cannot take, before anything is measured."""
     for name, model in models.items():
@@ -375,9 +397,10 @@ def compare_models(models: Sequence[str], settings: Settings) -> list[System]:
 
 
 def _labels(models: Sequence[str]) -> list[str]:
-    """Shorten paths to names where these are unique."""
+    """Shorten paths to names where these are unique, and none of another column's."""
     short = [Path(model).stem for model in models]
-    return short if len(set(short)) == len(short) else list(models)
+    others = {CLOUDY, TRUTH} | ({FILL} - set(models))
+    return short if len(set(short)) == len(short) and others.isdisjoint(short) else list(models)
 
 
 def _common_bands(models: dict[str, Answerer]) -> tuple[str, ...]:

@@ -287,10 +287,13 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
 
 
 def paired(gains: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
-    """Average differences of two answers to the same images, with a 95 % interval by the bootstrap."""
+    """Average differences of two answers to the same images, with a 95 % interval by the bootstrap.
+
+    One image has no interval: NaN.
+    """
     finite = np.array([gain for gain in gains if not np.isnan(gain)])
-    if not finite.size:
-        return np.nan, np.nan, np.nan
+    if finite.size < 2:
+        return float(finite.mean()) if finite.size else np.nan, np.nan, np.nan
     chosen = np.random.default_rng(0).integers(len(finite), size=(draws, len(finite)))
     low, high = np.percentile(finite[chosen].mean(axis=1), [2.5, 97.5])
     return float(finite.mean()), float(low), float(high)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import cast
 
@@ -31,8 +30,6 @@ from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_imag
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.tiling.grid import reduced_shape
-
-_log = logging.getLogger(__name__)
 
 GAPS, GAPS_SIDE = 0.001, 256
 """Share of an image without values from which that is told, and the side that it is looked at with, px."""
@@ -63,7 +60,6 @@ def load_pairs(
     if protocol == "paper" and reduce != 1:
         raise OptionError("the paper's protocol resizes by itself: drop --reduce")
     chosen = places_of(model_bands, data, bands)
-    _warn_of_gaps(data)
     config = DataConfig(folder=".", tone=False, scales=(1 / reduce,), bands=chosen)
     source = load_source(config, data, read_image, bands=len(model_bands), opener=RasterImage.open)
     pairs = [held_in_memory(pair, MOST_SIDE) for pair in source.pairs[0]]
@@ -134,16 +130,41 @@ def pixel_of_folder(data: Path) -> float | None:
         return None  # what is wrong with it is told by the one who reads its pixels
 
 
-def _warn_of_gaps(data: Path) -> None:
-    """Warn of images with pixels without values, which are filled in from beside and judged like ground."""
-    folders = (data / name for name in (*CLOUDY_FOLDERS, *CLEAR_FOLDERS))
-    found = [path for folder in folders for path in _images(folder) if _has_gaps(path)]
-    if found:
-        _log.warning(
-            "%s: %d images have pixels without values (%s first): what is filled in there is judged like "
-            "ground, and moves the figures; cut such parts off both images of the pair",
-            *(data, len(found), found[0].relative_to(data)),
+def warnings_of(data: Path) -> list[str]:
+    """Tell of what in a folder of pairs moves figures: pixels without values, and pairs of two types.
+
+    The former are filled in from beside and judged like ground, the latter scaled each by itself.
+    """
+    cloudy, clear = (
+        [path for name in folders for path in _images(data / name)]
+        for folders in (CLOUDY_FOLDERS, CLEAR_FOLDERS)
+    )
+    told = []
+    if found := [path for path in (*cloudy, *clear) if _has_gaps(path)]:
+        told.append(
+            f"{data}: {len(found)} images have pixels without values ({found[0].relative_to(data)} first): "
+            "what is filled in there is judged like ground, and moves the figures; cut such parts off both "
+            "images of the pair"
         )
+    types = [{path.stem: _type(path) for path in images} for images in (cloudy, clear)]
+    differing = [name for name, kind in types[0].items() if kind != types[1].get(name, kind)]
+    if differing:
+        first = differing[0]
+        told.append(
+            f"{data}: {len(differing)} pairs are of two types ({first} first: {types[0][first]} and "
+            f"{types[1][first]}): each image is scaled by itself, so their figures say little; store both "
+            "images of a pair in one"
+        )
+    return told
+
+
+def _type(path: Path) -> str:
+    """Return the type of an image, empty if it cannot be opened, which its reader tells."""
+    try:
+        with RasterioScene.open(path) as scene:
+            return str(scene.dtype)
+    except DecrSceneError:
+        return ""
 
 
 def _has_gaps(path: Path) -> bool:

@@ -26,6 +26,8 @@ from decr_scene.pipeline.tiling.grid import reduced_shape
 SAMPLE_SIDE = 1024
 """Longest side of the decimated read that the scaling of a large raster is fitted to, px."""
 
+_NOTHING = "all of it is nodata or not a number, expected an image"
+
 PICTURES = frozenset({"PNG", "WEBP", "JPEG"})
 """Formats whose alpha channel is never a band."""
 
@@ -43,7 +45,7 @@ def read_image(path: Path, like: Path | None = None) -> Float:
     """
     own = _whole(path)
     if not own.valid.any():
-        raise SceneReadError(f"{path}: all of it is nodata or not a number, expected an image")
+        raise SceneReadError(f"{path}: {_NOTHING}")
     scene = own if like is None or like == path else _whole(like)
     if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
         scene = own
@@ -127,6 +129,8 @@ class RasterImage:
             TrainingError: As `read`.
         """
         small = self._decimated((height, width), Resampling.average)
+        if not small.valid.any():
+            raise TrainingError(f"{self.path}: {_NOTHING}")
         return self.radiometry.to_model(small.pixels, small.valid)
 
     @cached_property

@@ -82,10 +82,11 @@ class Aoi:
             geometries = list(_with_turns(geometries, crs))
         clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
         left, bottom, right, top = outline.bounds
-        on_scene = _to_scene_pixels(
-            clipped, crs, georeferencing, max(right - left, top - bottom)
-        ).intersection(_with_margin(scene.shape))
         height, width = scene.shape
+        ((middle, _),) = georeferencing.to_coordinates(np.array([(width / 2, height / 2)]))
+        on_scene = _to_scene_pixels(
+            clipped, crs, georeferencing, max(right - left, top - bottom), float(middle)
+        ).intersection(_with_margin(scene.shape))
         if on_scene.intersection(shapely.box(0, 0, width, height)).area < _TINY:
             raise MaskError(
                 f"the area of interest {path} does not touch the scene {scene.path}: "
@@ -162,7 +163,7 @@ def _with_turns(geometries: Iterable[BaseGeometry], crs: CRS) -> Iterator[BaseGe
 
 
 def _to_scene_pixels(
-    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float
+    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float, middle: float
 ) -> BaseGeometry:
     """Convert polygons from their CRS to pixels of the scene.
 
@@ -171,13 +172,14 @@ def _to_scene_pixels(
         crs: Their CRS.
         georeferencing: The scene's.
         side: Longer side of the scene, in units of ``crs``.
+        middle: First coordinate of the middle of the scene, in its CRS.
 
     Raises:
         MaskError: Some coordinates have none in the scene's CRS.
     """
     pieces = shapely.segmentize(area, side / _SEGMENTS)
     on_scene = shapely.transform(
-        pieces, lambda xy: georeferencing.to_pixels(_reprojected(xy, crs, georeferencing.crs))
+        pieces, lambda xy: georeferencing.to_pixels(_reprojected(xy, crs, georeferencing.crs, middle))
     )
     if not np.isfinite(shapely.get_coordinates(on_scene)).all():
         raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
@@ -186,8 +188,24 @@ def _to_scene_pixels(
     )
 
 
-def _reprojected(xy: Double, source: CRS, target: CRS) -> Double:
-    return xy if source == target else np.column_stack(transform(source, target, xy[:, 0], xy[:, 1]))
+def _reprojected(xy: Double, source: CRS, target: CRS, middle: float | None = None) -> Double:
+    """Convert coordinates ``(n, 2)``, longitudes to the turn that is meant, as PROJ gives those of one turn.
+
+    It is the one that longitudes are in already, else the one about ``middle``.
+    """
+    if source == target:
+        return xy
+    moved = np.column_stack(transform(source, target, xy[:, 0], xy[:, 1]))
+    if not target.is_geographic:
+        return moved
+    turn = full_turn(target)
+    meant = xy[:, 0] / full_turn(source) if source.is_geographic else None
+    if meant is None and middle is not None:
+        meant = np.full(len(moved), middle / turn)
+    if meant is not None:
+        apart = meant - moved[:, 0] / turn
+        moved[:, 0] += np.rint(np.where(np.isfinite(apart), apart, 0)) * turn
+    return moved
 
 
 # -- drawing -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from rasterio.warp import transform as to_crs
 
 from decr_scene.models.arrays import Double
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import side_on_ground
+from decr_scene.pipeline.raster.warp import full_turn, side_on_ground
 
 Map = Callable[[Double], Double]
 
@@ -102,14 +102,20 @@ def lies_elsewhere(source: Any, scene: RasterioScene) -> bool:
     rows, cols = np.meshgrid(steps * source.height, steps * source.width)
     x, y = source.transform @ (cols.ravel(), rows.ravel())
     with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
-        on_scene = place.to_pixels(np.column_stack(to_crs(source.crs, place.crs, x, y)[:2]))
-        on_scene = on_scene[np.isfinite(on_scene).all(axis=1)]
-        if not len(on_scene):
-            return True
-        (left, top), (right, bottom) = on_scene.min(axis=0), on_scene.max(axis=0)
-        height, width = scene.shape
-        return bool(right <= 0 or bottom <= 0 or left >= width or top >= height)
+        there = np.column_stack(to_crs(source.crs, place.crs, x, y)[:2])
+        turn = full_turn(place.crs) if place.crs.is_geographic else 0
+        turned = [there + np.array([shift, 0.0]) for shift in ((0, -turn, turn) if turn else (0,))]
+        return not any(_touches(place.to_pixels(xy), scene.shape) for xy in turned)
     return False
+
+
+def _touches(pixels: Double, shape: tuple[int, int]) -> bool:
+    """Return whether a box around points ``(n, 2)``, x before y, meets a scene."""
+    known = pixels[np.isfinite(pixels).all(axis=1)]
+    if not len(known):
+        return False
+    (left, top), (right, bottom) = known.min(axis=0), known.max(axis=0)
+    return bool(right > 0 and bottom > 0 and left < shape[1] and top < shape[0])
 
 
 def _by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> Georeferencing:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_cases import first_table, invoke
+from evaluation_cases import first_table, invoke, rice
 from model_cases import tiny_model
 from PIL import Image
 
@@ -16,7 +16,7 @@ from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
 from decr_scene.pipeline.evaluation.complexity import multiply_adds
-from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
+from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs, paired
 from decr_scene.pipeline.evaluation.plots import free_place, weight_maps
 
 
@@ -67,6 +67,47 @@ def test_models_are_compared_on_the_same_pairs(folder, model, tmp_path):
         compare(compare_models([str(model), str(four)], Settings()), folder)
 
 
+def test_a_model_named_as_a_column_does_not_take_its_place(folder, tmp_path):
+    files = [
+        str(tiny_model(tmp_path / f"{name}.safetensors", seed=1)) for name in ("cloudy", "fill", "truth")
+    ]
+    labels = [system.label for system in compare_alone(files, Settings())]
+    assert labels == files
+    others = compare_alone(["models/one.safetensors", "fill"], Settings())
+    assert [system.label for system in others] == ["one", "fill"]
+    found = compare(compare_alone(files[:2], Settings()), folder, with_baselines=True).rows
+    assert list(found) == ["cloudy", "fill", *files[:2]]
+    assert found["cloudy"]["psnr"] != found[files[0]]["psnr"]
+
+
+def test_of_how_many_pairs_a_figure_is_the_mean_stands_below(tmp_path):
+    """Of three pairs, the ground of the middle one is seen everywhere: there is no cloud to judge under."""
+    root = rice(tmp_path)
+    (root / "cloud" / "1.png").write_bytes((root / "label" / "1.png").read_bytes())
+    result = invoke("--compare", "fill", "--bands", "red,green,blue", "--data", root)
+    assert result.exit_code == 0, result.output
+    lines = first_table(result).splitlines()
+    names = lines[0].split()[2:]
+    cells = [lines[-1][20 + 18 * i : 38 + 18 * i].strip() for i in range(len(names))]
+    counts = dict(zip(names, cells, strict=True))
+    assert lines[-1].startswith("mean of pairs")
+    assert counts["psnr_under_cloud"] == "2"
+    assert counts["psnr"] == ""
+
+
+def test_one_pair_has_no_interval():
+    assert paired([0.5])[0] == 0.5
+    assert np.isnan(paired([0.5, np.nan])[1:]).all()
+    assert np.isfinite(paired([0.5, 0.7])).all()
+
+
+@pytest.mark.parametrize("variants", [("--ablation",), ("--sweep", "gain=1,2")])
+def test_variants_of_what_takes_no_steps_are_refused(variants, folder):
+    result = invoke("--model", "fill", "--bands", "red,green,blue", "--data", folder, *variants)
+    assert result.exit_code == 2, result.output
+    assert "fill takes no steps, so all settings give one answer" in " ".join(result.stderr.split())
+
+
 def test_an_ablation_without_a_prior_begins_at_noise():
     settings = {system.label: system.settings for system in ablation("m", Settings(steps=5, start=100))}
     assert settings["no prior"] == Settings(steps=5, start=1000, weight=0.0)
@@ -109,7 +150,8 @@ def test_systems_are_held_against_the_input_and_the_fill(compared, measured):
     assert low <= gain <= high
     assert "minus cloudy" in text
     textures = text.split("\n\n")[1].splitlines()
-    assert [line[:20].split()[0] for line in textures] == ["texture", *rows]
+    assert [line[:20].split()[0] for line in textures[:5]] == ["texture", *rows]
+    assert [line[:20].strip() for line in textures[5:]] == ["mean of pairs"], "not all have all regions"
     assert f"{float(rows['tiny']['octave1_thin']):.4f}" in textures[3]
     assert "gradient_shadow" in rows["tiny"]
     assert "minus fill" in text

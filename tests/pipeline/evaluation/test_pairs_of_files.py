@@ -2,21 +2,38 @@
 
 import numpy as np
 import pytest
+from command_cases import call
 from raster_cases import write
 
 from decr_scene.models.errors import TrainingError
-from decr_scene.pipeline.evaluation.pairs import load_pairs
+from decr_scene.pipeline.evaluation.pairs import load_pairs, warnings_of
 
 
-def test_images_with_pixels_without_values_are_told(tmp_path, caplog):
+def test_images_with_pixels_without_values_are_told(tmp_path):
     rng = np.random.default_rng(0)
     for folder, part in (("cloudy", 0), ("clear", 20)):
         (tmp_path / folder).mkdir()
         image = rng.integers(1, 255, (3, 64, 64), np.uint8)
         image[:, :part] = 0
         write(tmp_path / folder / "a.tif", image, nodata=0, photometric="RGB")
-    load_pairs(("red", "green", "blue"), tmp_path)
-    assert "1 images have pixels without values (clear/a.tif first)" in caplog.text
+    for quiet in ((), ("--quiet",)):
+        done = call("evaluate", "--model", "fill", "--bands", "red,green,blue", "--data", tmp_path, *quiet)
+        assert done.exit_code == 0, done.output
+        told = " ".join(done.stderr.split())
+        assert "1 images have pixels without values (clear/a.tif first)" in told
+        assert "of two types" not in told
+
+
+def test_pairs_of_two_types_are_told(tmp_path):
+    image = np.random.default_rng(0).integers(1, 255, (3, 64, 64), np.uint8)
+    for folder, pixels in (("cloudy", image), ("clear", image.astype("uint16") * 40)):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            same = pixels if name == "b" else image
+            write(tmp_path / folder / f"{name}.tif", same, photometric="RGB")
+    assert [text.partition(": ")[2].partition(":")[0] for text in warnings_of(tmp_path)] == [
+        "1 pairs are of two types (b first"
+    ]
 
 
 def test_a_damaged_image_is_named(tmp_path):

@@ -10,6 +10,7 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.georeferencing import lies_elsewhere
 from decr_scene.pipeline.regions.mask_values import Values
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.tiling.grid import Span
@@ -227,6 +228,21 @@ def test_a_mask_of_another_place_is_not_laid_on_a_scene_that_points_place(shift,
         return
     process_scene(tmp_path / "points.tif", tmp_path / "out.tif", **call)
     assert (pixels_of(tmp_path / "out.tif") != pixels).any()
+
+
+@pytest.mark.parametrize(("west", "refused"), [(190.0, False), (-170.0, False), (-160.0, True)])
+def test_longitudes_of_points_and_masks_may_be_turns_apart(west, refused, tmp_path):
+    corners = [(row, col, 190 + col / 1000, 10 - row / 1000) for row in (0, 40) for col in (0, 50)]
+    points = [rasterio.control.GroundControlPoint(*corner) for corner in corners]
+    path = plain(tmp_path / "points.tif", SHAPE, 1)
+    with rasterio.open(path) as scene:
+        pixels, profile = scene.read(), {**scene.profile, "transform": None, "crs": "EPSG:4326"}
+    with rasterio.open(path, "w", **profile, gcps=points) as scene:
+        scene.write(pixels)
+    place = rasterio.Affine(1e-3, 0, west, 0, -1e-3, 10)
+    mask = painted(tmp_path / "mask.tif", [1] * 5, transform=place, crs="EPSG:4326")
+    with rasterio.open(mask) as source, RasterioScene.open(path) as scene:
+        assert lies_elsewhere(source, scene) == refused
 
 
 def test_a_mask_of_a_part_or_without_cloud_is_told(ground, tmp_path):

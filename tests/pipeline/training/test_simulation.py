@@ -4,7 +4,7 @@ import rasterio
 from raster_cases import described, draw, with_alpha, write
 
 from decr_scene.models.clouds.simulate import CloudRecipe
-from decr_scene.pipeline.errors import OptionError, OutputError
+from decr_scene.pipeline.errors import OptionError, OutputError, SceneError
 from decr_scene.pipeline.training.simulation import simulate_scene
 
 
@@ -51,6 +51,14 @@ def test_nodata_stays_nodata(tmp_path):
     assert cloudy[:, 50:].all()
     assert not classes[:50].any()
     assert drawn.cover == np.isin(classes[50:], (1, 3)).mean() > 0
+
+
+def test_values_below_zero_are_refused(tmp_path):
+    decibels = write(tmp_path / "db.tif", np.full((1, 64, 64), -20, "float32"))
+    with pytest.raises(SceneError, match="values are negative, as decibels are"):
+        simulate_scene(decibels, tmp_path / "out")
+    black = write(tmp_path / "black.tif", np.zeros((1, 64, 64), "uint16"))
+    simulate_scene(black, tmp_path / "out")
 
 
 def test_clouds_are_as_large_and_as_fine_as_asked_for(tmp_path):
