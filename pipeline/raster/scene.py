@@ -277,7 +277,7 @@ def _advice(path: str) -> str:
     if "/vsicurl/" in path or "://" in path:
         return "the server failed or its file is damaged, try again, or fetch the file and process that"
     if path.lower().endswith(".vrt"):
-        return "a raster that it is made of is missing or damaged, look which with gdalinfo -checksum"
+        return "a raster that it is made of is damaged or incomplete, or missing: see gdalinfo -checksum"
     return "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from decr_scene.models import kernels, loops
+from decr_scene.models.diffusion import smoothing
 from decr_scene.models.networks.group_norm import group_norm
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -144,6 +145,7 @@ def test_without_numba_s_compiler_torch_does_it(monkeypatch):
 PROGRAM = """
 import os, sys, torch
 from decr_scene.models import kernels, loops
+from decr_scene.models.diffusion import smoothing
 from decr_scene.models.networks.group_norm import group_norm
 
 torch.set_num_threads(2)
@@ -200,3 +202,21 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
     values = np.arange(3.0)
     loops._loop(doubled)(values)
     assert values.tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 4, 1, 1), (1, 1, 5, 2)])
+@torch.inference_mode()
+def test_images_are_smoothed_as_by_convolutions_of_torch(shape, monkeypatch):
+    sigma = torch.linspace(0, 4, shape[0] + 1)[1:]
+    for x in (features(shape, torch.float32), features(shape, torch.float32).transpose(2, 3)):
+        found = smoothing.smoothed(x, sigma, 4.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(smoothing, "suits", lambda _: False)
+            expected = smoothing.smoothed(x, sigma, 4.0)
+        torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-6)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(smoothing.smoothed(x, sigma, 4.0), found)
+    finally:
+        torch.set_num_threads(threads)

@@ -14,6 +14,8 @@ from decr_scene.models.checkpoints.model_file import (
     build_modules,
     save_model_file,
 )
+from decr_scene.models.diffusion.denoiser import DEDenoiser, MicroBatched
+from decr_scene.models.diffusion.sampling import DESampler
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.errors import CheckpointError, UnknownModelError
 from decr_scene.models.model import Model, load_model, to_published
@@ -188,6 +190,27 @@ def test_an_image_whose_first_guess_changes_little_is_not_changed_by_sampling() 
         )
     assert not own.may_change(cloudy, guess, weight_floor=1).any()
     assert own.may_change(torch.full_like(cloudy, torch.nan), guess).all()  # it is refused later
+
+
+def test_a_weight_that_stays_is_asked_for_once_and_changes_no_bit() -> None:
+    own, cloudy = tiny(COVERED), images(3)
+    guess, noise = cloudy * -0.8, images(3, seed=7)
+    asked = []
+
+    def network(
+        x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        asked.append(weight is None)
+        return own.network(x_t, t, cloudy, reference, weight)
+
+    answers = []
+    for steady, at_once in ((False, 3), (True, 3), (True, 2)):
+        denoiser = MicroBatched(DEDenoiser(network, own.schedule, 2.0, steady), at_once)
+        answers.append(DESampler(denoiser, 4, 400)(noise, cloudy, guess, weight_floor=0.0))
+    assert torch.equal(answers[0], answers[1])
+    torch.testing.assert_close(answers[2], answers[0], atol=1e-6, rtol=0)
+    assert not torch.equal(answers[0], guess.clamp(-1, 1))
+    assert asked == [True] * 4 + [True, False, False, False] + [True, True, *[False] * 6]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,19 @@ def test_once_trained_it_sees_noise_step_and_guess(grown: NoiseNetwork) -> None:
     assert all((other - base).abs().max() > 1e-3 for other in others)
 
 
+def test_images_with_and_without_a_first_guess_may_be_in_one_batch(grown: NoiseNetwork) -> None:
+    """Where all have one, what the network guesses by itself is not computed: it counts for none."""
+    x_t, cloudy, guess = images(3)
+    mixed = torch.cat([guess[:1], torch.zeros_like(guess[:1])])
+    for parameter in grown.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    with torch.no_grad():
+        both, given, mixed_found = (grown.predict(x_t, 30, cloudy, g) for g in (None, guess, mixed))
+    torch.testing.assert_close(mixed_found[:1], given[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed_found[1:], both[1:], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(given[1:], both[1:], atol=1e-3)
+
+
 def test_every_weight_is_trained(grown: NoiseNetwork) -> None:
     for parameter in grown.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
