@@ -155,6 +155,19 @@ def _kind(state: State) -> str | None:
     return next((kind for kind, name in DE_SIGNATURES.items() if name in state), None)
 
 
+_NUMBERS = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+}
+"""Types of the tensors of a state dict; whole numbers are counts."""
+
+
+def _stored_as(value: Tensor) -> str:
+    """Say of what type and layout a tensor is."""
+    where = ", without values" if value.is_meta else ""
+    return f"{value.dtype} ({value.layout}{where})".replace("torch.", "")
+
+
 def read_state(source: Weights, what: str) -> dict[str, Tensor]:
     """Read the tensors of a source, in float32 and without a wrapper's ``module.`` before their names."""
     entries = source if isinstance(source, Mapping) else _unpickled(Path(source), what)
@@ -168,10 +181,10 @@ def read_state(source: Weights, what: str) -> dict[str, Tensor]:
     odd = [
         name
         for name, value in entries.items()
-        if value.layout != torch.strided or value.is_meta or value.is_complex()
+        if value.layout != torch.strided or value.is_meta or value.dtype not in _NUMBERS
     ]
     if odd:
-        raise CheckpointError(f"{what}: {odd[0]} is sparse, complex or without values, expected real numbers")
+        raise CheckpointError(f"{what}: {odd[0]} is no array of numbers but {_stored_as(entries[odd[0]])}")
     damaged = [name for name, value in entries.items() if not bool(torch.isfinite(value).all())]
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""

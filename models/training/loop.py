@@ -208,7 +208,7 @@ class Trainer:
         try:
             state = read_checkpoint(self.folder / CHECKPOINT)
         except TrainingError as error:
-            raise TrainingError(f"{error}, or remove it to begin the run anew") from error
+            raise TrainingError(f"{error}; remove it to begin the run anew") from error
         if not is_same_run(self.config, str(state.get("config"))):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"

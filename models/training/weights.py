@@ -130,11 +130,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             damaged = parts.testzip()  # torch does not look at the sums of what it reads
         state = torch.load(path, map_location="cpu", weights_only=True)
     except BadZipFile:
-        raise TrainingError(f"{path} is no checkpoint of this program, or cut short: take another") from None
+        raise TrainingError(f"{path} is no checkpoint of this program, or cut short") from None
     except Exception as error:
-        raise TrainingError(f"{path} is no readable checkpoint of this program: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"{path} is no readable checkpoint of this program: {reason}") from error
     if damaged is not None:
-        raise TrainingError(f"{path} is damaged, in {damaged}: take another")
+        raise TrainingError(f"{path} is damaged, in {damaged}")
     if not isinstance(state, dict) or "ema" not in state:
-        raise TrainingError(f"{path} is a file of torch, but no checkpoint of this program: take another")
+        raise TrainingError(f"{path} is a file of torch, but no checkpoint of this program")
     return state

@@ -141,11 +141,12 @@ def evaluate(
         raise OptionError("evaluate measures on pairs: name their folder with --data")
     if not data.is_dir():
         raise OptionError(f"{data} is no folder, expected one with cloudy/ and clear/ in it: check --data")
-    for text in warnings_of(data):
-        warn(text)
     if systems is None:
         options.update(samples=samples, uncertainty=uncertainty, sheet=sheet, trace=trace)
-        print_line(evaluate_pairs(models[0], data, settings, **options).to_text())
+        evaluation = evaluate_pairs(models[0], data, settings, **options)
+        for text in warnings_of(data):
+            warn(text)
+        print_line(evaluation.to_text())
         return
     _refuse_with_comparison(
         {
@@ -157,7 +158,7 @@ def evaluate(
     )
     options.update(sheet=sheet, with_baselines=bool(names), by_process=by_process)
     comparison = compare(systems, data, **options)
-    for text in comparison.warnings:
+    for text in (*warnings_of(data), *comparison.warnings):
         warn(text)
     print_line(comparison.to_text())
 

@@ -194,9 +194,9 @@ def models_calibrate(
 
     check_no_input([out], [("an image of the pairs", path) for path in files_under(data)])
     check_target(find_model(model), out, overwrite)
+    measured = calibrate_model(model, data, out, bands, detector, reduce)
     for text in warnings_of(data):
         warn(text)
-    measured = calibrate_model(model, data, out, bands, detector, reduce)
     error = measured.error
     print_line(
         f"{out}: standard deviation {error.scale:.3g} x change^{error.change_power:.3g} x "

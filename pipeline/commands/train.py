@@ -80,7 +80,7 @@ def train(
     if run.stage != stage:
         raise OptionError(f"{config} is a run of stage {run.stage}, not {stage}: name the stage of the file")
     texts = read_texts(config)
-    if int(os.environ.get("RANK", 0)) == 0:  # of the processes of torchrun one tells
+    if os.environ.get("RANK") in (None, "", "0"):  # of the processes of torchrun one tells
         for text in of_other_bands(run, out, init):
             warn(text)
     figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)

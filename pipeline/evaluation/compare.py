@@ -361,7 +361,8 @@ def _answers(
 def _check_variants(systems: Sequence[System], models: Mapping[str, Answerer]) -> None:
     """Refuse variants of one model that answers to all settings alike."""
     (name, model), *others = models.items()
-    if len(systems) > 1 and not others and not model.draws_samples:
+    is_varied = len(systems) > 1 or any(system.swept is not None for system in systems)
+    if is_varied and not others and not model.draws_samples:
         raise OptionError(
             f"{name} takes no steps, so all settings give one answer: take a model with a noise network"
         )
@@ -400,7 +401,9 @@ def _labels(models: Sequence[str]) -> list[str]:
     """Shorten paths to names where these are unique, and none of another column's."""
     short = [Path(model).stem for model in models]
     others = {CLOUDY, TRUTH} | ({FILL} - set(models))
-    return short if len(set(short)) == len(short) and others.isdisjoint(short) else list(models)
+    if len(set(short)) == len(short) and others.isdisjoint(short):
+        return short
+    return [f"./{model}" if model in others else str(model) for model in models]
 
 
 def _common_bands(models: dict[str, Answerer]) -> tuple[str, ...]:

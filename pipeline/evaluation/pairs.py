@@ -18,6 +18,7 @@ from decr_scene.models.data.layout import (
     IMAGE_ENDINGS,
     NIR_FOLDER,
     RASTER_ENDINGS,
+    find_pairs,
 )
 from decr_scene.models.data.loading import HELD_VALUES, load_source
 from decr_scene.models.data.resize import resize
@@ -135,31 +136,28 @@ def warnings_of(data: Path) -> list[str]:
 
     The former are filled in from beside and judged like ground, the latter scaled each by itself.
     """
-    cloudy, clear = (
-        [path for name in folders for path in _images(data / name)]
-        for folders in (CLOUDY_FOLDERS, CLEAR_FOLDERS)
-    )
+    pairs, _ = find_pairs(DataConfig(folder="."), data, None)
     told = []
-    if found := [path for path in (*cloudy, *clear) if _has_gaps(path)]:
+    if found := [path for pair in pairs for path in pair.files() if _has_gaps(path)]:
         told.append(
             f"{data}: {len(found)} images have pixels without values ({found[0].relative_to(data)} first): "
             "what is filled in there is judged like ground, and moves the figures; cut such parts off both "
             "images of the pair"
         )
-    types = [{path.stem: _type(path) for path in images} for images in (cloudy, clear)]
-    differing = [name for name, kind in types[0].items() if kind != types[1].get(name, kind)]
-    if differing:
-        first = differing[0]
+    types = {pair.name: (_type(pair.cloudy), _type(pair.clear)) for pair in pairs}
+    if differing := [name for name, (one, other) in types.items() if one and other and one != other]:
         told.append(
-            f"{data}: {len(differing)} pairs are of two types ({first} first: {types[0][first]} and "
-            f"{types[1][first]}): each image is scaled by itself, so their figures say little; store both "
-            "images of a pair in one"
+            f"{data}: {len(differing)} pairs are of two types ({differing[0]} first: "
+            f"{' and '.join(types[differing[0]])}): each image is scaled by itself, so their figures say "
+            "little; store both images of a pair in one"
         )
     return told
 
 
-def _type(path: Path) -> str:
+def _type(path: Path | None) -> str:
     """Return the type of an image, empty if it cannot be opened, which its reader tells."""
+    if path is None:
+        return ""
     try:
         with RasterioScene.open(path) as scene:
             return str(scene.dtype)

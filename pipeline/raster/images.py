@@ -126,11 +126,11 @@ class RasterImage:
         """Average the whole image to ``(C, height, width)``, in [-1, 1].
 
         Raises:
-            TrainingError: As `read`.
+            TrainingError: As `read`; or nothing of it is valid.
         """
         small = self._decimated((height, width), Resampling.average)
         if not small.valid.any():
-            raise TrainingError(f"{self.path}: {_NOTHING}")
+            raise TrainingError(f"{self.path}: {_NOTHING} (looked at in {height} x {width} px)")
         return self.radiometry.to_model(small.pixels, small.valid)
 
     @cached_property

@@ -122,10 +122,11 @@ def read_on_grid(
 def _warped(
     source: Any, scene: RasterioScene, span: Span, bands: list[int], resampling: Resampling, shift: float
 ) -> tuple[Pixels, Bool]:
-    """Warp a raster to a window of a scene whose longitudes are moved, as `read_on_grid`."""
-    moved = Affine.translation(shift, 0) @ scene.transform
-    transform = moved @ Affine.translation(span.col, span.row)
+    """Warp a raster that is moved along its longitudes to a window of a scene, as `read_on_grid`."""
+    transform = scene.transform @ Affine.translation(span.col, span.row)
     grid = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
+    if shift:
+        grid["src_transform"] = Affine.translation(shift, 0) @ source.transform
     opaque = ColorInterp.alpha not in source.colorinterp
     with WarpedVRT(source, **grid, resampling=resampling, add_alpha=opaque) as vrt:
         alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
@@ -134,13 +135,20 @@ def _warped(
 
 
 def _turns_apart(source: Any, crs: CRS, transform: Affine, span: Span) -> list[float]:
-    """Return by what, in whole turns, a window of longitudes may be moved to meet those of another raster."""
-    turn = full_turn(crs)
+    """Return by what, in whole turns, a raster of longitudes may be moved to meet a window of a scene.
+
+    Between two datums PROJ brings longitudes into one turn, so there any may, where one leaves that turn.
+    """
+    turn = full_turn(source.crs)
     corners = np.array([(span.col, span.row), (span.right, span.row), (span.col, span.bottom)])
     corners = np.vstack([corners, (span.right, span.bottom)])
-    longitudes = (transform @ tuple(corners.T))[0]
+    longitudes = (transform @ tuple(corners.T))[0] / full_turn(crs) * turn
+    low, high = longitudes.min(), longitudes.max()
     west, east = sorted((source.bounds.left, source.bounds.right))
-    return [s for s in (turn, -turn) if longitudes.min() + s < east and longitudes.max() + s > west]
+    if source.crs != crs:
+        leaves = max(-low, high, -west, east) > turn / 2
+        return [turn, -turn] if leaves else []
+    return [shift for shift in (turn, -turn) if low < east + shift and high > west + shift]
 
 
 def _has_its_pixels(source: Any, scene: RasterioScene, resampling: Resampling) -> bool:

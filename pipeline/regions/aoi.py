@@ -83,9 +83,8 @@ class Aoi:
         clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
         left, bottom, right, top = outline.bounds
         height, width = scene.shape
-        ((middle, _),) = georeferencing.to_coordinates(np.array([(width / 2, height / 2)]))
         on_scene = _to_scene_pixels(
-            clipped, crs, georeferencing, max(right - left, top - bottom), float(middle)
+            clipped, crs, georeferencing, max(right - left, top - bottom)
         ).intersection(_with_margin(scene.shape))
         if on_scene.intersection(shapely.box(0, 0, width, height)).area < _TINY:
             raise MaskError(
@@ -163,7 +162,7 @@ def _with_turns(geometries: Iterable[BaseGeometry], crs: CRS) -> Iterator[BaseGe
 
 
 def _to_scene_pixels(
-    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float, middle: float
+    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float
 ) -> BaseGeometry:
     """Convert polygons from their CRS to pixels of the scene.
 
@@ -172,40 +171,37 @@ def _to_scene_pixels(
         crs: Their CRS.
         georeferencing: The scene's.
         side: Longer side of the scene, in units of ``crs``.
-        middle: First coordinate of the middle of the scene, in its CRS.
 
     Raises:
         MaskError: Some coordinates have none in the scene's CRS.
     """
-    pieces = shapely.segmentize(area, side / _SEGMENTS)
-    on_scene = shapely.transform(
-        pieces, lambda xy: georeferencing.to_pixels(_reprojected(xy, crs, georeferencing.crs, middle))
-    )
-    if not np.isfinite(shapely.get_coordinates(on_scene)).all():
+    target = georeferencing.crs
+    pieces = polygons_of(shapely.segmentize(area, side / _SEGMENTS))
+    moved = [shapely.transform(piece, lambda xy: _reprojected(xy, crs, target)) for piece in pieces]
+    if not all(np.isfinite(shapely.get_coordinates(piece)).all() for piece in moved):
         raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
-    return shapely.union_all(
-        list(polygons_of(on_scene if on_scene.is_valid else shapely.make_valid(on_scene)))
-    )
+    if target.is_geographic and crs != target:
+        moved = [copy for piece in moved for copy in _on_all_turns(piece, full_turn(target))]
+    on_scene = [shapely.transform(piece, georeferencing.to_pixels) for piece in moved]
+    if not all(np.isfinite(shapely.get_coordinates(piece)).all() for piece in on_scene):
+        raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
+    whole = [piece if piece.is_valid else shapely.make_valid(piece) for piece in on_scene]
+    return shapely.union_all([part for piece in whole for part in polygons_of(piece)])
 
 
-def _reprojected(xy: Double, source: CRS, target: CRS, middle: float | None = None) -> Double:
-    """Convert coordinates ``(n, 2)``, longitudes to the turn that is meant, as PROJ gives those of one turn.
+def _reprojected(xy: Double, source: CRS, target: CRS) -> Double:
+    return xy if source == target else np.column_stack(transform(source, target, xy[:, 0], xy[:, 1]))
 
-    It is the one that longitudes are in already, else the one about ``middle``.
-    """
-    if source == target:
-        return xy
-    moved = np.column_stack(transform(source, target, xy[:, 0], xy[:, 1]))
-    if not target.is_geographic:
-        return moved
-    turn = full_turn(target)
-    meant = xy[:, 0] / full_turn(source) if source.is_geographic else None
-    if meant is None and middle is not None:
-        meant = np.full(len(moved), middle / turn)
-    if meant is not None:
-        apart = meant - moved[:, 0] / turn
-        moved[:, 0] += np.rint(np.where(np.isfinite(apart), apart, 0)) * turn
-    return moved
+
+def _on_all_turns(polygon: BaseGeometry, turn: float) -> Iterator[BaseGeometry]:
+    """Make a polygon whole whose longitudes PROJ gave within one turn, and yield it on three of them."""
+    rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    for ring in rings:
+        ring[:, 0] = np.unwrap(ring[:, 0], period=turn)
+        ring[:, 0] += turn * np.rint((rings[0][:, 0].mean() - ring[:, 0].mean()) / turn)
+    whole = shapely.Polygon(rings[0], rings[1:])
+    for shift in (0, -turn, turn):
+        yield shapely.affinity.translate(whole, shift)
 
 
 # -- drawing -------------------------------------------------------------------------------------------------

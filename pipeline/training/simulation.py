@@ -143,7 +143,7 @@ def _with_headroom(clear: NDArray[Any], valid: NDArray[np.bool_]) -> Radiometry:
     if clear.dtype == np.uint8:
         return Radiometry((0.0,) * len(clear), (255.0,) * len(clear))
     tops = [np.percentile(band[ok], 99.9) if ok.any() else 1.0 for band, ok in zip(clear, valid, strict=True)]
-    if any(top <= 0 and band[ok].any() for top, band, ok in zip(tops, clear, valid, strict=True)):
+    if any(ok.any() and np.median(band[ok]) < 0 for band, ok in zip(clear, valid, strict=True)):
         raise SceneError(
             "the scene's values are negative, as decibels are: clouds are drawn as light, from 0 up; convert "
             "it to reflectance or digital numbers"

@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_is_refused(root, tmp_path):
     middle = len(whole) // 2
     torch.save({"a": 1}, tmp_path / "foreign")
     cases = {
-        "is damaged, in .*: take another, or remove it to begin the run anew": whole[:middle]
+        "is damaged, in .*; remove it to begin the run anew": whole[:middle]
         + bytes(400)
         + whole[middle + 400 :],
         "no checkpoint of this program, or cut short": whole[: len(whole) // 2],

@@ -36,6 +36,14 @@ def test_pairs_of_two_types_are_told(tmp_path):
     ]
 
 
+def test_images_that_cannot_be_opened_are_of_no_type(tmp_path):
+    for folder in ("cloudy", "clear"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.tif", np.ones((3, 64, 64), np.uint8), photometric="RGB")
+    (tmp_path / "clear" / "a.tif").write_bytes(b"no image")
+    assert warnings_of(tmp_path) == []
+
+
 def test_a_damaged_image_is_named(tmp_path):
     for folder in ("cloudy", "clear"):
         (tmp_path / folder).mkdir()

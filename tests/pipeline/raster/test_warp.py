@@ -76,3 +76,17 @@ def test_a_raster_of_the_world_covers_a_scene_across_the_antimeridian(west, tmp_
     cells = np.floor(((middles + 180) % 360) * 2).astype(int)
     assert set(cells) == {0, 719}
     np.testing.assert_array_equal(values, np.broadcast_to(cells, values.shape))
+
+
+@pytest.mark.parametrize("west", [-180.15, 179.85])
+@pytest.mark.parametrize(("one", "other"), [("EPSG:4326", "EPSG:4720"), ("EPSG:4720", "EPSG:4326")])
+def test_rasters_of_two_datums_meet_across_the_antimeridian(one, other, west, tmp_path):
+    pixels, place = np.ones((1, 60, 300), "uint8"), Affine(1e-3, 0, west, 0, -1e-3, 10)
+    scene = RasterioScene.open(write(tmp_path / "scene.tif", pixels, crs=one, transform=place))
+    beyond = Affine.translation(360 if west < 0 else -360, 0) @ place
+    for name, transform in (("same", place), ("beyond", beyond)):
+        path = write(tmp_path / f"{name}.tif", pixels, crs=other, transform=transform)
+        with rasterio.open(path) as source:
+            _, valid = warp.read_on_grid(source, scene, Span(0, 0, 60, 300), [1], Resampling.nearest)
+        columns = np.flatnonzero(~valid[:, 2:-2].all(axis=0))
+        assert len(columns) <= 15, f"{name}: GDAL interpolates between coordinates, by which some are lost"

@@ -238,6 +238,21 @@ def test_longitudes_a_turn_apart_are_the_same_place(boxes, crs, tmp_path):
     assert len(np.unique(cols)) == cols.max() - cols.min() + 1
 
 
+def test_an_area_about_greenwich_lies_at_both_ends_of_a_world_from_0_to_360(tmp_path):
+    scene = write(
+        tmp_path / "scene.tif",
+        np.full((1, 60, 1440), 9, "uint8"),
+        crs="EPSG:4326",
+        transform=Affine(0.25, 0, 0, 0, -0.25, 7.5),
+    )
+    area = tmp_path / "area.geojson"
+    for own in ("EPSG:4326", "EPSG:3857"):
+        geojson(area, shapely.box(-9, -20, 9, 20), crs="EPSG:4326", own=own)
+        with RasterioScene.open(scene) as opened:
+            _, cols = np.nonzero(Aoi.read(str(area), opened).soft(Span(0, 0, 60, 1440)))
+        np.testing.assert_array_equal(np.unique(cols), [*range(36), *range(1404, 1440)])
+
+
 def test_an_area_on_a_map_lies_across_the_antimeridian(tmp_path):
     scene = write(
         tmp_path / "scene.tif",

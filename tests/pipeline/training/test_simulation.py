@@ -54,10 +54,14 @@ def test_nodata_stays_nodata(tmp_path):
 
 
 def test_values_below_zero_are_refused(tmp_path):
-    decibels = write(tmp_path / "db.tif", np.full((1, 64, 64), -20, "float32"))
+    values = np.full((1, 64, 64), -20, "float32")
+    values[:, :2, :10] = 4  # roofs
+    decibels = write(tmp_path / "db.tif", values)
     with pytest.raises(SceneError, match="values are negative, as decibels are"):
         simulate_scene(decibels, tmp_path / "out")
-    black = write(tmp_path / "black.tif", np.zeros((1, 64, 64), "uint16"))
+    dark = np.zeros((1, 64, 64), "uint16")
+    dark[:, 0, :3] = 500
+    black = write(tmp_path / "black.tif", dark)
     simulate_scene(black, tmp_path / "out")
 
 
