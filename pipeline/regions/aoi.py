@@ -83,8 +83,9 @@ class Aoi:
         clipped = shapely.union_all([geometry.intersection(outline) for geometry in geometries])
         left, bottom, right, top = outline.bounds
         height, width = scene.shape
+        own = _outline(scene, georeferencing, georeferencing.crs)
         on_scene = _to_scene_pixels(
-            clipped, crs, georeferencing, max(right - left, top - bottom)
+            clipped, crs, georeferencing, max(right - left, top - bottom), own
         ).intersection(_with_margin(scene.shape))
         if on_scene.intersection(shapely.box(0, 0, width, height)).area < _TINY:
             raise MaskError(
@@ -162,7 +163,7 @@ def _with_turns(geometries: Iterable[BaseGeometry], crs: CRS) -> Iterator[BaseGe
 
 
 def _to_scene_pixels(
-    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float
+    area: BaseGeometry, crs: CRS, georeferencing: Georeferencing, side: float, own: BaseGeometry
 ) -> BaseGeometry:
     """Convert polygons from their CRS to pixels of the scene.
 
@@ -171,6 +172,7 @@ def _to_scene_pixels(
         crs: Their CRS.
         georeferencing: The scene's.
         side: Longer side of the scene, in units of ``crs``.
+        own: A box around the scene in its own CRS: a turn away GCPs and RPCs may give any pixel.
 
     Raises:
         MaskError: Some coordinates have none in the scene's CRS.
@@ -182,6 +184,7 @@ def _to_scene_pixels(
         raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
     if target.is_geographic and crs != target:
         moved = [copy for piece in moved for copy in _on_all_turns(piece, full_turn(target))]
+        moved = [part for copy in moved for part in polygons_of(shapely.make_valid(copy).intersection(own))]
     on_scene = [shapely.transform(piece, georeferencing.to_pixels) for piece in moved]
     if not all(np.isfinite(shapely.get_coordinates(piece)).all() for piece in on_scene):
         raise MaskError("the area of interest reaches where the scene's CRS ends: draw it smaller")
