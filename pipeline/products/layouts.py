@@ -21,6 +21,7 @@ _OF_MSI = {"02": "blue", "03": "green", "04": "red", "08": "nir"}
 _LANDSAT = re.compile(
     r"(?P<scene>L[COTE]0?(?P<number>[45789])\w*?)_(?P<kind>SR_|sr_band|B)B?(?P<band>\d)\.tiff?", re.I
 )
+_COLLECTION = re.compile(r"(L[COTEM]\d\d)_\w{4}_(\d{6})_(\d{8})_\d{8}_", re.I)
 _SENTINEL = re.compile(r"(?P<scene>\w+?)_B(?P<band>02|03|04|08)(?:_10m)?\.(?:jp2|tiff?)", re.I)
 _OF_SENTINEL = re.compile(r"(T\d\d[A-Z]{3}_\d{8}T\d{6}|S2[A-D]_.*)", re.I)
 _IN_SAFE = (
@@ -65,10 +66,21 @@ def find_layout(folder: Path) -> Layout | None:
     """
     if folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR):
         return Layout(folder)
+    found: list[Layout] = []
+    faults: list[PairError] = []
     for find in (_landsat, _sentinel, _dimap):
-        if (layout := find(folder)) is not None:
-            return layout
-    return None
+        try:
+            layout = find(folder)
+        except PairError as error:
+            faults.append(error)
+        else:
+            found += [] if layout is None else [layout]
+    if len(found) > 1:
+        names = " and ".join(str(layout.scene.relative_to(folder)) for layout in found)
+        raise PairError(f"{folder} has products of several kinds ({names}), expected one: name its folder")
+    if not found and faults:
+        raise faults[0]
+    return found[0] if found else None
 
 
 def _landsat(folder: Path) -> Layout | None:
@@ -76,24 +88,44 @@ def _landsat(folder: Path) -> Layout | None:
     matches = next((found for found in levels if found), None)
     if matches is None:
         return None
+    scenes = {_of_one_date(match["scene"]): match["scene"] for _, match in matches}
+    if len(scenes) > 1:
+        raise _several(folder, "Landsat", sorted(scenes.values()))
     kinds = {match["kind"].lower() for _, match in matches}
     kind = next(kind for kind in ("sr_", "sr_band", "b") if kind in kinds)
     chosen = [(path, match) for path, match in matches if match["kind"].lower() == kind]
     roles = _OF_OLI if chosen[0][1]["number"] in "89" else _OF_TM
     stack = _stack(folder, "Landsat", chosen, roles)
-    return Layout(stack[0][1], stack, metadata=_first(stack[0][1].parent, "*_MTL.xml"))
+    own = stack[0][1].with_name(f"{chosen[0][1]['scene']}_MTL.xml")
+    return Layout(stack[0][1], stack, metadata=own if own.is_file() else _only_one(own.parent, "*_MTL.xml"))
+
+
+def _of_one_date(scene: str) -> str:
+    """Return what the names of all levels of a Landsat scene have in common: sensor, path, row and date."""
+    match = _COLLECTION.match(scene)
+    return "_".join(match.groups()).upper() if match else scene.upper()
 
 
 def _sentinel(folder: Path) -> Layout | None:
-    for pattern in (*_IN_SAFE, *(f"*.SAFE/{inside}" for inside in _IN_SAFE)):
-        files = _files(folder, (pattern,))
-        matches = [match for path in files if (match := _matched(_SENTINEL, path))]
+    found = [matches for place in (folder, *sorted(folder.glob("*.SAFE"))) if (matches := _granule(place))]
+    if not found:
+        return None
+    if len(found) > 1:
+        names = sorted({match["scene"] for matches in found for _, match in matches})
+        raise _several(folder, "Sentinel-2", names)
+    stack = _stack(folder, "Sentinel-2", found[0], _OF_MSI)
+    root = next((up for up in stack[0][1].parents if up.suffix.upper() == ".SAFE"), folder)
+    return Layout(stack[0][1], stack, metadata=_first(root, "MTD_MSIL*.xml"))
+
+
+def _granule(place: Path) -> list[tuple[Path, re.Match[str]]]:
+    """List the bands of a folder that is a SAFE or a part of one."""
+    for pattern in _IN_SAFE:
+        matches = [match for path in _files(place, (pattern,)) if (match := _matched(_SENTINEL, path))]
         matches = [(path, match) for path, match in matches if _OF_SENTINEL.match(match["scene"])]
         if matches:
-            stack = _stack(folder, "Sentinel-2", matches, _OF_MSI)
-            root = next((up for up in stack[0][1].parents if up.suffix.upper() == ".SAFE"), folder)
-            return Layout(stack[0][1], stack, metadata=_first(root, "MTD_MSIL*.xml"))
-    return None
+            return matches
+    return []
 
 
 def _dimap(folder: Path) -> Layout | None:
@@ -122,10 +154,7 @@ def _stack(
     """Return the bands of one scene, blue first."""
     scenes = sorted({match["scene"] for _, match in matches})
     if len(scenes) > 1:
-        raise PairError(
-            f"{folder} has {len(scenes)} {vendor} scenes ({', '.join(scenes[:LISTED])}), expected one: "
-            "name its folder"
-        )
+        raise _several(folder, vendor, scenes)
     files: dict[str, Path] = {}
     for path, match in matches:
         role = roles.get(match["band"])
@@ -143,6 +172,12 @@ def _stack(
     return tuple((role, files[role]) for role in roles.values())
 
 
+def _several(folder: Path, vendor: str, scenes: list[str]) -> PairError:
+    """Say that a folder has several scenes, of which one may be in several levels or copies."""
+    what = f"{len(scenes)} {vendor} scenes" if len(scenes) > 1 else f"several products of the {vendor} scene"
+    return PairError(f"{folder} has {what} ({', '.join(scenes[:LISTED])}), expected one: name its folder")
+
+
 def _files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     for pattern in patterns:
         yield from (
@@ -157,6 +192,11 @@ def _matched(pattern: re.Pattern[str], path: Path) -> tuple[Path, re.Match[str]]
 
 def _first(folder: Path, pattern: str) -> Path | None:
     return next(iter(sorted(folder.glob(pattern))), None)
+
+
+def _only_one(folder: Path, pattern: str) -> Path | None:
+    found = sorted(folder.glob(pattern))
+    return found[0] if len(found) == 1 else None
 
 
 def listed(files: list[Path]) -> str:

@@ -97,10 +97,9 @@ def _rasters(folder: Path) -> dict[str, list[Path]]:
 
 def _kind(file: Path) -> str | None:
     """Tell the kind of a file by its name, else by its bands, or ``None`` if it is no scene."""
-    words = re.split(r"[^A-Z0-9]+", file.stem.upper())
     if _NO_SCENES.search(file.stem) or is_quality_mask(file):
         return None
-    named = next((kind for kind, word in _KINDS if any(re.fullmatch(word, part) for part in words)), None)
+    named = _named_kind(file.stem)
     if named in ("mss", "psh"):
         return named
     try:
@@ -138,4 +137,13 @@ def _metadata_of(raster: Path) -> Path | None:
         if raster.with_name(name).is_file():
             return raster.with_name(name)
     candidates = sorted(raster.parent.glob("*_meta.xml")) if IN_NAME.match(raster.name) else []
-    return candidates[0] if len(candidates) == 1 else None
+    if len(candidates) != 1:
+        return None
+    named, own = _named_kind(candidates[0].stem), _named_kind(raster.stem)
+    return candidates[0] if named is None or named == own else None
+
+
+def _named_kind(stem: str) -> str | None:
+    """Tell the kind of a file by the words of its name."""
+    words = re.split(r"[^A-Z0-9]+", stem.upper())
+    return next((kind for kind, word in _KINDS if any(re.fullmatch(word, part) for part in words)), None)

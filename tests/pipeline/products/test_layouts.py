@@ -129,6 +129,33 @@ def test_a_folder_that_cannot_be_used_says_what_lies_there(make, told, tmp_path)
     assert not (tmp_path / "out.tif").exists()
 
 
+OF_MARCH = "LC09_L1TP_123032_20240331_20240401_02_T1"
+OF_THE_DATE = LANDSAT.replace("L2SP", "L1TP")
+
+
+def test_products_of_two_dates_or_kinds_in_one_folder_are_refused(tmp_path):
+    landsat(landsat(tmp_path / "dates"), name=OF_MARCH, kind="B")
+    with pytest.raises(PairError, match=f"has 2 Landsat scenes .{OF_MARCH}, {LANDSAT}., expected one"):
+        find_product(tmp_path / "dates")
+    sentinel(landsat(tmp_path / "kinds"))
+    with pytest.raises(PairError, match=r"has products of several kinds .*SR_B2.*T33UVP.*, expected one"):
+        find_product(tmp_path / "kinds")
+    sentinel(tmp_path / "levels")
+    other = tmp_path / "levels" / "S2A_MSIL1C_20230115.SAFE" / "GRANULE" / "L1C" / "IMG_DATA"
+    single_bands(other, [f"T33UVP_20230115T101010_{band}.tif" for band in ("B02", "B03", "B04", "B08")])
+    with pytest.raises(PairError, match=r"has 2 Sentinel-2 scenes .*20230115.*20240315.*, expected one"):
+        find_product(tmp_path / "levels")
+
+
+def test_of_two_levels_of_a_landsat_scene_the_higher_is_taken_with_its_own_metadata(tmp_path):
+    folder = landsat(landsat(tmp_path / "levels"), name=OF_THE_DATE, kind="B")
+    for name in (OF_THE_DATE, LANDSAT):
+        (folder / f"{name}_MTL.xml").write_text("<LANDSAT_METADATA_FILE/>")
+    found = find_product(folder)
+    assert found.scene.name == f"{LANDSAT}_SR_B2.TIF"
+    assert found.metadata == folder / f"{LANDSAT}_MTL.xml"
+
+
 def test_a_copy_of_a_band_in_a_folder_below_is_not_taken(tmp_path):
     place = landsat(tmp_path / "delivery")
     (place / "old").mkdir()

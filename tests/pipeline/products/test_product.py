@@ -213,3 +213,13 @@ def test_gains_are_told_and_not_applied(tmp_path):
     assert report.product["gain"] == [0.0312, 0.0298, 0.03, 0.04]
     assert report.product["bias"] == [0, 0, 0, 1.5]
     np.testing.assert_array_equal(pixels_of(place / f"{NAME}_MSS.tif"), pixels_of(tmp_path / "out.tif"))
+
+
+def test_metadata_of_pan_alone_is_not_taken_for_those_of_mss(tmp_path):
+    name = "JL1KF01C_PMSL3_20250112084005_200339713_101_0039_001_L1"
+    mss = plain(tmp_path / f"{name}_MSS.tif", (40, 50), 4)
+    for kind, taken in (("PAN", False), ("MSS", True)):
+        other = tmp_path / f"{name}_{kind}_meta.xml"
+        other.write_text("<ProductMetaData/>")
+        assert (find_product(mss).metadata == other) == taken
+        other.unlink()
