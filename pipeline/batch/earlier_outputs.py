@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rasterio
+from rasterio.errors import RasterioError
+
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
@@ -111,7 +114,7 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
     previous = PreviousOutput.read(report)
     if previous is None or not previous.is_valid or previous.recipe != recipe or _was_interrupted(dst):
         return None
-    if not all(dst.with_name(name).exists() for name in previous.side_files):
+    if not all(_is_readable(dst.with_name(name)) for name in previous.side_files):
         return None
     try:
         if previous.size != dst.stat().st_size:
@@ -125,6 +128,17 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
         return previous if same else None
     except Exception:  # whatever is wrong with the input is told by the run that opens it
         return None
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a side file is there; a raster is to open, too."""
+    if path.suffix.lower() != ".tif":
+        return path.exists()
+    try:
+        with rasterio.open(path):
+            return True
+    except RasterioError:
+        return False
 
 
 def _is_of(source: Source, previous: PreviousOutput) -> bool:

@@ -108,7 +108,11 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
             options += [f"--{name.lower()}", self.parameterAsEnumString(parameters, name, context)]
         bands = self.parameterAsString(parameters, "BANDS", context)
         options += ["--bands", bands] if bands else []
-        return options + shlex.split(self.parameterAsString(parameters, "MORE", context))
+        more = self.parameterAsString(parameters, "MORE", context)
+        try:
+            return options + shlex.split(more)
+        except ValueError as error:  # a quotation mark without its twin
+            raise QgsProcessingException(f"further options {more!r} cannot be read: {error}") from error
 
     def raster(self, parameters, name, context):
         """Return the name that the program opens a raster layer by; ``None``: the parameter is empty."""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rasterio
 from batch_cases import IDENTITY, Darker, ledger_of, outputs, scene, seen, stamps, statuses
 from command_cases import assert_one_line, call
 from raster_cases import plain
@@ -94,6 +95,16 @@ def test_a_bad_scene_stops_nothing_and_a_rerun_does_only_what_is_missing(folders
     after = stamps(dst)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + len(outputs("b")) - 1  # the ledger is none of them
+
+
+def test_an_output_whose_side_raster_does_not_open_is_made_again(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    side = dst / "b_provenance.tif"
+    os.truncate(side, 100)
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
+    with rasterio.open(side) as whole:
+        assert whole.count
 
 
 def test_whatever_a_scene_does_stops_nothing(folders):
