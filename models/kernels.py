@@ -107,7 +107,7 @@ def scaled(x: Tensor, factor: Tensor, offset: Tensor, block: int, silu: bool) ->
     return result.permute(0, 3, 1, 2)
 
 
-def smoothed(x: Tensor, kernels: Tensor) -> Tensor:
+def weighed_around(x: Tensor, kernels: Tensor) -> Tensor:
     """Weigh what lies around each pixel along both axes, with the border repeated, laid out pixel by pixel.
 
     Args:
@@ -117,8 +117,7 @@ def smoothed(x: Tensor, kernels: Tensor) -> Tensor:
     b, c, height, width = x.shape
     result = torch.empty((b, height, width, c))
     answer = result.view(b, height, width * c).numpy()
-    of_images = zip(_rows(x), kernels.float().numpy(), answer, strict=True)
-    for image, kernel, own in of_images:
+    for image, kernel, own in zip(_rows(x), kernels.float().numpy(), answer, strict=True):
         _share(_loops().smooth, height, image, c, kernel, own)
     return result.permute(0, 3, 1, 2)
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decr_scene.models.kernels import smoothed as smoothed_in_one_pass
-from decr_scene.models.kernels import suits
+from decr_scene.models.kernels import suits, weighed_around
 
 
 def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
@@ -28,7 +27,7 @@ def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
     kernels = torch.exp(-0.5 * (places / sigma.clamp(min=1e-3)[:, None]).square())
     kernels = kernels / kernels.sum(1, keepdim=True)
     if suits(images) and images.dtype == torch.float32:
-        return smoothed_in_one_pass(images, kernels)
+        return weighed_around(images, kernels)
     kernels = kernels.repeat_interleave(bands, 0)[:, None]
     flat = images.contiguous().reshape(1, count * bands, height, width)
     for kernel, pad in (

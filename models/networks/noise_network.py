@@ -143,10 +143,8 @@ class NoiseNetwork(nn.Module):
 
     def noise(self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None = None) -> Tensor:
         """Predict the noise ``eps`` alone, float32 ``(B, C, H, W)``, from whatever the network predicts."""
-        self._check_seen(x_t, cloudy, reference)
-        steps = _steps(t, x_t)
-        about = self._about_residual(x_t, steps, cloudy, reference)
-        raw = self._predict(x_t, steps, cloudy, reference, about)
+        steps, about = self._prepared(x_t, t, cloudy, reference)
+        raw = self._predict(x_t, steps, about, cloudy, reference)
         return self._eps_from(raw, x_t, steps, about)
 
     def eps_from(
@@ -219,18 +217,15 @@ class NoiseNetwork(nn.Module):
 
         A network that is not guided does not look at ``reference``; a guided one that gets none sees zeros.
         """
-        self._check_seen(x_t, cloudy, reference)
-        steps = _steps(t, x_t)
-        about = self._about_residual(x_t, steps, cloudy, reference)
-        return self._predict(x_t, steps, cloudy, reference, about)
+        return self._predict(x_t, *self._prepared(x_t, t, cloudy, reference), cloudy, reference)
 
     def _predict(
         self,
         x_t: Tensor,
         steps: Tensor,
+        about: Preconditioning | None,
         cloudy: Tensor,
         reference: Tensor | None,
-        about: Preconditioning | None,
     ) -> Tensor:
         """Run the noise predictor, ``about`` that of a `residual`."""
         seen = {"cloudy": cloudy}
@@ -268,10 +263,14 @@ class NoiseNetwork(nn.Module):
         raw: Tensor = self.weight_net(torch.cat([x_t, cloudy, reference], dim=1), _steps(t, x_t))
         return raw.float()
 
-    def _check_seen(self, x_t: Tensor, cloudy: Tensor, reference: Tensor | None) -> None:
-        """Refuse images of other shapes among what the noise predictor looks at."""
+    def _prepared(
+        self, x_t: Tensor, t: Tensor | int, cloudy: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Preconditioning | None]:
+        """Refuse images of other shapes, and return step numbers and the preconditioning of a `residual`."""
         guess = {} if reference is None or not self.config.guided else {"reference": reference}
         self._check_images(x_t, cloudy=cloudy, **guess)
+        steps = _steps(t, x_t)
+        return steps, self._about_residual(x_t, steps, cloudy, reference)
 
     def _check_images(self, x_t: Tensor, **others: Tensor) -> None:
         if x_t.ndim != 4 or x_t.shape[1] != self.config.bands:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from area_cases import geojson
 from raster_cases import NORTH_UP, UTM, draw, plain, rotated, south_up, with_gcps, with_rpc, write
 from rasterio.features import rasterize
 from rasterio.transform import Affine
@@ -47,15 +48,6 @@ FAR_CORNER = in_pixels((600, 800), (600, 900), (700, 900), (700, 800))
 
 def on_the_ground(polygon, transform=NORTH_UP):
     return shapely.transform(polygon, lambda xy: np.column_stack(transform @ (xy[:, 0], xy[:, 1])))
-
-
-def geojson(path, *polygons, crs=UTM, own=UTM, **more):
-    """A collection in degrees, as the standard has it, or in ``own``, as the older one allowed."""
-    moved = [transform_geom(crs, own, shapely.geometry.mapping(p)) for p in polygons]
-    features = [{"type": "Feature", "properties": {"id": i}, "geometry": g} for i, g in enumerate(moved)]
-    named = {} if own == "EPSG:4326" else {"crs": {"type": "name", "properties": {"name": own}}}
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, **named, **more}))
-    return path
 
 
 def inside(polygon, shape=SHAPE):
@@ -207,66 +199,6 @@ def test_scenes_that_only_points_or_rpcs_place(make, shape, tmp_path):
     far = inside(square.buffer(1.5), shape)
     assert not weights[~far].any()
     assert (weights[inside(square.buffer(-1.5), shape)] > 0).all()
-
-
-@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4720"], ids=["its own CRS", "of another datum"])
-@pytest.mark.parametrize(
-    "boxes",
-    [
-        [(179.9, 180), (-180, -179.95)],
-        [(179.9, 180.05)],
-        [(-180.1, -179.95)],
-    ],
-    ids=["cut at the antimeridian", "beyond it to the east", "a turn to the west"],
-)
-def test_longitudes_a_turn_apart_are_the_same_place(boxes, crs, tmp_path):
-    """A scene in degrees from 179.85 on, of .001 a pixel: the area lies in its columns 50 to 199."""
-    scene = write(
-        tmp_path / "scene.tif",
-        np.full((1, 60, 300), 9, "uint8"),
-        crs=crs,
-        transform=Affine(1e-3, 0, 179.85, 0, -1e-3, 10),
-    )
-    area = tmp_path / "area.geojson"
-    parts = [shapely.box(west, 9.9, east, 10.1) for west, east in boxes]
-    geojson(area, shapely.union_all(parts), crs="EPSG:4326", own="EPSG:4326")
-    with RasterioScene.open(scene) as opened:
-        rows, cols = np.nonzero(Aoi.read(str(area), opened).soft(Span(0, 0, 60, 300)))
-    assert (rows.min(), rows.max()) == (0, 59)
-    assert cols.min() == pytest.approx(50, abs=1)
-    assert cols.max() == pytest.approx(199, abs=1)
-    assert len(np.unique(cols)) == cols.max() - cols.min() + 1
-
-
-def test_an_area_about_greenwich_lies_at_both_ends_of_a_world_from_0_to_360(tmp_path):
-    scene = write(
-        tmp_path / "scene.tif",
-        np.full((1, 60, 1440), 9, "uint8"),
-        crs="EPSG:4326",
-        transform=Affine(0.25, 0, 0, 0, -0.25, 7.5),
-    )
-    area = tmp_path / "area.geojson"
-    for own in ("EPSG:4326", "EPSG:3857"):
-        geojson(area, shapely.box(-9, -20, 9, 20), crs="EPSG:4326", own=own)
-        with RasterioScene.open(scene) as opened:
-            _, cols = np.nonzero(Aoi.read(str(area), opened).soft(Span(0, 0, 60, 1440)))
-        np.testing.assert_array_equal(np.unique(cols), [*range(36), *range(1404, 1440)])
-
-
-def test_an_area_on_a_map_lies_across_the_antimeridian(tmp_path):
-    scene = write(
-        tmp_path / "scene.tif",
-        np.full((1, 60, 300), 9, "uint8"),
-        crs="EPSG:4326",
-        transform=Affine(1e-3, 0, 179.85, 0, -1e-3, 10),
-    )
-    area = tmp_path / "area.geojson"
-    geojson(area, shapely.box(179.9, 9.9, 180.05, 10.1), crs="EPSG:4326", own="EPSG:32660")
-    with RasterioScene.open(scene) as opened:
-        _, cols = np.nonzero(Aoi.read(str(area), opened).soft(Span(0, 0, 60, 300)))
-    assert cols.min() == pytest.approx(50, abs=2)
-    assert cols.max() == pytest.approx(199, abs=2)
-    assert len(np.unique(cols)) == cols.max() - cols.min() + 1
 
 
 def test_gcps_place_an_area_by_hand(tmp_path):
