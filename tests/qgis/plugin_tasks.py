@@ -17,6 +17,7 @@ from qgis.core import (
     QgsApplication,
     QgsLayerTreeRegistryBridge,
     QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
     QgsProject,
@@ -56,6 +57,7 @@ def main():
     found["loaded"] = loaded(processing, scene, Path(out))
     found["area"] = inside(processing, scene, area, Path(out))
     found["cancel"] = cancelled(registry, scene, Path(out))
+    found["refused"] = refused(registry, scene, Path(out))
     found["missing"] = missing(registry, scene)
     plugin.unload()
     found["left"] = registry.providerById("decr_scene") is not None
@@ -134,6 +136,27 @@ def cancelled(registry, scene, out):
     result, _ = algorithm.run(parameters, QgsProcessingContext(), feedback)
     button.join()
     return {"seconds": time.monotonic() - pressed[0], "result": result}
+
+
+def refused(registry, scene, out):
+    """What the program cannot be asked for, or what cannot be written, in one line each."""
+    layer = QgsRasterLayer(f"{scene}|option:NUM_THREADS=2", "with options")
+    clean, page = str(out / "refused.tif"), str(out / "no such folder" / "page.html")
+    calls = {
+        "help": ("removeclouds", {"INPUT": scene, "MORE": "--steps 2 -h", "OUTPUT": clean}),
+        "progress": ("removeclouds", {"INPUT": scene, "MORE": "--progress=bar", "OUTPUT": clean}),
+        "open options": ("removeclouds", {"INPUT": layer, "OUTPUT": clean}),
+        "folder": ("inspect", {"INPUT": scene, "MODEL": "identity", "OUTPUT": page}),
+    }
+    said = {}
+    for name, (algorithm, parameters) in calls.items():
+        try:
+            registry.createAlgorithmById(f"decr_scene:{algorithm}").run(
+                parameters, QgsProcessingContext(), Feedback(), {}, False
+            )
+        except QgsProcessingException as error:
+            said[name] = str(error)
+    return said
 
 
 def missing(registry, scene):

@@ -111,6 +111,15 @@ def test_a_cancel_ends_the_program_within_a_second(seen, place):
     assert not (place / "never.tif").exists()
 
 
+def test_what_cannot_be_done_is_said_in_one_line(seen, place):
+    said = seen["refused"]
+    assert said["help"] == "further options cannot have -h: leave it out"
+    assert "--progress=bar" in said["progress"]
+    assert "with options is opened with options (NUM_THREADS=2)" in said["open options"]
+    assert "page.html cannot be written: No such file or directory" in said["folder"]
+    assert not (place / "refused.tif").exists()
+
+
 def test_where_the_program_is_not_found_the_message_says_what_to_do(seen):
     assert seen["missing"]["able"] is False
     assert "/no/such/python" in seen["missing"]["text"]

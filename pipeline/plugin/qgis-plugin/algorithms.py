@@ -26,6 +26,7 @@ from qgis.core import (
     QgsProcessingParameterString,
     QgsProcessingUtils,
     QgsProject,
+    QgsProviderRegistry,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QThread
 
@@ -44,6 +45,9 @@ WORDS = {
     "--uncertainty": "the parameter 'Write the error to be expected of each pixel'",
 }
 """What options of the command line are called here."""
+
+SET_HERE = ("-h", "--help", "--out", "--progress", "--quiet", "--json")
+"""Options that are no further ones: the plugin sets them, or would learn nothing of the outcome."""
 
 
 class DecrSceneAlgorithm(QgsProcessingAlgorithm):
@@ -110,9 +114,13 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         options += ["--bands", bands] if bands else []
         more = self.parameterAsString(parameters, "MORE", context)
         try:
-            return options + shlex.split(more)
+            words = shlex.split(more)
         except ValueError as error:  # a quotation mark without its twin
             raise QgsProcessingException(f"further options {more!r} cannot be read: {error}") from error
+        for word in words:
+            if word.split("=")[0] in SET_HERE:
+                raise QgsProcessingException(f"further options cannot have {word}: leave it out")
+        return options + words
 
     def raster(self, parameters, name, context):
         """Return the name that the program opens a raster layer by; ``None``: the parameter is empty."""
@@ -124,6 +132,13 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         if layer.providerType() != "gdal":
             raise QgsProcessingException(
                 f"{layer.name()} comes from {layer.providerType()}: export it as GeoTIFF and take that"
+            )
+        parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
+        if parts.get("openOptions"):
+            options = ", ".join(parts["openOptions"])
+            raise QgsProcessingException(
+                f"{layer.name()} is opened with options ({options}), which the program does not know: add it "
+                "again without, or export it as GeoTIFF"
             )
         return layer.source()
 
@@ -307,14 +322,17 @@ class Inspect(DecrSceneAlgorithm):
         if end is None:
             return {}
         summary = json.loads(answer)
-        with open(out, "w", encoding="utf-8") as file:
-            file.write(f"<html><head><meta charset='utf-8'></head><body>{_table(summary)}</body></html>")
+        try:
+            with open(out, "w", encoding="utf-8") as file:
+                file.write(f"<html><head><meta charset='utf-8'></head><body>{_table(summary)}</body></html>")
+        except OSError as error:
+            raise QgsProcessingException(f"{out} cannot be written: {error.strerror}") from error
         for name, value in summary.items():
             feedback.pushInfo(f"{name}: {value}")
         return {
             "OUTPUT": out,
-            "TILES": summary["tiles to restore"],
-            "SECONDS": summary["estimate"]["seconds"],
+            "TILES": summary.get("tiles to restore"),
+            "SECONDS": summary.get("estimate", {}).get("seconds"),
         }
 
 
