@@ -324,8 +324,12 @@ def sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--out") -> None:
     """Make a folder, and those that it is in.
+
+    Args:
+        folder: The folder.
+        option: The one that names another.
 
     Raises:
         OutputError: It cannot be made.
@@ -334,5 +338,5 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"folder {folder} cannot be made ({error.strerror}): choose another --out folder"
+            f"folder {folder} cannot be made ({error.strerror}): choose another {option} folder"
         ) from error

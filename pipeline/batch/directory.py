@@ -22,6 +22,7 @@ from distributed import Client
 
 from decr_scene.pipeline.batch.discovery import find_scenes
 from decr_scene.pipeline.batch.earlier_outputs import (
+    PreviousOutput,
     finished_output,
     may_replace,
     recipe_of,
@@ -41,6 +42,7 @@ from decr_scene.pipeline.errors import (
     in_one_line,
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
+from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Report
 from decr_scene.pipeline.planning.options import Choices, Options, as_text
 from decr_scene.pipeline.run import process_scene
@@ -120,6 +122,7 @@ def process_directory(
     as_text("dst_dir", dst_dir)
     dst = Path(os.path.abspath(dst_dir))
     chosen = Options.given(options, named, process_directory.__kwdefaults__)
+    documents = {"quicklook": quicklook, "stac": stac}
     if polygons is not None:
         raise OptionError("polygons names one file, got it for a folder of scenes: process them one by one")
     check_workers(workers, cluster_at := one_cluster(scheduler, client), chosen.device)
@@ -152,7 +155,8 @@ def process_directory(
             if recipe is None:
                 break
             if (done := finished_output(entry.input, Path(entry.output), recipe)) is not None:
-                ledger.entries[number] = replace(entry, status="skipped", warnings=done.warnings)
+                warnings = (*done.warnings, *_left_out(entry, done, documents))
+                ledger.entries[number] = replace(entry, status="skipped", warnings=warnings)
         ledger.save()
         for number, entry in ledger.pending():
             name = name_in(entry.input, src_dir)
@@ -163,6 +167,18 @@ def process_directory(
                 ledger.save()
         watch.scenes(len(entries), len(entries))
     return ledger.report()
+
+
+def _left_out(entry: SceneEntry, done: PreviousOutput, documents: dict[str, bool]) -> list[str]:
+    """Tell of documents that are asked for and that a finished output does not have."""
+    paths = SideFiles.all_of(Path(entry.output)).paths
+    lacking = [f"--{role}" for role, asked in documents.items() if asked and not done.has(paths[role])]
+    if not lacking:
+        return []
+    return [
+        f"{entry.output} was finished without {' and '.join(lacking)}, and is left as it is: remove it, and "
+        "the same call makes it again"
+    ]
 
 
 def _attempt(

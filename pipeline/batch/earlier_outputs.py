@@ -16,9 +16,10 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from decr_scene.pipeline.batch.ledger import PROGRAM
-from decr_scene.pipeline.errors import OptionError, OutputExistsError
+from decr_scene.pipeline.errors import OptionError, OutputError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
@@ -28,6 +29,7 @@ from decr_scene.pipeline.planning.restorer import spec_of
 from decr_scene.pipeline.products.source import Source
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.writing.cog import check_blocks
 
 _WITHOUT_EFFECT = ("batch_size", "device")
 """Parameters that do not change the pixels: an output of another value is not out of date."""
@@ -51,6 +53,10 @@ class PreviousOutput:
     values: list[str] | None
     named_files: list[list[Any]] | None
     parts: list[list[Any]] | None
+
+    def has(self, path: Path) -> bool:
+        """Return whether a file lies beside it as its own."""
+        return path.name in self.side_files
 
     @staticmethod
     def read(path: Path) -> PreviousOutput | None:
@@ -114,7 +120,7 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
     previous = PreviousOutput.read(report)
     if previous is None or not previous.is_valid or previous.recipe != recipe or _was_interrupted(dst):
         return None
-    if not all(_is_readable(dst.with_name(name)) for name in previous.side_files):
+    if not all(_is_whole(path) for path in (dst, *map(dst.with_name, previous.side_files))):
         return None
     try:
         if previous.size != dst.stat().st_size:
@@ -130,15 +136,17 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
         return None
 
 
-def _is_readable(path: Path) -> bool:
-    """Return whether a side file is there; a raster is to open, too."""
+def _is_whole(path: Path) -> bool:
+    """Return whether a file of an output is there; of a raster all blocks, and what the last one holds."""
     if path.suffix.lower() != ".tif":
         return path.exists()
     try:
-        with rasterio.open(path):
-            return True
-    except RasterioError:
+        with path.open("rb") as file, rasterio.open(path) as dataset:
+            check_blocks(path, file)
+            dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+    except (OSError, RasterioError, OutputError):
         return False
+    return True
 
 
 def _is_of(source: Source, previous: PreviousOutput) -> bool:
@@ -203,7 +211,7 @@ def may_replace(src: str | Path, dst: Path) -> bool:
             "--overwrite"
         )
     for path in SideFiles.all_of(dst).paths.values():
-        if path.exists() and path.name not in previous.side_files:
+        if path.exists() and not previous.has(path):
             raise OutputExistsError(
                 f"{path} exists and is not ours: choose another --out folder, or replace it with --overwrite"
             )

@@ -32,8 +32,9 @@ def batch(folder: str, out: Path, quiet: bool, **options: Any) -> None:
     DIR may be a text file with a name a line in its place, paths or addresses as `process` takes them, or one
     address.
 
-    The same call again does what is missing, failed or out of date and leaves the rest alone. An output that
-    is not of this program, or of another input, is only replaced with --overwrite.
+    The same call again does what is missing, failed or out of date and leaves the rest alone: finished
+    outputs get no --quicklook and no --stac. An output that is not of this program, or of another input, is
+    only replaced with --overwrite.
     """
     from decr_scene.pipeline.batch.directory import process_directory
     from decr_scene.pipeline.terminal.progress import stderr_progress

@@ -10,6 +10,7 @@ from distributed.system import MEMORY_LIMIT
 
 from decr_scene.pipeline.engine.flow import BATCHES_AHEAD, ROWS_UNDER_WAY, WINDOWS_UNDER_WAY, block_rows
 from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.files import size_in_words
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.tiling.windows import tiles_a_side
@@ -55,13 +56,13 @@ def check_memory(
     needed, free = bytes_under_way(scene, planned, batch_size, block), free_memory()
     if limit is not None and needed > limit:
         raise MemorySpaceError(
-            f"a scene {scene.shape[1]} px wide needs {needed / 1e9:.2f} GB besides the model, and memory is "
-            f"limited to {limit / 1e9:.2f} GB: raise --memory-limit, take a smaller --batch-size, or cut the "
-            "scene into strips from top to bottom"
+            f"a scene {scene.shape[1]} px wide needs {size_in_words(needed)} besides the model, and memory "
+            f"is limited to {size_in_words(limit)}: raise --memory-limit, take a smaller --batch-size, or "
+            "cut the scene into strips from top to bottom"
         )
     if needed > free:
         raise MemorySpaceError(
-            f"not enough memory for a scene {scene.shape[1]} px wide: {free / 1e9:.1f} GB free, "
-            f"{needed / 1e9:.1f} GB expected besides the model: take a smaller --batch-size, or "
+            f"not enough memory for a scene {scene.shape[1]} px wide: {size_in_words(free)} free, "
+            f"{size_in_words(needed)} expected besides the model: take a smaller --batch-size, or "
             "cut the scene into strips from top to bottom"
         )

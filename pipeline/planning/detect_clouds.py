@@ -177,7 +177,7 @@ def clouds_of(
     if seen.coverage is None:
         raise SceneError(
             f"model {options.model} has no cloud detector to look at {scene.path} with: take one that has, "
-            "or a scene with blue, green, red and nir"
+            "or a scene with blue, green, red and nir, whose bands --bands names where the file does not"
         )
     assert isinstance(seen.plan.mask, DetectedMask), "the mask is auto"
     return seen.coverage, seen.plan.mask

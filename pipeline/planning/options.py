@@ -169,7 +169,9 @@ class Options:
                     f"{self.mask}: name the raster with mask, or leave mask_values out"
                 )
         if self.scale is not None and not _is_range(self.scale):
-            raise OptionError(f"scale must be low,high with low < high, got {self.scale}")
+            raise OptionError(
+                f"scale must be low,high with low < high, apart and finite in 32 bits, got {self.scale}"
+            )
         self._make_plain()
 
     def _make_plain(self) -> None:
@@ -244,12 +246,13 @@ def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
 
 
 def _is_range(scale: Any) -> bool:
-    """Return whether these are two finite numbers, the lower one first."""
+    """Return whether these are two numbers, the lower one first, and finite and apart in 32 bits."""
     try:
         low, high = map(float, scale)
     except (TypeError, ValueError):
         return False
-    return -np.inf < low < high < np.inf
+    with np.errstate(over="ignore"):
+        return bool(-np.inf < np.float32(low) < np.float32(high) < np.inf)
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -60,7 +60,7 @@ def write_archive(path: Path, overwrite: bool = False) -> None:
 def _install(place: Path, overwrite: bool) -> Path:
     if place.exists() and not _is_ours(place) and not overwrite:
         raise OutputExistsError(f"{place} exists and is not of this program: replace it with --overwrite")
-    make_folder(place.parent)
+    make_folder(place.parent, "--folder")
     fresh = place.with_name(f".{NAME}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:

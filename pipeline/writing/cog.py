@@ -64,7 +64,7 @@ def write_cog(
             COPY_SRC_MDD="YES",
         )
     with path.open("r+b") as file:
-        head = _check_blocks(path, file)
+        head = check_blocks(path, file)
         in_file = _release_band_tags(file, head)
         file.flush()
         os.fsync(file.fileno())
@@ -141,10 +141,17 @@ def _spread_squares(shape: tuple[int, int]) -> list[Window]:
     ]
 
 
-def _check_blocks(path: Path, file: Any) -> int:
+def check_blocks(path: Path, file: Any) -> int:
     """Check every block of image and overviews, and return the offset of the first.
 
     The COG driver writes a block's size before it and its last four bytes again behind it.
+
+    Args:
+        path: The COG.
+        file: It, opened to be read as bytes.
+
+    Raises:
+        OutputError: A block is not whole.
     """
     first = os.fstat(file.fileno()).st_size
     for offset, size in _blocks(path):

@@ -107,6 +107,15 @@ def test_an_output_whose_side_raster_does_not_open_is_made_again(folders):
         assert whole.count
 
 
+def test_an_output_whose_end_never_reached_the_disk_is_made_again(folders):
+    src, dst = folders
+    process_directory(src, dst, **IDENTITY)
+    whole = (dst / "b.tif").read_bytes()
+    (dst / "b.tif").write_bytes(whole[:-1000] + bytes(1000))
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
+    assert (dst / "b.tif").read_bytes() == whole
+
+
 def test_whatever_a_scene_does_stops_nothing(folders):
     src, dst = folders
 

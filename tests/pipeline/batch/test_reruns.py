@@ -201,6 +201,17 @@ def test_folders_of_products_and_items_are_not_done_again(folders, tmp_path):
     assert statuses(process_directory(scenes, dst, **IDENTITY)) == ["skipped", "failed"], "and stops nothing"
 
 
+def test_documents_that_a_finished_output_lacks_are_told(folders):
+    src, dst = folders
+    options = {**IDENTITY, "pattern": "a.tif"}
+    process_directory(src, dst, quicklook=True, **options)
+    before = stamps(dst)
+    (again,) = process_directory(src, dst, quicklook=True, **options).scenes
+    (more,) = process_directory(src, dst, quicklook=True, stac=True, **options).scenes
+    assert (again.status, again.warnings, stamps(dst)) == ("skipped", (), before)
+    assert "a.tif was finished without --stac" in more.warnings[0]
+
+
 def test_what_was_warned_of_a_finished_scene_is_still_told(folders):
     src, dst = folders
     options = {**IDENTITY, "pattern": "a.tif"}

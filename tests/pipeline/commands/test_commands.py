@@ -102,7 +102,7 @@ def test_an_option_out_of_range(options, scene, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
-@pytest.mark.parametrize("scale", ["-inf,inf", "0,inf", "nan,1"])
+@pytest.mark.parametrize("scale", ["-inf,inf", "0,inf", "nan,1", "1e300,1e301", "1e9,1000000001"])
 def test_a_scale_without_end_is_refused(scale, scene, tmp_path):
     result = call("process", scene, "--out", tmp_path / "clean.tif", "--scale", scale, "--quiet")
     assert_one_line(result, 2, "got")

@@ -45,13 +45,13 @@ def never(tiles, noise):
 
 def test_a_run_without_the_memory_is_refused_before_any_tile(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(needs, "free_memory", lambda: 1_000_000)
-    with pytest.raises(MemorySpaceError, match=r"600 px wide: 0\.0 GB free, .* take a smaller --batch-size"):
+    with pytest.raises(MemorySpaceError, match=r"600 px wide: 1\.00 MB free, .* take a smaller --batch-size"):
         process_scene(scene, tmp_path / "clean.tif", restorer=never)
     assert not (tmp_path / "clean.tif").exists()
 
 
 def test_a_run_that_needs_more_than_its_limit_is_refused_before_any_tile(scene, tmp_path):
-    with pytest.raises(MemorySpaceError, match=r"600 px wide needs .* limited to 0\.00 GB: raise"):
+    with pytest.raises(MemorySpaceError, match=r"600 px wide needs .* limited to 2\.00 MB: raise"):
         process_scene(scene, tmp_path / "clean.tif", restorer=never, memory_limit="2MB")
     assert not (tmp_path / "clean.tif").exists()
     assert process_scene(scene, tmp_path / "clean.tif", model="identity", memory_limit="2GB").checks
