@@ -69,6 +69,12 @@ def open_run_folder(
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def weights_begun_with(folder: Path) -> set[str] | None:
+    """Read the digests of the weights that a run began with, or return ``None`` if none is under way."""
+    record = _read(folder / RUN) if (folder / CHECKPOINT).exists() else {}
+    return {weights["sha256"] for weights in record["initial"]} if "initial" in record else None
+
+
 def versions() -> dict[str, str]:
     """Return the versions of everything that the weights depend on."""
     return {

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.bundled import find_model
+from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
@@ -31,7 +32,7 @@ from decr_scene.pipeline.errors import LockedError
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.raster.images import RasterImage, read_image
 from decr_scene.pipeline.system.locks import HeldError, Lock
-from decr_scene.pipeline.training.run_folder import open_run_folder
+from decr_scene.pipeline.training.run_folder import open_run_folder, weights_begun_with
 
 LOCK = ".lock"
 """File in a run folder that the process holds which trains there."""
@@ -106,6 +107,20 @@ def of_other_bands(config: RunConfig, out: Path, initial: tuple[Path, ...]) -> l
                 "has learnt of a band is taken for the one in its place"
             )
     return told
+
+
+def passed_over(out: Path, initial: tuple[Path, ...]) -> list[str]:
+    """Tell of initial weights that a run which has begun did not begin with: it goes on from its own."""
+    began_with = weights_begun_with(out)
+    if began_with is None:
+        return []
+    others = [str(place) for place in initial if model_sha256(weights_of(place)) not in began_with]
+    if not others:
+        return []
+    return [
+        f"{out} has begun, and not with {', '.join(others)} as it is now: it goes on from its own weights; "
+        "take another --out to begin with others"
+    ]
 
 
 @contextmanager

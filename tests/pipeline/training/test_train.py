@@ -212,6 +212,10 @@ def test_weights_of_other_bands_are_told_of(data, tmp_path):
         assert done.exit_code == 0, done.output
         said = "was trained on red, green, blue, this run has blue, green, red"
         assert (said in " ".join(done.output.split())) == told, done.output
+        assert "it goes on from its own weights" not in " ".join(done.output.split())
+    call[call.index("--init") + 1] = tmp_path / "rgb-again"
+    done = CliRunner().invoke(main, [*map(str, call), str(tmp_path / "rgb-again"), "--quiet"])
+    assert "it goes on from its own weights" in " ".join(done.output.split())
 
 
 def test_an_image_of_nodata_alone_is_refused(data, tmp_path):
