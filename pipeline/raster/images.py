@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
@@ -20,7 +22,7 @@ from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import pixel_size
+from decr_scene.pipeline.raster.warp import full_turn, pixel_size
 from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SAMPLE_SIDE = 1024
@@ -41,12 +43,14 @@ def read_image(path: Path, like: Path | None = None) -> Float:
             ``None``, or one of other bands or another dtype: its own.
 
     Raises:
-        DecrSceneError: One of them cannot be opened or read, or the image has no valid pixel.
+        DecrSceneError: One of them cannot be opened or read, they are of different places, or the image has
+            no valid pixel.
     """
     own = _whole(path)
     if not own.valid.any():
         raise SceneReadError(f"{path}: {_NOTHING}")
     scene = own if like is None or like == path else _whole(like)
+    _check_place(path, own.place, scene.place)
     if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
         scene = own
     return scene.radiometry().to_model(own.pixels, own.valid)
@@ -68,13 +72,35 @@ def read_restored(path: Path, cloudy: Path) -> Float:
     return radiometry.to_model(own.pixels[bands], own.valid[bands])
 
 
+class _Place(NamedTuple):
+    """Where a georeferenced image lies, in units of its CRS."""
+
+    crs: CRS
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def is_apart(self, other: _Place) -> bool:
+        """Return whether two places have nothing in common; of two CRS it is not told."""
+        if self.crs != other.crs:
+            return False
+        turn = full_turn(self.crs) if self.crs.is_geographic else 0.0
+        beside = all(
+            self.right <= other.left + shift or other.right + shift <= self.left
+            for shift in (-turn, 0.0, turn)
+        )
+        return beside or self.top <= other.bottom or other.top <= self.bottom
+
+
 class _Bands(NamedTuple):
-    """Pixels and validity, ``(C, H, W)`` each, names of the bands, and whether a veil may lie over all."""
+    """Pixels and validity, ``(C, H, W)`` each, names of the bands; whether a veil may lie over all; where."""
 
     pixels: Pixels
     valid: Bool
     names: list[str]
     veiled: bool
+    place: _Place | None
 
     def radiometry(self) -> Radiometry:
         """Fit their scaling."""
@@ -101,13 +127,17 @@ class RasterImage:
         """Open the file, and the one whose scaling is used as in `read_image`.
 
         No pixels are read.
+
+        Raises:
+            DecrSceneError: One of them cannot be opened, or they are of different places.
         """
         with _opened(path) as (scene, bands):
-            shape, dtype = (len(bands), *scene.shape), scene.dtype
+            shape, dtype, place = (len(bands), *scene.shape), scene.dtype, _place_of(scene)
         if like is None or like == path:
             return cls(path, shape)
         with _opened(like) as (scene, bands):
             alike = len(bands) == shape[0] and scene.dtype == dtype
+            _check_place(path, place, _place_of(scene))
         return cls(path, shape, like if alike else None)
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
@@ -180,7 +210,25 @@ def _all_of(scene: RasterioScene, bands: list[int]) -> _Bands:
 def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Bool) -> _Bands:
     names = [scene.bands[band] for band in bands]
     veiled = may_be_veiled(pixel_size(scene.crs, scene.transform, scene.shape), scene.shape)
-    return _Bands(pixels[bands], valid[bands], names, veiled)
+    return _Bands(pixels[bands], valid[bands], names, veiled, _place_of(scene))
+
+
+def _place_of(scene: RasterioScene) -> _Place | None:
+    """Return where a scene lies; ``None``: it is not georeferenced."""
+    if scene.crs is None or scene.transform.is_identity:
+        return None
+    height, width = scene.shape
+    corners = np.array([scene.transform @ (x, y) for x in (0, width) for y in (0, height)])
+    return _Place(scene.crs, *corners.min(axis=0), *corners.max(axis=0))
+
+
+def _check_place(path: Path, own: _Place | None, other: _Place | None) -> None:
+    """Refuse an image of a pair that shares no ground with its other image, by the coordinates of both."""
+    if own is not None and other is not None and own.is_apart(other):
+        raise SceneReadError(
+            f"{path}: it lies at {own.left:g}, {own.top:g} and its other image at {other.left:g}, "
+            f"{other.top:g} (left, top), with no ground in common"
+        )
 
 
 @contextmanager

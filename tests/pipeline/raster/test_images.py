@@ -1,5 +1,6 @@
 """Images to train and measure on: what is valid in them is what a scene would show."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import rasterio
 from raster_cases import draw, plain, write
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import Affine
 
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.evaluation.pairs import load_pairs
@@ -79,3 +81,18 @@ def test_a_decimated_scene_is_valid_where_its_nearest_pixels_are(resampling, tmp
     assert valid[1, 10:].all()
     everything, _ = RasterioScene.open(plain(tmp_path / "b.tif", (80, 60), 1)).decimated((80, 60))
     np.testing.assert_array_equal(everything, rasterio.open(tmp_path / "b.tif").read())
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "told"),
+    [("EPSG:32650", 200.0, True), ("EPSG:32650", 10.0, False), ("EPSG:4326", 360.0, False)],
+)
+def test_images_of_a_pair_that_share_no_ground_are_refused(crs, x, told, tmp_path):
+    paths = []
+    for name, left, up in (("cloudy", 0.0, -1), ("clear", x, 1)):  # one of them with its south above
+        paths.append(tmp_path / f"{name}.tif")
+        transform = Affine(1, 0, left, 0, up, 0 if up > 0 else 20)
+        write(paths[-1], np.arange(400, dtype=np.uint8).reshape(1, 20, 20), crs=crs, transform=transform)
+    for read in (read_image, RasterImage.open):
+        with pytest.raises(SceneReadError, match="no ground in common") if told else nullcontext():
+            read(paths[1], paths[0])
