@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
@@ -195,16 +196,21 @@ def save_model_file(path: str | Path, config: ModelConfig, tensors: State) -> No
     Floating-point types are kept, but for packed kernels.
 
     Raises:
-        CheckpointError: The tensors are not those of the configuration.
+        CheckpointError: The tensors are not those of the configuration, or the file cannot be written.
     """
     path = Path(path)
     _check(config, shapes(tensors), str(path))
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     if config.packed:
         own = pack(own)
-    with write_whole(path) as partial:
-        save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
-        partial.chmod(0o644)  # safetensors makes files that only their owner may read
+    try:
+        with write_whole(path) as partial:
+            save_file(own, partial, metadata={METADATA_KEY: _to_json(config)})
+            partial.chmod(0o644)  # safetensors makes files that only their owner may read
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = f"{path} cannot be written ({reason}): check the folder and the disk"
+        raise CheckpointError(message) from error
 
 
 def read_model_file(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -6,9 +6,12 @@ Crops of simulated cloud are drawn over the clear image; those of real pairs are
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +28,7 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.contexts import draw_context
 from decr_scene.models.data.crops import LightChange, compressed, cut, enlarged, turn
 from decr_scene.models.data.tone import Tone
+from decr_scene.models.errors import TrainingError
 
 NEUTRAL = 0.08
 """Greatest power of e that the mean of a visible band differs from the others' in a balanced picture."""
@@ -280,7 +284,13 @@ def batches(
     try:
         ahead = deque(pool.submit(make, start + i) for i in range(max(1, 2 * loaders)))
         while True:
-            batch = ahead.popleft().result()
+            try:
+                batch = ahead.popleft().result()
+            except BrokenProcessPool as error:
+                raise TrainingError(
+                    "a process that draws crops was ended, maybe for want of memory: the same call goes on "
+                    "from the last checkpoint, with fewer --loaders if need be"
+                ) from error
             ahead.append(pool.submit(make, start + max(1, 2 * loaders)))
             start += 1
             yield batch
@@ -317,6 +327,15 @@ _held: list[_Maker] = []
 
 def _hold(maker: _Maker) -> None:
     _held[:] = [maker]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that trains has ended, however it did."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _make_held(step: int) -> Batch:

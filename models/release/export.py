@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from decr_scene.models.checkpoints.model_file import (
     SamplingConfig,
     save_model_file,
 )
-from decr_scene.models.errors import TrainingError
+from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.release.calibration import read_calibration
-from decr_scene.models.training.config import RunConfig
+from decr_scene.models.training.config import RunConfig, unlike
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import OPPONENTS, read_trained
-from decr_scene.models.value_types import read_toml_text
+from decr_scene.models.value_types import check_types, read_toml_text
+
+_OF_A_CARD = ("name", "packed", "sampling", "info")
 
 
 def export_model(
@@ -63,7 +66,7 @@ def export_model(
         network=None if config.alone else config.network,
         reference=config.reference,
         scaling=SCALING,
-        sampling=SamplingConfig(**values["sampling"]),
+        sampling=values["sampling"],
         info=values["info"],
         packed=values.get("packed", False),
     )
@@ -79,9 +82,18 @@ def export_model(
     return model
 
 
-def is_unfinished(run: Path) -> bool:
-    """Return whether a run, a folder or a file of its weights, has stopped before its end."""
-    return not read_trained(_weights_of(run)).is_finished
+def doubts(config: RunConfig, run: Path) -> list[str]:
+    """Tell of a run, a folder or a file of its weights, why it may not be what its model says."""
+    trained, told = read_trained(_weights_of(run)), []
+    if not trained.is_finished:
+        told.append(f"{run} is not finished: these are the weights that it has reached")
+    others = [] if trained.described is None else unlike(config, trained.described)
+    if others:
+        told.append(
+            f"{run} was trained with other values than this configuration's {', '.join(others)}: its weights "
+            "may be of no use so"
+        )
+    return told
 
 
 def _weights_of_bands(path: Path, bands: Sequence[str]) -> dict[str, Tensor]:
@@ -132,4 +144,27 @@ def _read_card(card: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "sampling", "info") if key not in values]
     if missing:
         raise TrainingError(f"{card} lacks {', '.join(missing)}")
+    unknown = sorted(set(values) - set(_OF_A_CARD))
+    if unknown:
+        raise TrainingError(
+            f"{card} has unknown keys {', '.join(unknown)}, expected some of {', '.join(_OF_A_CARD)}"
+        )
+    try:
+        check_types(ModelConfig, {key: value for key, value in values.items() if key != "sampling"})
+        values["sampling"] = _sampling_of(values["sampling"])
+        json.dumps(values["info"])
+    except (CheckpointError, TypeError, ValueError) as error:
+        raise TrainingError(f"{card}: {error}") from error
     return values
+
+
+def _sampling_of(table: Any) -> SamplingConfig:
+    """Build the sampling of a card."""
+    if not isinstance(table, dict):
+        raise TypeError(f"sampling is {table!r}, expected a table")
+    known = [each.name for each in fields(SamplingConfig)]
+    if unknown := sorted(set(table) - set(known)):
+        listed = ", ".join(unknown)
+        raise ValueError(f"[sampling] has unknown keys {listed}, expected some of {', '.join(known)}")
+    check_types(SamplingConfig, table)
+    return SamplingConfig(**table)

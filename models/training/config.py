@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,9 @@ class RunConfig:
             raise ValueError(f"ema must be a rate from 0 to below 1, got {self.ema}")
         if self.warmup < 0:
             raise ValueError(f"warmup must be 0 steps or more, got {self.warmup}")
+        if self.spectrum and len(self.spectrum) != len(self.bands):
+            names = ", ".join(self.spectrum)
+            raise ValueError(f"spectrum must be a name for each of the {len(self.bands)} bands, got {names}")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands must be names that differ, got {', '.join(self.bands)}")
 
@@ -294,6 +298,8 @@ def _data_of(
     ``above`` are the files that name this one, the nearest last.
     """
     data, shared = table.pop("data"), table.pop("all_data", {})
+    if not isinstance(data, (str, list)):
+        raise ValueError("data is one table, expected tables [[data]], or the name of another run's file")
     if not isinstance(data, str):
         return data, shared
     tables, theirs = _tables_of(path.with_name(data), (*above, path.name))
@@ -337,6 +343,23 @@ def is_same_run(config: RunConfig, description: str) -> bool:
     A key that the description does not know is no difference as long as it has its default.
     """
     return _described(config, description) == description
+
+
+def unlike(config: RunConfig, description: str) -> list[str]:
+    """List the keys of a run's networks, with their values, that a description of another run has not."""
+    parts: tuple[ReferenceConfig | NetworkConfig | None, ...] = (config.reference, config.network)
+    keys = [key for part in parts if part is not None for key in _keys_of(part, description)]
+    return [key for key in keys if f"{key}," not in description and f"{key})" not in description]
+
+
+def _keys_of(part: Any, description: str) -> Iterator[str]:
+    """Yield ``key=value`` of a dataclass and of those in it, but for newer ones at their defaults."""
+    for each in dataclasses.fields(part):
+        value = getattr(part, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _keys_of(value, description)
+        elif not _is_newer_default(each, value, description):
+            yield f"{each.name}={_described(value, description)}"
 
 
 def _described(value: Any, description: str | None) -> str:
@@ -383,13 +406,22 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
 
 
 def _source(table: dict[str, Any]) -> DataConfig:
-    clouds: CloudRecipe = _build(CloudRecipe, table.get("clouds", {}))
-    veils: VeilRecipe = _build(VeilRecipe, table.get("veils", {}))
+    clouds: CloudRecipe = _build(CloudRecipe, _table(table, "clouds"))
+    veils: VeilRecipe = _build(VeilRecipe, _table(table, "veils"))
     source: DataConfig = _build(DataConfig, {**table, "clouds": clouds, "veils": veils})
     return source
 
 
+def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a table in another, an empty one if it is not there."""
+    value = values.get(key, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} is {value!r}, expected a table")
+    return value
+
+
 def _build(kind: type[Any], table: dict[str, Any]) -> Any:
+    """Build a dataclass of a parsed table."""
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(table) - known)
     if unknown:

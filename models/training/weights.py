@@ -14,6 +14,7 @@ from decr_scene.models.checkpoints.fold import MODEL_ENDINGS
 from decr_scene.models.checkpoints.keymap import shapes
 from decr_scene.models.checkpoints.model_file import read_model_file, write_whole
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.config import RunConfig
 
 TRUNK = "network.noise_net.trunk."
 """Prefix of the weights of a grown noise predictor that are those of a reference."""
@@ -23,11 +24,15 @@ OPPONENTS = ("discriminator.", "critic.")
 
 
 class Trained(NamedTuple):
-    """What a run has come to: averaged weights, its bands, if they are known, and whether it ended."""
+    """What a run has come to: averaged weights, its bands, if they are known, whether it ended, what it was.
+
+    The last is the description of its configuration, by `config.describe`; ``None``: it is no single run.
+    """
 
     weights: dict[str, Tensor]
     bands: tuple[str, ...] | None
     is_finished: bool
+    described: str | None = None
 
 
 def read_trained(path: Path) -> Trained:
@@ -40,7 +45,13 @@ def read_trained(path: Path) -> Trained:
         return Trained({name: tensor.float() for name, tensor in tensors.items()}, config.bands, True)
     state = read_checkpoint(path)
     bands = state.get("bands")
-    return Trained(state["ema"], None if bands is None else tuple(bands), state.get("finished", True))
+    described = str(state.get("config"))
+    return Trained(
+        state["ema"],
+        None if bands is None else tuple(bands),
+        state.get("finished", True),
+        described if described.startswith(RunConfig.__name__) else None,
+    )
 
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -57,8 +68,11 @@ def average_runs(runs: Sequence[Path], out: Path) -> None:
         out: A file for ``initial`` of `Trainer.start`; no run can be continued from it.
 
     Raises:
-        TrainingError: Fewer than two runs, one that cannot be read, or networks that differ.
+        TrainingError: Fewer than two runs, one that cannot be read, networks that differ, or ``out`` ends as
+            a model does.
     """
+    if out.suffix in MODEL_ENDINGS:
+        raise TrainingError(f"{out} is the name of a model, a mean is a checkpoint: let it end with .pt")
     if len(runs) < 2:
         raise TrainingError(f"a mean takes two runs at least, got {len(runs)}")
     trained = [read_trained(run) for run in runs]

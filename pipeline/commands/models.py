@@ -152,7 +152,7 @@ def models_export(
     overwrite: bool,
 ) -> None:
     """Make one model file of a finished training RUN, a folder or a file of its weights."""
-    from decr_scene.models.release.export import export_model, is_unfinished
+    from decr_scene.models.release.export import doubts, export_model
     from decr_scene.models.training.config import read_config
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
 
@@ -164,11 +164,12 @@ def models_export(
     ]
     check_no_input([out], [*runs, ("the configuration", config), ("the card", card)])
     check_target(None, out, overwrite)
-    model = export_model(read_config(config), run, card, out, detector, reference)
+    settings = read_config(config)
+    model = export_model(settings, run, card, out, detector, reference)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
     for place in (run, reference):
-        if place is not None and is_unfinished(place):
-            warn(f"{place} is not finished: these are the weights that it has reached")
+        for text in [] if place is None else doubts(settings, place):
+            warn(text)
 
 
 @models.command(

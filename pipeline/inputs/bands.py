@@ -77,12 +77,16 @@ def label(names: Sequence[str], index: int) -> str:
     return names[index] or f"band {index + 1}"
 
 
-def select_bands(resolved: Sequence[str], model_bands: Sequence[str]) -> tuple[int, ...]:
+def select_bands(
+    resolved: Sequence[str], model_bands: Sequence[str], who: str = "the model", other: str = "another model"
+) -> tuple[int, ...]:
     """Find the bands of a model.
 
     Args:
         resolved: As `resolve_names` returns them.
         model_bands: Names, in the model's order.
+        who: What wants them, for a message.
+        other: What may be chosen instead of it.
 
     Returns:
         Their 0-based positions, in the model's order; other bands are passed through.
@@ -94,8 +98,8 @@ def select_bands(resolved: Sequence[str], model_bands: Sequence[str]) -> tuple[i
     unresolved = [name for name in model_bands if counts[name] != 1]
     if unresolved:
         raise BandError(
-            f"the model wants the bands {', '.join(model_bands)}, the scene has {_listed(resolved)}: "
-            f"{_misfit(unresolved[0], counts)}; name the scene's bands with --bands or choose another model"
+            f"{who} wants the bands {', '.join(model_bands)}, the scene has {_listed(resolved)}: "
+            f"{_misfit(unresolved[0], counts)}; name the scene's bands with --bands or choose {other}"
         )
     return tuple(resolved.index(name) for name in model_bands)
 

@@ -127,13 +127,15 @@ def _lpips_network() -> Callable[[Float, Float], float]:
 
 
 def detail(image: Float, truth: Float) -> float:
-    """Compute the spatial correlation coefficient of two images by torchmetrics, 1 at best.
+    """Compute the spatial correlation coefficient of two images by torchmetrics, 1 at best, NaN of flat ones.
 
     Each band is taken through a Laplacian, and correlated in windows of 8 px. Unlike `texture`, detail in the
     wrong place earns nothing.
     """
     from torchmetrics.functional.image import spatial_correlation_coefficient
 
+    if not any(np.ptp(band) for band in (*to_uint8(image), *to_uint8(truth))):
+        return float("nan")
     return float(spatial_correlation_coefficient(*_as_batches(image, truth)))
 
 

@@ -97,7 +97,7 @@ def _detector(
     enough = complete or (natural and _has(bands, VISIBLE))
     if options.detector == "ukis":
         if not enough:
-            select_bands(bands, ukis.BANDS)
+            select_bands(bands, ukis.BANDS, "--detector ukis", "another --detector")
         return _ukis(bands, factor, veils=False)
     needed = spec.bands is not None or spec.name == "fill"
     at_home = enough and is_coarse(pixel) and ukis.installed_version() is not None

@@ -40,7 +40,8 @@ def open_run_folder(
 
     Args:
         folder: The run folder; made if it does not exist.
-        texts: TOML of the run, as its author wrote it, then of the run whose data it takes, if any, by name.
+        texts: TOML of the run, as its author wrote it, then of the run whose data it takes, if any, by name;
+            one of the name that the first gets is kept under another.
         root: Folder that the data are relative to.
         files: Every image that the run reads.
         initial: Checkpoints of the stages before.
@@ -64,7 +65,8 @@ def open_run_folder(
             "initial": [{"path": str(path), "sha256": model_sha256(path)} for path in initial],
         }
     for number, (name, text) in enumerate((texts or {}).items()):
-        (folder / (name if number else CONFIG)).write_text(text, encoding="utf-8")
+        place = CONFIG if not number else f"data-{name}" if name == CONFIG else name
+        (folder / place).write_text(text, encoding="utf-8")
     (folder / DATA).write_text(_to_csv(listing), encoding="utf-8", newline="")
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.layout import source_files
+from decr_scene.models.data.layout import find_pairs, place_of, source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
@@ -121,6 +121,23 @@ def passed_over(out: Path, initial: tuple[Path, ...]) -> list[str]:
         f"{out} has begun, and not with {', '.join(others)} as it is now: it goes on from its own weights; "
         "take another --out to begin with others"
     ]
+
+
+def held_out_in_vain(config: RunConfig, data: Path) -> list[str]:
+    """Tell of names to be held out that no image of their table has, as after a slip of the pen."""
+    told = []
+    for part in config.data:
+        try:
+            names = [pair.name for pair in find_pairs(part, data, len(config.bands))[0]]
+        except TrainingError:  # told with whatever else is wrong when the images are read
+            continue
+        for first, last in part.holdout:
+            if names and not any(first <= name <= last for name in names):
+                told.append(
+                    f"{place_of(part, data)} has no image of a name from {first!r} to {last!r}: nothing is "
+                    "held out by that"
+                )
+    return told
 
 
 @contextmanager

@@ -1,11 +1,18 @@
+import itertools
 import math
+import multiprocessing
+import os
 import re
+import subprocess
+import sys
 from contextlib import closing, suppress
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from pair_cases import read_png, save_png
+from places import TESTS
 from training_cases import run_of, train
 
 from decr_scene.models.data.config import DataConfig
@@ -62,6 +69,42 @@ def test_processes_draw_the_very_same_batches(root):
             one, other = next(own), next(others)
             np.testing.assert_array_equal(one.cloudy, other.cloudy)
             np.testing.assert_array_equal(one.clear, other.clear)
+
+
+@pytest.mark.slow
+def test_a_process_that_draws_crops_and_dies_is_told_in_one_line(root):
+    source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read_png)
+    with closing(batches([source], 3, 32, 2, ("red", "green", "blue"), loaders=1)) as drawn:
+        next(drawn)
+        for loader in multiprocessing.active_children():
+            loader.kill()
+        with pytest.raises(TrainingError, match=r"was ended, .* the same call goes on"):
+            list(itertools.islice(drawn, 9))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="there is no kill -9")
+def test_no_process_that_draws_crops_outlives_a_killed_training(root):
+    script = (
+        "import multiprocessing, os, signal, sys\n"
+        f"sys.path[:0] = {[str(TESTS), str(TESTS / 'models')]}\n"
+        "from pathlib import Path\n"
+        "from pair_cases import read_png\n"
+        "from decr_scene.models.data.config import DataConfig\n"
+        "from decr_scene.models.data.loading import load_source\n"
+        "from decr_scene.models.data.source import batches\n"
+        "if __name__ == '__main__':\n"
+        "    config = DataConfig('clear', 'cloudy', simulate=0.5)\n"
+        f"    source = load_source(config, Path({str(root)!r}), read_png)\n"
+        "    drawn = batches([source], 3, 32, 2, ('red', 'green', 'blue'), loaders=1)\n"
+        "    next(drawn)\n"
+        "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=120)
+    loader = psutil.Process(int(done.stdout)) if psutil.pid_exists(int(done.stdout)) else None
+    if loader is not None:
+        loader.wait(20)
 
 
 def test_a_run_whose_time_is_over_goes_on_with_the_next_call(root, tmp_path):

@@ -12,7 +12,7 @@ from training_cases import RIVALS, run_of, train
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
-from decr_scene.models.release.export import export_model, is_unfinished
+from decr_scene.models.release.export import doubts, export_model
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.models.training.weights import average_runs
 
@@ -91,11 +91,11 @@ def test_a_run_of_other_bands_is_refused_and_one_under_way_is_known(root, tmp_pa
     trainer = Trainer.start(config, tmp_path / "run")
     sources = [load_source(part, root, read_png) for part in config.data]
     trainer.run(sources, [], lambda step, figures: None, minutes=0)
-    assert is_unfinished(tmp_path / "run")
+    assert "is not finished" in doubts(config, tmp_path / "run")[0]
     average_runs([tmp_path / "run" / CHECKPOINT] * 2, tmp_path / "mean.pt")
-    assert is_unfinished(tmp_path / "mean.pt")
+    assert "is not finished" in doubts(config, tmp_path / "mean.pt")[0]
     train(config, root, tmp_path / "run")
-    assert not is_unfinished(tmp_path / "run")
+    assert not doubts(config, tmp_path / "run")
     other = replace(config, bands=("blue", "green", "red"))
     told = "was trained on red, green, blue, the model has blue, green, red"
     for options in ({}, {"reference": tmp_path / "run"}):
