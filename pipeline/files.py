@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import os
 import shutil
@@ -29,6 +30,11 @@ UNFINISHED = "unfinished"
 _NOT_ON_WINDOWS = '<>:"/\\|?*'
 _NUMBERED = [f"{kind}{number}" for kind in ("COM", "LPT") for number in range(1, 10)]
 _DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *_NUMBERED})
+
+ELSEWHERE = "choose another folder, or change its permissions"
+"""What to do where nothing may be written."""
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 PARTS = ("scratch", "cog")
 """Hidden parts of an output: blocks, and the finished file before it has its name."""
@@ -61,7 +67,7 @@ def check_target(
     if existing and not overwrite:
         raise OutputExistsError(f"{existing[0]} exists: choose another name, or replace it with --overwrite")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} is not writable: choose another folder, or change its permissions")
+        raise OutputError(f"{folder} is not writable: {ELSEWHERE}")
 
 
 def _check_folder(path: Path) -> None:
@@ -300,6 +306,8 @@ def os_faults(what: str, folder: Path, advice: str = "check the disk, then run a
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
+        if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+            raise OutputError(f"{what} ({reason}): {ELSEWHERE}") from error
         raise OutputError(f"{what} ({reason}; {free_disk(folder)} free): {advice}") from error
 
 

@@ -30,6 +30,7 @@ from decr_scene.pipeline.products.source import Source
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.writing.cog import check_blocks
+from decr_scene.pipeline.writing.journal import read_finished_rasters
 
 _WITHOUT_EFFECT = ("batch_size", "device")
 """Parameters that do not change the pixels: an output of another value is not out of date."""
@@ -199,7 +200,7 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     Raises:
         OutputExistsError: It is ours, but of another input; or something beside it is not ours.
     """
-    if _was_interrupted(dst):
+    if _was_interrupted(dst) and _is_of_its_journal(dst):
         return True
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
@@ -224,7 +225,7 @@ def replacement_marked(output: Path) -> Iterator[None]:
 
     The output gets its name first and its report a moment later. A run that is killed in between leaves the
     mark and an output without a report, or worse, with an older one. The mark holds the earlier state of the
-    output: where that has changed, the output is ours.
+    output: where that has changed, no report speaks for it.
     """
     mark, report = mark_path(output), output.with_suffix(".json")
     if not _was_interrupted(output):
@@ -247,6 +248,12 @@ def _was_interrupted(output: Path) -> bool:
         return mark_path(output).read_text(encoding="utf-8") != _state(output)
     except OSError:
         return False
+
+
+def _is_of_its_journal(output: Path) -> bool:
+    """Return whether an output is the file that an interrupted run has noted, and not somebody else's."""
+    noted = read_finished_rasters(output)
+    return noted is not None and noted.is_in_place(output)
 
 
 def _state(path: Path) -> str:

@@ -21,8 +21,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from decr_scene.models.arrays import Bool, Double, Float
-from decr_scene.pipeline.errors import OutputError
-from decr_scene.pipeline.files import write_whole
+from decr_scene.pipeline.files import os_faults, write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined
 from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
@@ -30,8 +29,6 @@ from decr_scene.pipeline.raster.fields import ArrayField, FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 Bytes = NDArray[np.uint8]
-
-_LOST = "the raster of the look at the scene"
 
 
 class Places(NamedTuple):
@@ -46,9 +43,10 @@ class Places(NamedTuple):
         return cls(Path(folder, "cloud.tif"), Path(folder, "ground.tif"))
 
     def remove(self) -> None:
-        """Remove both."""
+        """Remove what is there of both."""
         for path in self:
-            path.unlink(missing_ok=True)
+            if path.exists():  # a disk that is read alone refuses to remove what is not there
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -221,8 +219,9 @@ def write_look(
                     tally.add(strip)
                 target.update_tags(**{k.upper(): repr(v) for k, v in vars(tally.coverage).items()})
             _write_ground(tally.ground.ground(), scene, places.ground)
-    except RasterioError as error:
-        raise OutputError(f"{_LOST} {places.cloud} cannot be written ({error}): is the disk full?") from error
+    except RasterioError:
+        with os_faults("cannot write what is seen of the scene", places.cloud.absolute().parent):
+            raise
     return tally.coverage
 
 

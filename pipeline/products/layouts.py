@@ -109,6 +109,11 @@ def _of_one_date(scene: str) -> str:
 def _sentinel(folder: Path) -> Layout | None:
     found = [matches for place in (folder, *sorted(folder.glob("*.SAFE"))) if (matches := _granule(place))]
     if not found:
+        if folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None:
+            raise PairError(
+                f"{folder} has none of the Sentinel-2 bands of 10 m ({', '.join(_OF_MSI)}): get the product "
+                "whole, or name a raster of it"
+            )
         return None
     if len(found) > 1:
         names = sorted({match["scene"] for matches in found for _, match in matches})

@@ -1,6 +1,7 @@
 """Files get to their names whole, and names that are no place for a file are refused."""
 
 import csv
+import errno
 import os
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_faults_of_the_system_name_what_cannot_be_done_and_the_free_disk(tmp_pat
     told = r"^cannot write a \(.*No space.*; 0.01 MB free\): go$"
     with pytest.raises(OutputError, match=told), os_faults("cannot write a", tmp_path, "go"):
         raise full
+
+
+def test_a_disk_that_is_read_alone_is_told_apart_from_a_full_one(tmp_path):
+    told = r"^cannot write a \(.*Read-only file system\): choose another folder, or change its permissions$"
+    with pytest.raises(OutputError, match=told), os_faults("cannot write a", tmp_path, "go"):
+        raise OSError(errno.EROFS, "Read-only file system")
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,15 @@ def test_after_a_kill_only_what_is_missing_is_done(when, folders, tmp_path):
     assert_same_pixels(tmp_path / "alone.tif", dst / "b.tif")
 
 
+def test_what_somebody_put_in_the_place_of_a_killed_scene_is_kept(folders):
+    src, dst = folders
+    process = another_process("die", folders)
+    process.communicate(timeout=120)
+    foreign = plain(dst / "b.tif", (30, 30), 3).read_bytes()
+    assert statuses(process_directory(src, dst, restorer=Darker(), compress="none"))[1] == "failed"
+    assert (dst / "b.tif").read_bytes() == foreign
+
+
 def test_an_old_report_does_not_speak_for_a_new_output(folders, monkeypatch):
     """Uncompressed outputs are all of one size, so a run cut short beside an old report looks finished."""
     src, dst = folders

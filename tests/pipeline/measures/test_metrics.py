@@ -154,3 +154,9 @@ def test_shift_is_the_largest_move_of_a_band_where_asked():
     moved[0, where] += np.float32(4 / 127.5)
     moved[2, ~where] += 1
     assert shift(moved, image(), where) == pytest.approx(10, abs=1e-3)
+
+
+def test_flat_images_have_no_detail_to_be_right_or_wrong():
+    flat = from_dn(np.full((3, 32, 32), 90))
+    assert np.isnan(detail(flat, flat))
+    assert detail(flat, image(side=32)) == pytest.approx(0, abs=0.05)

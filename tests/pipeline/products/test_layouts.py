@@ -294,3 +294,11 @@ def test_the_place_may_stand_in_the_name(tmp_path):
     for path in tmp_path.glob("out*"):
         path.unlink()
     assert inspect_and_report(tmp_path / "product")["acquired"] == "2020-06-02T03:25:00+00:00"
+
+
+def test_a_safe_without_its_bands_of_10_m_is_told_as_one(tmp_path):
+    folder = tmp_path / "S2A_MSIL2A_20230115.SAFE"
+    (folder / "GRANULE/L2A/IMG_DATA/R20m").mkdir(parents=True)
+    (folder / "MTD_MSIL2A.xml").write_text("<x/>")
+    with pytest.raises(PairError, match=r"none of the Sentinel-2 bands of 10 m \(02, 03, 04, 08\)"):
+        find_product(folder)

@@ -274,6 +274,39 @@ def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_pat
     assert read_config(tmp_path / "run" / "config.toml") == read_config(second)
 
 
+def test_data_of_a_run_that_is_called_as_the_copy_of_the_own_one(data, tmp_path):
+    first = toml(tmp_path, steps=1).rename(tmp_path / "config.toml")
+    second, own = tmp_path / "second.toml", first.read_text()
+    second.write_text(own[: own.index("[[data]]")].replace("steps = 1", 'steps = 1\ndata = "config.toml"'))
+    result = CliRunner().invoke(main, [str(a) for a in command(second, data, tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "config.toml").read_text() == second.read_text()
+    assert (tmp_path / "run" / "data-config.toml").read_text() == own
+
+
+def test_names_that_are_held_out_in_vain_are_told(data, tmp_path):
+    for holdout, told in (('[["4", "5"]]', False), ('[["4", "5"], ["zz", "zzz"]]', True)):
+        path = toml(tmp_path, steps=1, more=f"holdout = {holdout}\n")
+        call = [str(a) for a in command(path, data, tmp_path / f"run{told}")]
+        done = " ".join(CliRunner().invoke(main, call).output.split())
+        assert ("no image of a name from 'zz' to 'zzz': nothing is held out by that" in done) == told, done
+
+
+@pytest.mark.parametrize(
+    ("of", "by", "said"),
+    [
+        ("[[data]]", "[data]", "data is one table, expected tables [[data]]"),
+        ("simulate = 0.3", "simulate = 0.3\nclouds = 5", "clouds is 5, expected a table"),
+        ("steps = 1", 'steps = 1\nspectrum = ["red"]', "spectrum must be a name for each of the 3 bands"),
+    ],
+)
+def test_tables_of_another_shape_are_refused_by_name(of, by, said, tmp_path):
+    path = toml(tmp_path, steps=1)
+    path.write_text(path.read_text().replace(of, by))
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        read_config(path)
+
+
 def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
     first, second = toml(tmp_path, steps=1), tmp_path / "second.toml"
     own, start = first.read_text(), first.read_text().index("[[data]]")
