@@ -87,13 +87,17 @@ def _strips(source: Any, scene: RasterioScene, band: int) -> Iterator[Pixels]:
     for row in range(0, height, rows):
         span = Span(row, 0, min(rows, height - row), width)
         (pixels,), valid = read_on_grid(source, scene, span, [band], Resampling.nearest)
-        yield pixels[valid]
+        yield pixels.ravel() if valid.all() else pixels[valid]
 
 
 def _merged(values: set[int], pixels: Pixels) -> set[int] | None:
     """Add the values of some pixels, or return ``None`` if they are too many."""
     low, high = int(pixels.min()), int(pixels.max())
-    if high - low < 1 << 16 and abs(low) < 1 << 62:
+    if pixels.dtype == np.uint8:
+        seen = np.zeros(256, bool)
+        seen[pixels] = True
+        new = np.flatnonzero(seen).tolist()
+    elif high - low < 1 << 16 and abs(low) < 1 << 62:
         counts = np.bincount((pixels.astype(np.int64) - low).ravel())
         new = [int(place) + low for place in np.flatnonzero(counts)[: _MOST_CLASSES + 1]]
     else:

@@ -11,6 +11,7 @@ import numpy as np
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.pipeline.errors import OptionError
 
+_BYTES = np.arange(256, dtype=np.uint8)
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
 _BITS = re.compile(r"bits?(\d+)(?:-(\d+))?", re.IGNORECASE)
@@ -62,6 +63,8 @@ class Values:
 
         NaN never is.
         """
+        if values.dtype == np.uint8 and values.size > _BYTES.size:
+            return self.hold(_BYTES)[values]
         held = np.zeros(values.shape, bool)
         for low, high in self.ranges:
             held |= (values >= low) & (values <= high)
