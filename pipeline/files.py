@@ -34,7 +34,7 @@ _DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *_NUMBERED})
 ELSEWHERE = "choose another folder, or change its permissions"
 """What to do where nothing may be written."""
 
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_AGAIN = "check the disk, then run again"
 
 PARTS = ("scratch", "cog")
 """Hidden parts of an output: blocks, and the finished file before it has its name."""
@@ -287,7 +287,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def os_faults(what: str, folder: Path, advice: str = "check the disk, then run again") -> Iterator[None]:
+def os_faults(what: str, folder: Path, advice: str = _AGAIN) -> Iterator[None]:
     """Convert errors of the system or GDAL to our own.
 
     Our own errors pass.
@@ -306,7 +306,8 @@ def os_faults(what: str, folder: Path, advice: str = "check the disk, then run a
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EROFS or (number in (errno.EACCES, errno.EPERM) and advice == _AGAIN):
             raise OutputError(f"{what} ({reason}): {ELSEWHERE}") from error
         raise OutputError(f"{what} ({reason}; {free_disk(folder)} free): {advice}") from error
 

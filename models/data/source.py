@@ -286,12 +286,12 @@ def batches(
         while True:
             try:
                 batch = ahead.popleft().result()
+                ahead.append(pool.submit(make, start + max(1, 2 * loaders)))
             except BrokenProcessPool as error:
                 raise TrainingError(
                     "a process that draws crops was ended, maybe for want of memory: the same call goes on "
                     "from the last checkpoint, with fewer --loaders if need be"
                 ) from error
-            ahead.append(pool.submit(make, start + max(1, 2 * loaders)))
             start += 1
             yield batch
     finally:

@@ -82,12 +82,15 @@ def export_model(
     return model
 
 
-def doubts(config: RunConfig, run: Path) -> list[str]:
-    """Tell of a run, a folder or a file of its weights, why it may not be what its model says."""
+def doubts(config: RunConfig, run: Path, tables: tuple[str, ...] = ("reference", "network")) -> list[str]:
+    """Tell of a run, a folder or a file of its weights, why it may not be what its model says.
+
+    ``tables`` are those of the configuration whose networks are taken from it.
+    """
     trained, told = read_trained(_weights_of(run)), []
     if not trained.is_finished:
         told.append(f"{run} is not finished: these are the weights that it has reached")
-    others = [] if trained.described is None else unlike(config, trained.described)
+    others = [] if trained.described is None else unlike(config, trained.described, tables)
     if others:
         told.append(
             f"{run} was trained with other values than this configuration's {', '.join(others)}: its weights "

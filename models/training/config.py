@@ -345,21 +345,35 @@ def is_same_run(config: RunConfig, description: str) -> bool:
     return _described(config, description) == description
 
 
-def unlike(config: RunConfig, description: str) -> list[str]:
-    """List the keys of a run's networks, with their values, that a description of another run has not."""
-    parts: tuple[ReferenceConfig | NetworkConfig | None, ...] = (config.reference, config.network)
-    keys = [key for part in parts if part is not None for key in _keys_of(part, description)]
-    return [key for key in keys if f"{key}," not in description and f"{key})" not in description]
+def unlike(config: RunConfig, description: str, tables: tuple[str, ...]) -> list[str]:
+    """List the keys of some tables of a run, such as ``reference``, that a description has otherwise."""
+    parts = _parts_of(description)
+    return [key for name in tables for key in _otherwise(name, getattr(config, name), parts.get(name, ""))]
 
 
-def _keys_of(part: Any, description: str) -> Iterator[str]:
-    """Yield ``key=value`` of a dataclass and of those in it, but for newer ones at their defaults."""
-    for each in dataclasses.fields(part):
-        value = getattr(part, each.name)
-        if dataclasses.is_dataclass(value):
-            yield from _keys_of(value, description)
-        elif not _is_newer_default(each, value, description):
-            yield f"{each.name}={_described(value, description)}"
+def _otherwise(name: str, value: Any, text: str) -> Iterator[str]:
+    """Yield ``name=value`` if a description of it is another one, or of what is in a dataclass."""
+    if not dataclasses.is_dataclass(value):
+        if _described(value, None) != text:
+            yield f"{name}={_described(value, None)}"
+        return
+    parts = _parts_of(text)
+    for each in dataclasses.fields(value):
+        own = getattr(value, each.name)
+        if each.name in parts or not _is_newer_default(each, own, ""):
+            yield from _otherwise(f"{name}.{each.name}", own, parts.get(each.name, ""))
+
+
+def _parts_of(text: str) -> dict[str, str]:
+    """Cut the description of a dataclass into those of its keys."""
+    inside, parts, depth, start = text[text.find("(") + 1 : -1], [], 0, 0
+    for place, letter in enumerate(inside):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append(inside[start:place])
+            start = place + 1
+    pairs = (part.strip().partition("=") for part in [*parts, inside[start:]] if "=" in part)
+    return {name: value for name, _, value in pairs}
 
 
 def _described(value: Any, description: str | None) -> str:

@@ -152,6 +152,7 @@ def process_directory(
     make_folder(dst)
     with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
         for number, entry in ledger.pending():
+            watch.check()
             if recipe is None:
                 break
             if (done := finished_output(entry.input, Path(entry.output), recipe)) is not None:

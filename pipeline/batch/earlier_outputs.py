@@ -16,11 +16,10 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputError, OutputExistsError
-from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
+from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk, write_whole
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
@@ -34,6 +33,12 @@ from decr_scene.pipeline.writing.journal import read_finished_rasters
 
 _WITHOUT_EFFECT = ("batch_size", "device")
 """Parameters that do not change the pixels: an output of another value is not out of date."""
+
+_OURS = "ours "
+"""What a mark begins with that notes the state of an output of an interrupted run."""
+
+_TAIL = 8
+"""Bytes at the end of a raster; of compressed ones they are never all 0."""
 
 Recipe = tuple[dict[str, Any], str]
 """Decides the pixels of a scene's output: parameters, and the model's digest, or a restorer's name."""
@@ -121,10 +126,10 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
     previous = PreviousOutput.read(report)
     if previous is None or not previous.is_valid or previous.recipe != recipe or _was_interrupted(dst):
         return None
-    if not all(_is_whole(path) for path in (dst, *map(dst.with_name, previous.side_files))):
-        return None
     try:
         if previous.size != dst.stat().st_size:
+            return None
+        if not all(_is_whole(path) for path in (dst, *map(dst.with_name, previous.side_files))):
             return None
         written, source = report.stat().st_mtime_ns, Source.of(src)
         same = (
@@ -138,16 +143,21 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a file of an output is there; of a raster all blocks, and what the last one holds."""
+    """Return whether a file of an output is there, and has the blocks that it should, if it is a raster.
+
+    What is in them is not read: that would take as long as a copy.
+    """
     if path.suffix.lower() != ".tif":
         return path.exists()
     try:
-        with path.open("rb") as file, rasterio.open(path) as dataset:
+        with path.open("rb") as file:
             check_blocks(path, file)
-            dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+            file.seek(-_TAIL, os.SEEK_END)
+            ends = any(file.read())
+        with rasterio.open(path) as dataset:
+            return ends or dataset.compression is None
     except (OSError, RasterioError, OutputError):
         return False
-    return True
 
 
 def _is_of(source: Source, previous: PreviousOutput) -> bool:
@@ -200,7 +210,7 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     Raises:
         OutputExistsError: It is ours, but of another input; or something beside it is not ours.
     """
-    if _was_interrupted(dst) and _is_of_its_journal(dst):
+    if _was_interrupted(dst) and _is_of_its_run(dst):
         return True
     previous = PreviousOutput.read(dst.with_suffix(".json"))
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
@@ -225,12 +235,14 @@ def replacement_marked(output: Path) -> Iterator[None]:
 
     The output gets its name first and its report a moment later. A run that is killed in between leaves the
     mark and an output without a report, or worse, with an older one. The mark holds the earlier state of the
-    output: where that has changed, no report speaks for it.
+    output: where that has changed, no report speaks for it. Whether it is ours then says the journal, or,
+    once a run with other options has discarded that, the mark again.
     """
     mark, report = mark_path(output), output.with_suffix(".json")
     if not _was_interrupted(output):
-        with os_faults(f"cannot write {mark}", mark.parent):
-            mark.write_text(_state(output), encoding="utf-8")
+        _write_mark(mark, _state(output))
+    elif _is_of_its_run(output):  # whose journal a run with other options is about to discard
+        _write_mark(mark, _OURS + _state(output))
     try:
         yield
     except BaseException:
@@ -250,10 +262,21 @@ def _was_interrupted(output: Path) -> bool:
         return False
 
 
-def _is_of_its_journal(output: Path) -> bool:
+def _write_mark(mark: Path, text: str) -> None:
+    with os_faults(f"cannot write {mark}", mark.parent), write_whole(mark) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _is_of_its_run(output: Path) -> bool:
     """Return whether an output is the file that an interrupted run has noted, and not somebody else's."""
     noted = read_finished_rasters(output)
-    return noted is not None and noted.is_in_place(output)
+    file = None if noted is None else noted.rasters.get(output.name)
+    if file is not None:
+        return file.matches(output) or file.has_bytes_of(output)
+    try:
+        return mark_path(output).read_text(encoding="utf-8") == _OURS + _state(output)
+    except OSError:
+        return False
 
 
 def _state(path: Path) -> str:

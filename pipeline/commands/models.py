@@ -167,9 +167,12 @@ def models_export(
     settings = read_config(config)
     model = export_model(settings, run, card, out, detector, reference)
     print_line(f"{out}: {model.name}, {', '.join(model.bands)}, {out.stat().st_size / 1e6:.1f} MB")
-    for place in (run, reference):
-        for text in [] if place is None else doubts(settings, place):
-            warn(text)
+    own = ("reference", "network") if reference is None else ("network",)
+    told = doubts(settings, run, own)
+    if reference is not None:
+        told += doubts(settings, reference, ("reference",))
+    for text in told:
+        warn(text)
 
 
 @models.command(

@@ -109,7 +109,8 @@ def _of_one_date(scene: str) -> str:
 def _sentinel(folder: Path) -> Layout | None:
     found = [matches for place in (folder, *sorted(folder.glob("*.SAFE"))) if (matches := _granule(place))]
     if not found:
-        if folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None:
+        is_safe = folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None
+        if is_safe and not any(folder.glob("*.tif*")):
             raise PairError(
                 f"{folder} has none of the Sentinel-2 bands of 10 m ({', '.join(_OF_MSI)}): get the product "
                 "whole, or name a raster of it"

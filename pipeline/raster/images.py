@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def read_image(path: Path, like: Path | None = None) -> Float:
     if not own.valid.any():
         raise SceneReadError(f"{path}: {_NOTHING}")
     scene = own if like is None or like == path else _whole(like)
-    _check_place(path, own.place, scene.place)
+    _check_place(path, own.place, like, scene.place)
     if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
         scene = own
     return scene.radiometry().to_model(own.pixels, own.valid)
@@ -85,10 +86,10 @@ class _Place(NamedTuple):
         """Return whether two places have nothing in common; of two CRS it is not told."""
         if self.crs != other.crs:
             return False
-        turn = full_turn(self.crs) if self.crs.is_geographic else 0.0
-        beside = all(
-            self.right <= other.left + shift or other.right + shift <= self.left
-            for shift in (-turn, 0.0, turn)
+        turn = full_turn(self.crs) if self.crs.is_geographic else math.inf
+        to_the_right, to_the_left = other.left - self.left, self.left - other.left
+        beside = (
+            to_the_right % turn >= self.right - self.left and to_the_left % turn >= other.right - other.left
         )
         return beside or self.top <= other.bottom or other.top <= self.bottom
 
@@ -137,7 +138,7 @@ class RasterImage:
             return cls(path, shape)
         with _opened(like) as (scene, bands):
             alike = len(bands) == shape[0] and scene.dtype == dtype
-            _check_place(path, place, _place_of(scene))
+            _check_place(path, place, like, _place_of(scene))
         return cls(path, shape, like if alike else None)
 
     def read(self, row: int, col: int, height: int, width: int) -> Float:
@@ -215,19 +216,19 @@ def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Boo
 
 def _place_of(scene: RasterioScene) -> _Place | None:
     """Return where a scene lies; ``None``: it is not georeferenced."""
-    if scene.crs is None or scene.transform.is_identity:
+    if scene.crs is None or tuple(map(abs, scene.transform[:6])) == (1, 0, 0, 0, 1, 0):
         return None
     height, width = scene.shape
     corners = np.array([scene.transform @ (x, y) for x in (0, width) for y in (0, height)])
     return _Place(scene.crs, *corners.min(axis=0), *corners.max(axis=0))
 
 
-def _check_place(path: Path, own: _Place | None, other: _Place | None) -> None:
+def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Place | None) -> None:
     """Refuse an image of a pair that shares no ground with its other image, by the coordinates of both."""
     if own is not None and other is not None and own.is_apart(other):
         raise SceneReadError(
-            f"{path}: it lies at {own.left:g}, {own.top:g} and its other image at {other.left:g}, "
-            f"{other.top:g} (left, top), with no ground in common"
+            f"{path}: it lies at {own.left:.10g}, {own.top:.10g} and {like} at {other.left:.10g}, "
+            f"{other.top:.10g} (left, top), with no ground in common"
         )
 
 

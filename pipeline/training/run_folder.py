@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +28,9 @@ from decr_scene.pipeline.files import file_sha256
 
 CONFIG, RUN, DATA = "config.toml", "run.json", "data.csv"
 
+_DATA_OF = f"data-{CONFIG}"
+_NAMES_CONFIG = re.compile(rf"""^data\s*=\s*["']{re.escape(CONFIG)}["']""", re.MULTILINE)
+
 HASHED_BYTES = 2**28
 """Greatest size of a file that is digested, bytes; larger ones have name, size and time of change alone."""
 
@@ -41,7 +45,7 @@ def open_run_folder(
     Args:
         folder: The run folder; made if it does not exist.
         texts: TOML of the run, as its author wrote it, then of the run whose data it takes, if any, by name;
-            one of the name that the first gets is kept under another.
+            one of the name that the first gets is kept under another, by which the copies name it.
         root: Folder that the data are relative to.
         files: Every image that the run reads.
         initial: Checkpoints of the stages before.
@@ -65,7 +69,9 @@ def open_run_folder(
             "initial": [{"path": str(path), "sha256": model_sha256(path)} for path in initial],
         }
     for number, (name, text) in enumerate((texts or {}).items()):
-        place = CONFIG if not number else f"data-{name}" if name == CONFIG else name
+        place = CONFIG if not number else _DATA_OF if name == CONFIG else name
+        if CONFIG in list(texts or {})[1:]:
+            text = _NAMES_CONFIG.sub(f'data = "{_DATA_OF}"', text)
         (folder / place).write_text(text, encoding="utf-8")
     (folder / DATA).write_text(_to_csv(listing), encoding="utf-8", newline="")
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -74,7 +80,10 @@ def open_run_folder(
 def weights_begun_with(folder: Path) -> set[str] | None:
     """Read the digests of the weights that a run began with, or return ``None`` if none is under way."""
     record = _read(folder / RUN) if (folder / CHECKPOINT).exists() else {}
-    return {weights["sha256"] for weights in record["initial"]} if "initial" in record else None
+    try:
+        return {str(weights["sha256"]) for weights in record["initial"]}
+    except (LookupError, TypeError):  # an earlier version's, or somebody else's
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -16,11 +16,11 @@ from decr_scene.models.allocation import keep_freed_memory
 from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.layout import find_pairs, place_of, source_files
+from decr_scene.models.data.layout import find_pairs, source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
-from decr_scene.models.errors import TrainingError
+from decr_scene.models.errors import CheckpointError, TrainingError, UnknownModelError
 from decr_scene.models.networks.detector import CloudDetector
 from decr_scene.models.release.calibration import calibrate
 from decr_scene.models.training.config import RunConfig
@@ -114,7 +114,11 @@ def passed_over(out: Path, initial: tuple[Path, ...]) -> list[str]:
     began_with = weights_begun_with(out)
     if began_with is None:
         return []
-    others = [str(place) for place in initial if model_sha256(weights_of(place)) not in began_with]
+    others = []
+    for place in initial:
+        with suppress(UnknownModelError, CheckpointError):  # those of before are no longer needed
+            if model_sha256(weights_of(place)) not in began_with:
+                others.append(str(place))
     if not others:
         return []
     return [
@@ -124,20 +128,23 @@ def passed_over(out: Path, initial: tuple[Path, ...]) -> list[str]:
 
 
 def held_out_in_vain(config: RunConfig, data: Path) -> list[str]:
-    """Tell of names to be held out that no image of their table has, as after a slip of the pen."""
-    told = []
+    """Tell of names to be held out that no image has, of the tables that say so: a slip of the pen."""
+    found: dict[tuple[str, str], bool] = {}
     for part in config.data:
+        if not part.holdout:
+            continue
         try:
             names = [pair.name for pair in find_pairs(part, data, len(config.bands))[0]]
         except TrainingError:  # told with whatever else is wrong when the images are read
-            continue
+            return []
         for first, last in part.holdout:
-            if names and not any(first <= name <= last for name in names):
-                told.append(
-                    f"{place_of(part, data)} has no image of a name from {first!r} to {last!r}: nothing is "
-                    "held out by that"
-                )
-    return told
+            there = any(first <= name <= last for name in names)
+            found[first, last] = found.get((first, last), False) or there
+    return [
+        f"no image has a name from {first!r} to {last!r}: nothing is held out by that"
+        for (first, last), there in found.items()
+        if not there
+    ]
 
 
 @contextmanager

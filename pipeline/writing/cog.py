@@ -156,8 +156,10 @@ def check_blocks(path: Path, file: Any) -> int:
     first = os.fstat(file.fileno()).st_size
     for offset, size in _blocks(path):
         file.seek(max(0, offset - 4))
-        block = file.read(size + 8)
-        if len(block) != size + 8 or block[:4] != struct.pack("<I", size) or block[-4:] != block[-8:-4]:
+        before = file.read(4)
+        file.seek(max(0, offset + size - 4))
+        last = file.read(8)
+        if len(last) != 8 or before != struct.pack("<I", size) or last[4:] != last[:4]:
             raise OutputError(f"{path}: the block at byte {offset} is not whole: check the disk, run again")
         first = min(first, offset)
     return first

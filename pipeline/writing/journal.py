@@ -83,6 +83,13 @@ class FileState:
             return False
         return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (self.size, self.mtime_ns, self.inode)
 
+    def has_bytes_of(self, path: Path) -> bool:
+        """Return whether a file has the same bytes, as a copy has; it is read whole if it has as many."""
+        try:
+            return path.stat().st_size == self.size and FileState.of(path).crc == self.crc
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True)
 class FinishedRasters:

@@ -8,6 +8,7 @@ from training_cases import run_of, train
 
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.release.export import doubts, export_model
+from decr_scene.models.training.config import describe, unlike
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import average_runs
 
@@ -55,9 +56,20 @@ def test_a_configuration_that_the_run_was_not_trained_with_is_told_of(config, ru
     assert doubts(config, run) == []
     assert doubts(replace(config, learning_rate=1e-5), run) == []
     (told,) = doubts(replace(config, reference=replace(config.reference, smooth=True)), run)
-    assert "other values than this configuration's smooth=True" in told
+    assert "other values than this configuration's reference.smooth=True:" in told
     average_runs([run / CHECKPOINT] * 2, tmp_path / "mean.pt")
     assert doubts(config, tmp_path / "mean.pt") == []
+
+
+def test_a_key_is_compared_with_the_same_key_of_the_same_table():
+    config = run_of("weight")
+    described = describe(config)
+    assert unlike(config, described, ("reference", "network")) == []
+    other = replace(config, reference=replace(config.reference, blocks=2))  # as another table has it
+    assert unlike(other, described, ("reference", "network")) == ["reference.blocks=2"]
+    assert unlike(other, described, ("network",)) == []
+    alone = describe(replace(config, network=None, stage="reference"))
+    assert unlike(config, alone, ("reference",)) == []
 
 
 def test_a_mean_is_no_model(run, tmp_path):

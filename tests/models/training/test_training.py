@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from contextlib import closing, suppress
 
 import numpy as np
@@ -72,10 +73,12 @@ def test_processes_draw_the_very_same_batches(root):
 
 
 @pytest.mark.slow
-def test_a_process_that_draws_crops_and_dies_is_told_in_one_line(root):
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_a_process_that_draws_crops_and_dies_is_told_in_one_line(seconds, root):
     source = load_source(DataConfig("clear", "cloudy", simulate=0.5), root, read_png)
     with closing(batches([source], 3, 32, 2, ("red", "green", "blue"), loaders=1)) as drawn:
         next(drawn)
+        time.sleep(seconds)
         for loader in multiprocessing.active_children():
             loader.kill()
         with pytest.raises(TrainingError, match=r"was ended, .* the same call goes on"):

@@ -3,16 +3,18 @@
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from batch_cases import IDENTITY, Darker, ledger_of, outputs, scene, seen, stamps, statuses
 from command_cases import assert_one_line, call
-from raster_cases import plain
+from raster_cases import plain, write
 from test_run import assert_same_pixels
 
 import decr_scene.pipeline.outputs.conclusion
@@ -107,13 +109,18 @@ def test_an_output_whose_side_raster_does_not_open_is_made_again(folders):
         assert whole.count
 
 
-def test_an_output_whose_end_never_reached_the_disk_is_made_again(folders):
+@pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "lzma"])
+def test_an_output_whose_end_never_reached_the_disk_is_made_again(compress, folders):
     src, dst = folders
-    process_directory(src, dst, **IDENTITY)
+    noise = np.random.default_rng(0).integers(1, 60000, (4, 200, 200)).astype(np.uint16)
+    write(src / "b.tif", noise)
+    options = {**IDENTITY, "compress": compress}
+    process_directory(src, dst, **options)
     whole = (dst / "b.tif").read_bytes()
-    (dst / "b.tif").write_bytes(whole[:-1000] + bytes(1000))
-    assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
-    assert (dst / "b.tif").read_bytes() == whole
+    for hole in (8, 1000):
+        (dst / "b.tif").write_bytes(whole[:-hole] + bytes(hole))
+        assert statuses(process_directory(src, dst, **options)) == ["skipped", "done", "skipped"]
+        assert (dst / "b.tif").read_bytes() == whole
 
 
 def test_whatever_a_scene_does_stops_nothing(folders):
@@ -315,6 +322,31 @@ def test_what_somebody_put_in_the_place_of_a_killed_scene_is_kept(folders):
     foreign = plain(dst / "b.tif", (30, 30), 3).read_bytes()
     assert statuses(process_directory(src, dst, restorer=Darker(), compress="none"))[1] == "failed"
     assert (dst / "b.tif").read_bytes() == foreign
+
+
+def test_a_killed_scene_that_is_tried_with_other_options_in_vain_is_ours(folders):
+    src, dst = folders
+    process = another_process("before its report", folders)
+    process.communicate(timeout=120)
+    assert (dst / "b.tif").exists()
+
+    def fail(number):
+        raise OSError("the machine is on fire")
+
+    for seed in (1, 2):
+        report = process_directory(src, dst, restorer=Darker(fail), seed=seed, pattern="b.tif")
+        assert statuses(report) == ["failed"]
+    assert statuses(process_directory(src, dst, restorer=Darker(), seed=3, pattern="b.tif")) == ["done"]
+
+
+def test_a_copy_of_a_killed_scene_is_ours(folders, tmp_path):
+    src, dst = folders
+    process = another_process("before its report", folders)
+    process.communicate(timeout=120)
+    shutil.copytree(dst, tmp_path / "copy")
+    os.utime(tmp_path / "copy" / "b.tif", ns=(0, 0))
+    options = {"restorer": Darker(), "compress": "none", "pattern": "b.tif"}
+    assert statuses(process_directory(src, tmp_path / "copy", **options)) == ["done"]
 
 
 def test_an_old_report_does_not_speak_for_a_new_output(folders, monkeypatch):

@@ -85,7 +85,14 @@ def test_a_decimated_scene_is_valid_where_its_nearest_pixels_are(resampling, tmp
 
 @pytest.mark.parametrize(
     ("crs", "x", "told"),
-    [("EPSG:32650", 200.0, True), ("EPSG:32650", 10.0, False), ("EPSG:4326", 360.0, False)],
+    [
+        ("EPSG:32650", 200.0, True),
+        ("EPSG:32650", -200.0, True),
+        ("EPSG:32650", 10.0, False),
+        ("EPSG:4326", 360.0, False),
+        ("EPSG:4326", -725.0, False),
+        ("EPSG:4326", 100.0, True),
+    ],
 )
 def test_images_of_a_pair_that_share_no_ground_are_refused(crs, x, told, tmp_path):
     paths = []
