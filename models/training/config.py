@@ -364,10 +364,13 @@ def _otherwise(name: str, value: Any, text: str) -> Iterator[str]:
             yield from _otherwise(f"{name}.{each.name}", own, parts.get(each.name, ""))
 
 
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+
+
 def _parts_of(text: str) -> dict[str, str]:
     """Cut the description of a dataclass into those of its keys."""
     inside, parts, depth, start = text[text.find("(") + 1 : -1], [], 0, 0
-    for place, letter in enumerate(inside):
+    for place, letter in enumerate(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), inside)):
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and depth == 0:
             parts.append(inside[start:place])

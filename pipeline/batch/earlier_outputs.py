@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.enums import Compression
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputError, OutputExistsError
-from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk, write_whole
+from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
@@ -29,16 +30,19 @@ from decr_scene.pipeline.products.source import Source
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.writing.cog import check_blocks
-from decr_scene.pipeline.writing.journal import read_finished_rasters
+from decr_scene.pipeline.writing.journal import FileState, FinishedRasters, read_finished_rasters
 
 _WITHOUT_EFFECT = ("batch_size", "device")
 """Parameters that do not change the pixels: an output of another value is not out of date."""
 
 _OURS = "ours "
-"""What a mark begins with that notes the state of an output of an interrupted run."""
+"""What a mark begins with that notes an interrupted run."""
 
 _TAIL = 8
-"""Bytes at the end of a raster; of compressed ones they are never all 0."""
+"""Bytes at the end of a raster."""
+
+_MAY_END_IN_ZEROS = (None, Compression.zstd)
+"""Compressions of which they may all be 0 though the file is whole: zstd stores noise as it is."""
 
 Recipe = tuple[dict[str, Any], str]
 """Decides the pixels of a scene's output: parameters, and the model's digest, or a restorer's name."""
@@ -155,7 +159,7 @@ def _is_whole(path: Path) -> bool:
             file.seek(-_TAIL, os.SEEK_END)
             ends = any(file.read())
         with rasterio.open(path) as dataset:
-            return ends or dataset.compression is None
+            return ends or dataset.compression in _MAY_END_IN_ZEROS
     except (OSError, RasterioError, OutputError):
         return False
 
@@ -210,9 +214,11 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     Raises:
         OutputExistsError: It is ours, but of another input; or something beside it is not ours.
     """
-    if _was_interrupted(dst) and _is_of_its_run(dst):
-        return True
     previous = PreviousOutput.read(dst.with_suffix(".json"))
+    run = _interrupted_run_of(dst)
+    if run is not None:
+        _check_beside(dst, lambda path: _is_noted(run, path) or (previous is not None and previous.has(path)))
+        return True
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
     source = Source.of(src)
@@ -221,12 +227,21 @@ def may_replace(src: str | Path, dst: Path) -> bool:
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"
         )
+    _check_beside(dst, previous.has)
+    return True
+
+
+def _check_beside(dst: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse an output beside which lies a file of a side file's name that is not ours.
+
+    Raises:
+        OutputExistsError: There is one.
+    """
     for path in SideFiles.all_of(dst).paths.values():
-        if path.exists() and not previous.has(path):
+        if path.exists() and not is_ours(path):
             raise OutputExistsError(
                 f"{path} exists and is not ours: choose another --out folder, or replace it with --overwrite"
             )
-    return True
 
 
 @contextmanager
@@ -241,8 +256,8 @@ def replacement_marked(output: Path) -> Iterator[None]:
     mark, report = mark_path(output), output.with_suffix(".json")
     if not _was_interrupted(output):
         _write_mark(mark, _state(output))
-    elif _is_of_its_run(output):  # whose journal a run with other options is about to discard
-        _write_mark(mark, _OURS + _state(output))
+    elif (run := _interrupted_run_of(output)) is not None:  # whose journal one with other options discards
+        _write_mark(mark, _OURS + json.dumps(asdict(run)))
     try:
         yield
     except BaseException:
@@ -256,27 +271,47 @@ def replacement_marked(output: Path) -> Iterator[None]:
 
 def _was_interrupted(output: Path) -> bool:
     """Return whether a run replaced an output and ended before its report was written."""
+    mark = _mark_of(output)
+    return mark is not None and mark != _state(output)
+
+
+def _mark_of(output: Path) -> str | None:
+    """Read the mark of an output, or return ``None`` if there is none."""
     try:
-        return mark_path(output).read_text(encoding="utf-8") != _state(output)
+        return mark_path(output).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return None
 
 
 def _write_mark(mark: Path, text: str) -> None:
-    with os_faults(f"cannot write {mark}", mark.parent), write_whole(mark) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with os_faults(f"cannot write {mark}", mark.parent):
+        mark.write_text(text, encoding="utf-8")
 
 
-def _is_of_its_run(output: Path) -> bool:
-    """Return whether an output is the file that an interrupted run has noted, and not somebody else's."""
-    noted = read_finished_rasters(output)
-    file = None if noted is None else noted.rasters.get(output.name)
-    if file is not None:
-        return file.matches(output) or file.has_bytes_of(output)
+def _interrupted_run_of(output: Path) -> FinishedRasters | None:
+    """Return what an interrupted run has noted of an output that has its name since; ``None``: nobody has."""
+    if not _was_interrupted(output):
+        return None
+    noted = (read_finished_rasters(output), _noted_in(_mark_of(output) or ""))
+    return next((run for run in noted if run is not None and _is_noted(run, output)), None)
+
+
+def _noted_in(mark: str) -> FinishedRasters | None:
+    """Read what a mark notes of an interrupted run, if it does."""
     try:
-        return mark_path(output).read_text(encoding="utf-8") == _OURS + _state(output)
-    except OSError:
-        return False
+        values = json.loads(mark.removeprefix(_OURS)) if mark.startswith(_OURS) else {}
+        rasters = {str(name): FileState(**state) for name, state in values["rasters"].items()}
+        return FinishedRasters(rasters, tuple(map(str, values["side_files"])))
+    except (ValueError, LookupError, TypeError, AttributeError):  # none, or cut short by a kill
+        return None
+
+
+def _is_noted(run: FinishedRasters, path: Path) -> bool:
+    """Return whether a file is a raster that a run has noted, or a document that it was about to write."""
+    raster = run.rasters.get(path.name)
+    if raster is not None:
+        return raster.matches(path) or raster.has_bytes_of(path)
+    return path.name in map(os.path.basename, run.side_files)
 
 
 def _state(path: Path) -> str:

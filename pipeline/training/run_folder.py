@@ -29,7 +29,7 @@ from decr_scene.pipeline.files import file_sha256
 CONFIG, RUN, DATA = "config.toml", "run.json", "data.csv"
 
 _DATA_OF = f"data-{CONFIG}"
-_NAMES_CONFIG = re.compile(rf"""^data\s*=\s*["']{re.escape(CONFIG)}["']""", re.MULTILINE)
+_NAMES_CONFIG = re.compile(rf"""^[ \t]*data\s*=\s*["']{re.escape(CONFIG)}["']""", re.MULTILINE)
 
 HASHED_BYTES = 2**28
 """Greatest size of a file that is digested, bytes; larger ones have name, size and time of change alone."""

@@ -65,6 +65,8 @@ def test_a_key_is_compared_with_the_same_key_of_the_same_table():
     config = run_of("weight")
     described = describe(config)
     assert unlike(config, described, ("reference", "network")) == []
+    named = replace(config, data=(replace(config.data[0], clear="it's (clear"),))
+    assert unlike(named, describe(named), ("reference", "network")) == []
     other = replace(config, reference=replace(config.reference, blocks=2))  # as another table has it
     assert unlike(other, described, ("reference", "network")) == ["reference.blocks=2"]
     assert unlike(other, described, ("network",)) == []
