@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from decr_scene.models.checkpoints.model_file import (
     SamplingConfig,
     save_model_file,
 )
+from decr_scene.models.descriptions import unlike
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.release.calibration import read_calibration
-from decr_scene.models.training.config import RunConfig, unlike
+from decr_scene.models.training.config import RunConfig, build
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import OPPONENTS, read_trained
 from decr_scene.models.value_types import check_types, read_toml_text
@@ -154,20 +155,8 @@ def _read_card(card: Path) -> dict[str, Any]:
         )
     try:
         check_types(ModelConfig, {key: value for key, value in values.items() if key != "sampling"})
-        values["sampling"] = _sampling_of(values["sampling"])
+        values["sampling"] = build(SamplingConfig, values["sampling"])
         json.dumps(values["info"])
     except (CheckpointError, TypeError, ValueError) as error:
         raise TrainingError(f"{card}: {error}") from error
     return values
-
-
-def _sampling_of(table: Any) -> SamplingConfig:
-    """Build the sampling of a card."""
-    if not isinstance(table, dict):
-        raise TypeError(f"sampling is {table!r}, expected a table")
-    known = [each.name for each in fields(SamplingConfig)]
-    if unknown := sorted(set(table) - set(known)):
-        listed = ", ".join(unknown)
-        raise ValueError(f"[sampling] has unknown keys {listed}, expected some of {', '.join(known)}")
-    check_types(SamplingConfig, table)
-    return SamplingConfig(**table)

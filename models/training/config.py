@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -332,72 +330,6 @@ def _filled(table: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     return {**shared, **table, **inside}
 
 
-def describe(config: RunConfig) -> str:
-    """Describe a configuration in one line, by which runs are distinguished."""
-    return _described(config, None)
-
-
-def is_same_run(config: RunConfig, description: str) -> bool:
-    """Return whether a description, by this or an earlier version, is of the same run.
-
-    A key that the description does not know is no difference as long as it has its default.
-    """
-    return _described(config, description) == description
-
-
-def unlike(config: RunConfig, description: str, tables: tuple[str, ...]) -> list[str]:
-    """List the keys of some tables of a run, such as ``reference``, that a description has otherwise."""
-    parts = _parts_of(description)
-    return [key for name in tables for key in _otherwise(name, getattr(config, name), parts.get(name, ""))]
-
-
-def _otherwise(name: str, value: Any, text: str) -> Iterator[str]:
-    """Yield ``name=value`` if a description of it is another one, or of what is in a dataclass."""
-    if not dataclasses.is_dataclass(value):
-        if _described(value, None) != text:
-            yield f"{name}={_described(value, None)}"
-        return
-    parts = _parts_of(text)
-    for each in dataclasses.fields(value):
-        own = getattr(value, each.name)
-        if each.name in parts or not _is_newer_default(each, own, ""):
-            yield from _otherwise(f"{name}.{each.name}", own, parts.get(each.name, ""))
-
-
-_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
-
-
-def _parts_of(text: str) -> dict[str, str]:
-    """Cut the description of a dataclass into those of its keys."""
-    inside, parts, depth, start = text[text.find("(") + 1 : -1], [], 0, 0
-    for place, letter in enumerate(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), inside)):
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append(inside[start:place])
-            start = place + 1
-    pairs = (part.strip().partition("=") for part in [*parts, inside[start:]] if "=" in part)
-    return {name: value for name, _, value in pairs}
-
-
-def _described(value: Any, description: str | None) -> str:
-    if isinstance(value, tuple):
-        parts = [_described(part, description) for part in value]
-        return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
-    if not dataclasses.is_dataclass(value):
-        return repr(value)
-    fields = [
-        f for f in dataclasses.fields(value) if not _is_newer_default(f, getattr(value, f.name), description)
-    ]
-    inside = ", ".join(f"{f.name}={_described(getattr(value, f.name), description)}" for f in fields)
-    return f"{type(value).__name__}({inside})"
-
-
-def _is_newer_default(field: dataclasses.Field[Any], value: Any, description: str | None) -> bool:
-    """Return whether a key is at its default and newer than a description."""
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return description is not None and value == default and not re.search(rf"\b{field.name}=", description)
-
-
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a run from a parsed table, with networks of as many bands as the run."""
     table = dict(table)
@@ -405,27 +337,27 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     table["data"] = tuple(_source(part) for part in table["data"])
     if "validation" in table:
         table["validation"] = _source(table["validation"])
-    table["reference"] = _build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
+    table["reference"] = build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
     if "detector" in table:
-        table["detector"] = _build(DetectorConfig, {"bands": bands, **table["detector"]})
+        table["detector"] = build(DetectorConfig, {"bands": bands, **table["detector"]})
     if "critic" in table:
-        table["critic"] = _build(CriticConfig, table["critic"])
+        table["critic"] = build(CriticConfig, table["critic"])
     if "network" in table:
         network = {"bands": bands, **table["network"]}
         for part, replacement in (("noise", "grown"), ("weight", "covered")):
             if part in network or replacement not in network:
-                network[part] = _build(UNetConfig, network[part])
+                network[part] = build(UNetConfig, network[part])
         if "grown" in network:
-            trunk = _build(ReferenceConfig, {"bands": bands, **network["grown"].get("trunk", {})})
-            network["grown"] = _build(GrownConfig, {**network["grown"], "trunk": trunk})
-        table["network"] = _build(NetworkConfig, network)
-    return _build(RunConfig, table)
+            trunk = build(ReferenceConfig, {"bands": bands, **network["grown"].get("trunk", {})})
+            network["grown"] = build(GrownConfig, {**network["grown"], "trunk": trunk})
+        table["network"] = build(NetworkConfig, network)
+    return build(RunConfig, table)
 
 
 def _source(table: dict[str, Any]) -> DataConfig:
-    clouds: CloudRecipe = _build(CloudRecipe, _table(table, "clouds"))
-    veils: VeilRecipe = _build(VeilRecipe, _table(table, "veils"))
-    source: DataConfig = _build(DataConfig, {**table, "clouds": clouds, "veils": veils})
+    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"))
+    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"))
+    source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils})
     return source
 
 
@@ -437,8 +369,15 @@ def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _build(kind: type[Any], table: dict[str, Any]) -> Any:
-    """Build a dataclass of a parsed table."""
+def build(kind: type[Any], table: Any) -> Any:
+    """Build a dataclass of a parsed table.
+
+    Raises:
+        TypeError: It is no table, or a value is of another type.
+        ValueError: A key is unknown, or values do not fit together.
+    """
+    if not isinstance(table, dict):
+        raise TypeError(f"{kind.__name__} is {table!r}, expected a table")
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(table) - known)
     if unknown:

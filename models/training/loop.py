@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from decr_scene.models.data.crops import cut_to_multiple
 from decr_scene.models.data.source import Batch, Pair, PairSource, batches, held_in_memory
 from decr_scene.models.data.tone import regions
+from decr_scene.models.descriptions import describe, is_same
 from decr_scene.models.devices import pick_precision
 from decr_scene.models.errors import TrainingError
-from decr_scene.models.training.config import RunConfig, describe, is_same_run
+from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.logs import RunLog, Sample
 from decr_scene.models.training.objectives import Draws, Objective
 from decr_scene.models.training.optimisers import build_optimisers
@@ -209,7 +210,7 @@ class Trainer:
             state = read_checkpoint(self.folder / CHECKPOINT)
         except TrainingError as error:
             raise TrainingError(f"{error}; remove it to begin the run anew") from error
-        if not is_same_run(self.config, str(state.get("config"))):
+        if not is_same(self.config, str(state.get("config"))):
             raise TrainingError(
                 f"{self.folder} holds a run of another configuration: take another folder, or remove it"
             )

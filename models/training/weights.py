@@ -26,7 +26,7 @@ OPPONENTS = ("discriminator.", "critic.")
 class Trained(NamedTuple):
     """What a run has come to: averaged weights, its bands, if they are known, whether it ended, what it was.
 
-    The last is the description of its configuration, by `config.describe`; ``None``: it is no single run.
+    The last describes its configuration, by `descriptions.describe`; ``None``: it is no single run.
     """
 
     weights: dict[str, Tensor]

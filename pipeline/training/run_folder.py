@@ -68,13 +68,21 @@ def open_run_folder(
             "data": _summary(root, listing),
             "initial": [{"path": str(path), "sha256": model_sha256(path)} for path in initial],
         }
-    for number, (name, text) in enumerate((texts or {}).items()):
-        place = CONFIG if not number else _DATA_OF if name == CONFIG else name
-        if CONFIG in list(texts or {})[1:]:
-            text = _NAMES_CONFIG.sub(f'data = "{_DATA_OF}"', text)
-        (folder / place).write_text(text, encoding="utf-8")
+    if texts:
+        for place, text in _under_own_names(texts).items():
+            (folder / place).write_text(text, encoding="utf-8")
     (folder / DATA).write_text(_to_csv(listing), encoding="utf-8", newline="")
     (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _under_own_names(texts: Mapping[str, str]) -> dict[str, str]:
+    """Name the first text `CONFIG`; another one that is called so gets a name by which the copies call it."""
+    own, *others = texts
+    if CONFIG not in others:
+        return {CONFIG if name == own else name: text for name, text in texts.items()}
+    names = {own: CONFIG, CONFIG: _DATA_OF}
+    copies = {name: _NAMES_CONFIG.sub(f'data = "{_DATA_OF}"', text) for name, text in texts.items()}
+    return {names.get(name, name): text for name, text in copies.items()}
 
 
 def weights_begun_with(folder: Path) -> set[str] | None:

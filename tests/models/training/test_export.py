@@ -6,9 +6,9 @@ import pytest
 import torch
 from training_cases import run_of, train
 
+from decr_scene.models.descriptions import describe, unlike
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.release.export import doubts, export_model
-from decr_scene.models.training.config import describe, unlike
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import average_runs
 
@@ -32,8 +32,8 @@ def run(config, root):
         ('name = "one"', "name = 5", "name is 5, expected text"),
         ("steps = 5", "steps = 5.5", "steps is 5.5, expected a whole number"),
         ("steps = 5", 'steps = "5"', "steps is '5', expected a whole number"),
-        ("steps = 5", "stepz = 5", r"\[sampling\] has unknown keys stepz"),
-        ("[sampling]\nsteps = 5", "sampling = 5", "sampling is 5, expected a table"),
+        ("steps = 5", "stepz = 5", r"unknown keys \['stepz'\] for SamplingConfig"),
+        ("[sampling]\nsteps = 5", "sampling = 5", "SamplingConfig is 5, expected a table"),
         (CARD, 'name = "one"\ninfo = "x"\n[sampling]\n', "info is 'x', expected a table"),
         ('about = "a toy"', "about = 2026-01-01", "not JSON serializable"),
         ('name = "one"', 'name = "one"\nfoo = 1', "unknown keys foo, expected some of name, packed"),

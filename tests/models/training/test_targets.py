@@ -11,7 +11,8 @@ from skimage.metrics import structural_similarity
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.source import Pair, PairSource, keep_clear
-from decr_scene.models.training.config import config_from_table, describe, is_same_run
+from decr_scene.models.descriptions import describe, is_same
+from decr_scene.models.training.config import config_from_table
 from decr_scene.models.training.objectives import Draws, dissimilarity, log_mse, shift_of_clear
 from decr_scene.models.training.turns import build_objective
 
@@ -234,10 +235,10 @@ def test_a_run_from_before_these_keys_is_still_the_same_run():
     before = before.replace(", steady=0.0", "")
     before = before.replace(", loss='charbonnier'", "")
     assert " clouds=" not in before
-    assert is_same_run(config, before)
-    assert not is_same_run(config_from_table({**RUN, "loss": "log_mse"}), before)
+    assert is_same(config, before)
+    assert not is_same(config_from_table({**RUN, "loss": "log_mse"}), before)
     thin = {**RUN["data"][0], "clouds": {"thickness": [0.2, 1.0]}}
-    assert not is_same_run(config_from_table({**RUN, "data": [thin]}), before)
+    assert not is_same(config_from_table({**RUN, "data": [thin]}), before)
 
 
 @pytest.mark.parametrize("stage", ["joint", "weight"])

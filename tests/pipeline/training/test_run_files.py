@@ -1,0 +1,94 @@
+"""The TOML of a run: its data, those of other runs, and what of it a run folder keeps."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from run_cases import command, toml
+
+from decr_scene.models.errors import TrainingError
+from decr_scene.models.training.config import read_config, read_texts
+from decr_scene.pipeline.commands.main import main
+
+
+def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_path):
+    first = toml(tmp_path, steps=1)
+    second = tmp_path / "second.toml"
+    own = first.read_text()
+    second.write_text(own[: own.index("[[data]]")].replace("steps = 1", f'steps = 1\ndata = "{first.name}"'))
+    assert read_config(second).data == read_config(first).data
+    result = CliRunner().invoke(main, [str(a) for a in command(second, data, tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "config.toml").read_text() == second.read_text()
+    assert read_config(tmp_path / "run" / "config.toml") == read_config(second)
+
+
+def test_data_of_a_run_that_is_called_as_the_copy_of_the_own_one(data, tmp_path):
+    first = toml(tmp_path, steps=1).rename(tmp_path / "config.toml")
+    second, own = tmp_path / "second.toml", first.read_text()
+    second.write_text(own[: own.index("[[data]]")].replace("steps = 1", 'steps = 1\ndata = "config.toml"'))
+    result = CliRunner().invoke(main, [str(a) for a in command(second, data, tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert read_config(tmp_path / "run" / "config.toml") == read_config(second)
+    assert (tmp_path / "run" / "data-config.toml").read_text() == own
+
+
+def test_names_that_are_held_out_in_vain_are_told(data, tmp_path):
+    for holdout, told in (('[["4", "5"]]', False), ('[["4", "5"], ["zz", "zzz"]]', True)):
+        path = toml(tmp_path, steps=1, more=f"holdout = {holdout}\n")
+        call = [str(a) for a in command(path, data, tmp_path / f"run{told}")]
+        done = " ".join(CliRunner().invoke(main, call).output.split())
+        assert ("no image has a name from 'zz' to 'zzz': nothing is held out by that" in done) == told, done
+
+
+@pytest.mark.parametrize(
+    ("of", "by", "said"),
+    [
+        ("[[data]]", "[data]", "data is one table, expected tables [[data]]"),
+        ("simulate = 0.3", "simulate = 0.3\nclouds = 5", "clouds is 5, expected a table"),
+        ("steps = 1", 'steps = 1\nspectrum = ["red"]', "spectrum must be a name for each of the 3 bands"),
+    ],
+)
+def test_tables_of_another_shape_are_refused_by_name(of, by, said, tmp_path):
+    path = toml(tmp_path, steps=1)
+    path.write_text(path.read_text().replace(of, by))
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        read_config(path)
+
+
+def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
+    first, second = toml(tmp_path, steps=1), tmp_path / "second.toml"
+    own, start = first.read_text(), first.read_text().index("[[data]]")
+    tables = own[start:].replace("[[data]]", "[[more_data]]")
+    second.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{first.name}"') + tables)
+    assert read_config(second).data == read_config(first).data * 2
+    second.write_text(second.read_text() + "share = 3.0\n[all_data]\nshare = 2.0\n")
+    assert [part.share for part in read_config(second).data] == [2.0, 3.0]
+    theirs = "[all_data]\nshare = 4.0\nveils = { light = [0.5, 0.6], fine = 0.1 }\n"
+    first.write_text(f"{own[:start]}{theirs}{own[start:]}")
+    second.write_text(second.read_text().replace("share = 2.0", "veils = { light = [0.7, 0.8] }"))
+    taken, added = read_config(second).data
+    assert (taken.share, added.share) == (4.0, 3.0)
+    assert (taken.veils.light, taken.veils.fine) == (added.veils.light, added.veils.fine) == ((0.7, 0.8), 0.1)
+    third = tmp_path / "third.toml"
+    third.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{second.name}"') + tables)
+    assert read_config(third).data == (taken, added, replace(taken, share=4.0))
+    assert list(read_texts(third)) == [third.name, second.name, first.name]
+    first.write_text(own[:start].replace("steps = 1", f'steps = 1\ndata = "{third.name}"'))
+    with pytest.raises(TrainingError, match=r"data names third\.toml, expected a run with tables"):
+        read_config(third)
+    first.write_text(own[:start] + own[start:] + tables)
+    with pytest.raises(TrainingError, match="more_data"):
+        read_config(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("none.toml", "none.toml cannot be read"), ("second.toml", "tables [[data]] of its own")],
+)
+def test_data_of_no_run_are_refused(name, said, tmp_path):
+    path = tmp_path / "second.toml"
+    path.write_text(f'stage = "reference"\nbands = ["r"]\nsteps = 1\ndata = "{name}"\n')
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        read_config(path)
