@@ -9,10 +9,26 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 ARE_COMPILED = not numba.config.DISABLE_JIT
 """Whether they are: by the environment variable NUMBA_DISABLE_JIT Numba leaves them to Python."""
+
+
+
+def _prefer_wide_vectors() -> None:
+    """Have Numba compute with vectors of 512 bits on processors that have bf16, as torch does there.
+
+    LLVM takes half of that, since older ones slow down by it. Numba reads this once, before it compiles for
+    the first time; settings of the user stay.
+    """
+    features = get_host_cpu_features()
+    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and "+avx512bf16" in features:
+        numba.config.CPU_FEATURES = f"{features},-prefer-256-bit"
+
+
+_prefer_wide_vectors()
 
 _LOOP = {"error_model": "numpy", "nogil": True, "fastmath": {"contract", "nsz"}}
 
@@ -121,27 +137,26 @@ def average(first: int, after: int, image: Any, block: int, means: Any) -> None:
 
     Down a block float32 adds up how far values lie from the uppermost, so what is even loses no digits.
     """
-    height, length = image.shape
     channels = means.shape[2] // 2
-    width = length // channels
-    total, squares = np.empty(length, np.float32), np.empty(length, np.float32)
+    height, width = len(image), image.shape[1] // channels
+    total, squares = np.empty(block * channels, np.float32), np.empty(block * channels, np.float32)
     for row in range(first, after):
         top, bottom = row * block, min(height, (row + 1) * block)
-        uppermost = image[top]
-        total[:] = 0
-        squares[:] = 0
-        for y in range(top + 1, bottom):
-            line = image[y]
-            for i in range(length):
-                apart = _loaded(line[i]) - _loaded(uppermost[i])
-                total[i] += apart
-                squares[i] += apart * apart
         count = bottom - top
         for column in range(means.shape[1]):
             left, right = column * block, min(width, (column + 1) * block)
+            uppermost = image[top, left * channels : right * channels]
+            total[:] = 0
+            squares[:] = 0
+            for y in range(top + 1, bottom):
+                line = image[y, left * channels : right * channels]
+                for i in range(len(line)):
+                    apart = _loaded(line[i]) - _loaded(uppermost[i])
+                    total[i] += apart
+                    squares[i] += apart * apart
             own = means[row, column]
             own[:] = 0
-            for x in range(left, right):
+            for x in range(right - left):
                 for channel in range(channels):
                     i = x * channels + channel
                     start, added = np.float64(_loaded(uppermost[i])), np.float64(total[i])
@@ -204,6 +219,11 @@ def scale(
         above, below = before[y], min(before[y] + 1, last)
         factor_above, factor_below = factor[above], factor[below]
         offset_above, offset_below = offset[above], offset[below]
+        if above == below:
+            for i in range(len(line)):
+                value = _loaded(line[i]) * factor_above[i] + offset_above[i]
+                own[i] = _stored(_silu(value) if silu else value, own[i])
+            continue
         for i in range(len(line)):
             by = factor_above[i] + part * (factor_below[i] - factor_above[i])
             more = offset_above[i] + part * (offset_below[i] - offset_above[i])
