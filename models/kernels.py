@@ -1,4 +1,4 @@
-"""Pass over features once on a CPU, by compiled loops: sums of blocks; scale, shift and SiLU.
+"""Pass over features once on a CPU, by compiled loops: sums of blocks; scale, shift and SiLU; folding.
 
 torch takes a pass over memory for each of them, and more to spread what belongs to blocks over their pixels.
 Sums are taken in one order whatever the number of threads, and all else is done value by value: the bits do
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from types import ModuleType
@@ -119,6 +119,27 @@ def weighed_around(x: Tensor, kernels: Tensor) -> Tensor:
     answer = result.view(b, height, width * c).numpy()
     for image, kernel, own in zip(_rows(x), kernels.float().numpy(), answer, strict=True):
         _share(_loops().smooth, height, image, c, kernel, own)
+    return result.permute(0, 3, 1, 2)
+
+
+def folded(images: Sequence[Tensor], side: int, dtype: torch.dtype) -> Tensor:
+    """Fold squares of pixels into channels, images one after the other, laid out pixel by pixel.
+
+    Args:
+        images: That suit, ``(B, C, H, W)`` each, of multiples of ``side`` px.
+        side: Of the squares, px.
+        dtype: Of the result, float32 or bf16.
+
+    Returns:
+        ``(B, sum(C) side^2, H / side, W / side)``, of each channel its pixels row by row.
+    """
+    (b, _, height, width), channels = images[0].shape, sum(image.shape[1] for image in images) * side**2
+    result = torch.empty((b, height // side, width // side, channels), dtype=dtype)
+    answer, place = _as_array(result), 0
+    for image in images:
+        for pixels, own in zip(_rows(image), answer, strict=True):
+            _loops().fold(0, height // side, pixels, image.shape[1], side, own, place)
+        place += image.shape[1] * side**2
     return result.permute(0, 3, 1, 2)
 
 

@@ -257,6 +257,20 @@ def smooth(first: int, after: int, image: Any, channels: int, kernel: Any, answe
 
 
 @_loop
+def fold(first: int, after: int, image: Any, channels: int, side: int, answer: Any, place: int) -> None:
+    """Fold squares of ``side`` px of ``(H, W C)`` into channels from ``place`` on of ``(h, w, C')``."""
+    for y in range(first, after):
+        for down in range(side):
+            line = image[y * side + down]
+            for x in range(answer.shape[1]):
+                own = answer[y, x]
+                for across in range(side):
+                    for channel in range(channels):
+                        value = _loaded(line[(x * side + across) * channels + channel])
+                        own[place + (channel * side + down) * side + across] = _stored(value, own[0])
+
+
+@_loop
 def spread(values: Any, before: Any, share: Any, rows: Any) -> None:
     """Spread ``(h, w, C)`` to ``(h, W, C)``, ``share`` of the next one."""
     last = values.shape[1] - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,6 +14,7 @@ from decr_scene.models.networks.layers import (
     ResidualBlock,
     TimeEmbedding,
     conv3x3,
+    fold,
     zeroed,
 )
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
@@ -88,13 +90,13 @@ class GrownDenoiser(nn.Module):
         self.gain = zeroed(nn.Linear(embedded, cells))
 
     def forward(
-        self, images: Tensor, cloudy: Tensor, t: Tensor, of_its_own: bool = True
+        self, images: Sequence[Tensor], cloudy: Tensor, t: Tensor, of_its_own: bool = True
     ) -> tuple[Tensor | None, Tensor]:
         """Run the network.
 
         Args:
-            images: What is known of the clear image, ``(B, IMAGES C, H, W)``, H and W multiples of
-                `GrownConfig.multiple`.
+            images: What is known of the clear image, as many as `IMAGES`, ``(B, C, H, W)`` each, H and W
+                multiples of `GrownConfig.multiple`.
             cloudy: ``(B, C, H, W)`` in [-1, 1].
             t: Step numbers, ``(B,)``.
             of_its_own: Whether a first guess of its own is asked for.
@@ -105,11 +107,11 @@ class GrownDenoiser(nn.Module):
         """
         dtype = self.enter.weight.dtype
         embedding: Tensor = self.embedding(t)
-        folded = F.pixel_unshuffle(images.to(dtype), self.patch)
-        seen = torch.cat([folded, F.pixel_unshuffle(cloudy.to(dtype), self.patch)], dim=1)
+        seen = fold([*images, cloudy], self.patch, dtype)
+        of_images, of_cloudy = seen.split([self.see.in_channels, self.trunk.enter.in_channels], dim=1)
         both = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
         steps = [(scale, shift) for scale, shift in both]
-        h = self.trunk.features(cloudy, None, None, self.see(folded), steps)
+        h = self.trunk.features(of_cloudy, None, None, self.see(of_images), steps)
         local = self.enter(torch.cat([seen, h], dim=1))
         for block in self.blocks:
             local = block(local, embedding)

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models import kernels
 from decr_scene.models.diffusion.embedding import timestep_embedding
 from decr_scene.models.networks.group_norm import Step, group_norm
 
@@ -29,6 +31,19 @@ def bilinear(x: Tensor, height: int, width: int) -> Tensor:
         return F.interpolate(x, size=(height, width), mode="bilinear")
     alone = x.reshape(-1, 1, *x.shape[2:])
     return F.interpolate(alone, size=(height, width), mode="bilinear").reshape(*x.shape[:2], height, width)
+
+
+def fold(images: Sequence[Tensor], side: int, dtype: torch.dtype) -> Tensor:
+    """Fold squares of pixels into channels as `F.pixel_unshuffle`, images one after the other.
+
+    Args:
+        images: ``(B, C, H, W)`` each.
+        side: Of the squares, px.
+        dtype: Of the result, ``(B, sum(C) side^2, H / side, W / side)``.
+    """
+    if all(kernels.suits(image) for image in images):
+        return kernels.folded(images, side, dtype)
+    return F.pixel_unshuffle(torch.cat([image.to(dtype) for image in images], dim=1), side)
 
 
 def sum_into(fresh: Tensor, other: Tensor) -> Tensor:

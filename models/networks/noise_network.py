@@ -201,7 +201,7 @@ class NoiseNetwork(nn.Module):
         given = torch.zeros_like(signal, dtype=torch.bool)
         if reference is not None:
             given = _is_given(reference)
-            base = torch.where(given, reference.float(), base)
+            base = reference.float() if _are_all(given) else torch.where(given, reference.float(), base)
             spread = torch.where(given, known, spread)
         sigma = noise / signal
         total = sigma.square() + spread.square()
@@ -249,8 +249,9 @@ class NoiseNetwork(nn.Module):
         assert isinstance(self.noise_net, GrownDenoiser)
         signal, noise = self._rates(steps)
         noisy = x_t.float() * torch.rsqrt((SPREAD_OF_IMAGES * signal).square() + noise.square())
-        images = torch.cat([noisy, torch.where(about.given, about.into * about.off, 0), guess], dim=1)
-        change, raw = self.noise_net(images, cloudy, steps, of_its_own=not _are_all(about.given))
+        all_given, off = _are_all(about.given), about.into * about.off
+        off = off if all_given else torch.where(about.given, off, 0)
+        change, raw = self.noise_net([noisy, off, guess], cloudy, steps, of_its_own=not all_given)
         if change is None:
             return raw.float()
         return raw.float() + torch.where(about.given, 0, (1 - about.skip) / about.out) * change.float()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decr_scene.models.networks.group_norm import Step, group_norm
-from decr_scene.models.networks.layers import bilinear, sum_into, zeroed
+from decr_scene.models.networks.layers import bilinear, fold, sum_into, zeroed
 from decr_scene.models.networks.mdsa import MDSA, TOO_SMALL
 from decr_scene.models.networks.mprnet import MULTIPLE, MPRNet
 from decr_scene.models.networks.published_reference import (
@@ -244,7 +244,7 @@ class PlainUNet(nn.Module):
     def _answer(self, image: Tensor, context: Tensor | None, side: float | None) -> Tensor:
         """Return the answer for a padded image ``(B, C, H, W)`` and its context of the same size."""
         folded = None if context is None else F.avg_pool2d(context, self.patch)
-        h = self.features(image, folded, side)
+        h = self.features(fold([image], self.patch, self.enter.weight.dtype), folded, side)
         answer = sum_into(self.change(image, h), image)
         if context is None or folded is None:
             return answer
@@ -261,7 +261,7 @@ class PlainUNet(nn.Module):
 
     def features(
         self,
-        image: Tensor,
+        cells: Tensor,
         folded: Tensor | None,
         side: float | None,
         more: Tensor | None = None,
@@ -270,16 +270,16 @@ class PlainUNet(nn.Module):
         """Compute the features that every answer is made of, ``(B, width, H / patch, W / patch)``.
 
         Args:
-            image: ``(B, C, H, W)``, H and W multiples of `multiple`.
+            cells: The image with squares of `patch` px folded into channels, in the type of the weights,
+                ``(B, C patch^2, H / patch, W / patch)``, H and W multiples of `multiple`.
             folded: A context of the features' size; ``None``: nothing is known.
             side: As that of `PlainBlock`, at the features' size.
             more: Features that are added to those of the image, ``(B, width, H / patch, W / patch)``.
             steps: Scale and shift of each block, in the order of `block_channels`.
         """
-        dtype = self.enter.weight.dtype
-        h = self.enter(F.pixel_unshuffle(image.to(dtype), self.patch))
+        h = self.enter(cells)
         if self.context is not None and folded is not None:
-            h = sum_into(h, self.context(folded.to(dtype)))
+            h = sum_into(h, self.context(folded.to(cells.dtype)))
         if more is not None:
             h = sum_into(h, more)
         remaining = iter(steps if steps is not None else [None] * len(self.block_channels))
