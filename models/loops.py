@@ -16,7 +16,6 @@ ARE_COMPILED = not numba.config.DISABLE_JIT
 """Whether they are: by the environment variable NUMBA_DISABLE_JIT Numba leaves them to Python."""
 
 
-
 def _prefer_wide_vectors() -> None:
     """Have Numba compute with vectors of 512 bits on processors that have bf16, as torch does there.
 

@@ -108,7 +108,7 @@ class GrownDenoiser(nn.Module):
         dtype = self.enter.weight.dtype
         embedding: Tensor = self.embedding(t)
         seen = fold([*images, cloudy], self.patch, dtype)
-        of_images, of_cloudy = seen.split([self.see.in_channels, self.trunk.enter.in_channels], dim=1)
+        of_images, of_cloudy = torch.split(seen, [self.see.in_channels, self.trunk.enter.in_channels], dim=1)
         both = [step(embedding)[:, :, None, None].chunk(2, dim=1) for step in self.steps]
         steps = [(scale, shift) for scale, shift in both]
         h = self.trunk.features(of_cloudy, None, None, self.see(of_images), steps)

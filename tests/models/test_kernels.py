@@ -1,5 +1,6 @@
 """The compiled loops against torch in doubles, on shapes that no block divides, by any number of threads."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from decr_scene.models import kernels, loops
 from decr_scene.models.diffusion import smoothing
+from decr_scene.models.networks import layers
 from decr_scene.models.networks.group_norm import group_norm
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -120,6 +123,32 @@ def test_neither_threads_nor_the_batch_nor_the_layout_change_a_bit(dtype):
     assert torch.equal(kernels.scaled(x[1:2], factor[1:2], factor[1:2], 32, True), found[0][1][1:2])
     laid_out = kernels.normalised(x.contiguous(), 8, weight, weight, 1e-5, None, True)
     assert torch.equal(laid_out, found[0][2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_images_are_folded_one_after_the_other_as_by_torch(dtype):
+    images = [features((2, bands, 12, 18), torch.float32, seed=bands) for bands in (4, 1, 3)]
+    images[1] = images[1].contiguous()
+    for side in (1, 2, 3):
+        found = layers.fold(images, side, dtype)
+        assert torch.equal(found, F.pixel_unshuffle(torch.cat(images, dim=1).to(dtype), side))
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not layers._can_pack(), reason="this PyTorch lays out no weights ahead")
+def test_packed_weights_give_the_same_bits():
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(24, 48, 3, padding=1), nn.Conv2d(48, 16, 2, stride=2), nn.Conv2d(16, 16, 3, groups=16)]
+    network = nn.Sequential(*parts)
+    fast, plain = layers.with_bf16_weights(network), copy.deepcopy(network).to(torch.bfloat16)
+    assert all(isinstance(part, layers.PackedConv2d) for part in fast)
+    assert network[0].weight.dtype == torch.float32
+    for side in (16, 33, 70, 128):
+        x = features((2, 24, side, side + 1), torch.bfloat16)
+        with torch.inference_mode():
+            assert torch.equal(fast(x), plain(x))
+        assert fast(x).requires_grad
 
 
 def test_they_are_for_inference_on_a_cpu_alone():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from decr_scene.models.checkpoints.model_file import (
@@ -16,7 +17,13 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.diffusion.schedule import Schedule
 from decr_scene.models.model import Model, load_model
 from decr_scene.models.networks.grown import GrownConfig
-from decr_scene.models.networks.noise_network import NetworkConfig, NoiseNetwork, weight_of_change
+from decr_scene.models.networks.noise_network import (
+    AROUND,
+    NetworkConfig,
+    NoiseNetwork,
+    _average_along,
+    weight_of_change,
+)
 from decr_scene.models.networks.reference import PlainUNet, ReferenceConfig
 from decr_scene.models.training.weights import TRUNK, adopt
 
@@ -136,6 +143,15 @@ def test_its_weight_follows_how_much_the_cloud_hides() -> None:
     assert bool((weight[..., :20] == 1).all())
     assert bool((weight[..., 44:] == 0).all())
     assert 0 < float(weight[0, 0, 10, 32]) < 1
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 20, 31), (1, 3, 7, 5), (1, 1, 1, 9)])
+def test_changes_are_averaged_as_by_torch(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    for axis, kernel in ((2, (AROUND, 1)), (3, (1, AROUND))):
+        reach = (kernel[0] // 2, kernel[1] // 2)
+        expected = F.avg_pool2d(x, kernel, 1, reach, count_include_pad=False)
+        assert torch.equal(_average_along(x, axis), expected)
 
 
 def test_a_model_with_one_is_kept_and_sampled(
