@@ -1,7 +1,8 @@
 """How QGIS shows a result: its layer style, a ``.qml`` of the raster's own name that it loads by itself.
 
 The right bands for red, green and blue, with the limits of the output: those of a scene under cloud would
-show what is without as black. The classes of the provenance by name, and the uncertainty from pale to dark.
+show what is without as black. Of bands with scale and offset QGIS shows values, not digital numbers. The
+classes of the provenance by name, and the uncertainty from pale to dark.
 Written for QGIS 3.22 and later.
 """
 
@@ -120,7 +121,7 @@ def _scene_renderer(run: FinishedRun) -> ET.Element:
         return _paletted((value, str(value), color) for value, color in palette.items())
     names, bands = run.bands, display_bands(run.bands)
     with RasterioScene.open(run.output) as output:
-        stretches = limits(output, bands)
+        stretches = _as_shown(output, bands, limits(output, bands))
     common = {"opacity": "1", "alphaBand": str(_alpha(names)), "nodataColor": ""}
     if len(bands) == 1:
         renderer = ET.Element(
@@ -137,6 +138,18 @@ def _scene_renderer(run: FinishedRun) -> ET.Element:
     for color, stretch in zip(colors, stretches, strict=True):
         _add_stretch(renderer, f"{color}ContrastEnhancement", stretch)
     return renderer
+
+
+def _as_shown(
+    scene: RasterioScene, bands: Sequence[int], stretches: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Convert limits of digital numbers to values as QGIS shows them, by each band's scale and offset."""
+    with scene.dataset() as dataset:
+        units = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
+    return [
+        (low * scale + offset, high * scale + offset)
+        for (low, high), (scale, offset) in zip(stretches, units, strict=True)
+    ]
 
 
 def _alpha(names: Sequence[str]) -> int:

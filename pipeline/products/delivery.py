@@ -16,6 +16,7 @@ from decr_scene.pipeline.inputs.remote import fetched, is_fetched
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, metadata_warnings
 from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import find_product
+from decr_scene.pipeline.products.reflectance import units_of
 from decr_scene.pipeline.products.stac_item import find_asset
 from decr_scene.pipeline.products.stack import write_stack
 from decr_scene.pipeline.raster.fingerprint import fingerprint
@@ -110,7 +111,9 @@ def _delivered_product(src: Path, out: Path, pan: str | None, bands: str | None)
                 "stack them with gdalbuildvrt -separate first"
             )
         with _hidden_vrt(out, [path for _, path in product.stack]) as vrt:
-            write_stack(product.stack, vrt)
+            units = units_of(product.stack, product.metadata)
+            write_stack(product.stack, vrt, units)
+            facts |= {"scale and offset": {band: list(unit) for band, unit in units.items()}} if units else {}
             files = (*files, *(str(path) for _, path in product.stack))
             yield Delivery(vrt, product.scene, bands, facts, warnings, files)
         return

@@ -107,10 +107,10 @@ def _of_one_date(scene: str) -> str:
 
 
 def _sentinel(folder: Path) -> Layout | None:
-    found = [matches for place in (folder, *sorted(folder.glob("*.SAFE"))) if (matches := _granule(place))]
+    found = [matches for place in (folder, *_glob(folder, "*.SAFE")) if (matches := _granule(place))]
     if not found:
         is_safe = folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None
-        if is_safe and not any(folder.glob("*.tif*")):
+        if is_safe and not _glob(folder, "*.tif*"):
             raise PairError(
                 f"{folder} has none of the Sentinel-2 bands of 10 m ({', '.join(_OF_MSI)}): get the product "
                 "whole, or name a raster of it"
@@ -158,7 +158,7 @@ def _stack(
     folder: Path, vendor: str, matches: list[tuple[Path, re.Match[str]]], roles: dict[str, str]
 ) -> Stack:
     """Return the bands of one scene, blue first."""
-    scenes = sorted({match["scene"] for _, match in matches})
+    scenes = sorted({match["scene"].upper(): match["scene"] for _, match in matches}.values())
     if len(scenes) > 1:
         raise _several(folder, vendor, scenes)
     files: dict[str, Path] = {}
@@ -187,7 +187,7 @@ def _several(folder: Path, vendor: str, scenes: list[str]) -> PairError:
 def _files(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     for pattern in patterns:
         yield from (
-            path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".") and path.is_file()
+            path for path in _glob(folder, pattern) if not path.name.startswith(".") and path.is_file()
         )
 
 
@@ -197,12 +197,18 @@ def _matched(pattern: re.Pattern[str], path: Path) -> tuple[Path, re.Match[str]]
 
 
 def _first(folder: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(folder.glob(pattern))), None)
+    return next(iter(_glob(folder, pattern)), None)
 
 
 def _only_one(folder: Path, pattern: str) -> Path | None:
-    found = sorted(folder.glob(pattern))
+    found = _glob(folder, pattern)
     return found[0] if len(found) == 1 else None
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """List what matches a pattern, in order, whatever the case of its letters: copies may have lost that."""
+    of_any_case = re.sub("[A-Za-z]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", pattern)
+    return sorted(folder.glob(of_any_case))
 
 
 def listed(files: list[Path]) -> str:

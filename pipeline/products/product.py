@@ -28,6 +28,7 @@ _QUALITY = re.compile(
     r"(?![a-z0-9])",
     re.IGNORECASE,
 )
+_OF_A_FOLDER = re.compile(r"MTD_MSIL\w+\.xml|\w+_MTL\.(?:xml|txt|json)", re.I)
 _KINDS = (("mss", r"MSS\d?"), ("mss", "MUX"), ("pan", r"PAN\d?"), ("psh", "PSH"))
 
 
@@ -55,10 +56,15 @@ def find_product(path: str | Path) -> Product:
         path: Its folder; or a raster, which is then the scene, other rasters beside it or not.
 
     Raises:
-        PairError: The folder has no raster, or several of one kind, or lacks one of those of its layout.
+        PairError: The folder has no raster, or several of one kind, or lacks one of those of its layout; or
+            the path is that of its metadata.
     """
     path = Path(path)
     if not path.is_dir():
+        if _OF_A_FOLDER.fullmatch(path.name) and path.is_file():
+            raise PairError(
+                f"{path} is the metadata of a product, expected its folder or a raster: name {path.parent}"
+            )
         return Product(path, None, _metadata_of(path))
     if (layout := find_layout(path)) is not None:
         return Product(layout.scene, layout.pan, layout.metadata, layout.stack)

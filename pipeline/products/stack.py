@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.products.layouts import Stack
+from decr_scene.pipeline.products.reflectance import Unit
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.vrt import (
     BAND_PARTS,
@@ -22,12 +24,13 @@ NODATA = 0.0
 """Fill value of Landsat and Sentinel-2; not all of their files name it."""
 
 
-def write_stack(stack: Stack, vrt: Path) -> None:
+def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None) -> None:
     """Write the VRT of a stack of bands.
 
     Args:
         stack: Names of the bands, and files of one band each.
         vrt: The file to write; an equal one is left as it is.
+        units: Scale and offset of bands whose files have none.
 
     Raises:
         PairError: They are not of one grid and type.
@@ -54,12 +57,13 @@ def write_stack(stack: Stack, vrt: Path) -> None:
         root.attrib |= {"rasterXSize": str(dataset.width), "rasterYSize": str(dataset.height)}
         add_tags(root, {ns: tags for ns, tags in scene_tags(dataset).items() if ":" not in ns})
     for number, ((role, _), scene) in enumerate(zip(stack, scenes, strict=True), start=1):
-        root.append(_band(number, role, scene))
+        root.append(_band(number, role, scene, (units or {}).get(role)))
     write_vrt(ET.tostring(root, encoding="unicode"), vrt)
 
 
-def _band(number: int, role: str, scene: RasterioScene) -> ET.Element:
+def _band(number: int, role: str, scene: RasterioScene, unit: Unit | None) -> ET.Element:
     with scene.dataset() as dataset:
+        has_unit = (dataset.scales[0], dataset.offsets[0]) != (1, 0)
         band = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")[0]
         tags = band_tags(dataset, 1)
     keep_only(band, BAND_PARTS - {"Description", "ColorInterp", "NoDataValue"})
@@ -68,6 +72,8 @@ def _band(number: int, role: str, scene: RasterioScene) -> ET.Element:
     ET.SubElement(band, "Description").text = role
     ET.SubElement(band, "NoDataValue").text = repr(NODATA if scene.nodata is None else float(scene.nodata))
     ET.SubElement(band, "ColorInterp").text = role.capitalize() if role != "nir" else "Undefined"
+    for name, value in zip(("Scale", "Offset"), unit if unit and not has_unit else (), strict=False):
+        ET.SubElement(band, name).text = f"{value:.12g}"  # a GeoTIFF would not keep all 17 digits
     source = ET.SubElement(band, "SimpleSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = scene.path
     ET.SubElement(source, "SourceBand").text = "1"

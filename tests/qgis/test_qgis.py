@@ -166,6 +166,18 @@ def test_colours_are_the_inputs_where_nothing_changed(scene, part, tmp_path):
     assert (one[1][~far] != other[1][~far]).any()
 
 
+def test_bands_with_a_scale_are_drawn_as_those_without(scene, tmp_path):
+    pictures = []
+    for name in ("without", "with"):
+        process_scene(scene, tmp_path / f"{name}.tif", model="identity")
+        pictures += look(tmp_path / f"{name}.tif", tmp_path, None, [(None, (200, 200))])[1]
+        with rasterio.open(scene, "r+") as dataset:
+            dataset.scales, dataset.offsets = (1e-4,) * 4, (-0.1,) * 4
+    one, other = (picture[..., :3].astype(int) for picture in pictures)
+    assert np.ptp(one) > 200
+    assert np.abs(one - other).max() <= 1
+
+
 def test_zoomed_out_qgis_draws_from_the_overviews(tmp_path):
     """A chequered scene is grey in its averaged overviews and black or white in its pixels."""
     board = np.indices((1024, 1024)).sum(axis=0) % 2 * 200

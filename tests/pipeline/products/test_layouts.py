@@ -108,6 +108,78 @@ def test_times_of_landsat_and_sentinel(tmp_path):
     )
 
 
+def units_of_output(place, out):
+    process_scene(place, out, model="identity")
+    with rasterio.open(out) as dataset:
+        return dataset.scales, dataset.offsets
+
+
+def safe_with(place, level, baseline):
+    quantification, offset = ("BOA_", "BOA_") if level == "2A" else ("", "RADIO_")
+    offsets = "".join(f'<{offset}ADD_OFFSET band_id="{n}">{-n}000</{offset}ADD_OFFSET>' for n in range(13))
+    (place / "safe.SAFE" / f"MTD_MSIL{level}.xml").write_text(
+        f'<n1:Product xmlns:n1="x"><{quantification}QUANTIFICATION_VALUE unit="none">10000'
+        f"</{quantification}QUANTIFICATION_VALUE>{offsets if baseline >= 4 else ''}</n1:Product>"
+    )
+    return place
+
+
+@pytest.mark.parametrize("level", ["1C", "2A"])
+def test_sentinel_2_tells_what_its_numbers_are_in_reflectance(level, tmp_path):
+    place = sentinel(tmp_path / "new")
+    assert units_of_output(place, tmp_path / "a.tif") == ((1,) * 4, (0,) * 4)
+    assert units_of_output(safe_with(place, level, 3), tmp_path / "b.tif") == ((1e-4,) * 4, (0,) * 4)
+    scales, offsets = units_of_output(safe_with(place, level, 5.11), tmp_path / "c.tif")
+    assert (scales, offsets) == ((1e-4,) * 4, (-0.1, -0.2, -0.3, -0.7))
+    report = process_scene(place / "safe.SAFE", tmp_path / "d.tif", model="identity")
+    assert report.product["scale and offset"]["nir"] == [1e-4, -0.7]
+
+
+def test_landsat_tells_what_its_numbers_are_in_reflectance(tmp_path):
+    second, first = landsat(tmp_path / "second"), landsat(tmp_path / "first", kind="B")
+    assert units_of_output(second, tmp_path / "a.tif") == ((2.75e-5,) * 4, (-0.2,) * 4)
+    assert units_of_output(first, tmp_path / "b.tif") == ((1,) * 4, (0,) * 4)
+    values = "".join(
+        f"<REFLECTANCE_MULT_BAND_{n}>{n}e-5</REFLECTANCE_MULT_BAND_{n}>"
+        f"<REFLECTANCE_ADD_BAND_{n}>-0.1</REFLECTANCE_ADD_BAND_{n}>"
+        for n in range(1, 8)
+    )
+    metadata = first / f"{LANDSAT}_MTL.xml"
+    metadata.write_text(f"<a>{values}<SUN_ELEVATION>30</SUN_ELEVATION></a>")
+    scales, offsets = units_of_output(first, tmp_path / "c.tif")
+    assert scales == pytest.approx([4e-5, 6e-5, 8e-5, 10e-5])
+    assert offsets == pytest.approx([-0.2] * 4)
+    metadata.write_text(f"<a>{values}<SUN_ELEVATION>-3</SUN_ELEVATION></a>")
+    assert units_of_output(first, tmp_path / "d.tif") == ((1,) * 4, (0,) * 4)
+
+
+def test_what_a_band_s_own_file_says_of_its_numbers_stays(tmp_path):
+    place = landsat(tmp_path / "delivery")
+    for path in place.glob("*_SR_B*"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = (0.5,), (3,)
+    assert units_of_output(place, tmp_path / "out.tif") == ((0.5,) * 4, (3,) * 4)
+
+
+def test_metadata_are_no_scene_their_folder_is(tmp_path):
+    place = safe_with(sentinel(tmp_path / "s2"), "2A", 5) / "safe.SAFE"
+    with pytest.raises(PairError, match=rf"metadata of a product, .*: name {re.escape(str(place))}$"):
+        process_scene(place / "MTD_MSIL2A.xml", tmp_path / "out.tif", model="identity")
+
+
+def test_names_may_have_lost_their_case(tmp_path):
+    for make in (landsat, sentinel):
+        place = make(tmp_path / make.__name__)
+        for path in sorted(place.rglob("*"), reverse=True):
+            path.rename(path.with_name(path.name.lower()))
+        process_scene(place, tmp_path / f"{make.__name__}.tif", model="identity")
+        assert len(pixels_of(tmp_path / f"{make.__name__}.tif")) == 4
+    mixed = landsat(tmp_path / "mixed")
+    for path in mixed.glob("*_B3.TIF"):
+        path.rename(path.with_name(path.name.lower()))
+    assert len(find_product(mixed).stack) == 4
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
