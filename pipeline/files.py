@@ -52,17 +52,21 @@ def check_target(
 
     Raises:
         OutputExistsError: It exists, or a file that GDAL would take for a part of it.
-        OutputError: Its folder is missing or not writable; it is a directory or a device; it is the input.
+        OutputError: Its folder is missing or not writable; it is a directory, a link or a device; it is the
+            input.
     """
     path = Path(path)
     _check_folder(path)
     folder = path.absolute().parent
     if path.is_dir():
         raise OutputError(f"{path} is a directory, expected the name of a file: add one")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is a device or a pipe, expected the name of a file: choose another name")
     if source is not None and is_same_file(source, path):
         raise OutputError(f"{path} is the input itself: choose another name for the output")
+    if path.is_symlink():
+        target = os.path.realpath(path)
+        raise OutputError(f"{path} is a link to {target}, which an output would not follow: name {target}")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a device or a pipe, expected the name of a file: choose another name")
     existing = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
     if existing and not overwrite:
         raise OutputExistsError(f"{existing[0]} exists: choose another name, or replace it with --overwrite")

@@ -39,6 +39,7 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
         coverage = write_cloud_mask(scene, out, progress=progress, **options)
     if not quiet:
         print_line(
-            f"{out}: {100 * coverage.cloud:.0f} % cloud, {100 * coverage.restore:.0f} % cloud or shadow"
+            f"{out}: {100 * coverage.restore:.0f} % cloud or shadow (probability of cloud "
+            f"{100 * coverage.cloud:.0f} % in the mean)"
         )
     emit_end({"output": str(out)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -269,7 +270,7 @@ def _local(
     if memory_limit is not None:
         settings["distributed.worker.memory.terminate"] = 1.0
     settings |= _DASHBOARD if dashboard else _UNSEEN
-    with _starting, dask.config.set(settings), _environment_restored():
+    with _starting, dask.config.set(settings), _environment_restored(), _deaf_to_ctrl_c():
         return LocalCluster(
             n_workers=workers,
             processes=workers > 1,
@@ -280,6 +281,22 @@ def _local(
             worker_dashboard_address=_NO_PORT,
             **apart,
         )
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Start threads, and with them processes, that a terminal's Ctrl-C does not reach.
+
+    It goes to all processes of a command. This one ends its workers, which would each print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

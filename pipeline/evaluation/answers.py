@@ -160,10 +160,12 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     """Load a model, or make ``fill`` ready for the bands of a folder.
 
     Raises:
-        OptionError: The bands of the folder are not known.
+        OptionError: The bands of the folder are not known, or it is ``identity``.
         TrainingError: It is no folder of pairs.
         DecrSceneError: As `load_model`.
     """
+    if name == "identity":
+        raise OptionError("identity gives back its input, which has a row of its own already: leave it out")
     options = Options(model=name, detector=detector)
     spec, _ = spec_of(options)
     if name != "fill":

@@ -70,16 +70,20 @@ class Evaluation:
         return paired([row[f"DE/{figure}"] - row[f"reference/{figure}"] for row in self.rows], draws)
 
     def to_text(self) -> str:
-        """Format a table: figures down, cloudy, reference, DE and its gain over the reference across."""
-        mean = self.mean()
-        figures = dict.fromkeys(key.split("/")[1] for key in mean)
-        who = list(dict.fromkeys(key.split("/")[0] for key in mean))
+        """Format a table: figures down, cloudy, reference, DE and its gain over the reference across.
+
+        Means are those of the pairs for which all of them have the figure.
+        """
+        figures = dict.fromkeys(key.split("/")[1] for key in self.rows[0])
+        who = list(dict.fromkeys(key.split("/")[0] for key in self.rows[0]))
         head = "".join(f"{name:>12}" for name in [*who, "DE gains"])
         lines = [f"{len(self.rows)} pairs".ljust(20) + f"{head}  95 % interval"]
         for figure in figures:
-            values = "".join(f"{mean[f'{name}/{figure}']:12.4f}" for name in who)
+            columns = np.array([[row[f"{name}/{figure}"] for name in who] for row in self.rows])
+            shared = columns[~np.isnan(columns).any(axis=1)]
+            values = "".join(f"{_mean(column.tolist()):12.4f}" for column in shared.T)
             gain, low, high = self.gain(figure)
-            count = sum(not np.isnan(row[f"{who[-1]}/{figure}"]) for row in self.rows)
+            count = len(shared)
             incomplete = f"  of {count} pairs" if count < len(self.rows) else ""
             lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{incomplete}")
         lines += [

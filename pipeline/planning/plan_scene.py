@@ -110,7 +110,7 @@ def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...]
     if mask is not None and mask.share + mask.nan < COVERED:
         warnings.append(
             f"the mask {mask.path} says something of {100 * mask.share:.1f} % of the scene: the rest, where "
-            "it does not reach or is nodata, stays as it is"
+            "it does not reach or is nodata, stays as it is, but for the rims of cloud beside it"
         )
     if mask is not None and mask.nan:
         warnings.append(

@@ -15,6 +15,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from decr_scene.models.arrays import Bool, Float, Pixels
@@ -74,24 +75,49 @@ def read_restored(path: Path, cloudy: Path) -> Float:
 
 
 class _Place(NamedTuple):
-    """Where a georeferenced image lies, in units of its CRS."""
+    """Where a georeferenced image lies, in units of its CRS: its grid, height and width, and its edges."""
 
     crs: CRS
+    grid: Affine
+    shape: tuple[int, int]
     left: float
     bottom: float
     right: float
     top: float
 
+    @property
+    def turn(self) -> float:
+        """Return what once around the globe is, from left to right."""
+        return full_turn(self.crs) if self.crs.is_geographic else math.inf
+
     def is_apart(self, other: _Place) -> bool:
         """Return whether two places have nothing in common; of two CRS it is not told."""
         if self.crs != other.crs:
             return False
-        turn = full_turn(self.crs) if self.crs.is_geographic else math.inf
         to_the_right, to_the_left = other.left - self.left, self.left - other.left
         beside = (
-            to_the_right % turn >= self.right - self.left and to_the_left % turn >= other.right - other.left
+            to_the_right % self.turn >= self.right - self.left
+            and to_the_left % self.turn >= other.right - other.left
         )
         return beside or self.top <= other.bottom or other.top <= self.bottom
+
+    def pixels_off(self, other: _Place) -> float:
+        """Return how far a pixel of the other may be off that of the same row and column here, px.
+
+        0 for two CRS or two sizes.
+        """
+        if self.crs != other.crs or self.shape != other.shape:
+            return 0.0
+        height, width = self.shape
+        to_pixels, corners = ~self.grid, [(x, y) for x in (0, width) for y in (0, height)]
+        return max(abs(v) for corner in corners for v in self._off(corner, other, to_pixels))
+
+    def _off(self, corner: tuple[int, int], other: _Place, to_pixels: Affine) -> tuple[float, float]:
+        """Return columns and rows that a corner of the other is off."""
+        (x, y), (other_x, other_y) = self.grid @ corner, other.grid @ corner
+        across = other_x - x if math.isinf(self.turn) else math.remainder(other_x - x, self.turn)
+        down = other_y - y
+        return to_pixels.a * across + to_pixels.b * down, to_pixels.d * across + to_pixels.e * down
 
 
 class _Bands(NamedTuple):
@@ -220,15 +246,25 @@ def _place_of(scene: RasterioScene) -> _Place | None:
         return None
     height, width = scene.shape
     corners = np.array([scene.transform @ (x, y) for x in (0, width) for y in (0, height)])
-    return _Place(scene.crs, *corners.min(axis=0), *corners.max(axis=0))
+    return _Place(scene.crs, scene.transform, scene.shape, *corners.min(axis=0), *corners.max(axis=0))
 
 
 def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Place | None) -> None:
-    """Refuse an image of a pair that shares no ground with its other image, by the coordinates of both."""
-    if own is not None and other is not None and own.is_apart(other):
+    """Refuse an image of a pair whose pixels show other ground than those of its other image, by coordinates.
+
+    Grids of two dates may differ by a part of a pixel.
+    """
+    if own is None or other is None:
+        return
+    if own.is_apart(other):
         raise SceneReadError(
             f"{path}: it lies at {own.left:.10g}, {own.top:.10g} and {like} at {other.left:.10g}, "
             f"{other.top:.10g} (left, top), with no ground in common"
+        )
+    if (off := own.pixels_off(other)) > 1:
+        raise SceneReadError(
+            f"{path}: by its coordinates it lies {off:.4g} px off {like}, expected the same ground in every "
+            "pixel: lay one on the other's grid with gdalwarp, or take away the coordinates if they are wrong"
         )
 
 

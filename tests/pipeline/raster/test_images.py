@@ -83,23 +83,29 @@ def test_a_decimated_scene_is_valid_where_its_nearest_pixels_are(resampling, tmp
     np.testing.assert_array_equal(everything, rasterio.open(tmp_path / "b.tif").read())
 
 
+APART, OFF = "no ground in common", "px off .*, expected the same ground"
+
+
 @pytest.mark.parametrize(
-    ("crs", "x", "told"),
+    ("crs", "x", "up", "told"),
     [
-        ("EPSG:32650", 200.0, True),
-        ("EPSG:32650", -200.0, True),
-        ("EPSG:32650", 10.0, False),
-        ("EPSG:4326", 360.0, False),
-        ("EPSG:4326", -725.0, False),
-        ("EPSG:4326", 100.0, True),
+        ("EPSG:32650", 200.0, 1, APART),
+        ("EPSG:32650", -200.0, 1, APART),
+        ("EPSG:32650", 10.0, -1, f"10 {OFF}"),
+        ("EPSG:32650", -1.5, -1, f"1.5 {OFF}"),
+        ("EPSG:32650", 0.5, 1, f"20 {OFF}"),  # upside down
+        ("EPSG:32650", 0.9, -1, None),
+        ("EPSG:4326", 360.0, -1, None),
+        ("EPSG:4326", -725.0, -1, f"5 {OFF}"),
+        ("EPSG:4326", 100.0, 1, APART),
     ],
 )
-def test_images_of_a_pair_that_share_no_ground_are_refused(crs, x, told, tmp_path):
+def test_images_of_a_pair_whose_pixels_show_other_ground_are_refused(crs, x, up, told, tmp_path):
     paths = []
-    for name, left, up in (("cloudy", 0.0, -1), ("clear", x, 1)):  # one of them with its south above
+    for name, left, down in (("cloudy", 0.0, -1), ("clear", x, up)):
         paths.append(tmp_path / f"{name}.tif")
-        transform = Affine(1, 0, left, 0, up, 0 if up > 0 else 20)
+        transform = Affine(1, 0, left, 0, down, 0 if down > 0 else 20)
         write(paths[-1], np.arange(400, dtype=np.uint8).reshape(1, 20, 20), crs=crs, transform=transform)
     for read in (read_image, RasterImage.open):
-        with pytest.raises(SceneReadError, match="no ground in common") if told else nullcontext():
+        with pytest.raises(SceneReadError, match=told) if told else nullcontext():
             read(paths[1], paths[0])
