@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line, print_table
+from decr_scene.pipeline.terminal.console import one_line_errors, print_json, print_line, print_table, warn
 from decr_scene.pipeline.terminal.duration import duration
 from decr_scene.pipeline.terminal.options import FILE, NAME, example, overwrite_option, restoring_options
 
@@ -65,9 +65,13 @@ def _table_rows(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_pairs(place: Path, as_json: bool) -> None:
-    from decr_scene.pipeline.inspection.data_set import inspect_data_set
+    from decr_scene.pipeline.evaluation.pairs import warnings_of
+    from decr_scene.pipeline.inspection.data_set import folders_of, inspect_data_set
 
     data_set = inspect_data_set(place)
+    for folder in folders_of(place).values():
+        for text in warnings_of(folder):
+            warn(text)
     if as_json:
         print_json(data_set.to_json())
     else:

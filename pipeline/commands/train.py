@@ -73,7 +73,13 @@ def train(
     On several GPUs: torchrun --nproc-per-node 4 -m decr_scene.pipeline train ...
     """
     from decr_scene.models.training.config import read_config, read_texts
-    from decr_scene.pipeline.training.stage import held_out_in_vain, of_other_bands, passed_over
+    from decr_scene.pipeline.evaluation.pairs import warnings_of_tables
+    from decr_scene.pipeline.training.stage import (
+        chosen_on_nothing,
+        held_out_in_vain,
+        of_other_bands,
+        passed_over,
+    )
     from decr_scene.pipeline.training.stage import train as train_stage
 
     run = read_config(config)
@@ -82,7 +88,7 @@ def train(
     texts = read_texts(config)
     if os.environ.get("RANK") in (None, "", "0"):  # of the processes of torchrun one tells
         told = [*of_other_bands(run, out, init), *passed_over(out, init), *held_out_in_vain(run, data)]
-        for text in told:
+        for text in (*told, *chosen_on_nothing(run), *warnings_of_tables(run.data, data, len(run.bands))):
             warn(text)
     figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
     if figures:

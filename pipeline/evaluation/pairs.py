@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ from decr_scene.models.data.loading import HELD_VALUES, load_source
 from decr_scene.models.data.resize import resize
 from decr_scene.models.data.source import Pair, held_in_memory, middle_of
 from decr_scene.models.data.windowed import WindowedImage
-from decr_scene.models.errors import DecrSceneError
+from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image, read_restored
@@ -34,6 +35,9 @@ from decr_scene.pipeline.tiling.grid import reduced_shape
 
 GAPS, GAPS_SIDE = 0.001, 256
 """Share of an image without values from which that is told, and the side that it is looked at with, px."""
+
+LOOKED_AT = 500
+"""Pairs whose types and gaps are looked at."""
 
 PROTOCOLS = ("plain", "paper")
 PAPER_SIDE = 256
@@ -131,12 +135,22 @@ def pixel_of_folder(data: Path) -> float | None:
         return None  # what is wrong with it is told by the one who reads its pixels
 
 
-def warnings_of(data: Path) -> list[str]:
+def warnings_of(data: Path, config: DataConfig | None = None, bands: int | None = None) -> list[str]:
     """Tell of what in a folder of pairs moves figures: pixels without values, and pairs of two types.
 
-    The former are filled in from beside and judged like ground, the latter scaled each by itself.
+    The former are filled in from beside and judged like ground, the latter scaled each by itself. Of more
+    pairs than `LOOKED_AT` that many are looked at.
+
+    Args:
+        data: The folder.
+        config: Where in it the pairs are; ``None``: as `evaluate` takes them.
+        bands: Of the run that is trained.
+
+    Raises:
+        TrainingError: There are none.
     """
-    pairs, _ = find_pairs(DataConfig(folder="."), data, None)
+    pairs, _ = find_pairs(config or DataConfig(folder="."), data, bands)
+    pairs = pairs[:: -(-len(pairs) // LOOKED_AT)]
     told = []
     if found := [path for pair in pairs for path in pair.files() if _has_gaps(path)]:
         told.append(
@@ -152,6 +166,18 @@ def warnings_of(data: Path) -> list[str]:
             "little; store both images of a pair in one"
         )
     return told
+
+
+def warnings_of_tables(tables: Sequence[DataConfig], data: Path, bands: int) -> list[str]:
+    """Tell of it in the ``[[data]]`` tables of a run, each thing once.
+
+    Nothing, if pairs are missing: that is told when the images are read.
+    """
+    try:
+        told = [text for table in tables for text in warnings_of(data, table, bands)]
+    except TrainingError:
+        return []
+    return list(dict.fromkeys(told))
 
 
 def _type(path: Path | None) -> str:

@@ -20,7 +20,7 @@ from decr_scene.models.data.layout import (
     whus2cr_folders,
 )
 from decr_scene.models.errors import DecrSceneError, TrainingError
-from decr_scene.pipeline.raster.images import RasterImage, read_image
+from decr_scene.pipeline.raster.images import read_image
 
 TRAINING = "train"
 PARTS = (TRAINING, "val", "test")
@@ -112,7 +112,7 @@ def inspect_data_set(place: Path) -> DataSet:
     """
     if not place.is_dir():
         raise TrainingError(f"{place}: no such folder, expected one of pairs")
-    folders = {part: place / part for part in PARTS if (place / part).is_dir()} or {"all": place}
+    folders = folders_of(place)
     pairs: dict[str, list[PairPaths]] = {}
     faults: list[str] = []
     for part, folder in folders.items():
@@ -137,6 +137,11 @@ def inspect_data_set(place: Path) -> DataSet:
         dict(_official(place, pairs)),
         tuple(_twins(images)),
     )
+
+
+def folders_of(place: Path) -> dict[str, Path]:
+    """Return the folders of the parts of a data set, or the one that holds all pairs."""
+    return {part: place / part for part in PARTS if (place / part).is_dir()} or {"all": place}
 
 
 def kind_of(folder: Path, parted: bool) -> str:
@@ -178,8 +183,8 @@ def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> It
     """
     for pair in pairs:
         try:
-            clear = read_image(pair.clear, pair.cloudy)  # which reads the cloudy one for its scaling
-            cloudy = clear.shape if pair.cloudy is None else RasterImage.open(pair.cloudy).shape
+            clear = read_image(pair.clear, pair.cloudy)
+            cloudy = clear.shape if pair.cloudy is None else read_image(pair.cloudy).shape
         except DecrSceneError as error:
             faults.append(f"{part}/{pair.name}: {error}")
             continue

@@ -147,6 +147,17 @@ def held_out_in_vain(config: RunConfig, data: Path) -> list[str]:
     ]
 
 
+def chosen_on_nothing(config: RunConfig) -> list[str]:
+    """Tell of a detector that no images are held out for, so that its threshold is never chosen."""
+    judged = [part for part in config.data if part.holdout and part.judged and (part.simulate or part.cloudy)]
+    if config.detector is None or judged:
+        return []
+    return [
+        f"no images are held out: the threshold stays {config.detector.threshold:g}, and nothing tells how "
+        "much the detector finds; set holdout in a [[data]] table"
+    ]
+
+
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder, which the system releases when the process ends, however it ends.

@@ -207,6 +207,31 @@ def test_a_signal_ends_the_imports_without_a_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would not hear Ctrl-C
+from decr_scene.pipeline.commands.main import main
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_one_of_them_tells(tmp_path: Path) -> None:
+    scene, program = plain(tmp_path / "scene.tif", (4000, 4000), 1, "uint8"), tmp_path / "program.py"
+    program.write_text(COMMAND)
+    options = ("--out", tmp_path / "out.tif", "--model", "identity", "--workers", "2", "--progress", "jsonl")
+    command = [sys.executable, program, "process", scene, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert any('"tiles"' in line for line in process.stderr)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read().splitlines()
+        assert process.wait(30) == signals.INTERRUPTED
+    assert [line for line in rest if not line.startswith("{")] == []
+    assert any("interrupted" in line for line in rest)
+
+
 STUBBORN = """
 import signal, sys, time
 from pathlib import Path
