@@ -58,6 +58,18 @@ def test_a_device_or_a_pipe_is_no_output_even_to_be_replaced(tmp_path):
         check_name(Path("/dev/null"))
 
 
+def test_a_link_is_no_output_as_it_would_be_replaced_and_not_followed(tmp_path):
+    (tmp_path / "target.tif").write_text("precious")
+    for name in ("target.tif", "nothing.tif"):
+        link = tmp_path / f"link to {name}"
+        link.symlink_to(tmp_path / name)
+        for overwrite in (True, False):
+            with pytest.raises(OutputError, match=rf"is a link to .*{name}, .*: name .*{name}$"):
+                check_target(None, link, overwrite)
+    with pytest.raises(OutputError, match="is the input itself"):
+        check_target(tmp_path / "target.tif", tmp_path / "link to target.tif", overwrite=True)
+
+
 @pytest.mark.parametrize("trouble", ["loop", "file", "missing"])
 def test_a_folder_that_is_none_is_told_as_the_user_named_it(trouble, tmp_path):
     """Not as the hidden file that could not be made there."""

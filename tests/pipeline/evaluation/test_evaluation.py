@@ -103,6 +103,19 @@ def test_a_figure_that_some_images_cannot_tell_is_of_the_others():
     assert "of 2 pairs" in evaluation.to_text()
 
 
+def test_a_row_of_the_table_is_of_the_same_pairs():
+    rows = [
+        {f"{who}/detail": value for who, value in zip(("cloudy", "reference", "DE"), values, strict=True)}
+        for values in ((np.nan, 0.0, 0.0), (0.2, 0.4, 0.6), (0.4, 0.6, 0.8))
+    ]
+    line = Evaluation(tuple("abc"), tuple(rows)).to_text().splitlines()[1]
+    assert line.split()[:4] == ["detail", "0.3000", "0.5000", "0.7000"]
+    assert line.endswith("of 2 pairs")
+    none = Evaluation(("a",), tuple(rows[:1])).to_text().splitlines()[1]
+    assert none.split()[1:4] == ["nan"] * 3
+    assert none.endswith("of 0 pairs")
+
+
 def test_a_table_is_written_for_every_image(tmp_path):
     evaluation = Evaluation(("a", "b"), ({"DE/psnr": 1.0}, {"DE/psnr": np.nan}))
     evaluation.to_csv(tmp_path / "table.csv")

@@ -1,5 +1,7 @@
 """What is wrong with the images of a folder of pairs is told."""
 
+import json
+
 import numpy as np
 import pytest
 from command_cases import call
@@ -22,6 +24,13 @@ def test_images_with_pixels_without_values_are_told(tmp_path):
         told = " ".join(done.stderr.split())
         assert "1 images have pixels without values (clear/a.tif first)" in told
         assert "of two types" not in told
+    done = call("inspect", "--pairs", "--json", tmp_path)
+    assert json.loads(done.stdout)["parts"] == {"all": 1}
+    assert "1 images have pixels without values (clear/a.tif first)" in " ".join(done.stderr.split())
+    write(tmp_path / "cloudy" / "a.tif", np.zeros((3, 64, 64), np.uint8), nodata=0, photometric="RGB")
+    done = call("inspect", "--pairs", tmp_path)
+    assert done.exit_code != 0
+    assert "all of it is nodata" in " ".join(done.stderr.split())
 
 
 def test_pairs_of_two_types_are_told(tmp_path):

@@ -8,8 +8,10 @@ from click.testing import CliRunner
 from run_cases import command, toml
 
 from decr_scene.models.errors import TrainingError
+from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.training.config import read_config, read_texts
 from decr_scene.pipeline.commands.main import main
+from decr_scene.pipeline.training.stage import chosen_on_nothing
 
 
 def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_path):
@@ -40,6 +42,15 @@ def test_names_that_are_held_out_in_vain_are_told(data, tmp_path):
         call = [str(a) for a in command(path, data, tmp_path / f"run{told}")]
         done = " ".join(CliRunner().invoke(main, call).output.split())
         assert ("no image has a name from 'zz' to 'zzz': nothing is held out by that" in done) == told, done
+
+
+def test_a_detector_that_no_images_are_held_out_for_is_told(tmp_path):
+    run = replace(read_config(toml(tmp_path, steps=1)), stage="detector", detector=DetectorConfig(bands=3))
+    assert [part.holdout for part in run.data] == [()]
+    (told,) = chosen_on_nothing(run)
+    assert told.startswith("no images are held out: the threshold stays 0.5, ")
+    assert chosen_on_nothing(replace(run, data=(replace(run.data[0], holdout=(("4", "5"),)),))) == []
+    assert chosen_on_nothing(replace(run, stage="reference", detector=None)) == []
 
 
 @pytest.mark.parametrize(
