@@ -55,7 +55,7 @@ def _of_sentinel(match: re.Match[str], root: ET.Element | None) -> Unit | None:
     number = _BAND_IDS.get(match["band"])
     for name, offset_name in _OF_SENTINEL if root is not None and number is not None else ():
         quantification = _number(root, name)
-        if quantification:
+        if quantification is not None and quantification > 0:
             offset = _number(root, offset_name, lambda each: each.get("band_id") == number) or 0.0
             return 1 / quantification, offset / quantification
     return None
@@ -64,15 +64,13 @@ def _of_sentinel(match: re.Match[str], root: ET.Element | None) -> Unit | None:
 def _of_landsat(match: re.Match[str], root: ET.Element | None) -> Unit | None:
     if match["kind"]:
         return _OF_LEVEL_2
-    found = [
-        _number(root, name)
-        for name in (f"REFLECTANCE_{kind}_BAND_{match['band']}" for kind in ("MULT", "ADD"))
-    ]
+    scale = _number(root, f"REFLECTANCE_MULT_BAND_{match['band']}")
+    offset = _number(root, f"REFLECTANCE_ADD_BAND_{match['band']}")
     sun = _number(root, "SUN_ELEVATION")
-    if None in found or sun is None or not 0 < sun <= 90:
+    if scale is None or offset is None or sun is None or not (scale > 0 and 0 < sun <= 90):
         return None
-    scale, offset = (float(value or 0) / math.sin(math.radians(sun)) for value in found)
-    return (scale, offset) if scale > 0 else None
+    height = math.sin(math.radians(sun))
+    return scale / height, offset / height
 
 
 def _number(
