@@ -138,7 +138,7 @@ def folded(images: Sequence[Tensor], side: int, dtype: torch.dtype) -> Tensor:
     answer, place = _as_array(result), 0
     for image in images:
         for pixels, own in zip(_rows(image), answer, strict=True):
-            _loops().fold(0, height // side, pixels, image.shape[1], side, own, place)
+            _share(_loops().fold, height // side, pixels, image.shape[1], side, own, place)
         place += image.shape[1] * side**2
     return result.permute(0, 3, 1, 2)
 

@@ -19,8 +19,8 @@ ARE_COMPILED = not numba.config.DISABLE_JIT
 def _prefer_wide_vectors() -> None:
     """Have Numba compute with vectors of 512 bits on processors that have bf16, as torch does there.
 
-    LLVM takes half of that, since older ones slow down by it. Numba reads this once, before it compiles for
-    the first time; settings of the user stay.
+    LLVM takes half of that, since older ones slow down by it. Numba reads this before it compiles for the
+    first time in a process, for all that it compiles there; settings of the user stay.
     """
     features = get_host_cpu_features()
     if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and "+avx512bf16" in features:

@@ -62,11 +62,11 @@ def check_target(
         raise OutputError(f"{path} is a directory, expected the name of a file: add one")
     if source is not None and is_same_file(source, path):
         raise OutputError(f"{path} is the input itself: choose another name for the output")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a device or a pipe, expected the name of a file: choose another name")
     if path.is_symlink():
         target = os.path.realpath(path)
         raise OutputError(f"{path} is a link to {target}, which an output would not follow: name {target}")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is a device or a pipe, expected the name of a file: choose another name")
     existing = [p for p in (with_ending(path, suffix) for suffix in ("", *SIDECARS)) if os.path.lexists(p)]
     if existing and not overwrite:
         raise OutputExistsError(f"{existing[0]} exists: choose another name, or replace it with --overwrite")

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -70,52 +70,54 @@ def with_bf16_weights(module: M) -> M:
     The same as autocast, which would convert all those weights anew at every call.
     """
     fast = copy.deepcopy(module)
-    for part in list(fast.modules()):
+    for part in fast.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             part.to(torch.bfloat16)
-        for name, child in part.named_children():
-            if type(child) is nn.Conv2d and child.weight.is_cpu and _can_pack():
-                setattr(part, name, PackedConv2d(child.to(torch.bfloat16)))
+        if type(part) is nn.Conv2d and part.padding_mode == "zeros" and isinstance(part.padding, tuple):
+            part.__class__ = PackedConv2d
     return fast
 
 
 @cache
 def _can_pack() -> bool:
     """Return whether this PyTorch has the two operators of `PackedConv2d`, which it does not document."""
+    image, weight = (torch.ones(1, 1, 4, 4, dtype=torch.bfloat16) for _ in range(2))
+    placed: tuple[Any, ...] = ((1, 1), (1, 1), (1, 1), 1)
     try:
-        conv = PackedConv2d(nn.Conv2d(1, 1, 3).to(torch.bfloat16))
-        with torch.no_grad():
-            return torch.equal(conv(image := torch.ones(1, 1, 4, 4, dtype=torch.bfloat16)), conv.conv(image))
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *placed, image.shape)
+        found = torch.ops.mkldnn._convolution_pointwise(image, packed, None, *placed, "none", [], "")
     except (AttributeError, RuntimeError, TypeError):
         return False
+    return torch.equal(found, F.conv2d(image, weight, padding=1))
 
 
-class PackedConv2d(nn.Module):
-    """A convolution of bf16 for inference on a CPU, whose weights are laid out once and not at every call.
+class PackedConv2d(nn.Conv2d):
+    """A convolution that in bf16, at inference on a CPU, lays its weights out once and not at every call.
 
-    To the same bits. That the layout suits images of `PACKED_FOR` is a matter of time alone.
-
-    Args:
-        conv: A convolution of bf16, whose weights stay as they are.
+    To the same bits. The weights are laid out at the first call, and must not change after it; copies lay
+    out their own. That the layout suits images of `PACKED_FOR` is a matter of time alone.
     """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-        self.weight, self.in_channels = conv.weight, conv.in_channels
-        self.placed = [conv.padding, conv.stride, conv.dilation, conv.groups]
-        size = (1, conv.in_channels, PACKED_FOR, PACKED_FOR)
-        lay_out = torch.ops.mkldnn._reorder_convolution_weight  # as PyTorch's compiler does
-        self.packed = lay_out(conv.weight.detach(), *self.placed, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` as the convolution does."""
-        if torch.is_grad_enabled() or not x.is_cpu or torch.compiler.is_compiling():
-            return self.conv(x)
+        if not (x.is_cpu and x.dtype == self.weight.dtype == torch.bfloat16 and x.ndim == 4 and _can_pack()):
+            return super().forward(x)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(x)
+        placed = [self.padding, self.stride, self.dilation, self.groups]
+        packed = self.__dict__.get("packed")
+        if packed is None:
+            size = (1, self.in_channels, PACKED_FOR, PACKED_FOR)
+            packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *placed, size)
+            self.__dict__["packed"] = packed
         x = x.contiguous(memory_format=torch.channels_last)
         convolve = torch.ops.mkldnn._convolution_pointwise
-        result: Tensor = convolve(x, self.packed, self.conv.bias, *self.placed, "none", [], "")
+        result: Tensor = convolve(x, packed, self.bias, *placed, "none", [], "")
         return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is laid out, of which there is no copy."""
+        return {name: value for name, value in self.__dict__.items() if name != "packed"}
 
 
 class GroupNorm(nn.GroupNorm):

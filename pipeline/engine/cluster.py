@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from typing import Any
@@ -270,7 +270,8 @@ def _local(
     if memory_limit is not None:
         settings["distributed.worker.memory.terminate"] = 1.0
     settings |= _DASHBOARD if dashboard else _UNSEEN
-    with _starting, dask.config.set(settings), _environment_restored(), _deaf_to_ctrl_c():
+    deaf = _deaf_to_ctrl_c() if workers > 1 else nullcontext()
+    with _starting, dask.config.set(settings), _environment_restored(), deaf:
         return LocalCluster(
             n_workers=workers,
             processes=workers > 1,
@@ -292,6 +293,7 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # its start would end what follows
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

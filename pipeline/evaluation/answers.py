@@ -165,7 +165,7 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
         DecrSceneError: As `load_model`.
     """
     if name == "identity":
-        raise OptionError("identity gives back its input, which has a row of its own already: leave it out")
+        raise OptionError("identity gives back its input, which is measured anyway: leave it out")
     options = Options(model=name, detector=detector)
     spec, _ = spec_of(options)
     if name != "fill":

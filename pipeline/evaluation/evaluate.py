@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +73,19 @@ class Evaluation:
     def to_text(self) -> str:
         """Format a table: figures down, cloudy, reference, DE and its gain over the reference across.
 
-        Means are those of the pairs for which all of them have the figure.
+        A line is of the pairs for which all of them have the figure, those apart that never have it.
         """
         figures = dict.fromkeys(key.split("/")[1] for key in self.rows[0])
         who = list(dict.fromkeys(key.split("/")[0] for key in self.rows[0]))
         head = "".join(f"{name:>12}" for name in [*who, "DE gains"])
         lines = [f"{len(self.rows)} pairs".ljust(20) + f"{head}  95 % interval"]
         for figure in figures:
-            columns = np.array([[row[f"{name}/{figure}"] for name in who] for row in self.rows])
-            shared = columns[~np.isnan(columns).any(axis=1)]
-            values = "".join(f"{_mean(column.tolist()):12.4f}" for column in shared.T)
-            gain, low, high = self.gain(figure)
-            count = len(shared)
+            shared = self._shared(figure, who)
+            values = "".join(
+                f"{_mean([row[f'{name}/{figure}'] for row in shared.rows]):12.4f}" for name in who
+            )
+            gain, low, high = shared.gain(figure)
+            count = len(shared.rows)
             incomplete = f"  of {count} pairs" if count < len(self.rows) else ""
             lines.append(f"{figure:<20}{values}{gain:+12.4f}  [{low:+.4f}, {high:+.4f}]{incomplete}")
         lines += [
@@ -95,6 +97,13 @@ class Evaluation:
         return "\n".join(
             lines if self.calibration is None else [*lines, *_calibration_lines(self.calibration)]
         )
+
+    def _shared(self, figure: str, who: Sequence[str]) -> Evaluation:
+        """Keep the pairs of a line of the table."""
+        values = np.array([[row[f"{name}/{figure}"] for name in who] for row in self.rows])
+        known = ~np.isnan(values)
+        keep = known[:, known.any(axis=0)].all(axis=1) & known.any(axis=1)
+        return replace(self, rows=tuple(compress(self.rows, keep)))
 
     def to_csv(self, path: Path) -> None:
         """Write one line per image, without the figures of all images together."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -37,7 +41,10 @@ GAPS, GAPS_SIDE = 0.001, 256
 """Share of an image without values from which that is told, and the side that it is looked at with, px."""
 
 LOOKED_AT = 500
-"""Pairs whose types and gaps are looked at."""
+"""Most pairs whose types and gaps are looked at."""
+
+LOOK_SECONDS = 10.0
+"""Time that a training takes to look for gaps in the images of a table, s."""
 
 PROTOCOLS = ("plain", "paper")
 PAPER_SIDE = 256
@@ -135,24 +142,28 @@ def pixel_of_folder(data: Path) -> float | None:
         return None  # what is wrong with it is told by the one who reads its pixels
 
 
-def warnings_of(data: Path, config: DataConfig | None = None, bands: int | None = None) -> list[str]:
+def warnings_of(
+    data: Path, config: DataConfig | None = None, bands: int | None = None, seconds: float = math.inf
+) -> list[str]:
     """Tell of what in a folder of pairs moves figures: pixels without values, and pairs of two types.
 
-    The former are filled in from beside and judged like ground, the latter scaled each by itself. Of more
-    pairs than `LOOKED_AT` that many are looked at.
+    The former are filled in from beside and judged like ground, the latter scaled each by itself. At most
+    `LOOKED_AT` pairs are looked at, spread over all.
 
     Args:
         data: The folder.
         config: Where in it the pairs are; ``None``: as `evaluate` takes them.
         bands: Of the run that is trained.
+        seconds: Time after which no further images are looked at for gaps.
 
     Raises:
         TrainingError: There are none.
     """
     pairs, _ = find_pairs(config or DataConfig(folder="."), data, bands)
-    pairs = pairs[:: -(-len(pairs) // LOOKED_AT)]
+    pairs, end = pairs[:: max(1, -(-len(pairs) // LOOKED_AT))], time.monotonic() + seconds
     told = []
-    if found := [path for pair in pairs for path in pair.files() if _has_gaps(path)]:
+    files = takewhile(lambda _: time.monotonic() < end, (path for pair in pairs for path in pair.files()))
+    if found := [path for path in files if _has_gaps(path)]:
         told.append(
             f"{data}: {len(found)} images have pixels without values ({found[0].relative_to(data)} first): "
             "what is filled in there is judged like ground, and moves the figures; cut such parts off both "
@@ -171,12 +182,12 @@ def warnings_of(data: Path, config: DataConfig | None = None, bands: int | None 
 def warnings_of_tables(tables: Sequence[DataConfig], data: Path, bands: int) -> list[str]:
     """Tell of it in the ``[[data]]`` tables of a run, each thing once.
 
-    Nothing, if pairs are missing: that is told when the images are read.
+    Nothing of one whose pairs are missing: that is told when its images are read.
     """
-    try:
-        told = [text for table in tables for text in warnings_of(data, table, bands)]
-    except TrainingError:
-        return []
+    told: list[str] = []
+    for table in tables:
+        with suppress(TrainingError):
+            told += warnings_of(data, table, bands, LOOK_SECONDS)
     return list(dict.fromkeys(told))
 
 

@@ -184,6 +184,7 @@ def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> It
     for pair in pairs:
         try:
             clear = read_image(pair.clear, pair.cloudy)
+            # nothing may be valid of it, which its scaling alone does not tell
             cloudy = clear.shape if pair.cloudy is None else read_image(pair.cloudy).shape
         except DecrSceneError as error:
             faults.append(f"{part}/{pair.name}: {error}")

@@ -146,10 +146,11 @@ def _as_shown(
     """Convert limits of digital numbers to values as QGIS shows them, by each band's scale and offset."""
     with scene.dataset() as dataset:
         units = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
-    return [
-        (low * scale + offset, high * scale + offset)
+    shown = [
+        sorted((low * scale + offset, high * scale + offset))  # a scale may be negative
         for (low, high), (scale, offset) in zip(stretches, units, strict=True)
     ]
+    return [(low, high) for low, high in shown]
 
 
 def _alpha(names: Sequence[str]) -> int:

@@ -111,8 +111,7 @@ def _delivered_product(src: Path, out: Path, pan: str | None, bands: str | None)
                 "stack them with gdalbuildvrt -separate first"
             )
         with _hidden_vrt(out, [path for _, path in product.stack]) as vrt:
-            units = units_of(product.stack, product.metadata)
-            write_stack(product.stack, vrt, units)
+            units = write_stack(product.stack, vrt, units_of(product.stack, product.metadata))
             facts |= {"scale and offset": {band: list(unit) for band, unit in units.items()}} if units else {}
             files = (*files, *(str(path) for _, path in product.stack))
             yield Delivery(vrt, product.scene, bands, facts, warnings, files)

@@ -120,7 +120,7 @@ def _sentinel(folder: Path) -> Layout | None:
         names = sorted({match["scene"] for matches in found for _, match in matches})
         raise _several(folder, "Sentinel-2", names)
     stack = _stack(folder, "Sentinel-2", found[0], _OF_MSI)
-    root = next((up for up in stack[0][1].parents if up.suffix.upper() == ".SAFE"), folder)
+    root = next((up for up in stack[0][1].absolute().parents if up.suffix.upper() == ".SAFE"), folder)
     return Layout(stack[0][1], stack, metadata=_first(root, "MTD_MSIL*.xml"))
 
 

@@ -24,13 +24,16 @@ NODATA = 0.0
 """Fill value of Landsat and Sentinel-2; not all of their files name it."""
 
 
-def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None) -> None:
+def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None) -> Mapping[str, Unit]:
     """Write the VRT of a stack of bands.
 
     Args:
         stack: Names of the bands, and files of one band each.
         vrt: The file to write; an equal one is left as it is.
-        units: Scale and offset of bands whose files have none.
+        units: Scale and offset of all bands, unless a file has its own.
+
+    Returns:
+        Scale and offset that it gives to bands whose files have none.
 
     Raises:
         PairError: They are not of one grid and type.
@@ -52,18 +55,24 @@ def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None
             f"the bands of {Path(first.path).parent} have different nodata values ({told}), a stack holds "
             "one: set one with gdal_edit -a_nodata"
         )
+    units = {} if any(_has_unit(scene) for scene in scenes) else units or {}
     with first.dataset() as dataset:
         root = located_vrt(dataset, set())
         root.attrib |= {"rasterXSize": str(dataset.width), "rasterYSize": str(dataset.height)}
         add_tags(root, {ns: tags for ns, tags in scene_tags(dataset).items() if ":" not in ns})
     for number, ((role, _), scene) in enumerate(zip(stack, scenes, strict=True), start=1):
-        root.append(_band(number, role, scene, (units or {}).get(role)))
+        root.append(_band(number, role, scene, units.get(role)))
     write_vrt(ET.tostring(root, encoding="unicode"), vrt)
+    return units
+
+
+def _has_unit(scene: RasterioScene) -> bool:
+    with scene.dataset() as dataset:
+        return (dataset.scales[0], dataset.offsets[0]) != (1, 0)
 
 
 def _band(number: int, role: str, scene: RasterioScene, unit: Unit | None) -> ET.Element:
     with scene.dataset() as dataset:
-        has_unit = (dataset.scales[0], dataset.offsets[0]) != (1, 0)
         band = located_vrt(dataset, {"VRTRasterBand"}).findall("VRTRasterBand")[0]
         tags = band_tags(dataset, 1)
     keep_only(band, BAND_PARTS - {"Description", "ColorInterp", "NoDataValue"})
@@ -72,7 +81,7 @@ def _band(number: int, role: str, scene: RasterioScene, unit: Unit | None) -> ET
     ET.SubElement(band, "Description").text = role
     ET.SubElement(band, "NoDataValue").text = repr(NODATA if scene.nodata is None else float(scene.nodata))
     ET.SubElement(band, "ColorInterp").text = role.capitalize() if role != "nir" else "Undefined"
-    for name, value in zip(("Scale", "Offset"), unit if unit and not has_unit else (), strict=False):
+    for name, value in zip(("Scale", "Offset"), unit or (), strict=False):
         ET.SubElement(band, name).text = f"{value:.12g}"  # a GeoTIFF would not keep all 17 digits
     source = ET.SubElement(band, "SimpleSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = scene.path

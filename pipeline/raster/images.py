@@ -30,6 +30,9 @@ from decr_scene.pipeline.tiling.grid import reduced_shape
 SAMPLE_SIDE = 1024
 """Longest side of the decimated read that the scaling of a large raster is fitted to, px."""
 
+WHOLE_PIXEL = 0.999
+"""How far pixels of a pair may not be off each other, px; grids of two dates may be by a part of it."""
+
 _NOTHING = "all of it is nodata or not a number, expected an image"
 
 PICTURES = frozenset({"PNG", "WEBP", "JPEG"})
@@ -250,10 +253,7 @@ def _place_of(scene: RasterioScene) -> _Place | None:
 
 
 def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Place | None) -> None:
-    """Refuse an image of a pair whose pixels show other ground than those of its other image, by coordinates.
-
-    Grids of two dates may differ by a part of a pixel.
-    """
+    """Refuse an image of a pair whose pixels show other ground than the other one's, by coordinates."""
     if own is None or other is None:
         return
     if own.is_apart(other):
@@ -261,7 +261,7 @@ def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Plac
             f"{path}: it lies at {own.left:.10g}, {own.top:.10g} and {like} at {other.left:.10g}, "
             f"{other.top:.10g} (left, top), with no ground in common"
         )
-    if (off := own.pixels_off(other)) > 1:
+    if (off := own.pixels_off(other)) >= WHOLE_PIXEL:
         raise SceneReadError(
             f"{path}: by its coordinates it lies {off:.4g} px off {like}, expected the same ground in every "
             "pixel: lay one on the other's grid with gdalwarp, or take away the coordinates if they are wrong"

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -144,11 +145,28 @@ def test_packed_weights_give_the_same_bits():
     fast, plain = layers.with_bf16_weights(network), copy.deepcopy(network).to(torch.bfloat16)
     assert all(isinstance(part, layers.PackedConv2d) for part in fast)
     assert network[0].weight.dtype == torch.float32
+    assert fast.state_dict().keys() == network.state_dict().keys()
     for side in (16, 33, 70, 128):
         x = features((2, 24, side, side + 1), torch.bfloat16)
         with torch.inference_mode():
             assert torch.equal(fast(x), plain(x))
+            for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+                assert torch.equal(other(x), plain(x))
+            assert torch.equal(fast(x[0]), plain(x[0])), "an image alone"
         assert fast(x).requires_grad
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
+def test_what_cannot_be_packed_is_left_as_it_is(options):
+    network = layers.with_bf16_weights(nn.Sequential(nn.Conv2d(4, 4, 3, **options)))
+    assert type(network[0]) is nn.Conv2d
+
+
+def test_random_numbers_of_others_are_not_drawn():
+    layers._can_pack.cache_clear()
+    state = torch.get_rng_state()
+    layers._can_pack()
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_they_are_for_inference_on_a_cpu_alone():

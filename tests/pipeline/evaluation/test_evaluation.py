@@ -109,11 +109,11 @@ def test_a_row_of_the_table_is_of_the_same_pairs():
         for values in ((np.nan, 0.0, 0.0), (0.2, 0.4, 0.6), (0.4, 0.6, 0.8))
     ]
     line = Evaluation(tuple("abc"), tuple(rows)).to_text().splitlines()[1]
-    assert line.split()[:4] == ["detail", "0.3000", "0.5000", "0.7000"]
+    assert line.split()[:5] == ["detail", "0.3000", "0.5000", "0.7000", "+0.2000"]
     assert line.endswith("of 2 pairs")
-    none = Evaluation(("a",), tuple(rows[:1])).to_text().splitlines()[1]
-    assert none.split()[1:4] == ["nan"] * 3
-    assert none.endswith("of 0 pairs")
+    without_cloudy = Evaluation(("a",), tuple(rows[:1])).to_text().splitlines()[1]
+    assert without_cloudy.split()[1:5] == ["nan", "0.0000", "0.0000", "+0.0000"]
+    assert "pairs" not in without_cloudy
 
 
 def test_a_table_is_written_for_every_image(tmp_path):

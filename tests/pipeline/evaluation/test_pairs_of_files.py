@@ -7,8 +7,9 @@ import pytest
 from command_cases import call
 from raster_cases import write
 
+from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
-from decr_scene.pipeline.evaluation.pairs import load_pairs, warnings_of
+from decr_scene.pipeline.evaluation.pairs import load_pairs, warnings_of, warnings_of_tables
 
 
 def test_images_with_pixels_without_values_are_told(tmp_path):
@@ -61,3 +62,18 @@ def test_a_damaged_image_is_named(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(TrainingError, match=r"clear/a\.tif"):
         load_pairs(("red", "green", "blue"), tmp_path)
+
+
+def test_tables_whose_pairs_are_missing_tell_nothing_and_others_do(tmp_path):
+    image = np.random.default_rng(0).integers(1, 255, (3, 64, 64), np.uint8)
+    for folder, name, pixels in (
+        *(("a/cloudy", "one", image), ("a/clear", "other", image)),
+        *(("b/cloudy", "one", image), ("b/clear", "one", image.astype("uint16"))),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        write(tmp_path / folder / f"{name}.tif", pixels, photometric="RGB")
+    a, b, nowhere = (DataConfig(folder=name) for name in ("a", "b", "nowhere"))
+    told = warnings_of_tables([a, nowhere, b, b], tmp_path, 3)
+    assert [text.partition(": ")[2].partition(":")[0] for text in told] == [
+        "1 pairs are of two types (one first"
+    ]

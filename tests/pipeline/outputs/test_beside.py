@@ -227,14 +227,16 @@ def test_qgis_gets_the_right_bands_with_the_limits_of_the_output(scene, tmp_path
 
 def test_limits_of_bands_with_a_scale_are_those_of_their_values(scene, tmp_path):
     with rasterio.open(scene, "r+") as dataset:
-        dataset.scales, dataset.offsets = (1e-4,) * dataset.count, (-0.1, -0.2, -0.3, -0.4)
+        dataset.scales, dataset.offsets = (-1e-4, 1e-4, 1e-4, 1e-4), (-0.1, -0.2, -0.3, -0.4)
     _, _, after, _ = run(scene)
     renderer = renderer_of(tmp_path / "clean.qml")
-    for color, band, offset in (("red", 2, -0.3), ("green", 1, -0.2), ("blue", 0, -0.1)):
+    for color, band, scale, offset in (
+        *(("red", 2, 1e-4, -0.3), ("green", 1, 1e-4, -0.2), ("blue", 0, -1e-4, -0.1)),
+    ):
         found = [
             float(renderer.find(f"{color}ContrastEnhancement/{end}Value").text) for end in ("min", "max")
         ]
-        values = after[band][after[band] != 0] * 1e-4 + offset
+        values = after[band][after[band] != 0] * scale + offset
         np.testing.assert_allclose(found, np.percentile(values, (2, 98)), rtol=1e-5)
 
 

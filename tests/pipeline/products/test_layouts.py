@@ -133,32 +133,60 @@ def test_sentinel_2_tells_what_its_numbers_are_in_reflectance(level, tmp_path):
     assert (scales, offsets) == ((1e-4,) * 4, (-0.1, -0.2, -0.3, -0.7))
     report = process_scene(place / "safe.SAFE", tmp_path / "d.tif", model="identity")
     assert report.product["scale and offset"]["nir"] == [1e-4, -0.7]
+    metadata = next(place.glob("*/MTD*"))
+    for of, by in ((">-3000<", ">abc<"), ('band_id="7"', 'band_id="B08"'), (">10000<", ">0<")):
+        whole = metadata.read_text()
+        metadata.write_text(whole.replace(of, by))
+        assert units_of_output(place, tmp_path / f"{len(by)}{by[1]}.tif") == ((1,) * 4, (0,) * 4), by
+        metadata.write_text(whole)
+
+
+def test_the_metadata_of_a_safe_are_found_from_within(tmp_path, monkeypatch):
+    place = safe_with(sentinel(tmp_path / "s2"), "2A", 5)
+    monkeypatch.chdir(place / GRANULE)
+    assert find_product(".").metadata == place / "safe.SAFE" / "MTD_MSIL2A.xml"
+
+
+def rescaling(group, times):
+    values = "".join(
+        f"<REFLECTANCE_MULT_BAND_{n}>{n * times}e-5</REFLECTANCE_MULT_BAND_{n}>"
+        f"<REFLECTANCE_ADD_BAND_{n}>{-0.1 * times}</REFLECTANCE_ADD_BAND_{n}>"
+        for n in range(1, 8)
+    )
+    return f"<{group}>{values}</{group}>"
 
 
 def test_landsat_tells_what_its_numbers_are_in_reflectance(tmp_path):
     second, first = landsat(tmp_path / "second"), landsat(tmp_path / "first", kind="B")
     assert units_of_output(second, tmp_path / "a.tif") == ((2.75e-5,) * 4, (-0.2,) * 4)
+    old = landsat(tmp_path / "old", kind="sr_band")
+    assert units_of_output(old, tmp_path / "old.tif") == ((1e-4,) * 4, (0,) * 4)
     assert units_of_output(first, tmp_path / "b.tif") == ((1,) * 4, (0,) * 4)
-    values = "".join(
-        f"<REFLECTANCE_MULT_BAND_{n}>{n}e-5</REFLECTANCE_MULT_BAND_{n}>"
-        f"<REFLECTANCE_ADD_BAND_{n}>-0.1</REFLECTANCE_ADD_BAND_{n}>"
-        for n in range(1, 8)
+    metadata, of_level_2 = (
+        first / f"{LANDSAT}_MTL.xml",
+        rescaling("LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", 7),
     )
-    metadata = first / f"{LANDSAT}_MTL.xml"
-    metadata.write_text(f"<a>{values}<SUN_ELEVATION>30</SUN_ELEVATION></a>")
+    values = of_level_2 + rescaling("LEVEL1_RADIOMETRIC_RESCALING", 1)
+    metadata.write_text(f"<a>{values}<b><SUN_ELEVATION>30</SUN_ELEVATION></b></a>")
     scales, offsets = units_of_output(first, tmp_path / "c.tif")
     assert scales == pytest.approx([4e-5, 6e-5, 8e-5, 10e-5])
     assert offsets == pytest.approx([-0.2] * 4)
-    metadata.write_text(f"<a>{values}<SUN_ELEVATION>-3</SUN_ELEVATION></a>")
-    assert units_of_output(first, tmp_path / "d.tif") == ((1,) * 4, (0,) * 4)
+    other = metadata.rename(first / f"{LANDSAT.replace('123032', '123033')}_MTL.xml")
+    assert units_of_output(first, tmp_path / "d.tif") == ((1,) * 4, (0,) * 4), "that of another scene"
+    other.rename(metadata)
+    for sun, groups in ((-3, values), (30, of_level_2)):
+        metadata.write_text(f"<a>{groups}<b><SUN_ELEVATION>{sun}</SUN_ELEVATION></b></a>")
+        assert units_of_output(first, tmp_path / f"{sun}.tif") == ((1,) * 4, (0,) * 4)
 
 
 def test_what_a_band_s_own_file_says_of_its_numbers_stays(tmp_path):
     place = landsat(tmp_path / "delivery")
-    for path in place.glob("*_SR_B*"):
+    for path in place.glob("*_SR_B[23].TIF"):
         with rasterio.open(path, "r+") as dataset:
             dataset.scales, dataset.offsets = (0.5,), (3,)
-    assert units_of_output(place, tmp_path / "out.tif") == ((0.5,) * 4, (3,) * 4)
+    assert units_of_output(place, tmp_path / "out.tif") == ((0.5, 0.5, 1, 1), (3, 3, 0, 0))
+    report = process_scene(place, tmp_path / "other.tif", model="identity")
+    assert "scale and offset" not in report.product
 
 
 def test_metadata_are_no_scene_their_folder_is(tmp_path):

@@ -95,6 +95,8 @@ APART, OFF = "no ground in common", "px off .*, expected the same ground"
         ("EPSG:32650", -1.5, -1, f"1.5 {OFF}"),
         ("EPSG:32650", 0.5, 1, f"20 {OFF}"),  # upside down
         ("EPSG:32650", 0.9, -1, None),
+        ("EPSG:32650", 1.0, -1, f"1 {OFF}"),
+        ("EPSG:4326", 1.0, -1, f"1 {OFF}"),
         ("EPSG:4326", 360.0, -1, None),
         ("EPSG:4326", -725.0, -1, f"5 {OFF}"),
         ("EPSG:4326", 100.0, 1, APART),
