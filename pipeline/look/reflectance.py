@@ -76,7 +76,7 @@ class Reflectance:
 
         Args:
             indexes: The bands, in the detector's order.
-            scales: Of all bands of the raster; 1 where it has none.
+            scales: Of all bands of the raster; 1 where it has none. 0 is none, either.
             offsets: The same.
             sample: ``(C, N)`` digital numbers of those bands, valid, averaged to the detector's pixels.
         """
@@ -84,9 +84,11 @@ class Reflectance:
         reflectance = cls(
             chosen, tuple(scales[i] for i in chosen), tuple(offsets[i] for i in chosen), known=True
         )
-        if any(gain != 1 for gain in reflectance.gain):
+        if any(gain != 1 for gain in reflectance.gain) and all(gain != 0 for gain in reflectance.gain):
             gain, offset = (np.asarray(v)[:, None] for v in (reflectance.gain, reflectance.offset))
-            if PLAUSIBLE[0] <= _bright(sample * gain + offset) <= PLAUSIBLE[1]:
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is not plausible
+                bright = _bright(sample * gain + offset)
+            if PLAUSIBLE[0] <= bright <= PLAUSIBLE[1]:
                 return reflectance._with_light(sample)
         bright = _bright(sample)
         gain_of_all = BRIGHT / bright if bright > 0 else 1.0

@@ -242,8 +242,8 @@ def _bands(output: Path) -> list[Any]:
                 data_type=dataset.dtypes[number - 1],
                 nodata=_number(dataset.nodatavals[number - 1]),
                 unit=readable(units(dataset)[number - 1]) or None,
-                scale=dataset.scales[number - 1],
-                offset=dataset.offsets[number - 1],
+                scale=_finite(dataset.scales[number - 1]),
+                offset=_finite(dataset.offsets[number - 1]),
             )
             tags = dataset.tags(number)
             words = {"minimum": "MINIMUM", "maximum": "MAXIMUM", "mean": "MEAN", "stddev": "STDDEV"}
@@ -255,6 +255,11 @@ def _bands(output: Path) -> list[Any]:
                 band.statistics = Statistics.create(**statistics)
             bands.append(band)
     return bands
+
+
+def _finite(value: float) -> float | None:
+    """Leave out what is not finite, which JSON has no number for."""
+    return value if math.isfinite(value) else None
 
 
 def _number(nodata: float | None) -> Any:

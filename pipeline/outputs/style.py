@@ -143,14 +143,18 @@ def _scene_renderer(run: FinishedRun) -> ET.Element:
 def _as_shown(
     scene: RasterioScene, bands: Sequence[int], stretches: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Convert limits of digital numbers to values as QGIS shows them, by each band's scale and offset."""
+    """Convert limits of digital numbers to values as QGIS shows them, by each band's scale and offset.
+
+    A scale of 0 is none to QGIS, and of one by which values are not finite it shows nothing.
+    """
     with scene.dataset() as dataset:
         units = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
-    shown = [
-        sorted((low * scale + offset, high * scale + offset))  # a scale may be negative
-        for (low, high), (scale, offset) in zip(stretches, units, strict=True)
-    ]
-    return [(low, high) for low, high in shown]
+    shown = []
+    for stretch, (scale, offset) in zip(stretches, units, strict=True):
+        low, high = sorted(value * scale + offset for value in stretch)  # a scale may be negative
+        is_shown = scale != 0 and np.isfinite([low, high]).all()
+        shown.append((low, high) if is_shown else stretch)
+    return shown
 
 
 def _alpha(names: Sequence[str]) -> int:

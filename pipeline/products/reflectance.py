@@ -32,6 +32,9 @@ _OF_SENTINEL = (
     ("L2A_BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET"),
     ("QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET"),
 )
+MOST_QUANTIFIED = 1e6
+"""Greatest number of steps in a reflectance of 1 that is believed; it is 10 000."""
+
 _BAND_IDS = {"02": "1", "03": "2", "04": "3", "08": "7"}
 """Numbers of the bands of 10 m among all thirteen, from 0: 8A stands between 08 and 09."""
 
@@ -66,7 +69,7 @@ def _root(metadata: Path) -> ET.Element | None:
 def _of_sentinel(band: str, root: ET.Element) -> Unit | None:
     for name, offset_name in _OF_SENTINEL:
         quantification = _number(root, name)
-        if quantification is None or quantification <= 0:
+        if quantification is None or not 1 <= quantification <= MOST_QUANTIFIED:
             continue
         if next(_named(root, offset_name), None) is None:
             return 1 / quantification, 0.0

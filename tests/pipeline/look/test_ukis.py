@@ -99,6 +99,15 @@ def test_cloud_in_which_a_picture_is_saturated_is_cloud_all_over(bands):
     assert (look(packed, bands)[0][inside] >= 128).mean() > 0.95
 
 
+@pytest.mark.parametrize("scales", [[0] * 4, [2e-5, 0, 2e-5, 2e-5], [1e308] * 4, [np.inf] * 4, [-1e-4] * 4])
+@pytest.mark.filterwarnings("error")
+def test_a_scale_that_gives_no_reflectance_is_none(scales):
+    sample = np.random.default_rng(0).uniform(5000, 30000, (4, 500)).astype(np.float32)
+    assert Reflectance.of(range(4), scales, [0.5] * 4, sample) == Reflectance.of(
+        range(4), [1] * 4, [0] * 4, sample
+    )
+
+
 @pytest.mark.parametrize(
     ("peaks", "least"),
     [

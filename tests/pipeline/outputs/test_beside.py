@@ -240,6 +240,17 @@ def test_limits_of_bands_with_a_scale_are_those_of_their_values(scene, tmp_path)
         np.testing.assert_allclose(found, np.percentile(values, (2, 98)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [0.0, np.inf, 1e308])
+def test_limits_stay_where_a_scale_gives_no_values(scale, scene, tmp_path):
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.scales = (scale,) * dataset.count
+    _, _, after, _ = run(scene, stac=True)
+    renderer = renderer_of(tmp_path / "clean.qml")
+    found = [float(renderer.find(f"redContrastEnhancement/{end}Value").text) for end in ("min", "max")]
+    np.testing.assert_allclose(found, np.percentile(after[2][after[2] != 0], (2, 98)), rtol=1e-5)
+    assert "Infinity" not in (tmp_path / "clean.stac.json").read_text()
+
+
 def test_the_uncertainty_is_a_ramp_up_to_what_changed_pixels_have(scene, tmp_path):
     run(scene, restorer=noisy, samples=2)
     renderer = renderer_of(tmp_path / "clean_uncertainty.qml")

@@ -134,7 +134,13 @@ def test_sentinel_2_tells_what_its_numbers_are_in_reflectance(level, tmp_path):
     report = process_scene(place / "safe.SAFE", tmp_path / "d.tif", model="identity")
     assert report.product["scale and offset"]["nir"] == [1e-4, -0.7]
     metadata = next(place.glob("*/MTD*"))
-    for of, by in ((">-3000<", ">abc<"), ('band_id="7"', 'band_id="B08"'), (">10000<", ">0<")):
+    for of, by in (
+        (">-3000<", ">abc<"),
+        ('band_id="7"', 'band_id="B08"'),
+        (">10000<", ">0<"),
+        (">10000<", ">-10000<"),
+        (">10000<", ">1e308<"),
+    ):
         whole = metadata.read_text()
         metadata.write_text(whole.replace(of, by))
         assert units_of_output(place, tmp_path / f"{len(by)}{by[1]}.tif") == ((1,) * 4, (0,) * 4), by
