@@ -98,21 +98,20 @@ class PackedConv2d(nn.Conv2d):
     out their own. That the layout suits images of `PACKED_FOR` is a matter of time alone.
     """
 
+    packed: Tensor | None = None
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` as the convolution does."""
-        if not (x.is_cpu and x.dtype == self.weight.dtype == torch.bfloat16 and x.ndim == 4 and _can_pack()):
-            return super().forward(x)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        is_bf16 = x.is_cpu and x.ndim == 4 and x.dtype == self.weight.dtype == torch.bfloat16
+        if not is_bf16 or torch.is_grad_enabled() or torch.compiler.is_compiling() or not _can_pack():
             return super().forward(x)
         placed = [self.padding, self.stride, self.dilation, self.groups]
-        packed = self.__dict__.get("packed")
-        if packed is None:
+        if self.packed is None:
             size = (1, self.in_channels, PACKED_FOR, PACKED_FOR)
-            packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *placed, size)
-            self.__dict__["packed"] = packed
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *placed, size)
         x = x.contiguous(memory_format=torch.channels_last)
         convolve = torch.ops.mkldnn._convolution_pointwise
-        result: Tensor = convolve(x, packed, self.bias, *placed, "none", [], "")
+        result: Tensor = convolve(x, self.packed, self.bias, *placed, "none", [], "")
         return result
 
     def __getstate__(self) -> dict[str, Any]:

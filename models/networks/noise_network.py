@@ -305,13 +305,12 @@ def _average_along(x: Tensor, axis: int) -> Tensor:
     On a CPU by sums of moved images, eight times faster than by `F.avg_pool2d`, in float32 to the same bits.
     """
     reach, length = AROUND // 2, x.shape[axis]
-    along = (reach, 0) if axis == 2 else (0, reach)
     if not x.is_cpu:
-        kernel = (2 * along[0] + 1, 2 * along[1] + 1)
-        return F.avg_pool2d(x, kernel, 1, along, count_include_pad=False)
+        kernel, padding = ((AROUND, 1), (reach, 0)) if axis == 2 else ((1, AROUND), (0, reach))
+        return F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)
     place = torch.arange(length)
     counts = (place + reach + 1).clamp(max=length) - (place - reach).clamp(min=0)
-    padded = F.pad(x, (along[1], along[1], along[0], along[0]))
+    padded = F.pad(x, (0, 0, reach, reach) if axis == 2 else (reach, reach))
     total = padded.narrow(axis, 0, length)
     for first in range(1, AROUND):
         total = total + padded.narrow(axis, first, length)

@@ -88,7 +88,8 @@ def train(
     texts = read_texts(config)
     if os.environ.get("RANK") in (None, "", "0"):  # of the processes of torchrun one tells
         told = [*of_other_bands(run, out, init), *passed_over(out, init), *held_out_in_vain(run, data)]
-        for text in (*told, *chosen_on_nothing(run), *warnings_of_tables(run.data, data, len(run.bands))):
+        told += [*chosen_on_nothing(run), *warnings_of_tables(run.data, data, len(run.bands))]
+        for text in told:
             warn(text)
     figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
     if figures:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 _BYTES, _CHARACTERS = 0x10FE00, 0x10FD00
@@ -78,6 +79,14 @@ def xml_root(raw: bytes) -> ET.Element:
         ParseError: It is no XML, or not whole.
     """
     return ET.fromstring(_xml_text(raw).translate(_CARRY))
+
+
+def xml_file_root(path: Path) -> ET.Element | None:
+    """Parse an XML file to its root, or return ``None`` if it is none, or cannot be read."""
+    try:
+        return xml_root(path.read_bytes())
+    except (OSError, ET.ParseError):
+        return None
 
 
 def xml_in_utf8(raw: bytes) -> bytes | None:

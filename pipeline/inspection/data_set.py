@@ -20,7 +20,7 @@ from decr_scene.models.data.layout import (
     whus2cr_folders,
 )
 from decr_scene.models.errors import DecrSceneError, TrainingError
-from decr_scene.pipeline.raster.images import read_image
+from decr_scene.pipeline.raster.images import RasterImage, read_image
 
 TRAINING = "train"
 PARTS = (TRAINING, "val", "test")
@@ -183,9 +183,8 @@ def _read_images(part: str, pairs: Sequence[PairPaths], faults: list[str]) -> It
     """
     for pair in pairs:
         try:
-            clear = read_image(pair.clear, pair.cloudy)
-            # nothing may be valid of it, which its scaling alone does not tell
-            cloudy = clear.shape if pair.cloudy is None else read_image(pair.cloudy).shape
+            clear = read_image(pair.clear, pair.cloudy)  # which reads the cloudy one for its scaling
+            cloudy = clear.shape if pair.cloudy is None else RasterImage.open(pair.cloudy).shape
         except DecrSceneError as error:
             faults.append(f"{part}/{pair.name}: {error}")
             continue

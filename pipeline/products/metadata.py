@@ -28,7 +28,7 @@ from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.inputs.bands import ROLES, name_bands
-from decr_scene.pipeline.inputs.text import xml_root
+from decr_scene.pipeline.inputs.text import xml_file_root, xml_root
 from decr_scene.pipeline.products.daylight import (
     BEIJING,
     longitude_in_name,
@@ -160,12 +160,9 @@ def _band_names(words: list[str], count: int) -> tuple[str, ...] | None:
 
 def _elements(metadata: Path) -> dict[str, list[str]]:
     """Return texts of all elements by name, without prefix, in lower case, none if the file is no XML."""
-    try:
-        root = xml_root(metadata.read_bytes())
-    except (OSError, ET.ParseError):
-        return {}
+    root = xml_file_root(metadata)
     texts: dict[str, list[str]] = {}
-    for element in root.iter():
+    for element in () if root is None else root.iter():
         text = (element.text or "").strip()
         if text and isinstance(element.tag, str):
             texts.setdefault(element.tag.rpartition("}")[2].lower().replace("_", ""), []).append(text)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from decr_scene.pipeline.inputs.text import xml_root
+from decr_scene.pipeline.inputs.text import xml_file_root
 from decr_scene.pipeline.products.layouts import Stack
 
 Unit = tuple[float, float]
@@ -32,8 +32,8 @@ _OF_SENTINEL = (
     ("L2A_BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET"),
     ("QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET"),
 )
-MOST_QUANTIFIED = 1e6
-"""Greatest number of steps in a reflectance of 1 that is believed; it is 10 000."""
+_MOST_STEPS = 1e6
+"""Greatest quantification that is believed: steps in a reflectance of 1, which are 10 000."""
 
 _BAND_IDS = {"02": "1", "03": "2", "04": "3", "08": "7"}
 """Numbers of the bands of 10 m among all thirteen, from 0: 8A stands between 08 and 09."""
@@ -46,30 +46,24 @@ def units_of(stack: Stack, metadata: Path | None) -> dict[str, Unit]:
         stack: Names of bands, and their files.
         metadata: The product's XML; of Landsat it has the name of the scene, or is that of another one.
     """
-    of_sentinel, of_landsat = (
-        [pattern.fullmatch(path.name) for _, path in stack] for pattern in (_SENTINEL, _LANDSAT)
-    )
-    root = None if metadata is None else _root(metadata)
-    units = [_of_sentinel(match["band"], root) for match in of_sentinel if match and root is not None]
-    if not any(of_sentinel):
-        units = [_of_landsat(match, metadata, root) for match in of_landsat if match]
-    names = [name for name, _ in stack]
-    if len(units) < len(names) or None in units:
-        return {}
-    return {name: unit for name, unit in zip(names, units, strict=True) if unit is not None}
-
-
-def _root(metadata: Path) -> ET.Element | None:
-    try:
-        return xml_root(metadata.read_bytes())
-    except (OSError, ET.ParseError):
-        return None
+    root = None if metadata is None else xml_file_root(metadata)
+    units: dict[str, Unit] = {}
+    for name, path in stack:
+        unit = None
+        if (match := _LANDSAT.fullmatch(path.name)) is not None:
+            unit = _of_landsat(match, metadata, root)
+        elif (match := _SENTINEL.fullmatch(path.name)) is not None and root is not None:
+            unit = _of_sentinel(match["band"], root)
+        if unit is None:
+            return {}
+        units[name] = unit
+    return units
 
 
 def _of_sentinel(band: str, root: ET.Element) -> Unit | None:
     for name, offset_name in _OF_SENTINEL:
         quantification = _number(root, name)
-        if quantification is None or not 1 <= quantification <= MOST_QUANTIFIED:
+        if quantification is None or not 1 <= quantification <= _MOST_STEPS:
             continue
         if next(_named(root, offset_name), None) is None:
             return 1 / quantification, 0.0

@@ -48,13 +48,15 @@ def read_image(path: Path, like: Path | None = None) -> Float:
             ``None``, or one of other bands or another dtype: its own.
 
     Raises:
-        DecrSceneError: One of them cannot be opened or read, they are of different places, or the image has
-            no valid pixel.
+        DecrSceneError: One of them cannot be opened or read, they are of different places, or one has no
+            valid pixel.
     """
     own = _whole(path)
     if not own.valid.any():
         raise SceneReadError(f"{path}: {_NOTHING}")
     scene = own if like is None or like == path else _whole(like)
+    if not scene.valid.any():
+        raise SceneReadError(f"{like}: {_NOTHING}")
     _check_place(path, own.place, like, scene.place)
     if scene.pixels.dtype != own.pixels.dtype or len(scene.pixels) != len(own.pixels):
         scene = own
@@ -118,8 +120,7 @@ class _Place(NamedTuple):
     def _off(self, corner: tuple[int, int], other: _Place, to_pixels: Affine) -> tuple[float, float]:
         """Return columns and rows that a corner of the other is off."""
         (x, y), (other_x, other_y) = self.grid @ corner, other.grid @ corner
-        across = other_x - x if math.isinf(self.turn) else math.remainder(other_x - x, self.turn)
-        down = other_y - y
+        across, down = math.remainder(other_x - x, self.turn), other_y - y
         return to_pixels.a * across + to_pixels.b * down, to_pixels.d * across + to_pixels.e * down
 
 
