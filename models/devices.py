@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ class Computing:
     Args:
         device: Kind of the device, such as ``cpu`` or ``cuda``.
         name: Of the GPU. Of a CPU in bf16 the instructions that it has for that, as they make a DN in one of
-            twenty values; ``None`` in fp32, where CPUs differ by last bits alone.
+            twenty values, and how the user has set Numba; ``None`` in fp32, where CPUs differ by last bits
+            alone.
         precision: ``fp32`` or ``bf16``.
         torch: Version of torch.
     """
@@ -39,6 +41,10 @@ class Computing:
         return f"{where} in {self.precision} with torch {self.torch}"
 
 
+_NUMBA = ("NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+"""Environment variables that change what the loops of `kernels` round to."""
+
+
 def computing_of(device: str, precision: str) -> Computing:
     """Return how this process computes with a device and a precision.
 
@@ -51,6 +57,7 @@ def computing_of(device: str, precision: str) -> Computing:
     if where.type == "cpu" and chosen == "bf16":
         amd = " of AMD" if _is_amd() else ""
         name = "AMX" if _has_amx() else f"AVX-512 BF16{amd}" if _has_avx512_bf16() else "no bf16 of its own"
+        name = ", ".join([name, *(f"{key}={os.environ[key]}" for key in _NUMBA if os.environ.get(key))])
     return Computing(where.type, name, chosen, torch.__version__.partition("+")[0])
 
 

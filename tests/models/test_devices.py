@@ -97,6 +97,10 @@ def test_how_is_computed_is_told_as_it_turned_out(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx512=avx512: avx512)
         assert str(computing_of("cpu", "bf16").name).startswith(kind)
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+        assert str(computing_of("cpu", "bf16").name).endswith(", NUMBA_DISABLE_JIT=1")
+        assert computing_of("cpu", "fp32").name is None
+        monkeypatch.delenv("NUMBA_DISABLE_JIT")
     with monkeypatch.context() as patch:
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
         patch.setattr(devices, "_is_amd", lambda: True)
