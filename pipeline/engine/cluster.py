@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
-from multiprocessing import resource_tracker
+from multiprocessing import current_process, resource_tracker
 from typing import Any
 
 import dask
@@ -62,6 +63,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that set the number of computing threads."""
 
 
+_UNGUARDED = (
+    "decr-scene: workers > 1 are processes that begin by running this script: put what calls decr_scene below "
+    'if __name__ == "__main__":'
+)
+"""What a worker says whose script would start workers in turn; Python's own words are of freezing programs."""
+
+
 def check_workers(workers: int, scheduler: str | Client | None, device: str = "auto") -> None:
     """Refuse what `connect` cannot do.
 
@@ -71,6 +79,8 @@ def check_workers(workers: int, scheduler: str | Client | None, device: str = "a
     """
     if not isinstance(workers, int) or workers < 1:
         raise OptionError(f"workers must be 1 or more, got {workers!r}")
+    if workers > 1 and getattr(current_process(), "_inheriting", False):  # a worker that is being started
+        sys.exit(_UNGUARDED)
     if scheduler is not None and workers > 1:
         raise OptionError(
             f"the cluster at {_address(scheduler)} has its own workers, got --workers {workers}: drop one of "
@@ -193,7 +203,7 @@ def _in_time(start: Callable[[], Any]) -> Iterator[Any]:
     """Start and close a cluster or a client of it; one that does not end in time has done its work.
 
     Raises:
-        ClusterError: It does not start in time.
+        ClusterError: It does not start in time, or its processes end at once.
     """
     is_started = is_done = False
     try:
@@ -209,6 +219,13 @@ def _in_time(start: Callable[[], Any]) -> Iterator[Any]:
         if not is_done:
             raise
         _log.info("the workers here did not end in time, and are left to the end of the program")
+    except RuntimeError as error:
+        if is_started or not str(error).endswith("failed to start."):
+            raise
+        raise ClusterError(
+            "the workers here ended while they started: look at what they say above, take --workers 1, or run "
+            "again"
+        ) from None  # their own words tell why, Dask's do not
 
 
 def _let_go(client: Client, cluster: LocalCluster) -> None:

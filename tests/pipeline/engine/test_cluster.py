@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from urllib.error import HTTPError
@@ -200,3 +202,16 @@ def test_a_worker_that_joins_later_with_another_state_of_the_program_gets_no_tas
         ClusterError, match=r"a worker has joined that runs another decr-scene .* \(0\.1\.0, code 7e\)"
     ):
         replace(plan, code="0.1.0, code 7e").check_files()
+
+
+def test_a_script_that_its_workers_would_run_again_is_told_so(tmp_path):
+    scene, script = plain(tmp_path / "scene.tif", (300, 280)), tmp_path / "script.py"
+    call = f"process_scene({str(scene)!r}, {str(tmp_path / 'out.tif')!r}, model='identity', workers=2)"
+    script.write_text(f"from decr_scene.pipeline import process_scene\n{call}\n")
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    lines = found.stderr.splitlines()
+    assert found.returncode == 1
+    assert sum('put what calls decr_scene below if __name__ == "__main__":' in line for line in lines) == 2
+    assert lines[-1].endswith("take --workers 1, or run again")
+    assert len(lines) < 30
+    assert set(os.listdir(tmp_path)) == {"scene.tif", "script.py"}
