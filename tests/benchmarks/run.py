@@ -236,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [name for name in names if {name, "all"} & set(parsed.what)]
     sides = tuple(int(side) for side in parsed.sides.split(","))
     missed = False
+    if parsed.folder is not None:
+        parsed.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parsed.folder, prefix="decr-scene-bench-") as folder:
         bench = Bench(Path(folder), sides, parsed.repeat, parsed.hasty)
         for name in chosen:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def test_the_script_prints_a_table(tmp_path):
     script = Path(__file__).with_name("run.py")
-    options = ["--hasty", "--sides", "300,600", "--repeat", "1", "--folder", str(tmp_path)]
+    options = ["--hasty", "--sides", "300,600", "--repeat", "1", "--folder", str(tmp_path / "new")]
     result = subprocess.run(
         [sys.executable, str(script), "cost", "memory", "network", *options],
         capture_output=True,
@@ -22,4 +22,4 @@ def test_the_script_prints_a_table(tmp_path):
         line for line in result.stdout.splitlines() if line.startswith("scratch over the raw scene")
     )
     assert 0.1 < float(scratch.split()[-5]) < 1.5
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "new").iterdir()) == []
