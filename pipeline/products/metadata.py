@@ -28,13 +28,14 @@ from xml.etree import ElementTree as ET
 
 from decr_scene.pipeline.errors import PairError
 from decr_scene.pipeline.inputs.bands import ROLES, name_bands
-from decr_scene.pipeline.inputs.text import xml_file_root, xml_root
+from decr_scene.pipeline.inputs.text import xml_root
 from decr_scene.pipeline.products.daylight import (
     BEIJING,
     longitude_in_name,
     longitude_of_raster,
     utc_by_daylight,
 )
+from decr_scene.pipeline.products.document import document_root
 from decr_scene.pipeline.products.layouts import listed
 from decr_scene.pipeline.products.product import IN_NAME, Product, find_product
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -115,7 +116,8 @@ def metadata_warnings(product: Product) -> tuple[str, ...]:
     """Return a warning where there are metadata that cannot be read or assigned."""
     if product.metadata is not None:
         try:
-            xml_root(product.metadata.read_bytes())
+            if document_root(product.metadata) is None:
+                xml_root(product.metadata.read_bytes())  # once more, for the reason
         except (OSError, ET.ParseError) as error:
             problem = f"{product.metadata} is beside the scene, but cannot be read as XML ({error})"
             return (f"{problem}: nothing that it says of bands, time or gain is known; get it again",)
@@ -160,7 +162,7 @@ def _band_names(words: list[str], count: int) -> tuple[str, ...] | None:
 
 def _elements(metadata: Path) -> dict[str, list[str]]:
     """Return texts of all elements by name, without prefix, in lower case, none if the file is no XML."""
-    root = xml_file_root(metadata)
+    root = document_root(metadata)
     texts: dict[str, list[str]] = {}
     for element in () if root is None else root.iter():
         text = (element.text or "").strip()

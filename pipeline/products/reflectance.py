@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from decr_scene.pipeline.inputs.text import xml_file_root
+from decr_scene.pipeline.products.document import document_root
 from decr_scene.pipeline.products.layouts import Stack
 
 Unit = tuple[float, float]
@@ -46,7 +46,7 @@ def units_of(stack: Stack, metadata: Path | None) -> dict[str, Unit]:
         stack: Names of bands, and their files.
         metadata: The product's XML; of Landsat it has the name of the scene, or is that of another one.
     """
-    root = None if metadata is None else xml_file_root(metadata)
+    root = document_root(metadata)
     units: dict[str, Unit] = {}
     for name, path in stack:
         unit = None
