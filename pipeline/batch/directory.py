@@ -28,7 +28,15 @@ from decr_scene.pipeline.batch.earlier_outputs import (
     recipe_of,
     replacement_marked,
 )
-from decr_scene.pipeline.batch.ledger import LEDGER, BatchReport, Ledger, SceneEntry, Status, locked
+from decr_scene.pipeline.batch.ledger import (
+    LEDGER,
+    BatchReport,
+    Ledger,
+    SceneEntry,
+    Status,
+    check_ledger,
+    locked,
+)
 from decr_scene.pipeline.batch.names import name_in
 from decr_scene.pipeline.defaults import BLOCKSIZE, SCENES
 from decr_scene.pipeline.engine.cluster import check_dashboard, check_workers, memory_bytes, one_cluster
@@ -149,8 +157,9 @@ def process_directory(
     watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
-    make_folder(dst)
-    with locked(dst), Ledger(dst / LEDGER, entries, overwrite) as ledger:
+    check_ledger(dst / LEDGER, overwrite)
+    _make_out(dst)
+    with locked(dst), Ledger(dst / LEDGER, entries) as ledger:
         for number, entry in ledger.pending():
             watch.check()
             if recipe is None:
@@ -168,6 +177,21 @@ def process_directory(
                 ledger.save()
         watch.scenes(len(entries), len(entries))
     return ledger.report()
+
+
+def _make_out(dst: Path) -> None:
+    """Make the folder of the outputs.
+
+    Raises:
+        OutputError: It cannot be made, as where a link leads nowhere.
+    """
+    for place in (dst, *dst.parents):
+        if place.is_symlink() and not os.path.lexists(target := os.path.realpath(place)):
+            raise OutputError(
+                f"{place} is a link to {target}, where nothing is, expected a folder: make one there, or "
+                "choose another --out folder"
+            )
+    make_folder(dst)
 
 
 def _left_out(entry: SceneEntry, done: PreviousOutput, documents: dict[str, bool]) -> list[str]:

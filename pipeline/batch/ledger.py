@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from decr_scene.pipeline.errors import LockedError, OutputExistsError
+from decr_scene.pipeline.errors import LockedError, OutputError, OutputExistsError
 from decr_scene.pipeline.files import os_faults, sync_to_disk, write_whole
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
@@ -66,13 +66,9 @@ class BatchReport:
 class Ledger:
     """The ledger of a run, on disk whole at any time; a context manager that writes it a last time."""
 
-    def __init__(self, path: Path, entries: list[SceneEntry], overwrite: bool) -> None:
+    def __init__(self, path: Path, entries: list[SceneEntry]) -> None:
         self.path, self.entries = path, entries
         self.started, self.ended = _now(), ""
-        if os.path.lexists(path) and not overwrite and not _is_ledger(path):
-            raise OutputExistsError(
-                f"{path} is not a ledger of ours: choose another --out folder, or --overwrite"
-            )
 
     def __enter__(self) -> Ledger:
         self.save()
@@ -99,6 +95,24 @@ class Ledger:
         with os_faults(f"cannot write {self.path}", self.path.parent), write_whole(self.path) as partial:
             partial.write_text(self.report().to_json(), encoding="utf-8")
             sync_to_disk(partial)
+
+
+def check_ledger(path: Path, overwrite: bool) -> None:
+    """Refuse a place for the ledger before any work is done.
+
+    Raises:
+        OutputError: It is a link.
+        OutputExistsError: It has something else, which is not to be replaced.
+    """
+    if path.is_symlink():
+        raise OutputError(
+            f"{path} is a link to {os.path.realpath(path)}, which the ledger would not follow: remove the "
+            "link, or choose another --out folder"
+        )
+    if os.path.lexists(path) and not overwrite and not _is_ledger(path):
+        raise OutputExistsError(
+            f"{path} is not a ledger of ours: choose another --out folder, or --overwrite"
+        )
 
 
 def _is_ledger(path: Path) -> bool:

@@ -62,6 +62,31 @@ def test_nothing_to_do_is_a_wrong_call(folders, tmp_path):
         assert not dst.exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_ledger_that_is_a_link_is_refused_as_an_output_is(options, folders, tmp_path):
+    src, dst = folders
+    dst.mkdir()
+    ledger = tmp_path / "ledger.json"
+    ledger.write_text('{"program": "decr-scene"}')
+    (dst / "batch.json").symlink_to(ledger)
+    called = call("batch", src, "--out", dst, "--model", "identity", "--quiet", *options)
+    assert_one_line(called, 1, f"{dst / 'batch.json'} is a link to {ledger}", "remove the link")
+    assert ledger.read_text() == '{"program": "decr-scene"}'
+    assert [path.name for path in dst.iterdir()] == ["batch.json"]
+    assert (dst / "batch.json").is_symlink()
+
+
+@pytest.mark.parametrize("inner", ["", "inner"])
+def test_an_out_folder_that_is_a_link_to_nothing_is_told_by_where_it_leads(inner, folders, tmp_path):
+    src, dst = folders
+    dst.symlink_to(tmp_path / "gone")
+    called = call("batch", src, "--out", dst / inner, "--model", "identity", "--quiet")
+    assert_one_line(called, 1, f"{dst} is a link to {tmp_path / 'gone'}, where nothing is", "make one there")
+    assert not (tmp_path / "gone").exists()
+    (tmp_path / "gone").mkdir()
+    assert call("batch", src, "--out", dst / inner, "--model", "identity", "--quiet").exit_code == 0
+
+
 @pytest.mark.parametrize("options", [["--overlap", "999"], ["--blocksize", "100"], ["--model", "nonsense"]])
 def test_a_wrong_option_is_a_wrong_call(options, folders):
     src, dst = folders
