@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.config import DataConfig
@@ -34,7 +32,7 @@ from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image, read_restored
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import pixel_size
+from decr_scene.pipeline.raster.warp import pixel_of
 from decr_scene.pipeline.tiling.grid import reduced_shape
 
 GAPS, GAPS_SIDE = 0.001, 256
@@ -130,15 +128,18 @@ def bands_of_folder(data: Path) -> tuple[str, ...] | None:
 
 
 def pixel_of_folder(data: Path) -> float | None:
-    """Return the side of a pixel, m, of the first cloudy image of a folder; ``None``: it does not say."""
-    images = (path for name in CLOUDY_FOLDERS for path in sorted((data / name).glob("*.tif*")))
+    """Return the side of a pixel, m, of the first cloudy image of a folder; ``None``: it does not say.
+
+    By its transform, GCPs or RPCs, as a run takes it.
+    """
+    images = (path for name in CLOUDY_FOLDERS for path in _images(data / name))
     first = next(images, None)
     if first is None:
         return None
     try:
-        with rasterio.open(first) as dataset:
-            return pixel_size(dataset.crs, dataset.transform, dataset.shape)
-    except RasterioError:
+        with RasterioScene.open(first) as scene:
+            return pixel_of(scene)
+    except DecrSceneError:
         return None  # what is wrong with it is told by the one who reads its pixels
 
 

@@ -23,15 +23,11 @@ from decr_scene.pipeline.raster.scaling import (
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource, Source
-from decr_scene.pipeline.raster.warp import pixel_size
+from decr_scene.pipeline.raster.warp import pixel_of
 from decr_scene.pipeline.regions.aoi import Aoi
-from decr_scene.pipeline.regions.georeferencing import ground_size
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
-
-COARSEST = 10_000.0
-"""Side of the coarsest pixels, m: one of Greenwich among GCPs in UTM makes a megametre."""
 
 COVERED = 0.999
 """Least valid share of a mask that covers its scene: warped ones lack some pixels at the rim."""
@@ -56,7 +52,7 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         BandError: The scene lacks a band of the model, or does not say which band is which.
         UnknownModelError: There is no such model.
     """
-    pixel = pixel_size(scene.crs, scene.transform, scene.shape) or _size_by_points(scene)
+    pixel = pixel_of(scene)
     frame = Frame.of(scene.bands, scene.shape, pixel, options, elsewhere)
     spec, indexes = frame.spec, frame.indexes
     source, spans = FileSource(scene.path, options.bands), sample_spans(scene.shape)
@@ -84,12 +80,6 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
 def _has_colour_table(scene: RasterioScene, indexes: Sequence[int]) -> bool:
     with scene.dataset() as dataset:
         return any(dataset.colorinterp[i] == ColorInterp.palette for i in indexes)
-
-
-def _size_by_points(scene: RasterioScene) -> float | None:
-    """Return the side of a pixel, m, by GCPs or RPCs; ``None``: there are none, or they make no sense."""
-    side = ground_size(scene)
-    return side if side is not None and side < COARSEST else None
 
 
 def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None, Aoi | None]:

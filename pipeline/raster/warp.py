@@ -1,20 +1,21 @@
 """Read another raster on the pixels of a scene: by coordinates, or pixel on pixel where either has none.
 
-And tell how large these are.
+And tell where these are, by transform, GCPs or RPCs, and how large.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
-from rasterio.transform import Affine
+from rasterio.transform import Affine, GCPTransformer, RPCTransformer
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as to_crs
 
@@ -22,12 +23,89 @@ from decr_scene.models.arrays import Bool, Double, Pixels
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
 
+BASE = 64
+"""Pixels, at most, over which the size of one is measured, in the middle of the scene."""
+
 METRES_A_DEGREE = 111_320.0
+
+WGS_84 = 6_378_137.0
+"""Semi-major axis of that ellipsoid and of GRS 1980, m."""
+
+COARSEST = 10_000.0
+"""Side of the coarsest pixels, m: one of Greenwich among GCPs in UTM makes a megametre."""
 
 TRUE_SCALE = 0.01
 """By how much of a side a map may stretch it and still say its length: UTM stretches by up to .001."""
 
 _LONGITUDE_LATITUDE = CRS.from_epsg(4326)
+
+Map = Callable[[Double], Double]
+
+
+class Georeferencing(NamedTuple):
+    """Convert between coordinates and pixels of a scene.
+
+    Both maps take and return ``(n, 2)``, x before y. Of pixels x is the column and y the row, from the outer
+    corner of the scene.
+    """
+
+    crs: CRS
+    to_pixels: Map
+    to_coordinates: Map
+
+
+def georeferencing_of(scene: RasterioScene) -> Georeferencing | None:
+    """Return the georeferencing of a scene, or ``None`` if it has none.
+
+    RPCs are taken at their mean height.
+    """
+    if scene.crs is not None and not scene.transform.is_identity and not scene.transform.is_degenerate:
+        to_ground, to_grid = scene.transform, ~scene.transform
+        return Georeferencing(
+            scene.crs,
+            lambda xy: np.column_stack(to_grid @ (xy[:, 0], xy[:, 1])),
+            lambda pixels: np.column_stack(to_ground @ (pixels[:, 0], pixels[:, 1])),
+        )
+    with scene.dataset() as dataset:
+        (points, points_crs), rpcs = dataset.gcps, dataset.rpcs
+    if points and points_crs is not None:
+        return _by(GCPTransformer(points), points_crs)
+    if rpcs is not None:
+        return _by(RPCTransformer(rpcs, RPC_HEIGHT=rpcs.height_off), CRS.from_epsg(4326))
+    return None
+
+
+def ground_size(scene: RasterioScene) -> float | None:
+    """Measure the side of a pixel on the ground, in the middle of a scene.
+
+    Any unit and projection, GCPs and RPCs; the stretch of a Mercator map is taken out.
+
+    Returns:
+        Square root of its area, m; ``None``: the scene does not say where it is.
+    """
+    height, width = scene.shape
+    base = max(1, min(BASE, height - 1, width - 1))
+    row, col = (height - base) / 2, (width - base) / 2
+    corners = np.array([(col, row), (col + base, row), (col, row + base)])
+    with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
+        georeferencing = georeferencing_of(scene)
+        if georeferencing is None:
+            return None
+        x, y = georeferencing.to_coordinates(corners).T
+        side = side_on_ground(georeferencing.crs, x, y)
+        return None if side is None else side / base
+    return None
+
+
+def pixel_of(scene: RasterioScene) -> float | None:
+    """Return the side of a scene's pixel, m: as `pixel_size` by its grid, else by its GCPs or RPCs.
+
+    ``None``: it has neither, or they make no sense.
+    """
+    if side := pixel_size(scene.crs, scene.transform, scene.shape):
+        return side
+    side = ground_size(scene)
+    return side if side is not None and side < COARSEST else None
 
 
 def pixel_size(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
@@ -58,6 +136,23 @@ def full_turn(crs: CRS) -> float:
     return 2 * math.pi / float(crs.units_factor[1])
 
 
+class Datum(NamedTuple):
+    """What the coordinates of a CRS refer to; a modern one has the ellipsoid of WGS 84 or nearly so."""
+
+    name: str
+    is_modern: bool
+
+
+def datum_of(crs: CRS) -> Datum:
+    """Return the datum of a CRS, without a name if it has none."""
+    described = crs.to_dict(projjson=True)
+    while inner := described.get("source_crs") or described.get("base_crs") or described.get("components"):
+        described = inner[0] if isinstance(inner, list) else inner
+    found = described.get("datum") or described.get("datum_ensemble") or {}
+    axis = found.get("ellipsoid", {}).get("semi_major_axis", 0)
+    return Datum(str(found.get("name", "")).removesuffix(" ensemble"), axis == WGS_84)
+
+
 def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
     """Measure the side of a small square on the ground.
 
@@ -72,13 +167,24 @@ def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
     with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
         longitudes, latitudes = np.radians(to_crs(crs, _LONGITUDE_LATITUDE, x, y)[:2])
         # on the ellipsoid of WGS 84, from its centre, so that poles and antimeridian are like other places
-        upright = 6_378_137.0 / np.sqrt(1 - 0.00669438 * np.sin(latitudes) ** 2)
+        upright = WGS_84 / np.sqrt(1 - 0.00669438 * np.sin(latitudes) ** 2)
         off_axis = upright * np.cos(latitudes)
         along_axis = upright * (1 - 0.00669438) * np.sin(latitudes)
         corners = np.stack([off_axis * np.cos(longitudes), off_axis * np.sin(longitudes), along_axis], axis=1)
         side = math.sqrt(np.linalg.norm(np.cross(*(corners[1:] - corners[0]))))
         return side if math.isfinite(side) and side > 0 else None
     return None
+
+
+def _by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> Georeferencing:
+    def to_pixels(xy: Double) -> Double:
+        rows, cols = transformer.rowcol(xy[:, 0], xy[:, 1], op=np.asarray)
+        return np.column_stack([cols, rows]).astype(np.float64)
+
+    def to_coordinates(pixels: Double) -> Double:
+        return np.column_stack(transformer.xy(pixels[:, 1], pixels[:, 0], offset="ul"))
+
+    return Georeferencing(crs, to_pixels, to_coordinates)
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:

@@ -24,8 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.errors import MaskError
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import full_turn
-from decr_scene.pipeline.regions.georeferencing import Georeferencing, georeferencing_of
+from decr_scene.pipeline.raster.warp import Georeferencing, full_turn, georeferencing_of
 from decr_scene.pipeline.regions.vectors import polygons_of, read_polygons
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.georeferencing import ground_size
+from decr_scene.pipeline.raster.warp import ground_size
 from decr_scene.pipeline.restoration.plan import Planned
 
 SLACK = 1.25

@@ -5,11 +5,16 @@ import json
 import numpy as np
 import pytest
 from command_cases import call
-from raster_cases import write
+from raster_cases import with_gcps, with_rpc, write
 
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
-from decr_scene.pipeline.evaluation.pairs import load_pairs, warnings_of, warnings_of_tables
+from decr_scene.pipeline.evaluation.answers import open_answerer
+from decr_scene.pipeline.evaluation.pairs import load_pairs, pixel_of_folder, warnings_of, warnings_of_tables
+from decr_scene.pipeline.planning import plan_scene as planning
+from decr_scene.pipeline.planning.detector import look_of
+from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.raster.scene import RasterioScene
 
 
 def test_images_with_pixels_without_values_are_told(tmp_path):
@@ -77,3 +82,31 @@ def test_tables_whose_pairs_are_missing_tell_nothing_and_others_do(tmp_path):
     assert [text.partition(": ")[2].partition(":")[0] for text in told] == [
         "1 pairs are of two types (one first"
     ]
+
+
+@pytest.mark.parametrize("make", [with_gcps, with_rpc])
+@pytest.mark.parametrize("ending", [".tif", ".TIF", ".tiff"])
+def test_pixels_of_pairs_are_of_the_size_that_a_run_finds(make, ending, tmp_path, monkeypatch):
+    (tmp_path / "cloudy").mkdir()
+    assert pixel_of_folder(tmp_path) is None
+    path = make(tmp_path).rename(tmp_path / "cloudy" / f"a{ending}")
+    sizes = []
+    seen = planning.Frame.of
+    monkeypatch.setattr(planning.Frame, "of", lambda *args: (sizes.append(args[2]), seen(*args))[1])
+    planning.plan_scene(RasterioScene.open(path), Options(model="identity"))
+    assert 50 < sizes[0] < 2000
+    assert pixel_of_folder(tmp_path) == sizes[0]
+
+
+def test_pairs_that_points_place_are_looked_at_by_the_detector_of_a_run(tmp_path):
+    for folder in ("cloudy", "clear"):
+        (tmp_path / folder).mkdir()
+        with_gcps(tmp_path).rename(tmp_path / folder / "a.tif")
+    path, bands = tmp_path / "cloudy" / "a.tif", "blue,green,red,nir"
+    options = Options(model="default", bands=bands)
+    planned = planning.plan_scene(RasterioScene.open(path, bands), options)
+    answerer = open_answerer("default", tmp_path, bands)
+    look = look_of(answerer.spec, answerer.options, answerer.bands, (200, 150), answerer.pixel)
+    assert look == planned.look
+    assert look is not None
+    assert look.kind == "ukis", "the pixels are some 100 m"

@@ -20,8 +20,8 @@ from test_run import pixels_of, smooth
 from decr_scene.pipeline import open_scene, process_scene, restore
 from decr_scene.pipeline.errors import MaskError, OptionError, ResumeError
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.raster.warp import georeferencing_of
 from decr_scene.pipeline.regions.aoi import FALLOFF, Aoi
-from decr_scene.pipeline.regions.georeferencing import georeferencing_of
 from decr_scene.pipeline.tiling.grid import Span, TileGrid
 
 SHAPE = (700, 900)

@@ -20,7 +20,7 @@ from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.georeferencing import ground_size
+from decr_scene.pipeline.raster.warp import ground_size
 from decr_scene.pipeline.user_warnings.fitness import misfits
 
 
