@@ -5,26 +5,33 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.transform import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform as to_crs
 from rasterio.windows import Window
 
-from decr_scene.models.arrays import Bool, Float, Pixels
+from decr_scene.models.arrays import Bool, Double, Float, Pixels
 from decr_scene.models.errors import DecrSceneError, TrainingError
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import Fit, fit_radiometry, may_be_veiled, white_places
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import full_turn, pixel_size
+from decr_scene.pipeline.raster.warp import (
+    Georeferencing,
+    datum_of,
+    full_turn,
+    georeferencing_of,
+    pixel_of,
+)
 from decr_scene.pipeline.tiling.grid import reduced_shape
 
 SAMPLE_SIDE = 1024
@@ -32,6 +39,14 @@ SAMPLE_SIDE = 1024
 
 WHOLE_PIXEL = 0.999
 """How far pixels of a pair may not be off each other, px; grids of two dates may be by a part of it."""
+
+MODERN, OLD = 3.0, 1000.0
+"""How far coordinates of two datums may be off each other, m: both as satellites measure, or one older."""
+
+POINTS = "ground control points"
+"""How a place is known where there is no transform."""
+
+_UNKNOWN = (RasterioError, CPLE_BaseError, ValueError, ArithmeticError)
 
 _NOTHING = "all of it is nodata or not a number, expected an image"
 
@@ -80,48 +95,76 @@ def read_restored(path: Path, cloudy: Path) -> Float:
 
 
 class _Place(NamedTuple):
-    """Where a georeferenced image lies, in units of its CRS: its grid, height and width, and its edges."""
+    """Where an image lies: its coordinates, and the box of its pixels (columns before rows) where they hold.
 
-    crs: CRS
-    grid: Affine
-    shape: tuple[int, int]
-    left: float
-    bottom: float
-    right: float
-    top: float
+    ``doubt`` is how far pixels may lie off them, px; ``by`` names them.
+    """
+
+    scene: RasterioScene
+    coordinates: Georeferencing
+    left_top: Double
+    right_bottom: Double
+    doubt: float = 0.0
+    by: str = "its coordinates"
+
+    @property
+    def crs(self) -> CRS:
+        """Return the CRS of the coordinates."""
+        return self.coordinates.crs
 
     @property
     def turn(self) -> float:
         """Return what once around the globe is, from left to right."""
         return full_turn(self.crs) if self.crs.is_geographic else math.inf
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Return left, bottom, right and top, in units of the CRS."""
+        corners = self.coordinates.to_coordinates(_spread(self.left_top, self.right_bottom))
+        return (*corners.min(axis=0), *corners.max(axis=0))
+
     def is_apart(self, other: _Place) -> bool:
-        """Return whether two places have nothing in common; of two CRS it is not told."""
-        if self.crs != other.crs:
+        """Return whether two places have nothing in common; of two CRS or by points it is not told."""
+        if self.crs != other.crs or self.by != other.by or self.by == POINTS:
             return False
-        to_the_right, to_the_left = other.left - self.left, self.left - other.left
+        left, bottom, right, top = self.bounds
+        other_left, other_bottom, other_right, other_top = other.bounds
+        to_the_right, to_the_left = other_left - left, left - other_left
         beside = (
-            to_the_right % self.turn >= self.right - self.left
-            and to_the_left % self.turn >= other.right - other.left
+            to_the_right % self.turn >= right - left and to_the_left % self.turn >= other_right - other_left
         )
-        return beside or self.top <= other.bottom or other.top <= self.bottom
+        return beside or top <= other_bottom or other_top <= bottom
 
     def pixels_off(self, other: _Place) -> float:
         """Return how far a pixel of the other may be off that of the same row and column here, px.
 
-        0 for two CRS or two sizes.
+        0 for less than `WHOLE_PIXEL`, for two sizes, and where that is not known.
         """
-        if self.crs != other.crs or self.shape != other.shape:
+        left_top = np.maximum(self.left_top, other.left_top)
+        right_bottom = np.minimum(self.right_bottom, other.right_bottom)
+        if self.scene.shape != other.scene.shape or (left_top >= right_bottom).any():
             return 0.0
-        height, width = self.shape
-        to_pixels, corners = ~self.grid, [(x, y) for x in (0, width) for y in (0, height)]
-        return max(abs(v) for corner in corners for v in self._off(corner, other, to_pixels))
+        with suppress(*_UNKNOWN):
+            off = float(np.abs(self._off(_spread(left_top, right_bottom), other)).max())
+            is_known = off - self.doubt - other.doubt - self._doubt_of_datum(other) >= WHOLE_PIXEL
+            return off if is_known and math.isfinite(off) else 0.0
+        return 0.0
 
-    def _off(self, corner: tuple[int, int], other: _Place, to_pixels: Affine) -> tuple[float, float]:
-        """Return columns and rows that a corner of the other is off."""
-        (x, y), (other_x, other_y) = self.grid @ corner, other.grid @ corner
-        across, down = math.remainder(other_x - x, self.turn), other_y - y
-        return to_pixels.a * across + to_pixels.b * down, to_pixels.d * across + to_pixels.e * down
+    def _off(self, pixels: Double, other: _Place) -> Double:
+        """Return columns and rows that pixels of the other are off, ``(n, 2)``."""
+        here, there = self.coordinates.to_coordinates(pixels), other.coordinates.to_coordinates(pixels)
+        if self.crs != other.crs:
+            there = np.column_stack(to_crs(other.crs, self.crs, *there.T)[:2])
+        if self.crs.is_geographic:
+            there[:, 0] -= self.turn * np.round((there[:, 0] - here[:, 0]) / self.turn)
+        return self.coordinates.to_pixels(there) - self.coordinates.to_pixels(here)
+
+    def _doubt_of_datum(self, other: _Place) -> float:
+        """Return how far apart two CRS may take one place to be, px."""
+        if self.crs == other.crs or (one := datum_of(self.crs)) == (two := datum_of(other.crs)):
+            return 0.0
+        pixel = pixel_of(self.scene)
+        return math.inf if pixel is None else (MODERN if one.is_modern and two.is_modern else OLD) / pixel
 
 
 class _Bands(NamedTuple):
@@ -240,17 +283,42 @@ def _all_of(scene: RasterioScene, bands: list[int]) -> _Bands:
 
 def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Bool) -> _Bands:
     names = [scene.bands[band] for band in bands]
-    veiled = may_be_veiled(pixel_size(scene.crs, scene.transform, scene.shape), scene.shape)
+    veiled = may_be_veiled(pixel_of(scene), scene.shape)
     return _Bands(pixels[bands], valid[bands], names, veiled, _place_of(scene))
 
 
 def _place_of(scene: RasterioScene) -> _Place | None:
-    """Return where a scene lies; ``None``: it is not georeferenced."""
-    if scene.crs is None or tuple(map(abs, scene.transform[:6])) == (1, 0, 0, 0, 1, 0):
-        return None
+    """Return where a scene lies by its transform or by GCPs alone; ``None``: it is not known."""
     height, width = scene.shape
-    corners = np.array([scene.transform @ (x, y) for x in (0, width) for y in (0, height)])
-    return _Place(scene.crs, scene.transform, scene.shape, *corners.min(axis=0), *corners.max(axis=0))
+    with suppress(*_UNKNOWN):
+        with scene.dataset() as dataset:
+            points, crs = dataset.gcps
+        is_placed = scene.crs is not None and tuple(map(abs, scene.transform[:6])) != (1, 0, 0, 0, 1, 0)
+        coordinates = georeferencing_of(scene) if is_placed or (points and crs is not None) else None
+        if coordinates is None:
+            return None
+        if is_placed and not scene.transform.is_degenerate:
+            return _Place(scene, coordinates, np.zeros(2), np.array([width, height], np.float64))
+        return _place_by_points(scene, coordinates, points)
+    return None
+
+
+def _place_by_points(scene: RasterioScene, coordinates: Georeferencing, points: list[Any]) -> _Place | None:
+    """Return where GCPs place a scene: in doubt by what they contradict each other, and only among them."""
+    if not points or pixel_of(scene) is None:
+        return None
+    pixels = np.array([(point.col, point.row) for point in points])
+    found = coordinates.to_pixels(np.array([(point.x, point.y) for point in points]))
+    doubt = float(np.abs(found - pixels).max())
+    ends = (pixels.min(axis=0), pixels.max(axis=0))
+    left_top, right_bottom = (np.clip(end, 0, scene.shape[::-1]) for end in ends)
+    return _Place(scene, coordinates, left_top, right_bottom, doubt, POINTS) if math.isfinite(doubt) else None
+
+
+def _spread(left_top: Double, right_bottom: Double) -> Double:
+    """Return the corners of a box, the middles of its sides and its own, ``(9, 2)``."""
+    steps = np.stack(np.meshgrid([0, 0.5, 1], [0, 0.5, 1]), axis=-1).reshape(-1, 2)
+    return left_top + steps * (right_bottom - left_top)
 
 
 def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Place | None) -> None:
@@ -258,14 +326,18 @@ def _check_place(path: Path, own: _Place | None, like: Path | None, other: _Plac
     if own is None or other is None:
         return
     if own.is_apart(other):
+        (left, _, _, top), (other_left, _, _, other_top) = own.bounds, other.bounds
         raise SceneReadError(
-            f"{path}: it lies at {own.left:.10g}, {own.top:.10g} and {like} at {other.left:.10g}, "
-            f"{other.top:.10g} (left, top), with no ground in common"
+            f"{path}: it lies at {left:.10g}, {top:.10g} and {like} at {other_left:.10g}, "
+            f"{other_top:.10g} (left, top), with no ground in common"
         )
-    if (off := own.pixels_off(other)) >= WHOLE_PIXEL:
+    if off := own.pixels_off(other):
+        by = POINTS if POINTS in (own.by, other.by) else own.by
+        here, there = (place.crs.to_string()[:60] for place in (own, other))
+        grids = f" (it is in {here}, that one in {there})" if own.crs != other.crs else ""
         raise SceneReadError(
-            f"{path}: by its coordinates it lies {off:.4g} px off {like}, expected the same ground in every "
-            "pixel: lay one on the other's grid with gdalwarp, or take away the coordinates if they are wrong"
+            f"{path}: by {by} it lies {off:.4g} px off {like}, on another grid{grids}, expected the same "
+            "ground in every pixel: lay one on the other's grid with gdalwarp, or take away wrong coordinates"
         )
 
 

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import rasterio
 from raster_cases import draw, plain, write
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
+from rasterio.warp import transform as to_crs
 
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.raster.images import RasterImage, band_roles, read_image
+from decr_scene.pipeline.raster.scaling import LEAST_SIDE
 from decr_scene.pipeline.raster.scene import RasterioScene
 
 
@@ -83,7 +87,7 @@ def test_a_decimated_scene_is_valid_where_its_nearest_pixels_are(resampling, tmp
     np.testing.assert_array_equal(everything, rasterio.open(tmp_path / "b.tif").read())
 
 
-APART, OFF = "no ground in common", "px off .*, expected the same ground"
+APART, OFF = "no ground in common", "px off .* on another grid.* expected the same ground"
 
 
 @pytest.mark.parametrize(
@@ -111,3 +115,128 @@ def test_images_of_a_pair_whose_pixels_show_other_ground_are_refused(crs, x, up,
     for read in (read_image, RasterImage.open):
         with pytest.raises(SceneReadError, match=told) if told else nullcontext():
             read(paths[1], paths[0])
+
+
+CORNERS = ((0, 0), (0, 64), (64, 0), (64, 64))
+
+
+def placed(path, crs, corner=(5e5, 4e6), side=10.0, points=(), wrong=0.0):
+    """64 x 64 px from a corner on, by GCPs at these pixels, the last by so many px in the wrong place."""
+    transform = Affine(side, 0, corner[0], 0, -side, corner[1])
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (1, 64, 1))
+    if not points:
+        return write(path, pixels, crs=crs, transform=transform)
+    found = [GroundControlPoint(row, col, *(transform @ (col, row))) for row, col in points]
+    found[-1].x += wrong * side
+    return write(path, pixels, crs=crs, transform=None, gcps=found)
+
+
+def refusal_of(clear, cloudy):
+    """What both readers say of a pair, or ``None``."""
+    told = []
+    for read in (read_image, RasterImage.open):
+        try:
+            read(clear, cloudy)
+            told.append(None)
+        except SceneReadError as error:
+            told.append(str(error))
+    assert told[0] == told[1]
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("cloudy", "clear", "off", "refused"),
+    [
+        (CORNERS, CORNERS, 0, False),
+        (CORNERS, CORNERS, 0.9, False),
+        (CORNERS, CORNERS, 3, True),
+        (CORNERS, (), 0.9, False),  # one of them has a transform
+        ((), CORNERS, -3, True),
+        (((20, 20), (20, 40), (40, 20), (40, 40)), CORNERS, 3, True),
+        (CORNERS, ((0, 0), (20, 20), (64, 64)), 3, False),  # on a line, which places nothing
+        (CORNERS, ((0, 0), (0, 64)), 3, False),
+        (CORNERS, ((0, 0), (64, 64)), 3, True),  # north is up, by two
+        (((0, 0), (0, 20), (20, 0)), ((40, 40), (40, 64), (64, 40)), 3, False),  # no pixel among both
+    ],
+)
+def test_images_of_a_pair_that_points_place_elsewhere_are_refused(cloudy, clear, off, refused, tmp_path):
+    first = placed(tmp_path / "cloudy.tif", "EPSG:32650", points=cloudy)
+    second = placed(tmp_path / "clear.tif", "EPSG:32650", (5e5 + 10 * off, 4e6), points=clear)
+    told = refusal_of(second, first)
+    assert (told is not None) == refused, told
+    if told is not None:
+        assert f"by ground control points it lies {abs(off)} px off" in told
+        assert "on another grid, expected the same ground in every pixel" in told
+
+
+def test_points_that_contradict_each_other_refuse_no_pair(tmp_path):
+    points = (*CORNERS, (32, 30), (16, 48), (10, 25))
+    first = placed(tmp_path / "cloudy.tif", "EPSG:32650", points=(*points, (48, 20)), wrong=8)
+    second = placed(tmp_path / "clear.tif", "EPSG:32650", (5e5 + 20, 4e6), points=points)
+    assert refusal_of(second, first) is None
+    told = refusal_of(placed(tmp_path / "far.tif", "EPSG:32650", (7e5, 4e6)), first)
+    assert told is not None
+    assert "it lies 2e+04 px off" in told
+
+
+def like_in(path, crs, corner, side=10.0, off=0.0):
+    """An image of 64 x 64 px in another CRS with about the corner and width of one in UTM, some px off."""
+    far = (corner[0] + 64 * side, corner[1] - 64 * side)
+    xs, ys = to_crs(CRS.from_epsg(32650), CRS.from_string(crs), *zip(corner, far, strict=True))
+    across, down = (xs[1] - xs[0]) / 64, (ys[1] - ys[0]) / 64
+    transform = Affine(across, 0, xs[0] + off * across, 0, down, ys[0])
+    return write(path, np.tile(np.arange(64, dtype=np.uint8), (1, 64, 1)), crs=crs, transform=transform)
+
+
+MIDDLE, RIM = (499_680.0, 4e6), (740_000.0, 4.9e6)
+"""Corners in UTM where north is up, and where it is 2 degrees to the side."""
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "side", "off", "refused"),
+    [
+        ("EPSG:4326", MIDDLE, 10, 0, False),
+        ("EPSG:4326", MIDDLE, 10, 3, True),
+        ("EPSG:4326", RIM, 10, 0, True),  # grids that are turned do not coincide
+        ("EPSG:4326", RIM, 0.1, 0.0, True),
+        ("EPSG:3857", MIDDLE, 10, 0, False),
+        ("EPSG:3857", MIDDLE, 10, 40, True),
+        ("EPSG:4490", MIDDLE, 10, 0.5, False),  # China's, by satellites too
+        ("EPSG:4490", MIDDLE, 10, 3, True),
+        ("EPSG:4490", MIDDLE, 0.5, 3, False),  # a metre and a half, which two datums may differ by
+        ("EPSG:4214", MIDDLE, 10, 40, False),  # one of 1954, of which nobody knows to hundreds of metres
+        ("EPSG:4214", MIDDLE, 100, 40, True),
+    ],
+)
+def test_pairs_in_two_crs_are_compared_on_the_ground(crs, corner, side, off, refused, tmp_path):
+    cloudy = placed(tmp_path / "cloudy.tif", "EPSG:32650", corner, side)
+    clear = like_in(tmp_path / "clear.tif", crs, corner, side, off)
+    told, turned_round = refusal_of(clear, cloudy), refusal_of(cloudy, clear)
+    assert (told is not None) == (turned_round is not None) == refused, (told, turned_round)
+    if told is not None:
+        assert f"on another grid (it is in {crs}, that one in EPSG:32650)" in told
+
+
+@pytest.mark.parametrize("turns", [0, 1, -2])
+def test_longitudes_of_a_pair_in_two_crs_may_be_turns_apart(turns, tmp_path):
+    x, y = 500_000.0, 4e6
+    utm = placed(tmp_path / "utm.tif", "EPSG:32660", (x - 320, y))
+    xs, ys = to_crs(CRS.from_epsg(32660), CRS.from_epsg(4326), [x - 320, x + 320], [y, y - 640])
+    across, down = (xs[1] - xs[0]) / 64, (ys[1] - ys[0]) / 64
+    transform = Affine(across, 0, xs[0] + 360 * turns, 0, down, ys[0])
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (1, 64, 1))
+    degrees = write(tmp_path / "degrees.tif", pixels, crs="EPSG:4326", transform=transform)
+    assert refusal_of(degrees, utm) is None
+    assert refusal_of(utm, degrees) is None
+
+
+def test_images_that_points_place_are_scaled_as_those_with_a_transform(tmp_path):
+    pixels = draw((LEAST_SIDE, LEAST_SIDE), 3, "uint16") // 4 + 6000  # no dark place: all may be under a veil
+    by_grid = write(tmp_path / "grid.tif", pixels, transform=Affine(2, 0, 5e5, 0, -2, 4e6), photometric="RGB")
+    side = LEAST_SIDE
+    corners = ((0, 0), (0, side), (side, 0), (side, side))
+    points = [GroundControlPoint(row, col, 5e5 + 2 * col, 4e6 - 2 * row) for row, col in corners]
+    by_points = write(tmp_path / "points.tif", pixels, transform=None, gcps=points, photometric="RGB")
+    nowhere = write(tmp_path / "nowhere.tif", pixels, transform=None, crs=None, photometric="RGB")
+    np.testing.assert_array_equal(read_image(by_points), read_image(by_grid))
+    assert (read_image(nowhere) != read_image(by_grid)).any()
