@@ -15,11 +15,12 @@ def display_bands(names: Sequence[str]) -> tuple[int, int, int]:
     """Find red, green and blue, 0-based.
 
     Without such names they are the first three, or the first thrice. A band named ``alpha`` has no colour and
-    is not counted.
+    is passed over.
     """
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
-    return (0, 1, 2) if sum(name != "alpha" for name in names) >= 3 else (0, 0, 0)
+    first, *rest = [place for place, name in enumerate(names) if name != "alpha"] or [0]
+    return (first, rest[0], rest[1]) if len(rest) >= 2 else (first, first, first)
 
 
 def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:

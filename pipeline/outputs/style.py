@@ -1,8 +1,9 @@
 """How QGIS shows a result: its layer style, a ``.qml`` of the raster's own name that it loads by itself.
 
 The right bands for red, green and blue, with the limits of the output: those of a scene under cloud would
-show what is without as black. Of bands with scale and offset QGIS shows values, not digital numbers. The
-classes of the provenance by name, and the uncertainty from pale to dark.
+show what is without as black. Of bands with scale and offset QGIS shows values, not digital numbers, so that
+limits, colour tables and transparency are of those. The classes of the provenance by name, and the
+uncertainty from pale to dark.
 Written for QGIS 3.22 and later.
 """
 
@@ -34,6 +35,9 @@ STRETCH = (2.0, 98.0)
 
 RAMP = ((255, 255, 229), (254, 217, 142), (236, 112, 20), (140, 45, 4))
 """``(red, green, blue)`` of the uncertainty, from none to much."""
+
+OPAQUE = (255.0, 65535.0)
+"""Values of an alpha band that QGIS draws as opaque: it takes a 255th of any for the opacity, modulo 256."""
 
 _VERSION = "3.22.16-Białowieża"
 
@@ -117,12 +121,15 @@ def _limits(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _scene_renderer(run: FinishedRun) -> ET.Element:
-    if palette := _palette(run.scene):
-        return _paletted((value, str(value), color) for value, color in palette.items())
-    names, bands = run.bands, display_bands(run.bands)
+    palette, bands = _palette(run.scene), display_bands(run.bands)
     with RasterioScene.open(run.output) as output:
+        alpha = _alpha(output, run.bands)
+        if palette:
+            unit = _unit(output, 1)
+            classes = [(_shown(value, unit), str(value), color) for value, color in palette.items()]
+            return _paletted(classes, alpha)
         stretches = _as_shown(output, bands, limits(output, bands))
-    common = {"opacity": "1", "alphaBand": str(_alpha(names)), "nodataColor": ""}
+    common = {"opacity": "1", "alphaBand": str(alpha), "nodataColor": ""}
     if len(bands) == 1:
         renderer = ET.Element(
             "rasterrenderer",
@@ -147,18 +154,44 @@ def _as_shown(
 
     A scale of 0 is none to QGIS, and of one by which values are not finite it shows nothing.
     """
-    with scene.dataset() as dataset:
-        units = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
     shown = []
-    for stretch, (scale, offset) in zip(stretches, units, strict=True):
+    for stretch, (scale, offset) in zip(stretches, [_unit(scene, band) for band in bands], strict=True):
         low, high = sorted(value * scale + offset for value in stretch)  # a scale may be negative
         is_shown = scale != 0 and np.isfinite([low, high]).all()
         shown.append((low, high) if is_shown else stretch)
     return shown
 
 
-def _alpha(names: Sequence[str]) -> int:
-    return list(names).index("alpha") + 1 if "alpha" in names else -1
+def _unit(scene: RasterioScene, band: int) -> tuple[float, float]:
+    """Return scale and offset of a band."""
+    with scene.dataset() as dataset:
+        return dataset.scales[band - 1], dataset.offsets[band - 1]
+
+
+def _shown(value: float, unit: tuple[float, float]) -> float:
+    """Convert a digital number to the very value that QGIS has: of 32 bits, if a scale is declared."""
+    scale, offset = unit
+    with np.errstate(over="ignore"):
+        shown = float(np.float32(value * scale + offset))
+    return value if unit == (1, 0) or scale == 0 or not np.isfinite(shown) else shown
+
+
+def _alpha(scene: RasterioScene, names: Sequence[str]) -> int:
+    """Return the alpha band (1-based), -1 if there is none, or where QGIS would not draw it as it is.
+
+    By a scale it would hide all that is opaque. What is transparent is drawn then, as black mostly: to call a
+    colour transparent does not do, which versions of QGIS compare before or after they stretch it.
+    """
+    if "alpha" not in names:
+        return -1
+    band = list(names).index("alpha") + 1
+    unit = _unit(scene, band)
+    if scene.dtype == np.uint8 and unit == (1, 0):
+        return band
+    (values,) = samples_of(scene, [band])
+    opaque = values[values != 0]
+    is_known = not opaque.size or _shown(float(np.median(opaque)), unit) in OPAQUE
+    return band if is_known and _shown(0, unit) == 0 else -1
 
 
 def _add_origin(renderer: ET.Element) -> None:
@@ -189,14 +222,16 @@ def _palette(scene: RasterioScene) -> dict[int, tuple[int, int, int, int]]:
     return table
 
 
-def _paletted(classes: Iterable[tuple[int, str, tuple[int, int, int, int]]]) -> ET.Element:
-    """Make a legend of values, each with its name and colour."""
-    fixed = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
+def _paletted(
+    classes: Iterable[tuple[float, str, tuple[int, int, int, int]]], alpha_band: int = -1
+) -> ET.Element:
+    """Make a legend of values, each with its name and colour; ``alpha_band`` is 1-based, -1: none."""
+    fixed = {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": str(alpha_band), "nodataColor": ""}
     renderer = ET.Element("rasterrenderer", fixed)
     ET.SubElement(renderer, "rasterTransparency")
     palette = ET.SubElement(renderer, "colorPalette")
     for value, name, (red, green, blue, alpha) in classes:
-        entry = {"value": str(value), "label": name, "color": f"#{red:02x}{green:02x}{blue:02x}"}
+        entry = {"value": f"{value:.17g}", "label": name, "color": f"#{red:02x}{green:02x}{blue:02x}"}
         ET.SubElement(palette, "paletteEntry", entry | {"alpha": str(alpha)})
     return renderer
 

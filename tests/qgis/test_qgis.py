@@ -178,6 +178,80 @@ def test_bands_with_a_scale_are_drawn_as_those_without(scene, tmp_path):
     assert np.abs(one - other).max() <= 1
 
 
+def transparent(path, alpha_first=False, top=255, dtype="uint8", **units):
+    """Three bands and an alpha band, of which the left half is black and transparent."""
+    image = draw((64, 96), 4, dtype)
+    image[3] = top
+    image[:, :, :48] = 0
+    if alpha_first:
+        write(path, np.roll(image, 1, axis=0), photometric="MINISBLACK")
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = ("alpha", "one", "two", "three")
+    else:
+        write(path, image, photometric="RGB", alpha="yes")
+    return with_units(path, **units)
+
+
+def indexed(path, alpha=False, **units):
+    """Classes with a colour table, and an alpha band that is 0 in the left half."""
+    image = (np.arange(64 * 96) % 200 + 5).astype("uint8").reshape(1, 64, 96)
+    if alpha:
+        image = np.concatenate([image, np.full_like(image, 255)])
+        image[1, :, :48] = 0
+    write(path, image, photometric="palette", **({"alpha": "yes"} if alpha else {}))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {n: (n, 7 * n % 256, 255 - n, 255) for n in range(256)})
+    return with_units(path, **units)
+
+
+def with_units(path, scale=None, offset=0.0):
+    if scale is not None:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = (scale,) * dataset.count, (offset,) * dataset.count
+    return path
+
+
+def drawn(path, tmp_path):
+    """What QGIS draws of the output of a scene, with the style beside it."""
+    clean = tmp_path / f"clean_{path.name}"
+    process_scene(path, clean, model="identity")
+    return look(clean, tmp_path, None, [(None, (96, 64))])[1][0].astype(int)
+
+
+ODD = [{"scale": 1e-4, "offset": -0.1}, {"alpha_first": True}, {"alpha_first": True, "scale": 1e-4}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_transparent_scenes_with_a_scale_are_drawn_as_those_without(odd, tmp_path):
+    one = drawn(transparent(tmp_path / "plain.tif"), tmp_path)
+    other = drawn(transparent(tmp_path / "odd.tif", **odd), tmp_path)
+    assert np.abs(one - other)[..., :3].max() <= 1
+    assert (one[..., 3] == np.repeat([0, 255], 48)).all()
+    assert (other[:, 48:, 3] == 255).all()
+    assert (other[:, :48, 3] == (255 if "scale" in odd else 0)).all(), "by its scale nothing would be opaque"
+    assert np.ptp(other[:, 48:, :3]) > 200
+
+
+def test_alpha_that_qgis_takes_for_next_to_nothing_hides_no_pixel(tmp_path):
+    """As of 16 bits with 10000 for opaque; 65535 it knows."""
+    for top in (10_000, 65_535):
+        picture = drawn(transparent(tmp_path / f"{top}.tif", top=top, dtype="uint16"), tmp_path)
+        assert (picture[:, 48:, 3] == 255).all()
+        assert (picture[:, :48, 3] == (0 if top == 65_535 else 255)).all()
+        assert np.ptp(picture[:, 48:, :3]) > 200
+
+
+@pytest.mark.parametrize("odd", [{"scale": 0.1, "offset": 3}, {"alpha": True}, {"alpha": True, "scale": 0.5}])
+def test_colour_tables_are_those_of_the_values_that_qgis_has(odd, tmp_path):
+    one = drawn(indexed(tmp_path / "plain.tif"), tmp_path)
+    other = drawn(indexed(tmp_path / "odd.tif", **odd), tmp_path)
+    np.testing.assert_array_equal(one[:, 48:], other[:, 48:])
+    assert (one[..., 3] == 255).all()
+    assert np.ptp(one[..., :3]) > 180
+    if odd == {"alpha": True}:
+        assert not other[:, :48, 3].any()
+
+
 def test_zoomed_out_qgis_draws_from_the_overviews(tmp_path):
     """A chequered scene is grey in its averaged overviews and black or white in its pixels."""
     board = np.indices((1024, 1024)).sum(axis=0) % 2 * 200

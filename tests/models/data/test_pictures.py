@@ -10,6 +10,10 @@ from decr_scene.models.data.pictures import display_bands
         (("one", "two", "three"), (0, 1, 2)),
         (("one", "two"), (0, 0, 0)),
         (("one", "two", "alpha"), (0, 0, 0)),
+        (("alpha", "one", "two", "three"), (1, 2, 3)),
+        (("one", "alpha", "two", "three"), (0, 2, 3)),
+        (("alpha", "one"), (1, 1, 1)),
+        (("alpha",), (0, 0, 0)),
     ],
 )
 def test_colours_are_found_by_name_or_place_and_alpha_is_none(names, expected):

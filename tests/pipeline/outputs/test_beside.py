@@ -273,6 +273,24 @@ def test_one_band_is_grey_and_a_colour_table_stays(tmp_path):
     assert renderer_of(tmp_path / "table.qml").get("type") == "paletted"
 
 
+@pytest.mark.parametrize("scale", [None, 0.1, 0.0, 1e300])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colour_tables_and_alpha_are_as_qgis_has_the_values(scale, alpha, tmp_path):
+    image = draw((30, 30), 1 + alpha, "uint8")
+    image[1:] = 255
+    path = write(tmp_path / "a.tif", image, photometric="palette", **({"alpha": "yes"} if alpha else {}))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {n: (n, 0, 255 - n, 255) for n in range(256)})
+        if scale is not None:
+            dataset.scales, dataset.offsets = (scale,) * dataset.count, (3.0,) * dataset.count
+    process_scene(path, tmp_path / "clean.tif", model="identity")
+    renderer = renderer_of(tmp_path / "clean.qml")
+    entries = [float(entry.get("value")) for entry in renderer.findall("colorPalette/paletteEntry")]
+    expected = np.float32(np.arange(256) * 0.1 + 3) if scale == 0.1 else np.arange(256)
+    assert entries[1:] == expected.tolist()[1:]  # 0 by a scale of 1e300 is still 3
+    assert renderer.get("alphaBand") == ("2" if alpha and scale in (None, 0.0) else "-1")
+
+
 def test_the_legend_of_the_provenance_has_all_classes(scene, tmp_path):
     run(scene)
     renderer = renderer_of(tmp_path / "clean_provenance.qml")
