@@ -64,10 +64,10 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 _UNGUARDED = (
-    "decr-scene: workers > 1 are processes that begin by running this script: put what calls decr_scene below "
-    'if __name__ == "__main__":'
+    "decr-scene: workers > 1 are processes that begin by running this script: put what calls decr_scene "
+    'below if __name__ == "__main__":'
 )
-"""What a worker says whose script would start workers in turn; Python's own words are of freezing programs."""
+"""What a worker says whose script would start workers in turn: Python's own words are of frozen programs."""
 
 
 def check_workers(workers: int, scheduler: str | Client | None, device: str = "auto") -> None:
@@ -223,8 +223,8 @@ def _in_time(start: Callable[[], Any]) -> Iterator[Any]:
         if is_started or not str(error).endswith("failed to start."):
             raise
         raise ClusterError(
-            "the workers here ended while they started: look at what they say above, take --workers 1, or run "
-            "again"
+            "the workers here ended while they started: look at what they say above, take --workers 1, or "
+            "run again"
         ) from None  # their own words tell why, Dask's do not
 
 
