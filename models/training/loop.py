@@ -167,13 +167,13 @@ class Trainer:
     def _judged(
         self, sources: list[PairSource], validation: list[Pair], report: Report, log: RunLog
     ) -> dict[str, float]:
-        """Validate the step that is reached, and write its row and its pictures."""
+        """Validate the step that is reached, and write its pictures and, last, its row, which tells that."""
         figures = self.validate(validation) if validation else {}
         if validation:
             report(self.step, figures)
-        log.row(self.step, {**(self.owed or {}), **figures})
         if log.wants_pictures:
             log.picture(self.step, self._samples(validation or self._fixed_crops(sources)))
+        log.row(self.step, {**(self.owed or {}), **figures})
         return figures
 
     def validate(self, pairs: list[Pair]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from decr_scene.models.bundled import bundled_models, find_model
 from decr_scene.models.checkpoints.model_file import read_model_config
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.layout import find_pairs
+from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.denoiser import DEDenoiser
 from decr_scene.models.diffusion.sampling import DESampler, OnStep
 from decr_scene.models.model import Model, load_model
@@ -154,6 +155,22 @@ class Answerer:
             return _to_array(self.model.reference(torch.from_numpy(cloudy[None])))
         context = None if look is None else torch.from_numpy(look.ground.context(whole)[None])
         return _to_array(self.model.reference(torch.from_numpy(cloudy[None]), context))
+
+
+def check_sizes(name: str, answerer: Answerer, pairs: Iterable[Pair]) -> None:
+    """Refuse pairs of a size that a model cannot take, before anything is measured.
+
+    Raises:
+        OptionError: It takes images of one size alone, and one of these has another.
+    """
+    side = None if answerer.model is None else answerer.model.config.reference.only_side
+    for pair in pairs if side is not None else ():
+        height, width = pair.cloudy.shape[1:]
+        if (height, width) != (side, side):
+            raise OptionError(
+                f"{pair.name} is {height} x {width} px, {name} takes {side} x {side} alone: "
+                "resize the pairs by --protocol paper or --reduce"
+            )
 
 
 def open_answerer(name: str, data: Path, bands: str | None, detector: str = "auto") -> Answerer:

@@ -11,7 +11,7 @@ from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.expected_error import ExpectedError, change_and_texture
 from decr_scene.models.checkpoints.model_file import read_model_file, save_model_file
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Settings, open_answerer, restore
+from decr_scene.pipeline.evaluation.answers import Settings, check_sizes, open_answerer, restore
 from decr_scene.pipeline.evaluation.figures import matched_truth
 from decr_scene.pipeline.evaluation.pairs import load_pairs
 from decr_scene.pipeline.measures.expected_error import fit_expected_error
@@ -73,6 +73,7 @@ def calibrate_model(
     answerer = open_answerer(model, data, bands, detector)
     samples = []
     for number, pair in enumerate(load_pairs(answerer.bands, data, reduce, bands=bands)):
+        check_sizes(model, answerer, [pair])
         look = answerer.look(pair.cloudy)
         guess = answerer.guess(pair.cloudy, look)
         answer = restore(answerer, pair.cloudy, guess, Settings(), look=look).own

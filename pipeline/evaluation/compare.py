@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 
 from decr_scene.models.arrays import Float
-from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.schedule import TRAIN_STEPS
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, open_fill, restore
+from decr_scene.pipeline.evaluation.answers import (
+    Answerer,
+    Settings,
+    check_sizes,
+    open_answerer,
+    open_fill,
+    restore,
+)
 from decr_scene.pipeline.evaluation.by_process import WholeRuns
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.evaluate import (
@@ -288,7 +294,8 @@ def compare(
     pairs = load_pairs(model_bands, data, reduce, protocol, bands)
     runs = WholeRuns.over(data, model_bands, bands, mask) if by_process else None
     if runs is None:
-        _check_sizes(models, pairs)
+        for name, model in models.items():
+            check_sizes(name, model, pairs)
     figures = Figures.open(protocol, lpips, model_bands)
     perception = Perception(model_bands) if perceptual else None
     contact = Sheet(model_bands, len(pairs)) if sheet is not None else None
@@ -366,19 +373,6 @@ def _check_variants(systems: Sequence[System], models: Mapping[str, Answerer]) -
         raise OptionError(
             f"{name} takes no steps, so all settings give one answer: take a model with a noise network"
         )
-
-
-def _check_sizes(models: Mapping[str, Answerer], pairs: Sequence[Pair]) -> None:
-    """Refuse pairs of a size that a model cannot take, before anything is measured."""
-    for name, model in models.items():
-        side = None if model.model is None else model.model.config.reference.only_side
-        for pair in pairs:
-            if side is not None and pair.cloudy.shape[1:] != (side, side):
-                height, width = pair.cloudy.shape[1:]
-                raise OptionError(
-                    f"{pair.name} is {height} x {width} px, {name} takes {side} x {side} alone: "
-                    "resize the pairs by --protocol paper or --reduce"
-                )
 
 
 def compare_alone(models: Sequence[str], settings: Settings) -> list[System]:

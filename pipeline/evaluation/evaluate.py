@@ -18,7 +18,7 @@ from decr_scene.models.checkpoints.model_file import ModelConfig
 from decr_scene.models.data.source import Pair
 from decr_scene.models.diffusion.sampling import OnStep
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Answerer, Settings, open_answerer, restore
+from decr_scene.pipeline.evaluation.answers import Answerer, Settings, check_sizes, open_answerer, restore
 from decr_scene.pipeline.evaluation.contact_sheet import Sheet
 from decr_scene.pipeline.evaluation.figures import (
     Figures,
@@ -173,6 +173,7 @@ def evaluate_pairs(
     settings = settings or Settings()
     settings.check(loaded.model)
     pairs = load_pairs(loaded.bands, data, reduce, protocol, bands)
+    check_sizes(model, loaded, pairs)
     figures = Figures.open(protocol, lpips, loaded.bands)
     perception = Perception(loaded.bands) if perceptual else None
     steps_seen = StepWeights() if trace is not None or plots is not None else None

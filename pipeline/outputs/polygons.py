@@ -117,7 +117,7 @@ class Polygons(SideDocument):
                 "GeoPackages are written by pyogrio, which is not installed: "
                 "pip install pyogrio, or write a .geojson"
             )
-        if scene.crs is None:
+        if not scene.is_placed:
             raise SceneError(
                 f"{scene.path} has no CRS and transform, polygons need them: georeference it (gdalwarp), or "
                 "leave out --polygons"
@@ -159,8 +159,8 @@ def check_wgs84(scene: RasterioScene, purpose: str) -> None:
 
 
 def corners(scene: RasterioScene) -> BaseGeometry | None:
-    """Draw the outline of the whole raster in EPSG:4326, or ``None`` without a CRS."""
-    return None if scene.crs is None else to_wgs84(_whole(scene), scene.crs)
+    """Draw the outline of the whole raster in EPSG:4326, or ``None`` without CRS and transform."""
+    return to_wgs84(_whole(scene), scene.crs) if scene.is_placed else None
 
 
 def _whole(scene: RasterioScene) -> Polygon:

@@ -212,8 +212,8 @@ def _parse(text: str) -> datetime | None:
 
 
 def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
-    """Return the outline of the valid pixels in EPSG:4326, else of the raster, or ``None`` without a CRS."""
-    if scene.crs is None:
+    """Return the outline of the valid pixels in EPSG:4326, else of the raster; ``None``: it is not placed."""
+    if not scene.is_placed:
         return None
     classes, transform, _ = read_classes(provenance, SIDE)
     outline = footprint(classes, transform)
@@ -222,13 +222,12 @@ def _outline(scene: RasterioScene, provenance: Path) -> BaseGeometry | None:
 
 def _describe_place(projection: Any, scene: RasterioScene) -> None:
     code = None if scene.crs is None else scene.crs.to_authority()
-    placed = scene.crs is not None
     projection.apply(
         code=":".join(code) if code else None,
         wkt2=scene.crs.to_wkt(version="WKT2_2019") if scene.crs is not None and not code else None,
         shape=list(scene.shape),
-        transform=list(scene.transform)[:6] if placed else None,
-        bbox=list(array_bounds(*scene.shape, scene.transform)) if placed else None,
+        transform=list(scene.transform)[:6] if scene.is_placed else None,
+        bbox=list(array_bounds(*scene.shape, scene.transform)) if scene.is_placed else None,
     )
 
 

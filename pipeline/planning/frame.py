@@ -11,7 +11,12 @@ from decr_scene.pipeline.inputs.bands import label, resolve_names, select_bands
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning.detector import keeps_clear_ground, look_of, separates_ground
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.planning.restorer import expected_error_of, sampling_warnings, spec_of
+from decr_scene.pipeline.planning.restorer import (
+    check_tile_side,
+    expected_error_of,
+    sampling_warnings,
+    spec_of,
+)
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import Fit, may_be_veiled, white_places
 from decr_scene.pipeline.regions.aoi import Aoi
@@ -78,6 +83,7 @@ class Frame:
         error = expected_error_of(spec) if options.uncertainty else None
         bands, indexes, warnings = choose_bands(found, spec, options)
         grid, joint = TileGrid(shape, overlap=options.overlap), is_joint(spec, options)
+        check_tile_side(spec, grid.size)
         look = look_of(spec, options, bands, shape, pixel)
         quiet = keeps_clear_ground(spec, options, look)
         warnings += sampling_warnings(spec, options)

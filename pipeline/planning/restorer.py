@@ -138,6 +138,23 @@ def in_natural_colour(config: ModelConfig) -> bool:
     return {"blue", "green", "red"} <= {band for band, light in own if band == light}
 
 
+def check_tile_side(spec: RestorerSpec, side: int) -> None:
+    """Refuse a model that takes images of one size alone, which is not that of the tiles.
+
+    Raises:
+        OptionError: It takes no such tiles.
+    """
+    from decr_scene.models.bundled import find_model
+    from decr_scene.models.checkpoints.model_file import read_model_config
+
+    only = read_model_config(find_model(spec.name)).reference.only_side if spec.alone else None
+    if only not in (None, side):
+        raise OptionError(
+            f"model {spec.name} takes images of {only} x {only} px alone, tiles are {side} x {side}: train "
+            "one of that side, or measure this one with decr-scene evaluate"
+        )
+
+
 def expected_error_of(spec: RestorerSpec) -> ExpectedError:
     """Return the error to be expected of a restorer's answers, which its model file tells.
 

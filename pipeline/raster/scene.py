@@ -209,6 +209,11 @@ class RasterioScene:
             ) from error
 
     @property
+    def is_placed(self) -> bool:
+        """Return whether CRS and transform tell where it lies; GCPs or RPCs may where they do not."""
+        return self.crs is not None and not self.transform.is_identity
+
+    @property
     def always_valid(self) -> bool:
         """Return whether every pixel is valid: there is no nodata, mask, alpha or floating point."""
         has_markers = any(v is not None for v in self.nodatavals) or any(self.masks) or "alpha" in self.bands

@@ -8,8 +8,10 @@ from click.testing import CliRunner
 from raster_cases import plain
 
 from decr_scene.models.checkpoints.keymap import export_state
+from decr_scene.models.checkpoints.model_file import ModelConfig, build_modules, save_model_file
 from decr_scene.models.checkpoints.rivals import rival_keys
 from decr_scene.models.model import load_model
+from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.models.rivals.amgan import AMGAN
 from decr_scene.models.rivals.cloudnet import CloudNet
 from decr_scene.models.rivals.cvae import CVAE
@@ -72,6 +74,16 @@ def test_answers_of_cvae_tell_the_uncertainty(checkpoints, tmp_path):
     process_scene(scene, tmp_path / "clean.tif", model=str(file), mask="none", samples=2, workers=1)
     with rasterio.open(tmp_path / "clean_uncertainty.tif") as dataset:
         assert dataset.read().max() > 0
+
+
+def test_a_system_of_another_size_than_tiles_is_refused_before_the_work(tmp_path):
+    config = ModelConfig("cvae", ("red", "green", "blue"), None, ReferenceConfig("cvae", 3, 4, side=64))
+    save_model_file(tmp_path / "cvae.safetensors", config, build_modules(config).state_dict())
+    scene = plain(tmp_path / "scene.tif", (256, 300), 3, "uint8", photometric="RGB")
+    result = call("process", scene, "--out", tmp_path / "out.tif", "--model", tmp_path / "cvae.safetensors")
+    assert result.exit_code == 2
+    assert "takes images of 64 x 64 px alone, tiles are 256 x 256: train one of that side" in result.stderr
+    assert not (tmp_path / "out.tif").exists()
 
 
 def test_a_system_without_steps_cannot_share_them(checkpoints, tmp_path):

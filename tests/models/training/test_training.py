@@ -17,7 +17,7 @@ from decr_scene.models.model import load_model
 from decr_scene.models.release.export import export_model
 from decr_scene.models.training import loop
 from decr_scene.models.training.config import config_from_table, read_config
-from decr_scene.models.training.logs import METRICS
+from decr_scene.models.training.logs import METRICS, RunLog
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
 from decr_scene.models.training.weights import TRUNK, averaged_weights
 
@@ -114,6 +114,28 @@ def test_a_run_that_ends_during_a_validation_has_its_steps_and_validates_when_it
             assert Trainer.start(config, tmp_path / name).step == (ends or 6)
     assert (tmp_path / "cut" / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
     assert len((tmp_path / "cut" / METRICS).read_text().splitlines()) == 3
+
+
+def test_a_run_that_ends_before_a_picture_writes_it_when_it_goes_on(root, tmp_path, monkeypatch):
+    source = load_source(DataConfig("clear", "cloudy"), root, read_png)
+    config = run_of("reference", checkpoint_every=4, validate_every=3)
+    for ends in (True, False):
+        trainer = Trainer.start(config, tmp_path)
+        if ends:
+            monkeypatch.setattr(trainer, "_samples", raising(KeyboardInterrupt))
+        with suppress(KeyboardInterrupt):
+            log = RunLog(tmp_path, trainer.step, config.bands, pictures=True)
+            trainer.run([source], [], lambda step, figures: None, log=log)
+        assert trainer.step == (3 if ends else 6)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["000003.png", "000006.png"]
+    assert len((tmp_path / METRICS).read_text().splitlines()) == 3
+
+
+def raising(error):
+    def call(*arguments):
+        raise error
+
+    return call
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from decr_scene.models.model import load_model
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.evaluation.answers import Settings
+from decr_scene.pipeline.evaluation.calibrate import calibrate_model
 from decr_scene.pipeline.evaluation.compare import ablation, compare, compare_alone, compare_models, sweep
 from decr_scene.pipeline.evaluation.complexity import multiply_adds
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs, paired
@@ -199,6 +200,10 @@ def test_a_system_of_one_size_refuses_pairs_of_another(folder, tmp_path):
     save_model_file(tmp_path / "cvae.safetensors", config, build_modules(config).state_dict())
     with pytest.raises(OptionError, match=r"0 is 64 x 64 px, .* takes 32 x 32 alone: resize the pairs"):
         compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder)
+    with pytest.raises(OptionError, match=r"0 is 64 x 64 px, .* takes 32 x 32 alone: resize the pairs"):
+        evaluate_pairs(str(tmp_path / "cvae.safetensors"), folder)
+    with pytest.raises(OptionError, match=r"0 is 64 x 64 px, .* takes 32 x 32 alone: resize the pairs"):
+        calibrate_model(str(tmp_path / "cvae.safetensors"), folder, tmp_path / "out.safetensors")
     found = compare(compare_alone([str(tmp_path / "cvae.safetensors")], Settings()), folder, reduce=2)
     assert set(found.rows) == {"cloudy", "cvae"}
 

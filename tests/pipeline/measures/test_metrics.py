@@ -142,6 +142,14 @@ def test_detail_counts_where_it_lies_and_not_how_much_of_it_there_is(figure):
     assert unlike + 0.05 < mixed < paler - 0.05
 
 
+def test_visual_information_of_what_is_bright_and_even_is_not_lost_in_rounding():
+    rng = np.random.default_rng(0)
+    truth = (0.98 + rng.normal(0, 0.004, (3, 64, 64))).astype(np.float32)
+    seen = (truth + rng.normal(0, 0.004, truth.shape)).astype(np.float32)
+    darker = vif(seen - np.float32(200 / 127.5), truth - np.float32(200 / 127.5))  # the same steps of 8 bits
+    assert vif(seen, truth) == pytest.approx(darker, rel=1e-6)
+
+
 def test_an_image_too_small_for_visual_information_has_none():
     assert np.isnan(vif(image(side=40), image(side=40)))
 

@@ -11,11 +11,12 @@ import rasterio
 import shapely
 from beside_cases import run
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from raster_cases import no_georeferencing, plain
+from raster_cases import no_georeferencing, plain, rational
 from rasterio.crs import CRS
 from resume_cases import hidden
 
 from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.errors import SceneError
 from decr_scene.pipeline.outputs.polygons import to_wgs84
 from decr_scene.pipeline.outputs.stac import _bbox, acquired
 from decr_scene.pipeline.products.stac_item import find_asset
@@ -140,3 +141,15 @@ def test_a_scene_without_a_place_has_an_item_without_geometry(tmp_path):
     item = item_of(tmp_path / "clean.stac.json")
     assert item.geometry is None
     assert item.properties["proj:code"] is None
+
+
+def test_a_scene_with_a_crs_that_rpcs_alone_place_has_no_pixel_numbers_for_coordinates(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (120, 90), 4, crs="EPSG:4326", transform=None)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.rpcs = rational()
+    process_scene(scene, tmp_path / "clean.tif", model="identity", stac=True)
+    item = item_of(tmp_path / "clean.stac.json")
+    assert item.geometry is None
+    assert "proj:bbox" not in item.properties
+    with pytest.raises(SceneError, match="has no CRS and transform, polygons need them"):
+        process_scene(scene, tmp_path / "b.tif", model="identity", polygons=str(tmp_path / "b.geojson"))
