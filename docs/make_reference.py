@@ -119,7 +119,7 @@ def _signature(value: Any) -> str:
     if inspect.isclass(value) and issubclass(value, Exception):
         return ""
     parameters = inspect.signature(value).parameters.values()
-    shown = ", ".join(re.sub(r" at 0x\w+", "", str(p)) for p in parameters)
+    shown = ", ".join(re.sub(r" at 0x\w+|(?<=pathlib\.)_local\.", "", str(p)) for p in parameters)
     return f"({shown})" if len(shown) < 90 else "(\n    " + shown.replace(", ", ",\n    ") + ",\n)"
 
 
