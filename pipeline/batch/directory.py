@@ -97,10 +97,8 @@ def process_directory(
         dst_dir: Folder of outputs, reports and the ledger; made if it is missing.
         options: All options as one value; ``None``: the defaults. A ``restorer`` counts as the same if its
             ``repr`` is, and never if that has its address in memory.
-        pattern: Names of the scenes, comma-separated; upper and lower case are the same. A folder in it that
-            is a vendor's product is a scene if its name matches, or that of one of its bands, of its tiles or
-            of its PAN.
-        recursive: Enter the folders in the folder, but for those that are scenes.
+        pattern: Names of the scenes, comma-separated; upper and lower case are the same.
+        recursive: Enter the folders in the folder.
         workers: As `process_scene`.
         scheduler: As `process_scene`.
         client: As `process_scene`.

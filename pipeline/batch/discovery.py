@@ -8,11 +8,10 @@ from pathlib import Path
 
 from decr_scene.pipeline.batch.earlier_outputs import PreviousOutput
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
-from decr_scene.pipeline.batch.names import listed_scenes, product_stem
+from decr_scene.pipeline.batch.names import listed_scenes
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import SideFiles
-from decr_scene.pipeline.products.layouts import parts_in
-from decr_scene.pipeline.products.product import is_quality_mask, parts_of_product
+from decr_scene.pipeline.products.product import is_quality_mask
 
 _COMPANIONS = ("", "_provenance", "_uncertainty")
 _OUTSIDE = "a link that leaves the folder: not followed"
@@ -41,7 +40,6 @@ def find_scenes(
     patterns = [part.strip().lower() for part in pattern.split(",") if part.strip()]
     if not patterns:
         raise OptionError(f"pattern is {pattern!r}, expected names of scenes such as *.tif,*.jp2")
-    _check_no_product(src, patterns)
     outputs = dst if _inside(dst, src) and not _inside(src, dst) else None
     entries: list[SceneEntry] = []
 
@@ -50,11 +48,7 @@ def find_scenes(
 
     for folder, folders, files in os.walk(src, onerror=unreadable):
         place = Path(folder)
-        folders[:] = [name for name in folders if _may_enter(place / name, outputs)]
-        found = {name: _parts_of_scene(place / name, patterns) for name in folders}
-        products = {name: parts for name, parts in found.items() if parts}
-        entries += [_product_entry(place / name, parts, src, dst) for name, parts in products.items()]
-        folders[:] = [name for name in folders if recursive and name not in products]
+        folders[:] = [name for name in folders if recursive and _may_enter(place / name, outputs)]
         links = [place / name for name in folders if (place / name).is_symlink()]  # os.walk follows none
         entries += [
             SceneEntry(str(link), "", "skipped", error=_OUTSIDE) for link in links if _leaves(link, src)
@@ -72,52 +66,13 @@ def _may_enter(folder: Path, outputs: Path | None) -> bool:
     return not (folder.name.startswith(".") or _within(folder, outputs) or (folder / LOCK).exists())
 
 
-def _parts_of_scene(folder: Path, patterns: list[str]) -> list[Path]:
-    """List the parts of the product that a folder is, if its name or that of a part matches; else none.
-
-    So a pattern takes the folder in the place of its bands, and any other raster in it by its name.
-    """
-    try:
-        parts = parts_of_product(folder)
-    except OSError:  # it may not be looked into
-        return []
-    return parts if any(_has_name(path, patterns) for path in (folder, *parts)) else []
-
-
-def _product_entry(folder: Path, parts: list[Path], src: Path, dst: Path) -> SceneEntry:
-    if any(_leaves(path, src) for path in (folder, *parts)):
-        return SceneEntry(str(folder), "", "skipped", error=_OUTSIDE)
-    output = dst / folder.relative_to(src).with_name(f"{product_stem(folder)}.tif")
-    return SceneEntry(str(folder), str(output))
-
-
-def _check_no_product(src: Path, patterns: list[str]) -> None:
-    """Refuse a folder that is a product itself, or has the parts of products among its scenes.
-
-    Raises:
-        OptionError: It is one.
-    """
-    try:
-        parts = [path for path in parts_in(src) if path.parent == src or src.suffix.upper() == ".SAFE"]
-    except OSError:  # it is told by the one that lists it
-        return
-    if wrong := next((path for path in parts if _has_name(path, patterns)), None):
-        raise OptionError(
-            f"{src} has {wrong.name}, a part of a product, expected whole scenes: run decr-scene process "
-            f"{src}, or give each product a folder of its own in it"
-        )
-
-
-def _has_name(path: Path, patterns: list[str]) -> bool:
-    return any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-
-
 def _matches(path: Path, patterns: list[str]) -> bool:
     """Return whether a file matches.
 
     A dangling link does too, so that it is reported.
     """
-    return _has_name(path, patterns) and (path.is_file() or not path.exists())
+    name_matches = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
+    return name_matches and (path.is_file() or not path.exists())
 
 
 def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry:

@@ -15,9 +15,6 @@ from decr_scene.pipeline.inputs.text import decoded
 MOST_BYTES = 1 << 24
 """Size of a list above which it is none."""
 
-_OF_FOLDERS = (".safe", ".zarr")
-"""Endings of folders' names that tell what they are."""
-
 _SUBDATASET = re.compile(r"^[A-Z0-9_]+:(?!//)\"?([^\"]+?)\"?(?::/{0,2}([^:/\\][^:]*))?$")
 
 
@@ -61,11 +58,6 @@ def output_stem(name: str) -> str:
     else:
         stem = Path(unquote(name.split("?")[0]).rstrip("/")).stem
     return re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scene"
-
-
-def product_stem(folder: Path) -> str:
-    """Return the stem of the output of a product's folder, in whose name a dot may be of a number."""
-    return folder.stem if folder.suffix.lower() in _OF_FOLDERS else folder.name
 
 
 def _entry(name: str, dst: Path) -> SceneEntry:

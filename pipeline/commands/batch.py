@@ -29,9 +29,6 @@ from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_
 def batch(folder: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of all scenes in DIR, with a ledger, batch.json, beside the outputs.
 
-    The folder of a vendor's product in DIR is one scene, as `process` takes it, and its bands, tiles and PAN
-    are none by themselves. Its output has its name.
-
     DIR may be a text file with a name a line in its place, paths or addresses as `process` takes them, or one
     address.
 

@@ -5,15 +5,12 @@ The layouts: Landsat (Collection 1 and 2, level 1 and 2), Sentinel-2 (SAFE), DIM
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.files import files_under
 
 Stack = tuple[tuple[str, Path], ...]
 """Names of bands, and the files that hold them."""
@@ -35,7 +32,6 @@ _IN_SAFE = (
     "GRANULE/*/IMG_DATA/*",
     "GRANULE/*/IMG_DATA/R10m/*",
 )
-_FOLDERS_OF_SAFE = {part for place in _IN_SAFE for part in place.upper().split("/")[:-1]} - {"*"}
 _TILE = re.compile(r"_R\d+C\d+\.(tiff?|jp2)$", re.I)
 _DIM = re.compile(r"DIM_.*\.XML$", re.I)
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -68,7 +64,7 @@ def find_layout(folder: Path) -> Layout | None:
     Raises:
         PairError: It has one, but a file is missing, or there are several.
     """
-    if _is_store(folder):
+    if folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR):
         return Layout(folder)
     found: list[Layout] = []
     faults: list[PairError] = []
@@ -85,49 +81,6 @@ def find_layout(folder: Path) -> Layout | None:
     if not found and faults:
         raise faults[0]
     return found[0] if found else None
-
-
-def parts_in(folder: Path) -> list[Path]:
-    """List the bands or the tiles of the product that a folder is by its layout, be it whole or not.
-
-    They are no scenes by themselves. A folder that merely holds the folder of a product has none; a Zarr
-    store is its own.
-    """
-    if _is_store(folder):
-        return [folder]
-    names = sorted(os.listdir(folder))
-    if bands := _of_one_scene([(folder / name, m) for name in names if (m := _LANDSAT.fullmatch(name))]):
-        return bands
-    may_be_safe = any(_SENTINEL.fullmatch(name) or name.upper() in _FOLDERS_OF_SAFE for name in names)
-    if may_be_safe and (bands := _of_one_scene(_granule(folder))):
-        return bands
-    if _is_safe(folder):
-        return sorted(map(Path, files_under(folder)))
-    return _parts_of_dimap(folder)
-
-
-def _of_one_scene(matches: list[tuple[Path, re.Match[str]]]) -> list[Path]:
-    """List the bands beside which another one of their scene lies."""
-    bands = Counter(match["scene"].upper() for _, match in matches)
-    return [path for path, match in matches if bands[match["scene"].upper()] > 1]
-
-
-def _parts_of_dimap(folder: Path) -> list[Path]:
-    """List them; MS and PAN of one product may have folders of their own in its folder."""
-    places = {path.parent for pattern in ("DIM_*.XML", "*/DIM_*.XML") for path in _glob(folder, pattern)}
-    if folder not in places and len(places) != 2:
-        return []
-    try:
-        layout = _dimap(folder)
-    except PairError:
-        return []
-    if layout is None:
-        return []
-    return [path for place in sorted(places) for path in _files(place, ("*",)) if _is_of_dimap(path)]
-
-
-def _is_of_dimap(path: Path) -> bool:
-    return _DIM.match(path.name) is not None or _TILE.search(path.name) is not None
 
 
 def _landsat(folder: Path) -> Layout | None:
@@ -156,7 +109,8 @@ def _of_one_date(scene: str) -> str:
 def _sentinel(folder: Path) -> Layout | None:
     found = [matches for place in (folder, *_glob(folder, "*.SAFE")) if (matches := _granule(place))]
     if not found:
-        if _is_safe(folder) and not _glob(folder, "*.tif*"):
+        is_safe = folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None
+        if is_safe and not _glob(folder, "*.tif*"):
             raise PairError(
                 f"{folder} has none of the Sentinel-2 bands of 10 m ({', '.join(_OF_MSI)}): get the product "
                 "whole, or name a raster of it"
@@ -168,10 +122,6 @@ def _sentinel(folder: Path) -> Layout | None:
     stack = _stack(folder, "Sentinel-2", found[0], _OF_MSI)
     root = next((up for up in stack[0][1].absolute().parents if up.suffix.upper() == ".SAFE"), folder)
     return Layout(stack[0][1], stack, metadata=_first(root, "MTD_MSIL*.xml"))
-
-
-def _is_safe(folder: Path) -> bool:
-    return folder.suffix.upper() == ".SAFE" and _first(folder, "MTD_MSIL*.xml") is not None
 
 
 def _granule(place: Path) -> list[tuple[Path, re.Match[str]]]:
@@ -202,10 +152,6 @@ def _dimap(folder: Path) -> Layout | None:
             f"{folder} has several images ({listed(documents)}): name the DIM_….XML of one of them"
         )
     return Layout(scenes[0], pan=pan[0] if pan and pan != scenes else None, metadata=scenes[0])
-
-
-def _is_store(folder: Path) -> bool:
-    return folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in _ZARR)
 
 
 def _stack(

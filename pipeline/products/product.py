@@ -16,7 +16,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from decr_scene.pipeline.errors import PairError
-from decr_scene.pipeline.products.layouts import LISTED, Stack, find_layout, listed, parts_in
+from decr_scene.pipeline.products.layouts import LISTED, Stack, find_layout, listed
 
 IN_NAME = re.compile(r"^(?:JL1|JXGF|TEE)[A-Z0-9]*_[^_]+_(\d{14})_", re.IGNORECASE)
 _NO_SCENES = re.compile(r"(?<![a-z0-9])clouds?(?![a-z0-9])|mask|thumb|browse|preview", re.IGNORECASE)
@@ -87,40 +87,12 @@ def find_product(path: str | Path) -> Product:
     raise PairError(f"{path} has only a panchromatic raster ({rasters['pan'][0].name}): its MSS is missing")
 
 
-def parts_of_product(folder: Path) -> list[Path]:
-    """List the files that are no scenes by themselves in the folder of a product, none in any other folder.
-
-    That it has one raster, as `find_product` asks, makes no product of it: a layout does, or a panchromatic
-    raster beside the one that it sharpens, or the name of a Jilin-1 product.
-    """
-    if parts := parts_in(folder):
-        return parts
-    files = [path for path in folder.iterdir() if _is_geotiff(path)]
-    if IN_NAME.match(folder.name) is None and not _has_pair(files):
-        return []
-    try:
-        product = find_product(folder)
-    except PairError:
-        return []
-    return [product.pan or product.scene]
-
-
-def _has_pair(files: list[Path]) -> bool:
-    """Return whether an MSS and a PAN have the same name otherwise."""
-    names = {(_named_kind(file.stem), _other_words(file.stem)) for file in files}
-    return any(kind == "mss" and ("pan", words) in names for kind, words in names)
-
-
-def _is_geotiff(file: Path) -> bool:
-    return file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith(".")
-
-
 def _rasters(folder: Path) -> dict[str, list[Path]]:
     """List the GeoTIFFs in a folder, or else in the folders in it, by kind."""
     rasters: dict[str, list[Path]] = {kind: [] for kind, _ in _KINDS}
     for pattern in ("*", "*/*"):
         for file in sorted(folder.glob(pattern)):
-            if _is_geotiff(file):
+            if file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith("."):
                 kind = _kind(file)
                 if kind is not None:
                     rasters[kind].append(file)
@@ -179,14 +151,5 @@ def _metadata_of(raster: Path) -> Path | None:
 
 def _named_kind(stem: str) -> str | None:
     """Tell the kind of a file by the words of its name."""
-    words = _words(stem)
+    words = re.split(r"[^A-Z0-9]+", stem.upper())
     return next((kind for kind, word in _KINDS if any(re.fullmatch(word, part) for part in words)), None)
-
-
-def _other_words(stem: str) -> tuple[str, ...]:
-    """Return the words of a file's name that tell no kind."""
-    return tuple(part for part in _words(stem) if not any(re.fullmatch(word, part) for _, word in _KINDS))
-
-
-def _words(stem: str) -> list[str]:
-    return re.split(r"[^A-Z0-9]+", stem.upper())
