@@ -186,7 +186,7 @@ def _make_out(dst: Path) -> None:
         OutputError: It cannot be made, as where a link leads nowhere.
     """
     for place in (dst, *dst.parents):
-        if place.is_symlink() and not os.path.lexists(target := os.path.realpath(place)):
+        if os.path.islink(place) and not os.path.lexists(target := os.path.realpath(place)):
             raise OutputError(
                 f"{place} is a link to {target}, where nothing is, expected a folder: make one there, or "
                 "choose another --out folder"

@@ -104,7 +104,7 @@ def check_ledger(path: Path, overwrite: bool) -> None:
         OutputError: It is a link.
         OutputExistsError: It has something else, which is not to be replaced.
     """
-    if path.is_symlink():
+    if os.path.islink(path):  # false where it may not be looked at
         raise OutputError(
             f"{path} is a link to {os.path.realpath(path)}, which the ledger would not follow: remove the "
             "link, or choose another --out folder"

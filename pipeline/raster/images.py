@@ -46,6 +46,9 @@ MODERN, OLD = 3.0, 1000.0
 POINTS = "ground control points"
 """How a place is known where there is no transform."""
 
+DOUBTFUL = 3.0
+"""Contradiction of GCPs, px, from which on they tell nothing of single pixels; below, thrice it may be."""
+
 _UNKNOWN = (RasterioError, CPLE_BaseError, ValueError, ArithmeticError)
 
 _NOTHING = "all of it is nodata or not a number, expected an image"
@@ -304,15 +307,21 @@ def _place_of(scene: RasterioScene) -> _Place | None:
 
 
 def _place_by_points(scene: RasterioScene, coordinates: Georeferencing, points: list[Any]) -> _Place | None:
-    """Return where GCPs place a scene: in doubt by what they contradict each other, and only among them."""
-    if not points or pixel_of(scene) is None:
+    """Return where GCPs place a scene: in doubt by what they contradict each other, and only among them.
+
+    ``None``: they are so few that the fit, of 3 coefficients up to 9 points and of 6 from then on, goes
+    through wrong ones, too; or it is far off some.
+    """
+    if len(points) < (6 if len(points) < 10 else 12) or pixel_of(scene) is None:
         return None
     pixels = np.array([(point.col, point.row) for point in points])
     found = coordinates.to_pixels(np.array([(point.x, point.y) for point in points]))
     doubt = float(np.abs(found - pixels).max())
     ends = (pixels.min(axis=0), pixels.max(axis=0))
     left_top, right_bottom = (np.clip(end, 0, scene.shape[::-1]) for end in ends)
-    return _Place(scene, coordinates, left_top, right_bottom, doubt, POINTS) if math.isfinite(doubt) else None
+    if not doubt < DOUBTFUL:
+        return None
+    return _Place(scene, coordinates, left_top, right_bottom, 3 * doubt, POINTS)
 
 
 def _spread(left_top: Double, right_bottom: Double) -> Double:

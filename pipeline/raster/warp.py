@@ -165,6 +165,8 @@ def side_on_ground(crs: CRS, x: Double, y: Double) -> float | None:
         Square root of its area, m; ``None``: these coordinates have no place there.
     """
     with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
+        if not np.isfinite([x, y]).all():
+            return None
         longitudes, latitudes = np.radians(to_crs(crs, _LONGITUDE_LATITUDE, x, y)[:2])
         # on the ellipsoid of WGS 84, from its centre, so that poles and antimeridian are like other places
         upright = WGS_84 / np.sqrt(1 - 0.00669438 * np.sin(latitudes) ** 2)

@@ -118,6 +118,8 @@ def test_images_of_a_pair_whose_pixels_show_other_ground_are_refused(crs, x, up,
 
 
 CORNERS = ((0, 0), (0, 64), (64, 0), (64, 64))
+GRID = tuple((row, col) for row in (0, 32, 64) for col in (0, 32, 64))
+INNER = tuple((20 + row // 4, 20 + col // 4) for row, col in GRID)
 
 
 def placed(path, crs, corner=(5e5, 4e6), side=10.0, points=(), wrong=0.0):
@@ -147,16 +149,17 @@ def refusal_of(clear, cloudy):
 @pytest.mark.parametrize(
     ("cloudy", "clear", "off", "refused"),
     [
-        (CORNERS, CORNERS, 0, False),
-        (CORNERS, CORNERS, 0.9, False),
-        (CORNERS, CORNERS, 3, True),
-        (CORNERS, (), 0.9, False),  # one of them has a transform
-        ((), CORNERS, -3, True),
-        (((20, 20), (20, 40), (40, 20), (40, 40)), CORNERS, 3, True),
-        (CORNERS, ((0, 0), (20, 20), (64, 64)), 3, False),  # on a line, which places nothing
-        (CORNERS, ((0, 0), (0, 64)), 3, False),
-        (CORNERS, ((0, 0), (64, 64)), 3, True),  # north is up, by two
-        (((0, 0), (0, 20), (20, 0)), ((40, 40), (40, 64), (64, 40)), 3, False),  # no pixel among both
+        (GRID, GRID, 0, False),
+        (GRID, GRID, 0.9, False),
+        (GRID, GRID, 3, True),
+        (GRID, (), 0.9, False),  # one of them has a transform
+        ((), GRID, -3, True),
+        (INNER, GRID, 3, True),
+        (CORNERS, GRID, 3, False),  # so few that wrong ones fit, too
+        (GRID, ((0, 0), (20, 20), (64, 64)), 3, False),
+        (GRID, ((0, 0), (64, 64)), 3, False),
+        (GRID[:6], GRID[6:], 3, False),
+        (tuple((row // 4, col // 4) for row, col in GRID), INNER, 3, False),  # no pixel among both
     ],
 )
 def test_images_of_a_pair_that_points_place_elsewhere_are_refused(cloudy, clear, off, refused, tmp_path):
@@ -174,9 +177,22 @@ def test_points_that_contradict_each_other_refuse_no_pair(tmp_path):
     first = placed(tmp_path / "cloudy.tif", "EPSG:32650", points=(*points, (48, 20)), wrong=8)
     second = placed(tmp_path / "clear.tif", "EPSG:32650", (5e5 + 20, 4e6), points=points)
     assert refusal_of(second, first) is None
-    told = refusal_of(placed(tmp_path / "far.tif", "EPSG:32650", (7e5, 4e6)), first)
-    assert told is not None
-    assert "it lies 2e+04 px off" in told
+
+
+def test_points_that_are_a_little_wrong_refuse_no_pair(tmp_path):
+    """By a pixel and a half of 25 points, and one of them anywhere."""
+    plain, rng = placed(tmp_path / "plain.tif", "EPSG:32650", side=1.0), np.random.default_rng(0)
+    grid = [(row, col) for row in range(0, 65, 16) for col in range(0, 65, 16)]
+    for wild in (False, True):
+        pixels = np.tile(np.arange(64, dtype=np.uint8), (1, 64, 1))
+        found = [
+            GroundControlPoint(r, c, 5e5 + c + rng.normal(0, 1.5), 4e6 - r + rng.normal(0, 1.5))
+            for r, c in grid
+        ]
+        found[7].x += 1e6 * wild
+        points = write(tmp_path / f"{wild}.tif", pixels, crs="EPSG:32650", transform=None, gcps=found)
+        assert refusal_of(plain, points) is None
+        assert refusal_of(points, plain) is None
 
 
 def like_in(path, crs, corner, side=10.0, off=0.0):
