@@ -316,7 +316,8 @@ def _place_by_points(scene: RasterioScene, coordinates: Georeferencing, points: 
         return None
     pixels = np.array([(point.col, point.row) for point in points])
     found = coordinates.to_pixels(np.array([(point.x, point.y) for point in points]))
-    doubt = float(np.abs(found - pixels).max())
+    there_and_back = coordinates.to_pixels(coordinates.to_coordinates(pixels))  # fits of their own
+    doubt = float(np.abs([found - pixels, there_and_back - pixels]).max())
     ends = (pixels.min(axis=0), pixels.max(axis=0))
     left_top, right_bottom = (np.clip(end, 0, scene.shape[::-1]) for end in ends)
     if not doubt < DOUBTFUL:
