@@ -292,17 +292,15 @@ def _bands_of(scene: RasterioScene, bands: list[int], pixels: Pixels, valid: Boo
 
 def _place_of(scene: RasterioScene) -> _Place | None:
     """Return where a scene lies by its transform or by GCPs alone; ``None``: it is not known."""
-    height, width = scene.shape
     with suppress(*_UNKNOWN):
+        is_placed = scene.is_placed and tuple(map(abs, scene.transform[:6])) != (1, 0, 0, 0, 1, 0)
+        if is_placed and not scene.transform.is_degenerate:
+            coordinates, size = georeferencing_of(scene), np.array(scene.shape[::-1], np.float64)
+            return None if coordinates is None else _Place(scene, coordinates, np.zeros(2), size)
         with scene.dataset() as dataset:
             points, crs = dataset.gcps
-        is_placed = scene.crs is not None and tuple(map(abs, scene.transform[:6])) != (1, 0, 0, 0, 1, 0)
-        coordinates = georeferencing_of(scene) if is_placed or (points and crs is not None) else None
-        if coordinates is None:
-            return None
-        if is_placed and not scene.transform.is_degenerate:
-            return _Place(scene, coordinates, np.zeros(2), np.array([width, height], np.float64))
-        return _place_by_points(scene, coordinates, points)
+        coordinates = georeferencing_of(scene) if points and crs is not None else None
+        return None if coordinates is None else _place_by_points(scene, coordinates, points)
     return None
 
 

@@ -59,7 +59,7 @@ def georeferencing_of(scene: RasterioScene) -> Georeferencing | None:
 
     RPCs are taken at their mean height.
     """
-    if scene.crs is not None and not scene.transform.is_identity and not scene.transform.is_degenerate:
+    if scene.crs is not None and scene.is_placed and not scene.transform.is_degenerate:
         to_ground, to_grid = scene.transform, ~scene.transform
         return Georeferencing(
             scene.crs,
