@@ -29,8 +29,9 @@ from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Choices, Options
 from decr_scene.pipeline.planning.plan_scene import regions_of
 from decr_scene.pipeline.raster.radiometry import Radiometry
+from decr_scene.pipeline.raster.refusals import DTYPES
 from decr_scene.pipeline.raster.scaling import fit_samples, radiometry_without_pixels, sample_spans
-from decr_scene.pipeline.raster.scene import DTYPES, RasterioScene
+from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, Source
 from decr_scene.pipeline.raster.warp import pixel_size
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile

@@ -25,8 +25,8 @@ from decr_scene.pipeline.files import os_faults, write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined
 from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
-from decr_scene.pipeline.raster.fields import ArrayField, FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.fields import ArrayField, FileField
 
 Bytes = NDArray[np.uint8]
 

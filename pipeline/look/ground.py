@@ -13,7 +13,7 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
-from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
+from decr_scene.pipeline.regions.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.regions.masks import WIDE_RIM
 from decr_scene.pipeline.tiling.grid import Span
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decr_scene.pipeline.look.ground import FINEST
-from decr_scene.pipeline.raster.fields import Field
+from decr_scene.pipeline.regions.fields import Field
 from decr_scene.pipeline.regions.masks import CLOSE_RIM, WIDE_RIM, DetectedMask
 
 GROUND = 20.0

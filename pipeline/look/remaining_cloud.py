@@ -15,8 +15,8 @@ from rasterio.enums import Resampling
 from decr_scene.models.arrays import Bool, Double
 from decr_scene.pipeline.look.coarse import Sight
 from decr_scene.pipeline.look.detectors import CLOUD, Lookout
-from decr_scene.pipeline.raster.fields import Field
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.fields import Field
 from decr_scene.pipeline.tiling.grid import Span
 
 MOST = 12

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from decr_scene.models.arrays import Float
-from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.regions.clear_ground import CELL, cell_means
+from decr_scene.pipeline.regions.fields import ArrayField, interpolate
 
 SIGMA = 64.0
 """Standard deviation of the low pass that leaves the tone alone, px."""

@@ -16,10 +16,10 @@ from decr_scene.pipeline.look.ground import ground_side
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import fit_reflectance
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.regions.fields import FileField
 from decr_scene.pipeline.regions.masks import DetectedMask, MaskFile
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.restoration.open_restorers import detect

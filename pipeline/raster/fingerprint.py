@@ -11,7 +11,8 @@ from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import SceneNotFoundError
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
-from decr_scene.pipeline.raster.scene import RasterioScene, no_file
+from decr_scene.pipeline.raster.refusals import no_file
+from decr_scene.pipeline.raster.scene import RasterioScene
 
 _EDGE = 1 << 20
 """Bytes read at either end."""

@@ -18,7 +18,7 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.env import getenv, hasenv
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
@@ -26,30 +26,29 @@ from rasterio.windows import Window
 
 from decr_scene.models.arrays import Bool, Pixels
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.errors import SceneError, SceneNotFoundError, SceneReadError
+from decr_scene.pipeline.errors import SceneError, SceneReadError
 from decr_scene.pipeline.inputs.bands import name_bands, resolve_names
-from decr_scene.pipeline.inputs.names import full_name, is_gdal_name
-from decr_scene.pipeline.inputs.text import decoded
+from decr_scene.pipeline.inputs.names import full_name
 from decr_scene.pipeline.raster.handles import Handles, file_state, message_in, row_by_row
 from decr_scene.pipeline.raster.nodata import is_nodata, mask_of, nodata_outside_mask
+from decr_scene.pipeline.raster.refusals import (
+    advice,
+    cannot_open,
+    check_georeferencing,
+    check_mask_file,
+    check_supported,
+    one_line,
+)
 from decr_scene.pipeline.raster.vrt import band_names
 
 if TYPE_CHECKING:
     import xarray as xr  # takes a second to import, and most runs have no use for it
 
 
-DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-"""Dtypes that a scene may have."""
-
 GDAL_CACHE = 48 << 20
 """Least size of GDAL's block cache, bytes."""
 SMALL_CACHE = 16 << 20
 """Size of that cache where no block is wanted twice, bytes; `gdal_env` has it beside the rows that are."""
-
-_COEFFICIENTS = 20
-"""Of each of the four polynomials of RPCs."""
-
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 
 _FAULTS = (RasterioError, CPLE_BaseError, OSError)
 """The second is GDAL's own, under no public name, of damaged headers that rasterio lets through."""
@@ -200,12 +199,12 @@ class RasterioScene:
             with row_by_row(dataset):
                 yield dataset
         except (*_FAULTS, UnicodeDecodeError) as error:
-            reason = message_in(error) if isinstance(error, UnicodeDecodeError) else _one_line(error)
+            reason = message_in(error) if isinstance(error, UnicodeDecodeError) else one_line(error)
             if isinstance(error, DecrSceneError) or reason is None:
                 raise
             subject = _window_text(window) if window is not None else "its description"
             raise SceneReadError(
-                f"{self.path}: cannot read {subject} ({reason}): {_advice(self.path)}"
+                f"{self.path}: cannot read {subject} ({reason}): {advice(self.path)}"
             ) from error
 
     @property
@@ -277,15 +276,6 @@ class RasterioScene:
         return valid
 
 
-def _advice(path: str) -> str:
-    """Say what to do about a raster that cannot be read."""
-    if "/vsicurl/" in path or "://" in path:
-        return "the server failed or its file is damaged, try again, or fetch the file and process that"
-    if path.lower().endswith(".vrt"):
-        return "a raster that it is made of is damaged or incomplete, or missing: see gdalinfo -checksum"
-    return "the file is damaged or incomplete, get it again, or check it with gdalinfo -checksum"
-
-
 def open_scene(
     path: str | os.PathLike[str], chunks: int | dict[str, int] | str = 1024, bands: str | None = None
 ) -> xr.DataArray:
@@ -343,18 +333,18 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
     try:
         dataset = _handles.get(path, state)
     except (*_FAULTS, UnicodeDecodeError) as error:
-        raise _cannot_open(path, error) from error
+        raise cannot_open(path, error) from error
     try:
-        _check_supported(path, dataset)
-        _check_georeferencing(path, dataset)
-        _check_mask_file(f"{path}.msk", dataset)
+        check_supported(path, dataset)
+        check_georeferencing(path, dataset)
+        check_mask_file(f"{path}.msk", dataset)
         names = name_bands(band_names(dataset), [colour.name for colour in dataset.colorinterp])
     except SceneError:
         _handles.close(path, state)
         raise
     except CPLE_BaseError as error:
         _handles.close(path, state)
-        raise _cannot_open(path, error) from error
+        raise cannot_open(path, error) from error
     return RasterioScene(
         path=path,
         shape=(dataset.height, dataset.width),
@@ -371,82 +361,8 @@ def _describe(path: str, state: tuple[int, ...], bands: str | None) -> RasterioS
     )
 
 
-def _check_supported(path: str, dataset: Any) -> None:
-    if not dataset.count:
-        inside = ", ".join(dataset.subdatasets[:4])
-        raise SceneError(
-            f"{path}: no bands{f', but the rasters {inside}: name one of them' if inside else ''}"
-        )
-    if len(dataset.subdatasets) > 1:
-        raise SceneError(
-            f"{path} has {len(dataset.subdatasets)} rasters ({', '.join(dataset.subdatasets[:4])}), and "
-            "nothing says which is the scene: name one of them"
-        )
-    dtypes = sorted(set(dataset.dtypes))
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        raise SceneError(
-            f"{path}: pixels are {', '.join(dtypes)}, expected one of {', '.join(DTYPES)} in all bands: "
-            "convert with gdal_translate -ot"
-        )
-
-
-def _check_georeferencing(path: str, dataset: Any) -> None:
-    """Refuse ground control points and RPCs that cannot be read, which GDAL keeps as text."""
-    try:
-        _, rpcs = dataset.gcps, dataset.rpcs
-        for name, values in ({} if rpcs is None else rpcs.to_dict()).items():
-            if name.endswith("_coeff") and len(values) != _COEFFICIENTS:
-                raise ValueError(f"{len(values)} numbers for {name.upper()}, expected {_COEFFICIENTS}")
-    except (ValueError, TypeError, LookupError) as error:
-        beside = [os.path.basename(name) for name in dataset.files if os.path.abspath(name) != path]
-        place = f"; beside it are {', '.join(beside)}" if beside else ""
-        raise SceneReadError(
-            f"{path}: its RPCs or ground control points cannot be read ({_one_line(error)}{place}): "
-            "get them again, or take them away"
-        ) from error
-
-
-def _check_mask_file(path: str, dataset: Any) -> None:
-    """Refuse a file of its mask that GDAL passes over as damaged: what it marks would count as valid."""
-    if not os.path.isfile(path) or any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums):
-        return
-    raise SceneReadError(
-        f"{path} is there and has no mask that GDAL reads, though its name says it is that of the scene: "
-        "get it again, or take it away"
-    )
-
-
-def _cannot_open(path: str, error: Exception) -> SceneReadError:
-    if os.path.isdir(path):
-        return SceneReadError(f"{path} is a directory, expected a raster: name the file inside, or use batch")
-    if not os.path.exists(path) and not is_gdal_name(path):
-        return SceneNotFoundError(no_file(path))
-    if path.lower().endswith(_ARCHIVES):
-        return SceneReadError(
-            f"{path} is an archive, expected a raster: unpack it, then name the raster or the folder in it"
-        )
-    if isinstance(error, UnicodeDecodeError):
-        return SceneReadError(
-            f"{path} has a CRS whose name is no UTF-8 ({decoded(bytes(error.object))[:60]}): "
-            "give it its CRS anew, such as with gdal_edit.py -a_srs EPSG:32650"
-        )
-    return SceneReadError(
-        f"{path} is not a raster that GDAL reads ({_one_line(error)}): check it with gdalinfo"
-    )
-
-
-def no_file(path: str) -> str:
-    """Return the message for a missing file."""
-    return f"{path}: no such file, expected a raster: check the path"
-
-
 def _window_text(window: Window) -> str:
     return (
         f"rows {window.row_off} to {window.row_off + window.height}, "
         f"cols {window.col_off} to {window.col_off + window.width}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    """Return GDAL's own message, which rasterio keeps as the cause."""
-    return " ".join(str(error.__cause__ or error).split())

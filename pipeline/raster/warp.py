@@ -37,6 +37,15 @@ COARSEST = 10_000.0
 TRUE_SCALE = 0.01
 """By how much of a side a map may stretch it and still say its length: UTM stretches by up to .001."""
 
+ELSEWHERE = (
+    "lies elsewhere than the scene, by its coordinates and the scene's GCPs or RPCs: choose another, or take "
+    "its coordinates away, so that it is laid on pixel by pixel"
+)
+"""What is said of a raster that `lies_elsewhere`."""
+
+EDGE = 9
+"""Points along each side of a raster by which it is told where it lies on a scene."""
+
 _LONGITUDE_LATITUDE = CRS.from_epsg(4326)
 
 Map = Callable[[Double], Double]
@@ -187,6 +196,36 @@ def _by(transformer: GCPTransformer | RPCTransformer, crs: CRS) -> Georeferencin
         return np.column_stack(transformer.xy(pixels[:, 1], pixels[:, 0], offset="ul"))
 
     return Georeferencing(crs, to_pixels, to_coordinates)
+
+
+def lies_elsewhere(source: Any, scene: RasterioScene) -> bool:
+    """Return whether an open raster that has coordinates lies apart from a scene that has GCPs or RPCs alone.
+
+    Such a raster is laid on the scene pixel on pixel, which its coordinates may belie.
+    """
+    if scene.crs is not None or source.crs is None or source.transform.is_identity:
+        return False
+    place = georeferencing_of(scene)
+    if place is None:
+        return False
+    steps = np.linspace(0, 1, EDGE)
+    rows, cols = np.meshgrid(steps * source.height, steps * source.width)
+    x, y = source.transform @ (cols.ravel(), rows.ravel())
+    with suppress(RasterioError, CPLE_BaseError, ValueError, ArithmeticError):
+        there = np.column_stack(to_crs(source.crs, place.crs, x, y)[:2])
+        turn = full_turn(place.crs) if place.crs.is_geographic else 0
+        turned = [there + np.array([shift, 0.0]) for shift in ((0, -turn, turn) if turn else (0,))]
+        return not any(_touches(place.to_pixels(xy), scene.shape) for xy in turned)
+    return False
+
+
+def _touches(pixels: Double, shape: tuple[int, int]) -> bool:
+    """Return whether a box around points ``(n, 2)``, x before y, meets a scene."""
+    known = pixels[np.isfinite(pixels).all(axis=1)]
+    if not len(known):
+        return False
+    (left, top), (right, bottom) = known.min(axis=0), known.max(axis=0)
+    return bool(right > 0 and bottom > 0 and left < shape[1] and top < shape[0])
 
 
 def misfit(source: Any, scene: RasterioScene) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.clouds.types import VISIBLE
-from decr_scene.pipeline.raster.fields import ArrayField, interpolate
+from decr_scene.pipeline.regions.fields import ArrayField, interpolate
 from decr_scene.pipeline.tiling.grid import Span
 
 CLEAR_CHANGE = 2 * 5 / 255

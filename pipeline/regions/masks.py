@@ -24,12 +24,11 @@ from rasterio.errors import RasterioError
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.errors import MaskError
-from decr_scene.pipeline.raster.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.raster.handles import message_in, row_by_row
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import misfit, read_on_grid
+from decr_scene.pipeline.raster.warp import ELSEWHERE, lies_elsewhere, misfit, read_on_grid
 from decr_scene.pipeline.regions.conventions import rule_of
-from decr_scene.pipeline.regions.georeferencing import ELSEWHERE, lies_elsewhere
+from decr_scene.pipeline.regions.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.regions.mask_scan import scan
 from decr_scene.pipeline.regions.mask_values import OWN, Rule
 from decr_scene.pipeline.tiling.grid import Span, TileGrid

@@ -18,9 +18,8 @@ from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.raster.scaling import has_border
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.warp import misfit, read_on_grid
+from decr_scene.pipeline.raster.warp import ELSEWHERE, lies_elsewhere, misfit, read_on_grid
 from decr_scene.pipeline.regions.clear_ground import cloudy_share
-from decr_scene.pipeline.regions.georeferencing import ELSEWHERE, lies_elsewhere
 from decr_scene.pipeline.tiling.grid import Span
 
 PATCH = 32

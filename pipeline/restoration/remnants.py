@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from decr_scene.models.arrays import Float
-from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.regions.clear_ground import smooth_rise
+from decr_scene.pipeline.regions.fields import ArrayField, interpolate
 
 SIGMAS = (2.0, 4.0)
 """Standard deviations, px, of the low passes that tell clouds, small and large, from the ground."""

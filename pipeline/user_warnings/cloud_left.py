@@ -18,9 +18,9 @@ from decr_scene.pipeline.look.detectors import ScaledBands
 from decr_scene.pipeline.look.remaining_cloud import Output, Remains, look_again
 from decr_scene.pipeline.planning.detect_clouds import lookout_of
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.regions.fields import FileField
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.system.signals import was_interrupted
 

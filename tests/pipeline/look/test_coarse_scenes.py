@@ -13,8 +13,8 @@ from decr_scene.pipeline.look import ukis
 from decr_scene.pipeline.look.look_plan import LookPlan, coarse_factor
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
-from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.fields import ArrayField
 from decr_scene.pipeline.regions.masks import CLOSE_RIM, WIDE_RIM, DetectedMask, Rim
 from decr_scene.pipeline.tiling.grid import Span
 

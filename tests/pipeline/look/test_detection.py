@@ -36,10 +36,10 @@ from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.planning import detect_clouds
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.plan_scene import plan_scene
-from decr_scene.pipeline.raster.fields import FileField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
+from decr_scene.pipeline.regions.fields import FileField
 from decr_scene.pipeline.regions.masks import WIDE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling.grid import Span, TileGrid

@@ -20,11 +20,11 @@ from decr_scene.pipeline.look.detectors import MaskLookout
 from decr_scene.pipeline.look.ground import GroundSums
 from decr_scene.pipeline.look.reflectance import Reflectance, fit_reflectance
 from decr_scene.pipeline.planning import detect_clouds
-from decr_scene.pipeline.raster.fields import ArrayField, interpolate
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import ArraySource, FileSource
 from decr_scene.pipeline.regions.clear_ground import around, change_share
+from decr_scene.pipeline.regions.fields import ArrayField, interpolate
 from decr_scene.pipeline.regions.masks import WIDE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.restorers import Diffusion
 from decr_scene.pipeline.tiling import windows

@@ -10,10 +10,10 @@ from scipy.special import ndtr
 from decr_scene.pipeline.evaluation.answers import _share
 from decr_scene.pipeline.evaluation.cloud_detection import Look
 from decr_scene.pipeline.look.ground import Ground
-from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.source import ArraySource
 from decr_scene.pipeline.regions.clear_ground import around, believed_share
+from decr_scene.pipeline.regions.fields import ArrayField
 from decr_scene.pipeline.regions.masks import BARE_SIGMA, CLOSE_RIM, DetectedMask
 from decr_scene.pipeline.restoration.blending import blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan

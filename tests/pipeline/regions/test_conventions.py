@@ -10,7 +10,7 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import MaskError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.regions.georeferencing import lies_elsewhere
+from decr_scene.pipeline.raster.warp import lies_elsewhere
 from decr_scene.pipeline.regions.mask_values import Values
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.tiling.grid import Span

@@ -14,8 +14,8 @@ from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.look.detectors import CLOUD
 from decr_scene.pipeline.look.remaining_cloud import Output, look_again
-from decr_scene.pipeline.raster.fields import ArrayField
 from decr_scene.pipeline.raster.scene import RasterioScene
+from decr_scene.pipeline.regions.fields import ArrayField
 from decr_scene.pipeline.user_warnings import cloud_left
 
 CLOUDY = (slice(100, 170), slice(200, 300))
