@@ -165,6 +165,8 @@ def cluster_faults(client: Client) -> Iterator[None]:
     Raises:
         ClusterError: The scheduler is gone, or several workers died of the same task.
     """
+    # asked for beforehand: a client that notices first has none any more
+    address = client.scheduler.address if client.scheduler is not None else "its address"
     try:
         yield
     except KilledWorker as error:
@@ -173,7 +175,6 @@ def cluster_faults(client: Client) -> Iterator[None]:
             "Try a smaller --batch-size or fewer workers"
         ) from error
     except (CancelledError, CommClosedError) as error:
-        address = client.scheduler.address if client.scheduler is not None else "its address"
         raise ClusterError(
             f"the Dask scheduler at {address} is gone: start it and its workers again, then repeat the call"
         ) from error
