@@ -2,7 +2,7 @@
 
 A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
-when the last of them is done. At most `WINDOWS_UNDER_WAY` windows of `ROWS_UNDER_WAY` rows of blocks are
+when the last of them is done; several of a model that is done in no time are one task (`pace`). At most `WINDOWS_UNDER_WAY` windows of `ROWS_UNDER_WAY` rows of blocks are
 under way. Further batches are submitted ahead, enough that no model idles while blocks are written or while
 the next cloud is rows away. Neither number grows with the scene: a slow disk holds up the models, and a slow
 model the reading. Rows that no tile touches are copied while the others wait for a model.
@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -24,6 +24,7 @@ import numpy as np
 from distributed import Client, Future
 
 from decr_scene.models.arrays import Float
+from decr_scene.pipeline.engine.pace import Pace
 from decr_scene.pipeline.engine.workers import (
     A_LOOK,
     MODEL,
@@ -35,18 +36,23 @@ from decr_scene.pipeline.engine.workers import (
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.blending import Blended, blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
-from decr_scene.pipeline.restoration.tasks import guess_tiles, look_at_window, restore_tiles
+from decr_scene.pipeline.restoration.restorers import on_gpu
+from decr_scene.pipeline.restoration.tasks import guess_tiles, look_at_window, restore_batches
 from decr_scene.pipeline.restoration.tile_results import Results
 from decr_scene.pipeline.tiling.batches import Batches
-from decr_scene.pipeline.tiling.grid import Span, Tile
+from decr_scene.pipeline.tiling.grid import Span
 
 ROWS_UNDER_WAY = 2
 WINDOWS_UNDER_WAY = 4
 """Most windows of those rows that are blended or wait to be written, however wide the scene."""
 COPIES_AHEAD = 2
 """Windows without a tile that are read while another one is written."""
-BATCHES_AHEAD = TASKS_A_MODEL + 1
-"""Batches queued or computed for each model; the same number may be done and wait for their blocks."""
+TASKS_AHEAD = TASKS_A_MODEL + 1
+"""Tasks queued or computed for each model; the same number may be done and wait for their blocks."""
+BATCHES_A_TASK = 8
+"""Most batches in a task."""
+BYTES_A_TASK = 1 << 25
+"""Most bytes that the changes of several batches in a task may take."""
 _PATIENCE_FOR_CALLS = 1.0
 """Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
 _LAST = -(1 << 40)
@@ -76,11 +82,28 @@ def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
 def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
     """Estimate the bytes of a tile, and the number of finished tiles whose blocks are not written."""
     grid = batches.grid
+    rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
+    most = rows * len(grid.cols) + 3 * TASKS_AHEAD * models * most_tiles(plan, batches)
+    return _bytes_of_tile(plan), min(len(grid), most)
+
+
+def most_tiles(plan: Plan, batches: Batches) -> int:
+    """Count the tiles that a task may restore."""
+    return _most_batches(plan, batches) * batches.largest
+
+
+def _most_batches(plan: Plan, batches: Batches) -> int:
+    """Count the batches that a task may take: one of a network on a CPU, which is never so quick."""
+    if plan.spec.bands is not None and not on_gpu(plan.spec):
+        return 1
+    of_a_batch = _bytes_of_tile(plan) * max(1, batches.largest)
+    return max(1, min(BATCHES_A_TASK, BYTES_A_TASK // of_a_batch))
+
+
+def _bytes_of_tile(plan: Plan) -> int:
     bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
     number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
-    rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
-    most = rows * len(grid.cols) + 3 * BATCHES_AHEAD * models * batches.largest
-    return bands * grid.size**2 * np.dtype(number).itemsize, min(len(grid), most)
+    return bands * plan.grid.size**2 * np.dtype(number).itemsize
 
 
 class Saved(Protocol):
@@ -129,6 +152,7 @@ class Flow:
     kept: int = 0
     """Tiles of an interrupted run: in the store, or of finished windows."""
     _saved_batches: frozenset[int] = frozenset()
+    _to_submit: set[int] = field(default_factory=set)
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -198,6 +222,7 @@ class Flow:
             needed = {tile for number in numbers for tile in groups[number]}
             saved.forget([tile for tile in range(len(self.plan.grid)) if tile not in needed])
             self._saved_batches = frozenset(n for n in numbers if all(tile in saved for tile in groups[n]))
+        self._to_submit = {*numbers} - self._saved_batches
         self.kept = self.batches.tiles - sum(len(groups[n]) for n in numbers if n not in self._saved_batches)
 
     def _copies_until(self, future: Future) -> Iterator[tuple[Span, Blended]]:
@@ -246,9 +271,9 @@ class Flow:
 
     def _run_ahead(self) -> None:
         """Submit batches beyond the rows under way while models are about to run out of them."""
-        enough = BATCHES_AHEAD * self._models
-        while sum(not future.done() for future in self._changes.values()) < enough:
-            beyond = sum(number > self._last_needed for number in self._changes)
+        enough = TASKS_AHEAD * self._models
+        while len({future.key for future in self._changes.values() if not future.done()}) < enough:
+            beyond = len({own.key for number, own in self._changes.items() if number > self._last_needed})
             new = (number for number in self._ahead if number > self._last_needed)
             number = next(new, None) if beyond < 2 * enough else None
             if number is None:
@@ -258,13 +283,13 @@ class Flow:
     def _blend(self, span: Span) -> Future:
         needed = sorted(self._needed(span))
         self._last_needed = max([self._last_needed, *needed])
-        parts = [self._change(number) for number in needed]
+        parts = {part.key: part for part in map(self._change, needed)}
         return self.client.submit(
             blend_tiles,
             self.plan,
             self.source,
             span,
-            *parts,
+            *parts.values(),
             key=_key("blend", span.row, span.col),
             priority=_LAST if self._spare_threads else 0,
             pure=False,
@@ -279,39 +304,57 @@ class Flow:
         if number not in self._changes:
             saved_changes = None if self.saved is None else self.saved.read(self.batches.groups[number])
             with self._saving:  # or it might finish before it is registered
-                new = (
-                    self._restore(number) if saved_changes is None else self._hand_over(number, saved_changes)
-                )
-                self._changes[number] = new
+                if saved_changes is None:
+                    self._restore(number)
+                else:
+                    self._changes[number] = self._hand_over(number, saved_changes)
         return self._changes[number]
 
-    def _restore(self, number: int) -> Future:
+    def _restore(self, number: int) -> None:
+        """Submit a batch, and with it some of those behind it, as the pace is."""
         if number in self._saved_batches:  # and damaged since
             self.kept -= len(self.batches.groups[number])
-        around = self._guessed.over(self.batches[number]) if self.needs_field else set()
+        numbers = self._together(number)
+        tiles = [self.batches[own] for own in numbers]
+        around = set().union(*map(self._guessed.over, tiles)) if self.needs_field else set()
         guesses = [self._guess(other, number) for other in sorted(around)]
-        future = self._model_task(restore_tiles, "restore", self.batches[number], number, guesses)
-        self._to_save.add(number)
+        future = self._model_task(restore_batches, "restore", tiles, number, guesses)
+        self._changes |= dict.fromkeys(numbers, future)
+        self._to_save.update(numbers)
+        self._to_submit.difference_update(numbers)
         self._calls_due += 1
-        future.add_done_callback(lambda done: self._take(number, done))
-        return future
+        future.add_done_callback(lambda done: self._take(numbers, done))
+
+    def _together(self, number: int) -> list[int]:
+        """List a batch and those that follow it and are in the same task."""
+        most = self._pace.batches(self._models, len(self._to_submit))
+        numbers = [number]
+        while len(numbers) < most and numbers[-1] + 1 in self._to_submit:
+            numbers.append(numbers[-1] + 1)
+        return numbers
+
+    @cached_property
+    def _pace(self) -> Pace:
+        return Pace(_most_batches(self.plan, self.batches))
 
     def _hand_over(self, number: int, changes: Results) -> Future:
         """Submit the saved changes of a batch instead of its task."""
         self.resumed += len(self.batches[number])
         return self.client.submit(dict, changes, key=_key("saved", number), priority=-number - 1, pure=False)
 
-    def _take(self, number: int, done: Future) -> None:
-        """Handle a finished batch in a thread of Dask's.
+    def _take(self, numbers: list[int], done: Future) -> None:
+        """Handle finished batches in a thread of Dask's.
 
         Exceptions are kept for the stream.
         """
+        self._pace.finished(len(numbers))
         self._news.set()
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
                     self._save()
-                self.on_batch(len(self.batches[number]) if done.status == "finished" else 0)
+                tiles = sum(len(self.batches.groups[number]) for number in numbers)
+                self.on_batch(tiles if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
         with self._saving:  # it is counted up in another thread
@@ -342,9 +385,10 @@ class Flow:
     def _unsaved(self) -> dict[int, Future]:
         """Find the first finished batches that are not saved, as many as a queue of the models holds."""
         with self._saving:
-            waiting = sorted(self._to_save & self._changes.keys())
-            finished = [number for number in waiting if self._changes[number].status == "finished"]
-            return {number: self._changes[number] for number in finished[: BATCHES_AHEAD * self._models]}
+            waiting = {number: self._changes[number] for number in sorted(self._to_save & self._changes.keys())}
+            finished = {number: own for number, own in waiting.items() if own.status == "finished"}
+            keys = [*dict.fromkeys(own.key for own in finished.values())][: TASKS_AHEAD * self._models]
+            return {number: own for number, own in finished.items() if own.key in keys}
 
     def _wait_for_callbacks(self) -> None:
         """Wait for callbacks: the last batches may be in their blocks before Dask has called back."""
@@ -370,7 +414,7 @@ class Flow:
         return guessed_together(self.plan, self.batches)
 
     def _model_task(
-        self, task: Callable[..., object], name: str, tiles: list[Tile], number: int, inputs: list[Future]
+        self, task: Callable[..., object], name: str, tiles: Sequence[object], number: int, inputs: list[Future]
     ) -> Future:
         """Submit tiles of a batch, earlier batches first, so that rows of blocks are finished in order."""
         return self.client.submit(

@@ -144,10 +144,12 @@ def check_tile_side(spec: RestorerSpec, side: int) -> None:
     Raises:
         OptionError: It takes no such tiles.
     """
+    if not spec.alone:  # torch, which nothing else may need, takes a second to import
+        return
     from decr_scene.models.bundled import find_model
     from decr_scene.models.checkpoints.model_file import read_model_config
 
-    only = read_model_config(find_model(spec.name)).reference.only_side if spec.alone else None
+    only = read_model_config(find_model(spec.name)).reference.only_side
     if only not in (None, side):
         raise OptionError(
             f"model {spec.name} takes images of {only} x {only} px alone, tiles are {side} x {side}: train "

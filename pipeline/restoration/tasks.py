@@ -115,6 +115,17 @@ def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image
 
 
 @picklable_errors
+def restore_batches(
+    plan: Plan, source: Source, batches: Sequence[Sequence[Tile]], *guesses: Results
+) -> Results:
+    """Restore batches one by one as `restore_tiles`, and give what all of them change."""
+    changes: dict[int, Float] = {}
+    for tiles in batches:
+        changes |= restore_tiles(plan, source, tiles, *guesses)
+    return changes
+
+
+@picklable_errors
 def restore_tiles(plan: Plan, source: Source, tiles: Sequence[Tile], *guesses: Results) -> Results:
     """Restore every tile that has a valid pixel, and give what that changes.
 

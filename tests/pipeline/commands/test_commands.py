@@ -260,6 +260,17 @@ def test_help_and_lists_wait_for_nothing_heavy(words, light):
     assert set(run.stdout.split()) <= set(light)
 
 
+def test_a_run_without_a_network_waits_for_no_torch(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (64, 64))
+    code = (
+        "import sys; from decr_scene.pipeline import process_scene; "
+        f"process_scene({str(scene)!r}, {str(tmp_path / 'out.tif')!r}, model='identity'); "
+        "print({'torch', 'onnxruntime'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize("name", ["default", "rice2"])
 def test_bundled_models_are_listed_and_shown(name):
     assert name in call("models", "list").stdout

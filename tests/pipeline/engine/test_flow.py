@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import rasterio
 from distributed import Client, LocalCluster
 from raster_cases import plain
 
@@ -58,7 +59,8 @@ class Slow:
 def test_models_are_given_batches_while_a_window_is_blended(tmp_path, monkeypatch):
     """Beyond the 15 tiles that the windows under way need, as many as may be ahead."""
     scene, restorer, own = plain(tmp_path / "scene.tif", (2048, 1024), 1), Slow(0.01), blending.tiles_over
-    expected, done = 15 + 2 * module.BATCHES_AHEAD, []
+    expected, done = 15 + 2 * module.TASKS_AHEAD, []
+    monkeypatch.setattr(module, "BATCHES_A_TASK", 1)
 
     def slowly(*arguments):
         if not done:
@@ -73,6 +75,32 @@ def test_models_are_given_batches_while_a_window_is_blended(tmp_path, monkeypatc
     options = {"scale": (0, 6000), "batch_size": 1, "blocksize": 256}
     process_scene(scene, tmp_path / "out.tif", restorer=restorer, **options)
     assert done[0] == expected
+
+
+@pytest.mark.parametrize(("seconds", "largest"), [(0.001, module.BATCHES_A_TASK), (0.3, 1)])
+def test_batches_of_a_quick_model_share_tasks(seconds, largest, tmp_path, monkeypatch):
+    """It is called for each of them as before, and gives the same picture."""
+    scene, restorer = plain(tmp_path / "scene.tif", (1800, 900), 1), Slow(seconds)
+    tasks, submit = [], Client.submit
+
+    def note(client, task, *arguments, **options):
+        if task is module.restore_batches:
+            tasks.append([len(tiles) for tiles in arguments[2]])
+        return submit(client, task, *arguments, **options)
+
+    monkeypatch.setattr(Client, "submit", note)
+    options = {"restorer": restorer, "scale": (0, 6000), "batch_size": 2, "overwrite": True}
+    report = process_scene(scene, tmp_path / "out.tif", **options)
+    assert [size for sizes in tasks for size in sizes] == [2] * (report.tiles["total"] // 2)
+    assert len(restorer.ends) == report.tiles["total"] // 2
+    assert max(map(len, tasks)) <= largest
+    assert (len(tasks) < len(restorer.ends)) == (largest > 1)
+    with rasterio.open(tmp_path / "out.tif") as out:
+        pixels = out.read()
+    monkeypatch.setattr(module, "BATCHES_A_TASK", 1)
+    process_scene(scene, tmp_path / "out.tif", **{**options, "restorer": Slow(0.001)})
+    with rasterio.open(tmp_path / "out.tif") as out:
+        np.testing.assert_array_equal(out.read(), pixels)
 
 
 def test_a_cancel_is_seen_between_batches(tmp_path):
