@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, nullcontext
@@ -38,6 +40,9 @@ CPU = torch.device("cpu")
 
 SHOWN = 4
 """Images in a picture of samples."""
+
+_ADVICE = "lower learning_rate (or weight_decay), and take another folder, or remove this one"
+"""What to do once a run has left all bounds: one that goes on keeps its configuration."""
 
 Report = Callable[[int, dict[str, float]], None]
 """Called after every step with the step and its figures."""
@@ -79,9 +84,11 @@ class Trainer:
             device: Where to compute.
 
         Raises:
-            TrainingError: The folder holds a run of another configuration or number of processes, or an
-                initial checkpoint does not fit.
+            TrainingError: The folder holds a run of another configuration or number of processes, an initial
+                checkpoint does not fit, or a network is to be compiled and there is no compiler.
         """
+        if config.compiled and device.type == "cpu":
+            _check_compiler()
         torch.manual_seed(config.seed)
         objective = build_objective(config)
         for path in initial:
@@ -189,7 +196,15 @@ class Trainer:
         return self.step >= self.config.steps or self.cpu_seconds >= 60 * cpu_minutes
 
     def save(self) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint whole or not at all.
+
+        Raises:
+            TrainingError: A weight is not finite: the checkpoint before it stays.
+        """
+        live, average = self.objective.modules.state_dict(), self.ema.state_dict()
+        for name, tensor in (*live.items(), *average.items()):
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise TrainingError(f"{name} is not finite after step {self.step}: {_ADVICE}")
         state = {
             "config": describe(self.config),
             "bands": list(self.config.bands),
@@ -281,7 +296,7 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         figures = dict(zip(sums, means.tolist(), strict=True))  # the one time that a step waits for a GPU
         if not math.isfinite(sum(figures.values())):
-            raise TrainingError(f"the loss is {figures} at step {self.step}: lower learning_rate")
+            raise TrainingError(f"the loss is {figures} at step {self.step}: {_ADVICE}")
         return figures
 
     def _average(self) -> None:
@@ -353,6 +368,16 @@ def _rate(step: int, config: RunConfig) -> float:
         return 1.0
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _check_compiler() -> None:
+    """Refuse to compile for a CPU where torch would find no compiler of C++."""
+    name = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
+    if shutil.which(name) is None:
+        raise TrainingError(
+            f"compiled = true needs a compiler of C++, and there is no {name}: install one, name it in CXX, or "
+            "drop compiled"
+        )
 
 
 def _check_limits(minutes: float, cpu_minutes: float, loaders: int) -> None:

@@ -185,7 +185,7 @@ def evaluate_pairs(
         guess = loaded.guess(pair.cloudy, look)
         on_step = steps_seen.watch(split_regions(pair.cloudy, matched_truth(pair))) if steps_seen else None
         answer = restore(loaded, pair.cloudy, guess, settings, mask, look, on_step)
-        answers = {"cloudy": pair.cloudy, "reference": guess, "DE": answer.image}
+        answers = {"cloudy": pair.cloudy, "reference": guess.clip(-1, 1), "DE": answer.image}
         rows.append(measure_answers(pair, answers, figures, perception))
         if claims is not None:
             others = [replace(settings, number=other) for other in range(1, samples)]

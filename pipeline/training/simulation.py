@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from decr_scene.models.clouds.simulate import CloudRecipe, simulate
@@ -18,7 +17,7 @@ from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.writing.origin import CopyOf
+from decr_scene.pipeline.writing.origin import Companion, CopyOf
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 GROUND_TOP = 0.45
@@ -99,10 +98,12 @@ def simulate_scene(
         cloudy[drawn_over], classes = draw_clouds(
             clear[drawn_over], valid[drawn_over], own, rng, chosen, scene.nodata
         )
-        for path, pixels in zip(paths, (cloudy, clear), strict=False):
-            with SceneWriter(CopyOf(scene), path, overwrite=overwrite) as writer:
+        copy, mask = CopyOf(scene), Companion(scene, ("",), classes.dtype)
+        for path, origin, pixels in zip(
+            paths, (copy, copy, mask), (cloudy, clear, classes[None]), strict=True
+        ):
+            with SceneWriter(origin, path, overwrite=overwrite) as writer:
                 writer.write(whole, pixels)
-        _write_mask(paths[2], classes, scene)
     seen = valid[drawn_over].any(axis=0)
     return Drawn(
         paths[0], paths[1], paths[2], float(np.isin(classes, (1, 3))[seen].mean()) if seen.any() else 0.0
@@ -156,12 +157,3 @@ def _recipe(**ranges: tuple[float, float] | None) -> CloudRecipe:
         return CloudRecipe(clear=0, aside=0, **{name: v for name, v in ranges.items() if v is not None})  # type: ignore[arg-type]  # ranges only
     except ValueError as error:
         raise OptionError(str(error)) from error
-
-
-def _write_mask(path: Path, classes: NDArray[np.uint8], scene: RasterioScene) -> None:
-    height, width = classes.shape
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": height, "width": width}
-    with rasterio.open(
-        path, "w", **profile, crs=scene.crs, transform=scene.transform, compress="deflate"
-    ) as target:
-        target.write(classes, 1)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import rasterio
-from raster_cases import described, draw, with_alpha, write
+from raster_cases import described, draw, with_alpha, with_gcps, write
 
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.pipeline.errors import OptionError, OutputError, SceneError
@@ -33,6 +33,14 @@ def test_ground_away_from_cloud_keeps_its_bits_and_the_truth_is_the_scene(scene,
             after.transform,
             after.descriptions,
         )
+
+
+def test_the_mask_lies_where_the_scene_does(tmp_path):
+    drawn = simulate_scene(with_gcps(tmp_path), tmp_path / "pairs", bands="blue,green,red,nir")
+    with rasterio.open(drawn.cloudy) as cloudy, rasterio.open(drawn.mask) as mask:
+        assert mask.gcps[1] == cloudy.gcps[1] is not None
+        assert [vars(point) for point in mask.gcps[0]] == [vars(point) for point in cloudy.gcps[0]]
+        assert mask.descriptions == (None,)
 
 
 def test_a_seed_is_a_cloud(scene, tmp_path):
