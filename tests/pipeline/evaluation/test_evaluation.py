@@ -27,7 +27,7 @@ from decr_scene.models.networks.grown import GrownConfig
 from decr_scene.models.networks.noise_network import NetworkConfig
 from decr_scene.models.networks.reference import ReferenceConfig
 from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.evaluation.answers import Settings
+from decr_scene.pipeline.evaluation.answers import Answerer, Settings
 from decr_scene.pipeline.evaluation.compare import compare, sweep
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.evaluation.pairs import load_pairs
@@ -344,6 +344,17 @@ def one_answer(path):
     config = ModelConfig("gan", ("red", "green", "blue"), None, ReferenceConfig("spagan", 3, 4))
     save_model_file(path, config, build_modules(config).state_dict())
     return path
+
+
+def test_the_answer_of_a_reference_alone_is_the_reference(folder, tmp_path, monkeypatch):
+    """A first guess may leave the scale, an answer does not."""
+    gan, own = one_answer(tmp_path / "gan.safetensors"), Answerer.guess
+    monkeypatch.setattr(Answerer, "guess", lambda *given: 3 * own(*given) + 0.5)
+    for row in evaluate_pairs(str(gan), folder).rows:
+        names = {key.partition("/")[2] for key in row if key.startswith("DE/")}
+        assert "texture" in names
+        for name in names:
+            np.testing.assert_equal(row[f"DE/{name}"], row[f"reference/{name}"])
 
 
 @pytest.mark.parametrize("option", ["--trace", "--plots"])
