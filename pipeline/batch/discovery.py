@@ -63,7 +63,8 @@ def find_scenes(
 
 def _may_enter(folder: Path, outputs: Path | None) -> bool:
     """Return whether to descend: not into hidden folders, nor into outputs of this batch or another."""
-    return not (folder.name.startswith(".") or _within(folder, outputs) or (folder / LOCK).exists())
+    # Path.exists raises in a folder that may not be entered, which is told when it is listed
+    return not (folder.name.startswith(".") or _within(folder, outputs) or os.path.exists(folder / LOCK))
 
 
 def _matches(path: Path, patterns: list[str]) -> bool:

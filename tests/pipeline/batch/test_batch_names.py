@@ -106,6 +106,16 @@ def test_an_output_is_named_after_the_last_part_of_its_scene(name, stem):
     assert output_stem(name) == stem
 
 
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("JL1GF03_PMS_1.5", "JL1GF03_PMS_1.5"), ("S2A_MSIL1C.SAFE", "S2A_MSIL1C"), ("store.zarr", "store")],
+)
+def test_a_dot_in_the_name_of_a_folder_may_be_one_of_a_number(name, stem, tmp_path):
+    (tmp_path / name).mkdir()
+    assert output_stem(str(tmp_path / name)) == stem
+    assert output_stem(f"{tmp_path / name}/") == stem
+
+
 def test_two_names_of_one_output_are_refused_before_any_work(tmp_path):
     (tmp_path / "list.txt").write_text("s3://a/x.tif\ns3://b/x.tif\n")
     with pytest.raises(OptionError, match="would both become"):

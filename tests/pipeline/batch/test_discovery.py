@@ -105,9 +105,10 @@ def test_a_link_to_nothing_is_a_failure(folders):
     assert "no such file" in report.scenes[3].error
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
 def test_a_folder_that_cannot_be_listed_is_a_failure(folders):
     src, dst = folders
     (src / "shut").mkdir(mode=0)
+    if os.access(src / "shut", os.R_OK):
+        pytest.skip("ROOT MAY READ ANYTHING")
     report = process_directory(src, dst, **IDENTITY, recursive=True)
     assert statuses(report) == ["done", "done", "done", "failed"]
