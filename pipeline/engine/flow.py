@@ -385,7 +385,9 @@ class Flow:
     def _unsaved(self) -> dict[int, Future]:
         """Find the first finished batches that are not saved, as many as a queue of the models holds."""
         with self._saving:
-            waiting = {number: self._changes[number] for number in sorted(self._to_save & self._changes.keys())}
+            waiting = {
+                number: self._changes[number] for number in sorted(self._to_save & self._changes.keys())
+            }
             finished = {number: own for number, own in waiting.items() if own.status == "finished"}
             keys = [*dict.fromkeys(own.key for own in finished.values())][: TASKS_AHEAD * self._models]
             return {number: own for number, own in finished.items() if own.key in keys}
@@ -414,7 +416,12 @@ class Flow:
         return guessed_together(self.plan, self.batches)
 
     def _model_task(
-        self, task: Callable[..., object], name: str, tiles: Sequence[object], number: int, inputs: list[Future]
+        self,
+        task: Callable[..., object],
+        name: str,
+        tiles: Sequence[object],
+        number: int,
+        inputs: list[Future],
     ) -> Future:
         """Submit tiles of a batch, earlier batches first, so that rows of blocks are finished in order."""
         return self.client.submit(

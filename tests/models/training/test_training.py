@@ -378,7 +378,7 @@ def test_a_folder_with_another_run_is_refused(root, tmp_path):
 
 def test_nothing_is_begun_that_needs_a_compiler_which_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(TrainingError, match="needs a compiler of C.*there is no no-such-compiler: install one"):
+    with pytest.raises(TrainingError, match="needs a compiler of C.*no no-such-compiler: install one"):
         Trainer.start(run_of("reference", compiled=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -390,7 +390,7 @@ def test_what_is_not_finite_is_not_saved(which, root, tmp_path):
     trainer, before = Trainer.start(config, tmp_path / "run"), (tmp_path / "run" / CHECKPOINT).read_bytes()
     modules = trainer.objective.modules if which == "weights" else trainer.ema
     next(iter(modules.parameters())).data[0] = math.nan
-    with pytest.raises(TrainingError, match=r"is not finite after step 1: lower learning_rate .*another folder"):
+    with pytest.raises(TrainingError, match=r"is not finite after step 1: lower learning_rate .* folder"):
         trainer.save()
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
 
