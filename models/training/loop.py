@@ -375,8 +375,8 @@ def _check_compiler() -> None:
     name = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
     if shutil.which(name) is None:
         raise TrainingError(
-            f"compiled = true needs a compiler of C++, and there is no {name}: install one, name it in CXX, or "
-            "drop compiled"
+            f"compiled = true needs a compiler of C++, and there is no {name}: install one, name it in CXX, "
+            "or drop compiled"
         )
 
 

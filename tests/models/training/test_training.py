@@ -378,7 +378,7 @@ def test_a_folder_with_another_run_is_refused(root, tmp_path):
 
 def test_nothing_is_begun_that_needs_a_compiler_which_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(TrainingError, match="needs a compiler of C.*no no-such-compiler: install one"):
+    with pytest.raises(TrainingError, match=r"needs a compiler of C.*no no-such-compiler: install one"):
         Trainer.start(run_of("reference", compiled=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
