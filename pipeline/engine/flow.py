@@ -2,10 +2,11 @@
 
 A row of output blocks asks for the batches of tiles that touch it; a batch asks for the first guesses of its
 tiles and their neighbours. Every batch is submitted once, shared by all blocks that it touches, and forgotten
-when the last of them is done; several of a model that is done in no time are one task (`pace`). At most `WINDOWS_UNDER_WAY` windows of `ROWS_UNDER_WAY` rows of blocks are
-under way. Further batches are submitted ahead, enough that no model idles while blocks are written or while
-the next cloud is rows away. Neither number grows with the scene: a slow disk holds up the models, and a slow
-model the reading. Rows that no tile touches are copied while the others wait for a model.
+when the last of them is done; several of a quick model are one task (`pace`). At most `WINDOWS_UNDER_WAY`
+windows of `ROWS_UNDER_WAY` rows of blocks are under way. Further batches are submitted ahead, enough that no
+model idles while blocks are written or while the next cloud is rows away. Neither number grows with the
+scene: a slow disk holds up the models, and a slow model the reading. Rows that no tile touches are copied
+while the others wait for a model.
 """
 
 from __future__ import annotations
@@ -385,10 +386,8 @@ class Flow:
     def _unsaved(self) -> dict[int, Future]:
         """Find the first finished batches that are not saved, as many as a queue of the models holds."""
         with self._saving:
-            waiting = {
-                number: self._changes[number] for number in sorted(self._to_save & self._changes.keys())
-            }
-            finished = {number: own for number, own in waiting.items() if own.status == "finished"}
+            waiting = [(number, self._changes[number]) for number in sorted(self._to_save & {*self._changes})]
+            finished = {number: own for number, own in waiting if own.status == "finished"}
             keys = [*dict.fromkeys(own.key for own in finished.values())][: TASKS_AHEAD * self._models]
             return {number: own for number, own in finished.items() if own.key in keys}
 
@@ -423,7 +422,7 @@ class Flow:
         number: int,
         inputs: list[Future],
     ) -> Future:
-        """Submit tiles of a batch, earlier batches first, so that rows of blocks are finished in order."""
+        """Submit tiles of batches, earlier ones first, so that rows of blocks are finished in order."""
         return self.client.submit(
             task,
             self.plan,

@@ -17,7 +17,7 @@ from decr_scene.pipeline.inputs.bands import resolve_names
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.tiling.grid import Span
-from decr_scene.pipeline.writing.origin import Companion, CopyOf
+from decr_scene.pipeline.writing.origin import Companion, CopyOf, Origin
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 GROUND_TOP = 0.45
@@ -98,10 +98,10 @@ def simulate_scene(
         cloudy[drawn_over], classes = draw_clouds(
             clear[drawn_over], valid[drawn_over], own, rng, chosen, scene.nodata
         )
-        copy, mask = CopyOf(scene), Companion(scene, ("",), classes.dtype)
-        for path, origin, pixels in zip(
-            paths, (copy, copy, mask), (cloudy, clear, classes[None]), strict=True
-        ):
+        mask = Companion(scene, ("",), classes.dtype)
+        origins: tuple[Origin, ...] = (CopyOf(scene), CopyOf(scene), mask)
+        images = (cloudy, clear, classes[None])
+        for path, origin, pixels in zip(paths, origins, images, strict=True):
             with SceneWriter(origin, path, overwrite=overwrite) as writer:
                 writer.write(whole, pixels)
     seen = valid[drawn_over].any(axis=0)
