@@ -173,8 +173,10 @@ def check_sizes(name: str, answerer: Answerer, pairs: Iterable[Pair]) -> None:
             )
 
 
-def open_answerer(name: str, data: Path, bands: str | None, detector: str = "auto") -> Answerer:
-    """Load a model, or make ``fill`` ready for the bands of a folder.
+def open_answerer(
+    name: str, data: Path, bands: str | None, detector: str = "auto", reduce: int = 1
+) -> Answerer:
+    """Load a model, or make ``fill`` ready for the bands of a folder, averaged ``reduce`` x ``reduce``.
 
     Raises:
         OptionError: The bands of the folder are not known, or it is ``identity``.
@@ -187,16 +189,20 @@ def open_answerer(name: str, data: Path, bands: str | None, detector: str = "aut
     spec, _ = spec_of(options)
     if name != "fill":
         loaded = load_model(name)
-        return Answerer(loaded.config.bands, spec, options, loaded, pixel=pixel_of_folder(data))
+        return Answerer(loaded.config.bands, spec, options, loaded, pixel=pixel_of_folder(data, reduce))
     names = resolve_names(("",) * len(bands.split(",")), bands) if bands else bands_of_folder(data)
     if names is None:
         find_pairs(DataConfig(folder="."), data, None)  # what is wrong with the folder is told first
         raise OptionError(f"fill does not know the bands of {data}: name them with --bands")
-    return Answerer(names, spec, options, pixel=pixel_of_folder(data))
+    return Answerer(names, spec, options, pixel=pixel_of_folder(data, reduce))
 
 
 def open_fill(
-    bands: tuple[str, ...], answerers: Sequence[Answerer], data: Path, detector: str = "auto"
+    bands: tuple[str, ...],
+    answerers: Sequence[Answerer],
+    data: Path,
+    detector: str = "auto",
+    reduce: int = 1,
 ) -> Answerer:
     """Prepare ``fill`` for images of these bands, with the detector that a run would take.
 
@@ -209,13 +215,14 @@ def open_fill(
         answerers: What it is compared with.
         data: Folder of the images.
         detector: Of what it is compared with; ``ukis`` holds for ``fill`` as well.
+        reduce: So many of their pixels become one along a side.
 
     Raises:
         OptionError: Nothing can look at such images.
     """
     options = Options(model="fill", detector="ukis" if detector == "ukis" else "auto")
     spec, _ = spec_of(options)
-    pixel = pixel_of_folder(data)
+    pixel = pixel_of_folder(data, reduce)
     orders = {name: read_model_config(find_model(name)).bands for name in bundled_models()}
     by_order = sorted(orders, key=lambda name: orders[name] != bands)
     lenders = (*(answerer.spec.name for answerer in answerers if answerer.model is not None), *by_order)

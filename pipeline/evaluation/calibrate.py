@@ -70,7 +70,7 @@ def calibrate_model(
         OptionError: The model makes no error on these pairs, or they do not tell what it depends on.
         DecrSceneError: The model or the pairs cannot be used.
     """
-    answerer = open_answerer(model, data, bands, detector)
+    answerer = open_answerer(model, data, bands, detector, reduce)
     samples = []
     for number, pair in enumerate(load_pairs(answerer.bands, data, reduce, bands=bands)):
         check_sizes(model, answerer, [pair])

@@ -283,13 +283,13 @@ def compare(
         raise OptionError("a fixed weight, or the reference alone, is no whole run: drop --by-process")
     names = dict.fromkeys(system.model for system in systems)
     check_outputs([table, sheet, *plot_files(plots, PLOTS)], list(names), data, overwrite)
-    models = {name: open_answerer(name, data, bands, detector) for name in names}
+    models = {name: open_answerer(name, data, bands, detector, reduce) for name in names}
     for system in systems:
         system.settings.check(models[system.model].model)
     _check_variants(systems, models)
     model_bands = _common_bands(models)
     if with_baselines:
-        models = {FILL: open_fill(model_bands, list(models.values()), data, detector), **models}
+        models = {FILL: open_fill(model_bands, list(models.values()), data, detector, reduce), **models}
         systems = [System(FILL, FILL, Settings()), *(system for system in systems if system.model != FILL)]
     pairs = load_pairs(model_bands, data, reduce, protocol, bands)
     runs = WholeRuns.over(data, model_bands, bands, mask) if by_process else None

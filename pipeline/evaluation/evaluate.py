@@ -165,7 +165,7 @@ def evaluate_pairs(
         OptionError: An option is out of range, or needs what is not there.
         TrainingError: The images cannot be used.
     """
-    loaded = open_answerer(model, data, bands, detector)
+    loaded = open_answerer(model, data, bands, detector, reduce)
     _check_draws(model, loaded, trace is not None or plots is not None, samples)
     expected = expected_error_of(loaded.spec) if uncertainty else None
     drawn = (*WEIGHT_PLOTS, UNCERTAINTY_PLOT) if samples > 1 or uncertainty else WEIGHT_PLOTS

@@ -127,10 +127,10 @@ def bands_of_folder(data: Path) -> tuple[str, ...] | None:
     return names if len(orders) == 1 and all(names) else None
 
 
-def pixel_of_folder(data: Path) -> float | None:
+def pixel_of_folder(data: Path, reduce: int = 1) -> float | None:
     """Return the side of a pixel, m, of the first cloudy image of a folder; ``None``: it does not say.
 
-    By its transform, GCPs or RPCs, as a run takes it.
+    By its transform, GCPs or RPCs, as a run takes it. Averaged ``reduce`` x ``reduce``, pixels are larger.
     """
     images = (path for name in CLOUDY_FOLDERS for path in _images(data / name))
     first = next(images, None)
@@ -138,9 +138,10 @@ def pixel_of_folder(data: Path) -> float | None:
         return None
     try:
         with RasterioScene.open(first) as scene:
-            return pixel_of(scene)
+            side = pixel_of(scene)
     except DecrSceneError:
         return None  # what is wrong with it is told by the one who reads its pixels
+    return None if side is None else reduce * side
 
 
 def warnings_of(

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from command_cases import call
-from raster_cases import with_gcps, with_rpc, write
+from raster_cases import described, with_gcps, with_rpc, write
 
 from decr_scene.models.data.config import DataConfig
 from decr_scene.models.errors import TrainingError
-from decr_scene.pipeline.evaluation.answers import open_answerer
+from decr_scene.pipeline.evaluation.answers import open_answerer, open_fill
 from decr_scene.pipeline.evaluation.pairs import load_pairs, pixel_of_folder, warnings_of, warnings_of_tables
 from decr_scene.pipeline.planning import plan_scene as planning
 from decr_scene.pipeline.planning.detector import look_of
@@ -110,3 +110,13 @@ def test_pairs_that_points_place_are_looked_at_by_the_detector_of_a_run(tmp_path
     assert look == planned.look
     assert look is not None
     assert look.kind == "ukis", "the pixels are some 100 m"
+
+
+def test_averaged_pixels_are_larger_to_the_detector(tmp_path):
+    for folder in ("cloudy", "clear"):
+        (tmp_path / folder).mkdir()
+        described(tmp_path / folder / "a.tif", ("blue", "green", "red", "nir"))
+    found = {n: open_answerer("default", tmp_path, None, reduce=n).pixel for n in (1, 2, 20)}
+    assert found == {1: 0.5, 2: 1.0, 20: 10.0}
+    fill = open_fill(("blue", "green", "red", "nir"), [], tmp_path, reduce=20)
+    assert fill.pixel == open_answerer("fill", tmp_path, None, reduce=20).pixel == 10.0
