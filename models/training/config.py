@@ -30,6 +30,9 @@ ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditio
 RESTORERS = ("mn", "mdsa")
 """Kinds of stage ``reference`` that were published as systems of their own, also without a noise network."""
 
+WEIGHING = ("weight", "joint")
+"""Stages that weigh a first guess against the diffusion."""
+
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -158,7 +161,7 @@ class RunConfig:
             self._check_alone()
         elif self.network is None and self.stage != "reference":
             raise ValueError(f"stage {self.stage} needs a [network] table")
-        elif self.network is not None and self.network.covered and self.stage in ("weight", "joint"):
+        elif self.network is not None and self.network.covered and self.stage in WEIGHING:
             raise ValueError(f"a network with 'covered' has no weight network for stage {self.stage}")
         parts: list[ReferenceConfig | NetworkConfig | None] = [self.reference, self.network]
         for part in parts:
@@ -182,7 +185,7 @@ class RunConfig:
     @property
     def takes_held_out(self) -> str:
         """Return how the run takes images that are held out, one of `HELD_OUT`."""
-        return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
+        return self.held_out or ("with" if self.stage in WEIGHING else "without")
 
     def _check_ranges(self) -> None:
         """Refuse numbers that no training can go by, and bands that are not told apart."""
@@ -212,6 +215,10 @@ class RunConfig:
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
         if self.similar < 0 or (self.similar and self.stage != "reference"):
             raise ValueError(f"similar is a weight from 0, of stage reference alone, got {self.similar:g}")
+        if self.on_path and self.stage not in WEIGHING:
+            raise ValueError(
+                f"on_path is of stages {' and '.join(WEIGHING)} alone, this run is of {self.stage}: drop it"
+            )
         if (self.part or self.early) and self.stage != "diffusion":
             raise ValueError("part and early are of stage diffusion alone")
         if not 0 <= self.early <= 1:

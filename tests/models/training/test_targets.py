@@ -269,6 +269,14 @@ def test_on_the_path_neither_loss_reaches_the_network_of_the_other(stage):
     assert reached == expected
 
 
+@pytest.mark.parametrize("stage", ["reference", "diffusion", "detector", "adversarial"])
+def test_a_stage_that_weighs_nothing_has_no_path(stage):
+    told = f"on_path is of stages weight and joint alone, this run is of {stage}: drop it"
+    network = {"prediction": "v", "guided": True, "noise": UNET, "weight": UNET}
+    with pytest.raises(ValueError, match=told):
+        config_from_table({**RUN, "stage": stage, "network": network, "on_path": True})
+
+
 def _reached(objective, loss):
     """Which of the two networks a loss gives gradients to."""
     objective.modules.zero_grad(set_to_none=True)
