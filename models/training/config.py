@@ -159,9 +159,11 @@ class RunConfig:
             self._check_detector()
         elif self.stage in ALONE:
             self._check_alone()
-        elif self.network is None and self.stage != "reference":
+        elif self.stage == "reference":
+            self._check_kind()
+        elif self.network is None:
             raise ValueError(f"stage {self.stage} needs a [network] table")
-        elif self.network is not None and self.network.covered and self.stage in WEIGHING:
+        elif self.network.covered and self.stage in WEIGHING:
             raise ValueError(f"a network with 'covered' has no weight network for stage {self.stage}")
         parts: list[ReferenceConfig | NetworkConfig | None] = [self.reference, self.network]
         for part in parts:
@@ -249,6 +251,15 @@ class RunConfig:
             raise ValueError(
                 f"the discriminator sees patches of {HALVED} px and needs two of them, got {self.batch} x "
                 f"{patches**2}: set batch or crop higher"
+            )
+
+    def _check_kind(self) -> None:
+        """Refuse a reference that learns by the losses of a stage of its own."""
+        own = next((stage for stage, kinds in ALONE.items() if self.reference.kind in kinds), None)
+        if own is not None:
+            raise ValueError(
+                f"a [reference] of kind {self.reference.kind!r} is trained by stage {own}, found stage "
+                f"reference: set stage = \"{own}\", or another kind"
             )
 
     def _check_detector(self) -> None:
