@@ -259,7 +259,7 @@ class RunConfig:
         if own is not None:
             raise ValueError(
                 f"a [reference] of kind {self.reference.kind!r} is trained by stage {own}, found stage "
-                f"reference: set stage = \"{own}\", or another kind"
+                f'reference: set stage = "{own}", or another kind'
             )
 
     def _check_detector(self) -> None:

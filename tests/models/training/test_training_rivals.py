@@ -139,7 +139,11 @@ def test_a_run_of_our_own_reference_is_no_whole_model(tmp_path):
             "cvae must be 4 at least, got 3",
         ),
         ("reference", {"reference": {"kind": "mn", "width": 3}}, "width of mn must be 4 at least, got 3"),
-        ("reference", RIVALS["adversarial"], "'spagan' is trained by stage adversarial, found stage reference"),
+        (
+            "reference",
+            RIVALS["adversarial"],
+            "'spagan' is trained by stage adversarial, found stage reference",
+        ),
         ("reference", RIVALS["variational"], "'cvae' is trained by stage variational, found stage reference"),
         ("reference", RIVALS["conditional"], "'diffcr' is trained by stage conditional, found stage refer"),
         (

@@ -11,7 +11,7 @@ from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import DetectorConfig
 from decr_scene.models.training.config import read_config, read_texts
 from decr_scene.pipeline.commands.main import main
-from decr_scene.pipeline.training.stage import chosen_on_nothing
+from decr_scene.pipeline.training.doubts import chosen_on_nothing
 
 
 def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_path):
@@ -51,6 +51,51 @@ def test_a_detector_that_no_images_are_held_out_for_is_told(tmp_path):
     assert told.startswith("no images are held out: the threshold stays 0.5, ")
     assert chosen_on_nothing(replace(run, data=(replace(run.data[0], holdout=(("4", "5"),)),))) == []
     assert chosen_on_nothing(replace(run, stage="reference", detector=None)) == []
+
+
+NOISE = "{ channels = 8, multipliers = [1], attention_factors = [], num_res_blocks = 1, heads = 1 }"
+GUIDED = f"""
+[network]
+prediction = "residual"
+guided = true
+noise = {NOISE}
+"""
+
+
+def told_by(call):
+    return " ".join(CliRunner().invoke(main, [str(a) for a in call]).output.split())
+
+
+@pytest.mark.parametrize(
+    ("stage", "network", "untrained"),
+    [
+        ("weight", f"weight = {NOISE}\n", "the reference and the noise network, which"),
+        ("joint", f"weight = {NOISE}\n", "of the reference, which stage"),
+        ("diffusion", "covered = [0.1, 0.3]\n", "of the reference, which stage"),
+    ],
+)
+def test_a_reference_that_nothing_has_trained_is_told(stage, network, untrained, data, tmp_path):
+    first = toml(tmp_path, steps=1)
+    CliRunner().invoke(main, [str(a) for a in command(first, data, tmp_path / "first")])
+    later = tmp_path / "later.toml"
+    later.write_text(first.read_text().replace('"reference"', f'"{stage}"') + GUIDED + network)
+    call = ["train", stage, *command(later, data, tmp_path / "run")[2:]]
+    assert untrained in told_by(call)
+    assert "untrained" not in told_by(call)  # it has begun
+    call = [*call[:-2], tmp_path / "other", "--quiet", "--init", tmp_path / "first"]
+    assert "reference" not in told_by(call)
+
+
+def test_a_critic_that_judges_nothing_is_told(data, tmp_path):
+    path, told = toml(tmp_path, steps=2, every=1), "the critic has judged nothing"
+    told_by(command(path, data, tmp_path / "first"))
+    text = path.read_text().replace('"reference"', '"diffusion"').replace("warmup", "part = 16\nwarmup")
+    for covered, is_told in (("[1.5, 1.9]", True), ("[0.0, 1e-4]", False)):
+        path.write_text(f"{text}{GUIDED}covered = {covered}\n[critic]\nwidth = 4\ntexture = 2.0\n")
+        call = ["train", "diffusion", *command(path, data, tmp_path / f"run{is_told}")[2:]]
+        first, again = told_by([*call, "--init", tmp_path / "first"]), told_by(call)
+        assert (told in first) == is_told, first
+        assert told not in again  # no step was taken
 
 
 @pytest.mark.parametrize(
