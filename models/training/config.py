@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,12 @@ WEIGHING = ("weight", "joint")
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
+MOST_CROPS = 1 << 16
+"""Greatest number of crops that a process draws for one step."""
+
+LEAST_CROP = 8
+"""Least side of a crop, px: the windows of the losses are about as large."""
+
 HELD_OUT = ("with", "without", "only")
 
 
@@ -175,6 +180,8 @@ class RunConfig:
             raise ValueError("masks are for stage detector alone: name clear images")
         if self.stage != "detector":
             self.reference.check_crop(self.crop)
+        if self.crop < LEAST_CROP:
+            raise ValueError(f"crop must be {LEAST_CROP} px at least, got {self.crop}")
         if self.data and not any(part.share for part in self.data):
             raise ValueError("share of all [[data]] is 0: give one a weight above, or drop the key")
 
@@ -193,10 +200,15 @@ class RunConfig:
         """Refuse numbers that no training can go by, and bands that are not told apart."""
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be from 0 to below 2^63, got {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"learning_rate must be above 0, and 1 at most, got {self.learning_rate}")
+        if not 0 <= self.weight_decay <= 1000:
+            raise ValueError(f"weight_decay must be from 0 to 1000, got {self.weight_decay}")
+        if self.batch * self.accumulate > MOST_CROPS:
+            raise ValueError(
+                f"a process holds the batch x accumulate crops of a step, {MOST_CROPS} at most, got "
+                f"{self.batch} x {self.accumulate}: set one of the two lower"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be a rate from 0 to below 1, got {self.ema}")
         if self.warmup < 0:
@@ -400,10 +412,23 @@ def build(kind: type[Any], table: Any) -> Any:
     unknown = sorted(set(table) - known)
     if unknown:
         raise ValueError(f"unknown keys {unknown} for {kind.__name__}, expected some of {sorted(known)}")
-    values = {key: _frozen(value) for key, value in table.items()}
-    check_types(kind, values)
-    return kind(**values)
+    for key, value in table.items():
+        _check_numbers(key, value)
+    check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
+    return kind(**{key: _frozen(value) for key, value in table.items()})
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+def _frozen(value: Any, inside_tables: bool = False) -> Any:
+    """Return lists as tuples; what is kept has lists inside tables, as the descriptions of runs do."""
+    if isinstance(value, dict) and inside_tables:
+        return {key: _frozen(part, True) for key, part in value.items()}
+    return tuple(_frozen(v, inside_tables) for v in value) if isinstance(value, list) else value
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Refuse a whole number that no TOML has, and that nothing here can count to."""
+    if isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(key, part)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{key} has a number of {value.bit_length()} bits, expected one within those of 64")
