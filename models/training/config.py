@@ -170,11 +170,11 @@ class RunConfig:
             raise ValueError(f"stage {self.stage} needs a [network] table")
         elif self.network.covered and self.stage in WEIGHING:
             raise ValueError(f"a network with 'covered' has no weight network for stage {self.stage}")
-        parts: list[ReferenceConfig | NetworkConfig | None] = [self.reference, self.network]
-        for part in parts:
+        for name in ("reference", "network"):
+            part: ReferenceConfig | NetworkConfig | None = getattr(self, name)
             if part is not None and part.bands != len(self.bands):
                 raise ValueError(
-                    f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
+                    f"{name} has {part.bands} bands, the run {len(self.bands)}: drop the key bands in it"
                 )
         if self.stage != "detector" and any(part.masks for part in (*self.data, self.validation) if part):
             raise ValueError("masks are for stage detector alone: name clear images")
@@ -325,13 +325,24 @@ def _data_of(
 
     ``above`` are the files that name this one, the nearest last.
     """
-    data, shared = table.pop("data"), table.pop("all_data", {})
-    if not isinstance(data, (str, list)):
-        raise ValueError("data is one table, expected tables [[data]], or the name of another run's file")
+    data, shared = table.pop("data"), _table(table, "all_data")
+    table.pop("all_data", None)
     if not isinstance(data, str):
-        return data, shared
+        return _list_of_tables("data", data, ", or the name of another run's file"), shared
+    if data in ("", "..") or Path(data).name != data:
+        raise ValueError(
+            f"data is {data!r}, expected the name alone of a run's file beside {path.name}: put it there"
+        )
     tables, theirs = _tables_of(path.with_name(data), (*above, path.name))
-    return tables + table.pop("more_data", []), _filled(shared, theirs)
+    return tables + _list_of_tables("more_data", table.pop("more_data", [])), _filled(shared, theirs)
+
+
+def _list_of_tables(key: str, value: Any, otherwise: str = "") -> list[dict[str, Any]]:
+    """Refuse what is not a list of tables, and return it."""
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        return value
+    found = "one table" if isinstance(value, dict) else repr(value)
+    raise TypeError(f"{key} is {found}, expected tables [[{key}]]{otherwise}")
 
 
 def _tables_of(path: Path, above: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -344,7 +355,10 @@ def _tables_of(path: Path, above: tuple[str, ...]) -> tuple[list[dict[str, Any]]
         text = read_toml_text(path)
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
-    table = tomllib.loads(text)
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"data names {path.name}, which is no TOML: {error}") from error
     if path.name in above or not isinstance(table.get("data"), (list, str)):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
     return _data_of(table, path, above)
@@ -363,59 +377,80 @@ def _filled(table: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a run from a parsed table, with networks of as many bands as the run."""
     table = dict(table)
-    bands = len(table["bands"])
-    table["data"] = tuple(_source(part) for part in table["data"])
+    if not isinstance(table["bands"], (list, tuple)) or not table["bands"]:
+        raise TypeError(f"bands is {table['bands']!r}, expected a list of names, one for each band")
+    bands = {"bands": len(table["bands"])}
+    table["data"] = tuple(_source(part, "data") for part in table["data"])
     if "validation" in table:
-        table["validation"] = _source(table["validation"])
-    table["reference"] = build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
+        table["validation"] = _source(_table(table, "validation"), "validation")
+    table["reference"] = build(ReferenceConfig, bands | _table(table, "reference"), "reference")
     if "detector" in table:
-        table["detector"] = build(DetectorConfig, {"bands": bands, **table["detector"]})
+        table["detector"] = build(DetectorConfig, bands | _table(table, "detector"), "detector")
     if "critic" in table:
-        table["critic"] = build(CriticConfig, table["critic"])
+        table["critic"] = build(CriticConfig, table["critic"], "critic")
     if "network" in table:
-        network = {"bands": bands, **table["network"]}
-        for part, replacement in (("noise", "grown"), ("weight", "covered")):
-            if part in network or replacement not in network:
-                network[part] = build(UNetConfig, network[part])
-        if "grown" in network:
-            trunk = build(ReferenceConfig, {"bands": bands, **network["grown"].get("trunk", {})})
-            network["grown"] = build(GrownConfig, {**network["grown"], "trunk": trunk})
-        table["network"] = build(NetworkConfig, network)
-    return build(RunConfig, table)
+        table["network"] = _network(bands | _table(table, "network"))
+    run: RunConfig = build(RunConfig, table)
+    return run
 
 
-def _source(table: dict[str, Any]) -> DataConfig:
-    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"))
-    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"))
-    source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils})
+def _network(table: dict[str, Any]) -> NetworkConfig:
+    """Build the network of noise and weight of its table, which has its bands."""
+    network = dict(table)
+    if "grown" in network:
+        grown = _table(network, "grown", "network.")
+        trunk = {"bands": network["bands"], **_table(grown, "trunk", "network.grown.")}
+        built: ReferenceConfig = build(ReferenceConfig, trunk, "network.grown.trunk")
+        network["grown"] = build(GrownConfig, {**grown, "trunk": built}, "network.grown")
+    for part, replacement in (("noise", "grown"), ("weight", "covered")):
+        if part in network:
+            network[part] = build(UNetConfig, network[part], f"network.{part}")
+        elif replacement not in network:
+            raise ValueError(f"network lacks {part!r}, expected that table, or {replacement!r} in its place")
+    result: NetworkConfig = build(NetworkConfig, network, "network")
+    return result
+
+
+def _source(table: dict[str, Any], name: str) -> DataConfig:
+    """Build a source of images of its table, which messages call ``name``."""
+    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"), "clouds")
+    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"), "veils")
+    source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils}, name)
     return source
 
 
-def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a table in another, an empty one if it is not there."""
+def _table(values: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
+    """Return a table in another, which messages call ``above``; an empty one if it is not there."""
     value = values.get(key, {})
     if not isinstance(value, dict):
-        raise TypeError(f"{key} is {value!r}, expected a table")
+        raise TypeError(f"{above}{key} is {value!r}, expected a table")
     return value
 
 
-def build(kind: type[Any], table: Any) -> Any:
-    """Build a dataclass of a parsed table.
+def build(kind: type[Any], table: Any, name: str = "") -> Any:
+    """Build a dataclass of a parsed table, which messages call ``name``; without one it is the whole file.
 
     Raises:
         TypeError: It is no table, or a value is of another type.
         ValueError: A key is unknown, or values do not fit together.
     """
     if not isinstance(table, dict):
-        raise TypeError(f"{kind.__name__} is {table!r}, expected a table")
+        raise TypeError(f"{name} is {table!r}, expected a table")
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(table) - known)
     if unknown:
-        raise ValueError(f"unknown keys {unknown} for {kind.__name__}, expected some of {sorted(known)}")
-    for key, value in table.items():
-        _check_numbers(key, value)
-    check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
-    return kind(**{key: _frozen(value) for key, value in table.items()})
+        place = f" in {name}" if name else ""
+        raise ValueError(f"unknown keys {unknown}{place}, expected some of {sorted(known)}")
+    try:
+        for key, value in table.items():
+            _check_numbers(key, value)
+        check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
+        return kind(**{key: _frozen(value) for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        if not name:
+            raise
+        told = TypeError if isinstance(error, TypeError) else ValueError
+        raise told(f"{name}: {error}") from error
 
 
 def _frozen(value: Any, inside_tables: bool = False) -> Any:

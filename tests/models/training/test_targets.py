@@ -224,7 +224,7 @@ def test_the_clouds_of_a_source_are_those_asked_for(pair):
         np.random.default_rng(1), 32, ("red", "green", "blue")
     )
     np.testing.assert_array_equal(cloudy, clear)
-    with pytest.raises(ValueError, match="unknown keys \\['colour'\\] for CloudRecipe"):
+    with pytest.raises(ValueError, match="unknown keys \\['colour'\\] in clouds"):
         config_from_table({**RUN, "data": [{"clear": "clear", "simulate": 1.0, "clouds": {"colour": 1}}]})
 
 

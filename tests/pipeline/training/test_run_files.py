@@ -104,12 +104,50 @@ def test_a_critic_that_judges_nothing_is_told(data, tmp_path):
         ("[[data]]", "[data]", "data is one table, expected tables [[data]]"),
         ("simulate = 0.3", "simulate = 0.3\nclouds = 5", "clouds is 5, expected a table"),
         ("steps = 1", 'steps = 1\nspectrum = ["red"]', "spectrum must be a name for each of the 3 bands"),
+        ("[[data]]", "[[data]]\nname = 5", "unknown keys ['name'] in data, expected some of"),
+        ("width = 8", "width = 0", "reference: width must be in 1 to 65536, got 0"),
+        ("width = 8", "width = 8\npatch = 0", "reference: patch must be in 1 to 64, got 0"),
+        ("[1, 2]", "[]", "reference: multipliers must be one positive number per level, got ()"),
+        ("width = 8", "bands = 4", "reference has 4 bands, the run 3: drop the key bands in it"),
+        *(
+            ('["red", "green", "blue"]', value, f"bands is {value}, expected a list of names, one for each")
+            for value in ("5", "[]", "'red'")
+        ),
+        *(
+            ("steps = 1", f"steps = 1\n{key} = {value}", f"{key} is {value}, expected a table")
+            for key in ("network", "detector", "critic", "validation", "all_data")
+            for value in ("5", "[]", "'x'")
+        ),
+        *(
+            ("steps = 1", f"steps = 1\nnetwork = {{ {table} }}", said)
+            for table, said in (
+                ("grown = 5", "network.grown is 5, expected a table"),
+                ("grown = { trunk = 5 }", "network.grown.trunk is 5, expected a table"),
+                ("grown = { local = 3 }", "network.grown: local must be an even number from 2"),
+                ("noise = 5", "network.noise is 5, expected a table"),
+                ("noise = { multipliers = [] }", "network.noise: multipliers must be one positive number"),
+                (
+                    "covered = [0.1, 0.3]",
+                    "network lacks 'noise', expected that table, or 'grown'",
+                ),
+            )
+        ),
     ],
 )
 def test_tables_of_another_shape_are_refused_by_name(of, by, said, tmp_path):
     path = toml(tmp_path, steps=1)
     path.write_text(path.read_text().replace(of, by))
     with pytest.raises(TrainingError, match=re.escape(said)):
+        read_config(path)
+
+
+@pytest.mark.parametrize("value", ["5", "[]", "'unet'"])
+def test_a_reference_is_a_table(value, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"stage = 'reference'\nbands = ['r']\nsteps = 1\nreference = {value}\n[[data]]\nfolder = '.'\n"
+    )
+    with pytest.raises(TrainingError, match=re.escape(f"reference is {value}, expected a table")):
         read_config(path)
 
 
@@ -141,10 +179,23 @@ def test_a_run_adds_its_own_data_to_those_of_another(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("none.toml", "none.toml cannot be read"), ("second.toml", "tables [[data]] of its own")],
+    [
+        ("'none.toml'", "none.toml cannot be read"),
+        ("'second.toml'", "tables [[data]] of its own"),
+        ("'cut.toml'", "data names cut.toml, which is no TOML: Invalid value (at end of document)"),
+        *(
+            (f"'{name}'", f"data is '{name}', expected the name alone of a run's file beside second.toml")
+            for name in ("", ".", "..", "../x.toml", "sub/x.toml")
+        ),
+        *(
+            (value, f"data is {value}, expected tables [[data]], or the name of another run's file")
+            for value in ("5", "[1, 2]", "[[]]", "['a']")
+        ),
+    ],
 )
 def test_data_of_no_run_are_refused(name, said, tmp_path):
     path = tmp_path / "second.toml"
-    path.write_text(f'stage = "reference"\nbands = ["r"]\nsteps = 1\ndata = "{name}"\n')
+    (tmp_path / "cut.toml").write_text("steps = ")
+    path.write_text(f'stage = "reference"\nbands = ["r"]\nsteps = 1\ndata = {name}\n')
     with pytest.raises(TrainingError, match=re.escape(said)):
         read_config(path)
