@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ class RunConfig:
             raise ValueError(f"schedule {self.schedule!r} is unknown, expected one of {SCHEDULES}")
         if self.signed and self.stage != "adversarial":
             raise ValueError("signed is of stage adversarial alone")
+        if self.detector is not None and self.stage != "detector":
+            raise ValueError(f"[detector] is of stage detector alone, this run is of {self.stage}: drop it")
         if self.critic is not None:
             self._check_critic()
         if self.stage == "detector":
@@ -216,6 +219,8 @@ class RunConfig:
         if self.spectrum and len(self.spectrum) != len(self.bands):
             names = ", ".join(self.spectrum)
             raise ValueError(f"spectrum must be a name for each of the {len(self.bands)} bands, got {names}")
+        if not all(band.strip() for band in self.bands):
+            raise ValueError(f"bands must be names, got {list(self.bands)}: one of them is empty")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands must be names that differ, got {', '.join(self.bands)}")
 
@@ -416,6 +421,11 @@ def _source(table: dict[str, Any], name: str) -> DataConfig:
     clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"), "clouds")
     veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"), "veils")
     source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils}, name)
+    if source.clear and source.cloudy and normpath(source.clear) == normpath(source.cloudy):
+        raise ValueError(
+            f"{name}: clear and cloudy are both {source.clear!r}, expected the folder of the clear images "
+            "and that of the cloudy ones: name the other, or drop cloudy and set simulate = 1.0"
+        )
     return source
 
 

@@ -173,6 +173,14 @@ def test_values_that_draw_nothing_are_refused(key, value, told):
         run_of("reference", data=[{"cloudy": "cloudy", "clear": "clear", key: value}])
 
 
+@pytest.mark.parametrize("part", ["data", "validation"])
+@pytest.mark.parametrize("clear", ["cloudy", "cloudy/", "./clear/../cloudy"])
+def test_images_are_not_their_own_truth(clear, part):
+    table = {"cloudy": "cloudy", "clear": clear}
+    with pytest.raises(ValueError, match=f"{part}: clear and cloudy are both '{re.escape(clear)}', expected"):
+        run_of("reference", **{part: [table] if part == "data" else table})
+
+
 def test_a_table_of_ranges_is_described_as_ever():
     """By the description a run that has begun is known."""
     config = run_of("reference", data=[{"folder": ".", "veils": {"transmission": {"red": [0.9, 1.0]}}}])
@@ -254,6 +262,7 @@ def test_images_without_a_twin_are_named(root):
         {"weight_decay": -1.0},
         {"seed": 2**70},
         {"bands": ["r", "r", "b"]},
+        {"bands": ["", "a", "b"]},
         {"learning_rate": 1e300},
         {"learning_rate": 10**400},
         {"weight_decay": 1e300},
