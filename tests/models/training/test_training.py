@@ -443,3 +443,24 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     with torch.no_grad():
         weight = trainer.objective.modules["network"].weight(x_t, 300, cloudy, cloudy)
     assert weight.mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "told"),
+    [
+        (
+            "Read error [127.0.0.1]:5: Connection reset by peer. GLHF!",
+            TrainingError,
+            "same call goes on from",
+        ),
+        ("Connection closed by peer [127.0.0.1]:5", TrainingError, "another process of this run has ended"),
+        ("Timed out waiting 1800000ms for recv operation to complete", RuntimeError, "Timed out"),
+    ],
+)
+def test_a_process_whose_neighbour_has_ended_says_so(said, expected, told, monkeypatch):
+    monkeypatch.setattr(loop, "_processes", lambda: 2)
+    monkeypatch.setattr(
+        loop.dist, "all_reduce", raising(RuntimeError(f"[gloo/transport/tcp/pair.cc:5] {said}"))
+    )
+    with pytest.raises(expected, match=told):
+        loop._average_over_processes([torch.zeros(2)])
