@@ -36,13 +36,13 @@ WEIGHING = ("weight", "joint")
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
+HELD_OUT = ("with", "without", "only")
+
 MOST_CROPS = 1 << 16
 """Greatest number of crops that a process draws for one step."""
 
 LEAST_CROP = 8
 """Least side of a crop, px: the windows of the losses are about as large."""
-
-HELD_OUT = ("with", "without", "only")
 
 
 @dataclass(frozen=True)
