@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import math
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +69,8 @@ def _words(hint: Any) -> str:
         return f"a list, each {_words(inside[0])}"
     if origin is tuple:
         return f"a list of {len(inside)}: {', '.join(map(_words, inside))}"
+    if origin is Mapping and inside[1] is not Any:
+        return f"a table, each {_words(inside[1])}"
     if origin is not None:
         return "a table"
     return _WORDS.get(hint, "a table")
@@ -84,8 +86,13 @@ def _is(value: Any, hint: Any) -> bool:
         if len(inside) == 2 and inside[1] is Ellipsis:
             return all(_is(part, inside[0]) for part in value)
         return len(value) == len(inside) and all(map(_is, value, inside))
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_is(part, inside[1]) for part in value.values())
+    if hint is Any:
+        return True
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is None:

@@ -64,18 +64,28 @@ class VeilRecipe:
     colour: Range = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name, most in (
-            ("thickness", 10),
-            ("uneven", 2),
-            ("scale", 1e5),
-            ("fine_scale", 1e5),
-            ("light", 1),
-            ("beyond", 2),
-            ("colour", 2),
-        ):
+        for name, (least, most) in _BOUNDS.items():
             low, high = getattr(self, name)
-            if not 0 <= low <= high <= most:
-                raise ValueError(f"{name} must rise within [0, {most:g}], got ({low:g}, {high:g})")
+            if not least <= low <= high <= most:
+                raise ValueError(f"{name} must rise within [{least:g}, {most:g}], got ({low:g}, {high:g})")
+        for name in ("fine", "tint"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name):g}")
+        for band, (low, high) in self.transmission.items():
+            if not 0 <= low <= high <= 100:
+                raise ValueError(f"transmission of {band} must rise within [0, 100], got ({low:g}, {high:g})")
+
+
+_BOUNDS: Mapping[str, Range] = {
+    "thickness": (0.0, 10.0),
+    "uneven": (0.0, 2.0),
+    "scale": (0.1, 1e5),
+    "fine_scale": (0.1, 1e5),
+    "light": (0.0, 1.0),
+    "beyond": (0.0, 2.0),
+    "blur": (0.0, 100.0),
+    "colour": (0.0, 2.0),
+}
 
 
 @dataclass(frozen=True)

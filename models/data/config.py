@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.models.clouds.types import Range
 from decr_scene.models.clouds.veils import VeilRecipe
+
+WIDEST = 1 << 16
+"""Greatest width that images are resized to, px."""
+
+SMALLEST = 1e-4
+"""Least scale that crops are drawn at."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +110,20 @@ class DataConfig:
                 raise ValueError("masks are of the images in cloudy, without clear, folder or simulate")
         elif (self.folder is None) == (self.clear is None) or (self.folder and self.cloudy):
             raise ValueError("images come from either folder, or clear and, for real pairs, cloudy: give one")
-        if self.resize is not None and (self.resize < 1 or self.windowed):
-            raise ValueError(f"resize must be a width in px, of images held in memory, got {self.resize}")
+        if self.resize is not None and (not 1 <= self.resize <= WIDEST or self.windowed):
+            raise ValueError(
+                f"resize must be a width from 1 to {WIDEST} px, of images held in memory, got {self.resize}"
+            )
         if not 0 <= self.simulate <= 1:
             raise ValueError(f"simulate must be a share of the crops, from 0 to 1, got {self.simulate:g}")
-        if not 0 <= self.share < math.inf:
-            raise ValueError(f"share must be a weight from 0, got {self.share:g}")
+        if not 0 <= self.share <= 1e6:
+            raise ValueError(f"share must be a weight from 0 to 1e6, got {self.share:g}")
         if self.folder is None and self.cloudy is None and self.simulate != 1.0:
             raise ValueError(f"clear images without cloudy ones need simulate = 1.0, got {self.simulate}")
         if not self.scales or any(
-            not s > 0 or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales
+            not s >= SMALLEST or round(1 / s) < 1 or abs(1 / s - round(1 / s)) > 1e-6 for s in self.scales
         ):
-            raise ValueError(f"scales must be 1 / whole numbers, got {self.scales}")
+            raise ValueError(f"scales must be 1 / whole numbers up to {1 / SMALLEST:g}, got {self.scales}")
         if not 0 <= self.gamma <= 2:
             raise ValueError(f"gamma must be a power of e, from 0 to 2, got {self.gamma:g}")
         if not 0 <= self.shown_gain <= 1 or (self.shown_gain and not self.shown):
@@ -141,15 +148,15 @@ class DataConfig:
             raise ValueError(f"jpeg must be two rising qualities from 1 to 100, got {self.jpeg}")
         if not self.judged and not self.holdout:
             raise ValueError("judged = false is of images that are held out: name them in holdout")
-        if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1]:
-            raise ValueError(f"keep_clear must be two rising numbers of DN, got {self.keep_clear}")
+        if self.keep_clear is not None and not 0 <= self.keep_clear[0] < self.keep_clear[1] <= 1000:
+            raise ValueError(f"keep_clear must be two rising numbers of DN, to 1000, got {self.keep_clear}")
 
     def _check_ranges(self) -> None:
         """Refuse bands, gains and names that no image has."""
         if self.bands is not None and (not self.bands or min(self.bands) < 0):
             raise ValueError(f"bands must be positions in the file, counted from 0, got {self.bands}")
-        if not 0 < self.brightness[0] <= self.brightness[1] < math.inf:
-            raise ValueError(f"brightness must be two rising gains above 0, got {self.brightness}")
+        if not 0 < self.brightness[0] <= self.brightness[1] <= 100:
+            raise ValueError(f"brightness must be two rising gains above 0, to 100, got {self.brightness}")
         if not 0 <= self.tint <= 2:
             raise ValueError(f"tint must be a power of e, from 0 to 2, got {self.tint:g}")
         for first, last in self.holdout:

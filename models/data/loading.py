@@ -7,7 +7,7 @@ for large rasters, of which crops are read as they are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -75,15 +75,26 @@ def load_source(
 
     with ThreadPoolExecutor(2) as pool:
         read_all = list(pool.map(load, paths))
-    wrong += [text for text in read_all if isinstance(text, str)]
-    if wrong:
-        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+    wrong += [text for text in read_all if isinstance(text, str) and not isinstance(text, _TooSmall)]
+    small = [text for text in read_all if isinstance(text, _TooSmall)]
+    if wrong or small:
         raise TrainingError(
-            f"{len(wrong)} of {count} images of {place_of(config, root)} cannot be used: {shown}; "
-            "mend them or take them out"
+            f"{len(wrong) + len(small)} of {count} images of {place_of(config, root)} cannot be used: "
+            f"{_shown(wrong, small)}; mend them or take them out{', or set crop lower' if small else ''}"
         )
     pairs = [pair for pair in read_all if isinstance(pair, Pair)]
     return PairSource(config, tuple(tuple(_reduced(p, round(1 / s)) for p in pairs) for s in config.scales))
+
+
+def _shown(wrong: Sequence[str], small: Sequence[str]) -> str:
+    """Put faults into one line: of images that are too small the first, of all others 20."""
+    others = f" (and {len(small) - 1} more that are too small)" if len(small) > 1 else ""
+    told = [f"{text}{others}" for text in small[:1]] + [*wrong[:20]]
+    return "; ".join(told) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+
+
+class _TooSmall(str):
+    """A fault that a crop of the run makes one, mostly of many images."""
 
 
 class Scaling(NamedTuple):
@@ -122,7 +133,7 @@ def _read_pair(
         return f"{paths.clear.name}: {len(cloudy)} bands, the model has {bands}"
     side = min(clear.shape[1:]) // max(round(1 / scale) for scale in config.scales)
     if crop is not None and side < crop:
-        return f"{paths.clear.name}: {side} px at the smallest of its scales, a crop has {crop}"
+        return _TooSmall(f"{paths.clear.name}: {side} px at the smallest of its scales, a crop has {crop}")
     tone = None
     if config.tone and paths.cloudy is not None and config.masks is None:
         tone = fit_tone(_overview(cloudy), _overview(clear))

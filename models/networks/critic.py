@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decr_scene.models.value_types import WIDEST, check_range
+
 SLOPE = 0.2
 """Slope of its leaky ReLUs."""
 
@@ -49,6 +51,8 @@ class CriticConfig:
             raise ValueError(
                 f"width, texture and pace must be above 0, got {self.width}, {self.texture:g}, {self.pace:g}"
             )
+        for name, most in (("width", WIDEST), ("texture", 128), ("pace", 1000)):
+            check_range(name, getattr(self, name), 0, most)
         weights = self.opinion, self.features, self.distance, self.calm, self.roughness
         if min(weights) < 0:
             raise ValueError("opinion, features, distance, calm and roughness are weights from 0")

@@ -68,15 +68,17 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.family not in ("unet", "cloudnet"):
             raise ValueError(f"detector family {self.family!r} is unknown, expected unet or cloudnet")
-        if self.bands < 1 or not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
-            raise ValueError(f"a detector needs bands and 1 to 4 widths, got {self}")
+        if self.bands < 1:
+            raise ValueError(f"a detector needs bands, got bands = {self.bands}")
+        if not 1 <= len(self.widths) <= 4 or min(self.widths) < 1:
+            raise ValueError(f"a detector needs 1 to 4 widths from 1, got widths = {self.widths}")
         check_range("bands", self.bands, 1, WIDEST)
         check_range("channels of a level", max(self.widths), 1, WIDEST)
-        if not 1 <= self.factor <= 16 or not 0 < self.threshold < 1 or not 0 < self.false_alarms < 1:
-            raise ValueError(
-                "a detector needs a factor in 1 to 16, and a threshold and false_alarms between 0 and 1, "
-                f"got {self}"
-            )
+        if not 1 <= self.factor <= 16:
+            raise ValueError(f"a detector needs a factor from 1 to 16, got {self.factor}")
+        for name in ("threshold", "false_alarms"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"a detector needs {name} between 0 and 1, got {getattr(self, name):g}")
 
 
 class Detector(Protocol):

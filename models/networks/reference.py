@@ -64,14 +64,15 @@ class ReferenceConfig:
     def __post_init__(self) -> None:
         if self.kind not in _BUILDERS:
             raise ValueError(f"reference kind {self.kind!r} is unknown, expected one of {sorted(_BUILDERS)}")
-        if self.bands < 1 or self.width < 1 or self.patch < 1 or not self.multipliers:
-            raise ValueError(f"a reference needs bands, width, patch and a level at least, got {self}")
         check_range("bands", self.bands, 1, WIDEST)
+        check_range("width", self.width, 1, WIDEST)
         for name, depth in (("blocks", self.blocks), ("middle_blocks", self.middle_blocks)):
             check_range(name, depth, 0, DEEPEST)
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must be one positive number per level, got {self.multipliers}")
         check_range("levels", len(self.multipliers), 1, DEEPEST)
         check_range("patch", self.patch, 1, DEEPEST)
-        check_range("channels of a level", self.width * max(*self.multipliers, 1), 1, WIDEST)
+        check_range("channels of a level", self.width * max(self.multipliers), 1, WIDEST)
         if self.kind == "unet" and self.width % GROUPS:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {self.width}")
         if self.kind in SQUEEZED and self.width < LEAST_WIDTH:

@@ -155,7 +155,7 @@ def _read_card(card: Path) -> dict[str, Any]:
         )
     try:
         check_types(ModelConfig, {key: value for key, value in values.items() if key != "sampling"})
-        values["sampling"] = build(SamplingConfig, values["sampling"])
+        values["sampling"] = build(SamplingConfig, values["sampling"], "sampling")
         json.dumps(values["info"])
     except (CheckpointError, TypeError, ValueError) as error:
         raise TrainingError(f"{card}: {error}") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from dataclasses import dataclass, field
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,19 @@ ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditio
 RESTORERS = ("mn", "mdsa")
 """Kinds of stage ``reference`` that were published as systems of their own, also without a noise network."""
 
+WEIGHING = ("weight", "joint")
+"""Stages that weigh a first guess against the diffusion."""
+
 SCHEDULES = ("cosine", "constant")
 LOSSES = ("charbonnier", "log_mse")
 PRECISIONS = ("auto", "fp32", "bf16")
 HELD_OUT = ("with", "without", "only")
+
+MOST_CROPS = 1 << 16
+"""Greatest number of crops that a process draws for one step."""
+
+LEAST_CROP = 8
+"""Least side of a crop, px: the windows of the losses are about as large."""
 
 
 @dataclass(frozen=True)
@@ -150,26 +159,32 @@ class RunConfig:
             raise ValueError(f"schedule {self.schedule!r} is unknown, expected one of {SCHEDULES}")
         if self.signed and self.stage != "adversarial":
             raise ValueError("signed is of stage adversarial alone")
+        if self.detector is not None and self.stage != "detector":
+            raise ValueError(f"[detector] is of stage detector alone, this run is of {self.stage}: drop it")
         if self.critic is not None:
             self._check_critic()
         if self.stage == "detector":
             self._check_detector()
         elif self.stage in ALONE:
             self._check_alone()
-        elif self.network is None and self.stage != "reference":
+        elif self.stage == "reference":
+            self._check_kind()
+        elif self.network is None:
             raise ValueError(f"stage {self.stage} needs a [network] table")
-        elif self.network is not None and self.network.covered and self.stage in ("weight", "joint"):
+        elif self.network.covered and self.stage in WEIGHING:
             raise ValueError(f"a network with 'covered' has no weight network for stage {self.stage}")
-        parts: list[ReferenceConfig | NetworkConfig | None] = [self.reference, self.network]
-        for part in parts:
+        for name in ("reference", "network"):
+            part: ReferenceConfig | NetworkConfig | None = getattr(self, name)
             if part is not None and part.bands != len(self.bands):
                 raise ValueError(
-                    f"{type(part).__name__} has {part.bands} bands, the run has {len(self.bands)}"
+                    f"{name} has {part.bands} bands, the run {len(self.bands)}: drop the key bands in it"
                 )
         if self.stage != "detector" and any(part.masks for part in (*self.data, self.validation) if part):
             raise ValueError("masks are for stage detector alone: name clear images")
         if self.stage != "detector":
             self.reference.check_crop(self.crop)
+        if self.crop < LEAST_CROP:
+            raise ValueError(f"crop must be {LEAST_CROP} px at least, got {self.crop}")
         if self.data and not any(part.share for part in self.data):
             raise ValueError("share of all [[data]] is 0: give one a weight above, or drop the key")
 
@@ -182,16 +197,21 @@ class RunConfig:
     @property
     def takes_held_out(self) -> str:
         """Return how the run takes images that are held out, one of `HELD_OUT`."""
-        return self.held_out or ("with" if self.stage in ("weight", "joint") else "without")
+        return self.held_out or ("with" if self.stage in WEIGHING else "without")
 
     def _check_ranges(self) -> None:
         """Refuse numbers that no training can go by, and bands that are not told apart."""
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be from 0 to below 2^63, got {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"learning_rate must be above 0, and 1 at most, got {self.learning_rate}")
+        if not 0 <= self.weight_decay <= 1000:
+            raise ValueError(f"weight_decay must be from 0 to 1000, got {self.weight_decay}")
+        if self.batch * self.accumulate > MOST_CROPS:
+            raise ValueError(
+                f"a process holds the batch x accumulate crops of a step, {MOST_CROPS} at most, got "
+                f"{self.batch} x {self.accumulate}: set one of the two lower"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be a rate from 0 to below 1, got {self.ema}")
         if self.warmup < 0:
@@ -199,6 +219,8 @@ class RunConfig:
         if self.spectrum and len(self.spectrum) != len(self.bands):
             names = ", ".join(self.spectrum)
             raise ValueError(f"spectrum must be a name for each of the {len(self.bands)} bands, got {names}")
+        if not all(band.strip() for band in self.bands):
+            raise ValueError(f"bands must be names, got {list(self.bands)}: one of them is empty")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands must be names that differ, got {', '.join(self.bands)}")
 
@@ -212,6 +234,10 @@ class RunConfig:
             raise ValueError(f"steady is a weight from 0, of stage reference alone, got {self.steady:g}")
         if self.similar < 0 or (self.similar and self.stage != "reference"):
             raise ValueError(f"similar is a weight from 0, of stage reference alone, got {self.similar:g}")
+        if self.on_path and self.stage not in WEIGHING:
+            raise ValueError(
+                f"on_path is of stages {' and '.join(WEIGHING)} alone, this run is of {self.stage}: drop it"
+            )
         if (self.part or self.early) and self.stage != "diffusion":
             raise ValueError("part and early are of stage diffusion alone")
         if not 0 <= self.early <= 1:
@@ -242,6 +268,15 @@ class RunConfig:
             raise ValueError(
                 f"the discriminator sees patches of {HALVED} px and needs two of them, got {self.batch} x "
                 f"{patches**2}: set batch or crop higher"
+            )
+
+    def _check_kind(self) -> None:
+        """Refuse a reference that learns by the losses of a stage of its own."""
+        own = next((stage for stage, kinds in ALONE.items() if self.reference.kind in kinds), None)
+        if own is not None:
+            raise ValueError(
+                f"a [reference] of kind {self.reference.kind!r} is trained by stage {own}, found stage "
+                f'reference: set stage = "{own}", or another kind'
             )
 
     def _check_detector(self) -> None:
@@ -295,13 +330,24 @@ def _data_of(
 
     ``above`` are the files that name this one, the nearest last.
     """
-    data, shared = table.pop("data"), table.pop("all_data", {})
-    if not isinstance(data, (str, list)):
-        raise ValueError("data is one table, expected tables [[data]], or the name of another run's file")
+    data, shared = table.pop("data"), _table(table, "all_data")
+    table.pop("all_data", None)
     if not isinstance(data, str):
-        return data, shared
+        return _list_of_tables("data", data, ", or the name of another run's file"), shared
+    if data in ("", "..") or Path(data).name != data:
+        raise ValueError(
+            f"data is {data!r}, expected the name alone of a run's file beside {path.name}: put it there"
+        )
     tables, theirs = _tables_of(path.with_name(data), (*above, path.name))
-    return tables + table.pop("more_data", []), _filled(shared, theirs)
+    return tables + _list_of_tables("more_data", table.pop("more_data", [])), _filled(shared, theirs)
+
+
+def _list_of_tables(key: str, value: Any, otherwise: str = "") -> list[dict[str, Any]]:
+    """Refuse what is not a list of tables, and return it."""
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        return value
+    found = "one table" if isinstance(value, dict) else repr(value)
+    raise TypeError(f"{key} is {found}, expected tables [[{key}]]{otherwise}")
 
 
 def _tables_of(path: Path, above: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -314,7 +360,10 @@ def _tables_of(path: Path, above: tuple[str, ...]) -> tuple[list[dict[str, Any]]
         text = read_toml_text(path)
     except OSError as error:
         raise ValueError(f"data names a run: {path} cannot be read ({error.strerror})") from error
-    table = tomllib.loads(text)
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"data names {path.name}, which is no TOML: {error}") from error
     if path.name in above or not isinstance(table.get("data"), (list, str)):
         raise ValueError(f"data names {path.name}, expected a run with tables [[data]] of its own")
     return _data_of(table, path, above)
@@ -333,59 +382,98 @@ def _filled(table: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a run from a parsed table, with networks of as many bands as the run."""
     table = dict(table)
-    bands = len(table["bands"])
-    table["data"] = tuple(_source(part) for part in table["data"])
+    if not isinstance(table["bands"], (list, tuple)) or not table["bands"]:
+        raise TypeError(f"bands is {table['bands']!r}, expected a list of names, one for each band")
+    bands = {"bands": len(table["bands"])}
+    table["data"] = tuple(_source(part, "data") for part in table["data"])
     if "validation" in table:
-        table["validation"] = _source(table["validation"])
-    table["reference"] = build(ReferenceConfig, {"bands": bands, **table.get("reference", {})})
+        table["validation"] = _source(_table(table, "validation"), "validation")
+    table["reference"] = build(ReferenceConfig, bands | _table(table, "reference"), "reference")
     if "detector" in table:
-        table["detector"] = build(DetectorConfig, {"bands": bands, **table["detector"]})
+        table["detector"] = build(DetectorConfig, bands | _table(table, "detector"), "detector")
     if "critic" in table:
-        table["critic"] = build(CriticConfig, table["critic"])
+        table["critic"] = build(CriticConfig, table["critic"], "critic")
     if "network" in table:
-        network = {"bands": bands, **table["network"]}
-        for part, replacement in (("noise", "grown"), ("weight", "covered")):
-            if part in network or replacement not in network:
-                network[part] = build(UNetConfig, network[part])
-        if "grown" in network:
-            trunk = build(ReferenceConfig, {"bands": bands, **network["grown"].get("trunk", {})})
-            network["grown"] = build(GrownConfig, {**network["grown"], "trunk": trunk})
-        table["network"] = build(NetworkConfig, network)
-    return build(RunConfig, table)
+        table["network"] = _network(bands | _table(table, "network"))
+    run: RunConfig = build(RunConfig, table)
+    return run
 
 
-def _source(table: dict[str, Any]) -> DataConfig:
-    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"))
-    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"))
-    source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils})
+def _network(table: dict[str, Any]) -> NetworkConfig:
+    """Build the network of noise and weight of its table, which has its bands."""
+    network = dict(table)
+    if "grown" in network:
+        grown = _table(network, "grown", "network.")
+        trunk = {"bands": network["bands"], **_table(grown, "trunk", "network.grown.")}
+        built: ReferenceConfig = build(ReferenceConfig, trunk, "network.grown.trunk")
+        network["grown"] = build(GrownConfig, {**grown, "trunk": built}, "network.grown")
+    for part, replacement in (("noise", "grown"), ("weight", "covered")):
+        if part in network:
+            network[part] = build(UNetConfig, network[part], f"network.{part}")
+        elif replacement not in network:
+            raise ValueError(f"network lacks {part!r}, expected that table, or {replacement!r} in its place")
+    result: NetworkConfig = build(NetworkConfig, network, "network")
+    return result
+
+
+def _source(table: dict[str, Any], name: str) -> DataConfig:
+    """Build a source of images of its table, which messages call ``name``."""
+    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"), "clouds")
+    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"), "veils")
+    source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils}, name)
+    if source.clear and source.cloudy and normpath(source.clear) == normpath(source.cloudy):
+        raise ValueError(
+            f"{name}: clear and cloudy are both {source.clear!r}, expected the folder of the clear images "
+            "and that of the cloudy ones: name the other, or drop cloudy and set simulate = 1.0"
+        )
     return source
 
 
-def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a table in another, an empty one if it is not there."""
+def _table(values: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
+    """Return a table in another, which messages call ``above``; an empty one if it is not there."""
     value = values.get(key, {})
     if not isinstance(value, dict):
-        raise TypeError(f"{key} is {value!r}, expected a table")
+        raise TypeError(f"{above}{key} is {value!r}, expected a table")
     return value
 
 
-def build(kind: type[Any], table: Any) -> Any:
-    """Build a dataclass of a parsed table.
+def build(kind: type[Any], table: Any, name: str = "") -> Any:
+    """Build a dataclass of a parsed table, which messages call ``name``; without one it is the whole file.
 
     Raises:
         TypeError: It is no table, or a value is of another type.
         ValueError: A key is unknown, or values do not fit together.
     """
     if not isinstance(table, dict):
-        raise TypeError(f"{kind.__name__} is {table!r}, expected a table")
+        raise TypeError(f"{name} is {table!r}, expected a table")
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(table) - known)
     if unknown:
-        raise ValueError(f"unknown keys {unknown} for {kind.__name__}, expected some of {sorted(known)}")
-    values = {key: _frozen(value) for key, value in table.items()}
-    check_types(kind, values)
-    return kind(**values)
+        place = f" in {name}" if name else ""
+        raise ValueError(f"unknown keys {unknown}{place}, expected some of {sorted(known)}")
+    try:
+        for key, value in table.items():
+            _check_numbers(key, value)
+        check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
+        return kind(**{key: _frozen(value) for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        if not name:
+            raise
+        told = TypeError if isinstance(error, TypeError) else ValueError
+        raise told(f"{name}: {error}") from error
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+def _frozen(value: Any, inside_tables: bool = False) -> Any:
+    """Return lists as tuples; what is kept has lists inside tables, as the descriptions of runs do."""
+    if isinstance(value, dict) and inside_tables:
+        return {key: _frozen(part, True) for key, part in value.items()}
+    return tuple(_frozen(v, inside_tables) for v in value) if isinstance(value, list) else value
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Refuse a whole number that no TOML has, and that nothing here can count to."""
+    if isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(key, part)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{key} has a number of {value.bit_length()} bits, expected one within those of 64")

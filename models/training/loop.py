@@ -38,6 +38,9 @@ from decr_scene.models.training.weights import adopt, read_checkpoint, write_che
 CHECKPOINT = "checkpoint.pt"
 CPU = torch.device("cpu")
 
+BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What torch says of a connection whose other end is gone, and not of one that waits too long."""
+
 SHOWN = 4
 """Images in a picture of samples."""
 
@@ -421,11 +424,23 @@ def _processes() -> int:
 
 
 def _average_over_processes(tensors: list[Tensor]) -> None:
-    """Replace each by its mean over all processes, in one exchange."""
+    """Replace each by its mean over all processes, in one exchange.
+
+    Raises:
+        TrainingError: Another process has ended, so that its connection broke.
+    """
     if _processes() == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
+    try:
+        dist.all_reduce(flat)
+    except RuntimeError as error:
+        if not any(broken in str(error) for broken in BROKEN):
+            raise
+        raise TrainingError(
+            "another process of this run has ended, and none goes on without it: its own lines say why, and "
+            "the same call goes on from the last checkpoint"
+        ) from error
     flat /= _processes()
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, mean in zip(tensors, parts, strict=True):

@@ -219,7 +219,7 @@ def models_average(runs: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     """Average the weights of training RUNS that went on from one another, or from the same weights."""
     from decr_scene.models.training.weights import average_runs
     from decr_scene.pipeline.files import check_no_input, check_target, files_under
-    from decr_scene.pipeline.training.stage import weights_of
+    from decr_scene.pipeline.training.run_folder import weights_of
 
     check_no_input([out], [("a file of a run", path) for run in runs for path in files_under(run)])
     check_target(None, out, overwrite)

@@ -74,11 +74,12 @@ def train(
     """
     from decr_scene.models.training.config import read_config, read_texts
     from decr_scene.pipeline.evaluation.pairs import warnings_of_tables
-    from decr_scene.pipeline.training.stage import (
+    from decr_scene.pipeline.training.doubts import (
         chosen_on_nothing,
         held_out_in_vain,
         of_other_bands,
         passed_over,
+        untrained,
     )
     from decr_scene.pipeline.training.stage import train as train_stage
 
@@ -88,9 +89,10 @@ def train(
     texts = read_texts(config)
     if os.environ.get("RANK") in (None, "", "0"):  # of the processes of torchrun one tells
         told = [*of_other_bands(run, out, init), *passed_over(out, init), *held_out_in_vain(run, data)]
-        told += [*chosen_on_nothing(run), *warnings_of_tables(run.data, data, len(run.bands))]
+        told += [*untrained(run, out, init), *chosen_on_nothing(run)]
+        told += warnings_of_tables(run.data, data, len(run.bands))
         for text in told:
             warn(text)
-    figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes)
+    figures = train_stage(run, data, out, init, quiet, device, texts, minutes, loaders, cpu_minutes, warn)
     if figures:
         print_line(" ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -21,6 +21,7 @@ import numpy as np
 import rasterio
 import torch
 
+from decr_scene.models.bundled import find_model
 from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.training.loop import CHECKPOINT
@@ -35,6 +36,15 @@ HASHED_BYTES = 2**28
 """Greatest size of a file that is digested, bytes; larger ones have name, size and time of change alone."""
 
 Row = tuple[str, str, str]
+
+
+def weights_of(place: Path) -> Path:
+    """Find the checkpoint of a run folder, else a model's file by its path or name.
+
+    Raises:
+        UnknownModelError: There is neither.
+    """
+    return place / CHECKPOINT if place.is_dir() else find_model(place)
 
 
 def open_run_folder(

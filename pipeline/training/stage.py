@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -13,26 +13,24 @@ import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decr_scene.models.allocation import keep_freed_memory
-from decr_scene.models.bundled import find_model
-from decr_scene.models.checkpoints.model_file import model_sha256
 from decr_scene.models.data.config import DataConfig
-from decr_scene.models.data.layout import find_pairs, source_files
+from decr_scene.models.data.layout import source_files
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.source import Pair, PairSource
 from decr_scene.models.devices import pick_device
-from decr_scene.models.errors import CheckpointError, TrainingError, UnknownModelError
+from decr_scene.models.errors import TrainingError
 from decr_scene.models.networks.detector import CloudDetector
 from decr_scene.models.release.calibration import calibrate
 from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.labels import labelled
 from decr_scene.models.training.logs import RunLog
 from decr_scene.models.training.loop import CHECKPOINT, Trainer, validation_pairs
-from decr_scene.models.training.weights import read_trained
 from decr_scene.pipeline.errors import LockedError
 from decr_scene.pipeline.files import os_faults
 from decr_scene.pipeline.raster.images import RasterImage, read_image
 from decr_scene.pipeline.system.locks import HeldError, Lock
-from decr_scene.pipeline.training.run_folder import open_run_folder, weights_begun_with
+from decr_scene.pipeline.training.doubts import painted_nowhere
+from decr_scene.pipeline.training.run_folder import open_run_folder, weights_of
 
 LOCK = ".lock"
 """File in a run folder that the process holds which trains there."""
@@ -49,6 +47,7 @@ def train(
     minutes: float = math.inf,
     loaders: int = 0,
     cpu_minutes: float = math.inf,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
     """Run one stage to its end, or go on with it.
 
@@ -65,6 +64,7 @@ def train(
         minutes: Time after which it stops at a checkpoint; the same call continues.
         loaders: Processes that draw crops; none: a thread does.
         cpu_minutes: Processor time of all calls together after which the run is over.
+        tell: Called with what is doubtful about the run at its end.
 
     Returns:
         Figures of the last validation; of a detector, of the images kept from its training. Nothing in any
@@ -85,77 +85,16 @@ def train(
                 sources, [], lambda step, figures: None, None, minutes, loaders, cpu_minutes=cpu_minutes
             )
         log = RunLog(out, trainer.step, config.bands, curves=True, pictures=True)
+        seen: set[str] = set()
         try:
             pairs = validation_pairs(validation) if validation else []
-            figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders, cpu_minutes)
+            figures = _run(trainer, sources, pairs, log, quiet, minutes, loaders, cpu_minutes, seen)
         finally:
             log.close()
         done = trainer.is_over(cpu_minutes)
+        for text in painted_nowhere(config, out, seen) if done else []:
+            tell(text)
         return _calibrated(config, trainer, data) if config.stage == "detector" and done else figures
-
-
-def of_other_bands(config: RunConfig, out: Path, initial: tuple[Path, ...]) -> list[str]:
-    """Tell of initial weights that were trained on other bands than a run has, unless it has begun."""
-    if (out / CHECKPOINT).exists():
-        return []
-    told = []
-    for place in initial:
-        bands = read_trained(weights_of(place)).bands
-        if bands is not None and bands != config.bands:
-            told.append(
-                f"{place} was trained on {', '.join(bands)}, this run has {', '.join(config.bands)}: what it "
-                "has learnt of a band is taken for the one in its place"
-            )
-    return told
-
-
-def passed_over(out: Path, initial: tuple[Path, ...]) -> list[str]:
-    """Tell of initial weights that a run which has begun did not begin with: it goes on from its own."""
-    began_with = weights_begun_with(out)
-    if began_with is None:
-        return []
-    others = []
-    for place in initial:
-        with suppress(UnknownModelError, CheckpointError):  # those of before are no longer needed
-            if model_sha256(weights_of(place)) not in began_with:
-                others.append(str(place))
-    if not others:
-        return []
-    return [
-        f"{out} has begun, and not with {', '.join(others)} as it is now: it goes on from its own weights; "
-        "take another --out to begin with others"
-    ]
-
-
-def held_out_in_vain(config: RunConfig, data: Path) -> list[str]:
-    """Tell of names to be held out that no image has, of the tables that say so: a slip of the pen."""
-    found: dict[tuple[str, str], bool] = {}
-    for part in config.data:
-        if not part.holdout:
-            continue
-        try:
-            names = [pair.name for pair in find_pairs(part, data, len(config.bands))[0]]
-        except TrainingError:  # told with whatever else is wrong when the images are read
-            return []
-        for first, last in part.holdout:
-            there = any(first <= name <= last for name in names)
-            found[first, last] = found.get((first, last), False) or there
-    return [
-        f"no image has a name from {first!r} to {last!r}: nothing is held out by that"
-        for (first, last), there in found.items()
-        if not there
-    ]
-
-
-def chosen_on_nothing(config: RunConfig) -> list[str]:
-    """Tell of a detector that no images are held out for, so that its threshold is never chosen."""
-    judged = [part for part in config.data if part.holdout and part.judged and (part.simulate or part.cloudy)]
-    if config.detector is None or judged:
-        return []
-    return [
-        f"no images are held out: the threshold stays {config.detector.threshold:g}, and nothing tells how "
-        "much the detector finds; set holdout in a [[data]] table"
-    ]
 
 
 @contextmanager
@@ -179,15 +118,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def weights_of(place: Path) -> Path:
-    """Find the checkpoint of a run folder, else a model's file by its path or name.
-
-    Raises:
-        UnknownModelError: There is neither.
-    """
-    return place / CHECKPOINT if place.is_dir() else find_model(place)
-
-
 def _run(
     trainer: Trainer,
     sources: list[PairSource],
@@ -197,8 +127,9 @@ def _run(
     minutes: float,
     loaders: int,
     cpu_minutes: float,
+    seen: set[str],
 ) -> dict[str, float]:
-    """Train under a progress bar."""
+    """Train under a progress bar, and add to ``seen`` the names of the figures that were ever above 0."""
     config = trainer.config
     with Progress(
         TextColumn("{task.description}"),
@@ -212,6 +143,7 @@ def _run(
         smooth: dict[str, float] = {}
 
         def report(step: int, figures: dict[str, float]) -> None:
+            seen.update(name for name, value in figures.items() if value > 0)
             for name, value in figures.items():
                 smooth[name] = value if name.endswith(("_db", "_dn")) else _follow(smooth.get(name), value)
             text = " ".join(f"{name} {value:.4g}" for name, value in smooth.items())

@@ -53,6 +53,7 @@ def test_a_pipe_is_no_toml(tmp_path):
         ("mean", (0.5,), "a list of 2: a number, a number or none"),
         ("scales", 2, "a list, each a number"),
         ("clouds", 1, "a table"),
+        ("tint", 10**400, "a number"),
     ],
 )
 def test_what_is_expected_is_told_in_words(key, value, expected):

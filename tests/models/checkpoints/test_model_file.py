@@ -189,7 +189,7 @@ def test_no_file_and_no_configuration_are_told_apart(tmp_path: Path) -> None:
         ({"network": with_noise(channels=10**9)}, "channels of a level must be in 1 to 65536"),
         ({"network": with_noise(multipliers=[1] * 65)}, "levels must be in 1 to 64"),
         ({"reference": REFERENCE | {"blocks": 10**7}}, "blocks must be in 0 to 64"),
-        ({"reference": REFERENCE | {"width": 10**9}}, "channels of a level must be in 1 to 65536"),
+        ({"reference": REFERENCE | {"width": 10**9}}, "width must be in 1 to 65536"),
         ({"detector": {"bands": 3, "widths": [10**9]}}, "channels of a level must be in 1 to 65536"),
         ({"network": 5}, "unreadable configuration"),
         ({"network": None}, r"276 not expected: network\."),

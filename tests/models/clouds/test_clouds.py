@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import pickle
 from typing import Any
 
@@ -264,8 +265,13 @@ def test_a_recipe_travels_to_workers() -> None:
     [
         (
             {"thickness": (1.0, float("inf"))},
-            r"thickness must rise within 0.01 and what is finite, got \(1, inf\)",
+            r"thickness must rise within \[0.01, 1000\], got \(1, inf\)",
         ),
+        ({"thickness": (1.0, 1e308)}, "thickness must rise"),
+        ({"scale": (1e308, 1e308)}, "scale must rise"),
+        ({"shadow_offset": (1e9, 1e9)}, "shadow_offset must rise"),
+        ({"brightness": (1.0, 1e308)}, "brightness must rise"),
+        ({"transmission": {"red": math.nan}}, "transmission must have factors from 0 to 100"),
         ({"coverage": (0.5, 0.2)}, r"coverage must rise within \[0, 1\], got \(0.5, 0.2\)"),
         ({"coverage": (0.5, 1.2)}, "coverage must rise"),
         ({"thickness": (0.0, 1.0)}, "thickness must rise"),

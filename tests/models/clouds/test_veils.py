@@ -47,9 +47,20 @@ def test_the_same_seed_draws_the_same_veil():
     np.testing.assert_array_equal(first.image, second.image)
 
 
-def test_a_reversed_range_is_refused():
-    with pytest.raises(ValueError, match="thickness must rise"):
-        VeilRecipe(thickness=(2, 1))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"thickness": (2, 1)}, "thickness must rise"),
+        ({"scale": (0, 0)}, r"scale must rise within \[0.1, 100000\], got \(0, 0\)"),
+        ({"fine_scale": (0, 8)}, "fine_scale must rise"),
+        ({"blur": (1e9, 1e9)}, r"blur must rise within \[0, 100\]"),
+        ({"tint": -0.1}, r"tint must be in \[0, 1\]"),
+        ({"transmission": {"red": (1, 0)}}, "transmission of red must rise"),
+    ],
+)
+def test_a_range_that_nothing_can_be_drawn_from_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        VeilRecipe(**changes)
 
 
 def test_half_of_the_veils_have_another_light_beyond_the_visible():

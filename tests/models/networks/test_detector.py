@@ -225,8 +225,11 @@ def test_images_with_masks_are_read_for_a_detector_alone(tmp_path: Path) -> None
         np.testing.assert_array_equal(labels[0], labels[1])
     with pytest.raises(ValueError, match="trains a \\[detector\\] of family unet, found 'cloudnet'"):
         config_from_table({**RUN, "detector": {"family": "cloudnet"}})
-    with pytest.raises(ValueError, match="stage detector"):
-        config_from_table({**RUN, "stage": "reference", "data": [{"cloudy": "image", "masks": "mask"}]})
+    with pytest.raises(ValueError, match="is of stage detector alone, this run is of reference: drop it"):
+        config_from_table({**RUN, "stage": "reference"})
+    other = {key: value for key, value in RUN.items() if key != "detector"} | {"stage": "reference"}
+    with pytest.raises(ValueError, match="masks are for stage detector alone"):
+        config_from_table({**other, "data": [{"cloudy": "image", "masks": "mask"}]})
     mask[:] = 9
     save_png(tmp_path / "mask" / "b.png", mask)
     with pytest.raises(TrainingError, match="values 9 to 9"):

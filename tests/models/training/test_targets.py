@@ -224,7 +224,7 @@ def test_the_clouds_of_a_source_are_those_asked_for(pair):
         np.random.default_rng(1), 32, ("red", "green", "blue")
     )
     np.testing.assert_array_equal(cloudy, clear)
-    with pytest.raises(ValueError, match="unknown keys \\['colour'\\] for CloudRecipe"):
+    with pytest.raises(ValueError, match="unknown keys \\['colour'\\] in clouds"):
         config_from_table({**RUN, "data": [{"clear": "clear", "simulate": 1.0, "clouds": {"colour": 1}}]})
 
 
@@ -267,6 +267,14 @@ def test_on_the_path_neither_loss_reaches_the_network_of_the_other(stage):
     if stage == "joint":
         expected |= {"noise": {"noise_net"}, "noise_later": {"noise_net"}}
     assert reached == expected
+
+
+@pytest.mark.parametrize("stage", ["reference", "diffusion", "detector", "adversarial"])
+def test_a_stage_that_weighs_nothing_has_no_path(stage):
+    told = f"on_path is of stages weight and joint alone, this run is of {stage}: drop it"
+    network = {"prediction": "v", "guided": True, "noise": UNET, "weight": UNET}
+    with pytest.raises(ValueError, match=told):
+        config_from_table({**RUN, "stage": stage, "network": network, "on_path": True})
 
 
 def _reached(objective, loss):

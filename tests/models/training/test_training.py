@@ -12,6 +12,7 @@ from decr_scene.models.data.config import DataConfig
 from decr_scene.models.data.crops import area_reduced
 from decr_scene.models.data.loading import load_source
 from decr_scene.models.data.tone import fit_tone, regions
+from decr_scene.models.descriptions import describe
 from decr_scene.models.errors import TrainingError
 from decr_scene.models.model import load_model
 from decr_scene.models.release.export import export_model
@@ -150,11 +151,40 @@ def raising(error):
         ("brightness", [-1.0, -0.5], "brightness must be two rising gains above 0"),
         ("tint", -0.5, "tint must be a power of e, from 0 to 2"),
         ("holdout", [["9", "0"]], "holdout must be names from-to, in their order, got '9' to '0'"),
+        ("brightness", [1, 1e308], "brightness must be two rising gains above 0, to 100"),
+        ("keep_clear", [0, 1e308], "keep_clear must be two rising numbers of DN, to 1000"),
+        ("scales", [1e-320], "scales must be 1 / whole numbers"),
+        ("resize", 1_000_000_000, "resize must be a width from 1 to 65536 px"),
+        ("resize", 10**400, "resize has a number of 1329 bits, expected one within those of 64"),
+        ("tint", 10**400, "tint has a number of 1329 bits"),
+        ("veils", {"scale": [0, 0]}, "scale must rise within"),
+        ("veils", {"transmission": {"red": 1}}, "transmission is .*, expected a table, each a list of 2"),
+        ("veils", {"transmission": {"red": [1]}}, "transmission is .*, expected a table, each a list of 2"),
+        (
+            "clouds",
+            {"transmission": {"red": math.nan}},
+            "transmission is .*, expected a table, each",
+        ),
+        ("clouds", {"transmission": {"red": "x"}}, "transmission is .*, expected a table, each"),
     ],
 )
 def test_values_that_draw_nothing_are_refused(key, value, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises((TypeError, ValueError), match=told):
         run_of("reference", data=[{"cloudy": "cloudy", "clear": "clear", key: value}])
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+@pytest.mark.parametrize("clear", ["cloudy", "cloudy/", "./clear/../cloudy"])
+def test_images_are_not_their_own_truth(clear, part):
+    table = {"cloudy": "cloudy", "clear": clear}
+    with pytest.raises(ValueError, match=f"{part}: clear and cloudy are both '{re.escape(clear)}', expected"):
+        run_of("reference", **{part: [table] if part == "data" else table})
+
+
+def test_a_table_of_ranges_is_described_as_ever():
+    """By the description a run that has begun is known."""
+    config = run_of("reference", data=[{"folder": ".", "veils": {"transmission": {"red": [0.9, 1.0]}}}])
+    assert "transmission={'red': [0.9, 1.0]}" in describe(config)
 
 
 def test_a_damaged_checkpoint_is_refused(root, tmp_path):
@@ -232,6 +262,14 @@ def test_images_without_a_twin_are_named(root):
         {"weight_decay": -1.0},
         {"seed": 2**70},
         {"bands": ["r", "r", "b"]},
+        {"bands": ["", "a", "b"]},
+        {"learning_rate": 1e300},
+        {"learning_rate": 10**400},
+        {"weight_decay": 1e300},
+        {"batch": 10**12},
+        {"batch": 1 << 12, "accumulate": 1 << 12},
+        {"crop": 1},
+        {"reference": {"multipliers": [0]}},
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused(change, tmp_path):
@@ -424,3 +462,24 @@ def test_a_weight_network_trained_on_the_path_learns_to_trust_a_perfect_first_gu
     with torch.no_grad():
         weight = trainer.objective.modules["network"].weight(x_t, 300, cloudy, cloudy)
     assert weight.mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "told"),
+    [
+        (
+            "Read error [127.0.0.1]:5: Connection reset by peer. GLHF!",
+            TrainingError,
+            "same call goes on from",
+        ),
+        ("Connection closed by peer [127.0.0.1]:5", TrainingError, "another process of this run has ended"),
+        ("Timed out waiting 1800000ms for recv operation to complete", RuntimeError, "Timed out"),
+    ],
+)
+def test_a_process_whose_neighbour_has_ended_says_so(said, expected, told, monkeypatch):
+    monkeypatch.setattr(loop, "_processes", lambda: 2)
+    monkeypatch.setattr(
+        loop.dist, "all_reduce", raising(RuntimeError(f"[gloo/transport/tcp/pair.cc:5] {said}"))
+    )
+    with pytest.raises(expected, match=told):
+        loop._average_over_processes([torch.zeros(2)])

@@ -141,6 +141,13 @@ def test_a_run_of_our_own_reference_is_no_whole_model(tmp_path):
         ("reference", {"reference": {"kind": "mn", "width": 3}}, "width of mn must be 4 at least, got 3"),
         (
             "reference",
+            RIVALS["adversarial"],
+            "'spagan' is trained by stage adversarial, found stage reference",
+        ),
+        ("reference", RIVALS["variational"], "'cvae' is trained by stage variational, found stage reference"),
+        ("reference", RIVALS["conditional"], "'diffcr' is trained by stage conditional, found stage refer"),
+        (
+            "reference",
             {"reference": {"kind": "mn", "width": 8}, "crop": 36},
             "multiple of 8 for a reference of",
         ),
@@ -154,6 +161,12 @@ def test_a_run_of_our_own_reference_is_no_whole_model(tmp_path):
 def test_a_run_of_another_system_that_makes_no_sense_is_refused(stage, changes, said):
     with pytest.raises(ValueError, match=said):
         run_of(stage, **changes)
+
+
+@pytest.mark.parametrize("stage", ["weight", "joint"])
+@pytest.mark.parametrize("own", RIVALS)
+def test_another_system_may_be_the_first_guess_that_is_weighed(own, stage):
+    assert run_of(stage, **RIVALS[own]).reference.kind == RIVALS[own]["reference"]["kind"]
 
 
 def test_validation_images_of_another_size_are_refused_before_a_step(root, tmp_path):

@@ -346,6 +346,17 @@ def test_all_that_is_wrong_with_the_data_is_said_at_once(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_images_that_are_smaller_than_a_crop_are_told_in_one_line(data, tmp_path):
+    path = toml(tmp_path)
+    path.write_text(path.read_text().replace("crop = 32", "crop = 128"))
+    with pytest.raises(TrainingError) as refusal:
+        train(read_config(path), data, tmp_path / "run", quiet=True)
+    assert str(refusal.value) == (
+        f"6 of 6 images of {data} cannot be used: 0.png: 64 px at the smallest of its scales, a crop has 128 "
+        "(and 5 more that are too small); mend them or take them out, or set crop lower"
+    )
+
+
 def test_two_runs_in_one_folder_do_not_meet(data, tmp_path):
     whole = command(toml(tmp_path, steps=2000, every=1), data, tmp_path / "run")
     first = start(*whole)
