@@ -39,7 +39,7 @@ from decr_scene.pipeline.restoration.blending import Blended, blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
 from decr_scene.pipeline.restoration.restorers import on_gpu
 from decr_scene.pipeline.restoration.tasks import guess_tiles, look_at_window, restore_batches
-from decr_scene.pipeline.restoration.tile_results import Results
+from decr_scene.pipeline.restoration.tile_results import Batchwise, Results
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span
 
@@ -50,10 +50,10 @@ COPIES_AHEAD = 2
 """Windows without a tile that are read while another one is written."""
 TASKS_AHEAD = TASKS_A_MODEL + 1
 """Tasks queued or computed for each model; the same number may be done and wait for their blocks."""
-BATCHES_A_TASK = 8
+BATCHES_A_TASK = 4
 """Most batches in a task."""
 BYTES_A_TASK = 1 << 25
-"""Most bytes that the changes of several batches in a task may take."""
+"""Most bytes that the changes of several batches in a task may take, in float32."""
 _PATIENCE_FOR_CALLS = 1.0
 """Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
 _LAST = -(1 << 40)
@@ -84,27 +84,22 @@ def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) ->
     """Estimate the bytes of a tile, and the number of finished tiles whose blocks are not written."""
     grid = batches.grid
     rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
-    most = rows * len(grid.cols) + 3 * TASKS_AHEAD * models * most_tiles(plan, batches)
-    return _bytes_of_tile(plan), min(len(grid), most)
-
-
-def most_tiles(plan: Plan, batches: Batches) -> int:
-    """Count the tiles that a task may restore."""
-    return _most_batches(plan, batches) * batches.largest
+    most = rows * len(grid.cols) + 3 * TASKS_AHEAD * models * batches.largest
+    number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
+    return _values_of_tile(plan) * np.dtype(number).itemsize, min(len(grid), most)
 
 
 def _most_batches(plan: Plan, batches: Batches) -> int:
     """Count the batches that a task may take: one of a network on a CPU, which is never so quick."""
     if plan.spec.bands is not None and not on_gpu(plan.spec):
         return 1
-    of_a_batch = _bytes_of_tile(plan) * max(1, batches.largest)
+    of_a_batch = _values_of_tile(plan) * np.dtype(np.float32).itemsize * max(1, batches.largest)
     return max(1, min(BATCHES_A_TASK, BYTES_A_TASK // of_a_batch))
 
 
-def _bytes_of_tile(plan: Plan) -> int:
+def _values_of_tile(plan: Plan) -> int:
     bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
-    number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
-    return bands * plan.grid.size**2 * np.dtype(number).itemsize
+    return bands * plan.grid.size**2
 
 
 class Saved(Protocol):
@@ -154,6 +149,7 @@ class Flow:
     """Tiles of an interrupted run: in the store, or of finished windows."""
     _saved_batches: frozenset[int] = frozenset()
     _to_submit: set[int] = field(default_factory=set)
+    _uncounted: set[int] = field(default_factory=set)
     _guesses: dict[int, Future] = field(default_factory=dict)
     _changes: dict[int, Future] = field(default_factory=dict)
     _ahead: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -323,6 +319,7 @@ class Flow:
         self._changes |= dict.fromkeys(numbers, future)
         self._to_save.update(numbers)
         self._to_submit.difference_update(numbers)
+        self._uncounted.update(numbers)
         self._calls_due += 1
         future.add_done_callback(lambda done: self._take(numbers, done))
 
@@ -348,18 +345,23 @@ class Flow:
 
         Exceptions are kept for the stream.
         """
-        self._pace.finished(len(numbers))
         self._news.set()
         try:
             if self._trouble is None:
                 if self.saved is not None and done.status == "finished":
                     self._save()
-                tiles = sum(len(self.batches.groups[number]) for number in numbers)
-                self.on_batch(tiles if done.status == "finished" else 0)
+                self.on_batch(self._counted(numbers) if done.status == "finished" else 0)
         except BaseException as error:
             self._trouble = error
         with self._saving:  # it is counted up in another thread
             self._calls_due -= 1
+
+    def _counted(self, numbers: Collection[int]) -> int:
+        """Count the tiles of restored batches that are not counted yet."""
+        with self._saving:
+            new = self._uncounted.intersection(numbers)
+            self._uncounted -= new
+        return sum(len(self.batches.groups[number]) for number in new)
 
     def _save(self) -> None:
         """Save finished batches whose blocks are not written, unless sampling them again is hardly slower.
@@ -376,6 +378,9 @@ class Flow:
         if not due:
             return
         changes = self.client.gather(due)
+        for results in {own.key: changes[number] for number, own in due.items()}.values():
+            if isinstance(results, Batchwise):
+                self._pace.note(results)
         with self._saving:
             began = began if self.far else time.monotonic()
             for number in due.keys() & self._changes.keys():
@@ -392,12 +397,17 @@ class Flow:
             return {number: own for number, own in finished.items() if own.key in keys}
 
     def _wait_for_callbacks(self) -> None:
-        """Wait for callbacks: the last batches may be in their blocks before Dask has called back."""
+        """Wait for callbacks: the last batches may be in their blocks before Dask has called back.
+
+        One that was called when its worker had just died counted nothing, and is not called again.
+        """
         patience = time.monotonic() + _PATIENCE_FOR_CALLS
         while self._calls_due > 0 and time.monotonic() < patience:
             self._check()
             time.sleep(0.001)
         self._check()
+        if uncounted := self._counted({*self._uncounted}):
+            self.on_batch(uncounted)
 
     def _check(self) -> None:
         if self._trouble is not None:

@@ -8,13 +8,7 @@ import numpy as np
 import psutil
 from distributed.system import MEMORY_LIMIT
 
-from decr_scene.pipeline.engine.flow import (
-    ROWS_UNDER_WAY,
-    TASKS_AHEAD,
-    WINDOWS_UNDER_WAY,
-    block_rows,
-    most_tiles,
-)
+from decr_scene.pipeline.engine.flow import ROWS_UNDER_WAY, TASKS_AHEAD, WINDOWS_UNDER_WAY, block_rows
 from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.files import size_in_words
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -37,7 +31,7 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
     bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
     tile = bands * plan.grid.size**2 * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
-    tiles = rows * len(plan.grid.cols) + 3 * TASKS_AHEAD * most_tiles(plan, planned.batches(batch_size))
+    tiles = rows * len(plan.grid.cols) + 3 * TASKS_AHEAD * planned.batches(batch_size).largest
     held = min(tiles, planned.tiles_to_restore)
     if plan.spec.windows:  # first guesses of all that lies in the windows over these rows
         guesses = (rows + 2 * tiles_a_side(plan.grid)) * len(plan.grid.cols)

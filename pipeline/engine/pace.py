@@ -6,44 +6,43 @@ GPU waits for. Its batches are still restored one by one.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable
+
+from decr_scene.pipeline.restoration.tile_results import Batchwise
 
 SECONDS_A_TASK = 0.25
 """Time that a task may take, and a kill may cost, for the sake of fewer tasks, s."""
 
 TASKS_WATCHED = 16
-"""Tasks whose ends tell the pace."""
+"""Tasks that tell the pace."""
 
 
 class Pace:
-    """Batches finished a second, and what follows from it.
+    """How long batches take at their worker, and what follows from it.
 
     Args:
         most: Most batches in a task.
-        clock: Tells the time, s.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
-        self._ends: deque[tuple[float, int]] = deque(maxlen=TASKS_WATCHED)
+    def __init__(self, most: int) -> None:
+        self._most, self._last = most, 1
+        self._seen: deque[tuple[int, float]] = deque(maxlen=TASKS_WATCHED)
 
-    def finished(self, batches: int) -> None:
-        """Note that a task with so many batches is done."""
-        self._ends.append((self._clock(), batches))
+    def note(self, results: Batchwise) -> None:
+        """Note how long a task took; not one that changed nothing, which no model may have seen."""
+        if results.batches:
+            self._seen.append((results.batches, results.seconds))
 
     def batches(self, models: int, left: int) -> int:
-        """Return the number of batches of the next task.
+        """Return the number of batches of the next task: at first few, at most twice as many as of the last.
 
         Args:
             models: Models that work at the same time.
             left: Batches that are not handed out yet, which all models are to share.
         """
-        ends = list(self._ends)
-        counted = sum(batches for _, batches in ends[1:])
-        if not counted:
-            return 1
-        seconds = models * (ends[-1][0] - ends[0][0]) / counted
-        fitting = SECONDS_A_TASK / max(seconds, SECONDS_A_TASK / self._most)
-        return max(1, min(int(fitting), left // (2 * models)))
+        seen = list(self._seen)
+        seconds = sum(took for _, took in seen)
+        fitting = int(SECONDS_A_TASK * sum(number for number, _ in seen) / seconds) if seconds else 1
+        shared = left // (2 * max(1, models))
+        self._last = max(1, min(self._most, fitting, 2 * self._last, shared))
+        return self._last

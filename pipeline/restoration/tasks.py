@@ -7,6 +7,7 @@ the pixels in).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import compress, groupby
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from decr_scene.pipeline.restoration.plan import Plan
 from decr_scene.pipeline.restoration.remnants import without_remnants
 from decr_scene.pipeline.restoration.restorers import Noise, TileModel
 from decr_scene.pipeline.restoration.tile_results import (
+    Batchwise,
     Results,
     last_band,
     padded,
@@ -117,11 +119,13 @@ def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image
 @picklable_errors
 def restore_batches(
     plan: Plan, source: Source, batches: Sequence[Sequence[Tile]], *guesses: Results
-) -> Results:
+) -> Batchwise:
     """Restore batches one by one as `restore_tiles`, and give what all of them change."""
-    changes: dict[int, Float] = {}
+    changes = Batchwise()
     for tiles in batches:
-        changes |= restore_tiles(plan, source, tiles, *guesses)
+        began = time.monotonic()
+        found = restore_tiles(plan, source, tiles, *guesses)
+        changes.add(found, time.monotonic() - began)
     return changes
 
 

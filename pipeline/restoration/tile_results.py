@@ -21,6 +21,23 @@ Results = Mapping[int, Float]
 """Tile index to ``(C, h, w)``: tiles without a valid pixel are left out."""
 
 
+class Batchwise(dict[int, Float]):
+    """Results of several batches, and how long those took of which something has changed.
+
+    Nothing is known of the others: no model may have seen them.
+    """
+
+    batches: int = 0
+    seconds: float = 0.0
+
+    def add(self, changes: Results, seconds: float) -> None:
+        """Add the results of a batch."""
+        self.update(changes)
+        if changes:
+            self.batches += 1
+            self.seconds += seconds
+
+
 def picklable_errors(task: Callable[P, R]) -> Callable[P, R]:
     """Re-raise our own errors without their cause: GDAL's exceptions cannot be pickled back to the client."""
 

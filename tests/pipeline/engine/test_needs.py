@@ -20,7 +20,7 @@ def scene(tmp_path):
 
 def test_it_grows_with_the_width_and_not_with_the_height(tmp_path):
     found = []
-    for shape in ((6400, 6000), (9600, 6000), (6400, 12000)):
+    for shape in ((6400, 600), (9600, 600), (6400, 1200)):
         path = plain(tmp_path / f"{shape}.tif", shape, 1, "uint8")
         with RasterioScene.open(path) as opened:
             planned = plan_scene(opened, Options(model="identity"))
