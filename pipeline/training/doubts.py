@@ -113,7 +113,7 @@ def painted_nowhere(config: RunConfig, out: Path, seen: Set[str]) -> list[str]:
     """
     if config.critic is None or config.network is None or not seen or seen & JUDGED:
         return []
-    with (out / METRICS).open(newline="") as file:
+    with (out / METRICS).open(encoding="utf-8", newline="") as file:
         if any(float(row.get(name) or 0) > 0 for row in csv.DictReader(file) for name in JUDGED):
             return []
     low, _ = config.network.covered or (0.0, 0.0)
