@@ -66,6 +66,8 @@ class VeilRecipe:
     def __post_init__(self) -> None:
         for name, (least, most) in _BOUNDS.items():
             low, high = getattr(self, name)
+            if name == "fine_scale" and not self.fine:
+                continue
             if not least <= low <= high <= most:
                 raise ValueError(f"{name} must rise within [{least:g}, {most:g}], got ({low:g}, {high:g})")
         for name in ("fine", "tint"):

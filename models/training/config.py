@@ -318,7 +318,7 @@ def read_texts(path: Path) -> dict[str, str]:
     """Read the TOML of a run that `read_config` has read, and of the runs whose data it takes, by name."""
     texts, name = {}, path.name
     while isinstance(name, str):
-        texts[name] = read_toml_text(path.with_name(name))
+        texts[name] = read_toml_text(path.with_name(normpath(name)))
         name = tomllib.loads(texts[name])["data"]
     return texts
 
@@ -334,11 +334,11 @@ def _data_of(
     table.pop("all_data", None)
     if not isinstance(data, str):
         return _list_of_tables("data", data, ", or the name of another run's file"), shared
-    if data in ("", "..") or Path(data).name != data:
+    if data in ("", "..") or Path(data).name != normpath(data):
         raise ValueError(
             f"data is {data!r}, expected the name alone of a run's file beside {path.name}: put it there"
         )
-    tables, theirs = _tables_of(path.with_name(data), (*above, path.name))
+    tables, theirs = _tables_of(path.with_name(normpath(data)), (*above, path.name))
     return tables + _list_of_tables("more_data", table.pop("more_data", [])), _filled(shared, theirs)
 
 
@@ -421,7 +421,8 @@ def _source(table: dict[str, Any], name: str) -> DataConfig:
     clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"), "clouds")
     veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"), "veils")
     source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils}, name)
-    if source.clear and source.cloudy and normpath(source.clear) == normpath(source.cloudy):
+    both = source.clear and source.cloudy and normpath(source.clear) == normpath(source.cloudy)
+    if both and not source.simulate:
         raise ValueError(
             f"{name}: clear and cloudy are both {source.clear!r}, expected the folder of the clear images "
             "and that of the cloudy ones: name the other, or drop cloudy and set simulate = 1.0"
@@ -476,4 +477,4 @@ def _check_numbers(key: str, value: Any) -> None:
         for part in value.values() if isinstance(value, dict) else value:
             _check_numbers(key, part)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"{key} has a number of {value.bit_length()} bits, expected one within those of 64")
+        raise ValueError(f"{key} has a number of {len(str(abs(value)))} digits, expected one within 64 bits")

@@ -1,4 +1,7 @@
-"""List the scenes of a folder for a batch and the places of their outputs, which are checked."""
+"""List the scenes of a folder for a batch and the places of their outputs, which are checked.
+
+Files are asked after by `os.path`: a path raises in a folder that may not be entered, which ends no batch.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def find_scenes(
     for folder, folders, files in os.walk(src, onerror=unreadable):
         place = Path(folder)
         folders[:] = [name for name in folders if recursive and _may_enter(place / name, outputs)]
-        links = [place / name for name in folders if (place / name).is_symlink()]  # os.walk follows none
+        links = [place / name for name in folders if os.path.islink(place / name)]  # os.walk follows none
         entries += [
             SceneEntry(str(link), "", "skipped", error=_OUTSIDE) for link in links if _leaves(link, src)
         ]
@@ -63,7 +66,6 @@ def find_scenes(
 
 def _may_enter(folder: Path, outputs: Path | None) -> bool:
     """Return whether to descend: not into hidden folders, nor into outputs of this batch or another."""
-    # Path.exists raises in a folder that may not be entered, which is told when it is listed
     return not (folder.name.startswith(".") or _within(folder, outputs) or os.path.exists(folder / LOCK))
 
 
@@ -73,7 +75,7 @@ def _matches(path: Path, patterns: list[str]) -> bool:
     A dangling link does too, so that it is reported.
     """
     name_matches = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-    return name_matches and (path.is_file() or not path.exists())
+    return name_matches and (os.path.isfile(path) or not os.path.exists(path))
 
 
 def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry:

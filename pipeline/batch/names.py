@@ -15,9 +15,6 @@ from decr_scene.pipeline.inputs.text import decoded
 MOST_BYTES = 1 << 24
 """Size of a list above which it is none."""
 
-_OF_FOLDERS = (".safe", ".zarr")
-"""Endings of folders' names that tell what they are."""
-
 _SUBDATASET = re.compile(r"^[A-Z0-9_]+:(?!//)\"?([^\"]+?)\"?(?::/{0,2}([^:/\\][^:]*))?$")
 
 
@@ -53,7 +50,7 @@ def name_in(name: str, src: str | os.PathLike[str]) -> str:
 def output_stem(name: str) -> str:
     """Return the stem of the output of a name: of its last part, or of a subdataset's file and variable.
 
-    A dot in the name of a folder may be one of a number.
+    A dot before a digit in the name of a folder is one of a number.
     """
     subdataset = _SUBDATASET.match(name)
     if subdataset is not None:
@@ -63,7 +60,7 @@ def output_stem(name: str) -> str:
         stem = "_".join([Path(file).stem, *([] if variable is None else [variable])])
     else:
         last = Path(unquote(name.split("?")[0]).rstrip("/"))
-        whole = os.path.isdir(name) and last.suffix.lower() not in _OF_FOLDERS
+        whole = last.suffix[1:2].isdigit() and os.path.isdir(name)
         stem = last.name if whole else last.stem
     return re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scene"
 

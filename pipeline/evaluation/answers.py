@@ -71,9 +71,9 @@ class Settings:
             raise OptionError(f"{model.config.name}: {error}") from error
 
     def sample(self, model: Model, cloudy: Float, guess: Float, on_step: OnStep | None = None) -> Float:
-        """Restore one image ``(C, H, W)`` in [-1, 1]."""
+        """Restore one image ``(C, H, W)`` in [-1, 1], which a first guess may leave."""
         if self.weight == 1:
-            return guess
+            return guess.clip(-1, 1)
         noise = place_noise(self.number * SAMPLE_SEED, 0, len(cloudy), Span(0, 0, *cloudy.shape[1:]))
         x_t, image, reference = (torch.from_numpy(i[None]).to(model.device) for i in (noise, cloudy, guess))
         if self.weight is not None:

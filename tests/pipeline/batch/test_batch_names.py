@@ -108,7 +108,12 @@ def test_an_output_is_named_after_the_last_part_of_its_scene(name, stem):
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("JL1GF03_PMS_1.5", "JL1GF03_PMS_1.5"), ("S2A_MSIL1C.SAFE", "S2A_MSIL1C"), ("store.zarr", "store")],
+    [
+        ("JL1GF03_PMS_1.5", "JL1GF03_PMS_1.5"),
+        ("S2A_MSIL1C.SAFE", "S2A_MSIL1C"),
+        ("store.zarr", "store"),
+        ("x.gdb", "x"),
+    ],
 )
 def test_a_dot_in_the_name_of_a_folder_may_be_one_of_a_number(name, stem, tmp_path):
     (tmp_path / name).mkdir()

@@ -109,7 +109,11 @@ def test_a_link_to_nothing_is_a_failure(folders):
 def test_a_folder_that_cannot_be_listed_is_a_failure(folders):
     src, dst = folders
     (src / "shut").mkdir(mode=0)
+    scene(src / "listed" / "d.tif")
+    scene(src / "listed" / "below" / "e.tif")
+    (src / "listed").chmod(0o444)  # its names may be read, and nothing behind them
     result = call_without_rights("batch", src, "--out", dst, "--model", "identity", "--recursive", "--quiet")
     assert result.returncode == 1
     assert f"failed {src / 'shut'}: cannot be listed: Permission denied" in result.stderr.replace("\n", " ")
+    assert f"failed {src / 'listed' / 'd.tif'}" in result.stderr.replace("\n", " ")
     assert {"a.tif", "b.tif", "c.tif"} <= {*seen(dst)}

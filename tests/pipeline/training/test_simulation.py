@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import rasterio
-from raster_cases import described, draw, with_alpha, with_gcps, write
+from raster_cases import described, draw, plain, with_alpha, with_gcps, write
 
 from decr_scene.models.clouds.simulate import CloudRecipe
 from decr_scene.pipeline.errors import OptionError, OutputError, SceneError
@@ -41,6 +41,15 @@ def test_the_mask_lies_where_the_scene_does(tmp_path):
         assert mask.gcps[1] == cloudy.gcps[1] is not None
         assert [vars(point) for point in mask.gcps[0]] == [vars(point) for point in cloudy.gcps[0]]
         assert mask.descriptions == (None,)
+
+
+def test_an_overview_of_the_mask_has_no_class_that_is_not_there(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (1024, 1024), 1)
+    mask = simulate_scene(scene, tmp_path / "pairs", coverage=(0.3, 0.4), seed=1).mask
+    with rasterio.open(mask) as whole, rasterio.open(mask, overview_level=0) as half:
+        blocks = whole.read(1).reshape(512, 2, 512, 2).swapaxes(1, 2).reshape(512, 512, 4)
+        assert {0, 1} <= {*np.unique(blocks)}
+        assert (half.read(1)[..., None] == blocks).any(axis=2).all()
 
 
 def test_a_seed_is_a_cloud(scene, tmp_path):
