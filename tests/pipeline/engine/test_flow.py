@@ -103,6 +103,23 @@ def test_batches_of_a_quick_model_share_tasks(seconds, largest, tmp_path, monkey
         np.testing.assert_array_equal(out.read(), pixels)
 
 
+def test_batches_whose_callback_came_as_their_worker_died_are_counted(tmp_path, monkeypatch):
+    class Lost:
+        status = "lost"
+
+    own, calls = Flow._take, []
+
+    def take(flow, numbers, done):
+        calls.append(numbers)
+        own(flow, numbers, Lost if len(calls) == 2 else done)
+
+    monkeypatch.setattr(Flow, "_take", take)
+    scene = plain(tmp_path / "scene.tif", (600, 600), 1)
+    report = process_scene(scene, tmp_path / "out.tif", restorer=Slow(0.01), scale=(0, 6000), batch_size=1)
+    assert len(calls) > 2
+    assert report.tiles["restored"] == report.tiles["total"]
+
+
 def test_a_cancel_is_seen_between_batches(tmp_path):
     """Not only when the first window is done, which takes seconds here."""
     scene, restorer, cancel = plain(tmp_path / "scene.tif", (2048, 4096), 1), Slow(0.1), threading.Event()

@@ -14,11 +14,13 @@ from decr_scene.pipeline.commands.main import main
 from decr_scene.pipeline.training.doubts import chosen_on_nothing
 
 
-def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(data, tmp_path):
+@pytest.mark.parametrize("before", ["", "./"])
+def test_a_run_takes_the_data_of_another_and_its_folder_holds_both(before, data, tmp_path):
     first = toml(tmp_path, steps=1)
     second = tmp_path / "second.toml"
     own = first.read_text()
-    second.write_text(own[: own.index("[[data]]")].replace("steps = 1", f'steps = 1\ndata = "{first.name}"'))
+    text = own[: own.index("[[data]]")].replace("steps = 1", f'steps = 1\ndata = "{before}{first.name}"')
+    second.write_text(text)
     assert read_config(second).data == read_config(first).data
     result = CliRunner().invoke(main, [str(a) for a in command(second, data, tmp_path / "run")])
     assert result.exit_code == 0, result.output
