@@ -1,8 +1,9 @@
-"""Read TOML, and check values from a file against the types of a dataclass, as files have no types."""
+"""Read TOML, and build dataclasses of its tables, whose values are checked by type: files have no types."""
 
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import sys
 import types
 from collections.abc import Mapping
@@ -48,6 +49,68 @@ def check_types(kind: type[Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not _is(value, hints[name]):
             raise TypeError(f"{name} is {value!r}, expected {_words(hints[name])}")
+
+
+def table_in(values: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
+    """Return a table in another, which messages call ``above``; an empty one if it is not there."""
+    value = values.get(key, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"{above}{key} is {value!r}, expected a table")
+    return value
+
+
+def build(kind: type[Any], table: Any, name: str = "") -> Any:
+    """Build a dataclass of a parsed table, which messages call ``name``; without one it is the whole file.
+
+    Raises:
+        TypeError: It is no table, or a value is of another type.
+        ValueError: A key is unknown, or values do not fit together.
+    """
+    if not isinstance(table, dict):
+        raise TypeError(f"{name} is {table!r}, expected a table")
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        place = f" in {name}" if name else ""
+        raise ValueError(f"unknown keys {unknown}{place}, expected some of {sorted(known)}")
+    try:
+        for key, value in table.items():
+            _check_numbers(key, value)
+        check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
+        return kind(**{key: _frozen(value) for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        if not name:
+            raise
+        told = TypeError if isinstance(error, TypeError) else ValueError
+        raise told(f"{name}: {error}") from error
+
+
+def _frozen(value: Any, inside_tables: bool = False) -> Any:
+    """Return lists as tuples; what is kept has lists inside tables, as the descriptions of runs do."""
+    if isinstance(value, dict) and inside_tables:
+        return {key: _frozen(part, True) for key, part in value.items()}
+    return tuple(_frozen(v, inside_tables) for v in value) if isinstance(value, list) else value
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Refuse a whole number that no TOML has, and that nothing here can count to."""
+    if isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(key, part)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{key} has a number of {len(str(abs(value)))} digits, expected one within 64 bits")
+
+
+def check_rising(recipe: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ranges of a recipe, by name, that do not rise within their bounds.
+
+    Raises:
+        ValueError: It names the range, its bounds and its ends.
+    """
+    for name, (least, most) in bounds.items():
+        low, high = getattr(recipe, name)
+        if not least <= low <= high <= most:
+            raise ValueError(f"{name} must rise within [{least:g}, {most:g}], got ({low:g}, {high:g})")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -26,8 +26,9 @@ from decr_scene.pipeline.engine.cluster import (
     memory_bytes,
     one_cluster,
 )
-from decr_scene.pipeline.engine.flow import Flow, looking, room_for_tiles
+from decr_scene.pipeline.engine.flow import Flow, looking
 from decr_scene.pipeline.engine.needs import check_memory
+from decr_scene.pipeline.engine.under_way import room_for_tiles
 from decr_scene.pipeline.engine.workers import check_code, settled, with_plugin
 from decr_scene.pipeline.files import (
     check_name,

@@ -20,6 +20,7 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.fields import Canvas, Spectrum, bend, between, quantile, tilt
 from decr_scene.models.clouds.types import TYPES, CloudType, Range, light_beyond
+from decr_scene.models.value_types import check_rising
 
 CLEAR, CLOUD, SHADOW, THIN = 0, 1, 2, 3
 """Values of a mask."""
@@ -108,10 +109,7 @@ class CloudRecipe:
     thin_light: float = 0.64
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
-            least, most = getattr(self, name)
-            if not low <= least <= most <= high:
-                raise ValueError(f"{name} must rise within [{low:g}, {high:g}], got ({least:g}, {most:g})")
+        check_rising(self, _BOUNDS)
         for name in ("clear", "aside", "second", "tint", "thin_light"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name):g}")

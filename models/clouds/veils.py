@@ -19,6 +19,7 @@ from scipy import ndimage
 from decr_scene.models.arrays import Float
 from decr_scene.models.clouds.fields import Spectrum, between
 from decr_scene.models.clouds.types import Range, light_beyond
+from decr_scene.models.value_types import check_rising
 
 OTHER_BAND = (0.9, 1.0)
 """Range of the factor ``k_b`` of a band that the recipe does not name."""
@@ -64,12 +65,7 @@ class VeilRecipe:
     colour: Range = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
-            low, high = getattr(self, name)
-            if name == "fine_scale" and not self.fine:
-                continue
-            if not least <= low <= high <= most:
-                raise ValueError(f"{name} must rise within [{least:g}, {most:g}], got ({low:g}, {high:g})")
+        check_rising(self, _BOUNDS)
         for name in ("fine", "tint"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name):g}")

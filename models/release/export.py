@@ -21,10 +21,10 @@ from decr_scene.models.checkpoints.model_file import (
 from decr_scene.models.descriptions import unlike
 from decr_scene.models.errors import CheckpointError, TrainingError
 from decr_scene.models.release.calibration import read_calibration
-from decr_scene.models.training.config import RunConfig, build
+from decr_scene.models.training.config import RunConfig
 from decr_scene.models.training.loop import CHECKPOINT
 from decr_scene.models.training.weights import OPPONENTS, read_trained
-from decr_scene.models.value_types import check_types, read_toml_text
+from decr_scene.models.value_types import build, check_types, read_toml_text
 
 _OF_A_CARD = ("name", "packed", "sampling", "info")
 

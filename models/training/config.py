@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from os.path import normpath
@@ -22,7 +21,7 @@ from decr_scene.models.networks.unet import UNetConfig
 from decr_scene.models.rivals.discriminator import HALVED
 from decr_scene.models.training.optimisers import ADAMW, OPTIMISERS
 from decr_scene.models.training.stages import STAGES
-from decr_scene.models.value_types import check_types, read_toml_text
+from decr_scene.models.value_types import build, read_toml_text, table_in
 
 ALONE = {"adversarial": ("spagan", "amgan"), "variational": ("cvae",), "conditional": ("diffcr",)}
 """Kinds of reference that a stage trains by losses of their own: each is a model without a noise network."""
@@ -330,7 +329,7 @@ def _data_of(
 
     ``above`` are the files that name this one, the nearest last.
     """
-    data, shared = table.pop("data"), _table(table, "all_data")
+    data, shared = table.pop("data"), table_in(table, "all_data")
     table.pop("all_data", None)
     if not isinstance(data, str):
         return _list_of_tables("data", data, ", or the name of another run's file"), shared
@@ -387,14 +386,14 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     bands = {"bands": len(table["bands"])}
     table["data"] = tuple(_source(part, "data") for part in table["data"])
     if "validation" in table:
-        table["validation"] = _source(_table(table, "validation"), "validation")
-    table["reference"] = build(ReferenceConfig, bands | _table(table, "reference"), "reference")
+        table["validation"] = _source(table_in(table, "validation"), "validation")
+    table["reference"] = build(ReferenceConfig, bands | table_in(table, "reference"), "reference")
     if "detector" in table:
-        table["detector"] = build(DetectorConfig, bands | _table(table, "detector"), "detector")
+        table["detector"] = build(DetectorConfig, bands | table_in(table, "detector"), "detector")
     if "critic" in table:
         table["critic"] = build(CriticConfig, table["critic"], "critic")
     if "network" in table:
-        table["network"] = _network(bands | _table(table, "network"))
+        table["network"] = _network(bands | table_in(table, "network"))
     run: RunConfig = build(RunConfig, table)
     return run
 
@@ -403,8 +402,8 @@ def _network(table: dict[str, Any]) -> NetworkConfig:
     """Build the network of noise and weight of its table, which has its bands."""
     network = dict(table)
     if "grown" in network:
-        grown = _table(network, "grown", "network.")
-        trunk = {"bands": network["bands"], **_table(grown, "trunk", "network.grown.")}
+        grown = table_in(network, "grown", "network.")
+        trunk = {"bands": network["bands"], **table_in(grown, "trunk", "network.grown.")}
         built: ReferenceConfig = build(ReferenceConfig, trunk, "network.grown.trunk")
         network["grown"] = build(GrownConfig, {**grown, "trunk": built}, "network.grown")
     for part, replacement in (("noise", "grown"), ("weight", "covered")):
@@ -418,8 +417,8 @@ def _network(table: dict[str, Any]) -> NetworkConfig:
 
 def _source(table: dict[str, Any], name: str) -> DataConfig:
     """Build a source of images of its table, which messages call ``name``."""
-    clouds: CloudRecipe = build(CloudRecipe, _table(table, "clouds"), "clouds")
-    veils: VeilRecipe = build(VeilRecipe, _table(table, "veils"), "veils")
+    clouds: CloudRecipe = build(CloudRecipe, table_in(table, "clouds"), "clouds")
+    veils: VeilRecipe = build(VeilRecipe, table_in(table, "veils"), "veils")
     source: DataConfig = build(DataConfig, {**table, "clouds": clouds, "veils": veils}, name)
     both = source.clear and source.cloudy and normpath(source.clear) == normpath(source.cloudy)
     if both and not source.simulate:
@@ -428,53 +427,3 @@ def _source(table: dict[str, Any], name: str) -> DataConfig:
             "and that of the cloudy ones: name the other, or drop cloudy and set simulate = 1.0"
         )
     return source
-
-
-def _table(values: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
-    """Return a table in another, which messages call ``above``; an empty one if it is not there."""
-    value = values.get(key, {})
-    if not isinstance(value, dict):
-        raise TypeError(f"{above}{key} is {value!r}, expected a table")
-    return value
-
-
-def build(kind: type[Any], table: Any, name: str = "") -> Any:
-    """Build a dataclass of a parsed table, which messages call ``name``; without one it is the whole file.
-
-    Raises:
-        TypeError: It is no table, or a value is of another type.
-        ValueError: A key is unknown, or values do not fit together.
-    """
-    if not isinstance(table, dict):
-        raise TypeError(f"{name} is {table!r}, expected a table")
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(table) - known)
-    if unknown:
-        place = f" in {name}" if name else ""
-        raise ValueError(f"unknown keys {unknown}{place}, expected some of {sorted(known)}")
-    try:
-        for key, value in table.items():
-            _check_numbers(key, value)
-        check_types(kind, {key: _frozen(value, inside_tables=True) for key, value in table.items()})
-        return kind(**{key: _frozen(value) for key, value in table.items()})
-    except (TypeError, ValueError) as error:
-        if not name:
-            raise
-        told = TypeError if isinstance(error, TypeError) else ValueError
-        raise told(f"{name}: {error}") from error
-
-
-def _frozen(value: Any, inside_tables: bool = False) -> Any:
-    """Return lists as tuples; what is kept has lists inside tables, as the descriptions of runs do."""
-    if isinstance(value, dict) and inside_tables:
-        return {key: _frozen(part, True) for key, part in value.items()}
-    return tuple(_frozen(v, inside_tables) for v in value) if isinstance(value, list) else value
-
-
-def _check_numbers(key: str, value: Any) -> None:
-    """Refuse a whole number that no TOML has, and that nothing here can count to."""
-    if isinstance(value, (list, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_numbers(key, part)
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"{key} has a number of {len(str(abs(value)))} digits, expected one within 64 bits")

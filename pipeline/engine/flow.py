@@ -11,7 +11,6 @@ while the others wait for a model.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import uuid
@@ -21,11 +20,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
 from distributed import Client, Future
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.engine.pace import Pace
+from decr_scene.pipeline.engine.under_way import (
+    COPIES_AHEAD,
+    ROWS_UNDER_WAY,
+    TASKS_AHEAD,
+    WINDOWS_UNDER_WAY,
+    block_rows,
+    most_batches,
+)
 from decr_scene.pipeline.engine.workers import (
     A_LOOK,
     MODEL,
@@ -37,23 +43,11 @@ from decr_scene.pipeline.engine.workers import (
 from decr_scene.pipeline.raster.source import Source
 from decr_scene.pipeline.restoration.blending import Blended, blend_tiles
 from decr_scene.pipeline.restoration.plan import Plan, guessed_together
-from decr_scene.pipeline.restoration.restorers import on_gpu
 from decr_scene.pipeline.restoration.tasks import guess_tiles, look_at_window, restore_batches
 from decr_scene.pipeline.restoration.tile_results import Batchwise, Results
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.grid import Span
 
-ROWS_UNDER_WAY = 2
-WINDOWS_UNDER_WAY = 4
-"""Most windows of those rows that are blended or wait to be written, however wide the scene."""
-COPIES_AHEAD = 2
-"""Windows without a tile that are read while another one is written."""
-TASKS_AHEAD = TASKS_A_MODEL + 1
-"""Tasks queued or computed for each model; the same number may be done and wait for their blocks."""
-BATCHES_A_TASK = 4
-"""Most batches in a task."""
-BYTES_A_TASK = 1 << 25
-"""Most bytes that the changes of several batches in a task may take, in float32."""
 _PATIENCE_FOR_CALLS = 1.0
 """Longest wait for the callbacks of the last batches, s; for a lost batch there is none."""
 _LAST = -(1 << 40)
@@ -66,40 +60,6 @@ _A_GLANCE = 0.02
 """Time between two glances at a task whose end may be told late, s."""
 SAVING_SHARE = 0.25
 """Greatest share of the time spent on saving finished tiles: a model as quick as the disk saves fewer."""
-CHUNK_COLS = 2048
-"""Greatest width of one blending task, px."""
-
-
-def block_rows(shape: tuple[int, int], block: int) -> Iterator[list[Span]]:
-    """Cut the output into windows of whole blocks, row by row, none wider than `CHUNK_COLS`."""
-    height, width = shape
-    step = max(block, CHUNK_COLS // block * block)
-    for row in range(0, height, block):
-        yield [
-            Span(row, col, min(block, height - row), min(step, width - col)) for col in range(0, width, step)
-        ]
-
-
-def room_for_tiles(plan: Plan, batches: Batches, block: int, models: int = 1) -> tuple[int, int]:
-    """Estimate the bytes of a tile, and the number of finished tiles whose blocks are not written."""
-    grid = batches.grid
-    rows = math.ceil((ROWS_UNDER_WAY + 1) * block / (grid.size - grid.overlap)) + 2
-    most = rows * len(grid.cols) + 3 * TASKS_AHEAD * models * batches.largest
-    number = np.float64 if plan.spec.bands is None else np.float32  # a callable answers as it likes
-    return _values_of_tile(plan) * np.dtype(number).itemsize, min(len(grid), most)
-
-
-def _most_batches(plan: Plan, batches: Batches) -> int:
-    """Count the batches that a task may take: one of a network on a CPU, which is never so quick."""
-    if plan.spec.bands is not None and not on_gpu(plan.spec):
-        return 1
-    of_a_batch = _values_of_tile(plan) * np.dtype(np.float32).itemsize * max(1, batches.largest)
-    return max(1, min(BATCHES_A_TASK, BYTES_A_TASK // of_a_batch))
-
-
-def _values_of_tile(plan: Plan) -> int:
-    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
-    return bands * plan.grid.size**2
 
 
 class Saved(Protocol):
@@ -333,7 +293,7 @@ class Flow:
 
     @cached_property
     def _pace(self) -> Pace:
-        return Pace(_most_batches(self.plan, self.batches))
+        return Pace(most_batches(self.plan, self.batches))
 
     def _hand_over(self, number: int, changes: Results) -> Future:
         """Submit the saved changes of a batch instead of its task."""

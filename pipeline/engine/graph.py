@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.defaults import BATCH_SIZE, BLOCKSIZE
-from decr_scene.pipeline.engine.flow import block_rows
+from decr_scene.pipeline.engine.under_way import block_rows
 from decr_scene.pipeline.errors import OptionError, SceneError
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, ReadAlready
 from decr_scene.pipeline.look.detection import look_in_memory

@@ -8,7 +8,13 @@ import numpy as np
 import psutil
 from distributed.system import MEMORY_LIMIT
 
-from decr_scene.pipeline.engine.flow import ROWS_UNDER_WAY, TASKS_AHEAD, WINDOWS_UNDER_WAY, block_rows
+from decr_scene.pipeline.engine.under_way import (
+    ROWS_UNDER_WAY,
+    TASKS_AHEAD,
+    WINDOWS_UNDER_WAY,
+    block_rows,
+    values_of_tile,
+)
 from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.files import size_in_words
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -28,8 +34,7 @@ def bytes_under_way(scene: RasterioScene, planned: Planned, batch_size: int | No
     plan, row = planned.plan, next(block_rows(scene.shape, block))
     pixels = min(ROWS_UNDER_WAY * len(row), WINDOWS_UNDER_WAY) * block * row[0].width
     windows = pixels * (2 * scene.count * scene.dtype.itemsize + 1)
-    bands = len(plan.indexes) * (2 if plan.samples > 1 else 1) + (plan.other is not None)
-    tile = bands * plan.grid.size**2 * np.dtype(np.float32).itemsize
+    tile = values_of_tile(plan) * np.dtype(np.float32).itemsize
     rows = math.ceil(ROWS_UNDER_WAY * block / (plan.grid.size - plan.grid.overlap)) + 1
     tiles = rows * len(plan.grid.cols) + 3 * TASKS_AHEAD * planned.batches(batch_size).largest
     held = min(tiles, planned.tiles_to_restore)

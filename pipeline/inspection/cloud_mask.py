@@ -13,7 +13,7 @@ import numpy as np
 
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
-from decr_scene.pipeline.engine.flow import block_rows
+from decr_scene.pipeline.engine.under_way import block_rows
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places

@@ -19,8 +19,8 @@ from distributed import Client, Future, wait
 from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.cluster import connect
-from decr_scene.pipeline.engine.flow import CHUNK_COLS, room_for_tiles
 from decr_scene.pipeline.engine.needs import bytes_under_way
+from decr_scene.pipeline.engine.under_way import CHUNK_COLS, room_for_tiles
 from decr_scene.pipeline.engine.workers import MODEL, TASKS_A_MODEL
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.scene import RasterioScene

@@ -102,8 +102,7 @@ def simulate_scene(
         origins: tuple[Origin, ...] = (CopyOf(scene), CopyOf(scene), mask)
         images = (cloudy, clear, classes[None])
         for path, origin, pixels in zip(paths, origins, images, strict=True):
-            # between two classes lies none
-            shrunk_by = "nearest" if origin is mask else "average"
+            shrunk_by = "nearest" if origin is mask else "average"  # between two classes lies none
             with SceneWriter(origin, path, overwrite=overwrite, resampling=shrunk_by) as writer:
                 writer.write(whole, pixels)
     seen = valid[drawn_over].any(axis=0)

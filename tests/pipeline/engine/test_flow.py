@@ -11,7 +11,9 @@ from raster_cases import plain
 
 from decr_scene.pipeline import Progress, process_scene
 from decr_scene.pipeline.engine import flow as module
-from decr_scene.pipeline.engine.flow import CHUNK_COLS, WINDOWS_UNDER_WAY, Flow
+from decr_scene.pipeline.engine import under_way
+from decr_scene.pipeline.engine.flow import Flow
+from decr_scene.pipeline.engine.under_way import CHUNK_COLS, WINDOWS_UNDER_WAY
 from decr_scene.pipeline.engine.workers import HOLDS_MODEL, count_threads
 from decr_scene.pipeline.errors import RunCancelledError
 from decr_scene.pipeline.restoration import blending
@@ -59,8 +61,8 @@ class Slow:
 def test_models_are_given_batches_while_a_window_is_blended(tmp_path, monkeypatch):
     """Beyond the 15 tiles that the windows under way need, as many as may be ahead."""
     scene, restorer, own = plain(tmp_path / "scene.tif", (2048, 1024), 1), Slow(0.01), blending.tiles_over
-    expected, done = 15 + 2 * module.TASKS_AHEAD, []
-    monkeypatch.setattr(module, "BATCHES_A_TASK", 1)
+    expected, done = 15 + 2 * under_way.TASKS_AHEAD, []
+    monkeypatch.setattr(under_way, "BATCHES_A_TASK", 1)
 
     def slowly(*arguments):
         if not done:
@@ -77,7 +79,7 @@ def test_models_are_given_batches_while_a_window_is_blended(tmp_path, monkeypatc
     assert done[0] == expected
 
 
-@pytest.mark.parametrize(("seconds", "largest"), [(0.001, module.BATCHES_A_TASK), (0.3, 1)])
+@pytest.mark.parametrize(("seconds", "largest"), [(0.001, under_way.BATCHES_A_TASK), (0.3, 1)])
 def test_batches_of_a_quick_model_share_tasks(seconds, largest, tmp_path, monkeypatch):
     """It is called for each of them as before, and gives the same picture."""
     scene, restorer = plain(tmp_path / "scene.tif", (1800, 900), 1), Slow(seconds)
@@ -97,7 +99,7 @@ def test_batches_of_a_quick_model_share_tasks(seconds, largest, tmp_path, monkey
     assert (len(tasks) < len(restorer.ends)) == (largest > 1)
     with rasterio.open(tmp_path / "out.tif") as out:
         pixels = out.read()
-    monkeypatch.setattr(module, "BATCHES_A_TASK", 1)
+    monkeypatch.setattr(under_way, "BATCHES_A_TASK", 1)
     process_scene(scene, tmp_path / "out.tif", **{**options, "restorer": Slow(0.001)})
     with rasterio.open(tmp_path / "out.tif") as out:
         np.testing.assert_array_equal(out.read(), pixels)

@@ -5,7 +5,7 @@ from raster_cases import plain
 
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.engine import needs
-from decr_scene.pipeline.engine.flow import CHUNK_COLS, WINDOWS_UNDER_WAY
+from decr_scene.pipeline.engine.under_way import CHUNK_COLS, WINDOWS_UNDER_WAY
 from decr_scene.pipeline.errors import MemorySpaceError, OptionError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.planning.options import Options

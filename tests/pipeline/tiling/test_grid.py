@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decr_scene.pipeline.engine.flow import block_rows
+from decr_scene.pipeline.engine.under_way import block_rows
 from decr_scene.pipeline.tiling.batches import Batches
 from decr_scene.pipeline.tiling.feather import axis_weights, blend
 from decr_scene.pipeline.tiling.grid import Span, TileGrid, reduced_shape

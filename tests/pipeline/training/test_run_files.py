@@ -65,7 +65,9 @@ noise = {NOISE}
 
 
 def told_by(call):
-    return " ".join(CliRunner().invoke(main, [str(a) for a in call]).output.split())
+    result = CliRunner().invoke(main, [str(a) for a in call])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
