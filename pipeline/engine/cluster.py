@@ -284,6 +284,8 @@ def _local(
     settings: dict[str, Any] = {
         f"distributed.nanny.pre-spawn-environ.{name}": threads_each(workers) for name in _THREADS
     }
+    heaps = os.environ.get("MALLOC_ARENA_MAX", 1)  # as `share_one_heap`, ahead of the first thread
+    settings["distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"] = heaps
     if memory_limit is not None:
         settings["distributed.worker.memory.terminate"] = 1.0
     settings |= _DASHBOARD if dashboard else _UNSEEN

@@ -16,6 +16,7 @@ import rasterio.shutil
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from decr_scene.models.allocation import give_back_freed_memory
 from decr_scene.pipeline.errors import OutputError
 from decr_scene.pipeline.inputs.text import carried, released
 from decr_scene.pipeline.raster.scene import SMALL_CACHE
@@ -50,6 +51,7 @@ def write_cog(
         OutputError: A block or tag is missing, as when the disk was full: GDAL does not always report it.
     """
     with rasterio.Env(**_CONFIG), _opened(text) as vrt, rasterio.Env(**_predictor(vrt)):
+        give_back_freed_memory()  # of the run before, and of GDAL's cache, which is smaller from here on
         indexed = has_palette(vrt)
         rasterio.shutil.copy(
             vrt,

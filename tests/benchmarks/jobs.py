@@ -19,6 +19,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from decr_scene.models.allocation import share_one_heap
+
 Float = NDArray[np.float32]
 BLOCK = 512
 PROFILE = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "predictor": 2}
@@ -177,4 +179,5 @@ JOBS = {
 
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))  # `copy` and its like are names of the library's too
+    share_one_heap()  # as `decr-scene` does
     JOBS[sys.argv[1]](**json.loads(sys.argv[2]))
