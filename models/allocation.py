@@ -27,8 +27,8 @@ def share_one_heap() -> None:
     """Have all threads of this process take memory from one heap.
 
     By itself glibc gives threads heaps of their own, up to eight for each core, and what is freed in one
-    serves no thread of another: a run of `default` takes a fifth more memory so, and no less time. It cannot be
-    taken back, so it is for a program to ask for, not for what is imported by one. ``MALLOC_ARENA_MAX``
+    serves no thread of another: a run of `default` takes a fifth more memory so, and no less time. It cannot
+    be taken back, so it is for a program to ask for, not for what is imported by one. ``MALLOC_ARENA_MAX``
     counts for more.
     """
     mallopt = _function("mallopt")
@@ -37,7 +37,7 @@ def share_one_heap() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give to the system what this process has freed, wherever it lies in a heap: for once, before other work."""
+    """Give back to the system, once, what this process has freed, wherever it lies in its heaps."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)

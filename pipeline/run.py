@@ -207,12 +207,12 @@ def process_scene(
             cluster.close()
             planned.plan.check_files()
             writers.finish(list(side_files.paths.values()))
+            read = [path for _, path in named_inputs(src, chosen) if path is not None]
+            side_files.remove_earlier([*read, *(file.path for file in files)])
             laps.end("processing")
             watch.stage("checking")
             counts = {**tiles_done, "windows_resumed": windows_resumed}
             report, writers.keeps_journal = conclude(run, planned, counts, laps)
-            read = [path for _, path in named_inputs(src, chosen) if path is not None]
-            side_files.remove_stale([*read, *(file.path for file in files)])
             with (
                 os_faults(f"cannot write {side_files.report}", side_files.report.absolute().parent),
                 write_whole(side_files.report) as partial,

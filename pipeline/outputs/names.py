@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,14 +160,26 @@ class SideFiles:
                 path.unlink(missing_ok=True)  # of the output before
         return failed, no_disk
 
-    def remove_stale(self, inputs: Iterable[str | Path]) -> None:
-        """Remove side files of an earlier run that this one has not made: they show other pixels.
+    def remove_earlier(self, inputs: Iterable[str | Path]) -> None:
+        """Remove the documents of an earlier run, which tell of pixels that are gone.
 
-        The earlier report lists them; polygons, whose name is the user's own, stay.
+        So a run that ends before it has written its own leaves none, rather than those. What this one does
+        not make the earlier report lists; polygons, whose name is the user's own, stay then.
 
         Args:
             inputs: Files that this run has read, which are left alone.
         """
+        for path in (*self._listed_earlier(inputs), *self._documents):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _documents(self) -> list[Path]:
+        """Return the report, last of all, and the other files that are written beside the rasters."""
+        documents = [self.paths[file.role] for file in self.files if isinstance(file, SideDocument)]
+        return [*documents, self.report]
+
+    def _listed_earlier(self, inputs: Iterable[str | Path]) -> Iterator[Path]:
+        """Yield the files of an earlier run that this one neither makes nor reads."""
         try:
             report = json.loads(self.report.read_text(encoding="utf-8"))
             named = report["beside"] if report["program"]["name"] == _PROGRAM else {}
@@ -178,7 +190,7 @@ class SideFiles:
         for name in before.values():
             path = self.output.with_name(name)
             if name.startswith(self.output.stem) and os.path.realpath(path) not in current:
-                path.unlink(missing_ok=True)
+                yield path
 
 
 _OF_OUTPUT = {kind.role for kind in SIDE_FILES if kind.ending}

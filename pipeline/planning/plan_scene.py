@@ -124,7 +124,7 @@ def _other_date(
     """
     if plan.spec.bands is None:
         raise OptionError(
-            f"other_date stands in for a first guess, which {plan.spec.name} has no use for: take a model"
+            f"--other-date stands in for a first guess, which {plan.spec.name} has no use for: take a model"
         )
     indexes, windows = list(plan.indexes), []
     for span in sample_spans(scene.shape):

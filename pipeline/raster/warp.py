@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine, GCPTransformer, RPCTransformer
@@ -269,16 +270,41 @@ def read_on_grid(
 def _warped(
     source: Any, scene: RasterioScene, span: Span, bands: list[int], resampling: Resampling, shift: float
 ) -> tuple[Pixels, Bool]:
-    """Warp a raster that is moved along its longitudes to a window of a scene, as `read_on_grid`."""
+    """Warp a raster that is moved along its longitudes to a window of a scene, as `read_on_grid`.
+
+    Bands are warped by their nodata, each band's pixels for themselves: as one, GDAL takes a pixel for nodata
+    only where all bands have it, and mixes what one of them has into its neighbours.
+    """
     transform = scene.transform @ Affine.translation(span.col, span.row)
     grid = {"crs": scene.crs, "transform": transform, "width": span.width, "height": span.height}
     if shift:
         grid["src_transform"] = Affine.translation(shift, 0) @ source.transform
-    opaque = ColorInterp.alpha not in source.colorinterp
-    with WarpedVRT(source, **grid, resampling=resampling, add_alpha=opaque) as vrt:
-        alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
-        *values, opacity = vrt.read([*bands, alpha])
-    return np.stack(values), opacity > 0
+    grid |= {"resampling": resampling, "UNIFIED_SRC_NODATA": "NO"}
+    has_alpha = ColorInterp.alpha in source.colorinterp
+    values: dict[int, Pixels] = {}
+    valid = np.ones((span.height, span.width), np.bool_)
+    for nodata, numbers in _by_nodata(source, bands).items():
+        opaque = nodata is None and not has_alpha
+        with WarpedVRT(source, **grid, src_nodata=nodata, nodata=nodata, add_alpha=opaque) as vrt:
+            values |= zip(numbers, vrt.read(numbers), strict=True)
+            if nodata is not None:
+                valid &= vrt.read_masks(numbers).all(axis=0)
+            if has_alpha or opaque:
+                valid &= vrt.read(vrt.colorinterp.index(ColorInterp.alpha) + 1) > 0
+    return np.stack([values[number] for number in bands]), valid
+
+
+def _by_nodata(source: Any, bands: list[int]) -> dict[float | None, list[int]]:
+    """Group bands by their nodata, ``None`` where there is none that a pixel can have."""
+    groups: dict[float | None, list[int]] = {}
+    for number in bands:
+        nodata = source.nodatavals[number - 1]
+        if nodata is not None and math.isnan(nodata):
+            nodata = math.nan  # one object, so that it is one key
+        if nodata is not None and not in_dtype_range(nodata, source.dtypes[number - 1]):
+            nodata = None
+        groups.setdefault(nodata, []).append(number)
+    return groups
 
 
 def _turns_apart(source: Any, crs: CRS, transform: Affine, span: Span) -> list[float]:
@@ -299,10 +325,7 @@ def _turns_apart(source: Any, crs: CRS, transform: Affine, span: Span) -> list[f
 
 
 def _has_its_pixels(source: Any, scene: RasterioScene, resampling: Resampling) -> bool:
-    """Return whether a warp would give back the pixels as they are.
-
-    Of several bands it joins the nodata.
-    """
+    """Return whether a warp would give back the pixels as they are, of a raster of one band."""
     same = (source.crs, source.transform, source.shape) == (scene.crs, scene.transform, scene.shape)
     return same and source.count == 1 and resampling == Resampling.nearest
 

@@ -73,7 +73,7 @@ class Aoi:
             lacks = "georeferencing" if scene.transform.is_identity else "CRS"
             raise MaskError(
                 f"scene {scene.path} has no {lacks}, so no area of interest can be placed on it: "
-                "georeference it, or use a --mask of its size"
+                "georeference it, or give a mask of its size as --mask"
             )
         geometries, crs = read_polygons(path)
         outline = _outline(scene, georeferencing, crs)

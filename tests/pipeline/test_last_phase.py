@@ -60,6 +60,18 @@ def test_a_run_that_ends_in_its_last_phase_goes_on_with_that(where, small, whole
 QUICKLOOK = {"quicklook": True, "stac": False, "polygons": None}
 
 
+@pytest.mark.parametrize("where", LAST[:2])
+def test_documents_of_pixels_that_are_replaced_go_with_them(where, small, tmp_path, monkeypatch):
+    out, areas = tmp_path / "clean.tif", tmp_path / "areas.geojson"
+    process_scene(small, out, model="identity", quicklook=True, polygons=areas)
+    end_in(monkeypatch, where, small, out, overwrite=True, polygons=areas)
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert left == {small.name, "clean.tif", "clean_provenance.tif"}
+    report = process_scene(small, out, restorer=never, overwrite=True, polygons=areas)
+    assert report.model["name"] == "smooth"
+    assert areas.exists()
+
+
 def test_another_run_does_not_go_on_with_the_last_phase(small, tmp_path, monkeypatch):
     out = tmp_path / "clean.tif"
     end_in(monkeypatch, LAST[0], small, out)

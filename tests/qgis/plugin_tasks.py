@@ -8,6 +8,7 @@ selection and a filter gave, how long a cancel took, and what is left after the 
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from qgis.core import (
     QgsApplication,
+    QgsFeature,
+    QgsGeometry,
     QgsLayerTreeRegistryBridge,
     QgsProcessingContext,
     QgsProcessingException,
@@ -55,6 +58,8 @@ def main():
     found = {"algorithms": sorted(a.id() for a in plugin.provider.algorithms())}
     found["settings"] = "DECR_SCENE_PYTHON" in str(_settings())
     found["loaded"] = loaded(processing, scene, Path(out))
+    found["by path"] = by_path(processing, scene, Path(out))
+    found["further"] = further(processing, scene, Path(out))
     found["area"] = inside(processing, scene, area, Path(out))
     found["cancel"] = cancelled(registry, scene, Path(out))
     found["refused"] = refused(registry, scene, Path(out))
@@ -106,6 +111,25 @@ def loaded(processing, scene, out):
     }
 
 
+def by_path(processing, scene, out):
+    """Take a file that is no layer of the project: what its own group is called, and holds."""
+    other = out / "by path.tif"
+    shutil.copyfile(scene, other)
+    parameters = {"INPUT": str(other), "MODEL": "identity", "OUTPUT": str(out / "of path.tif")}
+    processing.runAndLoadResults("decr_scene:removeclouds", parameters, feedback=Feedback())
+    QgsApplication.processEvents()
+    groups = QgsProject.instance().layerTreeRoot().findGroups()
+    return {group.name(): [node.layer().name() for node in group.findLayers()] for group in groups}
+
+
+def further(processing, scene, out):
+    """Say something as a further option that a parameter says, too."""
+    parameters = {"INPUT": scene, "MODEL": "identity", "OUTPUT": str(out / "more.tif")}
+    parameters |= {"SEED": 0, "MORE": "--seed 7"}
+    processing.run("decr_scene:removeclouds", parameters, feedback=Feedback())
+    return json.loads((out / "more.json").read_text())["parameters"]["seed"]
+
+
 def inside(processing, scene, area, out):
     """One polygon of three is selected, another one is filtered out."""
     layer = QgsVectorLayer(area, "area")
@@ -116,7 +140,10 @@ def inside(processing, scene, area, out):
     parameters = {"INPUT": scene, "MODEL": "identity", "AREA": source, "OUTPUT": str(out / "area.tif")}
     processing.run("decr_scene:removeclouds", parameters, feedback=Feedback())
     report = json.loads((out / "area.json").read_text())
-    return json.loads(Path(report["parameters"]["aoi"]).read_text())
+    written = QgsVectorLayer(report["parameters"]["aoi"], "written")
+    boxes = [feature.geometry().boundingBox() for feature in written.getFeatures()]
+    corners = [(box.xMinimum(), box.yMaximum(), box.xMaximum(), box.yMinimum()) for box in boxes]
+    return {"crs": written.crs().authid(), "corners": corners}
 
 
 def cancelled(registry, scene, out):
@@ -141,11 +168,15 @@ def cancelled(registry, scene, out):
 def refused(registry, scene, out):
     """What the program cannot be asked for, or what cannot be written, in one line each."""
     layer = QgsRasterLayer(f"{scene}|option:NUM_THREADS=2", "with options")
+    bow_tie = polygon("0 0, 9 9, 9 0, 0 9, 0 0", "EPSG:4326", "bow tie")
+    nowhere = polygon("0 0, 9 0, 9 9, 0 0", "", "nowhere")
     clean, page = str(out / "refused.tif"), str(out / "no such folder" / "page.html")
     calls = {
         "help": ("removeclouds", {"INPUT": scene, "MORE": "--steps 2 -h", "OUTPUT": clean}),
         "progress": ("removeclouds", {"INPUT": scene, "MORE": "--progress=bar", "OUTPUT": clean}),
         "open options": ("removeclouds", {"INPUT": layer, "OUTPUT": clean}),
+        "bow tie": ("removeclouds", {"INPUT": scene, "MODEL": "identity", "AREA": bow_tie, "OUTPUT": clean}),
+        "nowhere": ("removeclouds", {"INPUT": scene, "MODEL": "identity", "AREA": nowhere, "OUTPUT": clean}),
         "folder": ("inspect", {"INPUT": scene, "MODEL": "identity", "OUTPUT": page}),
     }
     said = {}
@@ -157,6 +188,16 @@ def refused(registry, scene, out):
         except QgsProcessingException as error:
             said[name] = str(error)
     return said
+
+
+def polygon(ring, crs, name):
+    """Make a layer of one polygon."""
+    layer = QgsVectorLayer(f"Polygon?crs={crs}", name, "memory")
+    feature = QgsFeature()
+    feature.setGeometry(QgsGeometry.fromWkt(f"POLYGON(({ring}))"))
+    layer.dataProvider().addFeature(feature)
+    QgsProject.instance().addMapLayer(layer)
+    return layer
 
 
 def missing(registry, scene):

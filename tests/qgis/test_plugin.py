@@ -99,10 +99,22 @@ def test_progress_reaches_the_dialog(seen):
 
 
 def test_the_area_is_what_is_selected_and_not_filtered_out(seen, place):
-    assert len(seen["area"]["features"]) == 1
-    ((lon, lat), *_) = seen["area"]["features"][0]["geometry"]["coordinates"][0]
-    assert 110 < lon < 120
-    assert 30 < lat < 45
+    with rasterio.open(place / "my scène.tif") as dataset:
+        assert seen["area"]["crs"] == f"EPSG:{dataset.crs.to_epsg()}", "as it was given"
+        corners = [*(dataset.transform @ (20, 20)), *(dataset.transform @ (50, 50))]
+    (found,) = seen["area"]["corners"]
+    assert found == corners
+
+
+def test_a_scene_that_is_no_layer_of_the_project_has_one_group_too(seen):
+    clean, *others = seen["by path"]["Without clouds: by path"]
+    assert clean != "provenance"
+    assert others == ["provenance"]
+    assert len(seen["by path"]) == 2
+
+
+def test_a_further_option_counts_for_more_than_a_parameter(seen):
+    assert seen["further"] == 7
 
 
 def test_a_cancel_ends_the_program_within_a_second(seen, place):
@@ -116,6 +128,8 @@ def test_what_cannot_be_done_is_said_in_one_line(seen, place):
     assert said["help"] == "further options cannot have -h: leave it out"
     assert "--progress=bar" in said["progress"]
     assert "with options is opened with options (NUM_THREADS=2)" in said["open options"]
+    assert "is invalid" in said["bow tie"]
+    assert said["nowhere"] == "nowhere has no CRS: set one in its properties"
     assert "page.html cannot be written: No such file or directory" in said["folder"]
     assert not (place / "refused.tif").exists()
 

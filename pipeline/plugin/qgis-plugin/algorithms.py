@@ -5,11 +5,14 @@ import json
 import shlex
 
 from qgis.core import (
-    QgsJsonExporter,
+    QgsFeature,
+    QgsFeatureRequest,
+    QgsFields,
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeatureSource,
     QgsProcessingOutputFile,
     QgsProcessingOutputNumber,
     QgsProcessingOutputRasterLayer,
@@ -27,6 +30,8 @@ from qgis.core import (
     QgsProcessingUtils,
     QgsProject,
     QgsProviderRegistry,
+    QgsVectorFileWriter,
+    QgsWkbTypes,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QThread
 
@@ -41,7 +46,12 @@ WORDS = {
     "--other-date": "the parameter 'Scene of another date'",
     "--pan": "the parameter 'Panchromatic raster'",
     "--model": "the parameter 'Model'",
-    "--scale": "the parameter 'Further options'",
+    "--detector": "the parameter 'Who looks for cloud'",
+    "--samples": "the parameter 'Samples'",
+    "--steps": "the parameter 'Diffusion steps'",
+    "--scale": "--scale in the parameter 'Further options'",
+    "--no-resume": "--no-resume in the parameter 'Further options'",
+    "--overwrite": "--overwrite in the parameter 'Further options'",
     "--uncertainty": "the parameter 'Write the error to be expected of each pixel'",
 }
 """What options of the command line are called here."""
@@ -111,7 +121,10 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         for name in ("DETECTOR", "DEVICE"):
             options += [f"--{name.lower()}", self.parameterAsEnumString(parameters, name, context)]
         bands = self.parameterAsString(parameters, "BANDS", context)
-        options += ["--bands", bands] if bands else []
+        return [*options, "--bands", bands] if bands else options
+
+    def further_options(self, parameters, context):
+        """Return the words of that parameter of `add_model`; at the end of a call they count for more."""
         more = self.parameterAsString(parameters, "MORE", context)
         try:
             words = shlex.split(more)
@@ -120,7 +133,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         for word in words:
             if word.split("=")[0] in SET_HERE:
                 raise QgsProcessingException(f"further options cannot have {word}: leave it out")
-        return options + words
+        return words
 
     def raster(self, parameters, name, context):
         """Return the name that the program opens a raster layer by; ``None``: the parameter is empty."""
@@ -143,19 +156,41 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
         return layer.source()
 
     def area(self, parameters, name, context):
-        """Write the selected, unfiltered features of a vector layer as GeoJSON; ``None``: no layer."""
+        """Write the selected, unfiltered polygons of a vector layer as GeoPackage; ``None``: no layer.
+
+        They stay in their own CRS, so that they are brought onto the scene as any other file's are.
+        """
         source = self.parameterAsSource(parameters, name, context)
         if source is None:
             return None
-        features = [feature for feature in source.getFeatures() if feature.hasGeometry()]
-        if not features:
+        if not source.sourceCrs().isValid():
+            raise QgsProcessingException(f"{source.sourceName()} has no CRS: set one in its properties")
+        path = QgsProcessingUtils.generateTempFilename("area.gpkg")  # QGIS removes it when it ends
+        options = QgsVectorFileWriter.SaveVectorOptions()
+        options.driverName, options.layerName = "GPKG", "area"
+        writer = QgsVectorFileWriter.create(
+            path,
+            QgsFields(),
+            QgsWkbTypes.multiType(source.wkbType()),
+            source.sourceCrs(),
+            context.transformContext(),
+            options,
+        )
+        # the program tells of invalid polygons; QGIS 3.22 does not survive its own error, thrown through Python
+        unchecked = QgsProcessingFeatureSource.FlagSkipGeometryValidityChecks
+        empty = True
+        for feature in source.getFeatures(QgsFeatureRequest(), unchecked):
+            if feature.hasGeometry():
+                polygon = QgsFeature()
+                polygon.setGeometry(feature.geometry())
+                writer.addFeature(polygon)
+                empty = False
+        trouble = writer.errorMessage()
+        del writer  # which closes the file
+        if trouble:
+            raise QgsProcessingException(f"The area cannot be written: {trouble}")
+        if empty:
             raise QgsProcessingException("The area has no polygons: select some, or clear the filter")
-        exporter = QgsJsonExporter(None, 12)
-        exporter.setSourceCrs(source.sourceCrs())
-        exporter.setIncludeAttributes(False)
-        path = QgsProcessingUtils.generateTempFilename("area.geojson")  # QGIS removes it when it ends
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(exporter.exportFeatures(features))
         return path
 
     def call(self, words, feedback):
@@ -233,6 +268,7 @@ class RemoveClouds(DecrSceneAlgorithm):
             if parameters.get(name) is not None:
                 words += [f"--{name.lower()}", str(self.parameterAsInt(parameters, name, context))]
         words += ["--uncertainty"] if self.parameterAsBool(parameters, "EXPECTED_ERROR", context) else []
+        words += self.further_options(parameters, context)
         end, _ = self.call(words, feedback)
         if end is None:
             return {}
@@ -263,7 +299,7 @@ class RemoveClouds(DecrSceneAlgorithm):
             if sorts:
                 details.groupName = group_name(original.name())
                 details.layerSortKey = len(TITLES) - list(TITLES).index(role)
-            details.setPostProcessor(Arranged(role, path, original.id(), moves=not sorts))
+            details.setPostProcessor(Arranged(role, path, original, moves=not sorts))
 
 
 class RemoveCloudsOfFolder(DecrSceneAlgorithm):
@@ -290,6 +326,7 @@ class RemoveCloudsOfFolder(DecrSceneAlgorithm):
         words = ["batch", self.parameterAsFile(parameters, "INPUT", context), "--out", out]
         words += ["--progress", "jsonl", *self.model_options(parameters, context)]
         words += ["--recursive"] if self.parameterAsBool(parameters, "RECURSIVE", context) else []
+        words += self.further_options(parameters, context)
         end, _ = self.call(words, feedback)
         return {} if end is None else {"OUTPUT": out, "LEDGER": end["outputs"]["ledger"]}
 
@@ -318,6 +355,7 @@ class Inspect(DecrSceneAlgorithm):
         source = self.raster(parameters, "INPUT", context)
         out = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         words = ["inspect", source, "--json", *self.model_options(parameters, context)]
+        words += self.further_options(parameters, context)
         end, answer = self.call(words, feedback)
         if end is None:
             return {}
@@ -356,7 +394,8 @@ class CloudMask(DecrSceneAlgorithm):
         source = self.raster(parameters, "INPUT", context)
         out = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         words = ["mask", source, "--out", out, "--overwrite", "--progress", "jsonl"]
-        end, _ = self.call([*words, *self.model_options(parameters, context)], feedback)
+        words += self.model_options(parameters, context)
+        end, _ = self.call([*words, *self.further_options(parameters, context)], feedback)
         return {} if end is None else {"OUTPUT": out}
 
 

@@ -19,7 +19,8 @@ class Arranged(QgsProcessingLayerPostProcessorInterface):
 
     def __init__(self, role, path, original, moves):
         super().__init__()
-        self.role, self.path, self.original, self.moves = role, path, original, moves
+        self.role, self.path, self.moves = role, path, moves
+        self.original, self.name = original.id(), group_name(original.name())  # it may be gone after the run
         Arranged.waiting.append(self)
 
     def postProcessLayer(self, layer, context, feedback):
@@ -28,7 +29,8 @@ class Arranged(QgsProcessingLayerPostProcessorInterface):
         if os.path.exists(style):
             layer.loadNamedStyle(style)
         if self.moves:
-            arrange(context.project() or QgsProject.instance(), layer, self.role, self.original)
+            project = context.project() or QgsProject.instance()
+            arrange(project, layer, self.role, self.original, self.name)
         if self in Arranged.waiting:
             Arranged.waiting.remove(self)
 
@@ -38,18 +40,19 @@ def group_name(name):
     return f"Without clouds: {name}"
 
 
-def arrange(project, layer, role, original):
+def arrange(project, layer, role, original, name):
     """Move a layer into the group of its run.
 
     Args:
         project: The project that it is in.
         layer: It.
         role: A key of `TITLES`.
-        original: Id of the layer that was cleaned; its place in the tree stays, the group has a second one.
+        original: Id of the layer that was cleaned; its place in the tree stays, the group has a second one,
+            if it is a layer of the project.
+        name: Of the group.
     """
     root = project.layerTreeRoot()
-    before = project.mapLayer(original) if original else None
-    name = group_name(before.name() if before is not None else layer.name())
+    before = project.mapLayer(original)
     group = root.findGroup(name) or root.insertGroup(0, name)
     if before is not None and not any(node.layerId() == original for node in group.findLayers()):
         group.addLayer(before)

@@ -75,7 +75,7 @@ def run(command, environment, feedback, alive=lambda: None):
         end(child)
     readers[1].join(5)
     if child.returncode:
-        raise ProgramError(display.error or f"decr-scene ended with exit code {child.returncode}")
+        raise ProgramError(display.failure() or f"decr-scene ended with exit code {child.returncode}")
     return display.end, "".join(answer)
 
 
@@ -117,7 +117,7 @@ class _EventDisplay:
 
     def __init__(self, feedback):
         self.feedback = feedback
-        self.error, self.end = None, {}
+        self.errors, self.text, self.end = [], None, {}
         self._scenes = (0, 1)
 
     def line(self, line):
@@ -128,9 +128,19 @@ class _EventDisplay:
         except (ValueError, LookupError, TypeError):
             if line.strip():
                 self.feedback.pushConsoleInfo(line.rstrip())
-                self.error = line.strip()
+                self.text = line.strip()
             return
         getattr(self, f"_{kind}", lambda event: None)(event)
+
+    def failure(self):
+        """Return why it failed, in a line: of a folder the counts; the line of each scene goes to the log."""
+        scenes = self.end.get("scenes")
+        if not scenes:
+            return self.errors[-1] if self.errors else self.text
+        for error in self.errors:
+            self.feedback.reportError(error)
+        counts = ", ".join(f"{number} {what}" for what, number in scenes.items())
+        return f"{counts}: see the errors above, and {self.end['outputs']['ledger']}"
 
     def _start(self, event):
         self.feedback.pushInfo(event.get("program", ""))
@@ -158,7 +168,7 @@ class _EventDisplay:
         self.feedback.pushWarning(event["text"])
 
     def _error(self, event):
-        self.error = event["text"]
+        self.errors.append(event["text"])
 
     def _end(self, event):
         self.end = event

@@ -76,6 +76,20 @@ def test_the_line_of_the_program_is_the_error():
         runner.run(["/no/such"], {}, Feedback())
 
 
+def test_of_a_folder_every_failure_is_told():
+    lines = (
+        '{"event": "error", "text": "failed one.tif: damaged"}',
+        '{"event": "error", "text": "failed two.tif: too small"}',
+        '{"event": "end", "outputs": {"ledger": "out/batch.json"}, "scenes": {"done": 3, "failed": 2}}',
+    )
+    feedback = Feedback()
+    told = r"^3 done, 2 failed: see the errors above, and out/batch.json$"
+    with pytest.raises(runner.ProgramError, match=told):
+        run(f"import sys; print({chr(10).join(lines)!r}, file=sys.stderr); sys.exit(1)", feedback)
+    errors = [text for name, text in feedback.told if name == "reportError"]
+    assert errors == ["failed one.tif: damaged", "failed two.tif: too small"]
+
+
 def test_only_whole_options_get_other_words():
     words = {"--mask": "'Cloud mask'", "--mask-values": "'Values'"}
     told = "--mask is odd: say it with --mask-values, such as 3, or --mask."

@@ -6,6 +6,7 @@ import rasterio
 from raster_cases import NORTH_UP, draw, write
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from decr_scene.pipeline.raster import warp
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -55,6 +56,28 @@ def test_bands_that_share_an_alpha_another_place_and_cubic_values_are_warped(
     monkeypatch.setattr(warp, "WarpedVRT", refuse)
     with pytest.raises(AssertionError, match="warped"):
         read(path, scene, resampling)
+
+
+@pytest.mark.parametrize("resampling", [Resampling.nearest, Resampling.cubic])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", 0), ("uint16", 9999), ("float32", np.nan)])
+@pytest.mark.parametrize("step", [1, 0.5])
+def test_where_one_band_has_nodata_there_is_no_pixel(step, dtype, nodata, resampling, tmp_path):
+    """Nor does its value leak into its neighbours; a band that is not asked for has no say."""
+    scene = RasterioScene.open(write(tmp_path / "scene.tif", draw((60, 50), 3, "uint8")))
+    other = np.full((4, 120, 100), 100, dtype)
+    other[2, 20:40, 30:60] = nodata
+    other[3, 60:80, 30:60] = nodata
+    transform = NORTH_UP @ Affine.translation(0.1, 0.1) @ Affine.scale(step)
+    with rasterio.open(write(tmp_path / "date.tif", other, nodata=nodata, transform=transform)) as source:
+        pixels, valid = warp.read_on_grid(source, scene, Span(2, 2, 50, 45), [1, 3], resampling)
+        _, without = warp.read_on_grid(source, scene, Span(2, 2, 50, 45), [1, 2], resampling)
+    assert without.all()
+    hole = np.zeros((60, 50), np.bool_)
+    hole[round(20 * step) : round(40 * step), round(30 * step) : round(60 * step)] = True
+    hole = hole[2:52, 2:47]
+    assert not valid[minimum_filter(hole, 3)].any()
+    assert valid[~maximum_filter(hole, 5)].all()
+    assert (pixels[:, valid] == 100).all()
 
 
 @pytest.mark.parametrize("west", [-180.15, 179.85])
