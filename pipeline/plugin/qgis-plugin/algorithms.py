@@ -176,7 +176,7 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
             context.transformContext(),
             options,
         )
-        # the program tells of invalid polygons; QGIS 3.22 may crash when it throws its own error through Python
+        # the program tells of invalid polygons; QGIS 3.22 crashes when its own error passes through Python
         unchecked = QgsProcessingFeatureSource.FlagSkipGeometryValidityChecks
         empty = True
         for feature in source.getFeatures(QgsFeatureRequest(), unchecked):
