@@ -67,6 +67,7 @@ def process_directory(
     *,
     pattern: str = SCENES,
     recursive: bool = False,
+    folders: bool = False,
     workers: int = 1,
     scheduler: str | None = None,
     client: Client | None = None,
@@ -99,6 +100,8 @@ def process_directory(
             ``repr`` is, and never if that has its address in memory.
         pattern: Names of the scenes, comma-separated; upper and lower case are the same.
         recursive: Enter the folders in the folder.
+        folders: Take each folder in the folder for a scene, such as a vendor's product, as `process_scene`
+            does, and no file; ``pattern``, if it is given, is of their names then.
         workers: As `process_scene`.
         scheduler: As `process_scene`.
         client: As `process_scene`.
@@ -153,7 +156,7 @@ def process_directory(
         progress=progress,
         cancel=cancel,
     )
-    entries = find_scenes(src_dir, dst, pattern, recursive)
+    entries = find_scenes(src_dir, dst, pattern, recursive, folders)
     watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from decr_scene.pipeline.batch.earlier_outputs import PreviousOutput
 from decr_scene.pipeline.batch.ledger import LEDGER, LOCK, SceneEntry
-from decr_scene.pipeline.batch.names import listed_scenes
+from decr_scene.pipeline.batch.names import listed_scenes, output_stem
+from decr_scene.pipeline.defaults import SCENES
 from decr_scene.pipeline.errors import OptionError
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.products.product import is_quality_mask
@@ -23,16 +24,24 @@ _QUALITY = "named like a vendor's mask of cloud or quality: process it by itself
 
 
 def find_scenes(
-    src_dir: str | os.PathLike[str], dst: Path, pattern: str, recursive: bool
+    src_dir: str | os.PathLike[str], dst: Path, pattern: str, recursive: bool, folders: bool
 ) -> list[SceneEntry]:
-    """List the scenes of a folder and their outputs, in order, with the files left out and why.
+    """List the scenes of a folder and their outputs, in order, with what is left out and why.
 
-    An address is one scene, and a text file names them.
+    An address is one scene, and a text file names them. With ``folders`` each folder in it is one.
 
     Raises:
         OptionError: As `process_directory`.
     """
+    if folders and recursive:
+        raise OptionError(
+            "--folders takes a folder as one scene, and --recursive enters it, got both: drop one of the two"
+        )
     if (listed := listed_scenes(src_dir, dst)) is not None:
+        if folders:
+            raise OptionError(
+                f"--folders takes the folders in a folder, got {src_dir}: drop it, or name that one"
+            )
         _check_outputs(dst, dst, dst, listed)
         return listed
     if not os.fspath(src_dir):
@@ -44,6 +53,40 @@ def find_scenes(
     if not patterns:
         raise OptionError(f"pattern is {pattern!r}, expected names of scenes such as *.tif,*.jp2")
     outputs = dst if _inside(dst, src) and not _inside(src, dst) else None
+    if folders:
+        entries = _folder_entries(src, dst, outputs, patterns if pattern != SCENES else ["*"])
+    else:
+        entries = _file_entries(src, dst, outputs, patterns, recursive)
+    entries.sort(key=lambda entry: entry.input)
+    _check_work(src, "folder" if folders else pattern, entries)
+    _check_outputs(src, dst, outputs, [entry for entry in entries if entry.status == "pending"])
+    return entries
+
+
+def _folder_entries(src: Path, dst: Path, outputs: Path | None, patterns: list[str]) -> list[SceneEntry]:
+    """List the folders in a folder: whether each is a product is told when its turn comes.
+
+    Raises:
+        OptionError: It may not be listed.
+    """
+    try:
+        names = os.listdir(src)
+    except OSError as error:
+        raise OptionError(f"{src} cannot be listed ({error.strerror}): check its permissions") from error
+    places = [src / name for name in names if os.path.isdir(src / name) and _has_name(name, patterns)]
+    return [
+        SceneEntry(str(place), "", "skipped", error=_OUTSIDE)
+        if _leaves(place, src)
+        else SceneEntry(str(place), str(dst / f"{output_stem(str(place))}.tif"))
+        for place in places
+        if _may_enter(place, outputs)
+    ]
+
+
+def _file_entries(
+    src: Path, dst: Path, outputs: Path | None, patterns: list[str], recursive: bool
+) -> list[SceneEntry]:
+    """List the files in a folder, and in those in it, that have a scene's name."""
     entries: list[SceneEntry] = []
 
     def unreadable(error: OSError) -> None:
@@ -58,9 +101,6 @@ def find_scenes(
         ]
         paths = [place / name for name in files if not name.startswith(".")]
         entries += [_entry(path, src, dst, outputs) for path in paths if _matches(path, patterns)]
-    entries.sort(key=lambda entry: entry.input)
-    _check_work(src, pattern, entries)
-    _check_outputs(src, dst, outputs, [entry for entry in entries if entry.status == "pending"])
     return entries
 
 
@@ -69,13 +109,16 @@ def _may_enter(folder: Path, outputs: Path | None) -> bool:
     return not (folder.name.startswith(".") or _within(folder, outputs) or os.path.exists(folder / LOCK))
 
 
+def _has_name(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name.lower(), pattern) for pattern in patterns)
+
+
 def _matches(path: Path, patterns: list[str]) -> bool:
     """Return whether a file matches.
 
     A dangling link does too, so that it is reported.
     """
-    name_matches = any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-    return name_matches and (os.path.isfile(path) or not os.path.exists(path))
+    return _has_name(path.name, patterns) and (os.path.isfile(path) or not os.path.exists(path))
 
 
 def _entry(path: Path, src: Path, dst: Path, outputs: Path | None) -> SceneEntry:
@@ -103,7 +146,8 @@ def _check_work(src: Path, pattern: str, entries: list[SceneEntry]) -> None:
         return
     first_skipped = f" but {entries[0].input}, {entries[0].error}" if entries else ""
     raise OptionError(
-        f"nothing to do: no {pattern} in {src}{first_skipped}: check the folder, --pattern and --recursive"
+        f"nothing to do: no {pattern} in {src}{first_skipped}: check the folder, --pattern, --recursive, and "
+        "--folders, by which each folder in it is a scene"
     )
 
 

@@ -23,11 +23,17 @@ from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_
 @click.option("--out", type=FILE, required=True, metavar="DIR", help="Where the outputs go; made if need be.")
 @click.option("--pattern", default=SCENES, show_default=True, help="Names of the scenes, comma-separated.")
 @click.option("--recursive", is_flag=True, help="Enter the folders in DIR; --out gets the same tree.")
+@click.option(
+    "--folders", is_flag=True, help="Each folder in DIR is a scene, as a vendor's product is; files are none."
+)
 @restoring_options
 @writing_options
 @one_line_errors
 def batch(folder: str, out: Path, quiet: bool, **options: Any) -> None:
     """Remove the clouds of all scenes in DIR, with a ledger, batch.json, beside the outputs.
+
+    With --folders each folder in DIR becomes one output of its name, as `process` takes it, and --pattern, if
+    it is given, is of the folders' names.
 
     DIR may be a text file with a name a line in its place, paths or addresses as `process` takes them, or one
     address.

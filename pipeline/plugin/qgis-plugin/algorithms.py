@@ -317,6 +317,8 @@ class RemoveCloudsOfFolder(DecrSceneAlgorithm):
         self.addParameter(folder)
         self.add_model()
         self.addParameter(QgsProcessingParameterBoolean("RECURSIVE", "With the folders in it", False))
+        products = "Each folder in it is a scene, as a vendor's product is"
+        self.addParameter(QgsProcessingParameterBoolean("FOLDERS", products, False))
         self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the outputs"))
         self.addOutput(QgsProcessingOutputFile("LEDGER", "What became of each scene"))
 
@@ -325,7 +327,8 @@ class RemoveCloudsOfFolder(DecrSceneAlgorithm):
         out = self.parameterAsString(parameters, "OUTPUT", context)
         words = ["batch", self.parameterAsFile(parameters, "INPUT", context), "--out", out]
         words += ["--progress", "jsonl", *self.model_options(parameters, context)]
-        words += ["--recursive"] if self.parameterAsBool(parameters, "RECURSIVE", context) else []
+        for name in ("RECURSIVE", "FOLDERS"):
+            words += [f"--{name.lower()}"] if self.parameterAsBool(parameters, name, context) else []
         words += self.further_options(parameters, context)
         end, _ = self.call(words, feedback)
         return {} if end is None else {"OUTPUT": out, "LEDGER": end["outputs"]["ledger"]}

@@ -5,6 +5,7 @@ import os
 import pytest
 from batch_cases import IDENTITY, inputs, scene, seen, statuses
 from command_cases import call_without_rights
+from product_cases import LANDSAT, landsat, sentinel
 
 from decr_scene.pipeline import process_directory, process_scene
 from decr_scene.pipeline.errors import OptionError
@@ -29,6 +30,51 @@ def test_only_scenes_of_the_pattern_are_taken(folders):
     report = process_directory(src, dst, **IDENTITY, recursive=True, pattern="[bc]*.tif, *.tiff")
     assert inputs(report) == ["B2.TIFF", "b.tif", "c.tif"]
     assert "B2.tif" in seen(dst)
+
+
+def products(folder):
+    """Two products, a folder that is none, and what no folder of a product is."""
+    landsat(folder / LANDSAT)
+    sentinel(folder / "S2A_MSIL2A_20240315T101010.SAFE")
+    (folder / "notes 1.2").mkdir()
+    (folder / ".trash").mkdir()
+    scene(folder / "a.tif")
+    return folder
+
+
+def test_each_folder_is_a_scene_when_told(tmp_path):
+    src, dst = products(tmp_path / "in"), tmp_path / "out"
+    report = process_directory(src, dst, **IDENTITY, folders=True)
+    assert inputs(report) == [LANDSAT, "S2A_MSIL2A_20240315T101010.SAFE", "notes 1.2"]
+    assert statuses(report) == ["done", "done", "failed"]
+    assert "in/notes 1.2" in report.scenes[2].error
+    process_scene(src / LANDSAT, tmp_path / "alone.tif", **IDENTITY)
+    assert (dst / f"{LANDSAT}.tif").read_bytes() == (tmp_path / "alone.tif").read_bytes()
+    assert (dst / "S2A_MSIL2A_20240315T101010.tif").exists()
+    again = process_directory(src, dst, **IDENTITY, folders=True, pattern="lc*,*.safe")
+    assert statuses(again) == ["skipped", "skipped"]
+
+
+def test_outputs_beside_folders_that_are_scenes_are_none(tmp_path):
+    src = products(tmp_path / "in")
+    for _ in range(2):
+        report = process_directory(src, src / "clean", **IDENTITY, folders=True, pattern="[!n]*")
+        assert inputs(report) == [LANDSAT, "S2A_MSIL2A_20240315T101010.SAFE"]
+    os.symlink(tmp_path, src / "link")
+    report = process_directory(src, src / "clean", **IDENTITY, folders=True)
+    assert report.scenes[2].error == "a link that leaves the folder: not followed"
+
+
+def test_folders_that_are_scenes_are_neither_entered_nor_listed_by_name(folders, tmp_path):
+    src, dst = folders
+    with pytest.raises(OptionError, match=r"--folders .* --recursive .*: drop one of the two"):
+        process_directory(src, dst, **IDENTITY, folders=True, recursive=True)
+    with pytest.raises(OptionError, match=r"nothing to do: no folder in .*in"):
+        process_directory(src, dst, **IDENTITY, folders=True)
+    (tmp_path / "names.txt").write_text("in/a.tif")
+    with pytest.raises(OptionError, match=r"names\.txt: drop it, or name that one"):
+        process_directory(tmp_path / "names.txt", dst, **IDENTITY, folders=True)
+    assert not dst.exists()
 
 
 def test_two_scenes_of_one_output_are_refused_by_name(folders):
