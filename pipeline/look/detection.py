@@ -27,6 +27,7 @@ from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.fields import ArrayField, FileField
+from decr_scene.pipeline.regions.masks import INSIDE
 
 Bytes = NDArray[np.uint8]
 
@@ -112,6 +113,8 @@ def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
         ready = pending.rows(0, finished)
         usable = np.asarray(ready.valid.any(axis=0))
         levels = np.rint(probability * 255).astype(np.uint8) * usable
+        if lookout.insides:
+            levels[CLOUD] = np.minimum(levels[CLOUD], INSIDE - 1)
         yield Strip(range(first, end), ready.image, ready.share, levels, usable)
         total, weight, first = total[:, finished:], weight[finished:], end
         pending = pending.rows(finished, finished + len(weight))
@@ -164,16 +167,64 @@ class Tally:
     def add(self, strip: Strip) -> None:
         """Add a strip."""
         self._count += int(strip.usable.sum())
-        self._cloud += float(strip.answers[CLOUD][strip.usable].sum(dtype=np.int64)) / 255
-        self._restore += int((strip.answers[RESTORE] >= self._least).sum())
+        self._count_answers(strip.answers, 1)
         probability = strip.answers.astype(np.float32) / np.float32(255)
         self.ground.add(strip.rows, strip.image, strip.share, probability)
+
+    def insides(self, factor: int) -> Insides | None:
+        """Find the insides of clouds, and count them as cloud; ``None``: there are none.
+
+        Args:
+            factor: Side of a pixel of the answers, px of the scene.
+        """
+        found = self.ground.insides()
+        return Insides(found, factor, self.ground.side, self) if found.any() else None
+
+    def correct(self, before: Bytes, after: Bytes) -> None:
+        """Count answers in the place of others, ``(B, h, w)``."""
+        self._count_answers(before, -1)
+        self._count_answers(after, 1)
+
+    def _count_answers(self, answers: Bytes, times: int) -> None:
+        self._cloud += times * float(answers[CLOUD].sum(dtype=np.int64)) / 255
+        self._restore += times * int((answers[RESTORE] >= self._least).sum())
 
     @property
     def coverage(self) -> Coverage:
         """Return the coverage of the strips added."""
         total = max(1, self._count)
         return Coverage(self._cloud / total, self._restore / total, self._count / self._pixels)
+
+
+@dataclass(frozen=True)
+class Insides:
+    """Insides of clouds, which are entered in answers.
+
+    Args:
+        found: Where they are, on pixels of the ground, ``(h, w)``.
+        factor: Side of a pixel of the answers, px of the scene.
+        side: Side of a pixel of the ground, px of the scene.
+        tally: What is told of the answers that change.
+    """
+
+    found: Bool
+    factor: int
+    side: int
+    tally: Tally
+
+    def enter(self, answers: Bytes, row: int = 0, col: int = 0) -> Bytes:
+        """Return answers ``(B, h, w)`` that begin at a row and a column, with what of them is inside."""
+        rows, cols = (
+            ((first + np.arange(extent) + 0.5) * self.factor / self.side).astype(np.intp)
+            for first, extent in ((row, answers.shape[1]), (col, answers.shape[2]))
+        )
+        inside = self.found[np.ix_(rows, cols)]
+        if not inside.any():
+            return answers
+        entered = answers.copy()
+        entered[:, inside] = np.array([INSIDE, INSIDE, 0], np.uint8)[:, None]
+        self.tally.correct(answers, entered)
+        return entered
 
 
 class LookInMemory(NamedTuple):
@@ -190,7 +241,10 @@ def look_in_memory(lookout: Lookout, reader: CoarseReader, threshold: float) -> 
     for strip in look_at(lookout, reader):
         tally.add(strip)
         rows.append(strip.answers)
-    return LookInMemory(ArrayField(np.concatenate(rows, axis=1)), tally.ground.ground(), tally.coverage)
+    answers = np.concatenate(rows, axis=1)
+    if lookout.insides and (inside := tally.insides(reader.factor)) is not None:
+        answers = inside.enter(answers)
+    return LookInMemory(ArrayField(answers), tally.ground.ground(), tally.coverage)
 
 
 def write_look(
@@ -217,12 +271,24 @@ def write_look(
                     window = Window(col_off=0, row_off=strip.rows.start, width=width, height=height)
                     target.write(strip.answers, window=window)
                     tally.add(strip)
+            with rasterio.open(partial, "r+") as target:
+                if lookout.insides and (inside := tally.insides(reader.factor)) is not None:
+                    _enter(inside, target)
                 target.update_tags(**{k.upper(): repr(v) for k, v in vars(tally.coverage).items()})
             _write_ground(tally.ground.ground(), scene, places.ground)
     except RasterioError:
         with os_faults("cannot write what is seen of the scene", places.cloud.absolute().parent):
             raise
     return tally.coverage
+
+
+def _enter(inside: Insides, target: Any) -> None:
+    """Enter insides of clouds in the raster of answers, block by block."""
+    for _, window in target.block_windows(1):
+        before = target.read(window=window)
+        after = inside.enter(before, window.row_off, window.col_off)
+        if after is not before:
+            target.write(after, window=window)
 
 
 def _write_ground(ground: Ground, scene: RasterioScene, path: Path) -> None:

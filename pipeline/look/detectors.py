@@ -46,7 +46,8 @@ class Lookout(Protocol):
 
     ``own`` is the side of the windows that it answers for, ``reach`` the margin that it needs around each, in
     coarse pixels; a scene of no more than ``whole`` a side is one window. The answers of one that ``blends``
-    depend on its whole window, and cover all of it. They have so many ``bands``.
+    depend on its whole window, and cover all of it. They have so many ``bands``. One that knows cloud by its
+    rims has the ``insides`` of larger ones found by what they look like as a whole.
     """
 
     bands: int
@@ -54,6 +55,7 @@ class Lookout(Protocol):
     reach: int
     whole: int
     blends: bool
+    insides: bool
     sight: Sight | None
 
     def answers(self, windows: Sequence[tuple[Float, Bool]]) -> list[Float]:
@@ -67,6 +69,7 @@ class ModelLookout:
     bands = 3
     whole = 0
     blends = False
+    insides = True
 
     def __init__(self, detector: Detector, sight: Sight | None = None) -> None:
         from decr_scene.models.networks.detector import REACH
@@ -96,6 +99,7 @@ class UkisLookout:
     own = ukis.SIDE - 2 * ukis.REACH
     whole = ukis.SIDE
     blends = True
+    insides = False
 
     def __init__(self, reflectance: Reflectance) -> None:
         self.sight: Sight | None = _Reflectances(reflectance)
@@ -205,6 +209,7 @@ class MaskLookout:
     own = 256
     whole = 0
     blends = False
+    insides = False
 
     def __init__(self, cloud: Callable[[Span], Bool], indexes: Sequence[int]) -> None:
         def sight(span: Span, pixels: Pixels, valid: Bool) -> tuple[Float, Bool]:

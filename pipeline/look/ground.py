@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decr_scene.models.arrays import Float
+from decr_scene.models.arrays import Bool, Float
 from decr_scene.models.data.anchor import CONTEXT, DECAY, clearness, pull_push
 from decr_scene.pipeline.look.detectors import CLOUD, SHADOW
+from decr_scene.pipeline.look.insides import insides
 from decr_scene.pipeline.regions.fields import ArrayField, Field, interpolate
 from decr_scene.pipeline.regions.masks import WIDE_RIM
 from decr_scene.pipeline.tiling.grid import Span
@@ -62,18 +63,32 @@ class GroundSums:
         height, width = (-(-extent // self.side) for extent in shape)
         self._rim = math.ceil(max(WIDE_RIM.buffer, (side * split + 1) / 2) / self.side)
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
+        self._light = np.zeros((height, width))
 
     def add(self, rows: range, image: Float, share: Float, answers: Float) -> None:
         """Add some rows of answers ``(B, h, w)`` over the whole width, with image and valid share of them."""
         fine = answers.repeat(self._split, axis=1).repeat(self._split, axis=2)
         fine = fine[:, : image.shape[1], : image.shape[2]]
         clear = clearness(fine[CLOUD], fine[SHADOW]) * share[0]
-        values = np.concatenate([image * clear, clear[None], fine[[CLOUD, SHADOW]] * share, share])
+        light = image.mean(axis=0, keepdims=True) * share
+        values = np.concatenate([image * clear, clear[None], fine[[CLOUD, SHADOW]] * share, share, light])
         padding = self._sums.shape[2] * self._step - values.shape[2]
         wide = np.pad(values, ((0, 0), (0, 0), (0, padding))).astype(np.float64)
         sums = wide.reshape(*wide.shape[:2], -1, self._step).sum(axis=3)
         for number in range(sums.shape[1]):
-            self._sums[:, (rows.start * self._split + number) // self._step] += sums[:, number]
+            row = (rows.start * self._split + number) // self._step
+            self._sums[:, row] += sums[:-1, number]
+            self._light[row] += sums[-1, number]
+
+    def insides(self) -> Bool:
+        """Find the insides of clouds on pixels of the ground, ``(h, w)``, and count them as cloud."""
+        *_, cloud, _, valid = self._sums
+        all_valid = np.where(valid > 0, valid, 1)
+        light, clouds = (np.asarray(sums / all_valid, np.float32) for sums in (self._light, cloud))
+        found = insides(light, clouds, np.asarray(valid, np.float32))
+        self._sums[:-3, found] = 0
+        self._sums[-3, found], self._sums[-2, found] = self._sums[-1, found], 0
+        return found
 
     def ground(self) -> Ground:
         """Average what was added to the ground of the scene, in memory."""

@@ -70,7 +70,8 @@ class LookPlan:
     def mask(self, field: Field, shape: tuple[int, int]) -> DetectedMask:
         """Return the mask of what was detected in a scene of ``shape``, probabilities of 0 to 255."""
         rim = CLOSE_RIM if self.fills else WIDE_RIM
-        return DetectedMask(field, shape, self.factor, round(255 * self.threshold), rim)
+        least, insides = round(255 * self.threshold), self.kind == "model"
+        return DetectedMask(field, shape, self.factor, least, rim, insides)
 
 
 def coarse_factor(shape: tuple[int, int], pixel: float | None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -72,6 +72,9 @@ what is as near as `WIDE_RIM` still does not count."""
 
 RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
+
+INSIDE = 255
+"""Probability of cloud, of 0 to 255, where a cloud with an inside is dense; others have less then."""
 
 BARE = 3
 """Number of the band of a detector's answers that tells how bare the ground is, as `bare_told` writes it."""
@@ -219,6 +222,7 @@ class DetectedMask:
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
         rim: What is restored around cloud: all neighbours of a block, and fading out over one, at the least.
+        insides: Whether the second band tells of the insides of clouds, by `INSIDE`.
     """
 
     field: Field
@@ -226,6 +230,7 @@ class DetectedMask:
     factor: int
     least: int
     rim: Rim = WIDE_RIM
+    insides: bool = False
 
     @property
     def reach(self) -> int:
@@ -244,11 +249,21 @@ class DetectedMask:
 
     def cloud(self, span: Span) -> Bool:
         """Return where cloud is, as `Mask.cloud`, by whole blocks, ``(height, width)``."""
+        return self._by_blocks(span, self._cloud)
+
+    def inside(self, span: Span) -> Bool:
+        """Return what larger clouds have inside, by whole blocks, ``(height, width)``."""
+        if not self.insides:
+            return np.zeros((span.height, span.width), np.bool_)
+        return self._by_blocks(span, lambda rows, cols: self.field.read(rows, cols)[1] == INSIDE)
+
+    def _by_blocks(self, span: Span, told: Callable[[slice, slice], Bool]) -> Bool:
+        """Enlarge what is told of rows and columns of blocks to the pixels of a window."""
         down, across = (
             np.arange(first, end) // self.factor
             for first, end in ((span.row, span.bottom), (span.col, span.right))
         )
-        blocks = self._cloud(slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1))
+        blocks = told(slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1))
         return np.asarray(blocks[np.ix_(down - down[0], across - across[0])])
 
     def bare(self, span: Span) -> Float:

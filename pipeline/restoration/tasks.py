@@ -103,8 +103,7 @@ def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image
 
     With another date, each has a band more: how much of it is that date's.
     """
-    if plan.fills:
-        guess = _without_remnants(plan, view, guess, image)
+    guess = _without_remnants(plan, view, guess, image)
     if plan.tones:
         guess = _in_tone(plan, view, guess)
     results = {}
@@ -261,12 +260,14 @@ def _in_tone(plan: Plan, view: Span, guess: Float) -> Float:
 def _without_remnants(plan: Plan, view: Span, guess: Float, image: Float) -> Float:
     """Give way to the tone of the ground where cloud is left in the first guess of a window.
 
-    Where that is the tone of little, this is done where cloud is saturated, so that nothing else is known.
+    Where that is the tone of little, this is done where cloud is saturated, so that nothing else is known. A
+    detector that knows clouds by their rims is believed of what they have inside alone.
     """
     if plan.ground is None or not isinstance(plan.mask, DetectedMask) or not plan.ground.known:
         return guess
-    seen, cloudy = plan.mask.cloud(view), unpadded(image, view)
-    if not plan.ground.typical:
+    cloudy = unpadded(image, view)
+    seen = plan.mask.cloud(view) if plan.fills else plan.mask.inside(view)
+    if plan.fills and not plan.ground.typical:
         seen = seen & plan.radiometry.saturated(cloudy, plan.visible)
     if not seen.any():
         return guess

@@ -1,0 +1,64 @@
+"""Find the dense part of clouds that are larger than a detector sees.
+
+A detector that sees so many pixels around tells a cloud by its rims: the inside of a larger one is an even
+white to it, as snow and roofs are. What detected cloud encloses, and is as light as that, is cloud. Nor does
+a network see any ground there, up to where the cloud gets thin.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decr_scene.models.arrays import Bool, Float
+from decr_scene.models.data.anchor import pull_push
+
+LIKELY = 0.5
+"""Least probability of detected cloud."""
+
+DARK = 0.25
+"""Quantile of the light of what is not detected: the ground's, even where much of it is inside of clouds."""
+
+AS_LIGHT = 0.6
+"""Least light of dense cloud, as a part of the way from the ground's to that of the cloud around."""
+
+ENCLOSED = 0.8
+"""Least share of the pixels around it, within the scene, that are detected cloud."""
+
+
+def insides(light: Float, cloud: Float, valid: Float) -> Bool:
+    """Tell where clouds with an inside are dense, ``(h, w)``.
+
+    Args:
+        light: Mean of the bands, ``(h, w)``, on any scale.
+        cloud: Probability of cloud, same shape.
+        valid: Share that is valid, same shape.
+    """
+    from scipy.ndimage import label
+
+    there = valid > 0
+    detected = there & (cloud >= LIKELY)
+    others = there & ~detected
+    if not detected.any() or not others.any():
+        return np.zeros(light.shape, np.bool_)
+    ground = np.quantile(light[others], DARK)
+    (around,), _ = pull_push(light[None], detected.astype(np.float32))
+    dense = there & (around > ground) & (light - ground >= AS_LIGHT * (around - ground))
+    enclosed = _enclosed(dense & others, detected, there)
+    clouds, _ = label(dense & (detected | enclosed), np.ones((3, 3)))
+    with_inside = np.unique(clouds[enclosed])
+    return np.asarray(np.isin(clouds, with_inside) & (clouds > 0))
+
+
+def _enclosed(places: Bool, detected: Bool, there: Bool) -> Bool:
+    """Choose the connected places that lie within what is detected."""
+    from scipy.ndimage import binary_dilation, find_objects, label
+
+    chosen = np.zeros(places.shape, np.bool_)
+    numbers, count = label(places, np.ones((3, 3)))
+    for number, box in enumerate(find_objects(numbers, count), start=1):
+        rows, cols = (slice(max(0, side.start - 1), side.stop + 1) for side in box)
+        own = numbers[rows, cols] == number
+        ring = binary_dilation(own, np.ones((3, 3))) & ~own & there[rows, cols]
+        if ring.any() and detected[rows, cols][ring].mean() >= ENCLOSED:
+            chosen[rows, cols] |= own
+    return chosen
