@@ -85,7 +85,8 @@ class GroundSums:
         *_, cloud, _, valid = self._sums
         all_valid = np.where(valid > 0, valid, 1)
         light, clouds = (np.asarray(sums / all_valid, np.float32) for sums in (self._light, cloud))
-        found = insides(light, clouds, np.asarray(valid, np.float32))
+        side = self._step / self._split  # of its pixels, px of the answers
+        found = insides(light, clouds, np.asarray(valid, np.float32), side)
         self._sums[:-3, found] = 0
         self._sums[-3, found], self._sums[-2, found] = self._sums[-1, found], 0
         return found

@@ -21,19 +21,27 @@ DARK = 0.25
 AS_LIGHT = 0.6
 """Least light of dense cloud, as a part of the way from the ground's to that of the cloud around."""
 
+LEAST_LIGHT = 0.0
+"""Least light of dense cloud, on the scale of -1 to 1."""
+
 ENCLOSED = 0.8
-"""Least share of the pixels around it, within the scene, that are detected cloud."""
+"""Least share of the pixels around an inside, within the scene, that are detected cloud."""
+
+DEPTH = 48
+"""Least distance of the middle of an inside from clear ground, px of the detector: it overlooks nothing of
+smaller clouds, and the roofs and pale fields whose rims it takes for cloud are no larger."""
 
 
-def insides(light: Float, cloud: Float, valid: Float) -> Bool:
+def insides(light: Float, cloud: Float, valid: Float, side: float) -> Bool:
     """Tell where clouds with an inside are dense, ``(h, w)``.
 
     Args:
-        light: Mean of the bands, ``(h, w)``, on any scale.
+        light: Mean of the bands, ``(h, w)`` in [-1, 1].
         cloud: Probability of cloud, same shape.
         valid: Share that is valid, same shape.
+        side: Of a pixel, px of the detector.
     """
-    from scipy.ndimage import label
+    from scipy.ndimage import distance_transform_edt, label, maximum
 
     there = valid > 0
     detected = there & (cloud >= LIKELY)
@@ -42,11 +50,17 @@ def insides(light: Float, cloud: Float, valid: Float) -> Bool:
         return np.zeros(light.shape, np.bool_)
     ground = np.quantile(light[others], DARK)
     (around,), _ = pull_push(light[None], detected.astype(np.float32))
-    dense = there & (around > ground) & (light - ground >= AS_LIGHT * (around - ground))
+    least = np.maximum(LEAST_LIGHT, ground + AS_LIGHT * (around - ground))
+    dense = there & (around > ground) & (light >= least)
     enclosed = _enclosed(dense & others, detected, there)
-    clouds, _ = label(dense & (detected | enclosed), np.ones((3, 3)))
-    with_inside = np.unique(clouds[enclosed])
-    return np.asarray(np.isin(clouds, with_inside) & (clouds > 0))
+    clear = others & ~enclosed
+    if not enclosed.any() or not clear.any():
+        return enclosed
+    places, count = label(enclosed, np.ones((3, 3)))
+    depth = side * maximum(distance_transform_edt(~clear), places, range(1, count + 1))
+    deep = np.concatenate([[False], depth >= DEPTH])[places]
+    clouds, _ = label(dense & (detected | deep), np.ones((3, 3)))
+    return np.isin(clouds, np.unique(clouds[deep]))
 
 
 def _enclosed(places: Bool, detected: Bool, there: Bool) -> Bool:
