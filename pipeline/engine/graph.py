@@ -411,12 +411,24 @@ def _names(scene: xr.DataArray) -> tuple[str, ...]:
     if isinstance(names, str):
         names = (names,)
     own = scene["band"].values if "band" in scene.coords and scene["band"].dtype.kind in "UO" else None
+    names = _names_of_some(scene, names)
     names = names if isinstance(names, (tuple, list)) and len(names) == len(scene) else None
     if names is not None and (own is None or set(map(str, own)) != set(map(str, names))):
         return tuple(str(name) for name in names)
     if own is not None:  # it moves with the data, which attributes do not
         return tuple(str(name) for name in own)
     return ("",) * len(scene)
+
+
+def _names_of_some(scene: xr.DataArray, names: Any) -> Any:
+    """Choose the names of bands that were taken out of an array, by their numbers in it; else all."""
+    if not isinstance(names, (tuple, list)) or len(names) == len(scene) or "band" not in scene.coords:
+        return names
+    if scene["band"].dtype.kind not in "iu":
+        return names
+    numbers = scene["band"].values.tolist()
+    places = [number - (0 not in numbers) for number in numbers]
+    return [names[k] for k in places] if all(0 <= k < len(names) for k in places) else names
 
 
 def _check_order(scene: xr.DataArray) -> None:
