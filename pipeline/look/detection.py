@@ -113,8 +113,6 @@ def look_at(lookout: Lookout, reader: CoarseReader) -> Iterator[Strip]:
         ready = pending.rows(0, finished)
         usable = np.asarray(ready.valid.any(axis=0))
         levels = np.rint(probability * 255).astype(np.uint8) * usable
-        if lookout.insides:
-            levels[CLOUD] = np.minimum(levels[CLOUD], INSIDE - 1)
         yield Strip(range(first, end), ready.image, ready.share, levels, usable)
         total, weight, first = total[:, finished:], weight[finished:], end
         pending = pending.rows(finished, finished + len(weight))
@@ -222,7 +220,7 @@ class Insides:
         if not inside.any():
             return answers
         entered = answers.copy()
-        entered[:, inside] = np.array([INSIDE, INSIDE, 0], np.uint8)[:, None]
+        entered[:, inside] = INSIDE
         self.tally.correct(answers, entered)
         return entered
 

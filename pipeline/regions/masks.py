@@ -74,7 +74,7 @@ RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
 INSIDE = 255
-"""Probability of cloud, of 0 to 255, where a cloud with an inside is dense; others have less then."""
+"""Probability of cloud, and of shadow, where a cloud with an inside is dense: no other place has both."""
 
 BARE = 3
 """Number of the band of a detector's answers that tells how bare the ground is, as `bare_told` writes it."""
@@ -222,7 +222,7 @@ class DetectedMask:
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
         rim: What is restored around cloud: all neighbours of a block, and fading out over one, at the least.
-        insides: Whether the second band tells of the insides of clouds, by `INSIDE`.
+        insides: Whether the second and third band tell of the insides of clouds, by `INSIDE`.
     """
 
     field: Field
@@ -255,7 +255,7 @@ class DetectedMask:
         """Return what larger clouds have inside, by whole blocks, ``(height, width)``."""
         if not self.insides:
             return np.zeros((span.height, span.width), np.bool_)
-        return self._by_blocks(span, lambda rows, cols: self.field.read(rows, cols)[1] == INSIDE)
+        return self._by_blocks(span, lambda *place: (self.field.read(*place)[1:3] == INSIDE).all(axis=0))
 
     def _by_blocks(self, span: Span, told: Callable[[slice, slice], Bool]) -> Bool:
         """Enlarge what is told of rows and columns of blocks to the pixels of a window."""
