@@ -79,7 +79,7 @@ def _folder_entries(src: Path, dst: Path, outputs: Path | None, patterns: list[s
         if _leaves(place, src)
         else SceneEntry(str(place), str(dst / f"{output_stem(str(place))}.tif"))
         for place in places
-        if _may_enter(place, outputs)
+        if _may_enter(place, outputs) and not os.path.exists(place / LEDGER)
     ]
 
 

@@ -29,8 +29,9 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     """Write where cloud and shadow of SCENE are, as `process --mask` takes it.
 
     OUT is 1 where they are, 0 elsewhere, and nodata outside the scene. Where process is given a mask, it
-    takes it as it is: what it does by itself besides (veils beyond the mask, a curve for dark ground, a look
-    at what is left) is left out, so the result is another one than without.
+    takes it as it is: what it does by itself besides (veils beyond the mask, a curve for dark ground, smooth
+    ground inside of large clouds, a look at what is left) is left out, so the result is another one than
+    without.
     """
     from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
     from decr_scene.pipeline.terminal.progress import stderr_progress

@@ -27,7 +27,7 @@ from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.fields import ArrayField, FileField
-from decr_scene.pipeline.regions.masks import INSIDE
+from decr_scene.pipeline.regions.masks import INSIDE, is_inside
 
 Bytes = NDArray[np.uint8]
 
@@ -58,11 +58,13 @@ class Coverage:
         cloud: Mean probability of cloud or thin cloud: the paper's cloud coverage probability.
         restore: Share that is to be restored, for cloud or shadow.
         valid: Share of the scene that is valid.
+        insides: Share that is the dense part of clouds with an inside.
     """
 
     cloud: float
     restore: float
     valid: float
+    insides: float = 0.0
 
 
 class Strip(NamedTuple):
@@ -157,7 +159,7 @@ class Tally:
     def __init__(self, reader: CoarseReader, threshold: float) -> None:
         self._least = round(255 * threshold)
         self._pixels = reader.coarse_shape[0] * reader.coarse_shape[1]
-        self._count, self._cloud, self._restore = 0, 0.0, 0
+        self._count, self._cloud, self._restore, self._inside = 0, 0.0, 0, 0
         _, step = ground_side(reader.shape, reader.factor)
         side = reader.factor // reader.split
         self.ground = GroundSums(len(reader.indexes), reader.shape, side, step, reader.split)
@@ -182,6 +184,7 @@ class Tally:
         """Count answers in the place of others, ``(B, h, w)``."""
         self._count_answers(before, -1)
         self._count_answers(after, 1)
+        self._inside += int(is_inside(after).sum())
 
     def _count_answers(self, answers: Bytes, times: int) -> None:
         self._cloud += times * float(answers[CLOUD].sum(dtype=np.int64)) / 255
@@ -191,7 +194,8 @@ class Tally:
     def coverage(self) -> Coverage:
         """Return the coverage of the strips added."""
         total = max(1, self._count)
-        return Coverage(self._cloud / total, self._restore / total, self._count / self._pixels)
+        shares = (self._cloud / total, self._restore / total, self._count / self._pixels)
+        return Coverage(*shares, self._inside / total)
 
 
 @dataclass(frozen=True)
@@ -213,8 +217,11 @@ class Insides:
     def enter(self, answers: Bytes, row: int = 0, col: int = 0) -> Bytes:
         """Return answers ``(B, h, w)`` that begin at a row and a column, with what of them is inside."""
         rows, cols = (
-            ((first + np.arange(extent) + 0.5) * self.factor / self.side).astype(np.intp)
-            for first, extent in ((row, answers.shape[1]), (col, answers.shape[2]))
+            np.minimum((first + np.arange(extent) + 0.5) * self.factor / self.side, last).astype(np.intp)
+            for first, extent, last in (
+                (row, answers.shape[1], self.found.shape[0] - 1),
+                (col, answers.shape[2], self.found.shape[1] - 1),
+            )
         )
         inside = self.found[np.ix_(rows, cols)]
         if not inside.any():
@@ -323,7 +330,7 @@ def read_coverage(path: Path) -> Coverage | None:
     try:
         with rasterio.open(path) as source:
             tags = source.tags()
-        return Coverage(*(float(tags[name]) for name in ("CLOUD", "RESTORE", "VALID")))
+        return Coverage(*(float(tags[name]) for name in ("CLOUD", "RESTORE", "VALID", "INSIDES")))
     except (RasterioError, LookupError, ValueError):
         return None
 

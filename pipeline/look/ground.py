@@ -64,6 +64,11 @@ class GroundSums:
         self._rim = math.ceil(max(WIDE_RIM.buffer, (side * split + 1) / 2) / self.side)
         self._sums = np.zeros((bands + 4, height, width))  # and: clear, cloud, shadow, valid
         self._light = np.zeros((height, width))
+        sides = (np.arange(0, extent, self.side) for extent in shape)
+        counts = (
+            np.minimum(step, -(-(extent - first) // side)) for first, extent in zip(sides, shape, strict=True)
+        )
+        self._counts = np.outer(*counts)
 
     def add(self, rows: range, image: Float, share: Float, answers: Float) -> None:
         """Add some rows of answers ``(B, h, w)`` over the whole width, with image and valid share of them."""
@@ -81,12 +86,15 @@ class GroundSums:
             self._light[row] += sums[-1, number]
 
     def insides(self) -> Bool:
-        """Find the insides of clouds on pixels of the ground, ``(h, w)``, and count them as cloud."""
+        """Find the insides of clouds on pixels of the ground, ``(h, w)``, and count them as cloud.
+
+        Of pixels that are not wholly valid none is told, so that nothing is that has no value.
+        """
         *_, cloud, _, valid = self._sums
         all_valid = np.where(valid > 0, valid, 1)
         light, clouds = (np.asarray(sums / all_valid, np.float32) for sums in (self._light, cloud))
         side = self._step / self._split  # of its pixels, px of the answers
-        found = insides(light, clouds, np.asarray(valid, np.float32), side)
+        found = insides(light, clouds, np.asarray(valid, np.float32), side) & (valid > 0.999 * self._counts)
         self._sums[:-3, found] = 0
         self._sums[-3, found], self._sums[-2, found] = self._sums[-1, found], 0
         return found

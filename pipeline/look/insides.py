@@ -24,8 +24,8 @@ AS_LIGHT = 0.6
 LEAST_LIGHT = 0.0
 """Least light of dense cloud, on the scale of -1 to 1."""
 
-ENCLOSED = 0.8
-"""Least share of the pixels around an inside, within the scene, that are detected cloud."""
+ENCLOSED, RIMMED = 0.8, 0.5
+"""Least share of the pixels around an inside that are detected cloud: of those that are valid, and of all."""
 
 DEPTH = 48
 """Least distance of the middle of an inside from clear ground, px of the detector: it overlooks nothing of
@@ -55,7 +55,7 @@ def insides(light: Float, cloud: Float, valid: Float, side: float) -> Bool:
     enclosed = _enclosed(dense & others, detected, there)
     clear = others & ~enclosed
     if not enclosed.any() or not clear.any():
-        return enclosed
+        return np.zeros(light.shape, np.bool_)
     places, count = label(enclosed, np.ones((3, 3)))
     depth = side * maximum(distance_transform_edt(~clear), places, range(1, count + 1))
     deep = np.concatenate([[False], depth >= DEPTH])[places]
@@ -64,15 +64,17 @@ def insides(light: Float, cloud: Float, valid: Float, side: float) -> Bool:
 
 
 def _enclosed(places: Bool, detected: Bool, there: Bool) -> Bool:
-    """Choose the connected places that lie within what is detected."""
+    """Choose the connected places that lie within what is detected, and may be cut by a border."""
     from scipy.ndimage import binary_dilation, find_objects, label
 
-    chosen = np.zeros(places.shape, np.bool_)
-    numbers, count = label(places, np.ones((3, 3)))
+    chosen = np.zeros(np.add(places.shape, 2), np.bool_)
+    numbers, count = label(np.pad(places, 1), np.ones((3, 3)))
+    there, detected = np.pad(there, 1), np.pad(detected, 1)
     for number, box in enumerate(find_objects(numbers, count), start=1):
-        rows, cols = (slice(max(0, side.start - 1), side.stop + 1) for side in box)
+        rows, cols = (slice(side.start - 1, side.stop + 1) for side in box)
         own = numbers[rows, cols] == number
-        ring = binary_dilation(own, np.ones((3, 3))) & ~own & there[rows, cols]
-        if ring.any() and detected[rows, cols][ring].mean() >= ENCLOSED:
+        ring = binary_dilation(own, np.ones((3, 3))) & ~own
+        cloud = detected[rows, cols][ring].sum()
+        if cloud >= max(ENCLOSED * there[rows, cols][ring].sum(), RIMMED * ring.sum()):
             chosen[rows, cols] |= own
-    return chosen
+    return chosen[1:-1, 1:-1]

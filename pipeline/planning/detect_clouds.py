@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Ask = Callable[[Float], Float]
 """Averaged images ``(B, C, h, w)`` to the probabilities of a model's detector, ``(B, 2, h, w)``."""
 
+MANY = 0.02
+"""Share of the scene that is the dense part of clouds with an inside from which on that is told."""
+
 TONE_UNKNOWN = "hardly any ground is clear, so its tone is not known"
 
 
@@ -94,6 +97,11 @@ def detect_clouds(
     if look.gates:
         field = FileField(str(places.cloud.resolve()), (sides[0], sides[1]))
         planned = gated(planned, look.mask(field, scene.shape), look.veils)
+    if coverage.insides > MANY:
+        planned = planned.warning(
+            f"{coverage.insides:.0%} of the scene is white within what looks like cloud, and becomes smooth "
+            "ground: give a mask if it is snow, salt or sand"
+        )
     if not ground.known and (plan.spec.name == "fill" or plan.spec.context):
         then = "nothing is changed" if plan.spec.name == "fill" else "the result is a guess at a clear day's"
         planned = planned.warning(f"{TONE_UNKNOWN}: {then}")

@@ -12,7 +12,7 @@ import numpy as np
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEEN
 from decr_scene.pipeline.look.ground import TYPICAL
-from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY
+from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY, RIMMED
 from decr_scene.pipeline.look.tone import SIGMA
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.radiometry import SATURATED
@@ -55,7 +55,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             bare = (*BARE_RATIO, *BARE_LIGHT, BARE_SIGMA)
             guessed["veils that are believed"] = [*limits, clear_ground.CELL, clear_ground.WIDE, *bare]
     if look.get("kind") == "model":
-        guessed["insides of clouds"] = [LIKELY, DARK, AS_LIGHT, LEAST_LIGHT, ENCLOSED, DEPTH]
+        guessed["insides of clouds"] = [LIKELY, DARK, AS_LIGHT, LEAST_LIGHT, ENCLOSED, RIMMED, DEPTH]
     if look.get("kind") == "ukis" and scene.dtype == np.uint8:
         guessed["what is saturated"] = [SATURATED, LEAST_SEEN, WHITE_RIM]
     if plan.radiometry.of_bytes:

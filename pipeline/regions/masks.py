@@ -255,7 +255,7 @@ class DetectedMask:
         """Return what larger clouds have inside, by whole blocks, ``(height, width)``."""
         if not self.insides:
             return np.zeros((span.height, span.width), np.bool_)
-        return self._by_blocks(span, lambda *place: (self.field.read(*place)[1:3] == INSIDE).all(axis=0))
+        return self._by_blocks(span, lambda *place: is_inside(self.field.read(*place)))
 
     def _by_blocks(self, span: Span, told: Callable[[slice, slice], Bool]) -> Bool:
         """Enlarge what is told of rows and columns of blocks to the pixels of a window."""
@@ -336,6 +336,11 @@ class DetectedMask:
 
         distance = distance_transform_edt(~cloud) * self.factor - (self.factor - 1) / 2
         return _fade((distance - self._buffer) / self._falloff)
+
+
+def is_inside(answers: Any) -> Bool:
+    """Tell of answers ``(B, h, w)`` where a cloud with an inside is dense, ``(h, w)``."""
+    return np.asarray((answers[1:3] == INSIDE).all(axis=0))
 
 
 def bare_told(bare: Float) -> Float:

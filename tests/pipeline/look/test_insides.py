@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt
 
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Places, look_in_memory, read_ground, write_look
+from decr_scene.pipeline.look.ground import ground_side
 from decr_scene.pipeline.look.insides import DEPTH, insides
 from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.raster.radiometry import Radiometry
@@ -61,6 +62,13 @@ def test_a_gap_stays_one_and_what_is_open_to_one_side_too():
     field = disc(110)
     one_side = seen_by_its_rim(field) & (np.indices(SHAPE)[1] < 200)
     assert not told(field, one_side).any()
+
+
+def test_what_is_open_to_a_border_for_long_is_none():
+    corner = disc(140, row=0, col=0)
+    assert not told(corner, seen_by_its_rim(corner, 20)).any()
+    strip = np.indices(SHAPE)[0] < 120
+    assert not told(strip, strip & (np.indices(SHAPE)[0] >= 110)).any()
 
 
 def test_the_border_of_a_scene_and_of_what_is_valid_may_cut_a_cloud():
@@ -129,3 +137,32 @@ def test_the_ground_below_it_has_the_tone_of_clear_ground(white_inside, tmp_path
     assert inside[away < 290].all()
     assert not inside[away > 410].any()
     assert not LookPlan("ukis", 4, 0.5).mask(field, scene.shape).inside(whole).any()
+
+
+def test_what_has_no_value_is_no_inside(tmp_path):
+    away = np.hypot(*(np.indices((1000, 1200)) - np.array([500, 600])[:, None, None]))
+    image = np.where(away < 300, 240, np.where(away < 400, 180, 60)).astype(np.uint8)
+    image[np.add(*np.indices(image.shape)) < 900] = 0
+    path = write(tmp_path / "scene.tif", np.stack([image] * 3), nodata=0)
+    scaling = Radiometry((0.0,) * 3, (255.0,) * 3)
+    reader = CoarseReader(image.shape, FileSource(str(path)), (0, 1, 2), scaling, 4)
+    found = look_in_memory(GreyIsCloud(), reader, 0.5)
+    empty = (image == 0).reshape(250, 4, 300, 4).all(axis=(1, 3))
+    assert not found.cloud.values[:, empty].any()
+    assert found.coverage.insides > 0.1
+    valid = image > 0
+    assert found.coverage.restore == pytest.approx((valid & (away < 400)).sum() / valid.sum(), abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1000, 1204), (1001, 1203), (1006, 1214)])
+@pytest.mark.parametrize("factor", [3, 4, 12, 16])
+def test_sides_that_are_no_multiples(shape, factor, tmp_path):
+    away = np.hypot(*(np.indices(shape) - np.array([500, 1200 - 600])[:, None, None]))
+    image = np.where(away < 350, 240, np.where(away < 480, 180, 60)).astype(np.uint8)
+    path = write(tmp_path / "scene.tif", np.stack([image] * 3))
+    scaling = Radiometry((0.0,) * 3, (255.0,) * 3)
+    split, _ = ground_side(shape, factor)
+    reader = CoarseReader(shape, FileSource(str(path)), (0, 1, 2), scaling, factor, split=split)
+    found = look_in_memory(GreyIsCloud(), reader, 0.5)
+    assert found.coverage.restore <= 1
+    assert (found.coverage.insides > 0.1) == (480 / factor > DEPTH)
