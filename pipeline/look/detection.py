@@ -23,11 +23,12 @@ from rasterio.windows import Window
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.files import os_faults, write_whole
 from decr_scene.pipeline.look.coarse import Coarse, CoarseReader, joined
-from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, Lookout
+from decr_scene.pipeline.look.detectors import CLOUD, RESTORE, SHADOW, Lookout
 from decr_scene.pipeline.look.ground import Ground, GroundSums, ground_side
+from decr_scene.pipeline.look.insides import LIKELY
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.fields import ArrayField, FileField
-from decr_scene.pipeline.regions.masks import INSIDE, is_inside
+from decr_scene.pipeline.regions.masks import DENSE, OVERLOOKED, is_inside
 
 Bytes = NDArray[np.uint8]
 
@@ -227,7 +228,8 @@ class Insides:
         if not inside.any():
             return answers
         entered = answers.copy()
-        entered[:, inside] = INSIDE
+        entered[RESTORE, inside] = entered[CLOUD, inside] = 255
+        entered[SHADOW, inside] = np.where(answers[CLOUD, inside] >= 255 * LIKELY, DENSE, OVERLOOKED)
         self.tally.correct(answers, entered)
         return entered
 

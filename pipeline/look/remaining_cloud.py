@@ -17,7 +17,7 @@ from decr_scene.pipeline.look.coarse import Sight
 from decr_scene.pipeline.look.detectors import CLOUD, Lookout
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.fields import Field
-from decr_scene.pipeline.regions.masks import is_inside
+from decr_scene.pipeline.regions.masks import OVERLOOKED, is_inside
 from decr_scene.pipeline.tiling.grid import Span
 
 MOST = 12
@@ -119,10 +119,10 @@ def _cloudy(lookout: Lookout, before: Field, output: Output, inside: Inside | No
 
 
 def _cloud(before: Field, window: Span, output: Output, inside: Inside | None) -> Bool:
-    """Find the cloud of a window that counts, ``(h, w)``: what a detector sees by itself, so no insides."""
+    """Find the cloud of a window that counts, ``(h, w)``: what the detector itself had seen."""
     rows, cols = (slice(window.row, window.row + window.height), slice(window.col, window.col + window.width))
     answers = before.read(rows, cols)
-    cloud = (answers[CLOUD] >= LIKELY) & ~is_inside(answers)
+    cloud = (answers[CLOUD] >= LIKELY) & ~is_inside(answers, OVERLOOKED)
     return np.asarray(cloud & _counted(window, output.factor, inside))
 
 

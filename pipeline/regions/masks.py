@@ -73,8 +73,10 @@ what is as near as `WIDE_RIM` still does not count."""
 RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
-INSIDE = 255
-"""Probability of cloud, and of shadow, where a cloud with an inside is dense: no other place has both."""
+OVERLOOKED, DENSE = 255, 254
+"""Probability of shadow, of 0 to 255, where a cloud with an inside is dense: of what was
+overlooked by the detector, and of what it has seen. That of cloud is 255 there, beside which no other place has any shadow.
+"""
 
 BARE = 3
 """Number of the band of a detector's answers that tells how bare the ground is, as `bare_told` writes it."""
@@ -222,7 +224,7 @@ class DetectedMask:
         factor: Side of a block, px of the scene.
         least: Lowest value of a block that is cloud.
         rim: What is restored around cloud: all neighbours of a block, and fading out over one, at the least.
-        insides: Whether the second and third band tell of the insides of clouds, by `INSIDE`.
+        insides: Whether the second and third band tell of the insides of clouds, as of `is_inside`.
     """
 
     field: Field
@@ -338,9 +340,14 @@ class DetectedMask:
         return _fade((distance - self._buffer) / self._falloff)
 
 
-def is_inside(answers: Any) -> Bool:
-    """Tell of answers ``(B, h, w)`` where a cloud with an inside is dense, ``(h, w)``."""
-    return np.asarray((answers[1:3] == INSIDE).all(axis=0))
+def is_inside(answers: Any, least: int = DENSE) -> Bool:
+    """Tell of answers ``(B, h, w)`` where a cloud with an inside is dense, ``(h, w)``.
+
+    Args:
+        answers: Probabilities of 0 to 255.
+        least: `DENSE` for all of it, `OVERLOOKED` for that alone.
+    """
+    return np.asarray((answers[1] == 255) & (answers[2] >= least))
 
 
 def bare_told(bare: Float) -> Float:

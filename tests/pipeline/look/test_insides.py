@@ -1,20 +1,27 @@
 """Clouds that are larger than a detector sees."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rasterio
 from raster_cases import write
 from scipy.ndimage import distance_transform_edt
 
+from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Places, look_in_memory, read_ground, write_look
+from decr_scene.pipeline.look.detectors import CLOUD
 from decr_scene.pipeline.look.ground import ground_side
 from decr_scene.pipeline.look.insides import DEPTH, insides
 from decr_scene.pipeline.look.look_plan import LookPlan
+from decr_scene.pipeline.look.remaining_cloud import Output, look_again
+from decr_scene.pipeline.planning import detect_clouds
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.regions.fields import FileField
+from decr_scene.pipeline.restoration import tasks
 from decr_scene.pipeline.tiling.grid import Span
 
 SHAPE = (300, 400)
@@ -166,3 +173,47 @@ def test_sides_that_are_no_multiples(shape, factor, tmp_path):
     found = look_in_memory(GreyIsCloud(), reader, 0.5)
     assert found.coverage.restore <= 1
     assert (found.coverage.insides > 0.1) == (480 / factor > DEPTH)
+
+
+def test_what_a_first_guess_leaves_there_gives_way_to_the_ground_and_nothing_else_does(
+    white_inside, tmp_path
+):
+    scene, reader, away = white_inside
+    places = Places(tmp_path / "cloud.tif", tmp_path / "ground.tif")
+    write_look(GreyIsCloud(), scene, reader, 0.5, places)
+    mask = LookPlan("model", 4, 0.5).mask(FileField(str(places.cloud), reader.coarse_shape), scene.shape)
+    bands = ("red", "green", "blue")
+    plan = SimpleNamespace(
+        ground=read_ground(places.ground), mask=mask, fills=False, spec=SimpleNamespace(bands=bands)
+    )
+    view = Span(400, 0, 200, 600)
+    guess = reader.radiometry.to_model(reader.source.read(view))  # all of the cloud is left
+    given_way = tasks._without_remnants(plan, view, guess, guess)
+    near = away[400:600, :600]
+    np.testing.assert_allclose(given_way[:, near < 360], 2 * 60 / 255 - 1, atol=0.03)
+    np.testing.assert_array_equal(given_way[:, near > 450], guess[:, near > 450])
+    plan.mask = LookPlan("ukis", 4, 0.5).mask(mask.field, scene.shape)
+    assert tasks._without_remnants(plan, view, guess, guess) is guess
+
+
+def test_a_run_tells_how_much_it_takes_for_inside(white_inside, tmp_path, monkeypatch):
+    scene, _, away = white_inside
+    monkeypatch.setattr(detect_clouds, "lookout_of", lambda *_: GreyIsCloud())
+    report = process_scene(scene.path, tmp_path / "clean.tif", model="fill", bands="red,green,blue")
+    (told,) = [text for text in report.warnings if "white within what looks like cloud" in text]
+    assert told.startswith(f"{(away < 400).mean():.0%} of the scene ")
+    with rasterio.open(tmp_path / "clean.tif") as clean:
+        assert np.abs(clean.read()[:, away < 380].astype(int) - 60).max() <= 2
+
+
+def test_an_output_is_looked_at_where_the_detector_itself_had_seen_cloud(white_inside):
+    """What it had overlooked it would overlook again."""
+    scene, reader, _ = white_inside
+    before = look_in_memory(GreyIsCloud(), reader, 0.5).cloud
+    assert (before.values[CLOUD] == 255).mean() > 0.3
+
+    def sight(span, pixels, valid):
+        return reader.radiometry.to_model(pixels), valid
+
+    left = look_again(GreyIsCloud(), before, Output(scene, 4, sight))
+    assert (left.cloud_before, left.left) == (left.cloud, 1.0)

@@ -12,7 +12,7 @@ from model_cases import tiny_model
 
 from decr_scene.models.model import Model
 from decr_scene.pipeline import open_scene, process_scene, restore
-from decr_scene.pipeline.engine import graph
+from decr_scene.pipeline.engine.array_scene import names_of
 from decr_scene.pipeline.errors import DecrSceneError, SceneError
 from decr_scene.pipeline.evaluation.evaluate import evaluate_pairs
 from decr_scene.pipeline.look.coarse import CoarseReader
@@ -379,9 +379,9 @@ def test_bands_that_are_taken_out_of_an_array_keep_their_names(tmp_path):
     array = open_scene(scene_of(tmp_path / "scene.tif", land()[0]))
     for numbers in ([1, 2, 3], [3, 2, 1], [4, 1]):
         some = array.sel(band=numbers)
-        assert graph._names(some) == tuple(BGRN[number - 1] for number in numbers)
-    assert graph._names(array.sel(band=[1, 2, 3]).assign_coords(band=[0, 2, 3])) == ("blue", "red", "nir")
-    assert graph._names(array.sel(band=[1, 2, 3]).assign_coords(band=[7, 8, 9])) == ("", "", "")
+        assert names_of(some) == tuple(BGRN[number - 1] for number in numbers)
+    assert names_of(array.sel(band=[1, 2, 3]).assign_coords(band=[0, 2, 3])) == ("blue", "red", "nir")
+    assert names_of(array.sel(band=[1, 2, 3]).assign_coords(band=[7, 8, 9])) == ("", "", "")
 
 
 def test_bands_in_another_order_than_their_names_are_refused(tmp_path):
