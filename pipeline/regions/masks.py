@@ -74,8 +74,8 @@ RIM_TAG = "DECR_SCENE_RIM"
 """Tag of a mask that `decr-scene mask` has written: the rim that a run of its own would take."""
 
 OVERLOOKED, DENSE = 255, 254
-"""Probability of shadow, of 0 to 255, where a cloud with an inside is dense: of what was
-overlooked by the detector, and of what it has seen. That of cloud is 255 there, beside which no other place has any shadow.
+"""Probability of shadow, of 0 to 255, where a cloud with an inside is dense: of what a detector
+overlooked, and of what it saw. That of cloud is 255 there, beside which no other place has any shadow.
 """
 
 BARE = 3
