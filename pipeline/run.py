@@ -58,6 +58,7 @@ from decr_scene.pipeline.planning.options import (
     other_rasters,
     state_of_named_files,
 )
+from decr_scene.pipeline.planning.other_dates import fit_other_dates
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered
@@ -195,10 +196,11 @@ def process_scene(
             watch.stage("looking for cloud")
             ask = looking(client, planned.plan, watch.check) if elsewhere else None
             planned = detect_clouds(planned, scene, resolved, places, writers.goes_on, ask)
+            planned = fit_other_dates(planned, scene, resolved, places, writers.goes_on, ask)
             if cluster_at is None:
                 check_memory(scene, planned, resolved.batch_size, blocksize, limit)
             laps.end("detecting")
-            looks = [str(path.resolve()) for path in places if path.exists()]
+            looks = [str(path.resolve()) for path in places.existing]
             look_rasters = identities(looks, cluster_at is not None)
             planned = replace(planned, plan=replace(planned.plan, files=(*files, *look_rasters)))
             watch.stage("restoring")

@@ -158,7 +158,7 @@ def process_directory(
     )
     entries = find_scenes(src_dir, dst, pattern, recursive, folders)
     watch = Watch(progress, cancel)
-    files = [name for name in (chosen.mask, chosen.other_date, chosen.aoi, chosen.model) if name]
+    files = [name for name in (chosen.mask, *chosen.other_dates, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
     check_ledger(dst / LEDGER, overwrite)
     _make_out(dst)

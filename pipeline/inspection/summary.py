@@ -14,9 +14,10 @@ from decr_scene.pipeline.errors import MemorySpaceError
 from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
-from decr_scene.pipeline.outputs.report import curve_of, scaling_of
+from decr_scene.pipeline.outputs.report import curve_of, fits_of, scaling_of
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Choices, Options
+from decr_scene.pipeline.planning.other_dates import fit_other_dates
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -57,7 +58,7 @@ def inspect_scene(
         places = Places.inside(folder)
         planned = plan_scene(scene, chosen)
         planned = planned.warning(*delivery.warnings, *damaged_sidecars(scene), *misfits(planned, scene))
-        planned = detect_clouds(planned, scene, chosen, places)
+        planned = fit_other_dates(detect_clouds(planned, scene, chosen, places), scene, chosen, places)
         needs = estimate(scene, planned, chosen, time.perf_counter() - began)
         try:
             check_memory(scene, planned, chosen.batch_size, BLOCKSIZE)
@@ -82,6 +83,7 @@ def inspect_scene(
             "mask": planned.mask_meaning,
             "cloudy tiles": _cloudy_tiles(planned),
             "clouds": _coverage(planned),
+            "other dates": fits_of(planned),
             "estimate": _estimate_values(needs),
             "warnings": list(planned.warnings),
         }

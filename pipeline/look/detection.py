@@ -7,6 +7,7 @@ rasters beside the output: probabilities, which are used as a mask of the user's
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,11 +45,21 @@ class Places(NamedTuple):
         """Name both in a folder, which holds nothing else of these names."""
         return cls(Path(folder, "cloud.tif"), Path(folder, "ground.tif"))
 
+    def of_date(self, number: int) -> Places:
+        """Name those of a look at another date, which lie beside these; ``number`` is from 1."""
+        return Places(*(path.with_name(f"{path.stem}-{number}{path.suffix}") for path in self))
+
+    @property
+    def existing(self) -> list[Path]:
+        """List what is there, of other dates, too."""
+        patterns = [f"{glob.escape(path.stem)}-*{path.suffix}" for path in self]
+        dates = [found for path, name in zip(self, patterns, strict=True) for found in path.parent.glob(name)]
+        return [path for path in (*self, *sorted(dates)) if path.exists()]
+
     def remove(self) -> None:
-        """Remove what is there of both."""
-        for path in self:
-            if path.exists():  # a disk that is read alone refuses to remove what is not there
-                path.unlink(missing_ok=True)
+        """Remove what is there."""
+        for path in self.existing:  # a disk that is read alone refuses to remove what is not there
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

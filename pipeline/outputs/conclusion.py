@@ -16,7 +16,7 @@ from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.pixel_checks import verify_pixels
-from decr_scene.pipeline.outputs.report import Laps, Report, curve_of, fit_of, parameters_of, scaling_of
+from decr_scene.pipeline.outputs.report import Laps, Report, curve_of, fits_of, parameters_of, scaling_of
 from decr_scene.pipeline.outputs.side_file import FinishedRun
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.products.delivery import Delivery
@@ -93,7 +93,7 @@ def conclude(run: OpenRun, planned: Planned, tiles: dict[str, int], laps: Laps) 
         detector=None if planned.look is None else planned.look.who,
         failed=failed,
         mask=planned.mask_meaning,
-        other_date=fit_of(planned),
+        other_date=fits_of(planned),
         curve=curve_of(planned),
         values=run.values,
         parts=run.parts,

@@ -44,7 +44,7 @@ class Report:
     detector: str | None = None
     failed: dict[str, str] = field(default_factory=dict)
     mask: str | None = None
-    other_date: dict[str, Any] | None = None
+    other_date: list[dict[str, Any]] | None = None
     curve: dict[str, float] | None = None
     values: list[str] = field(default_factory=list)
     named_files: list[list[Any]] = field(default_factory=list)
@@ -83,17 +83,21 @@ def curve_of(planned: Planned) -> dict[str, float] | None:
     return None if radiometry.gamma == 1 else {"gamma": radiometry.gamma, "black": radiometry.black}
 
 
-def fit_of(planned: Planned) -> dict[str, Any] | None:
-    """Return how well the other date fits the scene, by the name of each band, or ``None`` without one."""
+def fits_of(planned: Planned) -> list[dict[str, Any]] | None:
+    """Return how well each other date that was taken goes with the scene, or ``None`` without one."""
     other = planned.plan.other
-    if other is None or other.fitness is None:
+    if other is None:
         return None
-    names, fit = [label(planned.bands, i) for i in planned.plan.indexes], other.fitness
-    bands = {
-        name: {"correlation": round(r, 3), "gain": round(gain, 3)}
-        for name, r, gain in zip(names, fit.correlation, fit.gain, strict=True)
-    }
-    return {"bands": bands, "share": round(fit.share, 4)}
+    names = [label(planned.bands, i) for i in planned.plan.indexes]
+    return [
+        {
+            "path": date.path,
+            "explained": {name: round(e, 4) for name, e in zip(names, date.explained, strict=False)},
+            "pixels": date.sample,
+            "cloud or shadow": None if date.cloudy is None else round(date.cloudy, 4),
+        }
+        for date in other.dates
+    ]
 
 
 class Laps:

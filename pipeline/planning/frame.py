@@ -89,21 +89,18 @@ class Frame:
         warnings += sampling_warnings(spec, options)
         return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error, pixel)
 
-    def fit(self, affine: bool = False) -> Fit:
+    def fit(self) -> Fit:
         """Return how the scaling is fitted to the pixels.
 
         On coarse pixels cloud is thick and far brighter than the ground, which a map without a curve leaves a
         few of 255 steps. Networks told of the ground around were trained on ground as light as pictures show
         it; they are also trained to lift a veil over all. 8 bits are fitted where what is left of cloud gives
         way to the ground's tone: there they are a satellite's, with dark ground, rather than a picture.
-
-        Args:
-            affine: Whether the map must not be curved.
         """
         look, told = self.look, self.spec.context
         dark = look is not None and look.gates and separates_ground(look, self.pixel)
         fills = look is not None and look.fills
-        curved = told and dark and not affine
+        curved = told and dark
         white = white_places([self.bands[i] for i in self.indexes])
         veiled = told and may_be_veiled(self.pixel, self.grid.shape)
         return Fit(white, curved, veiled, fits_bytes=curved and fills)

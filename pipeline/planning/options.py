@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -22,7 +22,7 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.mask_values import Rule
 from decr_scene.pipeline.restoration.restorers import Restorer
 
-_NAMES_OF_FILES = ("model", "mask", "other_date", "aoi", "pan")
+_NAMES_OF_FILES = ("model", "mask", "aoi", "pan")
 
 _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
     Integral: ("a whole number", ("steps", "start", "seed", "overlap", "halo", "batch_size", "samples")),
@@ -58,7 +58,7 @@ class Choices(TypedDict, total=False):
     detector: str
     samples: int
     uncertainty: bool
-    other_date: str | None
+    other_date: str | Sequence[str] | None
     aoi: str | None
     pan: str | None
     asset: str | None
@@ -101,8 +101,9 @@ class Options:
         samples: Results of each tile, of as many seeds. The output is that of ``seed``, whatever their
             number; how far they differ is written beside it.
         uncertainty: Write the error to be expected of each pixel beside it, which the model file tells of.
-        other_date: A raster of the same ground at another date, which is to be clear. It is laid over the
-            scene, brought into its tone, and taken for the first guess where that sees cloud or shadow.
+        other_date: A raster of the same ground at another date, or several. They are laid over the scene,
+            brought into its colours, and taken for the first guess where that sees cloud or shadow, but where
+            they have cloud of their own, if a detector looks. The scene itself among them is left out.
         aoi: A vector file with polygons: only inside does anything change, whatever the mask.
         pan: The panchromatic raster that goes with the scene, which is then sharpened with it on the fly;
             ``none``: not even the one in the scene's folder.
@@ -131,7 +132,7 @@ class Options:
     detector: str = "auto"
     samples: int = 1
     uncertainty: bool = False
-    other_date: str | None = None
+    other_date: str | Sequence[str] | None = None
     aoi: str | None = None
     pan: str | None = None
     asset: str | None = None
@@ -140,6 +141,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in _NAMES_OF_FILES:
             object.__setattr__(self, name, as_text(name, getattr(self, name)))
+        object.__setattr__(self, "other_date", _plain_names("other_date", self.other_date))
         for kind, (words, names) in _KINDS.items():
             for name in names:
                 _check_kind(name, getattr(self, name), kind, words)
@@ -147,8 +149,8 @@ class Options:
             raise OptionError(
                 f"restorer is a {type(self.restorer).__name__}, expected a callable: name a model with model"
             )
-        for name in (*_NAMES_OF_FILES, "bands", "asset"):
-            if getattr(self, name) == "":
+        for name in (*_NAMES_OF_FILES, "other_date", "bands", "asset"):
+            if "" in (getattr(self, name), *(self.other_dates if name == "other_date" else ())):
                 raise OptionError(f"{name} is empty: leave it out, or is a variable of the shell not set?")
         _check_range("steps", self.steps, 1, 1000)
         _check_range("weight_floor", self.weight_floor, 0, 1)
@@ -182,6 +184,11 @@ class Options:
                     object.__setattr__(self, name, plain(value))
         if self.scale is not None:
             object.__setattr__(self, "scale", tuple(map(float, self.scale)))
+
+    @property
+    def other_dates(self) -> tuple[str, ...]:
+        """List the rasters of other dates."""
+        return several(self.other_date)
 
     @property
     def uncertainty_of(self) -> str:
@@ -229,12 +236,31 @@ def as_text(name: str, value: Any) -> str | None:
     Raises:
         OptionError: It is neither.
     """
-    if value is None and name in ("other_date", "aoi", "pan", "polygons"):
+    if value is None and name in ("aoi", "pan", "polygons"):
         return None
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise OptionError(f"{name} is a {type(value).__name__}, expected a path or a name")
     return text
+
+
+def several(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """List the values of an option that may have none, one or several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _plain_names(name: str, value: Any) -> str | tuple[str, ...] | None:
+    """Convert names of files, of which there may be none, one or several, to text.
+
+    Raises:
+        OptionError: One is none.
+    """
+    if not isinstance(value, (list, tuple)):
+        return None if value is None else as_text(name, value)
+    names = tuple(str(as_text(name, each)) for each in value)
+    return names[0] if len(names) == 1 else names or None
 
 
 def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
@@ -272,28 +298,25 @@ def named_inputs(src: str | Path, chosen: Options) -> list[tuple[str, str | Path
     """List the files that the options name, with what each is, before anything is opened."""
     named: list[tuple[str, str | Path | None]] = [("the input itself", path) for path in local_files(src)]
     for option in ("mask", "other_date", "pan", "model", "aoi"):
-        value = getattr(chosen, option)
-        path = None if value is None else value.partition("|layername=")[0]
-        named += (
-            []
-            if path is None
-            else [(_ROLES.get(option, f"the {option} itself"), file) for file in local_files(path)]
-        )
+        role = _ROLES.get(option, f"the {option} itself")
+        for value in several(getattr(chosen, option)):
+            named += [(role, file) for file in local_files(value.partition("|layername=")[0])]
     return named
 
 
-def other_rasters(mask: str, other_date: str | None) -> list[str]:
-    """List the files that mask and other date are made of, their links followed."""
+def other_rasters(mask: str, other_date: str | Sequence[str] | None) -> list[str]:
+    """List the files that mask and other dates are made of, their links followed."""
     paths = []
-    for name in (None if mask in ("auto", "none") else mask, other_date):
-        if name is not None:
-            paths += local_files(name)
-            with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
-                paths += RasterioScene.open(name).other_files()
+    for name in (*(() if mask in ("auto", "none") else (mask,)), *several(other_date)):
+        paths += local_files(name)
+        with suppress(DecrSceneError):  # whoever needs it will say what is wrong with it
+            paths += RasterioScene.open(name).other_files()
     return [os.path.realpath(path) for path in paths]
 
 
-def state_of_named_files(mask: str, other_date: str | None, aoi: str | None) -> list[list[Any]]:
+def state_of_named_files(
+    mask: str, other_date: str | Sequence[str] | None, aoi: str | None
+) -> list[list[Any]]:
     """Return name, bytes and time of change (ns) of the files that decide what is changed.
 
     Their folder does not count: it may be mounted elsewhere.

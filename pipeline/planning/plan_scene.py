@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 from rasterio.enums import ColorInterp
 
-from decr_scene.pipeline.errors import OptionError
-from decr_scene.pipeline.inputs.bands import label
-from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.planning.other_dates import absolute, lay_over
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
     fit_samples,
@@ -22,12 +18,11 @@ from decr_scene.pipeline.raster.scaling import (
     sample_spans,
 )
 from decr_scene.pipeline.raster.scene import RasterioScene
-from decr_scene.pipeline.raster.source import FileSource, Source
+from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.raster.warp import pixel_of
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.masks import MaskFile
-from decr_scene.pipeline.restoration.other_date import OtherDate
-from decr_scene.pipeline.restoration.plan import Plan, Planned, chosen_tiles
+from decr_scene.pipeline.restoration.plan import Planned, chosen_tiles
 
 COVERED = 0.999
 """Least valid share of a mask that covers its scene: warped ones lack some pixels at the rim."""
@@ -59,21 +54,19 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
     if spec.name == "identity":
         radiometry = Radiometry((0.0,) * len(indexes), (1.0,) * len(indexes))
     else:
-        fit = frame.fit(affine=options.other_date is not None)  # another date's tone is a line in DN
+        fit = frame.fit()
         known = radiometry_without_pixels(scene.dtype, len(indexes), options.scale, fit)
         radiometry = known or fit_samples(scene.dtype, indexes, [source] * len(spans), spans, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
-    if options.other_date is not None:
-        plan = replace(plan, other=_other_date(options.other_date, scene, frame.bands, plan, source))
+    if options.other_dates:
+        plan = replace(plan, other=lay_over(options.other_dates, scene, frame.bands, plan.indexes, spec))
     chosen = chosen_tiles(plan)
     warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
     if spec.name != "identity" and has_border(scene, indexes):
         warnings = (*warnings, _BORDER)
     if spec.name != "identity" and _has_colour_table(scene, indexes):
         warnings = (*warnings, _INDEXES)
-    if plan.other is not None and (trouble := plan.other.warning([label(frame.bands, i) for i in indexes])):
-        warnings = (*warnings, trouble)
     return Planned(plan, frame.bands, frame.model_sha256, chosen, warnings, frame.look)
 
 
@@ -90,7 +83,7 @@ def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None,
     """
     mask = None
     if options.mask not in ("auto", "none"):
-        mask = MaskFile.read(_absolute(options.mask), scene, options.mask_values)
+        mask = MaskFile.read(absolute(options.mask), scene, options.mask_values)
     return mask, None if options.aoi is None else Aoi.read(options.aoi, scene)
 
 
@@ -111,33 +104,3 @@ def _warnings_of(mask: MaskFile | None, aoi: Aoi | None, chosen: tuple[int, ...]
         nowhere = "in the area of interest and in the mask" if aoi is not None else "cloud in the mask"
         warnings.append(f"no pixel is {nowhere}: nothing will change")
     return tuple(warnings)
-
-
-def _other_date(
-    path: str, scene: RasterioScene, bands: tuple[str, ...], plan: Plan, source: Source
-) -> OtherDate:
-    """Lay the raster of another date over the scene, in the tone of the scene.
-
-    Raises:
-        OptionError: The restorer has no first guess.
-        OtherDateError: As `OtherDate.fit`.
-    """
-    if plan.spec.bands is None:
-        raise OptionError(
-            f"--other-date stands in for a first guess, which {plan.spec.name} has no use for: take a model"
-        )
-    indexes, windows = list(plan.indexes), []
-    for span in sample_spans(scene.shape):
-        pixels = source.read(span)
-        valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
-        windows.append((span, plan.radiometry.to_model(pixels[indexes]), valid))
-    return OtherDate.fit(_absolute(path), scene, bands, plan.indexes, windows)
-
-
-def _absolute(path: str) -> str:
-    """Name a file so that workers elsewhere find it.
-
-    What is no file here GDAL may know.
-    """
-    refuse_pipe(path)
-    return str(Path(path).resolve()) if Path(path).exists() else full_name(path)

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 
 from decr_scene.models.errors import DecrSceneError
+from decr_scene.pipeline.dates import colours, other_dates
+from decr_scene.pipeline.dates.likeness import ALIKE, PATCH
+from decr_scene.pipeline.dates.other_date import NOT
+from decr_scene.pipeline.dates.other_date import RIM as DATE_RIM
 from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEEN
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY, RIMMED
@@ -20,7 +24,6 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.masks import BARE_SIGMA, CLOSE_RIM, MaskFile
 from decr_scene.pipeline.restoration.blending import WHITE_RIM
-from decr_scene.pipeline.restoration.other_date import GAP
 from decr_scene.pipeline.restoration.plan import Planned
 from decr_scene.pipeline.restoration.remnants import (
     BELOW,
@@ -62,14 +65,26 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         guessed["limits are fitted to 8 bits"] = True
     if isinstance(plan.mask, MaskFile) and (made_of := _made_of(plan.mask.path)):
         guessed["files of the mask"] = made_of
-    if plan.other is not None and (made_of := _made_of(plan.other.path)):
+    paths = [] if plan.other is None else [date.path for date in plan.other.dates]
+    if made_of := [file for path in paths for file in _made_of(path)]:
         guessed["files of the other date"] = made_of
     if spec.gain not in (None, 1):
         guessed["gain"] = spec.gain
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:
-        guessed["gaps between what another date shows"] = GAP
+        fitted = [
+            colours.MOST,
+            colours.REACH,
+            colours.RIDGE,
+            colours.CLOSE,
+            colours.ROUNDS,
+            PATCH,
+            ALIKE,
+            NOT,
+        ]
+        laid = [other_dates.GAP, other_dates.TONE_SIGMA, other_dates.GUESSED, other_dates.UNSURE, DATE_RIM]
+        guessed["how other dates are taken"] = [*fitted, *laid]
     if plan.aoi is not None and spec.bands is not None:
         guessed["ground that is seen around the area"] = clear_ground.REACH
     expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}
@@ -95,7 +110,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         "scaling": [plan.radiometry.low, plan.radiometry.high],
         "mask": [mask, plan.keeps_clear_ground],
         "look": list(look.values()) or None,
-        "reference": None if plan.other is None else fingerprint(plan.other.path),
+        "reference": [fingerprint(path) for path in paths] or None,
         "aoi": None if plan.aoi is None else plan.aoi.digest,
         "compress": compress,
         "blocksize": blocksize,

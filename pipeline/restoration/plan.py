@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from decr_scene.pipeline.dates.other_dates import OtherDates
 from decr_scene.pipeline.defaults import BATCH_SIZE
 from decr_scene.pipeline.errors import ClusterError
 from decr_scene.pipeline.inputs.identity import FileIdentity
@@ -16,7 +17,6 @@ from decr_scene.pipeline.regions import clear_ground
 from decr_scene.pipeline.regions.aoi import Aoi
 from decr_scene.pipeline.regions.masks import MaskFile
 from decr_scene.pipeline.regions.region import Region
-from decr_scene.pipeline.restoration.other_date import OtherDate
 from decr_scene.pipeline.restoration.restorers import RestorerSpec, on_gpu
 from decr_scene.pipeline.system.version import code_here
 from decr_scene.pipeline.tiling.batches import Batches
@@ -49,7 +49,7 @@ class Plan:
         samples: Results of each tile, of as many seeds; the first is the output, all tell the uncertainty.
         aoi: The area of interest, which restricts as the mask does; ``None``: everywhere.
         joint: The tiles that are restored in one call are denoised as one picture.
-        other: What is taken for the first guess where that sees cloud; ``None``: the guess itself.
+        other: Other dates, taken for the first guess where that sees cloud; ``None``: the guess itself.
         files: What is opened for it, each in the state that is meant.
         fills: Cloud that the first guess leaves where the mask is gives way to the ground's tone.
         tones: The first guess is held to the ground's tone.
@@ -68,7 +68,7 @@ class Plan:
     samples: int = 1
     aoi: Aoi | None = None
     joint: bool = False
-    other: OtherDate | None = None
+    other: OtherDates | None = None
     files: tuple[FileIdentity, ...] = ()
     ground: Ground | None = None
     fills: bool = False

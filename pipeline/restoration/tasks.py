@@ -101,17 +101,17 @@ def _guess_window(plan: Plan, source: Source, tiles: Sequence[Tile]) -> Results:
 def _of_tiles(plan: Plan, tiles: Sequence[Tile], view: Span, guess: Float, image: Float) -> Results:
     """Cut tiles from the first guess of a window, ``(C, h, w)`` as its image.
 
-    With another date, each has a band more: how much of it is that date's.
+    With other dates, each has a band more: how much of it is theirs.
     """
     guess = _without_remnants(plan, view, guess, image)
     if plan.tones:
         guess = _in_tone(plan, view, guess)
+    if plan.other is not None:
+        guess = plan.other.instead_of(unpadded(guess, view), unpadded(image, view), view, plan.mask)
     results = {}
     for tile in tiles:
-        span = plan.grid.span(tile)
-        part = (slice(None), *span.inside(view))
-        own = guess[part].copy()  # a view would keep the halo in memory
-        results[tile.number] = own if plan.other is None else plan.other.instead_of(own, image[part], span)
+        part = (slice(None), *plan.grid.span(tile).inside(view))
+        results[tile.number] = guess[part].copy()  # a view would keep the halo in memory
     return results
 
 

@@ -244,8 +244,9 @@ restoring_options = in_order(
         "--other-date",
         "--reference",
         metavar="FILE",
-        help="A clear raster of the same ground at another date: the first guess where there is cloud. "
-        "--reference is its old name.",
+        multiple=True,
+        help="A raster of the same ground at another date: the first guess where there is cloud, and none of "
+        "its own. May be given several times. --reference is its old name.",
     ),
     click.option(
         "--aoi", metavar="FILE", help="A vector file with polygons: only inside does anything change."
