@@ -10,7 +10,7 @@ from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.tiling.grid import Span
 
 FADING, NEAR = 0.3, 0.02
-"""Weight of ground where a mask fades out, and of what is nearer to cloud: it has rims that no detector finds."""
+"""Weight of ground where a mask fades out, and of what is nearer to cloud, whose thin rims are not found."""
 
 
 def clearness(mask: Region | None, span: Span) -> Float:

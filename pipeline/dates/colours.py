@@ -27,7 +27,7 @@ REACH = 4.0
 RIDGE = 1e-3
 """Weight of the squares of the coefficients, over that of the data."""
 
-CLOSE = 1.5
+CLOSE = 4.0
 """Residual of a pixel that counts half, over the median residual."""
 
 LEAST_CLOSE = 1e-3

@@ -65,7 +65,7 @@ class OtherDate:
 
     @property
     def trust(self) -> float:
-        """Return how much it explains in the mean of the bands, in [0, 1]; next to nothing if that is unknown."""
+        """Return how much it explains, mean of the bands, in [0, 1]; next to nothing if it is unknown."""
         return float(np.clip(np.mean(self.explained), 0, 1)) if self.explained else NOT
 
     def fitted(self, windows: Sequence[tuple[Span, Float, Float]]) -> OtherDate:
@@ -88,9 +88,9 @@ class OtherDate:
         sample = round(once * float(np.count_nonzero(weights)))
         if sample < LEAST_SAMPLE:
             raise OtherDateError(
-                f"other date {self.path} shows {sample} pixels of the scene's clear ground, of those that were "
-                f"looked at, expected {LEAST_SAMPLE} at least: take one that covers the scene, and is clear "
-                "where that is"
+                f"other date {self.path} shows {sample} pixels of the scene's clear ground, of those that "
+                f"were looked at, expected {LEAST_SAMPLE} at least: take one that covers the scene, and is "
+                "clear where that is"
             )
         ours, theirs = (
             np.concatenate([getattr(window, name).reshape(len(image), -1) for window in looked_at], axis=1)
@@ -142,8 +142,8 @@ def _explained(windows: Sequence[Window], colours: Colours, sample: int) -> Doub
     """Return the share of the scene's variance in squares that a date explains, one a band.
 
     Squares in which far more is left than in most do not count: there is a cloud that nobody saw. It is
-    corrected for the polynomial's number of terms, which explain some of any few pixels. ``None``: there is too
-    little clear ground to tell.
+    corrected for the polynomial's number of terms, which explain some of any few pixels. ``None``: there is
+    too little clear ground to tell.
     """
     parts = [window.variances(colours) for window in windows]
     left, own = (np.concatenate([part[n] for part in parts], axis=1) for n in (0, 1))

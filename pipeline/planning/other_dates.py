@@ -1,4 +1,4 @@
-"""Lay other dates over a scene, look for their own cloud, and fit their colours to the scene's clear ground."""
+"""Lay other dates over a scene, look for their cloud, and fit their colours to its clear ground."""
 
 from __future__ import annotations
 
@@ -38,9 +38,13 @@ from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.raster.source import FileSource
 from decr_scene.pipeline.raster.warp import pixel_of
 from decr_scene.pipeline.regions.fields import FileField
+from decr_scene.pipeline.regions.masks import CLOSE_RIM
 from decr_scene.pipeline.restoration.plan import Plan, Planned
 from decr_scene.pipeline.restoration.restorers import RestorerSpec
 from decr_scene.pipeline.tiling.grid import Span
+
+SURE = 0.8
+"""Least probability of cloud or shadow of what is left out of another date: its ground is no guess."""
 
 
 def lay_over(
@@ -119,23 +123,28 @@ def fit_other_dates(
     if plan.other is None:
         return planned
     windows, names = list(_clear_windows(plan, scene, options)), [planned.bands[i] for i in plan.indexes]
-    taken, warnings = [], []
+    taken: list[OtherDate] = []
+    warnings: list[str] = []
     for number, laid in enumerate(plan.other.dates, start=1):
-        date = _with_clouds(laid, planned, options, places.of_date(number), again, ask)
         try:
-            date = _fitted(date, windows, plan.mask is None)
+            date, told = _fitted(
+                _with_clouds(laid, planned, options, places.of_date(number), again, ask),
+                windows,
+                plan.mask is None,
+            )
         except OtherDateError as error:
             if len(plan.other.dates) == 1:
                 raise
             warnings.append(f"{error}; it is left out")
             continue
+        warnings += told
         if date.trust < NOT:
             warnings.append(f"other date {date.path} does not go with the scene: {date.describe(names)}")
             continue
         if date.trust < HARDLY:
             warnings.append(
-                f"other date {date.path} hardly goes with the scene: {date.describe(names)}; compare the output "
-                "with one that was made without it"
+                f"other date {date.path} hardly goes with the scene: {date.describe(names)}; compare the "
+                "output with one that was made without it"
             )
         taken.append(date)
     if not taken:
@@ -147,7 +156,7 @@ def fit_other_dates(
 
 
 def _clear_windows(plan: Plan, scene: RasterioScene, options: Options) -> Iterator[tuple[Span, Float, Float]]:
-    """Read windows of a scene on the [-1, 1] scale, each with how surely a pixel is clear ground, ``(h, w)``."""
+    """Read windows of a scene on the [-1, 1] scale, each with the weight of clear ground, ``(h, w)``."""
     source, indexes = FileSource(scene.path, options.bands), list(plan.indexes)
     for span in dict.fromkeys(sample_spans(scene.shape)):
         pixels = source.read(span)
@@ -156,8 +165,13 @@ def _clear_windows(plan: Plan, scene: RasterioScene, options: Options) -> Iterat
         yield span, plan.radiometry.to_model(pixels[indexes]), clear
 
 
-def _fitted(date: OtherDate, windows: Sequence[tuple[Span, Float, Float]], unseen: bool) -> OtherDate:
-    """Fit a date; where nobody has looked for cloud, to the squares that are alike on both, if there are any."""
+def _fitted(
+    date: OtherDate, windows: Sequence[tuple[Span, Float, Float]], unseen: bool
+) -> tuple[OtherDate, list[str]]:
+    """Fit a date, and say if what was taken for its cloud must be ground.
+
+    Where nobody has looked at the scene, it is fitted to the squares that are alike on both, if any are.
+    """
     if unseen:
         alike = [
             (span, image, clear * Window(image, np.nan_to_num(date.source.read(span)), clear).alike())
@@ -165,7 +179,16 @@ def _fitted(date: OtherDate, windows: Sequence[tuple[Span, Float, Float]], unsee
         ]
         if any(clear.any() for *_, clear in alike):
             windows = alike
-    return date.fitted(windows)
+    try:
+        return date.fitted(windows), []
+    except OtherDateError:
+        if date.clouds is None:
+            raise
+        whole = replace(date, clouds=None).fitted(windows)
+        if not whole.explained or whole.trust < HARDLY:
+            raise
+    said = "looks like cloud all over to the detector, and shows the scene's ground: all is taken for clear"
+    return whole, [f"other date {date.path} {said}"]
 
 
 def _with_clouds(
@@ -184,7 +207,8 @@ def _with_clouds(
         coverage = _look(date, planned, look, frame.fit(), places, ask)
     sides = [-(-side // look.factor) for side in scene.shape]
     clouds = look.mask(FileField(str(places.cloud.resolve()), (sides[0], sides[1])), scene.shape)
-    return replace(date, clouds=clouds, cloudy=coverage.restore)
+    least = max(clouds.least, round(255 * SURE))
+    return replace(date, clouds=replace(clouds, rim=CLOSE_RIM, least=least), cloudy=coverage.restore)
 
 
 def _look(

@@ -11,6 +11,7 @@ import numpy as np
 
 from decr_scene.models.errors import DecrSceneError
 from decr_scene.pipeline.dates import colours, other_dates
+from decr_scene.pipeline.dates.clearness import FADING, NEAR
 from decr_scene.pipeline.dates.likeness import ALIKE, PATCH
 from decr_scene.pipeline.dates.other_date import NOT
 from decr_scene.pipeline.dates.other_date import RIM as DATE_RIM
@@ -18,6 +19,7 @@ from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEE
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY, RIMMED
 from decr_scene.pipeline.look.tone import SIGMA
+from decr_scene.pipeline.planning.other_dates import SURE
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.radiometry import SATURATED
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -84,7 +86,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
             NOT,
         ]
         laid = [other_dates.GAP, other_dates.TONE_SIGMA, other_dates.GUESSED, other_dates.UNSURE, DATE_RIM]
-        guessed["how other dates are taken"] = [*fitted, *laid]
+        guessed["how other dates are taken"] = [*fitted, *laid, *other_dates.THICK, FADING, NEAR, SURE]
     if plan.aoi is not None and spec.bands is not None:
         guessed["ground that is seen around the area"] = clear_ground.REACH
     expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}

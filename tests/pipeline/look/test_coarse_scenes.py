@@ -80,26 +80,20 @@ def test_eight_bits_of_a_coarse_scene_are_scaled_as_sixteen(told, tmp_path):
     np.testing.assert_allclose(in_eight * 40, in_sixteen, rtol=0, atol=40)
 
 
-def test_eight_bits_stay_a_picture_where_another_date_is_a_line_or_for_fill(told, tmp_path):
-    cloudy, clear = (
-        (land(**cloud)[0] // 40).astype(np.uint8) for cloud in ({}, {"cloud": (slice(0, 0),) * 2})
-    )
-    scene, date = scene_of(tmp_path / "scene.tif", cloudy), scene_of(tmp_path / "date.tif", clear)
-    for options in ({"model": told, "other_date": str(date)}, {"model": "fill"}):
-        radiometry = plan_scene(RasterioScene.open(scene), Options(**options)).plan.radiometry
-        assert (radiometry.low, radiometry.high, radiometry.gamma) == ((0.0,) * 4, (255.0,) * 4, 1)
+def test_eight_bits_stay_a_picture_for_fill(tmp_path):
+    scene = scene_of(tmp_path / "scene.tif", (land()[0] // 40).astype(np.uint8))
+    radiometry = plan_scene(RasterioScene.open(scene), Options(model="fill")).plan.radiometry
+    assert (radiometry.low, radiometry.high, radiometry.gamma) == ((0.0,) * 4, (255.0,) * 4, 1)
 
 
-def test_another_date_gets_no_curve_as_its_tone_is_a_line(told, tmp_path):
+def test_another_date_is_brought_onto_the_curve(told, tmp_path):
     cloudy, _ = land()
     clear, _ = land(cloud=(slice(0, 0), slice(0, 0)))
     scene, date = scene_of(tmp_path / "scene.tif", cloudy), scene_of(tmp_path / "date.tif", clear)
     report = process_scene(scene, tmp_path / "clean.tif", model=told, other_date=str(date))
-    assert report.curve is None
+    assert report.curve is not None
     clean, clear_ground = pixels_of(tmp_path / "clean.tif").astype(int), clear[:, 110:160, 210:290]
-    assert np.abs(clean[:, 110:160, 210:290] - clear_ground).max() <= 2
-    plan = plan_scene(RasterioScene.open(scene), Options(model=told)).plan
-    assert plan.radiometry.gamma < 1
+    assert np.abs(clean[:, 110:160, 210:290] - clear_ground).mean() <= 20
 
 
 def test_a_network_that_is_not_told_gets_no_curve(tmp_path):
