@@ -50,6 +50,7 @@ from decr_scene.pipeline.errors import (
     in_one_line,
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
+from decr_scene.pipeline.inputs.addresses import secrets_hidden, without_secrets
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Report
 from decr_scene.pipeline.planning.options import Choices, Options, as_text
@@ -156,7 +157,8 @@ def process_directory(
         progress=progress,
         cancel=cancel,
     )
-    entries = find_scenes(src_dir, dst, pattern, recursive, folders)
+    with secrets_hidden():
+        entries = find_scenes(src_dir, dst, pattern, recursive, folders)
     watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, *chosen.other_dates, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
@@ -172,7 +174,7 @@ def process_directory(
                 ledger.entries[number] = replace(entry, status="skipped", warnings=warnings)
         ledger.save()
         for number, entry in ledger.pending():
-            name = name_in(entry.input, src_dir)
+            name = without_secrets(name_in(entry.input, src_dir))
             watch.scenes(len(entries) - len(ledger.pending()), len(entries), name)
             fatal = () if ledger.report().having("done") else (ClusterError,)
             ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal)
@@ -220,20 +222,21 @@ def _attempt(
 
     Errors that are ``fatal`` to all scenes are raised.
     """
-    began = time.perf_counter()
+    began, name = time.perf_counter(), without_secrets(entry.input)
     warnings: tuple[str, ...] = ()
     try:
-        report = _process(entry.input, Path(entry.output), overwrite, resume, process)
+        with secrets_hidden():
+            report = _process(entry.input, Path(entry.output), overwrite, resume, process)
         error, warnings = "; ".join(report.faults) or None, tuple(report.warnings)
     except (RunCancelledError, ForkError):
         raise
     except fatal:
         raise
     except Exception as problem:
-        _log.debug("%s failed", entry.input, exc_info=True)
-        error = in_one_line(problem)
+        _log.debug("%s failed", name, exc_info=True)
+        error = without_secrets(in_one_line(problem))
     seconds = round(time.perf_counter() - began, 3)
-    _log.info("%s: %s", entry.input, f"failed: {error}" if error else "done")
+    _log.info("%s: %s", name, f"failed: {error}" if error else "done")
     status: Status = "failed" if error else "done"
     return replace(entry, status=status, seconds=seconds, error=error, warnings=warnings)
 

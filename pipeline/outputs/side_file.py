@@ -25,7 +25,7 @@ class FinishedRun:
         model: Name of the model, or path of its file.
         output: The output.
         paths: The side files by role: those that are written, and the report, which is the last.
-        origin: The file that the scene comes from.
+        origin: Name of the file that the scene comes from.
         acquired: Acquisition time by the vendor's metadata (ISO 8601, UTC), if they have one.
     """
 

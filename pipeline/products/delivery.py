@@ -11,6 +11,7 @@ from typing import Any
 
 from decr_scene.pipeline.errors import PairError, SceneNotFoundError
 from decr_scene.pipeline.files import check_target, journal_path, source_path, vrt_path
+from decr_scene.pipeline.inputs.addresses import secrets_hidden
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
 from decr_scene.pipeline.inputs.remote import fetched, is_fetched
 from decr_scene.pipeline.products.metadata import acquisition_time, bands_of, facts_of, metadata_warnings
@@ -71,11 +72,22 @@ def delivered(
         PairError: The folder or the Item has no raster or several, or the pair does not match.
         SceneReadError: The web address cannot be read.
         OutputError: The output cannot be written there.
+
+    Also of errors in the ``with`` the secrets in addresses are hidden.
     """
+    with secrets_hidden(), _delivered(src, out, pan, bands, asset, fetch) as delivery:
+        yield delivery
+
+
+@contextmanager
+def _delivered(
+    src: str | Path, out: str | Path, pan: str | None, bands: str | None, asset: str | None, fetch: bool
+) -> Iterator[Delivery]:
+    """Find the raster to open, as `delivered` does."""
     if not os.fspath(src):
         raise SceneNotFoundError("the name of the scene is empty, expected that of a raster or a folder")
     if (item_asset := find_asset(src, asset)) is not None:
-        with delivered(item_asset.href, out, pan, bands or item_asset.bands, fetch=fetch) as delivery:
+        with _delivered(item_asset.href, out, pan, bands or item_asset.bands, None, fetch) as delivery:
             yield replace(delivery, facts={**delivery.facts, **item_asset.facts})
         return
     if asset is not None:
@@ -84,7 +96,7 @@ def delivered(
         copy = source_path(Path(out))
         with (
             fetched(str(src), copy, journal_path(Path(out))) as facts,
-            delivered(copy, out, pan, bands) as delivery,
+            _delivered_product(copy, Path(out), pan, bands) as delivery,
         ):
             yield replace(delivery, facts={**delivery.facts, **facts}, address=str(src))
         return
