@@ -28,9 +28,9 @@ _ENCODED = re.compile(rf"((?:%3F|%26){_SECRETS}%3D)(?:(?!%26)[^&#\s\"'<>])*", re
 _USER = re.compile(r"(://|%3A%2F%2F)[^/\s?#\"'<>]+@", re.IGNORECASE)
 _ADDRESS = re.compile(r"://|/vsi|%3A%2F%2F", re.IGNORECASE)
 
-_OF_AZURE = frozenset(
-    "se st sp spr sv sr sip skoid sktid skt ske sks skv sdd saoid suoid scid ss srt ses".split()
-)
+_OF_AZURE = re.compile(r"s[etpvrs]|spr|sip|srt|ses|sk[teksv]|skoid|sktid|sdd|saoid|suoid|scid")
+"""Parameters of Azure's that change with the ``sig``."""
+
 _OF_SIGNATURES = re.compile(r"x-(?:amz|goog)-.*|expires|googleaccessid", re.IGNORECASE)
 """Parameters that change when an address is signed anew, besides the secrets."""
 
@@ -95,7 +95,7 @@ def _renewed(name: str, names: list[str]) -> bool:
     """Return whether a parameter is another one when the address is signed anew."""
     if _SECRET.fullmatch(name) or _OF_SIGNATURES.fullmatch(name):
         return True
-    return "sig" in names and name in _OF_AZURE
+    return "sig" in names and _OF_AZURE.fullmatch(name) is not None
 
 
 def last_part(name: str | os.PathLike[str]) -> str:

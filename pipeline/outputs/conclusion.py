@@ -126,4 +126,5 @@ def _finished_run(run: OpenRun, planned: Planned) -> FinishedRun:
         run.side_files.paths,
         Path(last_part(run.delivery.address or run.delivery.origin)),
         run.delivery.facts.get("acquired"),
+        run.delivery.facts.get("item acquired"),
     )

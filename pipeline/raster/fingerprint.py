@@ -23,8 +23,9 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what distinguishes one state of a file from another, without reading all of it.
 
     Returns:
-        ``path``, in which secrets of an address are hidden, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB; of a
-        store that is a folder, such as Zarr's, of the sizes and times of all files in it.
+        ``path``, in which secrets of an address are hidden, ``bytes``, ``modified`` (ns) and ``sha256_ends``,
+        of the first and the last 1 MiB; of a store that is a folder, such as Zarr's, of the sizes and times
+        of all files in it.
 
     Raises:
         SceneNotFoundError: There is no such file.

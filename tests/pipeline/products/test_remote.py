@@ -187,6 +187,69 @@ def test_the_asset_of_an_item_is_taken_with_its_bands(server, tmp_path):
     assert find_asset(server.folder / "item.json", None).bands == "blue,nir"
 
 
+def test_blanks_and_letters_in_references_of_an_item_on_the_web_are_encoded(server, tmp_path):
+    plain(server.folder / "my bïg scene.tif", (60, 50), 1)
+    for href in ("my bïg scene.tif", f"{server.address}/my bïg scene.tif", "my%20b%C3%AFg%20scene.tif"):
+        item(server.folder / "item.json", {"image": {"href": href, "type": TIFF}})
+        report = process(f"{server.address}/item.json", tmp_path / "o.tif", overwrite=True)
+        assert report.input["path"] == f"{server.address}/my%20b%C3%AFg%20scene.tif"
+
+
+def stac_properties(out):
+    return json.loads(out.with_suffix(".stac.json").read_text())["properties"]
+
+
+def test_a_scene_that_is_fetched_keeps_its_own_name(server, tmp_path):
+    name = "JL1KF01C_PMS01_20250112084005_200339713_101_0039_001_L1_MSS.tif"
+    plain(server.folder / name, (60, 50), 1)
+    report = process(f"{server.address}/{name}?sig=x", tmp_path / "o.tif", stac=True)
+    assert report.product["acquired"] == "2025-01-12T00:40:05+00:00"
+    told = stac_properties(tmp_path / "o.tif")
+    assert told["datetime"] == "2025-01-12T00:40:05Z"
+    assert told["processing:lineage"] == f"Clouds of {name} removed with identity"
+
+
+@pytest.mark.parametrize(
+    ("times", "tag", "told"),
+    [
+        ({"datetime": "2024-05-06T07:08:09Z"}, {}, "2024-05-06T07:08:09Z"),
+        (
+            {"datetime": "2024-05-06T07:08:09Z"},
+            {"TIFFTAG_DATETIME": "2025:01:01 00:00:00"},
+            "2024-05-06T07:08:09Z",
+        ),
+        (
+            {"datetime": "2024-05-06T07:08:09Z"},
+            {"ACQUISITION_TIME": "2023-01-01T00:00:00"},
+            "2023-01-01T00:00:00Z",
+        ),
+        (
+            {
+                "datetime": None,
+                "start_datetime": "2024-05-06T00:00:00Z",
+                "end_datetime": "2024-05-07T00:00:00Z",
+            },
+            {},
+            None,
+        ),
+    ],
+)
+def test_the_time_of_an_item_counts_where_the_raster_says_none(times, tag, told, tmp_path):
+    raster = plain(tmp_path / "scene.tif", (60, 50), 1)
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.update_tags(**tag)
+    path = item(tmp_path / "item.json", {"image": {"href": "scene.tif", "type": TIFF}})
+    path.write_text(json.dumps({**json.loads(path.read_text()), "properties": times}))
+    report = process(path, tmp_path / "o.tif", stac=True)
+    assert report.product["item acquired"].startswith("2024-05-06")
+    properties = stac_properties(tmp_path / "o.tif")
+    assert properties["datetime"] == told
+    assert told or (properties["start_datetime"], properties["end_datetime"]) == (
+        "2024-05-06T00:00:00Z",
+        "2024-05-07T00:00:00Z",
+    )
+
+
 def test_of_several_assets_one_is_to_be_named(tmp_path):
     one, other = ({"href": f"{name}.tif", "type": TIFF, "roles": ["data"]} for name in ("one", "other"))
     path = item(tmp_path / "item.json", {"one": one, "other": other})
