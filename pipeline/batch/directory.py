@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from distributed import Client
 
@@ -129,6 +129,7 @@ def process_directory(
         RunCancelledError: It was cancelled; the scene under way can be continued.
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
+        Exception: What a method of ``progress`` raises: it ends the batch, and the ledger is kept.
     """
     as_text("src_dir", src_dir)
     as_text("dst_dir", dst_dir)
@@ -142,6 +143,7 @@ def process_directory(
     check_dashboard(dashboard, cluster_at)
     check_blocksize(blocksize)
     recipe = recipe_of(chosen, elsewhere=(scheduler, client) != (None, None))
+    told = None if progress is None else _Told(progress)
     process = partial(
         process_scene,
         options=chosen,
@@ -154,7 +156,7 @@ def process_directory(
         blocksize=blocksize,
         quicklook=quicklook,
         stac=stac,
-        progress=progress,
+        progress=told,
         cancel=cancel,
     )
     with secrets_hidden():
@@ -177,11 +179,38 @@ def process_directory(
             name = without_secrets(name_in(entry.input, src_dir))
             watch.scenes(len(entries) - len(ledger.pending()), len(entries), name)
             fatal = () if ledger.report().having("done") else (ClusterError,)
-            ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal)
+            ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal, told)
             with suppress(OutputError):  # a full disk may have room again for the next scene
                 ledger.save()
         watch.scenes(len(entries), len(entries))
     return ledger.report()
+
+
+class _Told(Progress):
+    """Pass on to the caller's progress, and note the exception that it raises: it is no scene's fault."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.raised: Exception | None = None
+
+    def scenes(self, done: int, total: int, name: str) -> None:
+        """Tell it the progress of the folder."""
+        self._tell(self._progress.scenes, done, total, name)
+
+    def stage(self, text: str) -> None:
+        """Tell it a stage that begins."""
+        self._tell(self._progress.stage, text)
+
+    def tiles(self, done: int, total: int) -> None:
+        """Tell it the number of restored tiles."""
+        self._tell(self._progress.tiles, done, total)
+
+    def _tell(self, method: Callable[..., None], *values: Any) -> None:
+        try:
+            method(*values)
+        except Exception as error:
+            self.raised = error
+            raise
 
 
 def _make_out(dst: Path) -> None:
@@ -217,10 +246,11 @@ def _attempt(
     resume: bool,
     process: Callable[..., Report],
     fatal: tuple[type[Exception], ...],
+    told: _Told | None,
 ) -> SceneEntry:
     """Process a scene and return its entry.
 
-    Errors that are ``fatal`` to all scenes are raised.
+    Errors that are ``fatal`` to all scenes are raised, and so are those of the caller's own progress.
     """
     began, name = time.perf_counter(), without_secrets(entry.input)
     warnings: tuple[str, ...] = ()
@@ -233,6 +263,8 @@ def _attempt(
     except fatal:
         raise
     except Exception as problem:
+        if told is not None and told.raised is not None:
+            raise told.raised from None
         _log.debug("%s failed", name, exc_info=True)
         error = without_secrets(in_one_line(problem))
     seconds = round(time.perf_counter() - began, 3)
