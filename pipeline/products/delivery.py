@@ -19,7 +19,7 @@ from decr_scene.pipeline.products.pansharpen import write_pansharpened
 from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.products.reflectance import units_of
 from decr_scene.pipeline.products.stac_item import find_asset
-from decr_scene.pipeline.products.stack import write_stack
+from decr_scene.pipeline.products.stack import bands_told, write_stack
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 
 
@@ -133,7 +133,7 @@ def _delivered_product(
                 f"{src} has its bands in files of their own, which no --pan {sharp} sharpens: "
                 "stack them with gdalbuildvrt -separate first"
             )
-        with _hidden_vrt(out, [path for _, path in product.stack]) as vrt:
+        with _hidden_vrt(out, [path for _, path in product.stack]) as vrt, bands_told(product.stack, vrt):
             units = write_stack(product.stack, vrt, units_of(product.stack, product.metadata))
             facts |= {"scale and offset": {band: list(unit) for band, unit in units.items()}} if units else {}
             files = (*files, *(str(path) for _, path in product.stack))
