@@ -150,11 +150,11 @@ def _delivered_product(
 @contextmanager
 def _sharpened(plain: Delivery, pan: str | Path, out: Path, when: datetime | None) -> Iterator[Delivery]:
     """Sharpen a raster by a panchromatic one, on the fly."""
-    names = [for_gdal(full_name(name)) for name in (plain.origin, pan)]
-    with _hidden_vrt(out, names) as vrt:
-        weights = write_pansharpened(*names, vrt, plain.bands, when)
-        facts = {"pan": fingerprint(names[1]), "weights of the bands in pan": list(weights)}
-        files = tuple(dict.fromkeys([*plain.files, *local_files(names[1])]))
+    colours, sharp = (for_gdal(full_name(name)) for name in (plain.origin, pan))
+    with _hidden_vrt(out, [colours, sharp]) as vrt:
+        weights = write_pansharpened(colours, sharp, vrt, plain.bands, when)
+        facts = {"pan": fingerprint(sharp), "weights of the bands in pan": list(weights)}
+        files = tuple(dict.fromkeys([*plain.files, *local_files(sharp)]))
         yield replace(plain, path=vrt, facts=plain.facts | facts, files=files)
 
 
