@@ -41,6 +41,7 @@ from decr_scene.pipeline.files import (
     tiles_path,
     write_whole,
 )
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.inputs.identity import FileIdentity, identities
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.inputs.remote import is_fetched
@@ -140,7 +141,7 @@ def process_scene(
     as_text("dst", dst)
     as_text("polygons", polygons)
     refuse_after_fork()
-    watch = Watch(progress, cancel, Path(src).name)
+    watch = Watch(progress, cancel, last_part(src))
     watch.check()
     cluster_at = one_cluster(scheduler, client)
     check_workers(workers, cluster_at, chosen.device)

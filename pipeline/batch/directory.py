@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from distributed import Client
 
@@ -50,6 +50,7 @@ from decr_scene.pipeline.errors import (
     in_one_line,
 )
 from decr_scene.pipeline.files import check_no_input, make_folder
+from decr_scene.pipeline.inputs.addresses import secrets_hidden, without_secrets
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Report
 from decr_scene.pipeline.planning.options import Choices, Options, as_text
@@ -128,6 +129,7 @@ def process_directory(
         RunCancelledError: It was cancelled; the scene under way can be continued.
         ClusterError: No cluster, before any scene was done.
         OutputError: The folder cannot be made or written to.
+        Exception: What a method of ``progress`` raises: it ends the batch, and the ledger is kept.
     """
     as_text("src_dir", src_dir)
     as_text("dst_dir", dst_dir)
@@ -141,6 +143,7 @@ def process_directory(
     check_dashboard(dashboard, cluster_at)
     check_blocksize(blocksize)
     recipe = recipe_of(chosen, elsewhere=(scheduler, client) != (None, None))
+    told = None if progress is None else _Told(progress)
     process = partial(
         process_scene,
         options=chosen,
@@ -153,10 +156,11 @@ def process_directory(
         blocksize=blocksize,
         quicklook=quicklook,
         stac=stac,
-        progress=progress,
+        progress=told,
         cancel=cancel,
     )
-    entries = find_scenes(src_dir, dst, pattern, recursive, folders)
+    with secrets_hidden():
+        entries = find_scenes(src_dir, dst, pattern, recursive, folders)
     watch = Watch(progress, cancel)
     files = [name for name in (chosen.mask, *chosen.other_dates, chosen.aoi, chosen.model) if name]
     check_no_input([dst / LEDGER], [("a file", str(name).partition("|")[0]) for name in files])
@@ -172,14 +176,41 @@ def process_directory(
                 ledger.entries[number] = replace(entry, status="skipped", warnings=warnings)
         ledger.save()
         for number, entry in ledger.pending():
-            name = name_in(entry.input, src_dir)
+            name = without_secrets(name_in(entry.input, src_dir))
             watch.scenes(len(entries) - len(ledger.pending()), len(entries), name)
             fatal = () if ledger.report().having("done") else (ClusterError,)
-            ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal)
+            ledger.entries[number] = _attempt(entry, overwrite, resume, process, fatal, told)
             with suppress(OutputError):  # a full disk may have room again for the next scene
                 ledger.save()
         watch.scenes(len(entries), len(entries))
     return ledger.report()
+
+
+class _Told(Progress):
+    """Pass on to the caller's progress, and note the exception that it raises: it is no scene's fault."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.raised: Exception | None = None
+
+    def scenes(self, done: int, total: int, name: str) -> None:
+        """Tell it the progress of the folder."""
+        self._tell(self._progress.scenes, done, total, name)
+
+    def stage(self, text: str) -> None:
+        """Tell it a stage that begins."""
+        self._tell(self._progress.stage, text)
+
+    def tiles(self, done: int, total: int) -> None:
+        """Tell it the number of restored tiles."""
+        self._tell(self._progress.tiles, done, total)
+
+    def _tell(self, method: Callable[..., None], *values: Any) -> None:
+        try:
+            method(*values)
+        except Exception as error:
+            self.raised = error
+            raise
 
 
 def _make_out(dst: Path) -> None:
@@ -215,25 +246,29 @@ def _attempt(
     resume: bool,
     process: Callable[..., Report],
     fatal: tuple[type[Exception], ...],
+    told: _Told | None,
 ) -> SceneEntry:
     """Process a scene and return its entry.
 
-    Errors that are ``fatal`` to all scenes are raised.
+    Errors that are ``fatal`` to all scenes are raised, and so are those of the caller's own progress.
     """
-    began = time.perf_counter()
+    began, name = time.perf_counter(), without_secrets(entry.input)
     warnings: tuple[str, ...] = ()
     try:
-        report = _process(entry.input, Path(entry.output), overwrite, resume, process)
+        with secrets_hidden():
+            report = _process(entry.input, Path(entry.output), overwrite, resume, process)
         error, warnings = "; ".join(report.faults) or None, tuple(report.warnings)
     except (RunCancelledError, ForkError):
         raise
     except fatal:
         raise
     except Exception as problem:
-        _log.debug("%s failed", entry.input, exc_info=True)
-        error = in_one_line(problem)
+        if told is not None and told.raised is not None:
+            raise told.raised from None
+        _log.debug("%s failed", name, exc_info=True)
+        error = without_secrets(in_one_line(problem))
     seconds = round(time.perf_counter() - began, 3)
-    _log.info("%s: %s", entry.input, f"failed: {error}" if error else "done")
+    _log.info("%s: %s", name, f"failed: {error}" if error else "done")
     status: Status = "failed" if error else "done"
     return replace(entry, status=status, seconds=seconds, error=error, warnings=warnings)
 

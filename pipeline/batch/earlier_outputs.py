@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
+from decr_scene.pipeline.inputs.addresses import without_signature
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
@@ -167,10 +168,10 @@ def _is_whole(path: Path) -> bool:
 def _is_of(source: Source, previous: PreviousOutput) -> bool:
     """Return whether an output is of this input.
 
-    What is fetched from the web counts by its address alone.
+    What is fetched from the web counts by its address alone, however that is signed.
     """
     if is_fetched(source.origin):
-        return previous.source == str(source.origin)
+        return without_signature(previous.source) == without_signature(str(source.origin))
     return previous.content == _content(fingerprint(source.origin))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Literal
 
 from decr_scene.pipeline.errors import LockedError, OutputError, OutputExistsError
 from decr_scene.pipeline.files import os_faults, sync_to_disk, write_whole
+from decr_scene.pipeline.inputs.addresses import without_secrets
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
 PROGRAM = "decr-scene"
@@ -28,7 +29,7 @@ class SceneEntry:
     """A scene in the ledger.
 
     Args:
-        input: Absolute path.
+        input: Absolute path, or an address.
         output: Absolute path; empty where the scene is left out.
         status: ``skipped``: finished by an earlier run, or left out; then ``error`` says why.
         seconds: Time that this run spent on it, s.
@@ -83,8 +84,9 @@ class Ledger:
         return [(number, entry) for number, entry in enumerate(self.entries) if entry.status == "pending"]
 
     def report(self) -> BatchReport:
-        """Return the present content."""
-        return BatchReport(PROGRAM, version(PROGRAM), self.started, self.ended or None, tuple(self.entries))
+        """Return the present content, without the secrets of addresses."""
+        entries = tuple(map(_without_secrets, self.entries))
+        return BatchReport(PROGRAM, version(PROGRAM), self.started, self.ended or None, entries)
 
     def save(self) -> None:
         """Write the file.
@@ -95,6 +97,12 @@ class Ledger:
         with os_faults(f"cannot write {self.path}", self.path.parent), write_whole(self.path) as partial:
             partial.write_text(self.report().to_json(), encoding="utf-8")
             sync_to_disk(partial)
+
+
+def _without_secrets(entry: SceneEntry) -> SceneEntry:
+    error = None if entry.error is None else without_secrets(entry.error)
+    warnings = tuple(map(without_secrets, entry.warnings))
+    return replace(entry, input=without_secrets(entry.input), error=error, warnings=warnings)
 
 
 def check_ledger(path: Path, overwrite: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from decr_scene.pipeline.defaults import SCENES
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.terminal.console import (
     debugging,
     one_line_errors,
@@ -47,6 +47,6 @@ def batch(folder: str, out: Path, quiet: bool, **options: Any) -> None:
 
     if debugging():
         show_debug_log()
-    with stderr_progress(os.path.basename(folder.rstrip("/")), quiet, of_folder=True) as progress:
+    with stderr_progress(last_part(folder), quiet, of_folder=True) as progress:
         report = process_directory(folder, out, progress=progress, **options)
     summarise_batch(report, folder, out, quiet)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.terminal.console import emit_end, one_line_errors, print_line
 from decr_scene.pipeline.terminal.options import (
     FILE,
@@ -36,7 +37,7 @@ def mask(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     from decr_scene.pipeline.inspection.cloud_mask import write_cloud_mask
     from decr_scene.pipeline.terminal.progress import stderr_progress
 
-    with stderr_progress(Path(scene).name, quiet) as progress:
+    with stderr_progress(last_part(scene), quiet) as progress:
         coverage = write_cloud_mask(scene, out, progress=progress, **options)
     if not quiet:
         print_line(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.terminal.console import one_line_errors, summarise
 from decr_scene.pipeline.terminal.options import FILE, NAME, example, restoring_options, writing_options
 
@@ -24,6 +24,6 @@ def process(scene: str, out: Path, quiet: bool, **options: Any) -> None:
     from decr_scene.pipeline.run import process_scene
     from decr_scene.pipeline.terminal.progress import stderr_progress
 
-    with stderr_progress(os.path.basename(scene), quiet) as progress:
+    with stderr_progress(last_part(scene), quiet) as progress:
         report = process_scene(scene, out, progress=progress, **options)
     summarise(report, quiet)

@@ -142,6 +142,7 @@ def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | 
 
     Raises:
         OptionError: Both are given, the client is none, or the address is empty or no text.
+        ClusterError: The client is closed.
     """
     if not isinstance(scheduler, (str, type(None))):
         raise OptionError(
@@ -153,6 +154,8 @@ def one_cluster(scheduler: str | None, client: Client | None) -> str | Client | 
         raise OptionError(f"client and scheduler {scheduler} both name a cluster: give one of them")
     if not isinstance(client, (Client, type(None))):
         raise OptionError(f"client is a {type(client).__name__}, expected a distributed.Client")
+    if client is not None and client.status in ("closed", "closing"):
+        raise ClusterError("the client is closed, expected an open one: make another of its cluster")
     return scheduler if client is None else client
 
 

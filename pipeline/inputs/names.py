@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote
 
 from decr_scene.pipeline.errors import OptionError, SceneReadError
 from decr_scene.pipeline.files import SIDECARS
 
 _PREFIX = re.compile(r"^(/vsi\w+/|(?:zip|tar|gzip|7z|rar)\+|file://|[A-Za-z0-9]+://)")
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|(https?|ftp|s3|gs|az|oss)://")
+_FILE = re.compile(r"^file://(?:localhost)?(?=/)", re.IGNORECASE)
+_DRIVE = re.compile(r"^/[A-Za-z]:[/\\]")
 _AROUND = "{}\"'"
 
 
@@ -22,7 +25,7 @@ def full_name(name: str | os.PathLike[str]) -> str:
     """
     if not isinstance(name, (str, os.PathLike)):
         raise OptionError(f"the input is a {type(name).__name__}, expected a path or a name")
-    text = os.fspath(name)
+    text = local_path(name)
     refuse_pipe(text)
     if os.path.exists(text):
         return os.path.abspath(text)
@@ -30,6 +33,27 @@ def full_name(name: str | os.PathLike[str]) -> str:
         if not os.path.isabs(file):
             text = text.replace(file, os.path.abspath(file), 1)
     return text
+
+
+def local_path(name: str | os.PathLike[str]) -> str:
+    """Return the path of a ``file://`` address of this machine; any other name as it is."""
+    text = os.fspath(name)
+    match = _FILE.match(text)
+    if match is None:
+        return text
+    path = text[match.end() :]
+    return on_disk(path.lstrip("/") if _DRIVE.match(path) else path)
+
+
+def on_disk(path: str) -> str:
+    """Decode a path that is there when decoded: references are percent-encoded, though many are not."""
+    decoded = unquote(path)
+    return decoded if not os.path.exists(path) and os.path.exists(decoded) else path
+
+
+def for_gdal(name: str) -> str:
+    """Return a name that GDAL opens also inside a VRT: web addresses have a prefix there."""
+    return f"/vsicurl/{name}" if name.lower().startswith(("http://", "https://", "ftp://")) else name
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
@@ -49,7 +73,7 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
 
 def local_files(name: str | os.PathLike[str]) -> list[str]:
     """List the local files of a name (itself, an archive, a container), none of an address."""
-    text = os.fspath(name)
+    text = local_path(name)
     files = [text] if os.path.isfile(text) else _files_in(text)
     return [os.path.abspath(file) for file in files]
 

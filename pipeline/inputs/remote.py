@@ -31,6 +31,7 @@ from decr_scene.pipeline.errors import (
     SceneReadError,
 )
 from decr_scene.pipeline.files import fetching_paths, free_disk, lock_path, size_in_words
+from decr_scene.pipeline.inputs.addresses import without_secrets, without_signature
 from decr_scene.pipeline.system.locks import HeldError, Lock
 
 TRIES = 3
@@ -107,7 +108,7 @@ def fetched(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _copy(address: str, path: Path, marker: Path) -> Iterator[dict[str, Any]]:
     state, partial = fetching_paths(path)
-    if not (path.exists() and marker.exists() and _read(state).get("address") == address):
+    if not (path.exists() and marker.exists() and _is_of(state, address)):
         path.unlink(missing_ok=True)
         with _disk_faults(address, path):
             _fetch(address, partial, state)
@@ -193,7 +194,7 @@ def read_address(address: str) -> bytes:
 def _fetch(address: str, partial: Path, state: Path) -> None:
     """Write all of a file, in as many pieces as the connection breaks it into."""
     broken = 0
-    if _read(state).get("address") != address:
+    if not _is_of(state, address):
         partial.unlink(missing_ok=True)
     while True:
         size = partial.stat().st_size if partial.exists() else 0
@@ -234,7 +235,7 @@ def _append(address: str, partial: Path, state: Path, size: int) -> int | None:
                 f"{address}: the server sends another piece than the rest from byte {size} on: fetch the "
                 "file by other means"
             )
-        state.write_text(json.dumps({"address": address, "etag": mark}), encoding="utf-8")
+        state.write_text(json.dumps({"address": without_secrets(address), "etag": mark}), encoding="utf-8")
         length = answer.headers.get("Content-Length", "")
         announced = int(length) + (size if part else 0) if _is_number(length) else None
         total = announced if whole is None else whole
@@ -327,9 +328,15 @@ def _read(state: Path) -> dict[str, Any]:
     return {}
 
 
+def _is_of(state: Path, address: str) -> bool:
+    """Return whether what came is of an address, however that was signed then."""
+    return without_signature(str(_read(state).get("address", ""))) == without_signature(address)
+
+
 def _trouble(address: str, error: Exception, size: int) -> SceneReadError:
     """Make the error of ours about a connection that gave some bytes."""
     if isinstance(error, urllib.error.HTTPError):
+        error.close()
         if error.code in (404, 410):
             return SceneNotFoundError(f"{address}: no such file there (HTTP {error.code}): check the address")
         answer = " ".join(f"{error.code} {error.reason}".split())

@@ -15,6 +15,7 @@ from decr_scene.models.arrays import Pixels
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.under_way import block_rows
 from decr_scene.pipeline.files import check_name, check_no_input, check_target
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.inputs.names import local_files
 from decr_scene.pipeline.look.detection import Coverage, Places
 from decr_scene.pipeline.planning.detect_clouds import clouds_of
@@ -59,7 +60,7 @@ def write_cloud_mask(
         DecrSceneError: As `process_scene`.
     """
     chosen, dst = replace(Options.given(options, named), mask="auto", mask_values=None), Path(dst)
-    watch = Watch(progress, name=Path(src).name)
+    watch = Watch(progress, name=last_part(src))
     check_name(dst)
     check_no_input([dst], [("the input itself", path) for path in local_files(src)])
     with (

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import MemorySpaceError
+from decr_scene.pipeline.inputs.addresses import without_secrets
 from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
@@ -67,7 +68,7 @@ def inspect_scene(
         plan = planned.plan
         height, width = scene.shape
         return {
-            "scene": str(src),
+            "scene": without_secrets(str(src)),
             "size": {"height": height, "width": width},
             "bands": [label(planned.bands, i) for i in range(len(planned.bands))],
             "dtype": str(scene.dtype),

@@ -11,6 +11,7 @@ from typing import Any
 import rasterio
 
 from decr_scene.pipeline.errors import SceneReadError
+from decr_scene.pipeline.inputs.addresses import last_part
 from decr_scene.pipeline.inputs.identity import FileIdentity
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.outputs.metadata_checks import verify_roundtrip
@@ -123,6 +124,7 @@ def _finished_run(run: OpenRun, planned: Planned) -> FinishedRun:
         planned.plan.spec.name,
         run.output,
         run.side_files.paths,
-        Path(run.delivery.origin),
+        Path(last_part(run.delivery.address or run.delivery.origin)),
         run.delivery.facts.get("acquired"),
+        run.delivery.facts.get("item acquired"),
     )

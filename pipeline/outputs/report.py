@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from decr_scene.pipeline.inputs.addresses import plain_values_without_secrets
 from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.restoration.plan import Planned
@@ -25,6 +26,7 @@ class Report:
     ``values`` says what nodata, masks, scale and offset of the input were; ``named_files`` has name, bytes
     and time of change (ns) of the files that options name, and of what those are made of; ``parts`` likewise
     of the files of the input besides its raster: a panchromatic companion, metadata, sources of a VRT.
+    Secrets in addresses are hidden everywhere.
     """
 
     program: dict[str, str]
@@ -50,6 +52,10 @@ class Report:
     named_files: list[list[Any]] = field(default_factory=list)
     parts: list[list[Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain_values_without_secrets(getattr(self, each.name)))
+
     @property
     def faults(self) -> list[str]:
         """List the faults of a finished output, one sentence each: failed checks, missing side files."""
@@ -67,7 +73,8 @@ def parameters_of(options: Options) -> dict[str, Any]:
     chosen = {name: value for name, value in vars(options).items() if name not in ("restorer", "model")}
     if options.restorer is not None:
         chosen["restorer"] = repr(options.restorer)
-    return chosen
+    hidden: dict[str, Any] = plain_values_without_secrets(chosen)
+    return hidden
 
 
 def scaling_of(planned: Planned) -> dict[str, list[float]]:

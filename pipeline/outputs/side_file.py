@@ -25,8 +25,9 @@ class FinishedRun:
         model: Name of the model, or path of its file.
         output: The output.
         paths: The side files by role: those that are written, and the report, which is the last.
-        origin: The file that the scene comes from.
+        origin: Name of the file that the scene comes from.
         acquired: Acquisition time by the vendor's metadata (ISO 8601, UTC), if they have one.
+        item_acquired: By the STAC Item that was the input, or a first and a last one, separated by a slash.
     """
 
     scene: RasterioScene
@@ -36,6 +37,7 @@ class FinishedRun:
     paths: Mapping[str, Path]
     origin: Path
     acquired: str | None = None
+    item_acquired: str | None = None
 
 
 class SideFile(ABC):

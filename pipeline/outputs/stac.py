@@ -34,6 +34,9 @@ PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 TIME_SOURCE = "decr_scene:datetime_from"
 """Property with the tag that the time is from, or that there was none."""
 
+BY_ITEM = "STAC Item"
+"""What stands there where the time is that of the Item that was the input."""
+
 _WHEN = re.compile(
     r"(acqui|imaging|sensing|scene_?cent|capture|exposure).*(date|time)|date_?(acqui|time)", re.I
 )
@@ -104,7 +107,7 @@ def _item(run: FinishedRun, outline: BaseGeometry | None) -> Any:
 
     now = datetime.now(UTC).replace(microsecond=0)
     if run.acquired is None:
-        when = acquired(run.scene)
+        when = acquired(run.scene, run.item_acquired)
     else:
         moment = datetime.fromisoformat(run.acquired)
         when = (moment, moment, "metadata of the product")
@@ -169,20 +172,26 @@ def _text_of(item: Any) -> str:
     return json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n"
 
 
-def acquired(scene: RasterioScene) -> tuple[datetime, datetime, str] | None:
-    """Find the acquisition time by tags: first and last moment (UTC), and the tag.
+def acquired(scene: RasterioScene, by_item: str | None = None) -> tuple[datetime, datetime, str] | None:
+    """Find the acquisition time by tags, or else by an Item: first and last moment (UTC), and the tag.
 
     A tag with a day alone gives that day; times without a zone are UTC. ``TIFFTAG_DATETIME``, when
     the file was made, counts where there is nothing better.
+
+    Args:
+        scene: The scene.
+        by_item: As `FinishedRun` has it.
     """
-    for name, text in _candidates(scene):
-        if (moment := _parse(text)) is not None:
+    for name, text in _candidates(scene, by_item):
+        first, slash, last = text.partition("/") if name == BY_ITEM else (text, "", "")
+        moment, end = _parse(first), _parse(last)
+        if moment is not None and (end is not None or not slash):
             day = bool(_DAY.fullmatch(text.strip()))
-            return moment, moment + timedelta(days=1, seconds=-1) if day else moment, name
+            return moment, end or (moment + timedelta(days=1, seconds=-1) if day else moment), name
     return None
 
 
-def _candidates(scene: RasterioScene) -> Iterator[tuple[str, str]]:
+def _candidates(scene: RasterioScene, by_item: str | None) -> Iterator[tuple[str, str]]:
     with scene.dataset() as dataset:
         by_domain = scene_tags(dataset)
     for domain, tags in by_domain.items():
@@ -191,6 +200,8 @@ def _candidates(scene: RasterioScene) -> Iterator[tuple[str, str]]:
                 yield f"{domain}:{key}" if domain else key, text
     if (moment := acquisition_time(scene.path)) is not None:
         yield "product", moment.isoformat()
+    if by_item is not None:
+        yield BY_ITEM, by_item
     if "TIFFTAG_DATETIME" in by_domain.get("", {}):
         yield "TIFFTAG_DATETIME", by_domain[""]["TIFFTAG_DATETIME"]
 

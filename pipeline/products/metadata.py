@@ -63,41 +63,48 @@ _FORMATS = (
 )
 
 
-def acquisition_time(path: str | Path) -> datetime | None:
+def acquisition_time(path: str | Path, name: str = "") -> datetime | None:
     """Return the acquisition time in UTC, from the XML beside it or from its name, or ``None``.
 
     Args:
         path: A raster or the folder of a product.
+        name: As `facts_of`.
     """
     try:
         product = find_product(path)
     except PairError:
         return None
-    moment = _acquisition_moment(product)
+    moment = _acquisition_moment(product, name)
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
-def _acquisition_moment(product: Product) -> datetime | None:
-    """Return the acquisition time, in UTC, or without a zone where that is unknown."""
-    in_name = _time_in_name(product.scene.name)
+def _acquisition_moment(product: Product, name: str = "") -> datetime | None:
+    """Return the acquisition time, in UTC, or without a zone where that is unknown; as `facts_of` is told."""
+    in_name = _time_in_name(name or product.scene.name)
     values = {} if product.metadata is None else _elements(product.metadata)
     for day, time in _DAYS_AND_TIMES:
         for text in map("T".join, zip(values.get(day, ()), values.get(time, ()), strict=False)):
             if (moment := _parse_moment(text)) is not None:
                 return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    for name in _TIME_ELEMENTS:
-        for text in values.get(name, ()):
+    for element in _TIME_ELEMENTS:
+        for text in values.get(element, ()):
             if (moment := _parse_moment(text)) is not None:
-                return _in_utc(moment, in_name, product, values)
-    return in_name if in_name is None or in_name.tzinfo else _in_utc(in_name, None, product, values)
+                return _in_utc(moment, in_name, product, values, name)
+    return in_name if in_name is None or in_name.tzinfo else _in_utc(in_name, None, product, values, name)
 
 
-def facts_of(product: Product, src: Path) -> dict[str, Any]:
-    """Return the report's entries on a product: plain values."""
+def facts_of(product: Product, src: Path, name: str = "") -> dict[str, Any]:
+    """Return the report's entries on a product: plain values.
+
+    Args:
+        product: The product.
+        src: What it was found by.
+        name: That its raster has where it comes from, if this is a copy of another name.
+    """
     facts: dict[str, Any] = {}
     if src.is_dir():
         facts["folder"] = str(src)
-    when = _acquisition_moment(product)
+    when = _acquisition_moment(product, name)
     if when is not None:
         facts["acquired" if when.tzinfo else "acquired, zone unknown"] = when.isoformat()
     if product.stack:
@@ -192,7 +199,7 @@ def _parse_moment(text: str) -> datetime | None:
 
 
 def _in_utc(
-    moment: datetime, in_name: datetime | None, product: Product, values: dict[str, list[str]]
+    moment: datetime, in_name: datetime | None, product: Product, values: dict[str, list[str]], name: str
 ) -> datetime:
     """Convert a moment to UTC, or return it as it is where its zone is unknown."""
     if moment.tzinfo is not None:
@@ -202,13 +209,13 @@ def _in_utc(
         near = [each for each in candidates if abs(each - in_name) < timedelta(hours=1)]
         if near:
             return near[0]
-    return utc_by_daylight(moment, _longitude(product, values)) or moment
+    return utc_by_daylight(moment, _longitude(product, values, name)) or moment
 
 
-def _longitude(product: Product, values: dict[str, list[str]]) -> float | None:
+def _longitude(product: Product, values: dict[str, list[str]], name: str) -> float | None:
     """Return the longitude, degrees east: by its raster, its name, or the corners in its XML."""
     longitude = longitude_of_raster(product.scene)
-    longitude = longitude_in_name(product.scene.name) if longitude is None else longitude
+    longitude = longitude_in_name(name or product.scene.name) if longitude is None else longitude
     if longitude is not None:
         return longitude
     texts = [text for name, listed in values.items() if name.endswith("longitude") for text in listed]

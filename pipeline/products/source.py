@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decr_scene.pipeline.inputs.names import is_gdal_name
+from decr_scene.pipeline.inputs.names import is_gdal_name, local_path
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.products.product import find_product
 from decr_scene.pipeline.products.stac_item import find_asset
@@ -24,6 +24,7 @@ class Source:
     @classmethod
     def of(cls, src: str | Path, asset: str | None = None) -> Source:
         """Find it: of a STAC Item its raster, which may be on the web; of a product's folder one of its."""
+        src = local_path(src)
         if (chosen := find_asset(src, asset)) is not None:
             return cls.of(chosen.href)
         if is_gdal_name(src):

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, urljoin
 
 from decr_scene.pipeline.errors import PairError, SceneReadError
+from decr_scene.pipeline.inputs.names import local_path, on_disk
 from decr_scene.pipeline.inputs.remote import path_of_address, read_address
 from decr_scene.pipeline.inputs.text import json_text
 
@@ -20,6 +21,7 @@ _RASTERS = ("image/tiff", "image/jp2", "image/png", "application/x-geotiff")
 _NO_SCENES = frozenset(
     {"overview", "thumbnail", "metadata", "cloud", "cloud-shadow", "snow-ice", "water-mask"}
 )
+_IN_ADDRESSES = "%:/?#[]@!$&'()*+,;=~"
 _NAMES = {"nir08": "nir", "nir": "nir", "red": "red", "green": "green", "blue": "blue"}
 
 
@@ -30,7 +32,7 @@ class Asset:
     Args:
         href: Its path or address.
         bands: Its bands as ``--bands``, if the Item names all of them.
-        facts: For the report.
+        facts: For the report; ``item acquired`` is the Item's time, or a first and a last one.
     """
 
     href: str
@@ -68,15 +70,27 @@ def find_asset(src: str | os.PathLike[str], name: str | None) -> Asset | None:
                 f"{text} has its asset {key} at {href}, which is no address ({error}): get the raster by "
                 "other means"
             ) from error
-    return Asset(
-        _on_disk(href.removeprefix("file://")), _bands(assets[key]), {"item": item.get("id"), "asset": key}
-    )
+    facts = {"item": item.get("id"), "asset": key}
+    if times := _acquired(item.get("properties")):
+        facts["item acquired"] = "/".join(times)
+    return Asset(_encoded(on_disk(local_path(href))), _bands(assets[key]), facts)
 
 
-def _on_disk(path: str) -> str:
-    """Decode a path that is there when decoded: references are percent-encoded, though many are not."""
-    decoded = unquote(path)
-    return decoded if not os.path.exists(path) and os.path.exists(decoded) else path
+def _acquired(properties: Any) -> list[str]:
+    """Return the time of an Item, or its first and its last one, as they stand there."""
+    if not isinstance(properties, dict):
+        return []
+    if isinstance(moment := properties.get("datetime"), str):
+        return [moment]
+    times = [properties.get(name) for name in ("start_datetime", "end_datetime")]
+    return [time for time in times if isinstance(time, str)] if all(times) else []
+
+
+def _encoded(href: str) -> str:
+    """Encode what no address has, such as a blank, in one; what is encoded already stays as it is."""
+    if not href.lower().startswith(("http://", "https://")):
+        return href
+    return quote(href, safe=_IN_ADDRESSES)
 
 
 def _read(text: str) -> dict[str, Any] | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from decr_scene.pipeline.errors import PairError
+from rasterio.windows import Window
+
+from decr_scene.pipeline.errors import PairError, SceneReadError
 from decr_scene.pipeline.products.layouts import Stack
 from decr_scene.pipeline.products.reflectance import Unit
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -22,6 +27,8 @@ from decr_scene.pipeline.raster.vrt import (
 
 NODATA = 0.0
 """Fill value of Landsat and Sentinel-2; not all of their files name it."""
+
+_WINDOW = re.compile(r"cannot read rows (\d+) to (\d+), cols (\d+) to (\d+)")
 
 
 def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None) -> Mapping[str, Unit]:
@@ -64,6 +71,25 @@ def write_stack(stack: Stack, vrt: Path, units: Mapping[str, Unit] | None = None
         root.append(_band(number, role, scene, units.get(role)))
     write_vrt(ET.tostring(root, encoding="unicode"), vrt)
     return units
+
+
+@contextmanager
+def bands_told(stack: Stack, vrt: Path) -> Iterator[None]:
+    """Name the file of a band that cannot be read, for a ``with``, in the place of the hidden VRT.
+
+    Raises:
+        SceneReadError: What was raised, or that of the band's file.
+    """
+    try:
+        yield
+    except SceneReadError as error:
+        window = _WINDOW.search(str(error))
+        if window is not None and os.path.abspath(vrt) in str(error):
+            top, bottom, left, right = map(int, window.groups())
+            place = Window(row_off=top, col_off=left, height=bottom - top, width=right - left)
+            for _, path in stack:
+                RasterioScene.open(path).read(place)
+        raise
 
 
 def _has_unit(scene: RasterioScene) -> bool:

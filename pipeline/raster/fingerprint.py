@@ -10,6 +10,7 @@ from typing import Any
 from rasterio.windows import Window
 
 from decr_scene.pipeline.errors import SceneNotFoundError
+from decr_scene.pipeline.inputs.addresses import without_secrets
 from decr_scene.pipeline.inputs.names import full_name, is_gdal_name, local_files
 from decr_scene.pipeline.raster.refusals import no_file
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -22,8 +23,9 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what distinguishes one state of a file from another, without reading all of it.
 
     Returns:
-        ``path``, ``bytes``, ``modified`` (ns) and ``sha256_ends``, of the first and the last 1 MiB; of a
-        store that is a folder, such as Zarr's, of the sizes and times of all files in it.
+        ``path``, in which secrets of an address are hidden, ``bytes``, ``modified`` (ns) and ``sha256_ends``,
+        of the first and the last 1 MiB; of a store that is a folder, such as Zarr's, of the sizes and times
+        of all files in it.
 
     Raises:
         SceneNotFoundError: There is no such file.
@@ -63,7 +65,7 @@ def _fingerprint_of_folder(folder: Path) -> dict[str, Any]:
 def _fingerprint_of_name(name: str) -> dict[str, Any]:
     """Fingerprint the file of a GDAL name, or where it is not local, its description and corners."""
     if files := local_files(name):
-        return fingerprint(files[0]) | {"path": name}
+        return fingerprint(files[0]) | {"path": without_secrets(name)}
     scene = RasterioScene.open(name)
     height, width = (min(256, side) for side in scene.shape)
     digest = hashlib.sha256(
@@ -71,4 +73,4 @@ def _fingerprint_of_name(name: str) -> dict[str, Any]:
     )
     for row, col in ((0, 0), (scene.shape[0] - height, scene.shape[1] - width)):
         digest.update(scene.read(Window(row_off=row, col_off=col, height=height, width=width)).tobytes())
-    return {"path": name, "bytes": None, "modified": None, "sha256_ends": digest.hexdigest()}
+    return {"path": without_secrets(name), "bytes": None, "modified": None, "sha256_ends": digest.hexdigest()}

@@ -32,6 +32,7 @@ from decr_scene.pipeline.errors import (
     SceneReadError,
     in_one_line,
 )
+from decr_scene.pipeline.inputs.addresses import without_secrets
 from decr_scene.pipeline.inputs.text import plain, plain_line
 from decr_scene.pipeline.system.signals import INTERRUPTED, say_last_words, set_last_words, was_interrupted
 from decr_scene.pipeline.terminal import events
@@ -145,6 +146,7 @@ def warn(text: str) -> None:
 
 
 def _print_or_emit(event: str, label: str, text: str) -> None:
+    text = without_secrets(text)
     _log.info("%s: %s", event, text)
     if events.are_on():
         events.emit(event, text=plain(text))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decr_scene.pipeline.errors import OutputError
+from decr_scene.pipeline.inputs.addresses import without_secrets
 from decr_scene.pipeline.inputs.text import plain_line
 
 
@@ -51,14 +52,14 @@ def logging_to(path: Path | None, other_options: dict[str, Any]) -> Iterator[Non
 
 
 class _Line(logging.Formatter):
-    """Keep a record in its line, and free of control characters."""
+    """Keep a record in its line, and free of control characters and of secrets in addresses."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """Format time and message.
 
         A traceback comes after it.
         """
-        return plain_line(super().formatMessage(record))
+        return plain_line(without_secrets(super().formatMessage(record)))
 
 
 class _Log(logging.FileHandler):

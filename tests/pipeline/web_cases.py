@@ -2,9 +2,12 @@
 
 import http.server
 import re
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -19,7 +22,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, body):
-        path = self.folder / self.path.lstrip("/")
+        path = self.folder / unquote(self.path.partition("?")[0]).lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return
@@ -60,3 +63,24 @@ def serving(folder):
         running.shutdown()
         running.server_close()
         thread.join()
+
+
+@contextmanager
+def serving_apart(folder):
+    """Serve a folder from another process, for a ``with``, to GDAL: it keeps Python waiting in this one.
+
+    Yields its address.
+    """
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    Server.folder = Path(sys.argv[1])
+    apart = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    print(apart.server_port, flush=True)
+    apart.serve_forever()

@@ -21,7 +21,14 @@ import decr_scene.pipeline.outputs.conclusion
 from decr_scene.pipeline import Progress, process_directory, process_scene
 from decr_scene.pipeline.batch import directory as batch
 from decr_scene.pipeline.batch.ledger import LEDGER, Ledger
-from decr_scene.pipeline.errors import ClusterError, LockedError, OptionError, OutputError, OutputExistsError
+from decr_scene.pipeline.errors import (
+    ClusterError,
+    LockedError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    SceneReadError,
+)
 from decr_scene.pipeline.writing.writer import SceneWriter
 
 SECOND_PROCESS = """
@@ -283,6 +290,26 @@ def test_the_progress_counts_what_is_finished_already(folders):
         return [*before, (0, 1), (1, 1), f"writing {name}.tif", f"writing {name}_provenance.tif", "checking"]
 
     assert heard == [(1, 3, "b.tif"), *scene("b"), (2, 3, "c.tif"), *scene("c"), (3, 3, "")]
+
+
+@pytest.mark.parametrize("method", ["tiles", "stage", "scenes"])
+def test_an_exception_of_the_progress_ends_the_batch_and_the_ledger_is_kept(method, folders):
+    class Broken(Progress):
+        pass
+
+    def fail(*_):
+        raise failure
+
+    failure = SceneReadError("a mistake in tiles") if method == "tiles" else KeyError("a mistake")
+    setattr(Broken, method, fail)
+    src, dst = folders
+    with pytest.raises(type(failure)) as raised:
+        process_directory(src, dst, **IDENTITY, progress=Broken())
+    assert raised.value is failure
+    ledger = ledger_of(dst)
+    assert [entry["status"] for entry in ledger["scenes"]] == ["pending"] * 3
+    assert ledger["ended"]
+    assert statuses(process_directory(src, dst, **IDENTITY)) == ["done"] * 3
 
 
 def test_a_function_is_no_progress_and_is_refused_before_any_work(folders):

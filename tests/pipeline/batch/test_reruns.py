@@ -6,11 +6,13 @@ import os
 import numpy as np
 import pytest
 import rasterio
-from batch_cases import IDENTITY, Darker, scene, stamps, statuses
+from batch_cases import IDENTITY, Darker, inputs, scene, stamps, statuses
 from raster_cases import as_png, plain, vrt_of, write
 from test_run import assert_same_pixels
+from web_cases import serving
 
 from decr_scene.pipeline import process_directory
+from decr_scene.pipeline.errors import OptionError
 
 
 def test_a_rerun_does_nothing_and_touches_nothing(folders):
@@ -52,6 +54,36 @@ def test_another_input_does_it_again(folders):
     plain(src / "b.tif", (60, 70), 1, "uint16")
     assert statuses(process_directory(src, dst, **IDENTITY)) == ["skipped", "done", "skipped"]
     assert_same_pixels(src / "b.tif", dst / "b.tif")
+
+
+def test_a_scene_whose_address_is_signed_anew_is_finished(tmp_path):
+    with serving(tmp_path / "web") as server:
+        scene(server.folder / "a.tif")
+        for signature, status in (("HUSH1", "done"), ("HUSH2", "skipped")):
+            address = f"{server.address}/a.tif?X-Amz-Date={signature[-1]}&X-Amz-Signature={signature}"
+            told = process_directory(address, tmp_path / "out", **IDENTITY)
+            assert statuses(told) == [status]
+            assert "HUSH" not in told.to_json() + (tmp_path / "out" / "batch.json").read_text()
+            assert inputs(told)[0].startswith("a.tif?")
+        changed = process_directory(address, tmp_path / "out", **IDENTITY, seed=1)
+        assert statuses(changed) == ["done"]
+
+
+def test_what_a_ledger_tells_of_a_failure_has_no_signature(tmp_path, caplog):
+    with serving(tmp_path / "web") as server, caplog.at_level("INFO"):
+        (tmp_path / "list.txt").write_text(
+            f"{server.address}/a.tif?sig=HUSH\n{server.address}/b.tif?sig=HUSH\n"
+        )
+        told = process_directory(tmp_path / "list.txt", tmp_path / "out", **IDENTITY)
+        assert statuses(told) == ["failed", "failed"]
+        (tmp_path / "list.txt").write_text(
+            f"{server.address}/a.tif?sig=HUSH\n{server.address}/a.tif?sig=HUSH2"
+        )
+        with pytest.raises(OptionError, match=r"both become") as refused:
+            process_directory(tmp_path / "list.txt", tmp_path / "out", **IDENTITY)
+    everything = told.to_json() + (tmp_path / "out" / "batch.json").read_text() + caplog.text
+    assert "HUSH" not in everything + str(refused.value)
+    assert "a.tif?sig=***" in everything
 
 
 def test_another_mask_under_the_old_name_does_it_again(folders, tmp_path):

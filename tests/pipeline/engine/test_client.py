@@ -39,3 +39,13 @@ def test_what_is_no_client_and_what_is_two_clusters_is_refused(tmp_path):
         pytest.raises(OptionError, match="client and scheduler tcp://x:1 both name a cluster"),
     ):
         process_scene(scene, tmp_path / "o.tif", client=client, scheduler="tcp://x:1")
+
+
+def test_a_client_that_is_closed_is_refused_in_one_line(tmp_path):
+    scene = plain(tmp_path / "scene.tif", (30, 28), 1)
+    with cluster(GPU=1) as there:
+        with Client(there) as client:
+            pass
+        for options in ({}, {"workers": 2}, {"dashboard": True}, {"memory_limit": "4GB"}):
+            with pytest.raises(ClusterError, match="the client is closed, expected an open one"):
+                process_scene(scene, tmp_path / "o.tif", model="identity", client=client, **options)

@@ -8,7 +8,7 @@ from raster_cases import plain
 from decr_scene.pipeline import process_scene
 from decr_scene.pipeline.errors import SceneReadError
 from decr_scene.pipeline.files import SIDECARS
-from decr_scene.pipeline.inputs.names import full_name
+from decr_scene.pipeline.inputs.names import full_name, local_files, local_path
 
 
 @pytest.mark.parametrize("role", ["scene", "mask", "aoi", "pan"])
@@ -32,3 +32,12 @@ def test_a_pipe_beside_a_scene_is_refused_too(ending, tmp_path):
     os.mkfifo(f"{scene}{ending}")
     with pytest.raises(SceneReadError, match=rf"scene\.tif{ending} is a pipe or a device"):
         full_name(scene)
+
+
+def test_an_address_of_a_file_of_this_machine_is_its_path(tmp_path):
+    path = tmp_path / "my scene.tif"
+    path.write_bytes(b"")
+    for name in (f"file://{path}", f"file://localhost{path}", path.as_uri(), path):
+        assert local_path(name) == full_name(name) == str(path)
+        assert local_files(name) == [str(path)]
+    assert local_path("file://elsewhere/scene.tif") == "file://elsewhere/scene.tif"

@@ -11,7 +11,7 @@ from raster_cases import plain, write
 from test_run import pixels_of
 
 from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.errors import PairError
+from decr_scene.pipeline.errors import PairError, SceneReadError
 from decr_scene.pipeline.inspection.summary import inspect_scene
 from decr_scene.pipeline.products.metadata import facts_of
 from decr_scene.pipeline.products.product import find_product, is_quality_mask
@@ -53,6 +53,27 @@ def safe_with(place, level, baseline):
         f"</{quantification}QUANTIFICATION_VALUE>{offsets if baseline >= 4 else ''}</n1:Product>"
     )
     return place
+
+
+def test_a_damaged_band_is_told_by_its_own_file(tmp_path):
+    folder = tmp_path / "product"
+    folder.mkdir()
+    blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+    bands = [folder / f"{LANDSAT}_SR_B{band}.TIF" for band in (2, 3, 4, 5)]
+    for band in bands:
+        write(band, np.arange(90000, dtype=np.uint16).reshape(1, 300, 300), **blocks)
+    with rasterio.open(bands[2]) as dataset:
+        place, size = (
+            int(dataset.get_tag_item(f"BLOCK_{w}_1_1", "TIFF", bidx=1)) for w in ("OFFSET", "SIZE")
+        )
+    with bands[2].open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * size)
+    with pytest.raises(
+        SceneReadError, match=r"^\S*_SR_B4.TIF: cannot read rows .*the file is damaged"
+    ) as told:
+        process_scene(folder, tmp_path / "out.tif", model="identity")
+    assert ".vrt" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A panchromatic and a multispectral raster as one scene: sharper, of the same colours, in PAN's place."""
 
+from zipfile import ZipFile
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,6 +12,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from test_resume import failing_after
 from test_run import pixels_of, smooth
+from web_cases import serving_apart
 
 from decr_scene.pipeline import process_directory, process_scene
 from decr_scene.pipeline.commands.main import main
@@ -39,6 +42,35 @@ def detail_shared(image, truth):
     """Correlation of the finest differences."""
     one, other = (np.diff(np.asarray(v, float), axis=-1)[..., 8:-8, 8:-8].ravel() for v in (image, truth))
     return np.corrcoef(one, other)[0, 1]
+
+
+@pytest.mark.parametrize("name", ["file://{}", "file://localhost{}", "/vsizip/{}.zip/pan.tif"])
+def test_a_name_of_gdal_or_an_address_of_a_file_is_a_pan(name, tmp_path):
+    colours, sharp = pair(tmp_path, ground())
+    with ZipFile(f"{sharp}.zip", "w") as archive:
+        archive.write(sharp, "pan.tif")
+    expected = pixels_of(sharpen(colours, sharp)[0])
+    out, report = sharpen(colours, name.format(sharp), overwrite=True)
+    np.testing.assert_array_equal(pixels_of(out), expected)
+    assert report.product["pan"]["bytes"]
+
+
+def test_both_of_a_pair_may_be_names_of_gdal_and_on_the_web(tmp_path):
+    colours, sharp = pair(tmp_path, ground(side=120))
+    expected = pixels_of(sharpen(colours, sharp)[0])
+    with serving_apart(tmp_path / "web") as address:
+        for path in (colours, sharp):
+            path.rename(tmp_path / "web" / path.name)
+        for prefix in (f"/vsicurl/{address}", address):
+            report = process_scene(
+                f"{prefix}/mss.tif",
+                tmp_path / "o.tif",
+                model="identity",
+                pan=f"{prefix}/pan.tif",
+                overwrite=True,
+            )
+            assert all(report.checks.values())
+            np.testing.assert_array_equal(pixels_of(tmp_path / "o.tif"), expected)
 
 
 # -- what comes out ------------------------------------------------------------------------------------------
