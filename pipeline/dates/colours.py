@@ -21,8 +21,9 @@ MOST = 1 << 18
 STRIP = 1 << 16
 """Pixels that are converted at a time: a polynomial has many terms."""
 
-REACH = 4.0
-"""Deviations from the mean at which a band of the other date is cut: what is beyond was never fitted."""
+REACH, BEND = 8.0, 3.0
+"""Deviations from the mean at which a band of the other date is cut, and at which it no longer counts in
+products: what is beyond was hardly fitted, and goes on in a straight line."""
 
 RIDGE = 1e-3
 """Weight of the squares of the coefficients, over that of the data."""
@@ -105,7 +106,8 @@ def _features(
     """Return the terms of the polynomial of digital numbers ``(C, N)``, ``(K, N)``."""
     middle, spread = (np.asarray(v, np.float32)[:, None] for v in (centre, scale))
     bands = np.clip(np.nan_to_num((values.astype(np.float32) - middle) / spread, copy=False), -REACH, REACH)
-    products = [a * b for a, b in combinations_with_replacement(bands, 2)]
+    bent = np.clip(bands, -BEND, BEND)
+    products = [a * b for a, b in combinations_with_replacement(bent, 2)]
     return np.concatenate([bands, products, np.ones((1, values.shape[1]), np.float32)])
 
 

@@ -78,6 +78,7 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
         fitted = [
             colours.MOST,
             colours.REACH,
+            colours.BEND,
             colours.RIDGE,
             colours.CLOSE,
             colours.ROUNDS,

@@ -144,6 +144,14 @@ model_option = click.option(
     "--model", default=MODEL, show_default=True, help="Bundled name, file, fill, identity."
 )
 
+
+def _several_or_none(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Give nothing where an option was not given, as Python's default has it."""
+    return values or None
+
+
 bands_option = click.option("--bands", help="What the bands are, such as blue,green,red,nir.")
 
 scale_option = click.option(
@@ -245,6 +253,7 @@ restoring_options = in_order(
         "--reference",
         metavar="FILE",
         multiple=True,
+        callback=_several_or_none,
         help="A raster of the same ground at another date: the first guess where there is cloud, and none of "
         "its own. May be given several times. --reference is its old name.",
     ),

@@ -23,6 +23,7 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -43,7 +44,7 @@ WORDS = {
     "--mask-values": "--mask-values in the parameter 'Further options'",
     "--bands": "the parameter 'Bands'",
     "--aoi": "the parameter 'Only inside'",
-    "--other-date": "the parameter 'Scene of another date'",
+    "--other-date": "the parameter 'Scenes of other dates'",
     "--pan": "the parameter 'Panchromatic raster'",
     "--model": "the parameter 'Model'",
     "--detector": "the parameter 'Who looks for cloud'",
@@ -142,6 +143,17 @@ class DecrSceneAlgorithm(QgsProcessingAlgorithm):
             if parameters.get(name) not in (None, ""):
                 raise QgsProcessingException(self.invalidRasterError(parameters, name))
             return None
+        return self.source_of(layer)
+
+    def rasters(self, parameters, name, context):
+        """Return the names that the program opens raster layers by."""
+        layers = self.parameterAsLayerList(parameters, name, context)
+        if not layers and parameters.get(name) not in (None, "", []):
+            raise QgsProcessingException(self.invalidRasterError(parameters, name))
+        return [self.source_of(layer) for layer in layers]
+
+    def source_of(self, layer):
+        """Return the name that the program opens a raster layer by."""
         if layer.providerType() != "gdal":
             raise QgsProcessingException(
                 f"{layer.name()} comes from {layer.providerType()}: export it as GeoTIFF and take that"
@@ -217,8 +229,8 @@ class RemoveClouds(DecrSceneAlgorithm):
     HELP = (
         "Removes the clouds of a whole scene and writes it as a cloud-optimised GeoTIFF in the same place, "
         "with the same bands and tags. Clear ground keeps its values bit for bit. What stood under thick "
-        "cloud is made up by a model: the provenance layer says where. A clear scene of another date, if "
-        "there is one, takes the place of what would be made up.\n\n"
+        "cloud is made up by a model: the provenance layer says where. Scenes of other dates, if there are "
+        "some, take the place of what would be made up; clouds of their own are left out.\n\n"
         "The result lies above the original in one group: switch it off and on, or swipe. A run that was "
         "interrupted goes on when it is called again with the same output."
     )
@@ -229,10 +241,14 @@ class RemoveClouds(DecrSceneAlgorithm):
         self.add_model()
         for name, text in (
             ("MASK", "Cloud mask (non-zero is cloud)"),
-            ("OTHER_DATE", "Scene of another date"),
             ("PAN", "Panchromatic raster to sharpen with"),
         ):
             self.addParameter(QgsProcessingParameterRasterLayer(name, text, optional=True))
+        self.addParameter(
+            QgsProcessingParameterMultipleLayers(
+                "OTHER_DATE", "Scenes of other dates", QgsProcessing.TypeRaster, optional=True
+            )
+        )
         self.addParameter(
             QgsProcessingParameterFeatureSource(
                 "AREA", "Only inside", [QgsProcessing.TypeVectorPolygon], optional=True
@@ -259,9 +275,11 @@ class RemoveClouds(DecrSceneAlgorithm):
         out = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         words = ["process", source, "--out", out, "--overwrite", "--progress", "jsonl"]
         words += self.model_options(parameters, context)
-        for name, option in (("MASK", "--mask"), ("OTHER_DATE", "--other-date"), ("PAN", "--pan")):
+        for name, option in (("MASK", "--mask"), ("PAN", "--pan")):
             path = self.raster(parameters, name, context)
             words += [option, path] if path else []
+        for path in self.rasters(parameters, "OTHER_DATE", context):
+            words += ["--other-date", path]
         area = self.area(parameters, "AREA", context)
         words += ["--aoi", area] if area else []
         for name in ("STEPS", "SEED", "SAMPLES"):
