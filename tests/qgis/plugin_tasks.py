@@ -176,6 +176,10 @@ def refused(registry, scene, out):
         "progress": ("removeclouds", {"INPUT": scene, "MORE": "--progress=bar", "OUTPUT": clean}),
         "open options": ("removeclouds", {"INPUT": layer, "OUTPUT": clean}),
         "bow tie": ("removeclouds", {"INPUT": scene, "MODEL": "identity", "AREA": bow_tie, "OUTPUT": clean}),
+        "dates": (
+            "removeclouds",
+            {"INPUT": scene, "MODEL": "identity", "OTHER_DATE": [scene, scene], "OUTPUT": clean},
+        ),
         "nowhere": ("removeclouds", {"INPUT": scene, "MODEL": "identity", "AREA": nowhere, "OUTPUT": clean}),
         "folder": ("inspect", {"INPUT": scene, "MODEL": "identity", "OUTPUT": page}),
     }

@@ -129,6 +129,7 @@ def test_what_cannot_be_done_is_said_in_one_line(seen, place):
     assert "--progress=bar" in said["progress"]
     assert "with options is opened with options (NUM_THREADS=2)" in said["open options"]
     assert "is invalid" in said["bow tie"]
+    assert "the parameter 'Scenes of other dates' stands in for a first guess" in said["dates"]
     assert said["nowhere"] == "nowhere has no CRS: set one in its properties"
     assert "page.html cannot be written: No such file or directory" in said["folder"]
     assert not (place / "refused.tif").exists()
