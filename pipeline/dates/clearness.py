@@ -12,6 +12,9 @@ from decr_scene.pipeline.tiling.grid import Span
 FADING, NEAR = 0.3, 0.02
 """Weight of ground where a mask fades out, and of what is nearer to cloud, whose thin rims are not found."""
 
+SETTINGS = (FADING, NEAR)
+"""What of this decides the pixels of an output."""
+
 
 def clearness(mask: Region | None, span: Span) -> Float:
     """Weigh the pixels of a window as clear ground, ``(h, w)``: 1 away from cloud, 0 in it.

@@ -40,6 +40,9 @@ ENOUGH = 20
 ROUNDS = 5
 """Times that the polynomial is fitted: a pixel counts the less, the worse it fitted the last one."""
 
+SETTINGS = (MOST, REACH, BEND, RIDGE, CLOSE, LEAST_CLOSE, ENOUGH, ROUNDS)
+"""What of this decides the pixels of an output."""
+
 
 @dataclass(frozen=True)
 class Colours:

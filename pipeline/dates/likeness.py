@@ -18,6 +18,9 @@ LEAST = 0.1
 ALIKE = 0.7
 """Correlation from which on a square shows the same ground on both dates, and no cloud that hides it."""
 
+SETTINGS = (PATCH, LEAST, ALIKE)
+"""What of this decides the pixels of an output."""
+
 
 @dataclass(frozen=True)
 class Window:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from decr_scene.models.arrays import Double, Float
+from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.dates.colours import Colours
 from decr_scene.pipeline.dates.likeness import Window
 from decr_scene.pipeline.dates.on_grid import OnGrid
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.inputs.bands import label
+from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.raster.scene import RasterioScene
 from decr_scene.pipeline.regions.masks import DetectedMask
 from decr_scene.pipeline.tiling.grid import Span
@@ -23,6 +24,12 @@ LEAST_SAMPLE = 100
 
 HARDLY, NOT = 0.05, 0.02
 """Share of the detail of clear ground below which a date is warned of, or not taken."""
+
+UNKNOWN = 0.3
+"""What is taken for that share where too little is clear to tell: about that of another season."""
+
+SAME = 0.98
+"""Share of the scene's detail, also under its cloud, from which on another date is the same picture."""
 
 RIM = 3.0
 """Standard deviation, px, of the smoothing of where a date begins to be taken."""
@@ -36,6 +43,25 @@ OUTLYING = 4.0
 INDEPENDENT = 16
 """Neighbouring pixels that tell about as much as one that stands alone."""
 
+SETTINGS = (LEAST_SAMPLE, HARDLY, NOT, UNKNOWN, SAME, RIM, LEAST_SQUARES, OUTLYING, INDEPENDENT)
+"""What of this decides the pixels of an output."""
+
+
+class Place(NamedTuple):
+    """A window of a scene.
+
+    Args:
+        span: Where it is.
+        image: ``(C, h, w)`` on the [-1, 1] scale.
+        clear: How surely ground is clear, ``(h, w)`` in [0, 1].
+        valid: Where all bands are valid, ``(h, w)``.
+    """
+
+    span: Span
+    image: Float
+    clear: Float
+    valid: Bool
+
 
 @dataclass(frozen=True)
 class OtherDate:
@@ -43,15 +69,17 @@ class OtherDate:
 
     Args:
         source: Its pixels.
+        look: Who looks for its cloud; ``None``: nobody.
         colours: From its digital numbers to the scene's [-1, 1] scale; ``None``: not fitted yet.
         explained: Share of the scene's detail that it explains where both are clear, one a band: of what is
             finer than a square of 32 px. Empty: too little is clear to tell.
         sample: Pixels that were clear on both, of those looked at.
         clouds: Where it has cloud or shadow of its own; ``None``: nobody has looked.
-        cloudy: Share of its pixels that have.
+        cloudy: Share of its pixels that the detector takes for some.
     """
 
     source: OnGrid
+    look: LookPlan | None = None
     colours: Colours | None = None
     explained: tuple[float, ...] = ()
     sample: int = 0
@@ -65,40 +93,54 @@ class OtherDate:
 
     @property
     def trust(self) -> float:
-        """Return how much it explains, mean of the bands, in [0, 1]; next to nothing if it is unknown."""
-        return float(np.clip(np.mean(self.explained), 0, 1)) if self.explained else NOT
+        """Return how much it explains, mean of the bands, in [0, 1]; `UNKNOWN` if that cannot be told."""
+        return float(np.clip(np.mean(self.explained), 0, 1)) if self.explained else UNKNOWN
 
-    def fitted(self, windows: Sequence[tuple[Span, Float, Float]]) -> OtherDate:
+    def alike(self, place: Place) -> Place:
+        """Restrict the clear ground of a window to the squares that are alike on both dates."""
+        values = self.source.read(place.span)
+        weights = place.clear * place.valid * np.isfinite(values).all(axis=0)
+        both = Window(place.image, np.nan_to_num(values), np.asarray(weights, np.float32)).alike()
+        return place._replace(clear=np.asarray(place.clear * both, np.float32))
+
+    def fitted(self, windows: Sequence[Place]) -> OtherDate:
         """Fit its colours to the scene's clear ground.
 
         Args:
-            windows: Windows of the scene, each with its ``(C, h, w)`` on the [-1, 1] scale, and how surely a
-                pixel is clear ground, ``(h, w)``.
+            windows: Windows all over the scene.
 
         Raises:
             SceneReadError: It cannot be read.
-            OtherDateError: It shows nothing of the scene's clear ground, or cannot be laid over it.
+            OtherDateError: It shows next to nothing of the scene's clear ground; or it is the same picture,
+                with the scene's cloud in it.
         """
-        looked_at = []
-        for span, image, clear in windows:
-            values, shown = self._shown(span)
-            looked_at.append(Window(image, np.nan_to_num(values), clear * shown))
-        weights = np.concatenate([window.weights.ravel() for window in looked_at])
-        once = min(1.0, math.prod(self.source.scene.shape) / len(weights))  # windows of a small scene overlap
-        sample = round(once * float(np.count_nonzero(weights)))
+        clear, hidden = [], []
+        for place in windows:
+            values, shown = self._shown(place.span)
+            known = np.asarray(place.valid & np.isfinite(values).all(axis=0), np.float32)
+            numbers = np.nan_to_num(values)
+            clear.append(Window(place.image, numbers, place.clear * place.valid * shown))
+            hidden.append(Window(place.image, numbers, known * (place.clear == 0)))
+        weights = np.concatenate([window.weights.ravel() for window in clear])
+        sample = int(np.count_nonzero(weights))
         if sample < LEAST_SAMPLE:
             raise OtherDateError(
-                f"other date {self.path} shows {sample} pixels of the scene's clear ground, of those that "
-                f"were looked at, expected {LEAST_SAMPLE} at least: take one that covers the scene, and is "
+                f"other date {self.path} has {sample} pixels that are clear where the scene is, of those "
+                f"looked at, expected {LEAST_SAMPLE} at least: take one that covers the scene, and is "
                 "clear where that is"
             )
         ours, theirs = (
-            np.concatenate([getattr(window, name).reshape(len(image), -1) for window in looked_at], axis=1)
+            np.concatenate([getattr(window, name).reshape(len(window.ours), -1) for window in clear], axis=1)
             for name in ("ours", "theirs")
         )
         counted = weights > 0
         colours = Colours.fit(ours[:, counted], theirs[:, counted], weights[counted], sample // INDEPENDENT)
-        explained = _explained(looked_at, colours, sample)
+        explained = _explained(clear, colours, sample)
+        same = _explained(hidden, colours, sample)
+        if explained is not None and same is not None and min(explained.min(), same.min()) >= SAME:
+            raise OtherDateError(
+                f"other date {self.path} is the scene's own picture, clouds and all, expected another date"
+            )
         shares = () if explained is None else tuple(explained.tolist())
         return replace(self, colours=colours, explained=shares, sample=sample)
 

@@ -30,8 +30,14 @@ THICK = (0.2, 0.5)
 GUESSED = 1e-3
 """Weight of the guess's tone beside that of clear ground."""
 
+FULL = 0.7
+"""Share of the scene's detail that a date explains from which on it is taken wholly under thin cloud, too."""
+
 UNSURE = 0.02
 """What is unexplained at the least: no date is the scene's own."""
+
+SETTINGS = (GAP, TONE_SIGMA, THICK, GUESSED, FULL, UNSURE)
+"""What of this decides the pixels of an output."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,9 @@ class OtherDates:
 
         With ``clear`` where ground is, ``low`` a low pass and ``y`` a date in the scene's colours, a date
         gives ``y + low(w (r - y)) / low(w)``: of ``r`` the image with ``w = 1`` where it is clear, else the
-        guess, with next to no weight. Several are averaged, each by ``1 / (1 + UNSURE - e) ** 2`` with ``e``
-        the share of the scene's detail that it explains.
+        guess, with next to no weight. Several are averaged, each by ``1 / (1 + UNSURE - e) ** 4`` with ``e``
+        the share of the scene's detail that it explains. Where the guess changes the image so little that
+        ground is seen, they are taken by ``e / FULL`` alone, 1 at most.
 
         Args:
             guess: The network's, ``(C, h, w)``.
@@ -64,19 +71,21 @@ class OtherDates:
         """
         share = _covered(guess - image)
         clear = (share == 0).astype(np.float32)
+        thick = _thick(guess - image)
         if mask is not None:
-            thick = _thick(guess - image)
             share, clear = np.maximum(share * mask.soft(span), thick), clearness(mask, span) * (thick == 0)
         if not share.any():
             return np.concatenate([guess, share[None]]).astype(np.float32)
         reference, weight = np.where(clear > 0, image, guess), np.maximum(clear, GUESSED)
         total, weights, hidden = np.zeros_like(guess), np.zeros_like(share), np.ones_like(share)
+        trust = np.zeros_like(share)
         for date in self.dates:
             ground, shown = date.read(span)
             ground = np.clip(ground + _tone(reference - ground, weight * shown), -1, 1)
-            own = shown / np.float32((1 + UNSURE - date.trust) ** 2)
+            own = shown / np.float32((1 + UNSURE - date.trust) ** 4)
             total, weights, hidden = total + own * ground, weights + own, hidden * (1 - shown)
-        share = share * (1 - hidden)
+            trust = np.maximum(trust, min(1.0, date.trust / FULL) * shown)
+        share = share * (1 - hidden) * (thick + (1 - thick) * trust)
         found = np.divide(total, weights, out=guess.copy(), where=weights > 0)
         return np.concatenate([guess + share * (found - guess), share[None]]).astype(np.float32)
 

@@ -107,7 +107,7 @@ def _check_options(options: Options) -> None:
     for name, is_set, why in (
         ("pan", options.pan not in (None, "none"), "which is laid over a file"),
         ("asset", options.asset is not None, "which names a raster of a STAC Item"),
-        ("other_date", options.other_date is not None, "whose tone is fitted to a file"),
+        ("other_date", options.other_date is not None, "whose colours are fitted to files"),
         ("samples", options.samples > 1, "as it gives the pixels alone"),
         ("uncertainty", options.uncertainty, "as it gives the pixels alone"),
     ):

@@ -20,8 +20,9 @@ class Report:
     ``detector`` is who looked: ``model``, for ``fill`` with the name of the model whose detector it was;
     ``mask``; or ``ukis`` with the version of its package, and ``without near infrared`` where the scene has
     none. ``failed`` has the reason for each side file that could not be written, by its role. ``other_date``
-    says how well that goes with the scene where both are clear: of each band correlation and gain, 1 if it
-    keeps the contrast, and the share of the pixels that tells. ``scaling`` has the limits in DN, and
+    lists the other dates that were taken, each with its path; the share of the scene's detail that it
+    explains where both are clear, by band, empty if too little is; the pixels that tell; and the share of it
+    that the detector takes for cloud or shadow. ``scaling`` has the limits in DN, and
     ``curve``, where the scaling is not affine between them, its exponent and the DN that it begins at.
     ``values`` says what nodata, masks, scale and offset of the input were; ``named_files`` has name, bytes
     and time of change (ns) of the files that options name, and of what those are made of; ``parts`` likewise

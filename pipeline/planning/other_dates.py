@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from decr_scene.models.arrays import Float
 from decr_scene.pipeline.dates.clearness import clearness
-from decr_scene.pipeline.dates.likeness import Window
 from decr_scene.pipeline.dates.on_grid import OnGrid
-from decr_scene.pipeline.dates.other_date import HARDLY, NOT, OtherDate, bands_of
+from decr_scene.pipeline.dates.other_date import HARDLY, NOT, OtherDate, Place, bands_of
 from decr_scene.pipeline.dates.other_dates import OtherDates
-from decr_scene.pipeline.errors import OptionError, OtherDateError
+from decr_scene.pipeline.errors import OptionError, OtherDateError, SceneError
 from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, write_look
@@ -27,6 +25,7 @@ from decr_scene.pipeline.planning.detect_clouds import Ask, open_lookout
 from decr_scene.pipeline.planning.detector import look_of
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
+from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
     Fit,
     fit_samples,
@@ -48,50 +47,86 @@ SURE = 0.8
 
 
 def lay_over(
-    paths: Sequence[str],
     scene: RasterioScene,
     bands: Sequence[str],
     indexes: tuple[int, ...],
     spec: RestorerSpec,
-) -> OtherDates:
-    """Lay rasters of other dates over a scene; nothing is fitted yet.
+    options: Options,
+) -> tuple[OtherDates, list[str]]:
+    """Lay rasters of other dates over a scene, and choose who looks for their cloud; nothing is fitted yet.
 
     Args:
-        paths: Rasters. The scene itself may be one of them and is left out, so that a folder of dates can be
-            given for each of its own.
         scene: The scene.
         bands: Names of its bands.
         indexes: Those that the model sees, 0-based, in its order.
         spec: The restorer.
+        options: Those that name the dates. The scene's own file may be one of them and is left out, so that a
+            folder of dates can be given for each of its own.
+
+    Returns:
+        Those that can be laid over it, and a warning of each other one.
 
     Raises:
         OptionError: The restorer has no first guess; or the scene is the only one of them.
         SceneReadError: One cannot be read.
-        OtherDateError: One lacks a band, has a border that is not declared, or cannot be laid over the scene.
+        OtherDateError: Each lacks a band, has a border that is not declared, lies elsewhere, or cannot be
+            laid over the scene.
     """
     if spec.bands is None:
         raise OptionError(
             f"--other-date stands in for a first guess, which {spec.name} has no use for: take a model"
         )
-    dates = []
-    for path in dict.fromkeys(absolute(path) for path in paths):
-        if os.path.exists(path) and os.path.exists(scene.path) and os.path.samefile(path, scene.path):
+    names = tuple(bands[index] for index in indexes)
+    alone = replace(options, mask="auto", mask_values=None)
+    look = look_of(spec, alone, names, scene.shape, pixel_of(scene))
+    dates: list[OtherDate] = []
+    warnings: list[str] = []
+    seen = [_identity(path) for path in (scene.path, *scene.other_files())]
+    for path in map(absolute, options.other_dates):
+        if (identity := _identity(path)) in seen:
             continue
-        opened = RasterioScene.open(path)
-        source = OnGrid(opened.path, scene, bands_of(opened, bands, indexes))
-        if has_border(opened, source.indexes):
-            raise OtherDateError(
-                f"other date {path} is 0 in all bands in a corner, expected ground or declared nodata: if "
-                "nothing was imaged there, declare it with gdal_edit -a_nodata 0; if it is water, do so, too"
-            )
-        if not any(np.isfinite(source.read(span)).any() for span in sample_spans(scene.shape)):
-            raise OtherDateError(
-                f"other date {path} shows nothing of the scene: compare their places, or choose another"
-            )
-        dates.append(OtherDate(source))
-    if not dates:
+        seen.append(identity)
+        try:
+            dates.append(OtherDate(_laid(path, scene, bands, indexes), look))
+        except OtherDateError as error:
+            warnings.append(str(error))
+    if not dates and not warnings:
         raise OptionError(f"the other date of {scene.path} is that scene itself: name another, or none")
-    return OtherDates(tuple(dates))
+    if not dates:
+        raise OtherDateError(warnings[0])
+    return OtherDates(tuple(dates)), [f"{warning} (it is left out)" for warning in warnings]
+
+
+def _identity(path: str) -> object:
+    """Tell files apart, whatever their names; what is no file goes by its name."""
+    return tuple(os.stat(path)[1:3]) if os.path.exists(path) else path
+
+
+def _laid(path: str, scene: RasterioScene, bands: Sequence[str], indexes: tuple[int, ...]) -> OnGrid:
+    """Open a date on the grid of a scene.
+
+    Raises:
+        OtherDateError: It lacks a band, has a border that is not declared, or shows nothing of the scene.
+    """
+    opened = RasterioScene.open(path)
+    source = OnGrid(opened.path, scene, bands_of(opened, bands, indexes))
+    if has_border(opened, source.indexes):
+        raise OtherDateError(
+            f"other date {path} is 0 in all bands in a corner, expected ground or declared nodata: if "
+            "nothing was imaged there, declare it with gdal_edit -a_nodata 0; if it is water, do so, too"
+        )
+    if not any(np.isfinite(source.read(span)).any() for span in _samples(scene)):
+        raise OtherDateError(
+            f"other date {path} shows nothing of the scene: compare their places, or choose another"
+        )
+    return source
+
+
+def _samples(scene: RasterioScene) -> list[Span]:
+    """Return windows all over a scene; the whole of one that is no larger than they are together."""
+    spans = sample_spans(scene.shape)
+    whole = Span(0, 0, *scene.shape)
+    return [whole] if whole.height * whole.width <= spans[0].height * spans[0].width * len(spans) else spans
 
 
 def fit_other_dates(
@@ -124,60 +159,54 @@ def fit_other_dates(
         return planned
     windows, names = list(_clear_windows(plan, scene, options)), [planned.bands[i] for i in plan.indexes]
     taken: list[OtherDate] = []
+    left_out: list[str] = []
     warnings: list[str] = []
     for number, laid in enumerate(plan.other.dates, start=1):
         try:
-            date, told = _fitted(
-                _with_clouds(laid, planned, options, places.of_date(number), again, ask),
-                windows,
-                plan.mask is None,
-            )
+            looked_at = _with_clouds(laid, planned, places.of_date(number), again, ask)
+            date, told = _fitted(looked_at, windows, plan.mask is None)
         except OtherDateError as error:
-            if len(plan.other.dates) == 1:
-                raise
-            warnings.append(f"{error}; it is left out")
+            left_out.append(str(error))
             continue
         warnings += told
         if date.trust < NOT:
-            warnings.append(f"other date {date.path} does not go with the scene: {date.describe(names)}")
+            left_out.append(
+                f"other date {date.path} does not go with the scene: {date.describe(names)}, expected "
+                f"{100 * NOT:.0f} % at least: take one of a nearer season or year, check that it lies in the "
+                "right place, or take none"
+            )
             continue
-        if date.trust < HARDLY:
+        if not date.explained or date.trust < HARDLY:
             warnings.append(
                 f"other date {date.path} hardly goes with the scene: {date.describe(names)}; compare the "
                 "output with one that was made without it"
             )
         taken.append(date)
     if not taken:
-        raise OtherDateError(
-            f"{'; '.join(warnings)}, expected {100 * NOT:.0f} % at least: take dates of a nearer season or "
-            "year, check that they lie in the right place, or take none"
-        )
+        more = f" (and {len(left_out) - 1} more, none of which can be taken)" if len(left_out) > 1 else ""
+        raise OtherDateError(left_out[0] + more)
+    warnings += [f"{reason} (it is left out)" for reason in left_out]
     return replace(planned, plan=replace(plan, other=OtherDates(tuple(taken)))).warning(*warnings)
 
 
-def _clear_windows(plan: Plan, scene: RasterioScene, options: Options) -> Iterator[tuple[Span, Float, Float]]:
-    """Read windows of a scene on the [-1, 1] scale, each with the weight of clear ground, ``(h, w)``."""
+def _clear_windows(plan: Plan, scene: RasterioScene, options: Options) -> Iterator[Place]:
+    """Read windows of a scene, each with the weight of clear ground."""
     source, indexes = FileSource(scene.path, options.bands), list(plan.indexes)
-    for span in dict.fromkeys(sample_spans(scene.shape)):
+    for span in _samples(scene):
         pixels = source.read(span)
-        valid = source.valid(span, pixels)[indexes].all(axis=0)
-        clear = np.asarray(valid * clearness(plan.mask, span), np.float32)
-        yield span, plan.radiometry.to_model(pixels[indexes]), clear
+        valid = np.asarray(source.valid(span, pixels)[indexes].all(axis=0))
+        clear = np.asarray(clearness(plan.mask, span), np.float32)
+        yield Place(span, plan.radiometry.to_model(pixels[indexes]), clear, valid)
 
 
-def _fitted(
-    date: OtherDate, windows: Sequence[tuple[Span, Float, Float]], unseen: bool
-) -> tuple[OtherDate, list[str]]:
+def _fitted(date: OtherDate, windows: Sequence[Place], unseen: bool) -> tuple[OtherDate, list[str]]:
     """Fit a date, and say if what was taken for its cloud must be ground.
 
     Where nobody has looked at the scene, it is fitted to the squares that are alike on both, if any are.
     """
     if unseen:
-        alike = [
-            (span, image, clear * Window(image, np.nan_to_num(date.source.read(span)), clear).alike())
-            for span, image, clear in windows
-        ]
-        if any(clear.any() for *_, clear in alike):
+        alike = [date.alike(window) for window in windows]
+        if any(window.clear.any() for window in alike):
             windows = alike
     try:
         return date.fitted(windows), []
@@ -192,34 +221,53 @@ def _fitted(
 
 
 def _with_clouds(
-    date: OtherDate, planned: Planned, options: Options, places: Places, again: bool, ask: Ask | None
+    date: OtherDate, planned: Planned, places: Places, again: bool, ask: Ask | None
 ) -> OtherDate:
     """Look for the cloud of a date, as at a scene of its own; nobody looks where nobody would."""
-    scene, plan = date.source.scene, planned.plan
+    scene, plan, look = date.source.scene, planned.plan, date.look
     names, pixel = tuple(planned.bands[index] for index in plan.indexes), pixel_of(scene)
-    look = look_of(plan.spec, replace(options, mask="auto", mask_values=None), names, scene.shape, pixel)
+    own = tuple(range(len(names)))
+    frame = Frame(plan.spec, None, names, own, plan.grid, plan.joint, look, False, (), None, pixel)
+    try:
+        radiometry = _radiometry(date, frame.fit())
+    except SceneError as error:
+        raise OtherDateError(
+            f"other date {date.path} has values that cannot be ground ({str(error).split(':')[0]}): declare "
+            "them as nodata with gdal_edit -a_nodata, or take another"
+        ) from error
     if look is None:
         return date
     coverage = read_coverage(places.cloud) if again else None
     if coverage is None:
-        own = tuple(range(len(names)))
-        frame = Frame(plan.spec, None, names, own, plan.grid, plan.joint, look, False, (), None, pixel)
-        coverage = _look(date, planned, look, frame.fit(), places, ask)
+        coverage = _look(date, planned, look, radiometry, places, ask)
     sides = [-(-side // look.factor) for side in scene.shape]
     clouds = look.mask(FileField(str(places.cloud.resolve()), (sides[0], sides[1])), scene.shape)
     least = max(clouds.least, round(255 * SURE))
     return replace(date, clouds=replace(clouds, rim=CLOSE_RIM, least=least), cloudy=coverage.restore)
 
 
+def _radiometry(date: OtherDate, fit: Fit) -> Radiometry:
+    """Fit the scaling by which a date is looked at.
+
+    Raises:
+        SceneError: Its values are absurd, or some stand for no data and are not declared so.
+    """
+    source, spans = date.source, _samples(date.source.scene)
+    dtype, own = RasterioScene.open(source.path).dtype, tuple(range(len(source.indexes)))
+    known = radiometry_without_pixels(dtype, len(own), None, fit)
+    return known or fit_samples(dtype, own, [source] * len(spans), spans, fit)
+
+
 def _look(
-    date: OtherDate, planned: Planned, look: LookPlan, fit: Fit, places: Places, ask: Ask | None
+    date: OtherDate,
+    planned: Planned,
+    look: LookPlan,
+    radiometry: Radiometry,
+    places: Places,
+    ask: Ask | None,
 ) -> Coverage:
     """Write where a date has cloud and shadow, on the grid of the scene."""
-    source, scene = date.source, date.source.scene
-    spans, own = sample_spans(scene.shape), tuple(range(len(source.indexes)))
-    dtype = RasterioScene.open(source.path).dtype
-    known = radiometry_without_pixels(dtype, len(own), None, fit)
-    radiometry = known or fit_samples(dtype, own, [source] * len(spans), spans, fit)
+    source, scene, own = date.source, date.source.scene, tuple(range(len(date.source.indexes)))
     split, _ = ground_side(scene.shape, look.factor)
     lookout = _lookout(date, planned, look, ask)
     reader = CoarseReader(scene.shape, source, own, radiometry, look.factor, lookout.sight, split)
@@ -235,7 +283,7 @@ def _lookout(date: OtherDate, planned: Planned, look: LookPlan, ask: Ask | None)
         scales, offsets = (
             [values[i] for i in source.indexes] for values in (dataset.scales, dataset.offsets)
         )
-    spans = sample_spans(source.scene.shape)
+    spans = _samples(source.scene)
     sample = sample_of([source] * len(spans), spans, look.bands, look.factor)
     return UkisLookout(Reflectance.of(look.bands, scales, offsets, sample))
 

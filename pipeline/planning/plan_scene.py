@@ -59,10 +59,12 @@ def plan_scene(scene: RasterioScene, options: Options, elsewhere: bool = False) 
         radiometry = known or fit_samples(scene.dtype, indexes, [source] * len(spans), spans, fit)
     mask, aoi = regions_of(options, scene)
     plan = frame.plan(radiometry, options, mask, aoi)
+    troubles: list[str] = []
     if options.other_dates:
-        plan = replace(plan, other=lay_over(options.other_dates, scene, frame.bands, plan.indexes, spec))
+        other, troubles = lay_over(scene, frame.bands, plan.indexes, spec, options)
+        plan = replace(plan, other=other)
     chosen = chosen_tiles(plan)
-    warnings = frame.warnings + _warnings_of(mask, aoi, chosen)
+    warnings = (*frame.warnings, *_warnings_of(mask, aoi, chosen), *troubles)
     if spec.name != "identity" and has_border(scene, indexes):
         warnings = (*warnings, _BORDER)
     if spec.name != "identity" and _has_colour_table(scene, indexes):

@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 
 from decr_scene.models.errors import DecrSceneError
-from decr_scene.pipeline.dates import colours, other_dates
-from decr_scene.pipeline.dates.clearness import FADING, NEAR
-from decr_scene.pipeline.dates.likeness import ALIKE, PATCH
-from decr_scene.pipeline.dates.other_date import NOT
-from decr_scene.pipeline.dates.other_date import RIM as DATE_RIM
+from decr_scene.pipeline.dates import clearness, colours, likeness, other_date, other_dates
 from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEEN
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY, RIMMED
@@ -75,19 +71,12 @@ def run_guard(scene: RasterioScene, planned: Planned, compress: str, blocksize: 
     if plan.radiometry.gamma < 1:
         guessed["curve of the scaling"] = [plan.radiometry.gamma, plan.radiometry.black]
     if plan.other is not None:
-        fitted = [
-            colours.MOST,
-            colours.REACH,
-            colours.BEND,
-            colours.RIDGE,
-            colours.CLOSE,
-            colours.ROUNDS,
-            PATCH,
-            ALIKE,
-            NOT,
+        rooms = (colours, clearness, likeness, other_date, other_dates)
+        guessed["how other dates are taken"] = [*(room.SETTINGS for room in rooms), SURE, list(CLOSE_RIM)]
+        looks = [date.look for date in plan.other.dates]
+        guessed["who looks at other dates"] = [
+            None if who is None else list(vars(who).values()) for who in looks
         ]
-        laid = [other_dates.GAP, other_dates.TONE_SIGMA, other_dates.GUESSED, other_dates.UNSURE, DATE_RIM]
-        guessed["how other dates are taken"] = [*fitted, *laid, *other_dates.THICK, FADING, NEAR, SURE]
     if plan.aoi is not None and spec.bands is not None:
         guessed["ground that is seen around the area"] = clear_ground.REACH
     expected = {} if plan.error is None else {"expected error": list(vars(plan.error).values())}

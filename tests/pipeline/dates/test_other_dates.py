@@ -1,5 +1,7 @@
 """``--other-date FILE``: the ground of other dates where there is cloud."""
 
+from threading import Event
+
 import numpy as np
 import pytest
 import rasterio
@@ -12,10 +14,11 @@ from rasterio.warp import calculate_default_transform, reproject
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from decr_scene.models.data.tone import fit_tone, regions
-from decr_scene.pipeline import process_scene
-from decr_scene.pipeline.errors import OptionError, OtherDateError
+from decr_scene.pipeline import Progress, process_scene
+from decr_scene.pipeline.errors import OptionError, OtherDateError, RunCancelledError
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.measures.metrics import psnr
+from decr_scene.pipeline.planning import other_dates
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.planning.other_dates import fit_other_dates
@@ -93,7 +96,7 @@ def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_
     other = laid_over(tmp_path / "half.tif")
     image = pixels(CLOUDY) / np.float32(127.5) - 1
     guess = image.copy()
-    guess[:, 100:500, 100:500] -= 0.4
+    guess[:, 100:500, 100:500] -= 0.6
     *mixed, share = other.instead_of(guess, image, WHOLE, None)
     mixed = np.stack(mixed)
     assert (share[130:470, 320:470] > 0.99).all()
@@ -113,9 +116,9 @@ def test_it_is_taken_where_the_guess_sees_cloud_and_where_it_shows_anything(tmp_
 def test_from_a_cloud_to_its_shadow_there_is_no_gap():
     other, image = laid_over(CLEAR), pixels(CLOUDY) / np.float32(127.5) - 1
     guess = image.copy()
-    guess[:, 100:300, 100:200] -= 0.4
-    guess[:, 100:300, 204:300] += 0.4
-    guess[:, 100:300, 340:440] += 0.4
+    guess[:, 100:300, 100:200] -= 0.6
+    guess[:, 100:300, 204:300] += 0.6
+    guess[:, 100:300, 340:440] += 0.6
     share = other.instead_of(guess, image, WHOLE, None)[-1]
     assert (share[120:280, 120:280] > 0.99).all()
     assert (share[:, 312:328] < 0.01).all(), "clear ground of 40 px between two clouds stays"
@@ -225,7 +228,7 @@ def test_a_run_says_where_the_ground_is_from(tmp_path):
     report = process_scene(
         tmp_path / "cloudy.tif",
         tmp_path / "clean.tif",
-        model=str(tiny_model(tmp_path / "tiny.safetensors", bands=names, patch=1)),
+        model=str(tiny_model(tmp_path / "tiny.safetensors", bands=names, patch=1, adds=-1.0)),
         mask=str(tmp_path / "mask.tif"),
         other_date=str(tmp_path / "date.tif"),
         detector="none",
@@ -264,12 +267,13 @@ def several(folder, clouds):
     rng = np.random.default_rng(3)
     ground = gaussian_filter(rng.standard_normal((4, 400, 420)), (0, 3, 3))
     ground = 700 + 900 * ground
+    texture = gaussian_filter(rng.standard_normal((4, 400, 420)), (0, 2, 2))
     names = ("blue", "green", "red", "nir")
     paths = []
     for number, name in enumerate(("scene", *(f"date{n}" for n in range(len(clouds))))):
         image = ground.copy() if number == 0 else ground[::-1] * 0.7 + 150 * number
         for rows, cols in [(slice(100, 260), slice(100, 260))] if number == 0 else clouds[number - 1]:
-            image[:, rows, cols] = 5000
+            image[:, rows, cols] = 5000 + 900 * texture[:, rows, cols]
         path = write(folder / f"{name}.tif", np.clip(image, 1, 65535).astype("uint16"))
         with rasterio.open(path, "r+") as dataset:
             dataset.descriptions = names
@@ -333,7 +337,7 @@ def test_the_scene_itself_among_its_dates_is_left_out(tmp_path):
 def test_a_scene_without_clear_ground_is_refused_in_one_line(tmp_path):
     scene, (date,), _, _ = several(tmp_path, ([],))
     everywhere = write(tmp_path / "all.tif", np.ones((1, 400, 420), np.uint8))
-    with pytest.raises(OtherDateError, match="shows 0 pixels of the scene's clear ground") as caught:
+    with pytest.raises(OtherDateError, match="has 0 pixels that are clear where the scene is") as caught:
         cleaned(tmp_path, scene, [date], everywhere)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*clean*"))
@@ -358,3 +362,72 @@ def test_clouds_of_another_date_are_looked_for_and_nothing_of_the_look_is_left(t
     places.remove()
     process_scene(scene, tmp_path / "clean.tif", model=model, other_date=str(date))
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name or "cloud" in path.name]
+
+
+def test_who_looks_at_the_dates_makes_another_run(tmp_path):
+    scene, (date,), mask, _ = several(tmp_path, ([],))
+    guards = []
+    with RasterioScene.open(scene) as opened:
+        for detector in ("none", "auto", "model"):
+            chosen = Options(mask=str(mask), other_date=str(date), detector=detector)
+            guards.append(run_guard(opened, plan_scene(opened, chosen), "deflate", 512))
+    assert guards[0] != guards[1]
+    assert guards[0] != guards[2]
+
+
+def test_the_same_picture_under_another_name_is_no_other_date(tmp_path):
+    scene, (date,), mask, ground = several(tmp_path, ([],))
+    copy = write(tmp_path / "copy.tif", pixels(scene) * 2)
+    clean, report = cleaned(tmp_path, scene, [copy, date], mask)
+    assert [entry["path"] for entry in report.other_date] == [str(date)]
+    assert any("is the scene's own picture" in warning for warning in report.warnings)
+    inside = (slice(None), slice(110, 250), slice(110, 250))
+    assert np.abs(clean - ground)[inside].mean() < 30
+
+
+def test_one_date_that_cannot_be_taken_does_not_end_the_run(tmp_path):
+    scene, (date,), mask, _ = several(tmp_path, ([],))
+    far = write(tmp_path / "far.tif", pixels(date), transform=FAR)
+    odd = pixels(date).astype("int16")
+    odd[:, 50:150, 300:400] = -9999
+    odd = write(tmp_path / "odd.tif", odd)
+    _, report = cleaned(tmp_path, scene, [far, odd, date], mask)
+    assert [entry["path"] for entry in report.other_date] == [str(date)]
+    said = "\n".join(report.warnings)
+    assert f"other date {far} shows nothing of the scene" in said
+    assert f"other date {odd} has values that cannot be ground" in said
+    with pytest.raises(OtherDateError, match=r"odd\.tif has values that cannot be ground .* -a_nodata"):
+        cleaned(tmp_path, scene, [odd], mask, "again")
+
+
+def test_an_interrupted_run_with_dates_is_gone_on_with(tmp_path, monkeypatch):
+    bright_is_cloud(monkeypatch)
+    scene = scene_of(tmp_path / "scene.tif", land()[0])
+    date = scene_of(tmp_path / "date.tif", land(cloud=(slice(160, 230), slice(60, 150)))[0])
+    model = str(tiny_model(tmp_path / "tiny.safetensors", bands=BGRN))
+    out = tmp_path / "clean.tif"
+
+    def run(**options):
+        return process_scene(scene, out, model=model, other_date=str(date), batch_size=1, **options)
+
+    stop = Event()
+
+    class Stopping(Progress):
+        def tiles(self, done, total):
+            if done:
+                stop.set()
+
+    with pytest.raises(RunCancelledError):
+        run(cancel=stop, progress=Stopping())
+    assert len(list(tmp_path.glob(".clean.tif.cloud.partial-1.tif"))) == 1
+    looks = []
+    monkeypatch.setattr(other_dates, "write_look", lambda *a: looks.append(a))
+    report = run()
+    assert not looks, "what was seen is read again"
+    resumed = pixels(out)
+    monkeypatch.undo()
+    bright_is_cloud(monkeypatch)
+    run(overwrite=True, resume=False)
+    np.testing.assert_array_equal(pixels(out), resumed)
+    assert report.tiles["tiles_resumed"] + report.tiles["kept"] > 0
+    assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]

@@ -64,14 +64,14 @@ def test_whose_detector_looks_counts_and_so_do_its_weights(tmp_path, monkeypatch
 def test_what_later_versions_see_of_another_date_and_around_an_area_counts_only_with_them(tmp_path):
     with RasterioScene.open(write(tmp_path / "scene.tif", np.ones((3, 20, 20), np.uint8))) as scene:
         planned = plan_scene(scene, Options(model="identity"))
-        other = SimpleNamespace(dates=[SimpleNamespace(path=scene.path)])
+        other = SimpleNamespace(dates=[SimpleNamespace(path=scene.path, look=None)])
         area = SimpleNamespace(digest="of the area")
         guesses = replace(planned.plan.spec, bands=("red", "green", "blue"))
         before, dated, alone, around = (
             run_guard(scene, replace(planned, plan=replace(planned.plan, **changes)), "deflate", 512)
             for changes in ({}, {"other": other}, {"aoi": area}, {"aoi": area, "spec": guesses})
         )
-    assert dated.keys() - before.keys() == {"how other dates are taken"}
+    assert dated.keys() - before.keys() == {"how other dates are taken", "who looks at other dates"}
     assert alone.keys() == before.keys(), "without a first guess an area changes nothing outside"
     assert around.keys() - before.keys() == {"ground that is seen around the area"}
 
