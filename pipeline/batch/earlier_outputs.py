@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from rasterio.errors import RasterioError
 from decr_scene.pipeline.batch.ledger import PROGRAM
 from decr_scene.pipeline.errors import OptionError, OutputError, OutputExistsError
 from decr_scene.pipeline.files import mark_path, os_faults, sync_to_disk
-from decr_scene.pipeline.inputs.addresses import without_signature
+from decr_scene.pipeline.inputs.addresses import (
+    plain_values_without_secrets,
+    without_secrets,
+    without_signature,
+)
 from decr_scene.pipeline.inputs.remote import is_fetched
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import parameters_of
@@ -45,8 +49,20 @@ _TAIL = 8
 _MAY_END_IN_ZEROS = (None, Compression.zstd)
 """Compressions of which they may all be 0 though the file is whole: zstd stores noise as it is."""
 
-Recipe = tuple[dict[str, Any], str]
-"""Decides the pixels of a scene's output: parameters, and the model's digest, or a restorer's name."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the pixels of a scene's output.
+
+    Args:
+        parameters: As a report has them, without the secrets of addresses.
+        model: Its digest, or a restorer's name.
+        options: Of a run that begins: what its files are really named.
+    """
+
+    parameters: dict[str, Any]
+    model: str
+    options: Options = field(default_factory=Options, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,14 +111,15 @@ class PreviousOutput:
             return None
 
 
-def _recipe(parameters: dict[str, Any], model: dict[str, Any]) -> Recipe:
+def _recipe(parameters: dict[str, Any], model: dict[str, Any], options: Options | None = None) -> Recipe:
+    parameters = plain_values_without_secrets(parameters)
     by_new_names = {OLD_NAMES.get(name, name): value for name, value in parameters.items()}
     decisive = {
         name: value
         for name, value in by_new_names.items()
         if name not in _WITHOUT_EFFECT and value is not None
     }
-    return decisive, model["sha256"] or model["name"]
+    return Recipe(decisive, model["sha256"] or model["name"], options or Options())
 
 
 def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
@@ -122,7 +139,8 @@ def recipe_of(chosen: Options, elsewhere: bool = False) -> Recipe | None:
     spec, digest = spec_of(chosen, elsewhere)
     if re.search(r"\bat 0x", repr(chosen.restorer)):
         return None
-    return _recipe(json.loads(json.dumps(parameters_of(chosen))), {"name": spec.name, "sha256": digest})
+    parameters = json.loads(json.dumps(parameters_of(chosen)))
+    return _recipe(parameters, {"name": spec.name, "sha256": digest}, chosen)
 
 
 def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutput | None:
@@ -139,7 +157,7 @@ def finished_output(src: str | Path, dst: Path, recipe: Recipe) -> PreviousOutpu
         written, source = report.stat().st_mtime_ns, Source.of(src)
         same = (
             _is_of(source, previous)
-            and _is_as_named(previous, recipe, written)
+            and _is_as_named(previous, recipe.options, written)
             and _is_unchanged(source, previous, written)
         )
         return previous if same else None
@@ -193,15 +211,12 @@ def _is_unchanged(source: Source, previous: PreviousOutput, written: int) -> boo
     return previous.parts == source.state
 
 
-def _is_as_named(previous: PreviousOutput, recipe: Recipe, written: int) -> bool:
+def _is_as_named(previous: PreviousOutput, chosen: Options, written: int) -> bool:
     """Return whether the files that options name are as they were; of an earlier version's report: older."""
-    chosen = recipe[0]
     if previous.named_files is None:
-        files = [value for value in chosen.values() if isinstance(value, str) and os.path.isfile(value)]
+        files = [value for value in vars(chosen).values() if isinstance(value, str) and os.path.isfile(value)]
         return all(os.stat(path).st_mtime_ns <= written for path in files)
-    return previous.named_files == state_of_named_files(
-        chosen.get("mask", "auto"), chosen.get("other_date"), chosen.get("aoi")
-    )
+    return previous.named_files == state_of_named_files(chosen.mask, chosen.other_date, chosen.aoi)
 
 
 def _content(fingerprint: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +238,8 @@ def may_replace(src: str | Path, dst: Path) -> bool:
     if previous is None or (dst.exists() and previous.size != dst.stat().st_size):
         return False
     source = Source.of(src)
-    if previous.source not in (str(src), str(source.origin)) and not _is_of(source, previous):
+    names = {without_secrets(str(name)) for name in (src, source.origin)}
+    if without_secrets(previous.source) not in names and not _is_of(source, previous):
         raise OutputExistsError(
             f"{dst} was made of {previous.source}: choose another --out folder, or replace it with "
             "--overwrite"

@@ -151,8 +151,8 @@ def _check_address(address: str) -> None:
     parts = urlsplit(address)
     if parts.username is not None or parts.password is not None:
         raise SceneReadError(
-            f"{parts.scheme}://...@{parts.hostname}{parts.path} has a user and a password, which the report "
-            "would have, too: take them out, and set the variable GDAL_HTTP_USERPWD=user:password"
+            f"{parts.scheme}://...@{parts.hostname}{parts.path} has a user and a password, which every "
+            "list of processes shows: take them out, and set the variable GDAL_HTTP_USERPWD=user:password"
         )
 
 

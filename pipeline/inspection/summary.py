@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from decr_scene.pipeline.defaults import BLOCKSIZE
 from decr_scene.pipeline.engine.needs import check_memory
 from decr_scene.pipeline.errors import MemorySpaceError
-from decr_scene.pipeline.inputs.addresses import without_secrets
+from decr_scene.pipeline.inputs.addresses import plain_values_without_secrets
 from decr_scene.pipeline.inputs.bands import label
 from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
@@ -67,8 +67,8 @@ def inspect_scene(
             planned = planned.warning(str(error))
         plan = planned.plan
         height, width = scene.shape
-        return {
-            "scene": without_secrets(str(src)),
+        summary = {
+            "scene": str(src),
             "size": {"height": height, "width": width},
             "bands": [label(planned.bands, i) for i in range(len(planned.bands))],
             "dtype": str(scene.dtype),
@@ -88,6 +88,8 @@ def inspect_scene(
             "estimate": _estimate_values(needs),
             "warnings": list(planned.warnings),
         }
+        hidden: dict[str, Any] = plain_values_without_secrets(summary)
+        return hidden
 
 
 def _cloudy_tiles(planned: Planned) -> int | None:

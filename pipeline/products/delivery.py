@@ -73,7 +73,7 @@ def delivered(
         SceneReadError: The web address cannot be read.
         OutputError: The output cannot be written there.
 
-    Also of errors in the ``with`` the secrets in addresses are hidden.
+    In all errors, also in those of the ``with``, the secrets in addresses are hidden.
     """
     with secrets_hidden(), _delivered(src, out, pan, bands, asset, fetch) as delivery:
         yield delivery

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,12 @@ def _acquired(properties: Any) -> list[str]:
 
 
 def _encoded(href: str) -> str:
-    """Encode what no address has, such as a blank, in one; what is encoded already stays as it is."""
+    """Encode what no address has, such as a blank, behind its host; what is encoded stays as it is."""
     if not href.lower().startswith(("http://", "https://")):
         return href
-    return quote(href, safe=_IN_ADDRESSES)
+    place = re.split("[/?#]", href.partition("://")[2])[0]
+    before, place, after = href.partition(f"://{place}")
+    return before + place + quote(after, safe=_IN_ADDRESSES)
 
 
 def _read(text: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from test_run import assert_same_pixels
 from web_cases import serving
 
 from decr_scene.pipeline import process_directory
+from decr_scene.pipeline.batch import earlier_outputs
 from decr_scene.pipeline.errors import OptionError
 
 
@@ -67,6 +68,33 @@ def test_a_scene_whose_address_is_signed_anew_is_finished(tmp_path):
             assert inputs(told)[0].startswith("a.tif?")
         changed = process_directory(address, tmp_path / "out", **IDENTITY, seed=1)
         assert statuses(changed) == ["done"]
+
+
+def test_addresses_of_two_scenes_that_a_secret_tells_apart_are_two(tmp_path):
+    with serving(tmp_path / "web") as server:
+        scene(server.folder / "a.tif")
+        for key, status in (("a", "done"), ("a", "skipped")):
+            told = process_directory(f"{server.address}/a.tif?key={key}", tmp_path / "out", **IDENTITY)
+            assert statuses(told) == [status]
+        told = process_directory(f"{server.address}/a.tif?key=b", tmp_path / "out", **IDENTITY)
+        assert statuses(told) == ["failed"]
+        assert "was made of" in told.to_json()
+
+
+def test_the_files_that_options_name_are_asked_for_by_their_real_names(folders, tmp_path, monkeypatch):
+    src, dst = folders
+    mask = str(write(tmp_path / "mask.tif", np.ones((1, 40, 50), np.uint8)))
+    given = f"/vsisubfile/0_{os.path.getsize(mask)},{mask}?token=HUSH"
+    os.rename(mask, f"{mask}?token=HUSH")
+    options = {**IDENTITY, "pattern": "a.tif", "mask": given}
+    assert statuses(process_directory(src, dst, **options)) == ["done"]
+    asked, told = [], earlier_outputs.state_of_named_files
+    monkeypatch.setattr(
+        earlier_outputs, "state_of_named_files", lambda *names: (asked.append(names), told(*names))[1]
+    )
+    assert statuses(process_directory(src, dst, **options)) == ["skipped"]
+    assert asked == [(given, None, None)]
+    assert "HUSH" not in (dst / "a.json").read_text().partition("named_files")[0]
 
 
 def test_what_a_ledger_tells_of_a_failure_has_no_signature(tmp_path, caplog):

@@ -9,6 +9,7 @@ import rasterio
 from raster_cases import plain
 
 from decr_scene.pipeline import process_scene
+from decr_scene.pipeline.inspection import summary
 from decr_scene.pipeline.inspection.summary import inspect_scene
 
 
@@ -32,6 +33,15 @@ def test_the_time_is_right_within_a_factor_of_one_and_a_half(shape, options, tmp
         ratios.append(foretold["seconds"] / (time.monotonic() - began))
     assert 1 / 1.5 < median(ratios) < 1.5, ratios
     assert 1 / 1.5 < foretold["output_mb"] * 1e6 / report.output["bytes"] < 1.5
+
+
+def test_nothing_of_what_is_told_has_a_secret(tmp_path, monkeypatch):
+    secret = "https://h/a.tif?token=HUSH"
+    monkeypatch.setattr(summary, "fits_of", lambda planned: [{"path": secret}])
+    monkeypatch.setattr(summary, "misfits", lambda planned, scene: [f"{secret} is far away"])
+    told = inspect_scene(plain(tmp_path / "scene.tif", (60, 50), 1), model="identity")
+    assert "HUSH" not in str(told)
+    assert str(told).count("token=***") == 2
 
 
 def test_without_cloud_no_model_is_reckoned_with(tmp_path):
