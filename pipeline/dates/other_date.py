@@ -28,8 +28,8 @@ HARDLY, NOT = 0.05, 0.02
 UNKNOWN = 0.3
 """What is taken for that share where too little is clear to tell: about that of another season."""
 
-SAME = 0.98
-"""Share of the scene's detail, also under its cloud, from which on another date is the same picture."""
+SAME = 0.97
+"""Squared correlation of all pixels, clouds and all, from which on another date is the same picture."""
 
 RIM = 3.0
 """Standard deviation, px, of the smoothing of where a date begins to be taken."""
@@ -114,13 +114,12 @@ class OtherDate:
             OtherDateError: It shows next to nothing of the scene's clear ground; or it is the same picture,
                 with the scene's cloud in it.
         """
-        clear, hidden = [], []
+        clear, everywhere = [], []
         for place in windows:
             values, shown = self._shown(place.span)
-            known = np.asarray(place.valid & np.isfinite(values).all(axis=0), np.float32)
-            numbers = np.nan_to_num(values)
-            clear.append(Window(place.image, numbers, place.clear * place.valid * shown))
-            hidden.append(Window(place.image, numbers, known * (place.clear == 0)))
+            known = place.valid & np.isfinite(values).all(axis=0)
+            everywhere.append((place.image[:, known], values[:, known]))
+            clear.append(Window(place.image, np.nan_to_num(values), place.clear * place.valid * shown))
         weights = np.concatenate([window.weights.ravel() for window in clear])
         sample = int(np.count_nonzero(weights))
         if sample < LEAST_SAMPLE:
@@ -136,8 +135,7 @@ class OtherDate:
         counted = weights > 0
         colours = Colours.fit(ours[:, counted], theirs[:, counted], weights[counted], sample // INDEPENDENT)
         explained = _explained(clear, colours, sample)
-        same = _explained(hidden, colours, sample)
-        if explained is not None and same is not None and min(explained.min(), same.min()) >= SAME:
+        if _likeness(*(np.concatenate(parts, axis=1) for parts in zip(*everywhere, strict=True))) >= SAME:
             raise OtherDateError(
                 f"other date {self.path} is the scene's own picture, clouds and all, expected another date"
             )
@@ -197,6 +195,14 @@ def _explained(windows: Sequence[Window], colours: Colours, sample: int) -> Doub
     terms, alone = colours.terms, sample / INDEPENDENT
     excess = max(1.0, (alone - 1) / max(1.0, alone - terms))
     return np.asarray(1 - excess * np.divide(left, own, out=np.ones_like(left), where=own > 0))
+
+
+def _likeness(ours: Float, theirs: Float) -> float:
+    """Return the least squared correlation of a band of ``(C, N)``; 0 where one has no contrast."""
+    apart = [band - band.mean(axis=1, keepdims=True) for band in (ours.astype(np.float64), theirs)]
+    energies = (apart[0] ** 2).sum(axis=1) * (apart[1] ** 2).sum(axis=1)
+    both = (apart[0] * apart[1]).sum(axis=1) ** 2
+    return float(np.divide(both, energies, out=np.zeros_like(both), where=energies > 0).min())
 
 
 def bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:

@@ -123,9 +123,9 @@ def _digested(secret: str) -> str:
 
 
 def _without_user(found: re.Match[str]) -> str:
-    if found["before"]:
-        return found["before"] + _digested(found["user"]) + found["after"]
-    return str(found["before_"] + _digested(found["user_"]) + found["after_"])
+    before, user, after = (found[name] or found[f"{name}_"] for name in ("before", "user", "after"))
+    name, *_ = re.split(":|%3A", user, maxsplit=1, flags=re.IGNORECASE)  # nothing of a password is told
+    return f"{before}{_digested(name)}{after}"
 
 
 def without_secrets(text: str) -> str:

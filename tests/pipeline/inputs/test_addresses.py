@@ -95,7 +95,7 @@ def test_an_address_that_is_signed_anew_is_the_same(address):
         "https://h/a.tif?X-Amz-Date={}&token=1",
         "https://h/a.tif?token={}&X-Amz-Signature=1",
         "https://{}@h/a.tif",
-        "https://me:{}@h/a.tif",
+        "https://{}:secret@h/a.tif",
         "/vsicurl?header.Authorization=Bearer {}&url=https://h/a.tif",
     ],
 )
