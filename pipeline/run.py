@@ -51,6 +51,7 @@ from decr_scene.pipeline.outputs.metadata_checks import check_copy
 from decr_scene.pipeline.outputs.names import SideFiles
 from decr_scene.pipeline.outputs.report import Laps, Report
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
+from decr_scene.pipeline.planning.fit_dates import fit_other_dates
 from decr_scene.pipeline.planning.options import (
     Choices,
     Options,
@@ -59,7 +60,6 @@ from decr_scene.pipeline.planning.options import (
     other_rasters,
     state_of_named_files,
 )
-from decr_scene.pipeline.planning.other_dates import fit_other_dates
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.products.delivery import Delivery, delivered

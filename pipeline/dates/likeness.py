@@ -43,9 +43,9 @@ class Window:
         """
         ours, theirs, weights = (_squares(values) for values in (self.ours, self.theirs, self.weights[None]))
         whole = np.asarray((weights > 0).all(axis=-1))[0]
-        correlations = _correlations(ours, theirs)
-        found = whole & (correlations.mean(axis=0) >= ALIKE) & (correlations != 0).all(axis=0)
-        wide = np.repeat(np.repeat(found, PATCH, axis=0), PATCH, axis=1)
+        found = correlations(ours, theirs)
+        alike = whole & (found.mean(axis=0) >= ALIKE) & (found != 0).all(axis=0)
+        wide = np.repeat(np.repeat(alike, PATCH, axis=0), PATCH, axis=1)
         height, width = self.weights.shape
         return np.asarray(wide[:height, :width])
 
@@ -76,8 +76,8 @@ def _variances(values: Float, weights: Float) -> Double:
     return np.asarray((count * (cut - means[..., None]) ** 2).sum(axis=-1))
 
 
-def _correlations(ours: Double, theirs: Double) -> Double:
-    """Correlate squares ``(C, rows, cols, n)`` band by band, ``(C, rows, cols)``, 0 without contrast."""
+def correlations(ours: Double, theirs: Double) -> Double:
+    """Correlate bands ``(C, .., n)`` over their last axis, ``(C, ..)``; 0 without contrast."""
     apart = [values - values.mean(axis=-1, keepdims=True) for values in (ours, theirs)]
     both = (apart[0] * apart[1]).sum(axis=-1)
     own = np.sqrt((apart[0] ** 2).sum(axis=-1) * (apart[1] ** 2).sum(axis=-1))

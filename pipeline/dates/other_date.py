@@ -10,7 +10,7 @@ import numpy as np
 
 from decr_scene.models.arrays import Bool, Double, Float
 from decr_scene.pipeline.dates.colours import Colours
-from decr_scene.pipeline.dates.likeness import Window
+from decr_scene.pipeline.dates.likeness import Window, correlations
 from decr_scene.pipeline.dates.on_grid import OnGrid
 from decr_scene.pipeline.errors import OtherDateError
 from decr_scene.pipeline.inputs.bands import label
@@ -128,6 +128,11 @@ class OtherDate:
                 f"looked at, expected {LEAST_SAMPLE} at least: take one that covers the scene, and is "
                 "clear where that is"
             )
+        all_ours, all_theirs = (np.concatenate(parts, axis=1) for parts in zip(*everywhere, strict=True))
+        if np.square(correlations(all_ours.astype(np.float64), all_theirs.astype(np.float64))).min() >= SAME:
+            raise OtherDateError(
+                f"other date {self.path} is the scene's own picture, clouds and all, expected another date"
+            )
         ours, theirs = (
             np.concatenate([getattr(window, name).reshape(len(window.ours), -1) for window in clear], axis=1)
             for name in ("ours", "theirs")
@@ -135,10 +140,6 @@ class OtherDate:
         counted = weights > 0
         colours = Colours.fit(ours[:, counted], theirs[:, counted], weights[counted], sample // INDEPENDENT)
         explained = _explained(clear, colours, sample)
-        if _likeness(*(np.concatenate(parts, axis=1) for parts in zip(*everywhere, strict=True))) >= SAME:
-            raise OtherDateError(
-                f"other date {self.path} is the scene's own picture, clouds and all, expected another date"
-            )
         shares = () if explained is None else tuple(explained.tolist())
         return replace(self, colours=colours, explained=shares, sample=sample)
 
@@ -195,14 +196,6 @@ def _explained(windows: Sequence[Window], colours: Colours, sample: int) -> Doub
     terms, alone = colours.terms, sample / INDEPENDENT
     excess = max(1.0, (alone - 1) / max(1.0, alone - terms))
     return np.asarray(1 - excess * np.divide(left, own, out=np.ones_like(left), where=own > 0))
-
-
-def _likeness(ours: Float, theirs: Float) -> float:
-    """Return the least squared correlation of a band of ``(C, N)``; 0 where one has no contrast."""
-    apart = [band - band.mean(axis=1, keepdims=True) for band in (ours.astype(np.float64), theirs)]
-    energies = (apart[0] ** 2).sum(axis=1) * (apart[1] ** 2).sum(axis=1)
-    both = (apart[0] * apart[1]).sum(axis=1) ** 2
-    return float(np.divide(both, energies, out=np.zeros_like(both), where=energies > 0).min())
 
 
 def bands_of(other: RasterioScene, bands: Sequence[str], indexes: Sequence[int]) -> tuple[int, ...]:

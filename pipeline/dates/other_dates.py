@@ -13,16 +13,13 @@ import numpy as np
 from decr_scene.models.arrays import Float
 from decr_scene.pipeline.dates.clearness import clearness
 from decr_scene.pipeline.dates.other_date import RIM, OtherDate
-from decr_scene.pipeline.regions.clear_ground import CELL, cell_means, cloudy_share, smooth_rise
-from decr_scene.pipeline.regions.fields import ArrayField, interpolate
+from decr_scene.pipeline.look.tone import SIGMA, low_pass, on_pixels
+from decr_scene.pipeline.regions.clear_ground import cloudy_share, smooth_rise
 from decr_scene.pipeline.regions.region import Region
 from decr_scene.pipeline.tiling.grid import Span
 
 GAP = 9
 """Width, px, below which a gap between pixels that change is taken for changed."""
-
-TONE_SIGMA = 64.0
-"""Standard deviation, px, of the low pass that tells tone from detail."""
 
 THICK = (0.2, 0.5)
 """Change, mean of the bands, of cloud that a detector may overlook: hardly any ground is seen below."""
@@ -36,7 +33,7 @@ FULL = 0.7
 UNSURE = 0.02
 """What is unexplained at the least: no date is the scene's own."""
 
-SETTINGS = (GAP, TONE_SIGMA, THICK, GUESSED, FULL, UNSURE)
+SETTINGS = (GAP, SIGMA, THICK, GUESSED, FULL, UNSURE)
 """What of this decides the pixels of an output."""
 
 
@@ -81,7 +78,8 @@ class OtherDates:
         trust = np.zeros_like(share)
         for date in self.dates:
             ground, shown = date.read(span)
-            ground = np.clip(ground + _tone(reference - ground, weight * shown), -1, 1)
+            off = low_pass(reference - ground, weight * shown)
+            ground = np.clip(ground + on_pixels(off, share.shape), -1, 1)
             own = shown / np.float32((1 + UNSURE - date.trust) ** 4)
             total, weights, hidden = total + own * ground, weights + own, hidden * (1 - shown)
             trust = np.maximum(trust, min(1.0, date.trust / FULL) * shown)
@@ -104,15 +102,3 @@ def _thick(change: Float) -> Float:
     from scipy.ndimage import gaussian_filter
 
     return smooth_rise(gaussian_filter(np.abs(change).mean(axis=0), RIM), *THICK)
-
-
-def _tone(values: Float, weights: Float) -> Float:
-    """Average ``(C, h, w)`` around each pixel, as each counts by its weight; 0 where nothing counts."""
-    from scipy.ndimage import gaussian_filter
-
-    cells = cell_means(np.concatenate([values * weights, weights[None]]))
-    sigma = TONE_SIGMA / CELL
-    smooth = gaussian_filter(cells, (0, sigma, sigma), mode="constant")
-    means = np.divide(smooth[:-1], smooth[-1:], out=np.zeros_like(smooth[:-1]), where=smooth[-1:] > 0)
-    rows, cols = ((np.arange(side) + 0.5) / CELL for side in weights.shape)
-    return interpolate(ArrayField(means), rows, cols)

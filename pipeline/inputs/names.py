@@ -56,6 +56,16 @@ def for_gdal(name: str) -> str:
     return f"/vsicurl/{name}" if name.lower().startswith(("http://", "https://", "ftp://")) else name
 
 
+def resolved_name(name: str) -> str:
+    """Return a name that workers elsewhere find, links followed; of what is no file here as `full_name`.
+
+    Raises:
+        SceneReadError: As `refuse_pipe`.
+    """
+    refuse_pipe(name)
+    return os.path.realpath(name) if os.path.exists(name) else full_name(name)
+
+
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
     """Refuse an input, or what GDAL reads beside it, that is there and no file.
 

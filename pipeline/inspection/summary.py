@@ -17,8 +17,8 @@ from decr_scene.pipeline.inspection.estimate import Estimate, estimate
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.outputs.report import curve_of, fits_of, scaling_of
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
+from decr_scene.pipeline.planning.fit_dates import fit_other_dates
 from decr_scene.pipeline.planning.options import Choices, Options
-from decr_scene.pipeline.planning.other_dates import fit_other_dates
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.products.delivery import delivered
 from decr_scene.pipeline.raster.scene import RasterioScene

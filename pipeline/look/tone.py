@@ -35,19 +35,28 @@ def in_tone(guess: Float, tone: Float, seen: Float, spread: Sequence[float]) -> 
     Returns:
         The guess, ``(C, h, w)``; the very same where nothing is seen.
     """
-    weights, off = _low(cell_means(seen[None])), _low(cell_means((tone - guess) * seen))
-    off = np.divide(off, weights, out=np.zeros_like(off), where=weights > 0)
+    off = low_pass(tone - guess, seen)
     least = np.asarray(spread, np.float32)[:, None, None]
     beyond = np.sign(off) * np.maximum(np.abs(off) - least, 0)
-    rows, cols = ((np.arange(side) + 0.5) / CELL for side in seen.shape)
-    return np.where(seen > 0, guess + seen * interpolate(ArrayField(beyond), rows, cols), guess).astype(
-        np.float32
-    )
+    return np.where(seen > 0, guess + seen * on_pixels(beyond, seen.shape), guess).astype(np.float32)
 
 
-def _low(cells: Float) -> Float:
-    """Smooth means over squares, ``(C, rows, cols)``, with nothing beyond the image."""
+def low_pass(values: Float, weights: Float) -> Float:
+    """Average ``(C, h, w)`` around each square of `CELL` px, ``(C, rows, cols)``, with nothing beyond.
+
+    Each pixel counts by its weight, ``(h, w)``; where none does the average is 0.
+    """
     from scipy.ndimage import gaussian_filter
 
     sigma = SIGMA / CELL
-    return np.asarray(gaussian_filter(cells, (0, sigma, sigma), mode="constant"), np.float32)
+    sums, total = (
+        np.asarray(gaussian_filter(cell_means(part), (0, sigma, sigma), mode="constant"), np.float32)
+        for part in (values * weights, weights[None])
+    )
+    return np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+
+
+def on_pixels(cells: Float, shape: tuple[int, ...]) -> Float:
+    """Interpolate values of squares, ``(C, rows, cols)``, on the pixels of an image of ``shape``."""
+    rows, cols = ((np.arange(side) + 0.5) / CELL for side in shape)
+    return interpolate(ArrayField(cells), rows, cols)

@@ -90,20 +90,9 @@ class Frame:
         return Frame(spec, digest, bands, indexes, grid, joint, look, quiet, warnings, error, pixel)
 
     def fit(self) -> Fit:
-        """Return how the scaling is fitted to the pixels.
-
-        On coarse pixels cloud is thick and far brighter than the ground, which a map without a curve leaves a
-        few of 255 steps. Networks told of the ground around were trained on ground as light as pictures show
-        it; they are also trained to lift a veil over all. 8 bits are fitted where what is left of cloud gives
-        way to the ground's tone: there they are a satellite's, with dark ground, rather than a picture.
-        """
-        look, told = self.look, self.spec.context
-        dark = look is not None and look.gates and separates_ground(look, self.pixel)
-        fills = look is not None and look.fills
-        curved = told and dark
-        white = white_places([self.bands[i] for i in self.indexes])
-        veiled = told and may_be_veiled(self.pixel, self.grid.shape)
-        return Fit(white, curved, veiled, fits_bytes=curved and fills)
+        """Return how the scaling is fitted to the pixels, as `scaling_fit`."""
+        names = [self.bands[i] for i in self.indexes]
+        return scaling_fit(self.spec, self.look, names, self.pixel, self.grid.shape)
 
     def plan(
         self, radiometry: Radiometry, options: Options, mask: Region | None = None, aoi: Aoi | None = None
@@ -122,6 +111,32 @@ class Frame:
             joint=self.joint,
             error=self.error,
         )
+
+
+def scaling_fit(
+    spec: RestorerSpec,
+    look: LookPlan | None,
+    names: Sequence[str],
+    pixel: float | None,
+    shape: tuple[int, int],
+) -> Fit:
+    """Choose how the scaling of a raster is fitted to its pixels.
+
+    On coarse pixels cloud is thick and far brighter than the ground, which a map without a curve leaves a few
+    of 255 steps. Networks told of the ground around were trained on ground as light as pictures show it; they
+    are also trained to lift a veil over all. 8 bits are fitted where what is left of cloud gives way to the
+    ground's tone: there they are a satellite's, with dark ground, rather than a picture.
+
+    Args:
+        spec: The restorer.
+        look: What looks at it; ``None``: nothing.
+        names: Of the bands that the restorer sees.
+        pixel: Side of a pixel, m; ``None``: unknown.
+        shape: ``(height, width)``, px.
+    """
+    curved = spec.context and look is not None and look.gates and separates_ground(look, pixel)
+    veiled = spec.context and may_be_veiled(pixel, shape)
+    return Fit(white_places(names), curved, veiled, fits_bytes=curved and look is not None and look.fills)
 
 
 def is_joint(spec: RestorerSpec, options: Options) -> bool:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from rasterio.enums import ColorInterp
 
+from decr_scene.pipeline.inputs.names import resolved_name
+from decr_scene.pipeline.planning.fit_dates import lay_over
 from decr_scene.pipeline.planning.frame import Frame
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.planning.other_dates import absolute, lay_over
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
     fit_samples,
@@ -85,7 +86,7 @@ def regions_of(options: Options, scene: RasterioScene) -> tuple[MaskFile | None,
     """
     mask = None
     if options.mask not in ("auto", "none"):
-        mask = MaskFile.read(absolute(options.mask), scene, options.mask_values)
+        mask = MaskFile.read(resolved_name(options.mask), scene, options.mask_values)
     return mask, None if options.aoi is None else Aoi.read(options.aoi, scene)
 
 

@@ -15,7 +15,7 @@ from decr_scene.pipeline.look.detectors import BARE_LIGHT, BARE_RATIO, LEAST_SEE
 from decr_scene.pipeline.look.ground import TYPICAL
 from decr_scene.pipeline.look.insides import AS_LIGHT, DARK, DEPTH, ENCLOSED, LEAST_LIGHT, LIKELY, RIMMED
 from decr_scene.pipeline.look.tone import SIGMA
-from decr_scene.pipeline.planning.other_dates import SURE
+from decr_scene.pipeline.planning.fit_dates import SURE
 from decr_scene.pipeline.raster.fingerprint import fingerprint
 from decr_scene.pipeline.raster.radiometry import SATURATED
 from decr_scene.pipeline.raster.scene import RasterioScene

@@ -18,10 +18,10 @@ from decr_scene.pipeline import Progress, process_scene
 from decr_scene.pipeline.errors import OptionError, OtherDateError, RunCancelledError
 from decr_scene.pipeline.look.detection import Places
 from decr_scene.pipeline.measures.metrics import psnr
-from decr_scene.pipeline.planning import other_dates
+from decr_scene.pipeline.planning import fit_dates
 from decr_scene.pipeline.planning.detect_clouds import detect_clouds
+from decr_scene.pipeline.planning.fit_dates import fit_other_dates
 from decr_scene.pipeline.planning.options import Options
-from decr_scene.pipeline.planning.other_dates import fit_other_dates
 from decr_scene.pipeline.planning.plan_scene import plan_scene
 from decr_scene.pipeline.planning.resume_guard import run_guard
 from decr_scene.pipeline.raster.scene import RasterioScene
@@ -421,7 +421,7 @@ def test_an_interrupted_run_with_dates_is_gone_on_with(tmp_path, monkeypatch):
         run(cancel=stop, progress=Stopping())
     assert len(list(tmp_path.glob(".clean.tif.cloud.partial-1.tif"))) == 1
     looks = []
-    monkeypatch.setattr(other_dates, "write_look", lambda *a: looks.append(a))
+    monkeypatch.setattr(fit_dates, "write_look", lambda *a: looks.append(a))
     report = run()
     assert not looks, "what was seen is read again"
     resumed = pixels(out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from decr_scene.pipeline.dates.on_grid import OnGrid
 from decr_scene.pipeline.dates.other_date import HARDLY, NOT, OtherDate, Place, bands_of
 from decr_scene.pipeline.dates.other_dates import OtherDates
 from decr_scene.pipeline.errors import OptionError, OtherDateError, SceneError
-from decr_scene.pipeline.inputs.names import full_name, refuse_pipe
+from decr_scene.pipeline.inputs.names import resolved_name
 from decr_scene.pipeline.look.coarse import CoarseReader
 from decr_scene.pipeline.look.detection import Coverage, Places, read_coverage, write_look
 from decr_scene.pipeline.look.detectors import Lookout, UkisLookout
@@ -23,7 +22,7 @@ from decr_scene.pipeline.look.look_plan import LookPlan
 from decr_scene.pipeline.look.reflectance import Reflectance, sample_of
 from decr_scene.pipeline.planning.detect_clouds import Ask, open_lookout
 from decr_scene.pipeline.planning.detector import look_of
-from decr_scene.pipeline.planning.frame import Frame
+from decr_scene.pipeline.planning.frame import scaling_fit
 from decr_scene.pipeline.planning.options import Options
 from decr_scene.pipeline.raster.radiometry import Radiometry
 from decr_scene.pipeline.raster.scaling import (
@@ -82,7 +81,7 @@ def lay_over(
     dates: list[OtherDate] = []
     warnings: list[str] = []
     seen = [_identity(path) for path in (scene.path, *scene.other_files())]
-    for path in map(absolute, options.other_dates):
+    for path in map(resolved_name, options.other_dates):
         if (identity := _identity(path)) in seen:
             continue
         seen.append(identity)
@@ -226,10 +225,9 @@ def _with_clouds(
     """Look for the cloud of a date, as at a scene of its own; nobody looks where nobody would."""
     scene, plan, look = date.source.scene, planned.plan, date.look
     names, pixel = tuple(planned.bands[index] for index in plan.indexes), pixel_of(scene)
-    own = tuple(range(len(names)))
-    frame = Frame(plan.spec, None, names, own, plan.grid, plan.joint, look, False, (), None, pixel)
+    fit = scaling_fit(plan.spec, look, names, pixel, scene.shape)
     try:
-        radiometry = _radiometry(date, frame.fit())
+        radiometry = _radiometry(date, fit)
     except SceneError as error:
         raise OtherDateError(
             f"other date {date.path} has values that cannot be ground ({str(error).split(':')[0]}): declare "
@@ -286,12 +284,3 @@ def _lookout(date: OtherDate, planned: Planned, look: LookPlan, ask: Ask | None)
     spans = _samples(source.scene)
     sample = sample_of([source] * len(spans), spans, look.bands, look.factor)
     return UkisLookout(Reflectance.of(look.bands, scales, offsets, sample))
-
-
-def absolute(path: str) -> str:
-    """Name a file so that workers elsewhere find it.
-
-    What is no file here GDAL may know.
-    """
-    refuse_pipe(path)
-    return str(Path(path).resolve()) if Path(path).exists() else full_name(path)
